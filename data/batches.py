@@ -1,0 +1,124 @@
+"""Batches as a pure function of (seed, step): nothing to save, so a resumed run sees the same data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from data.tokens import TokenFile
+from data.windows import IGNORE, DocumentWindows, PackedWindows, Windows
+
+WINDOWS = ("documents", "packed")
+BUCKET_BATCHES = 16  # documents are sorted by length within this many batches, to pad less
+
+
+class Batch(NamedTuple):
+    """Inputs, targets (IGNORE where none) and document numbers (None without masking), int64 (B, T)."""
+
+    x_BT: torch.Tensor
+    y_BT: torch.Tensor
+    doc_BT: torch.Tensor | None
+
+
+class Batches:
+    """The batches of a prepared folder.
+
+    Args:
+        folder: holds train.npy and val.npy.
+        rows: windows in one training batch, over all micro-batches.
+        windows: `documents` (one document a row) or `packed` (rows of block_size tokens).
+        stride: packed windows start every so many tokens; 0 = block_size.
+        mask_documents: give document numbers, so that attention can stay inside documents.
+        fixed_length: pad every row to block_size, for compiled models.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        block_size: int,
+        rows: int,
+        end_id: int,
+        seed: int,
+        windows: str = "packed",
+        stride: int = 0,
+        mask_documents: bool = False,
+        fixed_length: bool = False,
+    ) -> None:
+        self.rows, self.end_id, self.seed, self.mask_documents = rows, end_id, seed, mask_documents
+        self.pad_to = block_size if fixed_length or windows == "packed" else 0
+        self.splits: dict[str, Windows] = {}
+        for split in ("train", "val"):
+            tokens = TokenFile(folder / f"{split}.npy")
+            if windows == "documents":
+                self.splits[split] = DocumentWindows(tokens, block_size=block_size, end_id=end_id)
+            else:
+                self.splits[split] = PackedWindows(
+                    tokens, block_size=block_size, stride=stride or block_size, end_id=end_id
+                )
+        self._order: tuple[str, int, np.ndarray] | None = None
+
+    def get_batch(self, split: str, step: int) -> Batch:
+        """Batch of step `step` (from 0): rows step * rows and on of the endless row of shuffled epochs."""
+        n = self.splits[split].n_windows
+        first = step * self.rows
+        places = (divmod(place, n) for place in range(first, first + self.rows))
+        return self._batch(
+            split, [int(self._epoch_order(split, epoch)[place]) for epoch, place in places]
+        )
+
+    def eval_batches(self, split: str, rows: int) -> Iterator[Batch]:
+        """Every window of a split once, in a fixed order, `rows` at a time."""
+        windows = self.splits[split]
+        order = np.arange(windows.n_windows)
+        if windows.lengths is not None:
+            order = np.argsort(windows.lengths, kind="stable")
+        for start in range(0, len(order), rows):
+            yield self._batch(split, order[start : start + rows].tolist())
+
+    def epoch_at(self, step: int) -> float:
+        """Epochs of training data consumed by `step` steps."""
+        return step * self.rows / self.splits["train"].n_windows
+
+    def _epoch_order(self, split: str, epoch: int) -> np.ndarray:
+        """The order of the windows in one epoch: a function of (seed, split, epoch) alone."""
+        if self._order is None or self._order[:2] != (split, epoch):
+            windows = self.splits[split]
+            rng = np.random.Generator(np.random.PCG64([self.seed, epoch, int(split == "val")]))
+            order = rng.permutation(windows.n_windows)
+            if windows.lengths is not None:
+                order = self._bucket(order, windows.lengths, rng)
+            self._order = (split, epoch, order)
+        return self._order[2]
+
+    def _bucket(
+        self, order: np.ndarray, lengths: np.ndarray, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Puts documents of like length into one batch, and shuffles the batches again."""
+        size = BUCKET_BATCHES * self.rows
+        pieces = []
+        for start in range(0, len(order), size):
+            bucket = order[start : start + size]
+            bucket = bucket[np.argsort(lengths[bucket], kind="stable")]
+            groups = [bucket[i : i + self.rows] for i in range(0, len(bucket), self.rows)]
+            pieces += [groups[i] for i in rng.permutation(len(groups))]
+        return np.concatenate(pieces)
+
+    def _batch(self, split: str, indices: list[int]) -> Batch:
+        pairs = [self.splits[split].row(index) for index in indices]
+        width = max(self.pad_to, max(len(x) for x, _ in pairs))
+        x_BT = np.full((len(pairs), width), self.end_id, np.int64)
+        y_BT = np.full((len(pairs), width), IGNORE, np.int64)
+        for row, (x, y) in enumerate(pairs):
+            x_BT[row, : len(x)] = x
+            y_BT[row, : len(y)] = y
+        doc_BT = (
+            torch.from_numpy(np.cumsum(x_BT == self.end_id, axis=1))
+            if self.mask_documents
+            else None
+        )
+        return Batch(torch.from_numpy(x_BT), torch.from_numpy(y_BT), doc_BT)

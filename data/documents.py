@@ -1,0 +1,83 @@
+"""Documents: the parts of text files that stay whole."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from utils.errors import UserError
+from utils.files import decode_utf8, read_bytes
+
+BLANK_LINE = "blank-line"
+ERRORS = ("strict", "bytes")
+
+
+def expand(paths: Sequence[str]) -> list[Path]:
+    """Files as they are, and for a folder every file below it, sorted by path; hidden ones left out.
+
+    Raises:
+        UserError: a path does not exist, or a folder holds no file.
+    """
+    files: list[Path] = []
+    for name in paths:
+        path = Path(name)
+        if path.is_dir():
+            below = [p for p in path.rglob("*") if p.is_file()]
+            visible = [
+                p for p in below if not any(x.startswith(".") for x in p.relative_to(path).parts)
+            ]
+            if not visible:
+                raise UserError(f"{name}: the folder holds no text file")
+            files += sorted(visible)
+        elif path.exists():
+            files.append(path)
+        else:
+            raise UserError(f"{name}: No such file or directory")
+    return files
+
+
+def split_documents(raw: bytes, doc_sep: str) -> list[bytes]:
+    r"""Cuts a file's bytes into documents.
+
+    Without a separator the file is one document, byte for byte. `blank-line` cuts at empty lines; any
+    other separator is taken literally, with `\n` and `\t` for newline and tab. Newlines at a document's
+    ends are dropped where it was cut, and empty documents are left out.
+
+    >>> split_documents(b"one\ntwo\n\nthree\n", "blank-line")
+    [b'one\ntwo', b'three']
+    >>> split_documents(b"a%b", "%"), split_documents(b"", "")
+    ([b'a', b'b'], [])
+    """
+    if not doc_sep:
+        return [raw] if raw else []
+    if doc_sep == BLANK_LINE:
+        parts = re.split(rb"\r?\n(?:[ \t]*\r?\n)+", raw)
+    else:
+        parts = raw.split(doc_sep.replace("\\n", "\n").replace("\\t", "\t").encode())
+    stripped = (part.strip(b"\r\n") for part in parts)
+    return [part for part in stripped if part]
+
+
+def read_documents(files: Sequence[Path], doc_sep: str, errors: str) -> Iterator[bytes]:
+    """Every document of the files, in order, one file in memory at a time.
+
+    Raises:
+        UserError: a file can't be read, or is not UTF-8 and `errors` is strict.
+    """
+    for path in files:
+        raw = read_bytes(path)
+        if errors == "strict":
+            decode_utf8(raw, path)
+        yield from split_documents(raw, doc_sep)
+
+
+def cut_at_character(raw: bytes, place: int) -> int:
+    """The nearest place at or before `place` that does not cut a UTF-8 character.
+
+    >>> cut_at_character("aé".encode(), 2)
+    1
+    """
+    while 0 < place < len(raw) and raw[place] & 0xC0 == 0x80:
+        place -= 1
+    return place

@@ -1,0 +1,292 @@
+"""Text to token files: `python -m data.prepare FILE... --tokenizer tok.json --out DIR`.
+
+A prepared folder holds train.npy, val.npy, tokenizer.json and meta.json (counts and identities). The same
+inputs and settings give the same identity, and a folder that has it is not made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from data import stories
+from data.documents import BLANK_LINE, ERRORS, cut_at_character, expand, read_documents
+from data.tokens import TokenWriter
+from tok.bpe import BPETokenizer
+from utils.cli import Parser
+from utils.config import check, setting
+from utils.errors import UserError, run_cli
+from utils.files import sha256_file, write_atomic
+
+FORMAT = 1
+SPLITS = ("auto", "documents", "bytes")
+FEW_DOCUMENTS = 10  # below this many, `auto` splits by bytes
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What the model is trained on, and how it is cut into windows."""
+
+    dir: str = setting("", "folder made by data.prepare; empty = make one from the settings below")
+    files: tuple[str, ...] = setting((), "text files or folders; empty = draw stories")
+    val_files: tuple[str, ...] = setting(
+        (), "text files for validation; empty = split off a part of files"
+    )
+    doc_sep: str = setting(
+        "", "what parts the documents of a file: blank-line or a text; empty = nothing"
+    )
+    split: str = setting("auto", "how validation is split off", choices=SPLITS)
+    val_fraction: float = setting(
+        0.1, "share of documents or bytes for validation", above=0, below=1
+    )
+    errors: str = setting("strict", "bytes = take files that are not UTF-8", choices=ERRORS)
+    story_bytes: int = setting(2_000_000, "bytes of stories to draw for training", minimum=1000)
+    val_story_bytes: int = setting(100_000, "bytes of stories to draw for validation", minimum=1000)
+    story_seed: int = setting(
+        1, "seed of the training stories; validation takes the next", minimum=0
+    )
+    tokenizer: str = setting(
+        "", "tokenizer file; empty = train one of model.vocab_size on the training text"
+    )
+    cache_dir: str = setting("artifacts", "where prepared folders are kept")
+    windows: str = setting(
+        "packed", "rows of a batch: whole documents or packed text", choices=("documents", "packed")
+    )
+    stride: int = setting(
+        0, "packed: a window starts every so many tokens; 0 = block_size", minimum=0
+    )
+    mask_documents: bool = setting(False, "packed: attention stays inside a document")
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.dir and (self.files or self.tokenizer):
+            raise UserError(
+                "data.dir names a prepared folder: data.files and data.tokenizer have no effect, drop them"
+            )
+        if self.val_files and not self.files:
+            raise UserError("data.val_files needs data.files")
+        if self.windows == "documents" and (self.stride or self.mask_documents):
+            raise UserError(
+                "data.stride and data.mask_documents have an effect with data.windows packed only"
+            )
+
+
+class Corpus:
+    """The training and validation documents that the settings name, and their fingerprint."""
+
+    def __init__(self, config: DataConfig) -> None:
+        self.config = config
+        self.files = expand(config.files)
+        self.val_files = expand(config.val_files)
+        self.split = config.split
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Everything that decides the documents: file contents and settings, or the stories' draw."""
+        c = self.config
+        if not self.files:
+            draw = [c.story_seed, c.story_bytes, c.val_story_bytes]
+            return {"stories": draw, "grammar": stories.grammar_identity()}
+        return {
+            "files": [sha256_file(path) for path in self.files],
+            "val_files": [sha256_file(path) for path in self.val_files],
+            "settings": [c.doc_sep, c.split, c.val_fraction, c.errors],
+        }
+
+    def documents(self, part: str) -> Iterator[bytes]:
+        """The documents of `train` or `val`, in order.
+
+        Raises:
+            UserError: unreadable, empty or not UTF-8 files; too few documents to split.
+        """
+        c = self.config
+        if not self.files:
+            seed, size = (
+                (c.story_seed, c.story_bytes)
+                if part == "train"
+                else (c.story_seed + 1, c.val_story_bytes)
+            )
+            return (story.encode() for story in stories.draw(seed, size))
+        if self.val_files:
+            return self._read(self.files if part == "train" else self.val_files)
+        sizes = [len(document) for document in self._read(self.files)]
+        if not sizes:
+            raise UserError(f"{', '.join(c.files)}: no text: the files are empty")
+        if self.split == "auto":
+            self.split = "documents" if len(sizes) >= FEW_DOCUMENTS else "bytes"
+        if self.split == "bytes":
+            return self._split_bytes(part, sum(sizes))
+        return self._split_documents(part, len(sizes))
+
+    def _read(self, files: Sequence[Path]) -> Iterator[bytes]:
+        return read_documents(files, self.config.doc_sep, self.config.errors)
+
+    def _split_bytes(self, part: str, total: int) -> Iterator[bytes]:
+        """The last val_fraction of the bytes is validation; the document at the cut is cut there."""
+        border, place = total - math.floor(total * self.config.val_fraction), 0
+        for document in self._read(self.files):
+            cut = cut_at_character(document, min(max(border - place, 0), len(document)))
+            place += len(document)
+            if piece := document[:cut] if part == "train" else document[cut:]:
+                yield piece
+
+    def _split_documents(self, part: str, n: int) -> Iterator[bytes]:
+        """Validation documents are spread evenly over the corpus, so that no draw decides them."""
+        if n < 2:
+            raise UserError(
+                "one document can't be split by documents; use --split bytes, or name --doc-sep"
+            )
+        n_val = min(n - 1, max(1, round(n * self.config.val_fraction)))
+        chosen = set(np.linspace(0, n - 1, n_val + 2)[1:-1].round().astype(int).tolist())
+        for index, document in enumerate(self._read(self.files)):
+            if (index in chosen) == (part == "val"):
+                yield document
+
+
+def prepare(config: DataConfig, vocab_size: int | None, out: Path | None = None) -> Path:
+    """Makes the prepared folder that the settings describe, unless it is there already.
+
+    Args:
+        config: what to prepare. `vocab_size`: of the tokenizer to train when config names none.
+        out: the folder; by default one named by its identity below config.cache_dir.
+
+    Raises:
+        UserError: bad input; nothing is left behind.
+    """
+    corpus = Corpus(config)
+    tokenizer = BPETokenizer.load(config.tokenizer) if config.tokenizer else None
+    recipe = {
+        "format": FORMAT,
+        "corpus": corpus.fingerprint(),
+        "tokenizer": tokenizer.identity if tokenizer else f"trained to {vocab_size}",
+    }
+    identity = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+    folder = (
+        out or Path(config.cache_dir) / f"{'text' if corpus.files else 'stories'}-{identity[:12]}"
+    )
+    if (folder / "meta.json").exists() and read_meta(folder)["identity"] == identity:
+        return folder
+    if tokenizer is None:
+        assert vocab_size is not None
+        tokenizer = BPETokenizer.train(
+            corpus.documents("train"), vocab_size=vocab_size, progress=True
+        )
+    made_folder = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        # meta.json is the sign that the folder is whole: it goes first and comes last.
+        (folder / "meta.json").unlink(missing_ok=True)
+        tokenizer.save(folder / "tokenizer.json")
+        meta: dict[str, Any] = {"identity": identity, "tokenizer_sha256": tokenizer.identity}
+        meta |= {"vocab_size": tokenizer.vocab_size, "end_id": tokenizer.eot_id, "recipe": recipe}
+        for part in ("train", "val"):
+            meta[part] = write_split(
+                folder / f"{part}.npy", corpus.documents(part), tokenizer, part
+            )
+        meta["split"] = corpus.split
+        meta["floor"] = story_floor(corpus) if config_may_be_stories(config) else None
+        write_atomic(folder / "meta.json", (json.dumps(meta, indent=1) + "\n").encode())
+    except BaseException:
+        if made_folder:  # nothing half made is left behind
+            for path in folder.iterdir():
+                path.unlink()
+            folder.rmdir()
+        raise
+    return folder
+
+
+def write_split(
+    path: Path, documents: Iterable[bytes], tokenizer: BPETokenizer, name: str
+) -> dict[str, int]:
+    """Encodes documents, each followed by the end-of-text token, and counts.
+
+    Raises:
+        UserError: there is no document.
+    """
+    n_bytes = n_documents = 0
+    end = np.array([tokenizer.eot_id])
+    with TokenWriter(path, tokenizer.vocab_size) as writer:
+        for document in tqdm(
+            documents, desc=f"{name} documents", unit="", disable=None, leave=False
+        ):
+            writer.write(np.asarray(tokenizer.encode_bytes(document)))
+            writer.write(end)
+            n_bytes += len(document)
+            n_documents += 1
+        if not n_documents:
+            raise UserError(
+                f"the {name} part holds no text; give more text or another --val-fraction"
+            )
+    return {"tokens": writer.n_tokens, "bytes": n_bytes, "documents": n_documents}
+
+
+def config_may_be_stories(config: DataConfig) -> bool:
+    """Whether the documents are, or may be, whole stories, so that the entropy floor is known."""
+    return not config.files or config.doc_sep == BLANK_LINE
+
+
+def story_floor(corpus: Corpus) -> dict[str, float] | None:
+    """The entropy floor of the validation part; None where a document is no story of the grammar."""
+    try:
+        floor = stories.floor(document.decode() for document in corpus.documents("val"))
+    except ValueError:
+        return None
+    return asdict(floor)
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """meta.json of a prepared folder.
+
+    Raises:
+        UserError: the folder is not a prepared one.
+    """
+    try:
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        if meta["recipe"]["format"] != FORMAT:
+            raise UserError(
+                f"{folder}/meta.json: format {meta['recipe']['format']}, this program reads {FORMAT}"
+            )
+        return meta
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{folder}: not a prepared folder; make it with `python -m data.prepare`"
+        ) from None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prepares a folder and prints its counts as JSON."""
+    parser = Parser(prog="data.prepare", description=__doc__)
+    parser.add_argument("files", nargs="+", help="text files or folders")
+    parser.add_argument(
+        "--tokenizer", default="tok/bpe.json", help="tokenizer file (default: %(default)s)"
+    )
+    parser.add_argument("--out", required=True, help="folder to make")
+    parser.add_argument(
+        "--val-files", nargs="*", default=[], help="text for validation instead of a split"
+    )
+    parser.add_argument("--doc-sep", default="", help="what parts documents: blank-line, or a text")
+    parser.add_argument(
+        "--split", choices=SPLITS, default="auto", help="how validation is split off"
+    )
+    parser.add_argument("--val-fraction", type=float, default=0.1, help="share for validation")
+    parser.add_argument(
+        "--errors", choices=ERRORS, default="strict", help="bytes = take what is not UTF-8"
+    )
+    args = vars(parser.parse_args(argv))
+    out = Path(args.pop("out"))
+    args["files"], args["val_files"] = tuple(args["files"]), tuple(args["val_files"])
+    folder = prepare(DataConfig(**args), None, out)
+    meta = read_meta(folder)
+    print(json.dumps({"folder": str(folder), **meta}))
+    return 0
+
+
+if __name__ == "__main__":
+    run_cli(main)

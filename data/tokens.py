@@ -1,0 +1,135 @@
+"""Token files: plain .npy arrays of uint16 or uint32, written as a stream and read by ranges."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from utils.errors import UserError, describe_os_error
+
+BLOCK_TOKENS = 1 << 20  # tokens read at a time by scans
+
+
+def dtype_for(vocab_size: int) -> np.dtype:
+    """The smallest type of ours that holds every id.
+
+    >>> dtype_for(65536), dtype_for(65537)
+    (dtype('uint16'), dtype('uint32'))
+    """
+    return np.dtype("uint16") if vocab_size <= 1 << 16 else np.dtype("uint32")
+
+
+class TokenWriter:
+    """Writes a .npy file piece by piece; it appears under its name only when it is whole."""
+
+    def __init__(self, path: Path, vocab_size: int) -> None:
+        self.path, self.vocab_size = path, vocab_size
+        self.dtype = dtype_for(vocab_size)
+        self.n_tokens = 0
+        self._temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+        self._file = open(self._temporary, "wb")
+        self._write_header()
+
+    def _write_header(self) -> None:
+        # NumPy pads the header so that the count can grow in place.
+        header = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.n_tokens,)}
+        self._file.seek(0)
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+    def write(self, ids: np.ndarray) -> None:
+        """Appends ids.
+
+        Raises:
+            ValueError: an id is negative or not below the vocabulary size.
+        """
+        if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < self.vocab_size:
+            raise ValueError(
+                f"{self.path}: ids {ids.min()} to {ids.max()} in a vocabulary of {self.vocab_size}"
+            )
+        self._file.write(ids.astype(self.dtype).data)
+        self.n_tokens += int(ids.size)
+
+    def __enter__(self) -> TokenWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                self._write_header()
+                self._file.flush()
+                os.fsync(self._file.fileno())
+                os.replace(self._temporary, self.path)
+        finally:
+            self._file.close()
+            self._temporary.unlink(missing_ok=True)
+
+
+class TokenFile:
+    """Reads ranges of a .npy token file.
+
+    Ranges are read with seek and read, not through a memory map: pages of a map count as memory of this
+    process, and grow with every batch.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Opens the file.
+
+        Raises:
+            UserError: missing, not a .npy of uint16 or uint32 in one dimension, or cut short.
+        """
+        self.path = Path(path)
+        try:
+            self._file = open(path, "rb", buffering=0)
+            version = np.lib.format.read_magic(self._file)
+            read = {
+                (1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0,
+            }
+            shape, _, self.dtype = read[version](self._file)
+        except OSError as error:
+            raise UserError(describe_os_error(error)) from None
+        except (ValueError, KeyError):
+            raise UserError(
+                f"{path}: not a .npy token file; make it with `python -m data.prepare`"
+            ) from None
+        if len(shape) != 1 or self.dtype.kind != "u" or self.dtype.itemsize not in (2, 4):
+            raise UserError(
+                f"{path}: expected one row of uint16 or uint32, found {self.dtype} {shape}"
+            )
+        self.n_tokens = shape[0]
+        self._start = self._file.tell()
+        needed = self._start + self.n_tokens * self.dtype.itemsize
+        if os.fstat(self._file.fileno()).st_size < needed:
+            raise UserError(
+                f"{path}: cut short, it should hold {self.n_tokens} tokens; run data.prepare again"
+            )
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Tokens `start` to `stop` (clipped at the end) as a new array."""
+        stop = min(stop, self.n_tokens)
+        self._file.seek(self._start + start * self.dtype.itemsize)
+        raw = self._file.read(max(0, stop - start) * self.dtype.itemsize)
+        return np.frombuffer(raw, self.dtype)
+
+    def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
+        """The whole file as (offset, tokens), block by block."""
+        for start in range(0, self.n_tokens, BLOCK_TOKENS):
+            yield start, self.read(start, start + BLOCK_TOKENS)
+
+    def positions_of(self, token: int) -> np.ndarray:
+        """Every position at which `token` stands, int64."""
+        found = [np.flatnonzero(block == token) + start for start, block in self.blocks()]
+        return np.concatenate(found) if found else np.zeros(0, np.int64)
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()

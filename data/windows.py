@@ -1,0 +1,73 @@
+"""Windows over a token file: which positions one row of a batch holds.
+
+Both kinds see the file as if an end-of-text token stood before it, so that its first token too is a
+target, and a document's beginning is learned from the end-of-text token that generation starts with.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from data.tokens import TokenFile
+from utils.errors import UserError
+
+IGNORE = (
+    -100
+)  # a target that does not count; the value that torch's cross-entropy ignores by default
+
+
+class PackedWindows:
+    """Windows of `block_size` tokens, one every `stride`, regardless of documents.
+
+    With stride < block_size windows overlap: what an earlier window had as target is context only, so
+    every token is a target exactly once.
+    """
+
+    def __init__(self, tokens: TokenFile, *, block_size: int, stride: int, end_id: int) -> None:
+        if tokens.n_tokens < block_size:
+            raise UserError(
+                f"{tokens.path}: {tokens.n_tokens} tokens are fewer than model.block_size {block_size}; "
+                "use more text or a smaller block_size"
+            )
+        self.tokens, self.block_size, self.stride, self.end_id = tokens, block_size, stride, end_id
+        self.n_windows = 1 + -(-(tokens.n_tokens - block_size) // stride)
+        self.lengths = None
+
+    def row(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Inputs and targets of window `index`, each int64 of the same length; the last may be shorter."""
+        start = index * self.stride
+        raw = self.tokens.read(max(0, start - 1), start + self.block_size).astype(np.int64)
+        stream = raw if start else np.concatenate(([self.end_id], raw))
+        x, y = stream[:-1], stream[1:].copy()
+        if index:
+            y[: self.block_size - self.stride] = IGNORE
+        return x, y
+
+
+class DocumentWindows:
+    """One whole document a window: end-of-text, then the document, up to its own end-of-text."""
+
+    def __init__(self, tokens: TokenFile, *, block_size: int, end_id: int) -> None:
+        ends = tokens.positions_of(end_id) + 1
+        if not len(ends) or ends[-1] != tokens.n_tokens:
+            raise UserError(
+                f"{tokens.path}: does not end with an end-of-text token; run data.prepare again"
+            )
+        self.starts = np.concatenate(([0], ends[:-1]))
+        self.lengths = ends - self.starts
+        longest = int(self.lengths.argmax())
+        if self.lengths[longest] > block_size:
+            raise UserError(
+                f"{tokens.path}: document {longest} holds {self.lengths[longest]} tokens, more than "
+                f"model.block_size {block_size}; raise block_size or set data.windows packed"
+            )
+        self.tokens, self.end_id, self.n_windows = tokens, end_id, len(ends)
+
+    def row(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Inputs and targets of document `index`, each int64 of its length."""
+        start = int(self.starts[index])
+        ids = self.tokens.read(start, start + int(self.lengths[index])).astype(np.int64)
+        return np.concatenate(([self.end_id], ids[:-1])), ids
+
+
+Windows = PackedWindows | DocumentWindows

@@ -1,0 +1,343 @@
+"""One training run: its settings, its parts, its step, its evaluation, its checkpoint."""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from data.batches import Batch, Batches
+from data.prepare import DataConfig, prepare, read_meta
+from data.windows import IGNORE
+from model.accounting import count_parameters
+from model.evaluate import Evaluation, evaluate
+from model.generate import generate_ids, sample_seeds
+from model.gpt import ModelConfig, TinyGPT
+from model.load import load_weights
+from model.loss import next_token_loss
+from tok.bpe import BPETokenizer
+from utils import checkpoint, device
+from utils.config import check, setting
+from utils.errors import UserError
+from utils.metrics import CsvLog
+from utils.optim import OptimConfig, make_optimizer, set_lr
+from utils.runs import RunFolder, append_sample, environment
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long, how large a batch, and what is written down."""
+
+    max_steps: int = setting(1000, "optimizer steps", minimum=1)
+    batch_size: int = setting(32, "rows in one forward pass", minimum=1)
+    grad_accum_steps: int = setting(1, "forward passes in one optimizer step", minimum=1)
+    eval_every_steps: int = setting(
+        200, "steps between evaluations, checkpoints and samples", minimum=1
+    )
+    log_every_steps: int = setting(20, "steps between rows of metrics.csv", minimum=1)
+    early_stop_patience: int = setting(
+        0, "evaluations without a new best before stopping; 0 = never", minimum=0
+    )
+    sample_tokens: int = setting(
+        200, "length of the sample at each evaluation; 0 = none", minimum=0
+    )
+    sample_prompt: str = setting("", "what that sample starts with")
+    seed: int = setting(1, "decides weights, data order and dropout", minimum=0)
+    device: str = setting("auto", "auto (cuda, mps, cpu), or a device as torch spells it")
+    amp: str = setting("auto", "format of matrix products; off = fp32", choices=device.AMP)
+    compile: bool = setting(False, "torch.compile the model; falls back when that fails")
+    num_threads: int = setting(0, "CPU threads; 0 = as torch chooses", minimum=0)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Every setting of a run."""
+
+    run_dir: str = setting("", "folder of the run; empty = runs/<name of the config file>")
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+COUNTERS = ("step", "tokens", "bad_evals", "best_val", "last_val", "elapsed_s")
+
+
+class Trainer:
+    """One run: everything that a step, an evaluation and a checkpoint need."""
+
+    def __init__(self, config: Config, run: RunFolder, state: dict[str, Any] | None) -> None:
+        """Builds all parts; `state` is the checkpoint to go on from. Writes nothing to the run folder."""
+        self.config, self.run = config, run
+        if threads := state["threads"] if state else config.train.num_threads:
+            torch.set_num_threads(threads)  # sums depend on the number of threads
+        self.device = device.pick_device(config.train.device)
+        self.amp = device.pick_amp(config.train.amp, self.device)
+        self.autocast = device.autocast(self.device, self.amp)
+        self.folder = (
+            Path(config.data.dir)
+            if config.data.dir
+            else prepare(config.data, config.model.vocab_size)
+        )
+        self.meta = read_meta(self.folder)
+        self.tokenizer = BPETokenizer.load(self.folder / "tokenizer.json")
+        self.check_data(state)
+        self.batches = self.make_batches()
+        device.seed_all(config.train.seed, 0)
+        self.model = TinyGPT(config.model).to(self.device)
+        self.optimizer = make_optimizer(self.model, config.optim)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == "fp16")
+        self.byte_lengths = torch.from_numpy(self.tokenizer.byte_lengths)
+        self.step, self.tokens, self.bad_evals, self.elapsed_s = 0, 0, 0, 0.0
+        self.best_val, self.last_val = math.inf, math.nan
+        if state:
+            self.restore(state)
+        self.forward = self.model
+        if config.train.compile:
+            self.forward = device.compile_or_eager(
+                self.model, self.batches.get_batch("train", 0).x_BT[:1].to(self.device)
+            )
+        self.rate = 0.0
+
+    def check_data(self, state: dict[str, Any] | None) -> None:
+        """Checks that tokenizer, data, model and checkpoint belong together.
+
+        Raises:
+            UserError: they don't; names both sides.
+        """
+        size, wanted = self.tokenizer.vocab_size, self.config.model.vocab_size
+        if size != wanted:
+            raise UserError(
+                f"model.vocab_size is {wanted}, the tokenizer has {size} tokens; set --model.vocab_size {size}"
+            )
+        pairs = [("tokenizer", self.tokenizer.identity, self.meta["tokenizer_sha256"], self.folder)]
+        if state:
+            pairs.append(
+                ("tokenizer", state["tokenizer_sha256"], self.tokenizer.identity, self.folder)
+            )
+            pairs.append(("data", state["data_identity"], self.meta["identity"], self.folder))
+        for what, expected, found, where in pairs:
+            if expected != found:
+                raise UserError(
+                    f"{where}: another {what} than the run's: {found[:12]}, expected {expected[:12]}; "
+                    "put the original back, or start a new run"
+                )
+
+    def make_batches(self) -> Batches:
+        """The batches of the prepared folder, as the settings cut them."""
+        data, train, block_size = self.config.data, self.config.train, self.config.model.block_size
+        if data.stride > block_size:
+            raise UserError(
+                f"data.stride {data.stride} is more than model.block_size {block_size}: text would be left out"
+            )
+        return Batches(
+            self.folder,
+            block_size=block_size,
+            rows=train.batch_size * train.grad_accum_steps,
+            end_id=self.tokenizer.eot_id,
+            seed=train.seed,
+            windows=data.windows,
+            stride=data.stride,
+            mask_documents=data.mask_documents,
+            fixed_length=train.compile,
+        )
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes over a checkpoint."""
+        load_weights(self.model, state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        for name in COUNTERS:
+            setattr(self, name, state[name])
+
+    def state(self) -> dict[str, Any]:
+        """The checkpoint: all that going on from here needs. Data order and dropout follow from the step."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            **{name: getattr(self, name) for name in COUNTERS},
+            "config": asdict(self.config),
+            "tokenizer_sha256": self.tokenizer.identity,
+            "data_identity": self.meta["identity"],
+            "threads": torch.get_num_threads(),
+            "torch": str(torch.__version__),
+        }
+
+    def to_device(self, batch: Batch) -> Batch:
+        """The batch on the device of the model."""
+        return Batch(*(None if t is None else t.to(self.device, non_blocking=True) for t in batch))
+
+    def train_step(self) -> dict[str, float]:
+        """One optimizer step; the numbers of its row in metrics.csv.
+
+        Raises:
+            UserError: the loss or the gradient is not finite; the weights are still those before the step.
+        """
+        optim, train = self.config.optim, self.config.train
+        lr = optim.lr_at(self.step, train.max_steps)
+        set_lr(self.optimizer, lr)
+        device.seed_all(train.seed, self.step + 1)  # dropout too is a function of (seed, step)
+        whole = self.batches.get_batch("train", self.step)
+        n_targets = int((whole.y_BT != IGNORE).sum())
+        self.optimizer.zero_grad(set_to_none=True)
+        nats = 0.0
+        for parts in zip(
+            *(
+                t.split(train.batch_size) if t is not None else [None] * train.grad_accum_steps
+                for t in whole
+            )
+        ):
+            x_BT, y_BT, doc_BT = self.to_device(Batch(*parts))
+            with self.autocast():
+                loss_sum, _ = next_token_loss(self.forward(x_BT, doc_BT), y_BT)
+            # Divided by the targets of the whole step, so that accumulation equals the big batch.
+            self.scaler.scale(loss_sum / n_targets).backward()
+            nats += float(loss_sum.detach())
+        self.scaler.unscale_(self.optimizer)
+        norm = float(
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), optim.grad_clip or math.inf)
+        )
+        loss = nats / n_targets
+        self.check_finite(loss, norm, lr)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.step += 1
+        self.tokens += n_targets
+        return {"lr": lr, "train_loss": loss, "grad_norm": norm}
+
+    def check_finite(self, loss: float, norm: float, lr: float) -> None:
+        """Stops the run before a step that would destroy the weights.
+
+        A gradient that overflows fp16 is the scaler's to skip, as long as its scale can still shrink.
+        """
+        skipped_by_scaler = self.amp == "fp16" and self.scaler.get_scale() > 1.0
+        if math.isfinite(loss) and (math.isfinite(norm) or skipped_by_scaler):
+            return
+        raise UserError(
+            f"{self.run.path}: stopped before step {self.step + 1}: loss {loss}, gradient norm {norm}, lr {lr:.3g}; "
+            "the checkpoints are those before it; try a lower --optim.lr in a new run"
+        )
+
+    def evaluate(self) -> Evaluation:
+        """One pass over the whole validation part."""
+        batches = self.batches.eval_batches("val", self.config.train.batch_size)
+        return evaluate(self.model, map(self.to_device, batches), self.byte_lengths, self.autocast)
+
+    def sample(self) -> str:
+        """A short text of the model as it is now, the same for the same weights."""
+        train = self.config.train
+        prompt = [self.tokenizer.eot_id, *self.tokenizer.encode(train.sample_prompt)]
+        (ids,) = generate_ids(
+            self.model,
+            prompt[-self.config.model.block_size :],
+            seeds=sample_seeds(train.seed, 1),
+            max_new_tokens=train.sample_tokens,
+            stop_id=self.tokenizer.eot_id,
+        )
+        return train.sample_prompt + self.tokenizer.decode(
+            [i for i in ids if i != self.tokenizer.eot_id]
+        )
+
+    def evaluate_and_save(self, log: CsvLog, numbers: dict[str, float]) -> None:
+        """Evaluates, then writes the row, best.pt if it is the best, the sample, and last.pt, in that order.
+
+        A kill between any two of these leaves a folder that resumes to the same run.
+        """
+        result = self.evaluate()
+        self.last_val = result.nats_per_token
+        improved = self.last_val < self.best_val  # a NaN is never the best
+        self.best_val = self.last_val if improved else self.best_val
+        self.bad_evals = 0 if improved else self.bad_evals + 1
+        numbers = numbers | {
+            "val_loss": self.last_val,
+            "val_ppl": result.perplexity,
+            "val_bpb": result.bits_per_byte,
+        }
+        log.write(self.row(numbers))
+        say(f"step {self.step}: {self.summary(numbers, result)}{' (best)' if improved else ''}")
+        if improved or not self.run.best.exists():
+            checkpoint.save(self.run.best, self.state())
+        if self.config.train.sample_tokens:
+            text = self.sample()
+            append_sample(self.run.samples, self.step, text)
+            say(f"  {text[:240]!r}")
+        checkpoint.save(self.run.last, self.state())
+
+    def summary(self, numbers: dict[str, float], result: Evaluation) -> str:
+        """One line about an evaluation."""
+        words = [f"train {numbers['train_loss']:.4f}"] if "train_loss" in numbers else []
+        words.append(
+            f"val {result.nats_per_token:.4f} nats/token, {result.bits_per_byte:.4f} bits/byte"
+        )
+        if self.meta["floor"]:
+            words.append(
+                f"{result.nats_per_byte / self.meta['floor']['nats_per_byte'] - 1:+.1%} to the floor"
+            )
+        return ", ".join(words)
+
+    def row(self, numbers: dict[str, float]) -> dict[str, float]:
+        """A row of metrics.csv after the current step."""
+        place = {
+            "step": self.step,
+            "tokens": self.tokens,
+            "epoch": self.batches.epoch_at(self.step),
+        }
+        memory = device.peak_memory_bytes(self.device)
+        clock = {
+            "tokens_per_s": round(self.rate, 1),
+            "elapsed_s": round(self.elapsed_s, 3),
+            "memory_bytes": memory,
+        }
+        return place | numbers | clock
+
+    def floor(self) -> float | None:
+        """The entropy floor of the validation part in nats per token, where it is known."""
+        return (
+            self.meta["floor"]["total_nats"] / self.meta["val"]["tokens"]
+            if self.meta["floor"]
+            else None
+        )
+
+    def record(self) -> dict[str, Any]:
+        """What run.json holds: the data, the model, and the environment of each start of this run."""
+        starts = self.run.read_record()["starts"] if self.run.holds_run() else []
+        now = environment() | {
+            "device": device.describe_device(self.device),
+            "amp": self.amp,
+            "step": self.step,
+        }
+        return {
+            "data": {"folder": str(self.folder)}
+            | {k: self.meta[k] for k in ("identity", "train", "val", "floor")},
+            "floor_nats_per_token": self.floor(),
+            "seed": self.config.train.seed,
+            "parameters": count_parameters(self.config.model).total,
+            "starts": [*starts, now],
+        }
+
+    def finished(self) -> bool:
+        """Whether all steps are done, or early stopping ended the run."""
+        return is_finished(self.config, self.step, self.bad_evals)
+
+
+def is_finished(config: Config, step: int, bad_evals: int) -> bool:
+    """Whether a run that stands at `step` is done.
+
+    >>> is_finished(Config(), 5, 0), is_finished(Config(), Config().train.max_steps, 0)
+    (False, True)
+    """
+    return step >= config.train.max_steps or 0 < config.train.early_stop_patience <= bad_evals
+
+
+def say(line: str) -> None:
+    """One line for people, above the progress bar."""
+    tqdm.write(line, file=sys.stderr)

@@ -1,0 +1,247 @@
+"""Settings: dataclasses filled from YAML files and flags, strictly.
+
+A setting is a dataclass field made with `setting(default, help, ...)`. `load(cls, paths, overrides)`
+fills a tree of such dataclasses from YAML, then from `--section.name value` flags; everything
+unknown, of the wrong type or out of range is a UserError that names the file and line (or the flag)
+and the nearest name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from utils.errors import UserError
+from utils.strict_yaml import format_value, parse_scalar, read_yaml, unknown_key
+
+T = TypeVar("T")
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    choices: Sequence[str] | None = None,
+    free: bool = False,
+) -> Any:
+    """A dataclass field with its explanation (unit included) and its range.
+
+    `free` marks a setting that does not change the numbers of a run: a resume may change it.
+    """
+    metadata = {
+        "help": help,
+        "minimum": minimum,
+        "maximum": maximum,
+        "above": above,
+        "below": below,
+        "choices": choices,
+        "free": free,
+    }
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def flat_fields(cls: type, prefix: str = "") -> dict[str, tuple[Any, dataclasses.Field[Any]]]:
+    """Dotted name -> (type, field) of every setting below a dataclass."""
+    found: dict[str, tuple[Any, dataclasses.Field[Any]]] = {}
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        name, kind = prefix + field.name, hints[field.name]
+        if dataclasses.is_dataclass(kind):
+            found.update(flat_fields(typing.cast(type, kind), name + "."))
+        else:
+            found[name] = (kind, field)
+    return found
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted name -> value of a dataclass tree, in the order of the fields."""
+    flat: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            flat.update(flatten(value, f"{prefix}{field.name}."))
+        else:
+            flat[prefix + field.name] = value
+    return flat
+
+
+def load(
+    cls: type[T], paths: Sequence[str], overrides: Mapping[str, str | list[str]]
+) -> tuple[T, dict[str, Any]]:
+    """Fills `cls`: defaults, then each YAML file (later ones win), then flags.
+
+    Returns the config, and the settings that were given by name with their values.
+
+    Raises:
+        UserError: the first mistake, with file and line or flag.
+    """
+    fields = flat_fields(cls)
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for path in paths:
+        for name, (node_value, line) in read_yaml(path, fields).items():
+            values[name] = cast(node_value, fields[name][0], f"{path}:{line}: {name}")
+            origins[name] = f"{path}:{line}: "
+    for name, text in overrides.items():
+        if name not in fields:
+            raise UserError(f"--{name}: {unknown_key(name, fields)}")
+        values[name] = cast_flag(text, fields[name][0], f"--{name}")
+        origins[name] = "--"
+    for name, value in values.items():
+        check_range(value, fields[name][1].metadata, origins.get(name, "") + name)
+    return build(cls, values), values
+
+
+def build(cls: type[T], flat: Mapping[str, Any], prefix: str = "") -> T:
+    """Makes the dataclass tree from dotted names; a missing name keeps its default."""
+    hints = typing.get_type_hints(cls)
+    arguments: dict[str, Any] = {}
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        name = prefix + field.name
+        if dataclasses.is_dataclass(hints[field.name]):
+            arguments[field.name] = build(typing.cast(type, hints[field.name]), flat, name + ".")
+        elif name in flat:
+            arguments[field.name] = flat[name]
+    return cls(**arguments)
+
+
+def check(config: Any) -> None:
+    """Checks each field of one dataclass against its range; call it in `__post_init__`.
+
+    Raises:
+        UserError: names the first setting out of range.
+    """
+    for field in dataclasses.fields(config):
+        if "help" in field.metadata:
+            check_range(getattr(config, field.name), field.metadata, field.name)
+
+
+def cast(value: Any, kind: Any, where: str, text: str | None = None) -> Any:
+    """Gives `value` the declared type, or says what was expected.
+
+    >>> cast(3, float, "optim.lr")
+    3.0
+
+    Raises:
+        UserError: the value is not of that type; text in quotes is never a number.
+    """
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):  # X | None
+        if value is None:
+            return None
+        (kind,) = [one for one in inner if one is not type(None)]
+        return cast(value, kind, where, text)
+    if origin is tuple:
+        items = value if isinstance(value, list) else None
+        variable = len(inner) == 2 and inner[1] is Ellipsis
+        if items is None and variable and value is not None:
+            items = [value]
+        if items is None or (not variable and len(items) != len(inner)):
+            raise UserError(f"{where}: expected {_spell(kind)}, got {value!r}")
+        kinds = [inner[0]] * len(items) if variable else inner
+        return tuple(cast(item, one, where) for item, one in zip(items, kinds, strict=True))
+    if (
+        kind is str and text is not None
+    ):  # a flag's words as they stand, less the quotes around them
+        return value if isinstance(value, str) and text[:1] in ("'", '"') else text
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)  # 1e4 is a whole number
+    if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+        return value
+    raise UserError(f"{where}: expected {_spell(kind)}, got {value!r}")
+
+
+def cast_flag(text: str | list[str], kind: Any, where: str) -> Any:
+    """Reads a flag's words as the declared type; a list is `a b`, or `[a, b]` in one word.
+
+    >>> cast_flag(["0.9", "0.95"], tuple[float, float], "--optim.betas")
+    (0.9, 0.95)
+
+    Raises:
+        UserError: the value is not of that type.
+    """
+    if not isinstance(text, list):
+        return cast(parse_scalar(text), kind, where, text)
+    if len(text) == 1 and isinstance(items := parse_scalar(text[0]), list):
+        return cast(items, kind, where)
+    words = text if typing.get_args(kind)[0] is str else [parse_scalar(word) for word in text]
+    return cast(words, kind, where)
+
+
+def check_range(value: Any, metadata: Mapping[str, Any], where: str) -> None:
+    """Checks a value (or each item of a tuple) against the limits of its setting.
+
+    Raises:
+        UserError: out of range, not finite, or not one of the choices.
+    """
+    if isinstance(value, tuple):
+        for item in value:
+            check_range(item, metadata, where)
+        return
+    if value is None:
+        return
+    if (choices := metadata.get("choices")) and value not in choices:
+        near = difflib.get_close_matches(str(value), choices, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise UserError(f"{where}: expected one of {', '.join(choices)}; got {value!r}{hint}")
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{where}: must be a finite number, got {value}")
+    for limit, holds, words in (
+        (metadata.get("minimum"), lambda a, b: a >= b, "at least"),
+        (metadata.get("maximum"), lambda a, b: a <= b, "at most"),
+        (metadata.get("above"), lambda a, b: a > b, "above"),
+        (metadata.get("below"), lambda a, b: a < b, "below"),
+    ):
+        if limit is not None and not holds(value, limit):
+            raise UserError(f"{where}: must be {words} {limit}, got {value}")
+
+
+def dump(config: Any, *, comments: bool = False) -> str:
+    """The resolved settings as YAML that `load` reads back to an equal config."""
+    lines: list[str] = []
+    section = ""
+    fields = flat_fields(type(config))
+    for name, value in flatten(config).items():
+        head, _, leaf = name.rpartition(".")
+        if head != section:
+            lines += [f"{head}:"] if head else []
+            section = head
+        text = f"{'  ' if head else ''}{leaf}: {format_value(value)}"
+        if comments:
+            text = f"{text:<38}  # {describe(fields[name][1].metadata)}"
+        lines.append(text)
+    return "\n".join(lines) + "\n"
+
+
+def describe(metadata: Mapping[str, Any]) -> str:
+    """Help text and range of a setting."""
+    notes = []
+    if metadata.get("choices"):
+        notes.append("one of " + ", ".join(metadata["choices"]))
+    for key, sign in (("minimum", ">="), ("maximum", "<="), ("above", ">"), ("below", "<")):
+        if metadata.get(key) is not None:
+            notes.append(f"{sign} {metadata[key]}")
+    return metadata["help"] + (f" ({'; '.join(notes)})" if notes else "")
+
+
+def _spell(kind: Any) -> str:
+    if typing.get_origin(kind) is tuple:
+        inner = typing.get_args(kind)
+        if inner[1:] == (Ellipsis,):
+            return f"a list of {_spell(inner[0])}"
+        return f"a list of {len(inner)} {_spell(inner[0])}s"
+    names = {int: "int", float: "number", bool: "true or false", str: "text"}
+    return names.get(kind, str(kind))

@@ -1,0 +1,115 @@
+"""Device, number format and threads: chosen once, printed, recorded."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import numpy as np
+import torch
+
+from utils.errors import UserError
+
+AMP = ("auto", "off", "bf16", "fp16")
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is cuda, else mps, else cpu; any other name is taken as torch spells it.
+
+    Raises:
+        UserError: no such device here.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise UserError(f"device {name}: not available on this machine (try auto or cpu)") from None
+    return device
+
+
+def pick_amp(name: str, device: torch.device) -> str:
+    """The number format of matrix products: `off` (fp32), `bf16` or `fp16`.
+
+    `auto` is bf16 on a GPU that computes in it, fp16 on an older one, and off elsewhere: most CPUs run
+    bf16 far slower than fp32.
+    """
+    if name != "auto":
+        return name
+    if device.type != "cuda":
+        return "off"
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+
+
+def autocast(device: torch.device, amp: str) -> Callable[[], AbstractContextManager[object]]:
+    """A factory of contexts in which the model runs in the format `amp`."""
+    if amp == "off":
+        return contextlib.nullcontext
+    return lambda: torch.autocast(device_type=device.type, dtype=DTYPES[amp])
+
+
+def describe_device(device: torch.device) -> str:
+    """The device with its name, for the log."""
+    if device.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(device)})"
+    if device.type == "cpu":
+        return f"cpu ({torch.get_num_threads()} threads)"
+    return str(device)
+
+
+def synchronize(device: torch.device) -> None:
+    """Waits until the device has finished what it was given; clocks are read after this."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Most memory held so far: of the GPU's allocator, or of this process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if device.type == "mps":
+        return torch.mps.driver_allocated_memory()
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return 0
+    unit = (
+        1 if sys.platform == "darwin" else 1024
+    )  # ru_maxrss is in bytes on macOS, in KiB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def seed_all(seed: int, step: int) -> None:
+    """Seeds torch's generators on every device from (seed, step).
+
+    The CPU's generator takes 32 bits, so the two are mixed by NumPy's SeedSequence.
+    """
+    torch.manual_seed(int(np.random.SeedSequence([seed, step]).generate_state(1)[0]))
+
+
+def compile_or_eager(model: torch.nn.Module, x_BT: torch.Tensor) -> Callable[..., torch.Tensor]:
+    """The compiled model if a forward and a backward pass on `x_BT` work, else the model itself.
+
+    Both passes are tried, because the backward is compiled when it first runs.
+    """
+    try:
+        compiled = torch.compile(model)
+        compiled(x_BT).float().mean().backward()
+        return compiled
+    except Exception as error:  # compilers fail in many ways, none of which should end a run
+        first = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        print(
+            f"warning: torch.compile failed, training goes on without it: {type(error).__name__}: {first[:150]}",
+            file=sys.stderr,
+        )
+        return model
+    finally:
+        model.zero_grad(set_to_none=True)

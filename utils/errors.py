@@ -1,0 +1,69 @@
+"""Users' mistakes: one line on stderr that names what was wrong and the cure, exit status 2."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for Ctrl-C
+
+
+class UserError(Exception):
+    """A mistake the user can mend. The message names the file, key or flag, and the cure."""
+
+
+def one_line(message: object) -> str:
+    """Folds any message into a single line.
+
+    >>> one_line("two\\n  lines")
+    'two lines'
+    """
+    return " ".join(str(message).split())
+
+
+def describe_os_error(error: OSError) -> str:
+    """Names the file and the reason of a failed file operation.
+
+    >>> describe_os_error(FileNotFoundError(2, "No such file or directory", "a.txt"))
+    'a.txt: No such file or directory'
+    """
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"{error.filename}: {reason}" if error.filename is not None else reason
+
+
+def run_cli(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
+    """Runs `main(None)` as a program: users' mistakes become one line on stderr and status 2.
+
+    A closed pipe (`| head -1`) ends quietly; Ctrl-C exits with the status shells use for it.
+    Anything else is a defect of ours and keeps its traceback. Text on stdout is UTF-8 in any locale.
+    """
+    if hasattr(sys.stdout, "reconfigure"):  # a test may have put something simpler there
+        sys.stdout.reconfigure(encoding="utf-8")
+    try:
+        status = main(None) or 0
+        sys.stdout.flush()
+    except UserError as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        status = EXIT_USER_ERROR
+    except BrokenPipeError:  # the reader is gone: nothing is left to say
+        _drop_stdout()
+        status = 0
+    except OSError as error:
+        print(f"error: {one_line(describe_os_error(error))}", file=sys.stderr)
+        status = EXIT_USER_ERROR
+        _drop_stdout()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        status = EXIT_INTERRUPTED
+    sys.exit(status)
+
+
+def _drop_stdout() -> None:
+    """Keeps Python from flushing once more, at exit, what stdout could not take (status 120)."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

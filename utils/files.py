@@ -1,0 +1,100 @@
+"""Files: written whole or not at all, read as bytes, refused with the reason."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from utils.errors import UserError, describe_os_error
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+        UserError: the file is missing, a folder, or can't be read.
+    """
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(describe_os_error(error)) from None
+
+
+TAKE_ANY_BYTES = "convert the file, or pass --errors bytes to take any bytes"
+
+
+def decode_utf8(raw: bytes, name: str | Path, *, cure: str = TAKE_ANY_BYTES) -> str:
+    """Decodes strictly; newlines and a byte order mark stay as they are.
+
+    >>> decode_utf8(b"\\xef\\xbb\\xbfa\\r\\n", "a.txt")
+    '\\ufeffa\\r\\n'
+
+    Raises:
+        UserError: not UTF-8; the message has the byte offset.
+    """
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{name}: not UTF-8 at byte {error.start} (0x{raw[error.start]:02x}); {cure}"
+        ) from None
+
+
+def write_atomic(path: str | Path, content: bytes) -> None:
+    """Writes a file so that a crash at any point leaves the old one or the new one, never a half.
+
+    Temporary file in the same folder, fsync, rename, fsync of the folder. A link stays a link: the
+    file that it names is written. A device or pipe (/dev/stdout) is written to, never replaced.
+
+    Raises:
+        OSError: no space, no permission; the old file is untouched and the temporary one is gone.
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file() and not target.is_dir():
+        with open(path, "wb") as stream:
+            stream.write(content)
+        return
+    temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        # Name the file that the user knows, not the temporary one.
+        raise OSError(error.errno, error.strerror, str(path)) from None
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(target.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes a rename in `folder` durable. Systems that can't open a folder (Windows) skip it."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256_file(path: str | Path) -> str:
+    """Hex sha256 of a file's content, read in blocks.
+
+    Raises:
+        UserError: the file is missing, a folder, or can't be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise UserError(describe_os_error(error)) from None
+    return digest.hexdigest()

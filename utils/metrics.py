@@ -1,0 +1,137 @@
+"""Numbers of a run: conversions, the CSV file, throughput."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from utils.errors import UserError
+from utils.files import decode_utf8, read_bytes, write_atomic
+
+
+def perplexity(nats_per_token: float) -> float:
+    """exp of the mean loss; infinite when that overflows.
+
+    >>> round(perplexity(math.log(50)), 6)
+    50.0
+    """
+    return math.exp(nats_per_token) if nats_per_token < 700 else math.inf
+
+
+def bits_per_byte(total_nats: float, total_bytes: int) -> float:
+    """Total loss over the bytes of the raw text, in bits: comparable across tokenizers.
+
+    >>> bits_per_byte(math.log(2) * 30, 10)
+    3.0
+    """
+    return total_nats / math.log(2) / total_bytes if total_bytes else math.nan
+
+
+# Wall-clock columns come last: everything before them is the same in every repetition of a run.
+COLUMNS = (
+    "step",
+    "tokens",
+    "epoch",
+    "lr",
+    "train_loss",
+    "grad_norm",
+    "val_loss",
+    "val_ppl",
+    "val_bpb",
+)
+CLOCK_COLUMNS = ("tokens_per_s", "elapsed_s", "memory_bytes")
+
+
+class CsvLog:
+    """metrics.csv: one header, strictly increasing steps, rows only ever added and flushed one by one."""
+
+    def __init__(self, path: Path, *, after_step: int = -1) -> None:
+        """Opens the file, and drops rows later than `after_step` and a torn last line (a killed run's)."""
+        self.path = path
+        rows = read_rows(path) if path.exists() else []
+        kept = [row for row in rows if int(row["step"]) <= after_step]
+        write_atomic(path, _format(COLUMNS + CLOCK_COLUMNS, kept).encode())
+        self.last_step = int(kept[-1]["step"]) if kept else -1
+
+    def write(self, row: Mapping[str, float | int | None]) -> None:
+        """Adds one row; a column that is not given stays empty.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        assert int(row["step"] or 0) > self.last_step, "steps must increase"
+        self.last_step = int(row["step"] or 0)
+        cells = [format_cell(row.get(name)) for name in COLUMNS + CLOCK_COLUMNS]
+        with open(self.path, "a", encoding="utf-8", newline="") as file:
+            file.write(",".join(cells) + "\n")
+
+
+def format_cell(value: float | int | None) -> str:
+    """A number as text that reads back to the same number; empty for None.
+
+    >>> format_cell(3), format_cell(0.1), format_cell(None)
+    ('3', '0.1', '')
+    """
+    return "" if value is None else repr(value)
+
+
+def _format(header: tuple[str, ...], rows: list[dict[str, str]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, header, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The complete rows of a metrics.csv as text; a torn last line is left out.
+
+    Raises:
+        UserError: the file is missing, or its header is not ours.
+    """
+    text = decode_utf8(read_bytes(path), path)
+    lines = text.split("\n")[:-1]  # what follows the last newline was not written to its end
+    header = list(COLUMNS + CLOCK_COLUMNS)
+    if not lines:
+        return []
+    if lines[0].split(",") != header:
+        raise UserError(
+            f"{path}: not the metrics of a run: its header should be {','.join(header)}"
+        )
+    return [row for row in csv.DictReader(lines) if None not in row and None not in row.values()]
+
+
+def read_column(rows: list[dict[str, str]], name: str) -> tuple[list[int], list[float]]:
+    """Steps and values of the rows in which column `name` is filled."""
+    filled = [(int(row["step"]), float(row[name])) for row in rows if row[name]]
+    return [step for step, _ in filled], [value for _, value in filled]
+
+
+class Throughput:
+    """Tokens per second of training alone: the clock is stopped during evaluation and saving."""
+
+    def __init__(self) -> None:
+        self.tokens = 0
+        self.seconds = 0.0
+        self._since: float | None = None
+
+    def start(self) -> None:
+        """Starts the clock."""
+        self._since = time.perf_counter()
+
+    def stop(self, tokens: int) -> None:
+        """Stops the clock and counts the tokens of the time since `start`."""
+        assert self._since is not None, "start() first"
+        self.seconds += time.perf_counter() - self._since
+        self.tokens += tokens
+        self._since = None
+
+    def take(self) -> float:
+        """Tokens per second since the last call."""
+        rate = self.tokens / self.seconds if self.seconds else 0.0
+        self.tokens, self.seconds = 0, 0.0
+        return rate

@@ -1,0 +1,147 @@
+"""Run folders: what a run leaves behind, locked while a process writes it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+
+from utils.errors import UserError
+from utils.files import write_atomic
+
+SAMPLE_HEADER = "=== step "
+
+
+class RunFolder:
+    """Paths of a run folder, its lock and its record."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.yaml"
+        self.record = self.path / "run.json"
+        self.tokenizer = self.path / "tokenizer.json"
+        self.metrics = self.path / "metrics.csv"
+        self.samples = self.path / "samples.txt"
+        self.plot = self.path / "loss.png"
+        self.last = self.path / "last.pt"
+        self.best = self.path / "best.pt"
+        self._lock: IO[bytes] | None = None
+
+    def holds_run(self) -> bool:
+        """Whether a run was started here."""
+        return self.record.exists()
+
+    def require_run(self) -> None:
+        """Checks that a run was started here.
+
+        Raises:
+            UserError: no run; says how to make one.
+        """
+        if not self.holds_run():
+            raise UserError(
+                f"{self.path}: no run there; train one with `python train.py --run_dir {self.path}`"
+            )
+
+    def open(self) -> None:
+        """Makes the folder, takes it for this process and removes what a killed process left half written.
+
+        The lock dies with the process, however it ends. A second call does nothing.
+
+        Raises:
+            UserError: another process holds it.
+        """
+        if self._lock is not None:
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._take_lock()
+        for path in self.path.glob(".*.tmp-*"):
+            path.unlink(missing_ok=True)
+
+    def _take_lock(self) -> None:
+        try:
+            import fcntl  # not on Windows, where runs go unlocked
+        except ImportError:
+            return
+        self._lock = open(self.path / "lock", "ab")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(
+                f"{self.path}: another process is writing this run; wait for it or stop it"
+            ) from None
+
+    def read_record(self) -> dict[str, Any]:
+        """run.json.
+
+        Raises:
+            UserError: no run here, or the file is damaged.
+        """
+        self.require_run()
+        try:
+            return json.loads(self.record.read_text(encoding="utf-8"))
+        except ValueError:
+            raise UserError(f"{self.record}: damaged, not JSON") from None
+
+    def write_record(self, record: dict[str, Any]) -> None:
+        """Writes run.json."""
+        write_atomic(self.record, (json.dumps(record, indent=1) + "\n").encode())
+
+
+def append_sample(path: Path, step: int, text: str) -> None:
+    """Adds a sample under a header line that names its step."""
+    with open(path, "a", encoding="utf-8", newline="") as file:
+        file.write(f"{SAMPLE_HEADER}{step}\n{text}\n\n")
+
+
+def keep_samples(path: Path, last_step: int) -> None:
+    """Drops the samples of steps later than `last_step`, which a resumed run makes again."""
+    if not path.exists():
+        return
+    text = path.read_bytes().decode("utf-8", errors="replace")
+    kept = [
+        SAMPLE_HEADER + part
+        for part in text.split(SAMPLE_HEADER)[1:]
+        if part.partition("\n")[0].isdigit() and int(part.partition("\n")[0]) <= last_step
+    ]
+    write_atomic(path, "".join(kept).encode())
+
+
+def environment() -> dict[str, Any]:
+    """What the numbers of a run may depend on: program, versions, threads, commit."""
+    return {
+        "argv": sys.argv,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "commit": git_commit(),
+    }
+
+
+def git_commit() -> str | None:
+    """The checkout's commit, with `+changes` where the tree differs from it; None without git."""
+    root = Path(__file__).resolve().parent.parent
+    command = [
+        "git",
+        "-C",
+        str(root),
+        "describe",
+        "--always",
+        "--abbrev=40",
+        "--dirty=+changes",
+        "--exclude=*",
+    ]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

@@ -1,0 +1,125 @@
+"""YAML with no surprises: files of settings to (dotted name, value, line), and values back to text."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import yaml
+
+from utils.errors import UserError, one_line
+from utils.files import decode_utf8, read_bytes
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 as people expect it: 3e-4 is a number; yes, on and 1:30 are text, 012 is 12."""
+
+
+_Loader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("int", r"[-+]?(0|[1-9][0-9_]*)", "-+0123456789"),
+    ("float", r"[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9]+)([eE][-+]?[0-9]+)?", "-+.0123456789"),
+    ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+."),
+):
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first)
+    )
+
+
+def parse_scalar(text: str) -> Any:
+    """Reads a flag's value as YAML would: `3e-4` is a number, `[a, b]` a list, the rest text."""
+    try:
+        return yaml.load(text, _Loader)
+    except (yaml.YAMLError, ValueError):  # ValueError: thousands of digits
+        return text
+
+
+def format_value(value: Any) -> str:
+    """One value in YAML, on one line, so that it is read back exactly.
+
+    >>> format_value(0.0003), format_value((0.9, 0.95)), format_value("yes"), format_value(None)
+    ('0.0003', '[0.9, 0.95]', '"yes"', 'null')
+    """
+    if isinstance(value, (tuple, list)):
+        return "[" + ", ".join(format_value(item) for item in value) + "]"
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    if isinstance(value, str):
+        plain = re.fullmatch(r"[A-Za-z_./][A-Za-z0-9_./-]*", value)
+        reserved = parse_scalar(value) != value or value.lower() in {"yes", "no", "on", "off"}
+        return value if plain and not reserved else '"' + _escape(value) + '"'
+    return repr(value)
+
+
+def _escape(text: str) -> str:
+    """The inside of a double-quoted YAML scalar; what can't be printed is written as its number."""
+    quoted = {"\\": "\\\\", '"': '\\"'}
+    return "".join(
+        quoted.get(char) or (char if char.isprintable() else f"\\U{ord(char):08x}") for char in text
+    )
+
+
+def unknown_key(name: str, known: Iterable[str]) -> str:
+    """The message for a name that is no setting, with the nearest that is.
+
+    >>> unknown_key("model.n_layers", {"model.n_layer": 0, "optim.lr": 0})
+    'unknown key model.n_layers (did you mean model.n_layer?)'
+    """
+    sections = {other.rpartition(".")[0] for other in known} - {"", name}
+    near = difflib.get_close_matches(name, [*known, *sorted(sections)], n=1)
+    if not near:  # a right name in the wrong section
+        near = [other for other in known if other.rpartition(".")[2] == name.rpartition(".")[2]]
+    return f"unknown key {name}" + (f" (did you mean {near[0]}?)" if near else "")
+
+
+def read_yaml(path: str, fields: Mapping[str, Any]) -> dict[str, tuple[Any, int]]:
+    """Dotted name -> (value, line) of one file; keys that are no settings are refused."""
+    text = decode_utf8(read_bytes(path), path, cure="save it as UTF-8")
+    found: dict[str, tuple[Any, int]] = {}
+    try:
+        loader = _Loader(text)
+        root = loader.get_single_node()
+        if root is not None and not _is_null(root):
+            _walk(loader, root, "", path, fields, found, {})
+        return found
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a tag whose text does not fit it
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else path
+        raise UserError(
+            f"{where}: not valid YAML: {one_line(getattr(error, 'problem', error))}"
+        ) from None
+
+
+def _is_null(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:null"
+
+
+def _walk(
+    loader: _Loader,
+    node: yaml.Node,
+    prefix: str,
+    path: str,
+    fields: Mapping[str, Any],
+    found: dict[str, tuple[Any, int]],
+    seen: dict[str, int],
+) -> None:
+    if not isinstance(node, yaml.MappingNode):
+        what = f"section {prefix[:-1]}" if prefix else "the file"
+        raise UserError(f"{path}:{node.start_mark.line + 1}: {what} must hold `name: value` lines")
+    for key_node, value_node in node.value:
+        line = key_node.start_mark.line + 1
+        name = prefix + str(key_node.value)
+        if name in seen:
+            raise UserError(f"{path}:{line}: {name} given twice (first on line {seen[name]})")
+        seen[name] = line
+        if name in fields:
+            found[name] = (loader.construct_object(value_node, deep=True), line)
+        elif any(known.startswith(name + ".") for known in fields):
+            if not _is_null(value_node):
+                _walk(loader, value_node, name + ".", path, fields, found, seen)
+        else:
+            raise UserError(f"{path}:{line}: {unknown_key(name, fields)}")
