@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -34,7 +35,18 @@ class Parser(argparse.ArgumentParser):
         Raises:
             UserError: unknown flag, missing or malformed value.
         """
-        parsed, unknown = self.parse_known_args(args, namespace)
+        words = list(sys.argv[1:] if args is None else args)
+        try:
+            parsed, unknown = self.parse_known_args(words, namespace)
+        except UserError:
+            # Its value, taken for a sub-command, or the flag meant and missing, may be what failed.
+            known = flags_of(self)
+            spellings = {flag.replace("_", "-") for flag in known}
+            for word in words[: words.index("--") if "--" in words else None]:
+                flag = word.partition("=")[0]
+                if flag.startswith("--") and flag.replace("_", "-") not in spellings:
+                    self.error(unknown_flag(flag, known))
+            raise
         if unknown:
             self.error(unknown_flag(unknown[0], flags_of(self, parsed)))
         return parsed
@@ -53,13 +65,16 @@ class Parser(argparse.ArgumentParser):
         return arg
 
 
-def flags_of(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> list[str]:
-    """Every long flag that the parser, and the sub-command that was chosen, would take."""
+def flags_of(
+    parser: argparse.ArgumentParser, parsed: argparse.Namespace | None = None
+) -> list[str]:
+    """Every long flag of the parser and of the sub-command that was chosen (or of all of them)."""
     flags = [flag for flag in parser._option_string_actions if flag.startswith("--")]
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            chosen = action.choices.get(getattr(parsed, action.dest, ""))
-            flags += flags_of(chosen, parsed) if chosen else []
+            for name, command in action.choices.items():
+                if parsed is None or getattr(parsed, action.dest, None) == name:
+                    flags += flags_of(command, parsed)
     return flags
 
 

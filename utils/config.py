@@ -1,6 +1,6 @@
 """Settings: dataclasses filled from YAML files and flags, strictly.
 
-A setting is a dataclass field made with `setting(default, help, ...)`. `load(cls, paths, overrides)`
+A setting is a dataclass field made with `setting(default, help)`. `load(cls, paths, overrides)`
 fills a tree of such dataclasses from YAML, then from `--section.name value` flags; everything
 unknown, of the wrong type or out of range is a UserError that names the file and line (or the flag)
 and the nearest name.

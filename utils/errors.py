@@ -38,7 +38,7 @@ def run_cli(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
     """Runs `main(None)` as a program: users' mistakes become one line on stderr and status 2.
 
     A closed pipe (`| head -1`) ends quietly; Ctrl-C exits with the status shells use for it.
-    Anything else is a defect of ours and keeps its traceback. Text on stdout is UTF-8 in any locale.
+    Anything else is a defect of ours and keeps its traceback. Stdout is UTF-8 in any locale.
     """
     if hasattr(sys.stdout, "reconfigure"):  # a test may have put something simpler there
         sys.stdout.reconfigure(encoding="utf-8")

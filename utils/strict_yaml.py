@@ -1,10 +1,10 @@
-"""YAML with no surprises: files of settings to (dotted name, value, line), and values back to text."""
+"""YAML with no surprises: settings files to (dotted name, value, line), values back to text."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import yaml
@@ -63,16 +63,17 @@ def _escape(text: str) -> str:
     )
 
 
-def unknown_key(name: str, known: Iterable[str]) -> str:
+def unknown_key(name: str, known: Collection[str]) -> str:
     """The message for a name that is no setting, with the nearest that is.
 
     >>> unknown_key("model.n_layers", {"model.n_layer": 0, "optim.lr": 0})
     'unknown key model.n_layers (did you mean model.n_layer?)'
     """
-    sections = {other.rpartition(".")[0] for other in known} - {"", name}
-    near = difflib.get_close_matches(name, [*known, *sorted(sections)], n=1)
-    if not near:  # a right name in the wrong section
-        near = [other for other in known if other.rpartition(".")[2] == name.rpartition(".")[2]]
+    leaf = name.rpartition(".")[2]
+    near = [other for other in known if other.rpartition(".")[2] == leaf]  # in another section
+    if not near:
+        sections = {other.rpartition(".")[0] for other in known} - {"", name}
+        near = difflib.get_close_matches(name, [*known, *sorted(sections)], n=1)
     return f"unknown key {name}" + (f" (did you mean {near[0]}?)" if near else "")
 
 

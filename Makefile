@@ -1,0 +1,118 @@
+# llm-tiny: `make` lists the targets. Nothing here hides anything: each target is a command you can type.
+
+PYTHON  ?= python3
+VENV    ?= .venv
+CONFIG  ?= configs/tiny.yaml
+SWEEP   ?= configs/sweep.yaml
+RUN     ?= runs/$(basename $(notdir $(CONFIG)))
+ARGS    ?=
+PIPARGS ?=
+
+# `make VENV= PYTHON=python3 ...` uses that Python as it is and installs nothing.
+ifeq ($(strip $(VENV)),)
+PY         := $(PYTHON)
+READY      := check-python
+READY_TEST := check-python
+else
+PY         := $(VENV)/bin/python
+READY      := $(VENV)/.stamp
+READY_TEST := $(VENV)/.stamp-test
+endif
+
+PIP_INSTALL = $(PY) -m pip install --disable-pip-version-check $(PIPARGS) -c constraints.txt
+
+# Under -j too, targets run one after the other, in the order given: all would share two cores and one .venv.
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+.PHONY: install train test test-all format lint sample eval sweep plot bench clean help \
+        check-python check-config check-sweep
+
+# One clear line instead of a page from pip: no Python, too old a Python, no venv.
+define CHECK_PYTHON
+@version=$$("$(PYTHON)" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || version=; \
+major=$${version%%.*}; minor=$${version#*.}; \
+if [ -z "$$version" ]; then \
+	echo 'error: cannot run "$(PYTHON)": install Python 3.10 or newer, or name one: make PYTHON=python3.11 ...' >&2; \
+	exit 2; \
+elif [ "$$major" -lt 3 ] || { [ "$$major" -eq 3 ] && [ "$$minor" -lt 10 ]; }; then \
+	echo "error: $(PYTHON) is Python $$version; 3.10 or newer is needed: make PYTHON=python3.11 ..." >&2; \
+	exit 2; \
+fi
+endef
+
+define MAKE_VENV
+@"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || { \
+	echo 'error: $(PYTHON) has no venv or no ensurepip: apt install python3-venv (Debian, Ubuntu)' >&2; exit 2; }
+@"$(PY)" -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv "$(VENV)" || { \
+	echo 'error: no environment could be made in $(VENV): remove that folder and try again' >&2; exit 2; }
+endef
+
+# A stamp is written last: a failed install leaves none (or the older one), and the next make tries again.
+$(VENV)/.stamp: requirements.txt constraints.txt
+	$(CHECK_PYTHON)
+	$(MAKE_VENV)
+	$(PIP_INSTALL) -r requirements.txt
+	@touch $@
+
+$(VENV)/.stamp-test: requirements-test.txt $(VENV)/.stamp
+	$(PIP_INSTALL) -r requirements-test.txt
+	@touch $@
+
+check-python:
+	$(CHECK_PYTHON)
+
+check-config:
+	@test -f "$(CONFIG)" || { echo 'error: CONFIG=$(CONFIG): no such file; there are: $(wildcard configs/*.yaml)' >&2; exit 2; }
+
+check-sweep:
+	@test -f "$(SWEEP)" || { echo 'error: SWEEP=$(SWEEP): no such file; there are: $(wildcard configs/*.yaml)' >&2; exit 2; }
+
+install: $(READY) ## make the virtual environment and install what training needs
+
+train: check-config $(READY) ## train (or go on training) a model, then draw its loss and show a sample
+	$(PY) train.py --config "$(CONFIG)" --run_dir "$(RUN)" $$(test ! -f "$(RUN)/run.json" || echo --resume) $(ARGS)
+	$(PY) sample.py --run "$(RUN)" --seed 1
+	@echo "loss plot: $(RUN)/loss.png"
+
+sample: $(READY) ## print a text from RUN; ARGS='--prompt "Once" --temp 0.8'
+	$(PY) sample.py --run "$(RUN)" $(ARGS)
+
+eval: $(READY) ## evaluate RUN on its validation data; ARGS="--coherence 100" samples stories and parses them
+	$(PY) -m scripts.eval --run "$(RUN)" $(ARGS)
+
+plot: $(READY) ## draw the loss of RUN
+	$(PY) -m scripts.plot --run "$(RUN)" $(ARGS)
+
+sweep: check-sweep $(READY) ## train every point of the grid in SWEEP; a killed sweep goes on where it was
+	$(PY) -m scripts.sweep --config "$(SWEEP)" $(ARGS)
+
+bench: check-config $(READY) ## measure tokens per second and memory of training CONFIG
+	$(PY) -m scripts.bench train --config "$(CONFIG)" $(ARGS)
+
+test: $(READY_TEST) ## run the fast tests with coverage; ARGS="--no-cov tests/tok" runs a part
+	$(PY) -m pytest -m "not slow" --cov --cov-report=term-missing $(ARGS)
+
+test-all: $(READY_TEST) ## run all tests, the slow ones too
+	$(PY) -m pytest --cov --cov-report=term-missing $(ARGS)
+
+lint: $(READY_TEST) ## check style and types' presence: ruff, black
+	$(PY) -m ruff check .
+	$(PY) -m black --check --quiet . || { $(PY) -m black --check . ; exit 1; }
+
+format: $(READY_TEST) ## put every file into shape: black, and ruff's fixes
+	$(PY) -m ruff check --fix .
+	$(PY) -m black .
+
+clean: ## remove caches and prepared data; runs/ and the virtual environment stay
+	rm -rf artifacts .pytest_cache .ruff_cache .hypothesis htmlcov .coverage .coverage.*
+	find . -path ./.git -prune -o -name '.venv*' -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
+
+help: ## list the targets
+	@echo "usage: make TARGET [NAME=VALUE ...]"
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo "  CONFIG=$(CONFIG)  RUN=$(RUN)  SWEEP=$(SWEEP)"
+	@echo "  ARGS=     more flags for the command, such as ARGS=\"--train.max_steps 50\""
+	@echo "  PYTHON=$(PYTHON)  VENV=$(VENV) (empty: use PYTHON as it is, install nothing)"
+	@echo "  PIPARGS=  more flags for pip"

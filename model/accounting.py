@@ -1,0 +1,186 @@
+"""What a model costs: parameters, memory, arithmetic. From the settings alone; nothing is built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from model.gpt import ModelConfig
+
+FLOAT32_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Number of parameters, shared ones once."""
+
+    token_embedding: int
+    position_embedding: int  # 0 without learned positions
+    blocks: int
+    final_norm: int
+    head: int  # 0 when tied: it is the token embedding
+
+    @property
+    def embedding(self) -> int:
+        """Tables that are looked up, not multiplied with: tokens and positions."""
+        return self.token_embedding + self.position_embedding
+
+    @property
+    def non_embedding(self) -> int:
+        """All the rest; an untied head counts here."""
+        return self.total - self.embedding
+
+    @property
+    def total(self) -> int:
+        """What an optimizer holds."""
+        return self.embedding + self.blocks + self.final_norm + self.head
+
+
+def block_matrix_parameters(config: ModelConfig) -> int:
+    """Weights of one block's matrices: 4 D^2 in attention, 2 (swiglu 3) D * mlp_width in the MLP.
+
+    >>> block_matrix_parameters(ModelConfig(n_embd=192))  # 12 * 192 ** 2
+    442368
+    """
+    D, width = config.n_embd, config.mlp_width
+    return 4 * D * D + (3 if config.mlp == "swiglu" else 2) * D * width
+
+
+def count_parameters(config: ModelConfig) -> Parameters:
+    """Counts by formula.
+
+    >>> count_parameters(ModelConfig(vocab_size=256, n_layer=1, n_embd=8, n_head=2)).total
+    4888
+    """
+    D, width = config.n_embd, config.mlp_width
+    norm = D * (2 if config.norm == "layernorm" and config.bias else 1)
+    block = block_matrix_parameters(config) + 2 * norm
+    if config.bias:  # of qkv and proj; of fc (and gate) and proj
+        block += 3 * D + D + (2 if config.mlp == "swiglu" else 1) * width + D
+    if config.qk_norm:
+        block += 2 * config.head_size
+    return Parameters(
+        token_embedding=config.vocab_size * D,
+        position_embedding=config.block_size * D if config.position == "learned" else 0,
+        blocks=config.n_layer * block,
+        final_norm=norm,
+        head=0 if config.tie_weights else config.vocab_size * D,
+    )
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that training holds. Code, data and the allocator's slack come on top."""
+
+    weights: int
+    gradients: int
+    moments: int  # AdamW's two
+    activations: int  # estimate
+
+    @property
+    def total(self) -> int:
+        """The estimated peak, at the turn from forward to backward."""
+        return self.weights + self.gradients + self.moments + self.activations
+
+
+def activation_numbers(config: ModelConfig, length: int | None = None) -> int:
+    """Estimate of the numbers kept per token for the backward pass, in eager mode (within 15%).
+
+    Per block: input and output of both norms 4 D (rmsnorm 2 D more), qkv 3 D, turned copies of q
+    and k 2 D with RoPE, normed ones 2 D with qk_norm, the attention's output D, and 2 (relu2 3,
+    swiglu 4) times mlp_width. Attention weights, H * T once, only where the fused kernel is not
+    used; 3 times with dropout, which also keeps 2 D of noise. Outside the blocks: 2 D, and three
+    (softcap: four) times V for the logits, their softmax and their gradient.
+
+    Args:
+        length: T, block_size if not given.
+    """
+    D, T = config.n_embd, config.block_size if length is None else length
+    wide = {"relu2": 3, "swiglu": 4}.get(config.mlp, 2) * config.mlp_width
+    block = 8 * D + wide
+    block += 2 * D * sum((config.norm == "rmsnorm", config.position == "rope", config.qk_norm))
+    if config.dropout:
+        block += 2 * D + 3 * config.n_head * T
+    elif config.attention == "manual":
+        block += config.n_head * T
+    outside = (3 if config.dropout else 2) * D + (4 if config.softcap else 3) * config.vocab_size
+    return config.n_layer * block + outside
+
+
+def training_memory(
+    config: ModelConfig, batch_size: int, activation_bytes: int = FLOAT32_BYTES
+) -> Memory:
+    """Bytes for training with AdamW on batches of batch_size rows of block_size tokens.
+
+    Weights, gradients and both moments are fp32.
+
+    Args:
+        batch_size: rows of one forward pass (a micro-batch, where gradients are accumulated).
+        activation_bytes: of one kept number: 4 in fp32; 2 under bf16 is a little too low, as norms
+        stay fp32.
+    """
+    weights = FLOAT32_BYTES * count_parameters(config).total
+    tokens = batch_size * config.block_size
+    return Memory(
+        weights=weights,
+        gradients=weights,
+        moments=2 * weights,
+        activations=activation_bytes * tokens * activation_numbers(config),
+    )
+
+
+def forward_flops_per_token(
+    config: ModelConfig, length: int | None = None, *, causal: bool = True
+) -> float:
+    """Floating-point operations of the forward pass per token, averaged over a row of T tokens.
+
+    2 per matrix weight (a multiplication and an addition): the blocks' matrices and the head, tied
+    or not; looking up embeddings costs none. Attention: q k^T and the weighted sum of v, 2 D each
+    per token looked at, in each layer. A token looks at (T + 1) / 2 tokens on average with
+    causal=True, which is what must be computed; causal=False counts all T, as many papers do
+    (Kaplan et al. 2020, arXiv 2001.08361; Chowdhery et al. 2022, arXiv 2204.02311). Norms,
+    activations, softmax and rotations are left out.
+
+    >>> config = ModelConfig(vocab_size=256, block_size=3, n_layer=1, n_embd=8, n_head=2)
+    >>> forward_flops_per_token(config)  # 2 * (12 * 64 + 8 * 256) + 4 * 8 * 2
+    5696.0
+
+    Args:
+        length: T, block_size if not given.
+    """
+    T = config.block_size if length is None else length
+    matrices = config.n_layer * block_matrix_parameters(config) + config.n_embd * config.vocab_size
+    looked_at = (T + 1) / 2 if causal else T
+    return 2.0 * matrices + config.n_layer * 4.0 * config.n_embd * looked_at
+
+
+def training_flops_per_token(
+    config: ModelConfig, length: int | None = None, *, causal: bool = True
+) -> float:
+    """Three times `forward_flops_per_token`: the backward pass makes two products for each one."""
+    return 3.0 * forward_flops_per_token(config, length, causal=causal)
+
+
+def describe(config: ModelConfig, batch_size: int) -> str:
+    """One page for people: parameters, training memory for a micro-batch, FLOPs."""
+    count, memory = count_parameters(config), training_memory(config, batch_size)
+    rows = [
+        ("parameters", f"{count.total:,}"),
+        ("  token embedding", f"{count.token_embedding:,}"),
+        ("  position embedding", f"{count.position_embedding:,}"),
+        ("  blocks", f"{count.blocks:,} ({config.n_layer} of {count.blocks // config.n_layer:,})"),
+        ("  final norm", f"{count.final_norm:,}"),
+        ("  head", f"{count.head:,}" + (" (tied)" if config.tie_weights else "")),
+        (f"memory, {batch_size} x {config.block_size} tokens, fp32", _mib(memory.total)),
+        ("  weights", _mib(memory.weights)),
+        ("  gradients", _mib(memory.gradients)),
+        ("  AdamW's moments", _mib(memory.moments)),
+        ("  activations (estimate)", _mib(memory.activations)),
+        ("FLOPs per token, causal", ""),
+        ("  forward", f"{forward_flops_per_token(config):,.0f}"),
+        ("  training", f"{training_flops_per_token(config):,.0f}"),
+    ]
+    return "\n".join(f"{name:<36} {value}".rstrip() for name, value in rows) + "\n"
+
+
+def _mib(n_bytes: int) -> str:
+    return f"{n_bytes / 2**20:,.1f} MiB"

@@ -1,0 +1,98 @@
+"""Causal self-attention with several heads."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.norm import RMSNorm
+from model.rope import apply_rope
+
+if TYPE_CHECKING:
+    from model.gpt import ModelConfig
+
+
+def causal_mask(length: int, device: torch.device | str | None = None) -> Tensor:
+    """(T, T) of bools: True where the row's token may look at the column's.
+
+    >>> causal_mask(3).int().tolist()
+    [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
+    """
+    return torch.ones(length, length, dtype=torch.bool, device=device).tril()
+
+
+def document_mask(doc_BT: Tensor) -> Tensor:
+    """(B, 1, T, T): causal, and only inside one document; doc_BT numbers the documents of each row.
+
+    >>> document_mask(torch.tensor([[0, 0, 1]]))[0, 0].int().tolist()
+    [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
+    """
+    same_BTT = doc_BT[:, :, None] == doc_BT[:, None, :]
+    return (same_BTT & causal_mask(doc_BT.shape[1], doc_BT.device))[:, None]
+
+
+class CausalSelfAttention(nn.Module):
+    """softmax(q k^T / sqrt(K)) v over each token's past. Vaswani et al. 2017, arXiv 1706.03762.
+
+    Two paths with equal results: "sdpa" calls PyTorch's fused kernel, "manual" spells the formula
+    out.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.n_head = config.n_head
+        self.dropout = config.dropout
+        self.manual = config.attention == "manual"
+        # One matrix for all three, rows in the order [q; k; v]; in each, head by head.
+        self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
+        self.proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
+        self.q_norm = RMSNorm(config.head_size, config.norm_eps) if config.qk_norm else None
+        self.k_norm = RMSNorm(config.head_size, config.norm_eps) if config.qk_norm else None
+        self.proj_dropout = nn.Dropout(config.dropout)
+        if self.manual:
+            self.register_buffer("mask_TT", causal_mask(config.block_size), persistent=False)
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        rope: tuple[Tensor, Tensor] | None = None,
+        mask_B1TT: Tensor | None = None,
+    ) -> Tensor:
+        """(B, T, D) to (B, T, D).
+
+        Args:
+            rope: cosine and sine for these T positions, each (T, 1, K); None for no rotation.
+            mask_B1TT: True where a token may look, instead of the whole past.
+        """
+        B, T, D = x_BTD.shape
+        qk_BT2D, v_BTD = self.qkv(x_BTD).split((2 * D, D), dim=-1)
+        qk_BTHK = qk_BT2D.view(B, T, 2 * self.n_head, D // self.n_head)
+        if self.q_norm is not None and self.k_norm is not None:
+            q_BTHK, k_BTHK = qk_BTHK.split(self.n_head, dim=2)
+            qk_BTHK = torch.cat((self.q_norm(q_BTHK), self.k_norm(k_BTHK)), dim=2)
+        if rope is not None:  # after the norms, as in Qwen3; q and k in one go
+            qk_BTHK = apply_rope(qk_BTHK, *rope).to(v_BTD.dtype)
+        q_BHTK, k_BHTK = qk_BTHK.transpose(1, 2).split(self.n_head, dim=1)
+        v_BHTK = v_BTD.view(B, T, self.n_head, D // self.n_head).transpose(1, 2)
+        y_BHTK = (self._attend if self.manual else self._attend_fused)(
+            q_BHTK, k_BHTK, v_BHTK, mask_B1TT
+        )
+        return self.proj_dropout(self.proj(y_BHTK.transpose(1, 2).reshape(B, T, D)))
+
+    def _attend_fused(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        # The functional knows no eval mode: left on, dropout would spoil every evaluation.
+        dropout = self.dropout if self.training else 0.0
+        return F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None
+        )
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        T, K = q.shape[-2:]
+        scores_BHTT = q @ k.transpose(-2, -1) / math.sqrt(K)
+        allowed = self.mask_TT[:T, :T] if mask is None else mask
+        weights_BHTT = scores_BHTT.masked_fill(~allowed, float("-inf")).softmax(dim=-1)
+        return F.dropout(weights_BHTT, self.dropout, self.training).to(v.dtype) @ v

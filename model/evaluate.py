@@ -1,0 +1,94 @@
+"""Scoring: one number for a split, whatever the batch size."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from model.loss import IGNORE, token_nats
+from model.mode import evaluating, raw_module
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Loss of a text. All figures are over all of it, each token once and with equal weight."""
+
+    nats: float  # -ln p of the whole
+    tokens: int  # targets scored
+    bytes: int  # of the text that the targets stand for; special tokens add none, only their nats
+
+    @property
+    def nats_per_token(self) -> float:
+        """The mean loss."""
+        return self.nats / self.tokens
+
+    @property
+    def perplexity(self) -> float:
+        """exp of the nats per token; infinite where that is too large for a float.
+
+        >>> round(Evaluation(nats=10 * math.log(8), tokens=10, bytes=30).perplexity, 9)
+        8.0
+        """
+        try:
+            return math.exp(self.nats_per_token)
+        except OverflowError:
+            return math.inf
+
+    @property
+    def nats_per_byte(self) -> float:
+        """Comparable across tokenizers, unlike the loss per token."""
+        return self.nats / self.bytes
+
+    @property
+    def bits_per_byte(self) -> float:
+        """nats_per_byte / ln 2.
+
+        >>> round(Evaluation(nats=10 * math.log(8), tokens=10, bytes=30).bits_per_byte, 9)
+        1.0
+        """
+        return self.nats_per_byte / math.log(2)
+
+
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, ...]],
+    byte_lengths_V: Tensor,
+    autocast: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
+) -> Evaluation:
+    """Scores batches of (ids_BT, targets_BT) or (ids_BT, targets_BT, doc_BT).
+
+    Sums are kept in float64, so that the result does not depend on how the rows are batched (beyond
+    the rounding of the logits). The model is in eval mode meanwhile; random states stay as they
+    are.
+
+    Args:
+        byte_lengths_V: bytes of text that each id stands for, 0 for special tokens; integers.
+        autocast: makes the context in which the model runs.
+
+    Raises:
+        ValueError: there is not one target, or the targets stand for no byte.
+    """
+    raw = raw_module(model)
+    device = next(raw.parameters()).device
+    byte_lengths_V = byte_lengths_V.to(device)
+    nats = torch.zeros((), dtype=torch.float64)
+    tokens = torch.zeros((), dtype=torch.int64, device=device)
+    n_bytes = torch.zeros((), dtype=torch.int64, device=device)
+    with torch.inference_mode(), evaluating(raw):
+        for batch in batches:
+            ids_BT, targets_BT, *doc = (part.to(device) for part in batch)
+            with autocast():
+                logits_BTV = model(ids_BT, *doc)
+            # Moved first: not every device has float64.
+            nats += token_nats(logits_BTV, targets_BT).cpu().double().sum()
+            scored = targets_BT != IGNORE
+            tokens += scored.sum()
+            n_bytes += byte_lengths_V[targets_BT[scored]].sum()
+    if not tokens or not n_bytes:
+        raise ValueError(f"nothing to score: {int(tokens)} targets of {int(n_bytes)} bytes")
+    return Evaluation(nats=nats.item(), tokens=int(tokens), bytes=int(n_bytes))

@@ -1,0 +1,198 @@
+"""TinyGPT: a decoder-only transformer, ids in, logits out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from model.attention import CausalSelfAttention, document_mask
+from model.mlp import MLP
+from model.norm import make_norm
+from model.rope import rope_table
+from utils.config import check, setting
+from utils.errors import UserError
+
+INIT_STD = 0.02  # GPT-2's
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shape and parts of the model."""
+
+    vocab_size: int = setting(2048, "different tokens", minimum=1)
+    block_size: int = setting(256, "longest context, tokens", minimum=1)
+    n_layer: int = setting(4, "blocks", minimum=1)
+    n_head: int = setting(6, "attention heads in each block", minimum=1)
+    n_embd: int = setting(192, "width of the residual stream; n_head divides it", minimum=1)
+    dropout: float = setting(
+        0.0,
+        "share zeroed in embeddings, attention weights and branch outputs",
+        minimum=0.0,
+        below=1.0,
+    )
+    bias: bool = setting(False, "biases in linear layers and layer norms")
+    position: str = setting("rope", "how positions are told", choices=("learned", "rope"))
+    rope_theta: float = setting(10000.0, "base of the rotary frequencies", above=0.0)
+    norm: str = setting("layernorm", "kind of norm", choices=("layernorm", "rmsnorm"))
+    norm_eps: float = setting(1e-5, "added to the variance in every norm", above=0.0)
+    mlp: str = setting(
+        "gelu", "activation of the MLP", choices=("gelu", "gelu_tanh", "relu2", "swiglu")
+    )
+    mlp_ratio: float = setting(
+        4.0, "width of the MLP in n_embd; swiglu takes 2/3 of it for its three matrices", above=0.0
+    )
+    qk_norm: bool = setting(False, "RMSNorm of each head's queries and keys, before RoPE")
+    tie_weights: bool = setting(False, "the head uses the token embedding's weights")
+    softcap: float = setting(
+        0.0, "logits z become softcap * tanh(z / softcap); 0 is off", minimum=0.0
+    )
+    zero_init: bool = setting(False, "the branches' output matrices start at zero")
+    attention: str = setting(
+        "sdpa", "fused kernel, or the formula spelt out", choices=("sdpa", "manual")
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.n_embd % self.n_head:
+            raise UserError(f"n_embd {self.n_embd} is not a multiple of n_head {self.n_head}")
+        if self.position == "rope" and self.head_size % 2:
+            raise UserError(
+                f"position rope needs an even head size, but n_embd {self.n_embd} / n_head "
+                f"{self.n_head} is {self.head_size}"
+            )
+
+    @property
+    def head_size(self) -> int:
+        """K."""
+        return self.n_embd // self.n_head
+
+    @property
+    def mlp_width(self) -> int:
+        """Columns between the MLP's matrices: mlp_ratio * n_embd; for swiglu 2/3 of that.
+
+        With 2/3, three matrices have the parameters of the usual two. What is not whole goes up to
+        the next multiple of 8, which matrix kernels like.
+
+        >>> ModelConfig(n_embd=192).mlp_width, ModelConfig(n_embd=192, mlp="swiglu").mlp_width
+        (768, 512)
+        >>> ModelConfig(n_embd=128, n_head=4, mlp="swiglu").mlp_width  # 341.3
+        344
+        """
+        width = self.mlp_ratio * self.n_embd * (2 / 3 if self.mlp == "swiglu" else 1)
+        whole = round(width)
+        if whole and abs(width - whole) < 1e-6 * width:
+            return whole
+        return 8 * math.ceil(width / 8)
+
+
+class Block(nn.Module):
+    """One layer: x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.attn_norm = make_norm(config)
+        self.attn = CausalSelfAttention(config)
+        self.mlp_norm = make_norm(config)
+        self.mlp = MLP(config)
+
+    def forward(
+        self, x_BTD: Tensor, rope: tuple[Tensor, Tensor] | None, mask_B1TT: Tensor | None
+    ) -> Tensor:
+        """(B, T, D) to (B, T, D); rope and mask as in `CausalSelfAttention.forward`."""
+        x_BTD = x_BTD + self.attn(self.attn_norm(x_BTD), rope, mask_B1TT)
+        return x_BTD + self.mlp(self.mlp_norm(x_BTD))
+
+
+class TinyGPT(nn.Module):
+    """Token embedding, positions, blocks, final norm, head.
+
+    Learned positions are places in the row: they count on from 0 also where a new document begins.
+    The table of the rotary angles is no weight and stands in no checkpoint.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
+        if config.position == "learned":
+            self.position_embedding = nn.Embedding(config.block_size, config.n_embd)
+        else:
+            cos_TK, sin_TK = rope_table(config.block_size, config.head_size, config.rope_theta)
+            # The middle axis stands for the heads.
+            self.register_buffer("rope_cos_T1K", cos_TK[:, None], persistent=False)
+            self.register_buffer("rope_sin_T1K", sin_TK[:, None], persistent=False)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.final_norm = make_norm(config)
+        if not config.tie_weights:
+            self.head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        self.init_weights()
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The head's matrix (V, D); with tied weights it is the token embedding itself."""
+        return self.token_embedding.weight if self.config.tie_weights else self.head.weight
+
+    def forward(self, ids_BT: Tensor, doc_BT: Tensor | None = None) -> Tensor:
+        """Logits (B, T, V): row t scores what may follow ids 0 to t.
+
+        Args:
+            ids_BT: token ids, T at most block_size.
+            doc_BT: number of the document of each token; attention then stays inside a document.
+
+        Raises:
+            ValueError: T is above block_size.
+        """
+        return self.logits(self.hidden(ids_BT, doc_BT))
+
+    def hidden(self, ids_BT: Tensor, doc_BT: Tensor | None = None) -> Tensor:
+        """Everything but the head: (B, T, D), after the final norm. Arguments as in `forward`."""
+        T = ids_BT.shape[1]
+        if T > self.config.block_size:
+            raise ValueError(f"{T} tokens do not fit in block_size {self.config.block_size}")
+        x_BTD = self.token_embedding(ids_BT)
+        rope = None
+        if self.config.position == "learned":
+            x_BTD = x_BTD + self.position_embedding.weight[:T]
+        else:
+            rope = (self.rope_cos_T1K[:T], self.rope_sin_T1K[:T])
+        x_BTD = self.dropout(x_BTD)
+        mask_B1TT = None if doc_BT is None else document_mask(doc_BT)
+        for block in self.blocks:
+            x_BTD = block(x_BTD, rope, mask_B1TT)
+        return self.final_norm(x_BTD)
+
+    def logits(self, x_BTD: Tensor) -> Tensor:
+        """The head, on what `hidden` gave: (..., D) to (..., V)."""
+        logits_BTV = nn.functional.linear(x_BTD, self.head_weight)
+        if self.config.softcap:
+            logits_BTV = self.config.softcap * torch.tanh(logits_BTV / self.config.softcap)
+        return logits_BTV
+
+    @torch.no_grad()
+    def init_weights(self) -> None:
+        """Draws all weights anew from the global generator; the loss then starts near ln V.
+
+        GPT-2's: normal with std 0.02, biases 0, and the branches' output matrices smaller by
+        sqrt(2 * n_layer), as that many branches add up (Radford et al. 2019, section 2.3).
+        """
+        config = self.config
+        for module in self.modules():
+            if isinstance(module, (nn.Linear, nn.Embedding)):
+                nn.init.normal_(module.weight, std=INIT_STD)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+        if config.tie_weights:
+            # A token's own logit starts at up to n_embd * std. In a wide model with a small
+            # vocabulary it would outweigh all others: keep exp of it well below vocab_size.
+            std = max(math.log(config.vocab_size) - 1.5, 0.1) / config.n_embd
+            nn.init.normal_(self.token_embedding.weight, std=min(INIT_STD, std))
+        for block in self.blocks:
+            for matrix in (block.attn.proj.weight, block.mlp.proj.weight):
+                if config.zero_init:
+                    nn.init.zeros_(matrix)
+                else:
+                    nn.init.normal_(matrix, std=INIT_STD / math.sqrt(2 * config.n_layer))

@@ -1,0 +1,321 @@
+"""Byte-level BPE: BPETokenizer, and the command line `python -m tok.bpe train|encode|decode`.
+
+Ids: the 256 bytes first, then the merges in the order in which they were learned, then the special
+tokens. Text is cut into pre-tokens (tok.split), and within each the learned merges are applied in
+order (Gage 1994; Sennrich et al. 2016; on bytes: Radford et al. 2019).
+
+The committed tok/bpe.json was made, and can be made again byte for byte, with
+    python -m tok.bpe train data/tiny.txt --vocab-size 2048 --out tok/bpe.json
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import cached_property, partial
+from itertools import chain
+from operator import index
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tok import formats
+from tok.cache import PieceCache
+from tok.errors import TokenizerError
+from tok.files import read_text
+from tok.learn import learn_merges
+from tok.merge import merge_ids
+from tok.progress import ProgressLine
+from tok.split import PATTERNS, blocks, count_pieces, split, to_bytes, to_text
+from tok.stream import StreamDecoder
+from tok.vocabulary import (
+    BYTE_ORDERS,
+    END_OF_TEXT,
+    check_merges,
+    check_special_tokens,
+    count_merges,
+    token_bytes,
+    token_lengths,
+)
+from utils.files import read_bytes, write_atomic
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class BPETokenizer:
+    """Text <-> ids. Immutable; equal if it gives the same ids to every text."""
+
+    def __init__(
+        self,
+        merges: Sequence[tuple[int, int]],
+        special_tokens: Sequence[str] = (END_OF_TEXT,),
+        *,
+        pattern: str = "gpt2",
+        byte_order: str = "value",
+    ) -> None:
+        """`merges[i]` makes id 256 + i from two lower ids; special tokens get the ids after them.
+
+        Raises:
+            TokenizerError: a malformed merge, special token, pattern or byte order.
+        """
+        if pattern not in PATTERNS:
+            raise TokenizerError(f"unknown pattern {pattern!r}; known: {', '.join(PATTERNS)}")
+        if byte_order not in BYTE_ORDERS:
+            raise TokenizerError(
+                f"unknown byte order {byte_order!r}; known: {', '.join(BYTE_ORDERS)}"
+            )
+        self.pattern = pattern
+        self.byte_order = byte_order
+        self.merges = check_merges(merges)
+        self.special_tokens = check_special_tokens(special_tokens)
+        self._new_ids = {pair: 256 + rank for rank, pair in enumerate(self.merges)}
+        self._special_ids = {
+            token: 256 + len(self.merges) + i for i, token in enumerate(self.special_tokens)
+        }
+        self._byte_ids = BYTE_ORDERS[byte_order]
+        self._lengths = token_lengths(self.merges)
+        #: The bytes of each id; a special token's are its text in UTF-8.
+        self.token_bytes: list[bytes] = token_bytes(self.merges, self._byte_ids)
+        self.token_bytes += [token.encode("utf-8") for token in self.special_tokens]
+        self._cache = PieceCache(self._encode_piece)
+
+    @classmethod
+    def train(
+        cls,
+        text: str | bytes | Iterable[str | bytes],
+        *,
+        vocab_size: int,
+        special_tokens: Sequence[str] = (END_OF_TEXT,),
+        progress: bool = False,
+    ) -> BPETokenizer:
+        """Learns merges from one text, or from several between which nothing is merged.
+
+        The order of the texts does not matter. Special tokens in the text are plain text.
+
+        >>> BPETokenizer.train("aaabdaaabac", vocab_size=260).merges
+        ((97, 97), (97, 98), (256, 257))
+
+        Args:
+            vocab_size: all ids: 256 bytes, the merges, the special tokens.
+            progress: shows a progress line if stderr is a terminal.
+
+        Raises:
+            TokenizerError: no text, or a vocabulary that is too small or that the text can't fill.
+        """
+        texts = [text] if isinstance(text, (str, bytes, bytearray)) else text
+        special_tokens = check_special_tokens(special_tokens)
+        n_merges = count_merges(vocab_size, len(special_tokens))
+        byte_ids = BYTE_ORDERS["value"]
+        pieces = {
+            to_bytes(piece).translate(byte_ids): n for piece, n in count_pieces(texts).items()
+        }
+        if not pieces:
+            raise TokenizerError("no text to train on: the corpus is empty")
+        on_merge = ProgressLine("merges", n_merges, progress)
+        merges = learn_merges(pieces, n_merges, on_merge)
+        on_merge.close()
+        if len(merges) < n_merges:
+            most = 256 + len(merges) + len(special_tokens)
+            raise TokenizerError(
+                f"vocabulary {vocab_size} can't be filled: this corpus gives at most {most}; "
+                "choose a smaller vocabulary or more text"
+            )
+        return cls(merges, special_tokens)
+
+    @classmethod
+    def train_files(
+        cls,
+        paths: Iterable[str | Path],
+        *,
+        vocab_size: int,
+        special_tokens: Sequence[str] = (END_OF_TEXT,),
+        errors: str = "strict",
+        progress: bool = False,
+    ) -> BPETokenizer:
+        """`train` on the content of files, of which one at a time is in memory.
+
+        Args:
+            errors: "strict" refuses a file that is not UTF-8, "bytes" takes any bytes.
+
+        Raises:
+            TokenizerError: as `train`.
+            UserError: a file that can't be read, or is not UTF-8.
+        """
+        texts = (read_text(path, errors) for path in paths)
+        return cls.train(
+            texts, vocab_size=vocab_size, special_tokens=special_tokens, progress=progress
+        )
+
+    @cached_property
+    def _content(self) -> dict[str, Any]:
+        return formats.content_of(self.merges, self.special_tokens, self.pattern, self.byte_order)
+
+    @cached_property
+    def identity(self) -> str:
+        """Hex sha256 of all that decides the ids; two tokenizers with the same one are the same."""
+        return formats.identity_of(self._content)
+
+    def save(self, path: str | Path) -> None:
+        """Writes the JSON file, whole or not at all.
+
+        Raises:
+            OSError: the file can't be written.
+        """
+        write_atomic(path, formats.to_json(self._content))
+
+    @classmethod
+    def load(cls, path: str | Path) -> BPETokenizer:
+        """Reads what `save` wrote, and checks all of it.
+
+        Raises:
+            UserError: the file can't be read.
+            TokenizerError: it is not a whole, unchanged tokenizer file; the message names the file.
+        """
+        try:
+            return cls(**formats.from_json(read_bytes(path)))
+        except TokenizerError as error:
+            raise TokenizerError(f"{path}: {error}") from None
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of ids, special tokens included."""
+        return len(self.token_bytes)
+
+    @property
+    def eot_id(self) -> int:
+        """The id of the end-of-text token.
+
+        Raises:
+            TokenizerError: this tokenizer has none.
+        """
+        if END_OF_TEXT not in self._special_ids:
+            raise TokenizerError(f"this tokenizer has no special token {END_OF_TEXT}")
+        return self._special_ids[END_OF_TEXT]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The smallest type of an array that holds every id: uint16 or uint32."""
+        import numpy as np
+
+        return np.dtype(np.uint16 if self.vocab_size <= 1 << 16 else np.uint32)
+
+    @cached_property
+    def byte_lengths(self) -> np.ndarray:
+        """int64[vocab_size]: bytes of text that each id stands for; 0 for special tokens."""
+        import numpy as np
+
+        lengths_V = np.array(self._lengths + [0] * len(self.special_tokens), dtype=np.int64)
+        lengths_V.flags.writeable = False
+        return lengths_V
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BPETokenizer) and self.identity == other.identity
+
+    def __hash__(self) -> int:
+        return hash(self.identity)
+
+    def __repr__(self) -> str:
+        return f"BPETokenizer(vocab_size={self.vocab_size}, identity={self.identity[:12]})"
+
+    def __reduce__(self) -> tuple[Any, ...]:  # to other processes, without the cache
+        make = partial(type(self), pattern=self.pattern, byte_order=self.byte_order)
+        return make, (self.merges, self.special_tokens)
+
+    def encode(self, text: str, *, allowed_special: bool | Collection[str] = False) -> list[int]:
+        """The ids of a text.
+
+        Args:
+            allowed_special: which special tokens the text may hold: False none (they are plain
+                text), True all, or a set of some. Where several fit, the longest counts.
+
+        Raises:
+            TokenizerError: a lone surrogate in the text (it has no UTF-8 form), or a token in
+                allowed_special that this tokenizer does not have.
+        """
+        return list(chain.from_iterable(self._encode_blocks(text, allowed_special)))
+
+    def encode_bytes(
+        self, raw: bytes, *, allowed_special: bool | Collection[str] = False
+    ) -> list[int]:
+        """The ids of any bytes, UTF-8 or not; `decode_bytes` gives exactly them back."""
+        return list(chain.from_iterable(self._encode_blocks(bytes(raw), allowed_special)))
+
+    def encode_array(
+        self, text: str | bytes, *, allowed_special: bool | Collection[str] = False
+    ) -> np.ndarray:
+        """`encode` (of a str) or `encode_bytes` as an array [N] of `dtype`, for large texts."""
+        import numpy as np
+
+        parts = [
+            np.fromiter(ids, dtype=self.dtype) for ids in self._encode_blocks(text, allowed_special)
+        ]
+        return np.concatenate(parts) if parts else np.zeros(0, dtype=self.dtype)
+
+    def _encode_blocks(
+        self, text: str | bytes, allowed_special: bool | Collection[str]
+    ) -> Iterator[Iterable[int]]:
+        text = to_text(text)
+        special = self._special_pattern(allowed_special)
+        parts = special.split(text) if special else [text]
+        for i, part in enumerate(parts):
+            if i % 2:  # the pattern's one group: every second part is a special token
+                yield [self._special_ids[part]]
+                continue
+            for block in blocks(part):
+                yield chain.from_iterable(map(self._cache.__getitem__, split(block)))
+
+    def _special_pattern(self, allowed: bool | Collection[str]) -> re.Pattern[str] | None:
+        if isinstance(allowed, str):
+            raise TokenizerError(f"allowed_special must be True, False or a set, not {allowed!r}")
+        tokens = self.special_tokens if allowed is True else tuple(allowed or ())
+        for token in tokens:
+            if token not in self._special_ids:
+                raise TokenizerError(
+                    f"allowed_special: {token!r} is no special token of this tokenizer"
+                )
+        if not tokens:
+            return None
+        longest_first = sorted(tokens, key=lambda token: (-len(token), token))
+        return re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
+
+    def _encode_piece(self, piece: str) -> tuple[int, ...]:
+        ids = to_bytes(piece).translate(self._byte_ids)
+        return tuple(merge_ids(ids, self._new_ids, self.merges, self._lengths))
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of `ids`, special tokens included; what is not UTF-8 in the end becomes U+FFFD.
+
+        Raises:
+            TokenizerError: an id out of range.
+        """
+        return self.decode_bytes(ids).decode("utf-8", "replace")
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """The bytes of `ids` (a list, an array [N], any iterable of ints).
+
+        Raises:
+            TokenizerError: an id out of range.
+        """
+        return b"".join(map(self._bytes_of, ids))
+
+    def stream_decoder(self) -> StreamDecoder:
+        """A decoder to feed id by id."""
+        return StreamDecoder(self._bytes_of)
+
+    def _bytes_of(self, token_id: int) -> bytes:
+        try:
+            token_id = index(token_id)
+        except TypeError:
+            raise TokenizerError(f"an id must be an int, not {token_id!r:.40}") from None
+        if not 0 <= token_id < len(self.token_bytes):
+            raise TokenizerError(
+                f"id {token_id} is out of range: the ids are 0 to {self.vocab_size - 1}"
+            )
+        return self.token_bytes[token_id]
+
+
+if __name__ == "__main__":
+    from tok.cli import main
+    from utils.errors import run_cli
+
+    run_cli(main)

@@ -1,0 +1,187 @@
+"""The command line of the tokenizer: `python -m tok.bpe train|encode|decode`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tok.bpe import BPETokenizer
+from tok.errors import TokenizerError
+from tok.files import check_text, expand_folders, read_text
+from tok.progress import ProgressLine
+from utils.cli import Parser
+from utils.errors import UserError
+from utils.files import read_bytes
+
+DEFAULT_TOKENIZER = Path(__file__).with_name("bpe.json")
+STDIN = "standard input"
+
+DESCRIPTION = """Byte-level BPE tokenizer.
+
+  python -m tok.bpe train data/tiny.txt --vocab-size 2048 --out tok.json
+  python -m tok.bpe encode "Once upon a time" | python -m tok.bpe decode
+  python -m tok.bpe encode --file story.txt --tokenizer tok.json > ids.txt
+
+Results go to stdout, figures about them to stderr."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Raises:
+        UserError: a mistake of the user; nothing was written.
+    """
+    arguments = _parser().parse_args(argv)
+    commands = {"train": train, "encode": encode, "decode": decode}
+    commands[arguments.command](arguments)
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="python -m tok.bpe", description=DESCRIPTION)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="train|encode|decode")
+    sub = commands.add_parser("train", help="learn a vocabulary from text files and write it")
+    sub.add_argument("files", nargs="+", metavar="FILE", help="text files, or folders of them")
+    sub.add_argument(
+        "--vocab-size",
+        type=int,
+        required=True,
+        metavar="N",
+        help="all ids: 256 bytes, merges, specials",
+    )
+    sub.add_argument("--out", required=True, metavar="JSON", help="the tokenizer file to write")
+    _add_errors(sub)
+    sub = commands.add_parser("encode", help="text to ids, separated by blanks")
+    sub.add_argument(
+        "text", nargs="*", metavar="TEXT", help="a line of ids for each (default: standard input)"
+    )
+    sub.add_argument(
+        "--allow-special", action="store_true", help="special tokens in the text get their ids"
+    )
+    _add_errors(sub)
+    _add_source(sub)
+    sub = commands.add_parser("decode", help="ids to text, or to the very bytes they stand for")
+    sub.add_argument("ids", nargs="*", metavar="ID", help="ids (default: standard input)")
+    _add_source(sub)
+    return parser
+
+
+def _add_errors(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--errors",
+        choices=("strict", "bytes"),
+        default="strict",
+        help="strict: refuse what is not UTF-8 (default); bytes: take any bytes",
+    )
+
+
+def _add_source(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--file", metavar="FILE", help="read a file instead of standard input")
+    parser.add_argument("--tokenizer", metavar="JSON", help="default: the committed tok/bpe.json")
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """Learns a tokenizer from files and saves it."""
+    start = time.monotonic()
+    out = Path(arguments.out)
+    if out.is_dir():
+        raise UserError(f"--out {out}: Is a directory; name a file")
+    if not out.parent.is_dir():
+        raise UserError(f"--out {out}: the folder {out.parent} does not exist")
+    files = expand_folders(arguments.files)
+    sizes: list[int] = []
+
+    def texts() -> Iterator[bytes]:
+        show = ProgressLine("files", len(files), enabled=True)
+        for path in files:
+            raw = read_text(path, arguments.errors)
+            sizes.append(len(raw))
+            yield raw
+            show(len(sizes))
+
+    try:
+        tokenizer = BPETokenizer.train(texts(), vocab_size=arguments.vocab_size, progress=True)
+    except TokenizerError as error:
+        raise TokenizerError(f"{', '.join(arguments.files)}: {error}") from None
+    tokenizer.save(out)
+    _say(
+        f"learned {len(tokenizer.merges):,} merges from {sum(sizes):,} bytes in {len(files):,} "
+        f"file(s), {time.monotonic() - start:.1f} s; wrote {out} "
+        f"(identity {tokenizer.identity[:12]})"
+    )
+
+
+def encode(arguments: argparse.Namespace) -> None:
+    """Prints ids: one line for each text."""
+    tokenizer = _tokenizer(arguments)
+    if arguments.text and arguments.file:
+        raise UserError("give either text or --file, not both")
+    if arguments.text:
+        raws = [(os.fsencode(text), f"text {text!r:.40}") for text in arguments.text]
+    else:
+        raws = [_read_input(arguments)]
+    start = time.monotonic()
+    n_bytes = n_tokens = 0
+    for raw, name in raws:
+        check_text(raw, name, arguments.errors)
+        ids = tokenizer.encode_bytes(raw, allowed_special=arguments.allow_special)
+        sys.stdout.write(" ".join(map(str, ids)) + "\n")
+        n_bytes += len(raw)
+        n_tokens += len(ids)
+    ratio = f" ({n_bytes / n_tokens:.2f} bytes per token)" if n_tokens else ""
+    _say(f"{n_bytes:,} bytes, {n_tokens:,} tokens{ratio}, {time.monotonic() - start:.1f} s")
+
+
+def decode(arguments: argparse.Namespace) -> None:
+    """Writes the bytes that ids stand for, and nothing else, unless a person looks on."""
+    tokenizer = _tokenizer(arguments)
+    if arguments.ids and arguments.file:
+        raise UserError("give either ids or --file, not both")
+    if arguments.ids:
+        words, name = [os.fsencode(word) for word in arguments.ids], "ids"
+    else:
+        raw, name = _read_input(arguments)
+        words = raw.split()
+    try:
+        decoded = tokenizer.decode_bytes([_parse_id(word) for word in words])
+    except TokenizerError as error:
+        raise UserError(f"{name}: {error}") from None
+    if sys.stdout.isatty():
+        decoded += b"\n"
+    sys.stdout.buffer.write(decoded)
+    sys.stdout.buffer.flush()
+    _say(f"{len(words):,} tokens, {len(decoded):,} bytes")
+
+
+def _parse_id(word: bytes) -> int:
+    try:
+        return int(word)
+    except ValueError:
+        shown = word.decode("utf-8", "backslashreplace")
+        raise TokenizerError(
+            f"{shown!r:.40} is no id; ids are whole numbers between blanks"
+        ) from None
+
+
+def _tokenizer(arguments: argparse.Namespace) -> BPETokenizer:
+    path = Path(arguments.tokenizer or DEFAULT_TOKENIZER)
+    if arguments.tokenizer is None and not path.exists():
+        raise UserError(
+            f"{path}: the default tokenizer is missing; name one with --tokenizer, or make it: "
+            "python -m tok.bpe train data/tiny.txt --vocab-size 2048 --out tok/bpe.json"
+        )
+    return BPETokenizer.load(path)
+
+
+def _read_input(arguments: argparse.Namespace) -> tuple[bytes, str]:
+    if arguments.file:
+        return read_bytes(arguments.file), arguments.file
+    return sys.stdin.buffer.read(), STDIN
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)

@@ -1,0 +1,120 @@
+"""The tokenizer's file: one JSON object, the same bytes for the same tokenizer everywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from tok.errors import TokenizerError
+from tok.split import PATTERNS
+from tok.unicode_classes import UNICODE_VERSION
+
+FORMAT = "llm-tiny tokenizer"
+VERSION = 1
+
+# Key -> the type that it must have.
+_KEYS: dict[str, type] = {
+    "format": str,
+    "version": int,
+    "pattern": dict,
+    "byte_order": str,
+    "special_tokens": list,
+    "merges": list,
+    "identity": str,
+}
+
+
+def content_of(
+    merges: Sequence[tuple[int, int]], special_tokens: Sequence[str], pattern: str, byte_order: str
+) -> dict[str, Any]:
+    """All that decides which ids a text gets, as it stands in the file."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "pattern": {"name": pattern, "text": PATTERNS[pattern], "unicode": UNICODE_VERSION},
+        "byte_order": byte_order,
+        "special_tokens": list(special_tokens),
+        "merges": [list(pair) for pair in merges],
+    }
+
+
+def identity_of(content: dict[str, Any]) -> str:
+    """Hex sha256 of all keys but "identity", as JSON in ASCII without blanks, keys sorted."""
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode("ascii")).hexdigest()
+
+
+def to_json(content: dict[str, Any]) -> bytes:
+    """The file: a key a line and a merge a line, so that a diff can be read."""
+    lines = [
+        f"  {json.dumps(key)}: {json.dumps(value)},"
+        for key, value in {**content, "identity": identity_of(content)}.items()
+        if key != "merges"
+    ]
+    merges = ",\n".join(f"    {json.dumps(pair)}" for pair in content["merges"])
+    lines.append(f'  "merges": [\n{merges}\n  ]' if merges else '  "merges": []')
+    return ("{\n" + "\n".join(lines) + "\n}\n").encode("ascii")
+
+
+def from_json(raw: bytes) -> dict[str, Any]:
+    """Reads `to_json`'s bytes back: the arguments of BPETokenizer, by name.
+
+    Raises:
+        TokenizerError: not JSON, not this format, another version, a key missing, unknown or of the
+            wrong type, or a content that does not have the identity that the file names.
+    """
+    try:
+        found = json.loads(raw, object_pairs_hook=_no_duplicates)
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, TokenizerError):
+            raise
+        raise TokenizerError(f"not valid JSON: {error}") from None
+    _check_shape(found)
+    identity = found.pop("identity")
+    if identity != identity_of(found):
+        raise TokenizerError(
+            f"the content has identity {identity_of(found)[:12]}, the file says {identity[:12]}: "
+            "it was changed by hand or damaged; train it again or restore it"
+        )
+    pattern = found["pattern"]
+    name = pattern.get("name")
+    if name not in PATTERNS:
+        raise TokenizerError(f"unknown pattern {name!r}; known: {', '.join(PATTERNS)}")
+    if pattern != {"name": name, "text": PATTERNS[name], "unicode": UNICODE_VERSION}:
+        raise TokenizerError(
+            f"its pattern {name!r} is not the one that this version of llm-tiny uses "
+            f"(Unicode {UNICODE_VERSION}); train it again"
+        )
+    return {
+        "merges": found["merges"],
+        "special_tokens": found["special_tokens"],
+        "pattern": name,
+        "byte_order": found["byte_order"],
+    }
+
+
+def _no_duplicates(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(items)
+    if len(found) < len(items):
+        keys = [key for key, _ in items]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise TokenizerError(f"key {twice!r} given twice")
+    return found
+
+
+def _check_shape(found: Any) -> None:
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise TokenizerError(f'not a tokenizer file (no "format": "{FORMAT}")')
+    if found.get("version") != VERSION or type(found["version"]) is not int:
+        raise TokenizerError(
+            f"format version {found.get('version')!r}, but this version of llm-tiny reads {VERSION}"
+        )
+    for key, kind in _KEYS.items():
+        if key not in found:
+            raise TokenizerError(f"key {key!r} is missing")
+        if type(found[key]) is not kind:
+            raise TokenizerError(f"{key} must be a {kind.__name__}, not {found[key]!r:.40}")
+    if unknown := sorted(set(found) - set(_KEYS)):
+        raise TokenizerError(f"unknown key {unknown[0]!r}")
