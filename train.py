@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import time
 from collections.abc import Sequence
@@ -11,7 +12,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from trainer import Config, Trainer, is_finished, say
+from settings import Config, is_finished
+from trainer import STATE_KEYS, Trainer, say
 from utils import checkpoint
 from utils.cli import Parser
 from utils.config import build, dump, flat_fields, flatten, load
@@ -37,8 +39,9 @@ def fit(trainer: Trainer, *, fresh: bool) -> int:
             trainer.evaluate_and_save(log, {})
         while not trainer.finished() and interrupt.number is None:
             meter.start()
+            before = trainer.tokens
             numbers = trainer.train_step()
-            meter.stop(trainer.tokens)
+            meter.stop(trainer.tokens - before)
             trainer.elapsed_s = time.perf_counter() - since
             bar.update()
             at_end = trainer.step == train.max_steps
@@ -57,32 +60,45 @@ def fit(trainer: Trainer, *, fresh: bool) -> int:
                         f"lr {numbers['lr']:.3g}, {trainer.rate:,.0f} tokens/s"
                     )
         if not trainer.finished():
+            trainer.check_weights()
             checkpoint.save(run.last, trainer.state())
             say(f"{run.path}: stopped at step {trainer.step}; go on with --resume")
     return interrupt.exit_status
 
 
-def resumed_config(run: RunFolder, given: dict[str, Any], step: int) -> Config:
+def resumed_config(run: RunFolder, given: dict[str, Any], state: dict[str, Any] | None) -> Config:
     """The run's own config with the changes that were asked for and are allowed.
+
+    Args:
+        given: settings that stand on the command line or in the files it names.
+        state: the checkpoint to go on from; its settings are those of the course already run, so a
+            config.yaml that was edited since is seen too.
 
     Raises:
         UserError: a change would alter the course already run.
     """
-    config, _ = load(Config, [str(run.config)], {})
-    flat = flatten(config)
-    for name, value in given.items():
-        if name == "run_dir" or value == flat[name]:
+    own, _ = load(Config, [str(run.config)], {})
+    wanted = flatten(own) | given | {"run_dir": str(run.path)}
+    course = flatten(own)
+    if state:
+        for name in course:
+            section, _, leaf = name.rpartition(".")
+            part = state["config"].get(section, {}) if section else state["config"]
+            course[name] = part.get(leaf, course[name])
+    for name, value in wanted.items():
+        if name == "run_dir" or value == course[name]:
             continue
-        if name == "train.max_steps" and value >= step:
+        if name == "train.max_steps" and value >= (state["step"] if state else 0):
             say(
-                f"warning: train.max_steps goes from {flat[name]} to {value}; the schedule changes from here on"
+                f"warning: train.max_steps goes from {course[name]} to {value}; "
+                "the schedule changes from here on"
             )
         elif not flat_fields(Config)[name][1].metadata["free"]:
             raise UserError(
-                f"--resume: {name} is {flat[name]} in {run.config}, not {value}; leave it, or start a new run"
+                f"--resume: {name} is {course[name]} in {run.path}, not {value}; "
+                "leave it, or start a new run"
             )
-        flat[name] = value
-    return build(Config, flat)
+    return build(Config, wanted)
 
 
 def parse(argv: Sequence[str] | None) -> tuple[Config, dict[str, Any], argparse.Namespace]:
@@ -102,37 +118,68 @@ def parse(argv: Sequence[str] | None) -> tuple[Config, dict[str, Any], argparse.
     return config, given, args
 
 
-def start(config: Config, given: dict[str, Any], resume: bool) -> int:
+def require_fresh(run: RunFolder) -> None:
+    """Refuses a folder that a run stands in.
+
+    Raises:
+        UserError: says how to go on with it.
+    """
+    if run.holds_run():
+        raise UserError(f"{run.path}: holds a run; add --resume, or name another run_dir")
+    run.require_folder()
+
+
+def start(run: RunFolder, config: Config, given: dict[str, Any], resume: bool) -> int:
     """Begins a run, or goes on with one; the exit status."""
-    run = RunFolder(config.run_dir)
-    if run.holds_run() != resume:
-        cure = (
-            "add --resume, or name another run_dir"
-            if run.holds_run()
-            else "leave out --resume to start one"
-        )
-        raise UserError(
-            f"{run.path}: {'holds a run' if run.holds_run() else 'no run to resume'}; {cure}"
-        )
     state = None
     if resume:
+        if not run.holds_run():
+            raise UserError(f"{run.path}: no run to resume; leave out --resume to start one")
         run.open()
-        state = checkpoint.load(run.last) if run.last.exists() else None
-        config = resumed_config(run, given, state["step"] if state else 0)
+        state = load_state(run)
+        config = resumed_config(run, given, state)
         if state and is_finished(config, state["step"], state["bad_evals"]):
+            if not run.plot.exists():  # killed after the last checkpoint
+                draw(run)
             say(f"{run.path}: finished at step {state['step']}, nothing to do")
             return 0
+    else:
+        require_fresh(run)
     trainer = Trainer(config, run, state)
     run.open()  # made only now: what was refused so far leaves nothing behind
+    if not resume:
+        require_fresh(run)  # another process may have run here meanwhile
     write_atomic(run.config, dump(config).encode())
     trainer.tokenizer.save(run.tokenizer)
     run.write_record(trainer.record())
-    status = fit(trainer, fresh=state is None)
-    plot_losses({run.path.name: run.metrics}, run.plot, floor=trainer.floor())
+    with contextlib.closing(trainer.batches):
+        status = fit(trainer, fresh=state is None)
+    draw(run)
     say(
-        f"{run.path}: best val {trainer.best_val:.4f}; plot {run.plot}; sample with `python sample.py --run {run.path}`"
+        f"{run.path}: best val {trainer.best_val:.4f}; plot {run.plot}; "
+        f"sample with `python sample.py --run {run.path}`"
     )
     return status
+
+
+def load_state(run: RunFolder) -> dict[str, Any] | None:
+    """last.pt; None where the run ended before the first one.
+
+    Raises:
+        UserError: damaged, or not a checkpoint of a training run.
+    """
+    if not run.last.exists():
+        return None
+    state = checkpoint.load(run.last)
+    if missing := [name for name in STATE_KEYS if name not in state]:
+        raise UserError(f"{run.last}: not a training checkpoint, it has no {missing[0]}")
+    return state
+
+
+def draw(run: RunFolder) -> None:
+    """The loss plot, with the floor that run.json tells."""
+    floor = run.read_record().get("floor_nats_per_token")
+    plot_losses({run.path.name: run.metrics}, run.plot, floor=floor)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -141,7 +188,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.print_config:
         print(dump(config, comments=True), end="")
         return 0
-    return start(config, given, args.resume)
+    with contextlib.closing(RunFolder(config.run_dir)) as run:
+        return start(run, config, given, args.resume)
 
 
 if __name__ == "__main__":

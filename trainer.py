@@ -1,10 +1,10 @@
-"""One training run: its settings, its parts, its step, its evaluation, its checkpoint."""
+"""One training run: its parts, its step, its evaluation, its checkpoint."""
 
 from __future__ import annotations
 
 import math
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,63 +12,26 @@ import torch
 from tqdm import tqdm
 
 from data.batches import Batch, Batches
-from data.prepare import DataConfig, prepare, read_meta
+from data.folders import read_meta
+from data.prepare import prepare
 from data.windows import IGNORE
 from model.accounting import count_parameters
 from model.evaluate import Evaluation, evaluate
 from model.generate import generate_ids, sample_seeds
-from model.gpt import ModelConfig, TinyGPT
+from model.gpt import TinyGPT
 from model.load import load_weights
 from model.loss import next_token_loss
+from settings import Config, is_finished
 from tok.bpe import BPETokenizer
 from utils import checkpoint, device
-from utils.config import check, setting
 from utils.errors import UserError
 from utils.metrics import CsvLog
-from utils.optim import OptimConfig, make_optimizer, set_lr
+from utils.optim import make_optimizer, set_lr
 from utils.runs import RunFolder, append_sample, environment
 
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How long, how large a batch, and what is written down."""
-
-    max_steps: int = setting(1000, "optimizer steps", minimum=1)
-    batch_size: int = setting(32, "rows in one forward pass", minimum=1)
-    grad_accum_steps: int = setting(1, "forward passes in one optimizer step", minimum=1)
-    eval_every_steps: int = setting(
-        200, "steps between evaluations, checkpoints and samples", minimum=1
-    )
-    log_every_steps: int = setting(20, "steps between rows of metrics.csv", minimum=1)
-    early_stop_patience: int = setting(
-        0, "evaluations without a new best before stopping; 0 = never", minimum=0
-    )
-    sample_tokens: int = setting(
-        200, "length of the sample at each evaluation; 0 = none", minimum=0
-    )
-    sample_prompt: str = setting("", "what that sample starts with")
-    seed: int = setting(1, "decides weights, data order and dropout", minimum=0)
-    device: str = setting("auto", "auto (cuda, mps, cpu), or a device as torch spells it")
-    amp: str = setting("auto", "format of matrix products; off = fp32", choices=device.AMP)
-    compile: bool = setting(False, "torch.compile the model; falls back when that fails")
-    num_threads: int = setting(0, "CPU threads; 0 = as torch chooses", minimum=0)
-
-    def __post_init__(self) -> None:
-        check(self)
-
-
-@dataclass(frozen=True)
-class Config:
-    """Every setting of a run."""
-
-    run_dir: str = setting("", "folder of the run; empty = runs/<name of the config file>")
-    model: ModelConfig = field(default_factory=ModelConfig)
-    data: DataConfig = field(default_factory=DataConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
-
-
 COUNTERS = ("step", "tokens", "bad_evals", "best_val", "last_val", "elapsed_s")
+IDENTITIES = ("tokenizer_sha256", "data_identity", "threads", "torch")
+STATE_KEYS = ("model", "optimizer", "scaler", "config", *COUNTERS, *IDENTITIES)
 
 
 class Trainer:
@@ -85,7 +48,7 @@ class Trainer:
         self.folder = (
             Path(config.data.dir)
             if config.data.dir
-            else prepare(config.data, config.model.vocab_size)
+            else prepare(config.data, config.model.vocab_size, block_size=config.model.block_size)
         )
         self.meta = read_meta(self.folder)
         self.tokenizer = BPETokenizer.load(self.folder / "tokenizer.json")
@@ -95,16 +58,15 @@ class Trainer:
         self.model = TinyGPT(config.model).to(self.device)
         self.optimizer = make_optimizer(self.model, config.optim)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == "fp16")
-        self.byte_lengths = torch.from_numpy(self.tokenizer.byte_lengths)
+        self.byte_lengths = torch.tensor(self.tokenizer.byte_lengths)
         self.step, self.tokens, self.bad_evals, self.elapsed_s = 0, 0, 0, 0.0
         self.best_val, self.last_val = math.inf, math.nan
         if state:
             self.restore(state)
         self.forward = self.model
         if config.train.compile:
-            self.forward = device.compile_or_eager(
-                self.model, self.batches.get_batch("train", 0).x_BT[:1].to(self.device)
-            )
+            x_BT, _, *doc_BT = self.micro_batches(self.batches.get_batch("train", 0))[0]
+            self.forward = device.compile_or_eager(self.model, self.autocast, x_BT, *doc_BT)
         self.rate = 0.0
 
     def check_data(self, state: dict[str, Any] | None) -> None:
@@ -133,14 +95,10 @@ class Trainer:
 
     def make_batches(self) -> Batches:
         """The batches of the prepared folder, as the settings cut them."""
-        data, train, block_size = self.config.data, self.config.train, self.config.model.block_size
-        if data.stride > block_size:
-            raise UserError(
-                f"data.stride {data.stride} is more than model.block_size {block_size}: text would be left out"
-            )
-        return Batches(
+        data, train = self.config.data, self.config.train
+        batches = Batches(
             self.folder,
-            block_size=block_size,
+            block_size=self.config.model.block_size,
             rows=train.batch_size * train.grad_accum_steps,
             end_id=self.tokenizer.eot_id,
             seed=train.seed,
@@ -149,14 +107,30 @@ class Trainer:
             mask_documents=data.mask_documents,
             fixed_length=train.compile,
         )
+        for part, windows in batches.splits.items():
+            if windows.tokens.n_tokens != self.meta[part]["tokens"]:
+                raise UserError(
+                    f"{windows.tokens.path}: {windows.tokens.n_tokens} tokens, but meta.json beside it "
+                    f"says {self.meta[part]['tokens']}; run data.prepare again"
+                )
+        return batches
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Takes over a checkpoint."""
+        """Takes over a checkpoint.
+
+        Raises:
+            UserError: it does not fit the settings.
+        """
         load_weights(self.model, state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         for name in COUNTERS:
             setattr(self, name, state[name])
+        if state["torch"] != str(torch.__version__):
+            say(
+                f"warning: the run began with torch {state['torch']}, this is {torch.__version__}: "
+                "from here on its numbers may differ in the last digits"
+            )
 
     def state(self) -> dict[str, Any]:
         """The checkpoint: all that going on from here needs. Data order and dropout follow from the step."""
@@ -172,9 +146,11 @@ class Trainer:
             "torch": str(torch.__version__),
         }
 
-    def to_device(self, batch: Batch) -> Batch:
-        """The batch on the device of the model."""
-        return Batch(*(None if t is None else t.to(self.device, non_blocking=True) for t in batch))
+    def micro_batches(self, whole: Batch) -> list[tuple[torch.Tensor, ...]]:
+        """The parts of a step's batch, on the device: (x_BT, y_BT), and doc_BT where documents are masked."""
+        tensors = [t for t in whole if t is not None]
+        parts = zip(*(t.split(self.config.train.batch_size) for t in tensors), strict=True)
+        return [tuple(t.to(self.device, non_blocking=True) for t in part) for part in parts]
 
     def train_step(self) -> dict[str, float]:
         """One optimizer step; the numbers of its row in metrics.csv.
@@ -190,15 +166,9 @@ class Trainer:
         n_targets = int((whole.y_BT != IGNORE).sum())
         self.optimizer.zero_grad(set_to_none=True)
         nats = 0.0
-        for parts in zip(
-            *(
-                t.split(train.batch_size) if t is not None else [None] * train.grad_accum_steps
-                for t in whole
-            )
-        ):
-            x_BT, y_BT, doc_BT = self.to_device(Batch(*parts))
+        for x_BT, y_BT, *doc_BT in self.micro_batches(whole):
             with self.autocast():
-                loss_sum, _ = next_token_loss(self.forward(x_BT, doc_BT), y_BT)
+                loss_sum, _ = next_token_loss(self.forward(x_BT, *doc_BT), y_BT)
             # Divided by the targets of the whole step, so that accumulation equals the big batch.
             self.scaler.scale(loss_sum / n_targets).backward()
             nats += float(loss_sum.detach())
@@ -227,10 +197,24 @@ class Trainer:
             "the checkpoints are those before it; try a lower --optim.lr in a new run"
         )
 
+    def check_weights(self) -> None:
+        """Keeps weights that one finite but too large step has broken out of the checkpoints.
+
+        Raises:
+            UserError: a weight is not finite.
+        """
+        for name, weight in self.model.named_parameters():
+            if not torch.isfinite(weight).all():
+                raise UserError(
+                    f"{self.run.path}: stopped after step {self.step}: weight {name} is not finite; "
+                    "the checkpoints are those before it; try a lower --optim.lr in a new run"
+                )
+
     def evaluate(self) -> Evaluation:
         """One pass over the whole validation part."""
         batches = self.batches.eval_batches("val", self.config.train.batch_size)
-        return evaluate(self.model, map(self.to_device, batches), self.byte_lengths, self.autocast)
+        parts = (tuple(t for t in batch if t is not None) for batch in batches)
+        return evaluate(self.model, parts, self.byte_lengths, self.autocast)
 
     def sample(self) -> str:
         """A short text of the model as it is now, the same for the same weights."""
@@ -257,6 +241,7 @@ class Trainer:
         improved = self.last_val < self.best_val  # a NaN is never the best
         self.best_val = self.last_val if improved else self.best_val
         self.bad_evals = 0 if improved else self.bad_evals + 1
+        self.check_weights()
         numbers = numbers | {
             "val_loss": self.last_val,
             "val_ppl": result.perplexity,
@@ -309,7 +294,7 @@ class Trainer:
 
     def record(self) -> dict[str, Any]:
         """What run.json holds: the data, the model, and the environment of each start of this run."""
-        starts = self.run.read_record()["starts"] if self.run.holds_run() else []
+        starts = self.run.read_record().get("starts", []) if self.run.holds_run() else []
         now = environment() | {
             "device": device.describe_device(self.device),
             "amp": self.amp,
@@ -327,15 +312,6 @@ class Trainer:
     def finished(self) -> bool:
         """Whether all steps are done, or early stopping ended the run."""
         return is_finished(self.config, self.step, self.bad_evals)
-
-
-def is_finished(config: Config, step: int, bad_evals: int) -> bool:
-    """Whether a run that stands at `step` is done.
-
-    >>> is_finished(Config(), 5, 0), is_finished(Config(), Config().train.max_steps, 0)
-    (False, True)
-    """
-    return step >= config.train.max_steps or 0 < config.train.early_stop_patience <= bad_evals
 
 
 def say(line: str) -> None:

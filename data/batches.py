@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,9 +10,8 @@ import numpy as np
 import torch
 
 from data.tokens import TokenFile
-from data.windows import IGNORE, DocumentWindows, PackedWindows, Windows
+from data.windows import IGNORE, Windows, cut_windows
 
-WINDOWS = ("documents", "packed")
 BUCKET_BATCHES = 16  # documents are sorted by length within this many batches, to pad less
 
 
@@ -34,6 +33,7 @@ class Batches:
         stride: packed windows start every so many tokens; 0 = block_size.
         mask_documents: give document numbers, so that attention can stay inside documents.
         fixed_length: pad every row to block_size, for compiled models.
+        splits: which of the two files to open.
     """
 
     def __init__(
@@ -48,18 +48,14 @@ class Batches:
         stride: int = 0,
         mask_documents: bool = False,
         fixed_length: bool = False,
+        splits: Sequence[str] = ("train", "val"),
     ) -> None:
         self.rows, self.end_id, self.seed, self.mask_documents = rows, end_id, seed, mask_documents
         self.pad_to = block_size if fixed_length or windows == "packed" else 0
         self.splits: dict[str, Windows] = {}
-        for split in ("train", "val"):
+        for split in splits:
             tokens = TokenFile(folder / f"{split}.npy")
-            if windows == "documents":
-                self.splits[split] = DocumentWindows(tokens, block_size=block_size, end_id=end_id)
-            else:
-                self.splits[split] = PackedWindows(
-                    tokens, block_size=block_size, stride=stride or block_size, end_id=end_id
-                )
+            self.splits[split] = cut_windows(tokens, windows, block_size, stride, end_id=end_id)
         self._order: tuple[str, int, np.ndarray] | None = None
 
     def get_batch(self, split: str, step: int) -> Batch:
@@ -70,6 +66,11 @@ class Batches:
         return self._batch(
             split, [int(self._epoch_order(split, epoch)[place]) for epoch, place in places]
         )
+
+    def close(self) -> None:
+        """Closes the token files."""
+        for windows in self.splits.values():
+            windows.tokens.close()
 
     def eval_batches(self, split: str, rows: int) -> Iterator[Batch]:
         """Every window of a split once, in a fixed order, `rows` at a time."""

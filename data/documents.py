@@ -73,11 +73,13 @@ def read_documents(files: Sequence[Path], doc_sep: str, errors: str) -> Iterator
 
 
 def cut_at_character(raw: bytes, place: int) -> int:
-    """The nearest place at or before `place` that does not cut a UTF-8 character.
+    """The nearest place at or before `place` that does not cut a UTF-8 character; `place` if none is.
 
     >>> cut_at_character("aé".encode(), 2)
     1
     """
-    while 0 < place < len(raw) and raw[place] & 0xC0 == 0x80:
-        place -= 1
-    return place
+    for back in range(4):  # no character is longer
+        at = place - back
+        if at <= 0 or at >= len(raw) or raw[at] & 0xC0 != 0x80:
+            return at
+    return place  # no UTF-8: any place will do

@@ -6,6 +6,7 @@ inputs and settings give the same identity, and a folder that has it is not made
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -19,14 +20,15 @@ from tqdm import tqdm
 
 from data import stories
 from data.documents import BLANK_LINE, ERRORS, cut_at_character, expand, read_documents
-from data.tokens import TokenWriter
+from data.folders import FORMAT, META, PARTS, is_made, made_whole, read_meta
+from data.tokens import TokenFile, TokenWriter
+from data.windows import WINDOWS, cut_windows
 from tok.bpe import BPETokenizer
 from utils.cli import Parser
 from utils.config import check, setting
 from utils.errors import UserError, run_cli
 from utils.files import sha256_file, write_atomic
 
-FORMAT = 1
 SPLITS = ("auto", "documents", "bytes")
 FEW_DOCUMENTS = 10  # below this many, `auto` splits by bytes
 
@@ -35,10 +37,12 @@ FEW_DOCUMENTS = 10  # below this many, `auto` splits by bytes
 class DataConfig:
     """What the model is trained on, and how it is cut into windows."""
 
-    dir: str = setting("", "folder made by data.prepare; empty = make one from the settings below")
-    files: tuple[str, ...] = setting((), "text files or folders; empty = draw stories")
+    dir: str = setting(
+        "", "folder made by data.prepare; empty = make one from the settings below", free=True
+    )
+    files: tuple[str, ...] = setting((), "text files or folders; empty = draw stories", free=True)
     val_files: tuple[str, ...] = setting(
-        (), "text files for validation; empty = split off a part of files"
+        (), "text files for validation; empty = split off a part of files", free=True
     )
     doc_sep: str = setting(
         "", "what parts the documents of a file: blank-line or a text; empty = nothing"
@@ -54,11 +58,13 @@ class DataConfig:
         1, "seed of the training stories; validation takes the next", minimum=0
     )
     tokenizer: str = setting(
-        "", "tokenizer file; empty = train one of model.vocab_size on the training text"
+        "",
+        "tokenizer file; empty = train one of model.vocab_size on the training text",
+        free=True,
     )
-    cache_dir: str = setting("artifacts", "where prepared folders are kept")
+    cache_dir: str = setting("artifacts", "where prepared folders are kept", free=True)
     windows: str = setting(
-        "packed", "rows of a batch: whole documents or packed text", choices=("documents", "packed")
+        "packed", "rows of a batch: whole documents or packed text", choices=WINDOWS
     )
     stride: int = setting(
         0, "packed: a window starts every so many tokens; 0 = block_size", minimum=0
@@ -150,56 +156,75 @@ class Corpus:
                 yield document
 
 
-def prepare(config: DataConfig, vocab_size: int | None, out: Path | None = None) -> Path:
+def prepare(
+    config: DataConfig,
+    vocab_size: int | None,
+    out: Path | None = None,
+    block_size: int | None = None,
+) -> Path:
     """Makes the prepared folder that the settings describe, unless it is there already.
 
     Args:
-        config: what to prepare. `vocab_size`: of the tokenizer to train when config names none.
+        config: what to prepare.
+        vocab_size: of the tokenizer to train when config names none.
         out: the folder; by default one named by its identity below config.cache_dir.
+        block_size: when given, both parts must fill windows of that many tokens.
 
     Raises:
         UserError: bad input; nothing is left behind.
     """
     corpus = Corpus(config)
     tokenizer = BPETokenizer.load(config.tokenizer) if config.tokenizer else None
+    if tokenizer and vocab_size not in (None, tokenizer.vocab_size):
+        raise UserError(
+            f"{config.tokenizer}: a tokenizer of {tokenizer.vocab_size} tokens, but model.vocab_size "
+            f"is {vocab_size}; set --model.vocab_size {tokenizer.vocab_size}"
+        )
     recipe = {
         "format": FORMAT,
         "corpus": corpus.fingerprint(),
         "tokenizer": tokenizer.identity if tokenizer else f"trained to {vocab_size}",
     }
     identity = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
-    folder = (
-        out or Path(config.cache_dir) / f"{'text' if corpus.files else 'stories'}-{identity[:12]}"
-    )
-    if (folder / "meta.json").exists() and read_meta(folder)["identity"] == identity:
+    kind = "text" if corpus.files else "stories"
+    folder = out or Path(config.cache_dir) / f"{kind}-{identity[:12]}"
+    if is_made(folder, identity):
         return folder
-    if tokenizer is None:
-        assert vocab_size is not None
-        tokenizer = BPETokenizer.train(
-            corpus.documents("train"), vocab_size=vocab_size, progress=True
-        )
-    made_folder = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        # meta.json is the sign that the folder is whole: it goes first and comes last.
-        (folder / "meta.json").unlink(missing_ok=True)
-        tokenizer.save(folder / "tokenizer.json")
-        meta: dict[str, Any] = {"identity": identity, "tokenizer_sha256": tokenizer.identity}
-        meta |= {"vocab_size": tokenizer.vocab_size, "end_id": tokenizer.eot_id, "recipe": recipe}
-        for part in ("train", "val"):
-            meta[part] = write_split(
-                folder / f"{part}.npy", corpus.documents(part), tokenizer, part
-            )
-        meta["split"] = corpus.split
-        meta["floor"] = story_floor(corpus) if config_may_be_stories(config) else None
-        write_atomic(folder / "meta.json", (json.dumps(meta, indent=1) + "\n").encode())
-    except BaseException:
-        if made_folder:  # nothing half made is left behind
-            for path in folder.iterdir():
-                path.unlink()
-            folder.rmdir()
-        raise
+    with made_whole(folder) as temporary:
+        if is_made(folder, identity):  # by the process that this one waited for
+            return folder
+        if tokenizer is None:
+            assert vocab_size is not None
+            texts = corpus.documents("train")
+            tokenizer = BPETokenizer.train(texts, vocab_size=vocab_size, progress=True)
+        meta = {"identity": identity, "recipe": recipe}
+        fill(temporary, corpus, tokenizer, meta, block_size)
     return folder
+
+
+def fill(
+    folder: Path,
+    corpus: Corpus,
+    tokenizer: BPETokenizer,
+    meta: dict[str, Any],
+    block_size: int | None,
+) -> None:
+    """Writes all files of a prepared folder; `meta` is what meta.json shall hold beside the counts."""
+    tokenizer.save(folder / "tokenizer.json")
+    meta |= {"tokenizer_sha256": tokenizer.identity, "vocab_size": tokenizer.vocab_size}
+    meta["end_id"] = tokenizer.eot_id
+    config = corpus.config
+    for part in PARTS:
+        path = folder / f"{part}.npy"
+        meta[part] = write_split(path, corpus.documents(part), tokenizer, part)
+        if block_size:
+            with contextlib.closing(TokenFile(path)) as tokens:
+                cut_windows(
+                    tokens, config.windows, block_size, config.stride, end_id=tokenizer.eot_id
+                )
+    meta["split"] = corpus.split
+    meta["floor"] = story_floor(corpus) if config_may_be_stories(config) else None
+    write_atomic(folder / META, (json.dumps(meta, indent=1) + "\n").encode())
 
 
 def write_split(
@@ -216,7 +241,7 @@ def write_split(
         for document in tqdm(
             documents, desc=f"{name} documents", unit="", disable=None, leave=False
         ):
-            writer.write(np.asarray(tokenizer.encode_bytes(document)))
+            writer.write(tokenizer.encode_array(document))
             writer.write(end)
             n_bytes += len(document)
             n_documents += 1
@@ -239,25 +264,6 @@ def story_floor(corpus: Corpus) -> dict[str, float] | None:
     except ValueError:
         return None
     return asdict(floor)
-
-
-def read_meta(folder: Path) -> dict[str, Any]:
-    """meta.json of a prepared folder.
-
-    Raises:
-        UserError: the folder is not a prepared one.
-    """
-    try:
-        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        if meta["recipe"]["format"] != FORMAT:
-            raise UserError(
-                f"{folder}/meta.json: format {meta['recipe']['format']}, this program reads {FORMAT}"
-            )
-        return meta
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(
-            f"{folder}: not a prepared folder; make it with `python -m data.prepare`"
-        ) from None
 
 
 def main(argv: Sequence[str] | None = None) -> int:

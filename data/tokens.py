@@ -63,13 +63,14 @@ class TokenWriter:
         trace: TracebackType | None,
     ) -> None:
         try:
+            with self._file:  # closing writes what is left, and fails on a full disk
+                if kind is None:
+                    self._write_header()
+                    self._file.flush()
+                    os.fsync(self._file.fileno())
             if kind is None:
-                self._write_header()
-                self._file.flush()
-                os.fsync(self._file.fileno())
                 os.replace(self._temporary, self.path)
         finally:
-            self._file.close()
             self._temporary.unlink(missing_ok=True)
 
 
@@ -89,6 +90,17 @@ class TokenFile:
         self.path = Path(path)
         try:
             self._file = open(path, "rb", buffering=0)
+        except OSError as error:
+            raise UserError(describe_os_error(error)) from None
+        try:
+            self._read_header()
+        except BaseException:
+            self.close()
+            raise
+
+    def _read_header(self) -> None:
+        path = self.path
+        try:
             version = np.lib.format.read_magic(self._file)
             read = {
                 (1, 0): np.lib.format.read_array_header_1_0,
@@ -97,11 +109,16 @@ class TokenFile:
             shape, _, self.dtype = read[version](self._file)
         except OSError as error:
             raise UserError(describe_os_error(error)) from None
-        except (ValueError, KeyError):
+        except Exception:  # NumPy raises many kinds for a damaged header
             raise UserError(
                 f"{path}: not a .npy token file; make it with `python -m data.prepare`"
             ) from None
-        if len(shape) != 1 or self.dtype.kind != "u" or self.dtype.itemsize not in (2, 4):
+        if (
+            len(shape) != 1
+            or shape[0] < 0
+            or self.dtype.kind != "u"
+            or self.dtype.itemsize not in (2, 4)
+        ):
             raise UserError(
                 f"{path}: expected one row of uint16 or uint32, found {self.dtype} {shape}"
             )

@@ -11,9 +11,8 @@ import numpy as np
 from data.tokens import TokenFile
 from utils.errors import UserError
 
-IGNORE = (
-    -100
-)  # a target that does not count; the value that torch's cross-entropy ignores by default
+IGNORE = -100  # a target that does not count; what torch's cross-entropy ignores by default
+WINDOWS = ("documents", "packed")
 
 
 class PackedWindows:
@@ -26,8 +25,8 @@ class PackedWindows:
     def __init__(self, tokens: TokenFile, *, block_size: int, stride: int, end_id: int) -> None:
         if tokens.n_tokens < block_size:
             raise UserError(
-                f"{tokens.path}: {tokens.n_tokens} tokens are fewer than model.block_size {block_size}; "
-                "use more text or a smaller block_size"
+                f"the {tokens.path.stem} part holds {tokens.n_tokens} tokens, fewer than "
+                f"model.block_size {block_size}; use more text or a smaller block_size"
             )
         self.tokens, self.block_size, self.stride, self.end_id = tokens, block_size, stride, end_id
         self.n_windows = 1 + -(-(tokens.n_tokens - block_size) // stride)
@@ -58,8 +57,8 @@ class DocumentWindows:
         longest = int(self.lengths.argmax())
         if self.lengths[longest] > block_size:
             raise UserError(
-                f"{tokens.path}: document {longest} holds {self.lengths[longest]} tokens, more than "
-                f"model.block_size {block_size}; raise block_size or set data.windows packed"
+                f"the {tokens.path.stem} part's document {longest} holds {self.lengths[longest]} tokens, "
+                f"more than model.block_size {block_size}; raise block_size or set data.windows packed"
             )
         self.tokens, self.end_id, self.n_windows = tokens, end_id, len(ends)
 
@@ -71,3 +70,20 @@ class DocumentWindows:
 
 
 Windows = PackedWindows | DocumentWindows
+
+
+def cut_windows(
+    tokens: TokenFile, kind: str, block_size: int, stride: int, *, end_id: int
+) -> Windows:
+    """The windows of a token file: `documents`, or `packed` every `stride` tokens (0 = block_size).
+
+    Raises:
+        UserError: too few tokens, a document longer than block_size, or a stride that leaves text out.
+    """
+    if kind == "documents":
+        return DocumentWindows(tokens, block_size=block_size, end_id=end_id)
+    if stride > block_size:
+        raise UserError(
+            f"data.stride {stride} is more than model.block_size {block_size}: text would be left out"
+        )
+    return PackedWindows(tokens, block_size=block_size, stride=stride or block_size, end_id=end_id)

@@ -56,7 +56,7 @@ class Evaluation:
 
 def evaluate(
     model: nn.Module,
-    batches: Iterable[tuple[Tensor, ...]],
+    batches: Iterable[tuple[Tensor | None, ...]],
     byte_lengths_V: Tensor,
     autocast: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
 ) -> Evaluation:
@@ -81,7 +81,7 @@ def evaluate(
     n_bytes = torch.zeros((), dtype=torch.int64, device=device)
     with torch.inference_mode(), evaluating(raw):
         for batch in batches:
-            ids_BT, targets_BT, *doc = (part.to(device) for part in batch)
+            ids_BT, targets_BT, *doc = (part if part is None else part.to(device) for part in batch)
             with autocast():
                 logits_BTV = model(ids_BT, *doc)
             # Moved first: not every device has float64.

@@ -26,7 +26,7 @@ def activate(kind: str, x: Tensor) -> Tensor:
     if kind == "gelu_tanh":
         return F.gelu(x, approximate="tanh")
     assert kind == "relu2", kind
-    return x * F.relu(x)  # the same as a square, with a cheaper backward
+    return F.relu(x).square()
 
 
 class MLP(nn.Module):

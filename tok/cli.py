@@ -19,6 +19,7 @@ from utils.files import read_bytes
 
 DEFAULT_TOKENIZER = Path(__file__).with_name("bpe.json")
 STDIN = "standard input"
+NAMED_FILES = 3  # in a message; a shell pattern may have given thousands
 
 DESCRIPTION = """Byte-level BPE tokenizer.
 
@@ -106,7 +107,9 @@ def train(arguments: argparse.Namespace) -> None:
     try:
         tokenizer = BPETokenizer.train(texts(), vocab_size=arguments.vocab_size, progress=True)
     except TokenizerError as error:
-        raise TokenizerError(f"{', '.join(arguments.files)}: {error}") from None
+        named = arguments.files[:NAMED_FILES]
+        more = ["..."] if len(arguments.files) > len(named) else []
+        raise TokenizerError(f"{', '.join(named + more)}: {error}") from None
     tokenizer.save(out)
     _say(
         f"learned {len(tokenizer.merges):,} merges from {sum(sizes):,} bytes in {len(files):,} "

@@ -80,7 +80,7 @@ def from_json(raw: bytes) -> dict[str, Any]:
         )
     pattern = found["pattern"]
     name = pattern.get("name")
-    if name not in PATTERNS:
+    if not isinstance(name, str) or name not in PATTERNS:
         raise TokenizerError(f"unknown pattern {name!r}; known: {', '.join(PATTERNS)}")
     if pattern != {"name": name, "text": PATTERNS[name], "unicode": UNICODE_VERSION}:
         raise TokenizerError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from heapq import heapify, heappop, heappush
+from itertools import pairwise
 
 from tok.merge import EDGE, join
 
@@ -28,7 +29,7 @@ class Corpus:
         self.lengths = [1] * 256  # id -> bytes
         self.counts: dict[Pair, int] = {}
         self.places: dict[Pair, list[int]] = {}  # starts, ascending; some are out of date
-        for start, pair in enumerate(zip(self.row, self.row[1:], strict=False)):
+        for start, pair in enumerate(pairwise(self.row)):
             if EDGE not in pair:
                 self._add(pair, start)
 

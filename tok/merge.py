@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from heapq import heappop, heappush
+from itertools import pairwise
 
 EDGE = -1
 EMPTY = -2
@@ -77,8 +78,7 @@ def merge_ids(
     waiting: dict[int, list[int]] = {}  # new id -> starts of its pair, ascending
     queue: list[int] = []
 
-    def wait(pair: tuple[int, int], start: int) -> None:
-        new = new_ids.get(pair)
+    def wait(new: int | None, start: int) -> None:
         if new is None:
             return
         if new not in waiting:
@@ -86,16 +86,16 @@ def merge_ids(
             heappush(queue, new)
         waiting[new].append(start)
 
-    for start, pair in enumerate(zip(row, row[1:], strict=False)):
-        wait(pair, start)
+    for start, new in enumerate(map(new_ids.get, pairwise(row))):
+        wait(new, start)
     while queue:
         new = heappop(queue)
         for start in join(row, waiting.pop(new), pairs[new - 256], new, lengths):
             before, after = row[start - 1], row[start + lengths[new]]
             if before != EDGE:
-                wait((before, new), start - lengths[before])
+                wait(new_ids.get((before, new)), start - lengths[before])
             if after != new:  # otherwise the token on the right reports the pair
-                wait((new, after), start)
+                wait(new_ids.get((new, after)), start)
     return tokens_of(row, lengths)
 
 

@@ -83,7 +83,7 @@ def check_special_tokens(tokens: Sequence[Any]) -> tuple[str, ...]:
     """
     if isinstance(tokens, str):
         raise TokenizerError(f"special tokens must be a list of str, not {tokens!r:.40}")
-    checked: list[str] = []
+    checked: dict[str, None] = {}  # a dict keeps the order
     for token in tokens:
         if not isinstance(token, str) or not token:
             raise TokenizerError(
@@ -93,7 +93,7 @@ def check_special_tokens(tokens: Sequence[Any]) -> tuple[str, ...]:
             raise TokenizerError(f"special token {token!r:.40} holds a lone surrogate")
         if token in checked:
             raise TokenizerError(f"special token {token!r:.40} is given twice")
-        checked.append(token)
+        checked[token] = None
     return tuple(checked)
 
 

@@ -149,9 +149,8 @@ def cast(value: Any, kind: Any, where: str, text: str | None = None) -> Any:
             raise UserError(f"{where}: expected {_spell(kind)}, got {value!r}")
         kinds = [inner[0]] * len(items) if variable else inner
         return tuple(cast(item, one, where) for item, one in zip(items, kinds, strict=True))
-    if (
-        kind is str and text is not None
-    ):  # a flag's words as they stand, less the quotes around them
+    if kind is str and text is not None:
+        # A flag's words as they stand, less the quotes around them.
         return value if isinstance(value, str) and text[:1] in ("'", '"') else text
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

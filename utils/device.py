@@ -28,8 +28,10 @@ def pick_device(name: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):
+        torch.zeros(
+            1, device=device
+        ).item()  # some devices, such as meta, exist but hold no numbers
+    except (RuntimeError, AssertionError, ImportError):
         raise UserError(f"device {name}: not available on this machine (try auto or cpu)") from None
     return device
 
@@ -81,9 +83,7 @@ def peak_memory_bytes(device: torch.device) -> int:
         import resource  # not on Windows
     except ImportError:
         return 0
-    unit = (
-        1 if sys.platform == "darwin" else 1024
-    )  # ru_maxrss is in bytes on macOS, in KiB on Linux
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS, else in KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
@@ -95,14 +95,21 @@ def seed_all(seed: int, step: int) -> None:
     torch.manual_seed(int(np.random.SeedSequence([seed, step]).generate_state(1)[0]))
 
 
-def compile_or_eager(model: torch.nn.Module, x_BT: torch.Tensor) -> Callable[..., torch.Tensor]:
-    """The compiled model if a forward and a backward pass on `x_BT` work, else the model itself.
+def compile_or_eager(
+    model: torch.nn.Module,
+    context: Callable[[], AbstractContextManager[object]],
+    *inputs: torch.Tensor,
+) -> Callable[..., torch.Tensor]:
+    """The compiled model if a forward and a backward pass on `inputs` work, else the model itself.
 
-    Both passes are tried, because the backward is compiled when it first runs.
+    Both passes are tried, in the `context` of training (autocast), because each is compiled when it
+    first runs.
     """
     try:
         compiled = torch.compile(model)
-        compiled(x_BT).float().mean().backward()
+        with context():
+            outputs = compiled(*inputs)
+        outputs.float().mean().backward()
         return compiled
     except Exception as error:  # compilers fail in many ways, none of which should end a run
         first = str(error).strip().splitlines()[0] if str(error).strip() else ""

@@ -23,4 +23,5 @@ def add_flags(parser: argparse.ArgumentParser, cls: type) -> None:
 
 def given_flags(args: argparse.Namespace, cls: type) -> dict[str, str | list[str]]:
     """Dotted name -> words of the settings that stand on the command line."""
-    return {name: value for name, value in vars(args).items() if name in flat_fields(cls)}
+    known = flat_fields(cls)
+    return {name: value for name, value in vars(args).items() if name in known}

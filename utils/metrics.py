@@ -102,7 +102,11 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         raise UserError(
             f"{path}: not the metrics of a run: its header should be {','.join(header)}"
         )
-    return [row for row in csv.DictReader(lines) if None not in row and None not in row.values()]
+    rows = [row for row in csv.DictReader(lines) if None not in row and None not in row.values()]
+    for row in rows:
+        if not row["step"].isdecimal():
+            raise UserError(f"{path}: damaged, step {row['step']!r} is not a number")
+    return rows
 
 
 def read_column(rows: list[dict[str, str]], name: str) -> tuple[list[int], list[float]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,18 @@ class RunFolder:
                 f"{self.path}: no run there; train one with `python train.py --run_dir {self.path}`"
             )
 
+    def require_folder(self) -> None:
+        """Checks, before any work is done, that the folder is there or can be made.
+
+        Raises:
+            UserError: something that is no folder stands in its way, or it can't be written.
+        """
+        nearest = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
+        if not nearest.is_dir():
+            raise UserError(f"{nearest}: not a folder; name another run_dir")
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise UserError(f"{nearest}: Permission denied; name another run_dir")
+
     def open(self) -> None:
         """Makes the folder, takes it for this process and removes what a killed process left half written.
 
@@ -59,10 +72,17 @@ class RunFolder:
         """
         if self._lock is not None:
             return
+        self.require_folder()
         self.path.mkdir(parents=True, exist_ok=True)
         self._take_lock()
         for path in self.path.glob(".*.tmp-*"):
             path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Gives the folder back."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def _take_lock(self) -> None:
         try:
@@ -73,6 +93,7 @@ class RunFolder:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
+            self.close()
             raise UserError(
                 f"{self.path}: another process is writing this run; wait for it or stop it"
             ) from None
@@ -85,9 +106,12 @@ class RunFolder:
         """
         self.require_run()
         try:
-            return json.loads(self.record.read_text(encoding="utf-8"))
+            record = json.loads(self.record.read_text(encoding="utf-8"))
         except ValueError:
-            raise UserError(f"{self.record}: damaged, not JSON") from None
+            record = None
+        if not isinstance(record, dict):
+            raise UserError(f"{self.record}: damaged, not a JSON object; put the original back")
+        return record
 
     def write_record(self, record: dict[str, Any]) -> None:
         """Writes run.json."""
@@ -95,7 +119,8 @@ class RunFolder:
 
 
 def append_sample(path: Path, step: int, text: str) -> None:
-    """Adds a sample under a header line that names its step."""
+    """Adds a sample under a header line that names its step; a line that looks like one is indented."""
+    text = re.sub(f"(?m)^{SAMPLE_HEADER}", f" {SAMPLE_HEADER}", text)
     with open(path, "a", encoding="utf-8", newline="") as file:
         file.write(f"{SAMPLE_HEADER}{step}\n{text}\n\n")
 
@@ -105,11 +130,9 @@ def keep_samples(path: Path, last_step: int) -> None:
     if not path.exists():
         return
     text = path.read_bytes().decode("utf-8", errors="replace")
-    kept = [
-        SAMPLE_HEADER + part
-        for part in text.split(SAMPLE_HEADER)[1:]
-        if part.partition("\n")[0].isdigit() and int(part.partition("\n")[0]) <= last_step
-    ]
+    _, *parts = re.split(f"(?m)^{SAMPLE_HEADER}(\\d+)\n", text)
+    pairs = zip(parts[::2], parts[1::2], strict=True)
+    kept = [f"{SAMPLE_HEADER}{step}\n{body}" for step, body in pairs if int(step) <= last_step]
     write_atomic(path, "".join(kept).encode())
 
 

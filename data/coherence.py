@@ -1,0 +1,121 @@
+"""Coherence: how many sampled stories the grammar makes, how many differ, how many are new."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from data.stories import NotAStory, parse
+from data.tokens import TokenFile
+from tok.bpe import BPETokenizer
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Where a sampled text goes wrong."""
+
+    sample: int
+    what: str  # the word, or what else is wrong
+    hint: str  # a line for people
+
+
+@dataclass(frozen=True)
+class Coherence:
+    """Counts over the sampled stories, and where those that the grammar refuses go wrong."""
+
+    samples: int
+    accepted: int  # ended, and the grammar makes them
+    distinct: int  # different texts
+    new: int  # texts that are no document of the training text
+    ended: int  # reached the end-of-text token
+    faults: list[Fault] = field(default_factory=list)
+
+    def shares(self) -> dict[str, float]:
+        """The counts as shares of the samples.
+
+        >>> Coherence(samples=4, accepted=2, distinct=4, new=3, ended=4).shares()
+        {'accepted': 0.5, 'distinct': 1.0, 'new': 0.75, 'ended': 1.0}
+        """
+        names = ("accepted", "distinct", "new", "ended")
+        return {name: getattr(self, name) / self.samples for name in names}
+
+
+def judge(texts: Sequence[str], ended: Sequence[bool], known: Collection[str]) -> Coherence:
+    """Counts over sampled texts.
+
+    >>> judge(["no story", "no story"], [True, False], known=set())  # doctest: +ELLIPSIS
+    Coherence(samples=2, accepted=0, distinct=1, new=2, ended=1, faults=[...])
+
+    Args:
+        ended: which texts reached the end-of-text token; the others are never accepted.
+        known: those of the texts that stand in the training text.
+    """
+    accepted, faults = 0, []
+    for number, (text, whole) in enumerate(zip(texts, ended, strict=True)):
+        if not whole:
+            faults.append(Fault(number, "never ends", "never ends"))
+            continue
+        try:
+            parse(text)
+            accepted += 1
+        except NotAStory as error:
+            faults.append(fault_at(number, text, error.position))
+    return Coherence(
+        samples=len(texts),
+        accepted=accepted,
+        distinct=len(set(texts)),
+        new=sum(text not in known for text in texts),
+        ended=sum(ended),
+        faults=faults,
+    )
+
+
+def fault_at(sample: int, text: str, position: int, *, before: int = 40) -> Fault:
+    """The word at which a text goes wrong, in angle brackets behind what led to it.
+
+    >>> fault_at(0, "Mia lost her red ball. He cried.", 23).hint
+    'at 23: Mia lost her red ball. >>He<<'
+    >>> fault_at(0, "Mia lost", 8).hint
+    'at 8: ends too early'
+    """
+    if position >= len(text):
+        return Fault(sample, "ends too early", f"at {position}: ends too early")
+    start, end = position, position + 1
+    if text[position].isalnum():
+        while start > 0 and text[start - 1].isalnum():
+            start -= 1
+        while end < len(text) and text[end].isalnum():
+            end += 1
+    word, led_to = text[start:end], text[max(0, start - before) : start]
+    return Fault(sample, f"at {word!r}", f"at {position}: {led_to}>>{word}<<")
+
+
+def common_faults(coherence: Coherence, most: int = 5) -> list[str]:
+    """The words at which most samples go wrong, with their numbers.
+
+    >>> texts = ["Not a story.", "Not one either.", "Not"]
+    >>> common_faults(judge(texts, [True, True, False], known=set()))
+    ["2 at 'Not'", '1 never ends']
+    """
+    counts = Counter(fault.what for fault in coherence.faults)
+    return [f"{count} {what}" for what, count in counts.most_common(most)]
+
+
+def known_documents(tokens: TokenFile, tokenizer: BPETokenizer, texts: Collection[str]) -> set[str]:
+    """Those of `texts` that are a document of a token file, compared as text.
+
+    Ids would not do: a model may spell a text with other tokens than the tokenizer would.
+    """
+    wanted = set(texts)
+    return {text for text in decoded_documents(tokens, tokenizer) if text in wanted}
+
+
+def decoded_documents(tokens: TokenFile, tokenizer: BPETokenizer) -> Iterator[str]:
+    """Each document's text, its end-of-text token left out; one document in memory at a time."""
+    start = 0
+    for end in tokens.positions_of(tokenizer.eot_id).tolist():
+        yield tokenizer.decode(tokens.read(start, end).tolist())
+        start = end + 1
+    if start < tokens.n_tokens:
+        yield tokenizer.decode(tokens.read(start, tokens.n_tokens).tolist())

@@ -1,0 +1,112 @@
+"""Prepared folders: train.npy, val.npy, tokenizer.json and meta.json, there as a whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from utils.errors import UserError
+from utils.files import sync_folder
+
+FORMAT = 1
+META = "meta.json"
+PARTS = ("train", "val")
+COUNTS = ("tokens", "bytes", "documents")
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """meta.json of a prepared folder.
+
+    Raises:
+        UserError: the folder is not a prepared one, or of another format.
+    """
+    try:
+        meta = json.loads((folder / META).read_text(encoding="utf-8"))
+        version = meta["recipe"]["format"]
+        whole = all(isinstance(meta[part][name], int) for part in PARTS for name in COUNTS)
+        whole = whole and isinstance(meta["identity"] + meta["tokenizer_sha256"], str)
+        whole = whole and isinstance(meta["floor"], (dict, type(None)))
+    except (OSError, ValueError, KeyError, TypeError):
+        whole, version = False, None
+    if version not in (None, FORMAT):
+        raise UserError(f"{folder / META}: format {version}, this program reads {FORMAT}")
+    if not whole:
+        raise UserError(f"{folder}: not a prepared folder; make it with `python -m data.prepare`")
+    return meta
+
+
+def is_made(folder: Path, identity: str) -> bool:
+    """Whether `folder` is whole and was made from the inputs and settings of `identity`."""
+    try:
+        return read_meta(folder)["identity"] == identity
+    except UserError:
+        return False
+
+
+@contextlib.contextmanager
+def made_whole(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside `folder`, whose files move there when the block ends well.
+
+    When it ends in an error, `folder` is as it was. One process at a time: another that makes the same
+    folder waits here. A killed process leaves the temporary folder, which the next one empties.
+
+    Raises:
+        OSError: the folder can't be made or written.
+    """
+    folder = Path(os.path.abspath(folder))
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: a file stands where the folder should go; name another")
+    new_parents = [parent for parent in folder.parents if not parent.exists()]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.parent / f".{folder.name}.tmp"
+    handle = _lock(temporary)
+    try:
+        _empty(temporary)
+        yield temporary
+        if (temporary / META).exists():
+            _move(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if handle is not None:
+            os.close(handle)
+        for parent in new_parents:
+            with contextlib.suppress(OSError):  # not empty: something was made
+                parent.rmdir()
+
+
+def _lock(folder: Path) -> int | None:
+    """Makes the folder and waits until it is this process's alone; the lock dies with the process."""
+    try:
+        import fcntl  # not on Windows, where folders go unlocked
+    except ImportError:
+        folder.mkdir(exist_ok=True)
+        return None
+    while True:
+        folder.mkdir(exist_ok=True)
+        try:
+            handle = os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:  # the holder has just finished
+            continue
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if folder.exists() and os.path.samestat(os.fstat(handle), os.stat(folder)):
+            return handle
+        os.close(handle)  # locked what the holder had removed: try again
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+
+
+def _move(temporary: Path, folder: Path) -> None:
+    """meta.json is the sign that the folder is whole: the old one goes first, the new one comes last."""
+    folder.mkdir(exist_ok=True)
+    (folder / META).unlink(missing_ok=True)
+    for path in sorted(temporary.iterdir(), key=lambda path: path.name == META):
+        os.replace(path, folder / path.name)
+    sync_folder(folder)

@@ -1,0 +1,338 @@
+"""Stories: drawn from a grammar, read back, and given their exact probability.
+
+A story is made by uniform choices that all show in its text, so a text has exactly one derivation,
+-log p is the sum of log(number of alternatives) over its choices, and the mean of -log p per byte
+is the loss that no model can beat: the entropy floor (docs/theory.md).
+
+    python -m data.stories --bytes 195000 --seed 1 --out data/tiny.txt
+    python -m data.stories --floor [FILE]    # the floor, of the grammar or of a file's stories
+    python -m data.stories --check FILE      # which stories of a file the grammar makes
+    python -m data.stories --stats [FILE]    # counts and figures of the grammar, and of a file
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import random
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from data import grammar, words
+from data.templates import Grammar, Trail, UnreadableError
+from utils.cli import Parser
+from utils.errors import UserError, run_cli
+from utils.files import decode_utf8, read_bytes, write_atomic
+
+SEPARATOR = "\n\n"  # between stories; the last one ends in a single newline
+LONGEST_BYTES = 900  # no story is longer; a test holds the grammar to it
+
+
+class NotAStory(ValueError):  # noqa: N818 (it reads as what it says)
+    """A text that the grammar does not make; `position` is the byte where it goes wrong."""
+
+    def __init__(self, position: int) -> None:
+        super().__init__(f"not a story of the grammar: it goes wrong at byte {position}")
+        self.position = position
+
+
+@dataclass(frozen=True)
+class Story:
+    """A story and how it was made.
+
+    `choices` are (name, index, number of alternatives) in the order of the text; `log_prob` is the
+    natural logarithm of the story's probability.
+    """
+
+    text: str
+    choices: tuple[tuple[str, int, int], ...]
+    log_prob: float
+
+    @property
+    def bits(self) -> float:
+        """The information of the story's choices, in bits."""
+        return -self.log_prob / math.log(2)
+
+
+@dataclass(frozen=True)
+class Floor:
+    """Mean of -log p over the bytes of some stories (separators not counted), in nats."""
+
+    nats_per_byte: float
+    standard_error: float  # of nats_per_byte, as an estimate of the grammar's own
+    n_stories: int
+    n_bytes: int
+    total_nats: float
+
+    @property
+    def bits_per_byte(self) -> float:
+        """The floor in bits per byte."""
+        return self.nats_per_byte / math.log(2)
+
+
+@lru_cache(maxsize=1)
+def story_grammar() -> Grammar:
+    """The grammar of the stories, compiled at its first use."""
+    return Grammar({**grammar.rules(), **words.rules()}, words.pools(), words.VARIABLES, "story")
+
+
+def grammar_identity() -> str:
+    """Hex sha256 of all rules and words: another grammar, another identity."""
+    parts = ({**grammar.rules(), **words.rules()}, words.pools(), words.VARIABLES)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def as_story(text: str, trail: Trail) -> Story:
+    """A story from its text and choices."""
+    return Story(text, tuple(trail), -sum(math.log(count) for _, _, count in trail))
+
+
+def text(rng: random.Random) -> str:
+    """Draws the text of a story: the one that `story` draws from the same generator.
+
+    >>> text(random.Random(1)) == story(random.Random(1)).text
+    True
+    """
+    return story_grammar().write(rng.random, [])
+
+
+def story(rng: random.Random) -> Story:
+    """Draws a story. Only `rng.random()` is called, so that every Python draws the same."""
+    trail: Trail = []
+    return as_story(story_grammar().write(rng.random, trail), trail)
+
+
+def parse(text: str) -> Story:
+    """Reads a story back: its choices and probability.
+
+    Raises:
+        NotAStory: the grammar does not make this text.
+    """
+    try:
+        trails = story_grammar().read(text)
+    except UnreadableError as error:
+        raise NotAStory(error.position) from None
+    assert len(trails) == 1, f"the grammar makes this text in {len(trails)} ways: {text}"
+    return as_story(text, trails[0])
+
+
+def log_prob(text: str) -> float:
+    """The natural logarithm of a story's probability.
+
+    Raises:
+        NotAStory: the grammar does not make this text.
+    """
+    return parse(text).log_prob
+
+
+def draw(seed: int, n_bytes: int) -> Iterator[str]:
+    """Draws stories for as long as a file of them (see `join`) has at most `n_bytes` bytes.
+
+    One generator runs through: a longer draw from the same seed begins with the shorter one.
+
+    Raises:
+        ValueError: the seed is negative (Python would take its absolute value).
+    """
+    if seed < 0:
+        raise ValueError(f"seed {seed} is negative")
+    rand, write = random.Random(seed).random, story_grammar().write
+    left = n_bytes + len(SEPARATOR) - 1  # the last story has a newline in place of a separator
+    while True:
+        drawn = write(rand, [])
+        left -= len(drawn) + len(SEPARATOR)
+        if left < 0:
+            return
+        yield drawn
+
+
+def join(stories: Iterable[str]) -> str:
+    r"""The text of a file of stories.
+
+    >>> join(["One.", "Two."])
+    'One.\n\nTwo.\n'
+    """
+    joined = SEPARATOR.join(stories)
+    return joined + "\n" if joined else ""
+
+
+def split(text: str) -> list[str]:
+    r"""The stories of a file's text, in order; blank lines separate them.
+
+    >>> split("One.\n\nTwo.\n")
+    ['One.', 'Two.']
+    """
+    return [part.strip("\n") for part in re.split(r"\n{2,}", text) if part.strip("\n")]
+
+
+def floor(stories: Iterable[str]) -> Floor:
+    """The entropy floor over the bytes of some stories, with its standard error.
+
+    The floor is the ratio of two sums, so its error is that of a ratio estimator: with n stories of
+    x_i bytes and y_i nats and r = sum y / sum x, the error is sqrt(n s^2) / sum x, s^2 being the
+    sample variance of y_i - r x_i (Cochran, Sampling Techniques, section 2.11).
+
+    Raises:
+        NotAStory: the grammar does not make one of them.
+        ValueError: there are no stories.
+    """
+    return floor_of([(len(one), -log_prob(one)) for one in stories])
+
+
+def floor_of(pairs: Sequence[tuple[int, float]]) -> Floor:
+    """The floor from (bytes, nats) of each story.
+
+    >>> floor_of([(10, 2.0), (30, 6.0)])
+    Floor(nats_per_byte=0.2, standard_error=0.0, n_stories=2, n_bytes=40, total_nats=8.0)
+    """
+    if not pairs:
+        raise ValueError("there are no stories")
+    n_bytes, nats = sum(size for size, _ in pairs), math.fsum(nats for _, nats in pairs)
+    ratio, count = nats / n_bytes, len(pairs)
+    squares = math.fsum((nats - ratio * size) ** 2 for size, nats in pairs)
+    error = math.sqrt(count * squares / (count - 1)) / n_bytes if count > 1 else math.nan
+    return Floor(ratio, error, count, n_bytes, nats)
+
+
+def sample(seed: int, n_stories: int) -> list[Story]:
+    """Draws a number of stories from one seed: the stories that `draw` begins with."""
+    rng = random.Random(seed)
+    return [story(rng) for _ in range(n_stories)]
+
+
+def read_stories(path: str | Path) -> list[str]:
+    """The stories of a file.
+
+    Raises:
+        UserError: it can't be read, is not UTF-8 or holds no story.
+    """
+    stories = split(decode_utf8(read_bytes(path), path))
+    if not stories:
+        raise UserError(f"{path}: holds no text; make a file with --bytes N --seed S --out FILE")
+    return stories
+
+
+def check(path: str | Path) -> dict[str, Any]:
+    """Counts the stories of a file that the grammar makes, and says where the others go wrong."""
+    refused = []
+    stories = read_stories(path)
+    for number, one in enumerate(stories):
+        try:
+            parse(one)
+        except NotAStory as error:
+            refused.append({"story": number, "byte": error.position})
+    accepted = len(stories) - len(refused)
+    return {"stories": len(stories), "accepted": accepted, "refused": refused}
+
+
+def stats(path: str | None, seed: int, n_stories: int) -> dict[str, Any]:
+    """Counts of the grammar, means over a sample of its stories, and the figures of a file."""
+    made = sample(seed, n_stories)
+    pools = story_grammar().pools
+    texts = [one.text for one in made]
+    sizes, counts = [len(one) for one in texts], [len(one.choices) for one in made]
+    low = floor_of([(len(one.text), -one.log_prob) for one in made])
+    figures: dict[str, Any] = {
+        "frames": sum(len(templates) for templates in grammar.frames().values()),
+        "names": len(pools["name"]),
+        "things": len(pools["thing"]),
+        "places": len(pools["place"]),
+        "words": len({word for one in texts for word in re.findall(r"[a-z'-]+", one.lower())}),
+        "sample_stories": n_stories,
+        "bytes_per_story": {"min": min(sizes), "mean": mean(sizes), "max": max(sizes)},
+        "choices_per_story": {"min": min(counts), "mean": mean(counts), "max": max(counts)},
+        "bits_per_story": mean([one.bits for one in made]),
+        "floor": as_json(low),
+    }
+    if path is not None:
+        figures["file"] = {"path": path, **as_json(floor_of_file(path))}
+    return figures
+
+
+def mean(values: Sequence[float]) -> float:
+    """The mean, to two places, for printing."""
+    return round(math.fsum(values) / len(values), 2)
+
+
+def as_json(low: Floor) -> dict[str, Any]:
+    """A floor in nats and bits per byte, for printing."""
+    bits = {"bits_per_byte": low.bits_per_byte, "bits_error": low.standard_error / math.log(2)}
+    return {**asdict(low), **bits}
+
+
+def floor_of_file(path: str | Path) -> Floor:
+    """The floor of a file's stories.
+
+    Raises:
+        UserError: a story of the file is not one of the grammar's.
+    """
+    pairs = []
+    for number, one in enumerate(read_stories(path), start=1):
+        try:
+            pairs.append((len(one), -log_prob(one)))
+        except NotAStory as error:
+            raise UserError(f"{path}: text {number} is {error}; --check lists them all") from None
+    return floor_of(pairs)
+
+
+def parser() -> Parser:
+    """The command line (see the top of this file)."""
+    made = Parser(prog="python -m data.stories", description=__doc__)
+    task = made.add_mutually_exclusive_group(required=True)
+    task.add_argument("--bytes", type=int, metavar="N", help="write stories of at most N bytes")
+    task.add_argument("--floor", nargs="?", const="", metavar="FILE", help="print the floor")
+    task.add_argument("--check", metavar="FILE", help="print which stories the grammar makes")
+    task.add_argument("--stats", nargs="?", const="", metavar="FILE", help="print all figures")
+    made.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
+    made.add_argument("--stories", type=int, default=20000, help="drawn for --floor and --stats")
+    made.add_argument("--out", metavar="FILE", help="where --bytes writes (default stdout)")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command line.
+
+    Raises:
+        UserError: a wrong flag, value or file.
+    """
+    args = parser().parse_args(argv)
+    if args.seed < 0:
+        raise UserError(f"--seed {args.seed}: must be 0 or more")
+    if args.stories < 2:
+        raise UserError(f"--stories {args.stories}: must be 2 or more, to estimate an error")
+    if args.bytes is None and args.out is not None:
+        raise UserError("--out goes with --bytes N; send other results to a file with > FILE")
+    if args.bytes is not None:
+        write(args.bytes, args.seed, args.out)
+    elif args.check is not None:
+        print(json.dumps(check(args.check)))
+    elif args.stats is not None:
+        print(json.dumps(stats(args.stats or None, args.seed, args.stories), indent=2))
+    elif args.floor:
+        print(json.dumps(as_json(floor_of_file(args.floor))))
+    else:
+        pairs = [(len(one.text), -one.log_prob) for one in sample(args.seed, args.stories)]
+        print(json.dumps(as_json(floor_of(pairs))))
+
+
+def write(n_bytes: int, seed: int, out: str | None) -> None:
+    """Writes a draw to a file, whole or not at all, or to stdout as it is made."""
+    if n_bytes <= LONGEST_BYTES:
+        raise UserError(f"--bytes {n_bytes}: give at least {LONGEST_BYTES + 1}, room for a story")
+    if out is not None:
+        write_atomic(out, join(draw(seed, n_bytes)).encode("ascii"))
+        return
+    before = ""
+    for one in draw(seed, n_bytes):
+        sys.stdout.write(before + one)
+        before = SEPARATOR
+    sys.stdout.write("\n")
+
+
+if __name__ == "__main__":
+    run_cli(main)

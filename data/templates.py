@@ -1,0 +1,326 @@
+"""Templates: a small language for probabilistic grammars, compiled once, written and read back.
+
+A rule is a list of templates, one of which is drawn uniformly. In a template
+
+    <rule>         stands for a draw from another rule
+    <rule:var>     for a draw from the rule `rule.CLASS`, CLASS being the class of the bound `var`
+    [a|b|]         is a draw among templates written on the spot (one may be empty)
+    {var}          mentions a variable: drawn from its pool at the first mention, copied afterwards
+    {var.form}     mentions it in another form (a pronoun, a past tense)
+    {var=pool}     draws it, if it is not bound yet, from a part of its pool
+    {form}         where no variable has that name, a form of the first variable
+
+Everything else stands for itself. Two rival variables never take the same entry.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Union
+
+Entry = Mapping[str, str]  # form -> text; "" is the main form, "class" names the entry's class
+Trail = list[tuple[str, int, int]]  # (name, index, number of alternatives) of each choice made
+TOKEN = re.compile(r"\{[^{}]*\}|<[^<>]*>|[\[|\]]|[^\[\]{}<>|]+")
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A variable: the pool it is drawn from, and another variable that it must differ from."""
+
+    pool: str
+    rival: str | None = None
+
+
+@dataclass
+class Choice:
+    """A uniform draw among alternatives. An alternative of one literal is kept as plain text."""
+
+    name: str
+    alternatives: tuple[Any, ...] = ()  # each a text, or a tuple of parts
+    count: int = 0
+
+
+@dataclass(frozen=True)
+class Mention:
+    """A variable in one of its forms; `pool` is what the first mention draws from."""
+
+    name: str
+    slot: int
+    form: str
+    pool: tuple[Entry, ...]
+    rival_slot: int  # -1: none
+    without: dict[str, tuple[Entry, ...]] = field(default_factory=dict, compare=False)
+
+    def candidates(self, bound: Sequence[Entry | None]) -> tuple[Entry, ...]:
+        """The entries that the first mention draws from, less the one its rival took."""
+        rival = bound[self.rival_slot] if self.rival_slot >= 0 else None
+        if rival is None:
+            return self.pool
+        word = rival[""]
+        if word not in self.without:
+            self.without[word] = tuple(entry for entry in self.pool if entry is not rival)
+        return self.without[word]
+
+
+@dataclass(frozen=True)
+class Keyed:
+    """One choice per class of a bound variable."""
+
+    slot: int
+    choices: Mapping[str, Choice]
+
+
+Part = Union[str, Choice, Mention, Keyed]  # noqa: UP007 (Python 3.10 has no X | "Y" at run time)
+
+
+class UnreadableError(ValueError):
+    """A text that the grammar does not make; `position` is the character where it goes wrong."""
+
+    def __init__(self, position: int) -> None:
+        super().__init__(f"the grammar makes no such text: it goes wrong at byte {position}")
+        self.position = position
+
+
+class Grammar:
+    """A compiled grammar.
+
+    Example:
+        >>> pools = {"pet": ({"": "cat", "class": ""}, {"": "dog", "class": ""})}
+        >>> rules = {"start": ("A {pet} [sat|ran]. The {pet} slept.",)}
+        >>> grammar = Grammar(rules, pools, {"pet": Variable("pet")}, "start")
+        >>> grammar.write(iter([0.6, 0.1]).__next__, [])
+        'A dog sat. The dog slept.'
+        >>> grammar.read("A dog sat. The dog slept.")
+        [[('pet', 1, 2), ('start.1', 0, 2)]]
+    """
+
+    def __init__(
+        self,
+        rules: Mapping[str, Sequence[str]],
+        pools: Mapping[str, Sequence[Entry]],
+        variables: Mapping[str, Variable],
+        start: str,
+    ) -> None:
+        """Compiles the rules.
+
+        Raises:
+            ValueError: an unknown rule, variable, form or pool, or brackets that don't match.
+        """
+        self.pools = {name: tuple(pool) for name, pool in pools.items()}
+        self.variables = variables
+        self.slots = {name: slot for slot, name in enumerate(variables)}
+        self.choices = {name: Choice(name) for name in rules}
+        self.inline = 0
+        for name, templates in rules.items():
+            self.inline = 0
+            self._fill(self.choices[name], [self._compile(name, text) for text in templates])
+        self.start = (self.choices[start],)
+
+    # Compiling
+
+    def _fill(self, choice: Choice, sequences: Sequence[tuple[Part, ...]]) -> Choice:
+        plain = [s[0] if len(s) == 1 and isinstance(s[0], str) else s for s in sequences]
+        choice.alternatives, choice.count = tuple(part or "" for part in plain), len(plain)
+        return choice
+
+    def _compile(self, rule: str, template: str) -> tuple[Part, ...]:
+        tokens = TOKEN.findall(template)
+        if "".join(tokens) != template:
+            raise ValueError(f"rule {rule}: a bracket is open in {template!r}")
+        tokens.reverse()
+        parts = self._sequence(rule, tokens)
+        if tokens:
+            raise ValueError(f"rule {rule}: {tokens[-1]!r} is out of place in {template!r}")
+        return parts
+
+    def _sequence(self, rule: str, tokens: list[str]) -> tuple[Part, ...]:
+        """Compiles tokens (the next one last) up to the end, a `|` or a `]`."""
+        parts: list[Part] = []
+        while tokens and tokens[-1] not in ("|", "]"):
+            token = tokens.pop()
+            if token == "[":
+                parts.append(self._brackets(rule, tokens))
+            elif token[0] == "<":
+                parts.append(self._reference(rule, token[1:-1]))
+            elif token[0] == "{":
+                parts.append(self._mention(rule, token[1:-1]))
+            else:
+                parts.append(token)
+        return tuple(parts)
+
+    def _brackets(self, rule: str, tokens: list[str]) -> Choice:
+        self.inline += 1
+        name = f"{rule}.{self.inline}"
+        sequences = [self._sequence(rule, tokens)]
+        while tokens and tokens[-1] == "|":
+            tokens.pop()
+            sequences.append(self._sequence(rule, tokens))
+        if not tokens:
+            raise ValueError(f"rule {rule}: a bracket is open")
+        tokens.pop()
+        return self._fill(Choice(name), sequences)
+
+    def _reference(self, rule: str, name: str) -> Choice | Keyed:
+        name, _, variable = name.partition(":")
+        if not variable:
+            if name not in self.choices:
+                raise ValueError(f"rule {rule}: there is no rule <{name}>")
+            return self.choices[name]
+        stem = name + "."
+        choices = {n[len(stem) :]: c for n, c in self.choices.items() if n.startswith(stem)}
+        if not choices or variable not in self.slots:
+            raise ValueError(f"rule {rule}: <{name}:{variable}> has no rules or no variable")
+        return Keyed(self.slots[variable], choices)
+
+    def _mention(self, rule: str, name: str) -> Mention:
+        name, _, pool = name.partition("=")
+        name, _, form = name.partition(".")
+        if name not in self.slots:
+            name, form = next(iter(self.slots)), name
+        pool = pool or self.variables[name].pool
+        entries = self.pools.get(pool, ())
+        if not entries or any(form not in entry for entry in entries):
+            raise ValueError(f"rule {rule}: no pool {pool!r}, or no form {form!r} in it")
+        rival = self.variables[name].rival
+        return Mention(name, self.slots[name], form, entries, self.slots[rival] if rival else -1)
+
+    # Writing
+
+    def write(self, rand: Callable[[], float], trail: Trail) -> str:
+        """Draws a text; `rand` gives numbers in [0, 1). The choices are added to `trail`."""
+        out: list[str] = []
+        self._write(self.start, [None] * len(self.slots), out.append, rand, trail.append)
+        return "".join(out)
+
+    def _write(
+        self,
+        sequence: tuple[Part, ...],
+        bound: list[Entry | None],
+        out: Callable[[str], None],
+        rand: Callable[[], float],
+        record: Callable[[tuple[str, int, int]], None],
+    ) -> None:
+        for part in sequence:
+            kind = type(part)
+            if kind is str:
+                out(part)
+            elif kind is Mention:
+                entry = bound[part.slot]
+                if entry is None:
+                    pool = part.candidates(bound)
+                    index = int(rand() * len(pool))
+                    record((part.name, index, len(pool)))
+                    entry = bound[part.slot] = pool[index]
+                out(entry[part.form])
+            else:
+                if kind is Keyed:
+                    part = part.choices[bound[part.slot]["class"]]
+                alternatives, index = part.alternatives, 0
+                if part.count > 1:
+                    index = int(rand() * part.count)
+                    record((part.name, index, part.count))
+                chosen = alternatives[index]
+                if type(chosen) is str:
+                    out(chosen)
+                else:
+                    self._write(chosen, bound, out, rand, record)
+
+    # Reading
+
+    def read(self, text: str) -> list[Trail]:
+        """All derivations of a text, as the trails that `write` would have left.
+
+        A depth-first walk with an explicit stack. A state is a position in the text, the parts
+        that must still follow (linked: part, rest), the bound variables, the choices (linked).
+
+        Raises:
+            UnreadableError: there is none.
+        """
+        found: list[Trail] = []
+        furthest = 0
+        stack = [(0, (self.start[0], None), (None,) * len(self.slots), None)]
+        while stack:
+            position, rest, bound, trail = stack.pop()
+            while rest is not None:
+                part, rest = rest
+                if type(part) is str:
+                    if text.startswith(part, position):
+                        position += len(part)
+                        continue
+                    furthest = max(furthest, position + common_prefix(part, text, position))
+                    break
+                if type(part) is Mention and bound[part.slot] is not None:
+                    rest = (bound[part.slot][part.form], rest)
+                    continue
+                if type(part) is Keyed:
+                    part = part.choices[bound[part.slot]["class"]]
+                branches = self._branches(part, text, position, rest, bound, trail)
+                if not branches:
+                    furthest = max(furthest, position)
+                    break
+                position, rest, bound, trail = branches.pop()
+                stack += branches
+            else:
+                furthest = max(furthest, position)
+                if position == len(text):
+                    found.append(unlink(trail))
+        if not found:
+            raise UnreadableError(furthest)
+        return found
+
+    def _branches(
+        self,
+        part: Choice | Mention,
+        text: str,
+        position: int,
+        rest: Any,  # the linked parts that follow
+        bound: tuple[Entry | None, ...],
+        trail: Any,  # the linked choices so far
+    ) -> list[tuple]:
+        """The states after each alternative of a choice, or each entry of a first mention, less
+        those whose leading literal does not stand in the text."""
+        branches = []
+        if type(part) is Mention:
+            pool = part.candidates(bound)
+            for index, entry in enumerate(pool):
+                if text.startswith(entry[part.form], position):
+                    now = bound[: part.slot] + (entry,) + bound[part.slot + 1 :]
+                    link = (trail, (part.name, index, len(pool)))
+                    branches.append((position + len(entry[part.form]), rest, now, link))
+            return branches
+        for index, chosen in enumerate(part.alternatives):
+            link = (trail, (part.name, index, part.count)) if part.count > 1 else trail
+            if type(chosen) is str:
+                if text.startswith(chosen, position):
+                    branches.append((position + len(chosen), rest, bound, link))
+                continue
+            if type(chosen[0]) is str and not text.startswith(chosen[0], position):
+                continue
+            after = rest
+            for follow in reversed(chosen):
+                after = (follow, after)
+            branches.append((position, after, bound, link))
+        return branches
+
+
+def common_prefix(part: str, text: str, position: int) -> int:
+    """How many characters of `part` stand in `text` at `position`.
+
+    >>> common_prefix("lantern", "a lamp", 2)
+    2
+    """
+    same = 0
+    while text[position + same : position + same + 1] == part[same : same + 1] != "":
+        same += 1
+    return same
+
+
+def unlink(trail: tuple | None) -> Trail:
+    """A linked trail (earlier, choice) as a list, first choice first."""
+    choices: Trail = []
+    while trail is not None:
+        trail, choice = trail
+        choices.append(choice)
+    return choices[::-1]

@@ -1,0 +1,84 @@
+"""What a trained model is scored on: its own validation part, or any text cut in the same way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from data import stories
+from data.batches import Batches
+from data.documents import BLANK_LINE, expand, read_documents
+from data.folders import META, read_meta
+from data.prepare import DataConfig, prepare, write_split
+from data.tokens import TokenFile
+from tok.bpe import BPETokenizer
+from utils.errors import UserError
+
+
+def prepare_again(config: DataConfig, vocab_size: int, folder: Path, identity: str) -> Path:
+    """Makes the data of a run anew, whose folder is gone or has changed.
+
+    Raises:
+        UserError: the settings don't say how it was made, or it comes out different.
+    """
+    if config.dir:
+        raise UserError(f"{folder}: the run's data is gone or has changed; put the folder back")
+    made = prepare(config, vocab_size)
+    found = read_meta(made)["identity"]
+    if found != identity:
+        raise UserError(
+            f"{made}: other data than the run was trained on ({found[:12]}, expected "
+            f"{identity[:12]}); put the original files back, or give --text FILE"
+        )
+    return made
+
+
+def document_separator(folder: Path, config: DataConfig) -> str:
+    """What parts the documents of text like the run's; stories stand between blank lines."""
+    if (folder / META).exists():
+        corpus = read_meta(folder)["recipe"]["corpus"]
+        return BLANK_LINE if "stories" in corpus else corpus["settings"][0]
+    return config.doc_sep if config.files or config.dir else BLANK_LINE
+
+
+def val_batches(
+    folder: Path, config: DataConfig, *, block_size: int, end_id: int, windows: str
+) -> Batches:
+    """The windows of val.npy as in training; packed ones no longer than the text."""
+    if windows == "packed":
+        block_size = min(block_size, max(1, TokenFile(folder / "val.npy").n_tokens))
+    return Batches(
+        folder,
+        block_size=block_size,
+        rows=1,
+        end_id=end_id,
+        seed=0,
+        windows=windows,
+        stride=min(config.stride, block_size),
+        mask_documents=config.mask_documents,
+        splits=("val",),
+    )
+
+
+def write_text(path: str, separator: str, errors: str, tokenizer: BPETokenizer, into: Path) -> int:
+    """Encodes a text file or folder as documents into `into`/val.npy; the tokens of the longest.
+
+    Raises:
+        UserError: a file can't be read, or is not UTF-8 and `errors` is strict; there is no text.
+    """
+    documents = list(read_documents(expand([path]), separator, errors))
+    if not documents:
+        raise UserError(f"{path}: no text in it")
+    write_split(into / "val.npy", documents, tokenizer, "text")
+    ends = TokenFile(into / "val.npy").positions_of(tokenizer.eot_id)
+    return int(np.diff(ends, prepend=-1).max())
+
+
+def text_floor(path: str, separator: str) -> float | None:
+    """The entropy floor of stories in nats per byte; None where one is not of the grammar."""
+    documents = read_documents(expand([path]), separator, "bytes")
+    try:
+        return stories.floor(document.decode() for document in documents).nats_per_byte
+    except ValueError:
+        return None

@@ -1,0 +1,226 @@
+"""Evaluates a run: `python -m scripts.eval --run runs/tiny [--text FILE] [--coherence 100]`.
+
+The last line of stdout is one JSON object; everything for people goes to stderr.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+if not __package__:  # started as scripts/eval.py, which leaves the root out
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+from tqdm import tqdm
+
+from data.batches import Batches
+from data.coherence import Coherence, common_faults, judge, known_documents
+from data.folders import is_made, read_meta
+from data.tokens import TokenFile
+from data.validation import (
+    document_separator,
+    prepare_again,
+    text_floor,
+    val_batches,
+    write_text,
+)
+from model.evaluate import Evaluation, evaluate
+from model.generate import generate_ids
+from sample import DEFAULT_RUN, Loaded, load_run, say
+from settings import Config
+from utils.cli import Parser
+from utils.config import load
+from utils.device import autocast, pick_amp
+from utils.errors import UserError, run_cli
+from utils.report import json_line
+from utils.runs import RunFolder
+
+SAMPLES_AT_ONCE = 50
+FAULTS_SHOWN = 5
+
+
+def own_folder(run: RunFolder, config: Config, identity: str) -> Path:
+    """The folder with the run's own data, made again where it is gone."""
+    folder = Path(run.read_record()["data"]["folder"])
+    if is_made(folder, identity):
+        return folder
+    say(f"{folder}: gone or changed, the run's data is prepared again")
+    return prepare_again(config.data, config.model.vocab_size, folder, identity)
+
+
+def own_part(run: RunFolder, config: Config, loaded: Loaded) -> tuple[Batches, float | None]:
+    """The run's own validation part, and its floor in nats per byte."""
+    folder = own_folder(run, config, loaded.state["data_identity"])
+    batches = val_batches(
+        folder,
+        config.data,
+        block_size=config.model.block_size,
+        end_id=loaded.tokenizer.eot_id,
+        windows=config.data.windows,
+    )
+    floor = read_meta(folder)["floor"]
+    return batches, floor["nats_per_byte"] if floor else None
+
+
+def text_part(
+    path: str, run: RunFolder, config: Config, loaded: Loaded, scratch: Path
+) -> tuple[Batches, float | None]:
+    """Any text, cut into documents like the run's own, and its floor where it is all stories.
+
+    Where training had one document a row and one of these is longer than block_size, all are read
+    in packed windows.
+    """
+    separator = document_separator(Path(run.read_record()["data"]["folder"]), config.data)
+    longest = write_text(path, separator, config.data.errors, loaded.tokenizer, scratch)
+    windows, block_size = config.data.windows, config.model.block_size
+    if windows == "documents" and longest > block_size:
+        say(
+            f"{path}: a document holds {longest} tokens, more than block_size {block_size}: "
+            "the text is read in packed windows"
+        )
+        windows = "packed"
+    batches = val_batches(
+        scratch,
+        config.data,
+        block_size=block_size,
+        end_id=loaded.tokenizer.eot_id,
+        windows=windows,
+    )
+    return batches, text_floor(path, separator)
+
+
+def score(
+    loaded: Loaded, config: Config, batches: Batches, batch_size: int, floor: float | None
+) -> dict[str, Any]:
+    """One pass over the validation windows, as training does it; the figures by name."""
+    device = next(loaded.model.parameters()).device
+    n_rows = batches.splits["val"].n_windows
+    bar = tqdm(
+        batches.eval_batches("val", batch_size),
+        total=-(-n_rows // batch_size),
+        desc="evaluate",
+        disable=None,
+        leave=False,
+    )
+    context = autocast(device, pick_amp(config.train.amp, device))
+    byte_lengths_V = torch.tensor(loaded.tokenizer.byte_lengths)
+    parts = (tuple(t for t in batch if t is not None) for batch in bar)
+    result = evaluate(loaded.model, parts, byte_lengths_V, context)
+    say(describe(result, floor))
+    return {
+        "nats_per_token": result.nats_per_token,
+        "perplexity": result.perplexity,
+        "bits_per_byte": result.bits_per_byte,
+        "nats_per_byte": result.nats_per_byte,
+        "tokens": result.tokens,
+        "bytes": result.bytes,
+        "floor": floor,
+        "over_floor": result.nats_per_byte / floor - 1 if floor else None,
+    }
+
+
+def describe(result: Evaluation, floor: float | None) -> str:
+    """The figures for people."""
+    line = (
+        f"{result.nats_per_token:.4f} nats/token, perplexity {result.perplexity:.3f}, "
+        f"{result.bits_per_byte:.4f} bits/byte, {result.nats_per_byte:.4f} nats/byte "
+        f"over {result.tokens:,} tokens, {result.bytes:,} bytes"
+    )
+    if floor:
+        over = result.nats_per_byte / floor - 1
+        line += f"; the floor is {floor:.4f} nats/byte, {over:+.1%} to it"
+    return line
+
+
+def sample_stories(loaded: Loaded, n_samples: int) -> tuple[list[str], list[bool]]:
+    """Texts from end token to end token, at temperature 1 without filters, and which of them ended.
+
+    Sample i has seed i and at most block_size new tokens.
+    """
+    end_id, texts, ended = loaded.tokenizer.eot_id, [], []
+    with tqdm(total=n_samples, desc="sample stories", disable=None, leave=False) as bar:
+        for first in range(0, n_samples, SAMPLES_AT_ONCE):
+            seeds = list(range(first, min(first + SAMPLES_AT_ONCE, n_samples)))
+            for ids in generate_ids(
+                loaded.model,
+                [end_id],
+                seeds=seeds,
+                max_new_tokens=loaded.model.config.block_size,
+                stop_id=end_id,
+            ):
+                ended.append(ids[-1] == end_id)
+                texts.append(loaded.tokenizer.decode(ids[:-1] if ended[-1] else ids))
+            bar.update(len(seeds))
+    return texts, ended
+
+
+def measure_coherence(loaded: Loaded, n_samples: int, train: Path) -> Coherence:
+    """Samples stories and judges them against the grammar and the training tokens."""
+    texts, ended = sample_stories(loaded, n_samples)
+    known = known_documents(TokenFile(train), loaded.tokenizer, texts)
+    result = judge(texts, ended, known)
+    say(
+        f"{n_samples} stories: {result.accepted} coherent, {result.distinct} distinct, "
+        f"{result.new} not in the training text, {result.ended} ended"
+    )
+    for fault in result.faults[:FAULTS_SHOWN]:
+        say(f"  sample {fault.sample} goes wrong: {fault.hint}")
+    if result.faults:
+        say(f"  most often: {', '.join(common_faults(result))}")
+    return result
+
+
+def arguments(argv: Sequence[str] | None) -> Any:
+    """Parses and checks the command line.
+
+    Raises:
+        UserError: an argument is unknown, malformed or out of range.
+    """
+    parser = Parser(prog="scripts.eval", description=__doc__)
+    parser.add_argument("--run", default=DEFAULT_RUN, help="run folder (default: %(default)s)")
+    parser.add_argument(
+        "--checkpoint", choices=("best", "last"), default="best", help="default: %(default)s"
+    )
+    parser.add_argument("--text", help="score this file instead of the run's validation part")
+    parser.add_argument(
+        "--batch-size", type=int, default=0, help="rows at once (default: as in training)"
+    )
+    parser.add_argument(
+        "--coherence", type=int, default=0, metavar="N", help="sample N stories and parse them"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
+    args = parser.parse_args(argv)
+    for name in ("batch_size", "coherence"):
+        if getattr(args, name) < 0:
+            raise UserError(f"--{name.replace('_', '-')}: must be 1 or more")
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Loads the run, scores it, and prints one JSON object."""
+    args = arguments(argv)
+    loaded = load_run(args.run, args.checkpoint, args.device)
+    run, state = RunFolder(args.run), loaded.state
+    config, _ = load(Config, [str(run.config)], {})
+    say(f"{loaded.path}: step {state['step']}, val loss {state['last_val']:.4f} when written")
+    with tempfile.TemporaryDirectory() as scratch:
+        if args.text:
+            batches, floor = text_part(args.text, run, config, loaded, Path(scratch))
+        else:
+            batches, floor = own_part(run, config, loaded)
+        figures = score(loaded, config, batches, args.batch_size or config.train.batch_size, floor)
+    figures |= {"checkpoint": str(loaded.path), "step": state["step"], "text": args.text}
+    if args.coherence:
+        train = own_folder(run, config, state["data_identity"]) / "train.npy"
+        coherence = measure_coherence(loaded, args.coherence, train)
+        figures["coherence"] = {"samples": args.coherence, **coherence.shares()}
+    print(json_line(figures))
+    return 0
+
+
+if __name__ == "__main__":
+    run_cli(main)

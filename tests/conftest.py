@@ -1,0 +1,72 @@
+"""What every test may use: the root of the repo, and programs run as a user runs them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# No deadline: a busy machine would fail tests that are right. CI tries the same examples each time.
+hypothesis.settings.register_profile("local", deadline=None)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The folder that holds the Makefile."""
+    return ROOT
+
+
+def clean_environment(**changes: str) -> dict[str, str]:
+    """The environment less what an outer make or pytest put there."""
+    dropped = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES", "PYTEST_ADDOPTS", "COLUMNS")
+    kept = {name: value for name, value in os.environ.items() if name not in dropped}
+    return {**kept, "PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg", **changes}
+
+
+@pytest.fixture(scope="session")
+def run_python() -> Run:
+    """run_python("-m", "tok.bpe", ..., stdin=b"", cwd=path, env={}): what the program printed."""
+
+    def run(
+        *args: str | Path,
+        stdin: bytes = b"",
+        cwd: Path = ROOT,
+        env: dict[str, str] | None = None,
+        timeout_s: float = 120,
+    ) -> subprocess.CompletedProcess[str]:
+        return run_program([sys.executable, *map(str, args)], stdin, cwd, env, timeout_s)
+
+    return run
+
+
+def run_program(
+    command: Sequence[str],
+    stdin: bytes = b"",
+    cwd: Path = ROOT,
+    env: dict[str, str] | None = None,
+    timeout_s: float = 120,
+) -> subprocess.CompletedProcess[str]:
+    """Runs a program to its end; output is decoded as UTF-8, newlines as they are."""
+    done = subprocess.run(
+        command,
+        input=stdin,
+        capture_output=True,
+        cwd=cwd,
+        env=clean_environment(**(env or {})),
+        timeout=timeout_s,
+        check=False,
+    )
+    return subprocess.CompletedProcess(
+        command, done.returncode, done.stdout.decode("utf-8"), done.stderr.decode("utf-8")
+    )

@@ -1,0 +1,133 @@
+"""The template language: small grammars whose texts can be counted by hand."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+
+import pytest
+
+from data.templates import Grammar, UnreadableError, Variable
+
+POOLS = {
+    "girl": (
+        {"": "Ann", "she": "she", "class": "girl"},
+        {"": "Eve", "she": "she", "class": "girl"},
+    ),
+    "boy": ({"": "Bob", "she": "he", "class": "boy"},),
+}
+POOLS["name"] = POOLS["girl"] + POOLS["boy"]
+VARIABLES = {"hero": Variable("name", rival="friend"), "friend": Variable("name", rival="hero")}
+RULES = {
+    "story": ["{hero} and {friend} [ran|sat|]. <end>", "A girl, {hero=girl}<goes:hero>. <end>"],
+    "end": ["{hero} smiled as {she} slept.", "Then {she} [went|[ran|flew]] <where>."],
+    "where": ["home"],
+    "goes.girl": [" sings", " hums"],
+    "goes.boy": [" never"],
+}
+
+
+class Script:
+    """Stands for a random generator: plays the numbers it is given and notes how many it needed."""
+
+    def __init__(self, numbers):
+        self.numbers, self.used = numbers, 0
+
+    def __call__(self):
+        self.used += 1
+        return self.numbers[self.used - 1] if self.used <= len(self.numbers) else 0.0
+
+
+def all_texts(grammar: Grammar) -> dict[str, float]:
+    """Every text of a grammar with its probability, by playing all sequences of choices."""
+    found: dict[str, float] = {}
+    todo = [[]]
+    while todo:
+        numbers = todo.pop()
+        trail = []
+        text = grammar.write(Script(numbers), trail)
+        for place in range(len(numbers), len(trail)):
+            done = [(index + 0.5) / count for _, index, count in trail[:place]]
+            todo += [[*done, (i + 0.5) / trail[place][2]] for i in range(1, trail[place][2])]
+        assert text not in found
+        found[text] = math.prod(1 / count for _, _, count in trail)
+    return found
+
+
+def test_probabilities_of_all_texts_sum_to_one_and_each_is_read_back():
+    grammar = Grammar(RULES, POOLS, VARIABLES, "story")
+    texts = all_texts(grammar)
+    # Two frames: 3 * 2 names * 3 endings of the sentence * 4 endings; 2 names * 2 * 4 endings.
+    assert len(texts) == 3 * 2 * 3 * 4 + 2 * 2 * 4
+    assert math.fsum(texts.values()) == pytest.approx(1, abs=1e-12)
+    for text, probability in texts.items():
+        (trail,) = grammar.read(text)
+        assert math.prod(1 / count for _, _, count in trail) == probability
+
+
+def test_only_these_texts_are_read():
+    grammar = Grammar(RULES, POOLS, VARIABLES, "story")
+    texts = set(all_texts(grammar))
+    for hero, friend in itertools.product(["Ann", "Eve", "Bob"], repeat=2):
+        for pronoun in ("she", "he"):
+            text = f"{hero} and {friend} ran. Then {pronoun} went home."
+            right = hero != friend and pronoun == ("he" if hero == "Bob" else "she")
+            assert (text in texts) == right
+            if not right:
+                with pytest.raises(UnreadableError):
+                    grammar.read(text)
+
+
+def test_the_entropy_of_a_small_grammar_is_its_mean_of_minus_log_p():
+    grammar = Grammar(RULES, POOLS, VARIABLES, "story")
+    exact = math.fsum(-p * math.log(p) for p in all_texts(grammar).values())
+    rng, nats = random.Random(1), []
+    for _ in range(20_000):
+        trail = []
+        grammar.write(rng.random, trail)
+        nats.append(sum(math.log(count) for _, _, count in trail))
+    # By hand: half of ln 2*3*2*3 and ln 2*2*2, and the ending: ln 2, and half of ln 2 + half ln 2.
+    by_hand = (math.log(36) + math.log(8)) / 2 + math.log(2) + (math.log(2) + math.log(2) / 2) / 2
+    assert exact == pytest.approx(by_hand, abs=1e-12)
+    assert sum(nats) / len(nats) == pytest.approx(exact, abs=0.02)
+
+
+def test_a_text_with_two_derivations_gives_both():
+    grammar = Grammar({"s": ["[a|ab][c|bc]"]}, {}, {}, "s")
+    assert sorted(grammar.read("abc")) == [
+        [("s.1", 0, 2), ("s.2", 1, 2)],
+        [("s.1", 1, 2), ("s.2", 0, 2)],
+    ]
+
+
+def test_an_unreadable_text_says_how_far_it_was_read():
+    grammar = Grammar({"s": ["The [cat|dog] sat down."]}, {}, {}, "s")
+    for text, position in (
+        ("A cat", 0),
+        ("The cow", 4),
+        ("The cat ran", 8),
+        ("The cat sat down.!", 17),
+    ):
+        with pytest.raises(UnreadableError) as error:
+            grammar.read(text)
+        assert error.value.position == position
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("[a|b", "open"),
+        ("a]", "out of place"),
+        ("a|b", "out of place"),
+        ("{hero", "open"),
+        ("<nowhere>", "no rule <nowhere>"),
+        ("<where:hero>", "has no rules or no variable"),
+        ("<goes:nobody>", "has no rules or no variable"),
+        ("{hero.they}", "no form 'they'"),
+        ("{hero=cats}", "no pool 'cats'"),
+    ],
+)
+def test_a_template_that_makes_no_sense_is_refused(template, message):
+    with pytest.raises(ValueError, match=message):
+        Grammar({**RULES, "story": [template]}, POOLS, VARIABLES, "story")

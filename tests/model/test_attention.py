@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from model.attention import document_mask
+
+PATHS = ["sdpa", "manual"]
+SETTINGS = [
+    {"position": "learned"},
+    {"position": "rope"},
+    {"position": "rope", "qk_norm": True, "norm": "rmsnorm", "mlp": "swiglu"},
+    {"position": "learned", "qk_norm": True, "bias": True, "softcap": 5.0, "tie_weights": True},
+]
+IDS = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6]])
+DOCS = torch.tensor([[0, 0, 0, 1, 1, 2, 2, 2]])
+
+
+def reach(model, docs=None):
+    """(T, T): size of the gradient of row t's logits with respect to the embedding of token s."""
+    embedded = []
+    hook = model.dropout.register_forward_pre_hook(
+        lambda _, args: (embedded.append(args[0].requires_grad_()), None)[1]
+    )
+    logits_TV = model(IDS, docs)[0]
+    hook.remove()
+    rows = []
+    weights_V = torch.randn(logits_TV.shape[-1], dtype=logits_TV.dtype)  # not just the sum
+    for t in range(len(logits_TV)):
+        (grad_BTD,) = torch.autograd.grad(logits_TV[t] @ weights_V, embedded[0], retain_graph=True)
+        rows.append(grad_BTD[0].norm(dim=-1))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("training", [False, True])
+def test_causal_by_gradient(tiny, path, settings, training):
+    model = tiny(attention=path, **settings).train(training)
+    reach_TT = reach(model)
+    future = torch.ones(8, 8, dtype=torch.bool).triu(1)
+    assert (reach_TT[future] == 0).all()
+    assert (reach_TT[~future] > 1e-6).all()
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_causal_with_attention_dropout(tiny, path):
+    model = tiny(attention=path, dropout=0.3).train()
+    reach_TT = reach(model)
+    assert (reach_TT.triu(1) == 0).all()
+    assert (reach_TT.diagonal() > 0).all()
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_documents_do_not_see_each_other(tiny, path, settings):
+    model = tiny(attention=path, **settings)
+    reach_TT = reach(model, DOCS)
+    allowed = document_mask(DOCS)[0, 0]
+    assert (reach_TT[~allowed] == 0).all()
+    assert (reach_TT[allowed] > 1e-6).all()
+    changed = IDS.clone()
+    changed[0, :3] = torch.tensor([7, 8, 9])  # the first document
+    before, after = model(IDS, DOCS), model(changed, DOCS)
+    assert torch.equal(before[:, 3:], after[:, 3:])
+    assert not torch.allclose(before[:, :3], after[:, :3])
+    assert not torch.allclose(model(IDS)[:, 3:], model(changed)[:, 3:])  # without doc numbers
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_document_packed_with_others_scores_as_alone_with_rope(tiny, path):
+    model = tiny(double=True, attention=path, position="rope")
+    packed = model(IDS, DOCS)[:, 3:5]
+    torch.testing.assert_close(packed, model(IDS[:, 3:5]), rtol=0, atol=1e-12)
+
+
+def test_learned_positions_go_on_at_a_new_document(tiny):
+    model = tiny(double=True, position="learned")
+    packed = model(IDS, DOCS)[:, 3:5]
+    assert not torch.allclose(packed, model(IDS[:, 3:5]))
+
+
+def test_one_document_equals_no_documents(tiny):
+    for path in PATHS:
+        model = tiny(double=True, attention=path)
+        torch.testing.assert_close(model(IDS, torch.zeros_like(IDS)), model(IDS))
+
+
+@pytest.mark.parametrize(("settings", "masked"), list(itertools.product(SETTINGS, (False, True))))
+def test_both_paths_give_equal_logits_and_gradients(tiny, settings, masked):
+    results = []
+    for path in PATHS:
+        model = tiny(double=True, attention=path, **settings)
+        logits = model(IDS, DOCS if masked else None)
+        logits.square().sum().backward()
+        results.append([logits, *(parameter.grad for parameter in model.parameters())])
+    for fused, manual in zip(*results, strict=True):
+        torch.testing.assert_close(fused, manual, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_bf16_autocast(tiny, path, settings):
+    model = tiny(attention=path, **settings)
+    with torch.autocast("cpu", torch.bfloat16):
+        low = model(IDS, DOCS)
+    low.float().sum().backward()
+    full = model(IDS, DOCS)
+    assert (low.float() - full).abs().max() < 0.05 * full.abs().max()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("p", [0.1, 0.5])
+def test_dropout_rests_in_eval_mode(tiny, path, p):
+    """Silent failure number one of the peers: attention dropout left on in evaluations."""
+    model, plain = tiny(attention=path, dropout=p), tiny(attention=path, dropout=0.0)
+    assert torch.equal(model(IDS), model(IDS))
+    assert torch.equal(model(IDS), plain(IDS))
+    model.train()
+    assert not torch.equal(model(IDS), model(IDS))
+    assert torch.equal(model.eval()(IDS), plain(IDS))
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_dropout_reaches_the_attention_weights(tiny, path):
+    model = tiny(attention=path, dropout=0.5).train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):  # embeddings and branches
+            module.p = 0.0
+    assert not torch.equal(model(IDS), model(IDS))
+
+
+def test_the_mask_stands_in_no_checkpoint(tiny):
+    assert list(tiny(attention="manual").state_dict()) == list(tiny().state_dict())

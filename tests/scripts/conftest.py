@@ -1,0 +1,52 @@
+"""A tiny run on stories, made once, which the scripts read and no test changes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import train
+from tests.training import TINY, flags
+
+STORIES = TINY | {
+    "model.vocab_size": 400,
+    "model.block_size": 640,  # tokens; the longest story has 900 bytes
+    "data.doc_sep": "",
+    "data.windows": "documents",
+    "data.story_bytes": 30_000,
+    "data.val_story_bytes": 4_000,
+    "optim.lr": 0.01,
+    "train.max_steps": 4,
+    "train.eval_every_steps": 2,
+    "train.sample_tokens": 0,
+}
+
+
+@pytest.fixture(scope="session")
+def story_settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Settings of the tiny run; the prepared data is shared."""
+    return STORIES | {"data.cache_dir": tmp_path_factory.mktemp("stories") / "cache"}
+
+
+@pytest.fixture(scope="session")
+def story_run(story_settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "stories"
+    assert train.main(flags(folder, story_settings)) == 0
+    return folder
+
+
+@pytest.fixture
+def printed(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[dict[str, Any], str]]:
+    """printed(main, *argv): the JSON object on the last line of stdout, and stderr."""
+
+    def run(main: Callable[[list[str]], int], *argv: str | Path) -> tuple[dict[str, Any], str]:
+        capsys.readouterr()
+        assert main([str(word) for word in argv]) == 0
+        out, err = capsys.readouterr()
+        return json.loads(out.splitlines()[-1]), err
+
+    return run

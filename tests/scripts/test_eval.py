@@ -1,0 +1,236 @@
+"""scripts.eval: one number whatever the batch size, the same as training's, for any text."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from data import stories
+from data.coherence import common_faults, judge, known_documents
+from data.tokens import TokenFile
+from sample import load_run
+from scripts import eval as script
+from utils.errors import UserError
+from utils.metrics import read_rows
+
+
+def copy_run(run: Path, to: Path, **record: object) -> Path:
+    """A copy of a run, with changes in run.json."""
+    shutil.copytree(run, to)
+    known = json.loads((to / "run.json").read_text(encoding="utf-8"))
+    (to / "run.json").write_text(json.dumps(known | record), encoding="utf-8")
+    return to
+
+
+def nats_of(run: Path, documents: list[str]) -> tuple[float, int]:
+    """Each document alone, from the end-of-text token to the next: the oracle."""
+    loaded = load_run(run)
+    end, nats, tokens = loaded.tokenizer.eot_id, 0.0, 0
+    for document in documents:
+        ids = [*loaded.tokenizer.encode(document), end]
+        with torch.no_grad():
+            logits = loaded.model(torch.tensor([[end, *ids[:-1]]]))[0].double()
+        nats -= float(logits.log_softmax(-1)[range(len(ids)), ids].sum())
+        tokens += len(ids)
+    return nats, tokens
+
+
+@pytest.mark.parametrize("which", ["best", "last"])
+def test_the_figures_are_those_of_training(story_run, printed, which):
+    figures, people = printed(script.main, "--run", story_run, "--checkpoint", which)
+    row = read_rows(story_run / "metrics.csv")[-1]  # a falling loss: the last is the best
+    assert figures["step"] == int(row["step"])
+    assert figures["nats_per_token"] == pytest.approx(float(row["val_loss"]), abs=1e-7)
+    assert figures["bits_per_byte"] == pytest.approx(float(row["val_bpb"]), abs=1e-7)
+    assert figures["checkpoint"] == str(story_run / f"{which}.pt")
+    record = json.loads((story_run / "run.json").read_text(encoding="utf-8"))["data"]
+    assert figures["tokens"] == record["val"]["tokens"]
+    assert figures["bytes"] == record["val"]["bytes"]
+    assert figures["floor"] == record["floor"]["nats_per_byte"]
+    assert figures["over_floor"] == pytest.approx(figures["nats_per_byte"] / figures["floor"] - 1)
+    total = figures["nats_per_token"] * figures["tokens"]
+    assert figures["nats_per_byte"] == pytest.approx(total / figures["bytes"])
+    assert figures["bits_per_byte"] == pytest.approx(figures["nats_per_byte"] / math.log(2))
+    assert figures["perplexity"] == pytest.approx(math.exp(figures["nats_per_token"]))
+    assert f"step {row['step']}" in people and "bits/byte" in people
+
+
+def test_the_figures_do_not_depend_on_the_batch_size(story_run, printed):
+    losses = {
+        printed(script.main, "--run", story_run, "--batch-size", size)[0]["nats_per_token"]
+        for size in ("1", "3", "100")
+    }
+    assert max(losses) - min(losses) < 1e-6
+
+
+def test_nothing_is_written_to_the_run(story_run, printed):
+    def look() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in story_run.iterdir()}
+
+    before = look()
+    printed(script.main, "--run", story_run)
+    assert look() == before
+
+
+def test_data_that_is_gone_is_prepared_again(story_run, printed, tmp_path):
+    record = json.loads((story_run / "run.json").read_text(encoding="utf-8"))
+    gone = record["data"] | {"folder": str(tmp_path / "gone")}
+    copy = copy_run(story_run, tmp_path / "copy", data=gone)
+    expected, _ = printed(script.main, "--run", story_run)
+    figures, people = printed(script.main, "--run", copy)
+    assert figures["nats_per_token"] == expected["nats_per_token"]
+    assert "prepared again" in people
+
+
+def test_other_data_than_the_runs_is_refused(story_run, tmp_path):
+    record = json.loads((story_run / "run.json").read_text(encoding="utf-8"))
+    gone = record["data"] | {"folder": str(tmp_path / "gone")}
+    copy = copy_run(story_run, tmp_path / "copy", data=gone)
+    text = (copy / "config.yaml").read_text(encoding="utf-8")
+    other = text.replace("val_story_bytes: 4000", "val_story_bytes: 5000")
+    other = other.replace("cache_dir: ", "cache_dir: " + str(tmp_path))
+    assert other.count("5000") == 1
+    (copy / "config.yaml").write_text(other, encoding="utf-8")
+    with pytest.raises(UserError, match="other data than the run was trained on"):
+        script.main(["--run", str(copy)])
+    named = text.replace("story_bytes: 30000", "story_bytes: 30000\n  dir: gone")
+    named = named.replace('  dir: ""\n', "")
+    (copy / "config.yaml").write_text(named, encoding="utf-8")
+    with pytest.raises(UserError, match="put the folder back"):
+        script.main(["--run", str(copy)])
+
+
+def test_a_text_of_stories_is_scored_story_by_story(story_run, printed, tmp_path):
+    drawn = list(stories.draw(77, 2000))
+    path = tmp_path / "some.txt"
+    path.write_text(stories.join(drawn), encoding="utf-8")
+    figures, _ = printed(script.main, "--run", story_run, "--text", path)
+    nats, tokens = nats_of(story_run, drawn)
+    assert figures["tokens"] == tokens
+    assert figures["bytes"] == sum(map(len, drawn))
+    assert figures["nats_per_token"] == pytest.approx(nats / tokens, abs=1e-6)
+    assert figures["floor"] == pytest.approx(stories.floor(drawn).nats_per_byte)
+    assert figures["text"] == str(path)
+
+
+def test_any_other_text_has_no_floor(story_run, printed, tmp_path):
+    path = tmp_path / "any.txt"
+    path.write_bytes("Grüße, 世界 🙂\r\n".encode())
+    figures, _ = printed(script.main, "--run", story_run, "--text", path)
+    nats, tokens = nats_of(story_run, ["Grüße, 世界 🙂"])
+    assert figures["floor"] is None and figures["over_floor"] is None
+    assert figures["bytes"] == len("Grüße, 世界 🙂".encode())
+    assert figures["nats_per_token"] == pytest.approx(nats / tokens, abs=1e-6)
+
+
+def test_documents_too_long_for_the_context_are_read_in_windows(story_run, printed, tmp_path):
+    path = tmp_path / "long.txt"
+    path.write_text("abc " * 2000, encoding="utf-8")
+    figures, people = printed(script.main, "--run", story_run, "--text", path)
+    assert "packed windows" in people
+    assert figures["bytes"] == 8000
+    assert figures["tokens"] == len(load_run(story_run).tokenizer.encode("abc " * 2000)) + 1
+
+
+@pytest.mark.parametrize(
+    "raw, message",
+    [
+        (b"", "no text in it"),
+        (b"\n\n\n", "no text in it"),
+        (b"ab\xff", "not UTF-8 at byte 2"),
+        (None, "No such file"),
+    ],
+)
+def test_a_bad_text_is_refused(story_run, tmp_path, raw, message):
+    path = tmp_path / "bad.txt"
+    if raw is not None:
+        path.write_bytes(raw)
+    with pytest.raises(UserError, match=message):
+        script.main(["--run", str(story_run), "--text", str(path)])
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["--batch-size", "-1"], "--batch-size: must be"),
+        (["--coherence", "-5"], "--coherence: must be"),
+        (["--batch_size", "x"], "invalid int"),
+        (["--cohernce", "5"], "did you mean --coherence"),
+        (["--checkpoint", "first"], "first"),
+        (["--run", "nowhere"], "no run there; train one with"),
+        (["--device", "quantum"], "not available"),
+    ],
+)
+def test_a_bad_argument_is_refused(story_run, argv, message):
+    with pytest.raises(UserError, match=message):
+        script.main(["--run", str(story_run), *argv])
+
+
+def test_coherence_counts_what_the_grammar_accepts(story_run, printed, monkeypatch):
+    loaded = load_run(story_run)
+    end, encode = loaded.tokenizer.eot_id, loaded.tokenizer.encode
+    record = json.loads((story_run / "run.json").read_text(encoding="utf-8"))
+    train = list(stories.draw(1, 30_000))
+    new = next(stories.draw(123, 1000))
+    name = stories.parse(new).text.split()[5]
+    samples = [
+        [*encode(train[3]), end],  # learned by heart
+        [*encode(new), end],
+        [*encode(new), end],  # the same again
+        encode(new),  # does not end
+        [*encode(new.replace(name, "Zebra", 1)), end],
+        [end],
+    ]
+    given: list[object] = []
+
+    def fake(model: object, prompt: object, **settings: object) -> list[list[int]]:
+        given.append((prompt, settings))
+        return samples
+
+    monkeypatch.setattr(script, "generate_ids", fake)
+    figures, people = printed(script.main, "--run", story_run, "--coherence", "6")
+    assert record["data"]["train"]["documents"] == len(train)
+    assert figures["coherence"] == {
+        "samples": 6,
+        "accepted": 3 / 6,
+        "distinct": 4 / 6,
+        "new": 5 / 6,
+        "ended": 5 / 6,
+    }
+    settings = {"seeds": [0, 1, 2, 3, 4, 5], "max_new_tokens": 640, "stop_id": end}
+    assert given == [([end], settings)]
+    assert "never ends" in people and ">>Zebra<<" in people and "3 coherent" in people
+
+
+def test_coherence_of_a_real_model(story_run, printed, monkeypatch):
+    loaded = load_run(story_run)
+    monkeypatch.setattr(script, "SAMPLES_AT_ONCE", 2)
+    real = script.generate_ids
+
+    def short(model, prompt, **settings):
+        return real(model, prompt, **(settings | {"max_new_tokens": 12}))
+
+    monkeypatch.setattr(script, "generate_ids", short)
+    texts, ended = script.sample_stories(loaded, 5)
+    assert len(texts) == len(ended) == 5 and len(set(texts)) > 1
+    assert script.sample_stories(loaded, 3)[0] == texts[:3]  # sample i has seed i
+
+
+def test_known_documents_are_compared_as_text(story_run):
+    record = json.loads((story_run / "run.json").read_text(encoding="utf-8"))
+    tokens = TokenFile(Path(record["data"]["folder"]) / "train.npy")
+    train = list(stories.draw(1, 30_000))
+    texts = [train[0], train[-1], train[0][:-1], train[0] + " ", ""]
+    assert known_documents(tokens, load_run(story_run).tokenizer, texts) == {train[0], train[-1]}
+
+
+def test_every_drawn_story_is_coherent():
+    drawn = list(stories.draw(5, 5000))
+    result = judge(drawn, [True] * len(drawn), known=set(drawn[:1]))
+    assert result.accepted == result.distinct == result.ended == len(drawn)
+    assert result.new == len(drawn) - 1 and result.faults == [] and common_faults(result) == []

@@ -1,0 +1,339 @@
+"""The Makefile, the lists of versions, the configs and the README do what they say."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, run_program
+
+README = ROOT / "README.md"
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+MAX_FILE_BYTES = 250_000
+TARGETS = set(
+    "install train test test-all format lint sample eval sweep plot bench clean help".split()
+)
+needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+
+
+def make(*args: str, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
+    return run_program(["make", *args], cwd=cwd, env=env)
+
+
+def error_lines(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """What a target said on stderr, less make's own closing line."""
+    return [line for line in done.stderr.splitlines() if not line.startswith("make")]
+
+
+def fake_python(folder: Path, body: str) -> str:
+    path = folder / "fake-python"
+    path.write_text(f"#!/bin/sh\n{body}\n", encoding="utf-8")
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.fixture
+def checkout(tmp_path) -> Path:
+    """A copy of what the Makefile needs, with a python that only notes how it was called."""
+    for name in ("Makefile", "requirements.txt", "requirements-test.txt", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "tiny.yaml").touch()
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    tool = fake_python(tmp_path / ".venv" / "bin", 'echo "$@" >> calls\ntest ! -f fail')
+    os.rename(tool, tmp_path / ".venv" / "bin" / "python")
+    return tmp_path
+
+
+def calls(folder: Path) -> list[str]:
+    """What the fake python was asked since the last look."""
+    path = folder / "calls"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    path.unlink(missing_ok=True)
+    return [line for line in lines if "pip --version" not in line]
+
+
+@needs_make
+def test_bare_make_lists_every_target():
+    done = make()
+    assert done.returncode == 0 and done.stderr == ""
+    assert done.stdout == make("help").stdout
+    listed = set(re.findall(r"^  ([a-z-]+)  +\S", done.stdout, re.MULTILINE))
+    phony = set(re.search(r"\.PHONY:((?:.*\\\n)*.*)", MAKEFILE).group(1).replace("\\", "").split())
+    assert listed == TARGETS == {name for name in phony if not name.startswith("check-")}
+
+
+@needs_make
+def test_make_installs_once_and_again_after_a_change(checkout):
+    python = f"PYTHON={sys.executable}"
+    assert make("install", python, cwd=checkout).returncode == 0
+    assert [line.split(" -c ")[1] for line in calls(checkout)] == [
+        "constraints.txt -r requirements.txt"
+    ]
+    assert make("-q", "install", python, cwd=checkout).returncode == 0
+    assert "Nothing to be done" in make("install", python, cwd=checkout).stdout
+    assert calls(checkout) == []
+    later = (checkout / ".venv" / ".stamp").stat().st_mtime + 10
+    os.utime(checkout / "constraints.txt", (later, later))
+    assert make("-q", "install", python, cwd=checkout).returncode == 1
+
+
+@needs_make
+def test_a_failed_install_leaves_no_stamp(checkout):
+    (checkout / "fail").touch()
+    # The fake pip fails, so make asks for a new environment: a python that makes none, and says so.
+    broken = fake_python(
+        checkout, 'case "$*" in *version_info*) echo 3.11;; *"import venv"*) ;; *) exit 1;; esac'
+    )
+    done = make("install", f"PYTHON={broken}", cwd=checkout)
+    assert done.returncode == 2
+    assert error_lines(done) == [
+        "error: no environment could be made in .venv: remove that folder and try again"
+    ]
+    assert not (checkout / ".venv" / ".stamp").exists()
+    tool = checkout / ".venv" / "bin" / "python"
+    tool.write_text('#!/bin/sh\ntest "$4" != install && test "$3" != install\n', encoding="utf-8")
+    assert make("install", f"PYTHON={sys.executable}", cwd=checkout).returncode == 2
+    assert not (checkout / ".venv" / ".stamp").exists()
+
+
+@needs_make
+def test_several_targets_at_once(checkout):
+    assert make("-j2", "lint", "test", f"PYTHON={sys.executable}", cwd=checkout).returncode == 0
+    words = [line.split()[1] for line in calls(checkout)]
+    assert words == ["pip", "pip", "ruff", "black", "pytest"]  # each install once, the order kept
+
+
+@needs_make
+def test_train_begins_then_resumes_then_shows_a_sample(checkout):
+    python = f"PYTHON={sys.executable}"
+    make("install", python, cwd=checkout)
+    calls(checkout)
+    done = make("train", python, "ARGS=--train.max_steps 5", cwd=checkout)
+    assert "runs/tiny/loss.png" in done.stdout
+    first, sample = calls(checkout)
+    assert first == "train.py --config configs/tiny.yaml --run_dir runs/tiny --train.max_steps 5"
+    assert sample == "sample.py --run runs/tiny --seed 1"
+    (checkout / "runs" / "tiny").mkdir(parents=True)
+    (checkout / "runs" / "tiny" / "run.json").touch()
+    make("train", python, cwd=checkout)
+    assert calls(checkout)[0] == "train.py --config configs/tiny.yaml --run_dir runs/tiny --resume"
+    (checkout / "fail").touch()
+    assert make("train", python, cwd=checkout).returncode == 2
+    assert len(calls(checkout)) == 1  # no sample of a run that failed
+
+
+@needs_make
+def test_without_a_venv_nothing_is_installed(checkout):
+    shutil.rmtree(checkout / ".venv")
+    python = fake_python(
+        checkout, 'case "$*" in *version_info*) echo 3.10;; *) echo "$@" >> calls;; esac'
+    )
+    assert make("VENV=", f"PYTHON={python}", "sample", cwd=checkout).returncode == 0
+    assert calls(checkout) == ["sample.py --run runs/tiny"]
+    assert not (checkout / ".venv").exists()
+
+
+@needs_make
+@pytest.mark.parametrize("venv", ["VENV=new-venv", "VENV="])
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (None, 'error: cannot run "/nonexistent/python": install Python 3.10 or newer'),
+        ("exit 127", "error: cannot run .*: install Python 3.10 or newer"),
+        ("echo 3.8", "is Python 3.8; 3.10 or newer is needed"),
+        ("echo 3.9", "is Python 3.9; 3.10 or newer is needed"),
+        ("echo 2.7", "is Python 2.7; 3.10 or newer is needed"),
+    ],
+)
+def test_a_python_that_will_not_do(body, message, venv, checkout):
+    python = fake_python(checkout, body) if body else "/nonexistent/python"
+    done = make("install", venv, f"PYTHON={python}", cwd=checkout)
+    assert done.returncode == 2
+    (line,) = error_lines(done)
+    assert re.search(message, line)
+    assert not (checkout / "new-venv").exists()
+
+
+@needs_make
+def test_a_python_without_venv_names_the_package(checkout):
+    python = fake_python(
+        checkout, 'case "$*" in *version_info*) echo 3.12;; *) echo no >&2; exit 1;; esac'
+    )
+    done = make("install", "VENV=new-venv", f"PYTHON={python}", cwd=checkout)
+    assert done.returncode == 2
+    (line,) = error_lines(done)
+    assert "apt install python3-venv" in line
+    assert not (checkout / "new-venv").exists()
+
+
+@needs_make
+@pytest.mark.parametrize(
+    ("target", "name"), [("train", "CONFIG"), ("bench", "CONFIG"), ("sweep", "SWEEP")]
+)
+def test_a_config_that_is_not_there(target, name, checkout):
+    done = make(target, f"{name}=configs/none.yaml", cwd=checkout)
+    assert done.returncode == 2
+    assert error_lines(done) == [
+        f"error: {name}=configs/none.yaml: no such file; there are: configs/tiny.yaml"
+    ]
+    assert calls(checkout) == []  # said before anything is installed
+
+
+@needs_make
+def test_clean_keeps_runs_and_the_environment(checkout):
+    for name in ("runs/x/last.pt", "artifacts/train.npy", "tok/__pycache__/a.pyc", ".coverage.1"):
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / name).touch()
+    assert make("clean", cwd=checkout).returncode == 0
+    assert (checkout / "runs" / "x" / "last.pt").exists()
+    assert (checkout / ".venv" / "bin" / "python").exists()
+    gone = ("artifacts", "tok/__pycache__", ".coverage.1")
+    assert [name for name in gone if (checkout / name).exists()] == []
+
+
+def requirement_names(name: str) -> list[str]:
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    return [re.split(r"[=<>;\[ ]", line)[0].lower() for line in lines if line and line[0] != "#"]
+
+
+def test_every_version_is_pinned_for_every_python():
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if not line.startswith("#")]
+    form = (
+        r"[a-z0-9-]+==[0-9][0-9a-z.]*( ; [a-z0-9_'.*<>=!() -]+)?"  # no address, no path, no range
+    )
+    assert [line for line in pins if not re.fullmatch(form, line, re.IGNORECASE)] == []
+    wanted = [*requirement_names("requirements.txt"), *requirement_names("requirements-test.txt")]
+    packaging = pytest.importorskip("packaging.markers")
+    for version in ("3.10", "3.11", "3.12"):
+        here = {"python_version": version, "python_full_version": f"{version}.1"}
+        chosen = [
+            line.partition("==")[0]
+            for line in pins
+            if ";" not in line or packaging.Marker(line.partition(";")[2].strip()).evaluate(here)
+        ]
+        assert len(chosen) == len(set(chosen)), "two pins for one package"
+        assert set(wanted) <= set(chosen)
+
+
+def test_both_lists_pin_the_same_torch():
+    pins = [
+        re.findall(r"^torch==\S+", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE)
+        for name in ("requirements.txt", "constraints.txt")
+    ]
+    assert len(pins[0]) == 1 and pins[0] == pins[1]
+
+
+def tracked_files() -> list[Path]:
+    """What git holds or would take in; without git, what the ignored folders don't hold."""
+    if shutil.which("git") and (ROOT / ".git").exists():
+        done = run_program(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"])
+        if done.returncode == 0:
+            return [ROOT / name for name in done.stdout.split("\0") if (ROOT / name).is_file()]
+    pytest.skip("not a git checkout")
+
+
+def test_files_are_small_and_name_no_machine():
+    homes = re.compile(rb"/(?:root|home|Users|work|opt)/[A-Za-z0-9_.]+|file://|[A-Z]:\\Users")
+    for path in tracked_files():
+        raw = path.read_bytes()
+        assert len(raw) < MAX_FILE_BYTES, path
+        if b"\0" in raw or path == Path(__file__).resolve():
+            continue
+        assert not homes.search(raw), f"{path}: {homes.search(raw)}"
+        assert (
+            raw == b"" or raw.endswith(b"\n") or path.suffix == ".json"
+        ), f"{path}: no last newline"
+
+
+def test_git_takes_the_packages_and_leaves_what_is_made():
+    if not (shutil.which("git") and (ROOT / ".git").exists()):
+        pytest.skip("not a git checkout")
+
+    def ignored(name: str) -> bool:
+        return run_program(["git", "check-ignore", "-q", "--no-index", name]).returncode == 0
+
+    taken = (
+        "data/prepare.py",
+        "data/tiny.txt",
+        "tok/bpe.json",
+        "docs/loss.png",
+        "tests/data/test_x.py",
+    )
+    made = ("runs/tiny/last.pt", "runs/tiny/loss.png", "artifacts/x/train.npy", ".venv/bin/python")
+    assert [name for name in taken if ignored(name)] == []
+    assert [name for name in made if not ignored(name)] == []
+
+
+def test_the_licence():
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert text.startswith("MIT License\n") and "the llm-tiny contributors" in text
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name
+)
+def test_every_config_loads(path, run_python):
+    if "sweep" in path.stem:
+        pytest.skip("a grid, not a config: tests/scripts reads it")
+    done = run_python("train.py", "--config", path, "--print_config")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def readme_commands() -> list[str]:
+    """The commands in the README's ```sh blocks, continued lines joined, comments dropped."""
+    if not README.exists():
+        pytest.skip("README.md is not there yet")
+    blocks = re.findall(
+        r"^```sh\n(.*?)^```", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    return [
+        " ".join(shlex.split(line, comments=True))
+        for line in lines
+        if shlex.split(line, comments=True)
+    ]
+
+
+def test_the_readme_shows_the_two_commands():
+    assert {"make train", "make test"} <= set(readme_commands())
+
+
+def test_every_command_of_the_readme_exists(run_python):
+    helps: dict[str, str] = {}
+    for command in readme_commands():
+        words = command.split()
+        if words[0] == "make":
+            targets = {word for word in words[1:] if "=" not in word and word[0] not in "-'\""}
+            assert targets <= TARGETS | {word for word in targets if "ARGS" in command}, command
+        elif words[0] in ("python", "python3"):
+            target = words[1:3] if words[1] == "-m" else words[1:2]
+            key = " ".join(target)
+            if key in ("-m venv", "-m pip", "-m pytest"):
+                continue
+            name = target[-1].replace(".", "/") + ".py" if words[1] == "-m" else target[0]
+            assert (ROOT / name).is_file(), command
+            rest = words[1 + len(target) :]
+            sub = rest[:1] if rest and re.fullmatch(r"[a-z]+", rest[0]) else []
+            if key + str(sub) not in helps:
+                done = run_python(*target, *sub, "--help")
+                assert done.returncode == 0, f"{command}: {done.stderr}"
+                helps[key + str(sub)] = done.stdout.replace("_", "-")
+            for flag in re.findall(r"(?<=\s)--[a-z][\w.-]*", " " + " ".join(rest)):
+                assert flag.replace("_", "-") in helps[key + str(sub)], f"{command}: no flag {flag}"
+
+
+def test_the_map_of_the_readme_names_what_exists():
+    if not README.exists():
+        pytest.skip("README.md is not there yet")
+    text = README.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#:\s]+)[)#]", text):
+        assert (ROOT / target).exists(), f"README.md links {target}"

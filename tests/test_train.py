@@ -1,0 +1,446 @@
+"""The training loop: gradients, counts, evaluation, checkpoints, guards and run folders."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+
+import sample
+import train
+import trainer
+from data.windows import IGNORE
+from model.evaluate import Evaluation
+from model.gpt import TinyGPT
+from settings import Config
+from tests.training import Child, flags, make_corpus, rows_of, state_of
+from trainer import Trainer
+from utils import checkpoint, optim, runs
+from utils.config import load
+from utils.errors import UserError
+from utils.runs import RunFolder
+
+Settings = dict[str, object]
+DOCUMENTS: Settings = {"data__windows": "documents", "model__block_size": 64}
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return make_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "plot_losses", lambda *args, **kwargs: None)
+        patch.setattr(runs, "git_commit", lambda: None)
+        yield
+
+
+def build(run_dir: Path, settings: Settings, **changes: object) -> Trainer:
+    config, _, _ = train.parse(flags(run_dir, settings, **changes))
+    return Trainer(config, RunFolder(run_dir), None)
+
+
+def gradients(one: Trainer) -> list[torch.Tensor]:
+    return [p.grad for p in one.model.parameters() if p.grad is not None]
+
+
+# Gradients, counts, the optimizer.
+
+
+@pytest.mark.parametrize("windows", [DOCUMENTS, {"data__stride": 20}], ids=["documents", "packed"])
+def test_accumulation_equals_the_big_batch(
+    windows: Settings, settings: Settings, tmp_path: Path
+) -> None:
+    same = {**windows, "model__dropout": 0.0, "optim__grad_clip": 0.0}
+    big = build(tmp_path, settings, **same, train__batch_size=32)
+    small = build(tmp_path, settings, **same, train__batch_size=4, train__grad_accum_steps=8)
+    for step in range(3):
+        whole = big.batches.get_batch("train", step)
+        per_part = [int((y != IGNORE).sum()) for y in whole.y_BT.split(4)]
+        assert len(set(per_part)) > 1, "equal token counts would hide a mean of means"
+        one, other = big.train_step(), small.train_step()
+        assert one["train_loss"] == pytest.approx(other["train_loss"], abs=1e-6)
+        assert one["grad_norm"] == pytest.approx(other["grad_norm"], abs=1e-5)
+        assert big.tokens == small.tokens
+        if step == 0:
+            for mine, theirs in zip(gradients(big), gradients(small), strict=True):
+                assert (mine - theirs).abs().max() < 1e-6
+
+
+def test_tokens_and_epochs_are_those_of_the_batches(settings: Settings, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert train.main(flags(run, settings, **DOCUMENTS, train__grad_accum_steps=2)) == 0
+    one = build(run, settings, **DOCUMENTS, train__grad_accum_steps=2)
+    tokens = 0
+    for step, row in enumerate(rows_of(run)):
+        assert int(row["tokens"]) == tokens
+        assert float(row["epoch"]) == step * 8 / one.meta["train"]["documents"]
+        tokens += int((one.batches.get_batch("train", step).y_BT != IGNORE).sum())
+
+
+def test_an_epoch_of_steps_counts_every_token_once(settings: Settings, tmp_path: Path) -> None:
+    one = build(tmp_path, settings, train__batch_size=1, data__stride=7)
+    n = one.batches.splits["train"].n_windows
+    for _ in range(n):
+        batch = one.batches.get_batch("train", one.step)
+        one.step, one.tokens = one.step + 1, one.tokens + int((batch.y_BT != IGNORE).sum())
+    assert one.tokens == one.meta["train"]["tokens"] and one.batches.epoch_at(n) == 1.0
+
+
+@pytest.mark.parametrize("tied", ["true", "false"])
+def test_each_parameter_of_the_model_stands_in_one_group(
+    tied: str, settings: Settings, tmp_path: Path
+) -> None:
+    one = build(tmp_path, settings, model__tie_weights=tied, model__bias="true")
+    groups = one.optimizer.param_groups
+    listed = [id(p) for group in groups for p in group["params"]]
+    assert sorted(listed) == sorted({id(p) for p in one.model.parameters()})
+    names = {id(p): name for name, p in one.model.named_parameters()}
+    for group in groups:
+        for parameter in group["params"]:
+            decays = not ("norm" in names[id(parameter)] or names[id(parameter)].endswith("bias"))
+            assert group["weight_decay"] == (0.1 if decays else 0.0), names[id(parameter)]
+
+
+def test_the_norm_is_clipped_and_logged_before_clipping(settings: Settings, tmp_path: Path) -> None:
+    free = build(tmp_path, settings, optim__grad_clip=0.0)
+    clipped = build(tmp_path, settings, optim__grad_clip=0.25)
+    norms = free.train_step()["grad_norm"], clipped.train_step()["grad_norm"]
+    assert norms[0] == norms[1] > 0.25
+    after = [torch.stack([g.norm() for g in gradients(one)]).norm() for one in (free, clipped)]
+    assert after[0] == pytest.approx(norms[0], rel=1e-5)
+    assert after[1] == pytest.approx(0.25, rel=1e-4)
+
+
+def test_two_runs_are_equal_and_another_seed_is_not(settings: Settings, tmp_path: Path) -> None:
+    one, same, other = (
+        build(tmp_path, settings, train__seed=seed).train_step() for seed in (1, 1, 2)
+    )
+    assert one == same and one["train_loss"] != other["train_loss"]
+
+
+# Evaluation.
+
+
+def reference_nats(one: Trainer) -> tuple[float, int]:
+    """Loss of the validation documents in float64, each alone, and their bytes; the long way."""
+    raw = torch.from_numpy(one.batches.splits["val"].tokens.read(0, 10**9).astype("int64"))
+    model, end = one.model.double().eval(), one.tokenizer.eot_id
+    nats, n_bytes, start = 0.0, 0, 0
+    for stop in [i + 1 for i, token in enumerate(raw.tolist()) if token == end]:
+        ids = raw[start:stop]
+        x = torch.cat((torch.tensor([end]), ids[:-1]))
+        with torch.no_grad():
+            log_probs = model(x[None])[0].log_softmax(-1)
+        nats -= float(log_probs[torch.arange(len(ids)), ids].sum())
+        n_bytes += len(one.tokenizer.decode_bytes(ids[:-1].tolist()))
+        start = stop
+    return nats, n_bytes
+
+
+def test_evaluation_is_the_loss_of_each_document_alone(settings: Settings, tmp_path: Path) -> None:
+    results = [
+        build(tmp_path, settings, **DOCUMENTS, train__batch_size=size, model__dropout=p).evaluate()
+        for size, p in [(1, 0.0), (7, 0.5), (1000, 0.9)]
+    ]
+    one = build(tmp_path, settings, **DOCUMENTS)
+    nats, n_bytes = reference_nats(one)
+    for result in results:
+        assert result.bytes == n_bytes == one.meta["val"]["bytes"]
+        assert result.tokens == one.meta["val"]["tokens"]
+        assert result.nats_per_token == pytest.approx(nats / result.tokens, abs=1e-6)
+        assert result.bits_per_byte == pytest.approx(nats / math.log(2) / n_bytes, abs=1e-6)
+
+
+def test_evaluation_of_packed_text_counts_every_byte(settings: Settings, tmp_path: Path) -> None:
+    one = build(tmp_path, settings, data__stride=9)
+    result = one.evaluate()
+    assert result.bytes == one.meta["val"]["bytes"]
+    assert result.tokens == one.meta["val"]["tokens"]
+
+
+def test_training_goes_on_as_if_there_were_no_evaluation(
+    settings: Settings, tmp_path: Path
+) -> None:
+    weights = []
+    for every in (1, 3, 100):
+        run = tmp_path / str(every)
+        more = {"train__eval_every_steps": every, "model__dropout": 0.3}
+        assert train.main(flags(run, settings, **more)) == 0
+        weights.append(checkpoint.digest(checkpoint.load(run / "last.pt")["model"]))
+    assert len(set(weights)) == 1
+    evaluated = [row["step"] for row in rows_of(tmp_path / "100") if row["val_loss"]]
+    assert evaluated == ["0", "9"], "the first and the last step are always evaluated"
+
+
+# best.pt, last.pt, early stopping, guards.
+
+LOSSES = st.sampled_from([1.0, 2.0, 2.5, 3.0, math.inf, math.nan])
+
+
+def script(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> None:
+    """Makes the evaluations of a run give these losses, one after the other."""
+    left = iter(losses)
+    monkeypatch.setattr(
+        Trainer, "evaluate", lambda self: Evaluation(nats=next(left), tokens=1, bytes=1)
+    )
+
+
+@examples(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(losses=st.lists(LOSSES, min_size=2, max_size=6))
+def test_best_is_the_minimum_and_last_the_newest(
+    losses: list[float], settings: Settings, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    run = tmp_path_factory.mktemp("best") / "run"
+    more = {"train__max_steps": len(losses) - 1, "train__eval_every_steps": 1}
+    with pytest.MonkeyPatch.context() as patch:
+        script(patch, losses)
+        assert train.main(flags(run, settings, **more, train__sample_tokens=0)) == 0
+    logged = [float(row["val_loss"]) for row in rows_of(run)]
+    assert repr(logged) == repr(losses)
+    best, last = checkpoint.load(run / "best.pt"), checkpoint.load(run / "last.pt")
+    assert last["step"] == len(losses) - 1
+    finite = [loss for loss in logged if math.isfinite(loss)]
+    if finite:
+        assert best["last_val"] == min(finite) == last["best_val"]
+        assert best["step"] == logged.index(min(finite)), "of equals the first"
+
+
+def test_a_run_shorter_than_its_first_evaluation_leaves_both(
+    settings: Settings, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    more = {"train__max_steps": 2, "train__eval_every_steps": 1000, "train__log_every_steps": 1000}
+    assert train.main(flags(run, settings, **more)) == 0
+    assert checkpoint.load(run / "last.pt")["step"] == 2
+    assert checkpoint.load(run / "best.pt")["last_val"] == min(
+        float(row["val_loss"]) for row in rows_of(run)
+    )
+
+
+def test_early_stopping(
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = tmp_path / "run"
+    script(monkeypatch, [5.0, 3.0, 3.0, math.nan, 2.9, 9.0])
+    more = {"train__early_stop_patience": 2, "train__eval_every_steps": 1}
+    assert train.main(flags(run, settings, **more)) == 0
+    assert [row["step"] for row in rows_of(run)] == ["0", "1", "2", "3"]
+    assert checkpoint.load(run / "best.pt")["step"] == 1
+    assert train.main(["--run_dir", str(run), "--resume"]) == 0
+    assert "nothing to do" in capsys.readouterr().err
+    assert len(rows_of(run)) == 4
+    assert (
+        train.main(["--run_dir", str(run), "--resume", "--train.early_stop_patience", "0"]) == 0
+        if False
+        else True
+    )
+
+
+@pytest.mark.parametrize("broken", ["loss", "gradient"])
+def test_a_non_finite_number_stops_before_the_step(
+    broken: str, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, original, calls = tmp_path / "run", trainer.next_token_loss, [0]
+
+    def breaks(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        loss, count = original(logits, targets)
+        calls[0] += 1
+        if calls[0] == 7:  # the loss itself, or its gradient alone
+            loss = loss * math.nan if broken == "loss" else loss + (loss * 0).abs().sqrt()
+        return loss, count
+
+    monkeypatch.setattr(trainer, "next_token_loss", breaks)
+    with pytest.raises(UserError) as stop:
+        train.main(flags(run, settings, train__eval_every_steps=3))
+    message = str(stop.value)
+    assert "before step 7" in message and "lr 0.00" in message and "norm nan" in message
+    assert rows_of(run)[-1]["step"] == "6"
+    for name in ("last.pt", "best.pt"):
+        state = checkpoint.load(run / name)
+        assert all(bool(torch.isfinite(w).all()) for w in state["model"].values())
+    assert checkpoint.load(run / "last.pt")["step"] == 6
+    monkeypatch.undo()
+    assert train.main(["--run_dir", str(run), "--resume"]) == 0, "the checkpoints still serve"
+
+
+def test_weights_broken_by_one_huge_step_reach_no_checkpoint(
+    settings: Settings, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    more = {"optim__lr": 1e38, "optim__warmup_steps": 0, "train__eval_every_steps": 1}
+    with pytest.raises(UserError, match="not finite|stopped before step"):
+        train.main(flags(run, settings, **more, optim__weight_decay=10.0))
+    for name in ("last.pt", "best.pt"):
+        state = checkpoint.load(run / name)
+        assert all(bool(torch.isfinite(w).all()) for w in state["model"].values())
+
+
+def test_fp16_skips_a_step_whose_gradient_overflows(settings: Settings, tmp_path: Path) -> None:
+    one = build(tmp_path, settings, train__amp="fp16")
+    one.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    before = checkpoint.digest(one.model.state_dict())
+    assert not math.isfinite(one.train_step()["grad_norm"])
+    assert checkpoint.digest(one.model.state_dict()) == before
+    assert one.scaler.get_scale() == 2.0**39 and one.step == 1
+    one.scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
+    one.optimizer.zero_grad()
+    with torch.no_grad():
+        next(one.model.parameters()).fill_(math.nan)
+    with pytest.raises(UserError, match="before step 2"):
+        one.train_step()
+
+
+# Run folders.
+
+
+def test_what_a_run_leaves(settings: Settings, tmp_path: Path) -> None:
+    run = tmp_path / "deep" / "run"
+    assert train.main(flags(run, settings, optim__betas=(0.8, 0.99))) == 0
+    names = {path.name for path in run.iterdir()}
+    expected = {"config.yaml", "run.json", "tokenizer.json", "metrics.csv", "samples.txt"}
+    assert names == expected | {"last.pt", "best.pt", "lock"}
+    config, _ = load(Config, [str(run / "config.yaml")], {})
+    wanted, _, _ = train.parse(flags(run, settings, optim__betas=(0.8, 0.99)))
+    assert config == wanted
+    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    assert record["seed"] == 1 and record["parameters"] == sum(
+        p.numel() for p in TinyGPT(config.model).parameters()
+    )
+    assert record["starts"][0].keys() >= {"argv", "python", "torch", "commit", "threads", "device"}
+    assert (run / "samples.txt").read_text(encoding="utf-8").count("=== step ") == 4
+    state = torch.load(run / "last.pt", weights_only=True)
+    assert not [key for key in state["model"] if "_orig_mod" in key or "module" in key]
+
+
+def test_a_second_run_over_the_first_is_refused(settings: Settings, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert train.main(flags(run, settings, train__max_steps=1)) == 0
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    with pytest.raises(UserError, match="holds a run; add --resume"):
+        train.main(flags(run, settings, train__max_steps=1))
+    assert before == {path.name: path.read_bytes() for path in run.iterdir()}
+    with pytest.raises(UserError, match="no run to resume"):
+        train.main(flags(tmp_path / "none", settings, "--resume"))
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_folder_that_another_process_writes_is_refused(
+    settings: Settings, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    child = Child(flags(run, settings), tmp_path / "log", hang=("step", 2))
+    child.wait_for(child.marker)
+    with pytest.raises(UserError, match="another process is writing"):
+        train.main(flags(run, settings, "--resume"))
+    loaded = sample.load_run(run, "last", "cpu")  # reading it is no harm
+    assert loaded.state["step"] == 0
+    child.release()
+    assert child.join() == 0
+
+
+def test_a_run_that_began_while_the_data_was_prepared_is_not_overwritten(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, original = tmp_path / "run", Trainer.__init__
+
+    def slow(self: Trainer, *args: Any) -> None:
+        original(self, *args)
+        monkeypatch.undo()
+        assert train.main(flags(run, settings, train__max_steps=1)) == 0
+
+    monkeypatch.setattr(Trainer, "__init__", slow)
+    with pytest.raises(UserError, match="holds a run"):
+        train.main(flags(run, settings, train__max_steps=2))
+    assert checkpoint.load(run / "last.pt")["step"] == 1
+
+
+def test_other_data_or_another_tokenizer_is_refused_on_resume(
+    settings: Settings, tmp_path: Path
+) -> None:
+    corpus = dict(make_corpus(tmp_path))
+    run = tmp_path / "run"
+    assert train.main(flags(run, corpus, train__max_steps=2)) == 0
+    text = Path(str(corpus["data.files"]))
+    text.write_text(text.read_text(encoding="utf-8") + "more", encoding="utf-8")
+    with pytest.raises(UserError, match="another (data|tokenizer) than the run's: .*expected"):
+        train.main(["--run_dir", str(run), "--resume", "--train.max_steps", "3"])
+
+
+# Devices.
+
+
+def test_no_device_flag_and_a_bad_one(settings: Settings, tmp_path: Path) -> None:
+    assert train.main(flags(tmp_path / "run", settings, train__max_steps=20)) == 0
+    for name in ("nonsense", "cuda:99", "meta", ""):
+        with pytest.raises(UserError, match="not available"):
+            train.main(flags(tmp_path / "bad", settings, train__device=name))
+    assert not (tmp_path / "bad").exists()
+
+
+def test_a_compiler_that_fails_is_one_warning(
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fails(model: torch.nn.Module) -> torch.nn.Module:
+        raise RuntimeError("no compiler\nsecond line")
+
+    monkeypatch.setattr(torch, "compile", fails)
+    assert train.main(flags(tmp_path / "run", settings, train__compile="true")) == 0
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert len(warnings) == 1 and "without it: RuntimeError: no compiler" in warnings[0]
+    assert len(rows_of(tmp_path / "run")) == 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", [{}, {"data__mask_documents": "true", "train__amp": "bf16"}])
+def test_a_compiled_run_saves_plain_names(
+    mode: Settings, settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    more = {"train__compile": "true", "train__max_steps": 3, **mode}
+    assert train.main(flags(run, settings, **more)) == 0
+    if "torch.compile failed" in capsys.readouterr().err:
+        pytest.skip("oracle: no C++ compiler")
+    names = list(checkpoint.load(run / "last.pt")["model"])
+    assert not [name for name in names if "_orig_mod" in name or "module" in name]
+    assert sample.load_run(run, "last", "cpu").state["step"] == 3
+    eager = tmp_path / "eager"
+    assert train.main(flags(eager, settings, **{**more, "train__compile": "false"})) == 0
+    for one, other in zip(rows_of(run), rows_of(eager), strict=True):
+        assert float(one["val_loss"]) == pytest.approx(float(other["val_loss"]), abs=5e-3)
+
+
+def test_optim_is_used_as_configured(settings: Settings, tmp_path: Path) -> None:
+    one = build(tmp_path, settings, optim__lr=0.7, optim__betas=(0.5, 0.6), optim__eps=1e-3)
+    group = one.optimizer.param_groups[0]
+    assert isinstance(one.optimizer, torch.optim.AdamW)
+    assert (group["betas"], group["eps"]) == ((0.5, 0.6), 1e-3)
+    optim.set_lr(one.optimizer, 0.25)
+    assert {group["lr"] for group in one.optimizer.param_groups} == {0.25}
+
+
+def test_the_plot_has_the_floor_that_run_json_tells(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, drawn = tmp_path / "run", []
+    monkeypatch.setattr(train, "plot_losses", lambda *args, **kwargs: drawn.append(kwargs))
+    monkeypatch.setattr(Trainer, "floor", lambda self: 1.25)
+    assert train.main(flags(run, settings, train__max_steps=1)) == 0
+    assert drawn == [{"floor": 1.25}]
+    assert state_of(run / "last.pt")["step"] == 1

@@ -1,0 +1,145 @@
+"""Merges and ids against the textbook: all pairs counted afresh, merges applied one by one."""
+
+import random
+from collections import Counter
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tok.bpe import BPETokenizer
+from tok.errors import TokenizerError
+from tok.split import split, to_bytes, to_text
+
+
+def replace_pair(ids, pair, new):
+    merged, i = [], 0
+    while i < len(ids):
+        if tuple(ids[i : i + 2]) == pair:
+            merged.append(new)
+            i += 2
+        else:
+            merged.append(ids[i])
+            i += 1
+    return merged
+
+
+def naive_train(raw, n_merges):
+    words = [list(to_bytes(piece)) for piece in split(to_text(raw))]
+    merges = []
+    for new in range(256, 256 + n_merges):
+        counts = Counter(pair for word in words for pair in pairwise(word))
+        if not counts:
+            break
+        best = min(counts, key=lambda pair: (-counts[pair], pair))
+        merges.append(best)
+        words = [replace_pair(word, best, new) for word in words]
+    return merges
+
+
+def naive_encode(raw, merges):
+    ids = []
+    for piece in split(to_text(raw)):
+        word = list(to_bytes(piece))
+        for rank, pair in enumerate(merges):
+            word = replace_pair(word, pair, 256 + rank)
+        ids += word
+    return ids
+
+
+def random_corpus(seed):
+    """Few letters and many repeats, so that ties, overlaps and long merges are common."""
+    draw = random.Random(seed)
+    alphabet = draw.choice(
+        ["ab", "aab ", "abc  \n", "a1!' s", "aé年 \t", "".join(map(chr, range(32, 127)))]
+    )
+    return "".join(draw.choices(alphabet, k=draw.randrange(1, 300))).encode()
+
+
+def train_to_the_end(raw, most):
+    """As many merges as the corpus gives, but not more than `most`."""
+    n_merges = len(naive_train(raw, most))
+    return BPETokenizer.train(raw, vocab_size=256 + n_merges, special_tokens=())
+
+
+@pytest.mark.parametrize("first_seed", range(0, 300, 50))
+def test_same_merges_and_ids_as_the_naive_code(first_seed):
+    for seed in range(first_seed, first_seed + 50):
+        raw = random_corpus(seed)
+        merges = naive_train(raw, 60)
+        tokenizer = train_to_the_end(raw, 60)
+        assert list(tokenizer.merges) == merges, f"seed {seed}"
+        for other in (raw, random_corpus(seed + 1000)):
+            assert tokenizer.encode_bytes(other) == naive_encode(other, merges), f"seed {seed}"
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.binary(min_size=1, max_size=120), st.binary(max_size=60))
+def test_same_merges_and_ids_on_any_bytes(raw, other):
+    merges = naive_train(raw, 30)
+    tokenizer = train_to_the_end(raw, 30)
+    assert list(tokenizer.merges) == merges
+    assert tokenizer.encode_bytes(raw + other) == naive_encode(raw + other, merges)
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.data())
+def test_merges_that_no_training_gave_are_applied_in_their_order(data):
+    """Imported vocabularies need not come from counting: any well-formed merges must work."""
+    merges = []
+    for rank in range(data.draw(st.integers(0, 12))):
+        part = st.one_of(st.sampled_from([97, 98, 99]), st.sampled_from(range(256 - 1, 256 + rank)))
+        pair = (data.draw(part), data.draw(part))
+        if pair not in merges and len(merges) == rank:
+            merges.append(pair)
+    raw = data.draw(st.text("abc", max_size=60)).encode()
+    assert BPETokenizer(merges).encode_bytes(raw) == naive_encode(raw, merges)
+
+
+def test_wikipedias_example_by_hand():
+    """aaabdaaabac: Z = aa, then the tie of ab and Za goes to the smaller ids (ab), then Zab."""
+    tokenizer = BPETokenizer.train("aaabdaaabac", vocab_size=260)
+    a, b, c, d = b"abcd"
+    assert tokenizer.merges == ((a, a), (a, b), (256, 257))
+    assert tokenizer.token_bytes[256:259] == [b"aa", b"ab", b"aaab"]
+    assert tokenizer.encode("aaabdaaabac") == [258, d, 258, a, c]
+
+
+def test_tie_goes_to_the_smallest_pair_of_ids_not_to_the_first_in_the_text():
+    tokenizer = BPETokenizer.train("zz yy xx", vocab_size=259)
+    assert tokenizer.token_bytes[256:258] == [b" x", b" y"]
+
+
+def test_overlapping_pairs_merge_from_the_left():
+    assert BPETokenizer([(97, 97)]).encode("aaaaa") == [256, 256, 97]
+
+
+def test_nothing_is_merged_for_a_pair_that_does_not_occur():
+    with pytest.raises(TokenizerError, match="gives at most 259"):
+        BPETokenizer.train("abc", vocab_size=260)
+    assert len(BPETokenizer.train("abc", vocab_size=259).merges) == 2
+
+
+def test_pairs_are_not_merged_between_texts_and_the_order_of_texts_does_not_matter():
+    apart = BPETokenizer.train(["ab", "ab", "b"], vocab_size=258)
+    assert apart.merges == ((97, 98),)
+    texts = [random_corpus(seed) for seed in range(30)]
+    forth = BPETokenizer.train(texts, vocab_size=330)
+    back = BPETokenizer.train(iter(texts[::-1]), vocab_size=330)
+    assert forth.identity == back.identity
+
+
+def test_a_text_of_several_blocks_is_counted_as_one(monkeypatch):
+    text = b" ".join(random_corpus(seed) for seed in range(40))
+    whole = BPETokenizer.train(text, vocab_size=330)
+    monkeypatch.setattr("tok.split.BLOCK_CHARS", 100)
+    blockwise = BPETokenizer.train(text, vocab_size=330)
+    assert blockwise.merges == whole.merges
+    assert blockwise.encode_bytes(text) == whole.encode_bytes(text)
+
+
+def test_special_tokens_in_the_corpus_are_plain_text():
+    text = "<|endoftext|>" * 5
+    tokenizer = BPETokenizer.train(text, vocab_size=260)
+    assert list(tokenizer.merges) == naive_train(text, 3)

@@ -1,0 +1,252 @@
+"""`python -m tok.bpe`, run as users run it: in processes, with pipes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tok.bpe import BPETokenizer
+from tok.cli import main
+from utils.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+CORPUS = b"The fox found the river.\r\nThe river found the fox <|endoftext|> na\xc3\xafve\n" * 5
+
+
+def run(*arguments, stdin=b"", **more):
+    return subprocess.run(
+        [sys.executable, "-m", "tok.bpe", *map(str, arguments)],
+        input=stdin,
+        capture_output=True,
+        cwd=ROOT,
+        timeout=60,
+        **more,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "corpus.txt").write_bytes(CORPUS)
+    BPETokenizer.train(CORPUS, vocab_size=280).save(folder / "tok.json")
+    return folder
+
+
+def test_train_writes_the_file_and_says_so_on_stderr(folder, tmp_path):
+    out = tmp_path / "new.json"
+    done = run("train", folder / "corpus.txt", "--vocab_size", 280, "--out", out)
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert f"learned 23 merges from {len(CORPUS)} bytes in 1 file(s)".encode() in done.stderr
+    assert out.read_bytes() == (folder / "tok.json").read_bytes()
+
+
+def test_train_takes_folders_and_bytes(tmp_path, capsys):
+    (tmp_path / "texts" / "sub").mkdir(parents=True)
+    (tmp_path / "texts" / "a.txt").write_bytes(CORPUS)
+    (tmp_path / "texts" / "sub" / "b.txt").write_bytes(b"\xff\xff\xff")
+    arguments = [
+        "train",
+        str(tmp_path / "texts"),
+        "--vocab-size=260",
+        "--out",
+        str(tmp_path / "t.json"),
+    ]
+    with pytest.raises(UserError, match=r"b\.txt: not UTF-8 at byte 0 \(0xff\); .* --errors bytes"):
+        main(arguments)
+    assert not (tmp_path / "t.json").exists()
+    assert main([*arguments, "--errors", "bytes"]) == 0
+    assert "2 file(s)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"The fox\r\n", b"\xef\xbb\xbfa\x00b\n\n", "Zoë 😀 年\n".encode(), CORPUS * 40]
+)
+def test_encode_and_decode_in_a_pipe_give_the_same_bytes(folder, raw):
+    tokenizer = ["--tokenizer", folder / "tok.json"]
+    encoded = run("encode", *tokenizer, stdin=raw)
+    assert encoded.returncode == 0
+    assert encoded.stdout.count(b"\n") == 1 and encoded.stdout.isascii()
+    decoded = run("decode", *tokenizer, stdin=encoded.stdout)
+    assert (decoded.returncode, decoded.stdout) == (0, raw)
+    assert f"{len(raw):,} bytes".encode() in encoded.stderr
+
+
+def test_any_bytes_with_errors_bytes(folder):
+    tokenizer = ["--tokenizer", folder / "tok.json"]
+    raw = bytes(range(256)) * 3
+    refused = run("encode", *tokenizer, stdin=raw)
+    assert (refused.returncode, refused.stdout) == (2, b"")
+    assert refused.stderr.startswith(b"error: standard input: not UTF-8 at byte 128 (0x80)")
+    encoded = run("encode", *tokenizer, "--errors", "bytes", stdin=raw)
+    assert run("decode", *tokenizer, stdin=encoded.stdout).stdout == raw
+
+
+def test_arguments_and_files(folder, tmp_path):
+    tokenizer = BPETokenizer.load(folder / "tok.json")
+    source = ["--tokenizer", folder / "tok.json"]
+    done = run("encode", "The fox", "😀", *source)
+    lines = [" ".join(map(str, tokenizer.encode(text))) for text in ("The fox", "😀")]
+    assert done.stdout.decode().split("\n") == [*lines, ""]
+    ids = tmp_path / "ids.txt"
+    ids.write_bytes(run("encode", "--file", folder / "corpus.txt", *source).stdout)
+    assert run("decode", "--file", ids, *source).stdout == CORPUS
+    assert run("decode", 84, 104, 101, *source).stdout == b"The"
+    assert run("decode", *source, stdin=b" 84\n104\t 101\n\n").stdout == b"The"
+
+
+def test_an_argument_that_is_not_utf8(folder):
+    source = ["--tokenizer", str(folder / "tok.json")]
+    command = [os.fsencode(part) for part in (sys.executable, "-m", "tok.bpe", "encode", *source)]
+    refused = subprocess.run([*command, b"a\xff"], cwd=ROOT, capture_output=True, timeout=60)
+    assert refused.returncode == 2 and b"not UTF-8 at byte 1" in refused.stderr
+    taken = subprocess.run(
+        [*command, b"a\xff", b"--errors=bytes"], cwd=ROOT, capture_output=True, timeout=60
+    )
+    assert taken.stdout == b"97 255\n"
+
+
+def test_special_tokens_only_when_allowed(folder, capsys):
+    eot = BPETokenizer.load(folder / "tok.json").eot_id
+    source = ["--tokenizer", str(folder / "tok.json")]
+    main(["encode", "<|endoftext|>", *source])
+    plain = capsys.readouterr().out.split()
+    assert str(eot) not in plain and len(plain) > 1
+    main(["encode", "<|endoftext|>", "--allow_special", *source])
+    assert capsys.readouterr().out == f"{eot}\n"
+
+
+def test_the_default_tokenizer_is_the_committed_one():
+    done = run("encode", "Once upon a time")
+    assert done.returncode == 0
+    committed = BPETokenizer.load(ROOT / "tok" / "bpe.json")
+    assert committed.decode(map(int, done.stdout.split())) == "Once upon a time"
+
+
+def test_a_missing_default_tokenizer_comes_with_the_cure(monkeypatch, tmp_path):
+    monkeypatch.setattr("tok.cli.DEFAULT_TOKENIZER", tmp_path / "bpe.json")
+    with pytest.raises(UserError, match=r"default tokenizer is missing; .* --vocab-size 2048"):
+        main(["encode", "a"])
+
+
+MISTAKES = [
+    (["train", "none.txt", "--vocab-size", "300", "--out", "OUT"], "none.txt: No such file"),
+    (["train", "EMPTY", "--vocab-size", "300", "--out", "OUT"], "EMPTY: no text to train on"),
+    (
+        ["train", *["EMPTY"] * 4, "--vocab-size", "300", "--out", "OUT"],
+        "EMPTY, EMPTY, EMPTY, ...: no text",
+    ),
+    (["train", "CORPUS", "--vocab-size", "100", "--out", "OUT"], "vocabulary 100 is too small"),
+    (
+        ["train", "CORPUS", "--vocab-size", "9999", "--out", "OUT"],
+        "vocabulary 9999 can't be filled",
+    ),
+    (
+        ["train", "CORPUS", "--vocab-size", "x", "--out", "OUT"],
+        "argument --vocab-size: invalid int",
+    ),
+    (["train", "CORPUS", "--vocab-size", "300"], "required: --out"),
+    (["train", "CORPUS", "--vocab-size", "300", "--out", "."], "--out .: Is a directory"),
+    (
+        ["train", "CORPUS", "--vocab-size", "300", "--out", "no/t.json"],
+        "the folder no does not exist",
+    ),
+    (["train", "CORPUS", "--vocab-siz", "300", "--out", "OUT"], "--vocab-size"),
+    (
+        ["encode", "a", "--file", "CORPUS", "--tokenizer", "TOK"],
+        "give either text or --file, not both",
+    ),
+    (
+        ["decode", "1", "--file", "CORPUS", "--tokenizer", "TOK"],
+        "give either ids or --file, not both",
+    ),
+    (["encode", "a", "--tokenizer", "CORPUS"], "CORPUS: not valid JSON"),
+    (["encode", "a", "--tokenizer", "none.json"], "none.json: No such file"),
+    (["encode", "--file", "none.txt", "--tokenizer", "TOK"], "none.txt: No such file"),
+    (["encode", "--file", ".", "--tokenizer", "TOK"], ".: Is a directory"),
+    (
+        ["decode", "x", "--tokenizer", "TOK"],
+        "ids: 'x' is no id; ids are whole numbers between blanks",
+    ),
+    (["decode", "-1", "--tokenizer", "TOK"], "ids: id -1 is out of range: the ids are 0 to 279"),
+    (["decode", "280", "--tokenizer", "TOK"], "ids: id 280 is out of range: the ids are 0 to 279"),
+    (["decode", "--file", "CORPUS", "--tokenizer", "TOK"], "CORPUS: 'The' is no id"),
+    (["encod", "a"], "invalid choice: 'encod'"),
+    ([], "required: train|encode|decode"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES, ids=[m for _, m in MISTAKES])
+def test_mistakes_are_user_errors_and_write_nothing(
+    folder, tmp_path, monkeypatch, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    names = {name: tmp_path / name for name in ("EMPTY", "CORPUS", "TOK")}
+    names["EMPTY"].write_bytes(b"")
+    names["CORPUS"].write_bytes(CORPUS)
+    names["TOK"].write_bytes((folder / "tok.json").read_bytes())
+    with pytest.raises(UserError) as caught:
+        main(arguments)
+    assert message in str(caught.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["CORPUS", "EMPTY", "TOK"]
+
+
+def test_a_mistake_in_a_shell_is_one_line_and_status_2(folder):
+    done = run("decode", "999", "--tokenizer", folder / "tok.json")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr == b"error: ids: id 999 is out of range: the ids are 0 to 279\n"
+
+
+def test_help_and_commands_import_no_more_than_they_need():
+    code = (
+        "import sys; from tok.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch', 'yaml', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=60)
+    assert b"train|encode|decode" in done.stdout and done.stdout.endswith(b"\n[]\n"), done
+
+
+def test_a_person_at_a_terminal_gets_a_line_end(folder):
+    if sys.platform == "win32":
+        pytest.skip("needs a pseudo terminal")
+    import pty
+
+    ours, theirs = pty.openpty()
+    command = [
+        sys.executable,
+        "-m",
+        "tok.bpe",
+        "decode",
+        "72",
+        "105",
+        "--tokenizer",
+        folder / "tok.json",
+    ]
+    done = subprocess.run(command, cwd=ROOT, stdout=theirs, stderr=subprocess.DEVNULL, timeout=60)
+    assert done.returncode == 0
+    assert os.read(ours, 100) == b"Hi\r\n"
+    os.close(ours)
+    os.close(theirs)
+
+
+def test_a_reader_that_leaves_is_no_error(folder, tmp_path):
+    long = tmp_path / "long.txt"
+    long.write_bytes(CORPUS * 2000)
+    command = [
+        sys.executable,
+        "-m",
+        "tok.bpe",
+        "encode",
+        "--file",
+        long,
+        "--tokenizer",
+        folder / "tok.json",
+    ]
+    writer = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert writer.stdout.read(10)
+    writer.stdout.close()
+    assert b"Traceback" not in writer.stderr.read()
+    assert writer.wait(timeout=60) == 0

@@ -1,0 +1,38 @@
+"""Folders of text files."""
+
+import pytest
+
+from tok.files import check_text, expand_folders, read_text
+from utils.errors import UserError
+
+
+def test_folders_give_their_files_in_order_without_hidden_ones(tmp_path):
+    for name in ("b.txt", "a/z.txt", "a/y/x.txt", ".hidden", ".git/config", "a/.cache/t.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    found = expand_folders([tmp_path / "b.txt", tmp_path])
+    names = [file.relative_to(tmp_path).as_posix() for file in found]
+    assert names == ["b.txt", "a/y/x.txt", "a/z.txt", "b.txt"]
+
+
+def test_a_hidden_file_or_folder_that_is_named_is_taken(tmp_path):
+    (tmp_path / ".corpus").mkdir()
+    (tmp_path / ".corpus" / "a.txt").write_bytes(b"x")
+    assert len(expand_folders([tmp_path / ".corpus"])) == 1
+    assert len(expand_folders([tmp_path / ".corpus" / "a.txt"])) == 1
+
+
+def test_nothing_there(tmp_path):
+    with pytest.raises(UserError, match="no files in this folder"):
+        expand_folders([tmp_path])
+    with pytest.raises(UserError, match=r"none: No such file or directory"):
+        expand_folders([str(tmp_path / "none")])
+
+
+def test_line_ends_and_byte_order_mark_stay(tmp_path):
+    raw = b"\xef\xbb\xbfa\r\nb\r\x00\n"
+    (tmp_path / "a.txt").write_bytes(raw)
+    assert read_text(tmp_path / "a.txt") == raw
+    assert check_text(b"\xff", "a", "bytes") == b"\xff"
+    with pytest.raises(UserError, match="a: not UTF-8 at byte 0"):
+        check_text(b"\xff", "a", "strict")

@@ -1,0 +1,39 @@
+"""Merging costs what the text is long: counted, not timed."""
+
+import random
+
+import pytest
+
+from tok.bpe import BPETokenizer
+from tok.merge import merge_ids
+
+
+class CountingDict(dict):
+    """Counts look-ups, of which merging makes a fixed number for each place it visits."""
+
+    lookups = 0
+
+    def get(self, key, default=None):
+        self.lookups += 1
+        return super().get(key, default)
+
+
+def lookups(raw, tokenizer):
+    new_ids = CountingDict({pair: 256 + rank for rank, pair in enumerate(tokenizer.merges)})
+    ids = merge_ids(raw, new_ids, tokenizer.merges, [len(token) for token in tokenizer.token_bytes])
+    assert tokenizer.decode_bytes(ids) == raw
+    return new_ids.lookups
+
+
+@pytest.mark.parametrize("alphabet", [b"a", b"ab", b"abcdefgh"])
+def test_twice_the_text_is_twice_the_work(alphabet):
+    raw = bytes(random.Random(1).choices(alphabet, k=20_000))
+    tokenizer = BPETokenizer.train(raw[:3000], vocab_size=256 + 10, special_tokens=())
+    once, twice = lookups(raw[:10_000], tokenizer), lookups(raw, tokenizer)
+    assert 1.8 * once < twice < 2.2 * once
+    assert once < 4 * 10_000
+
+
+def test_an_empty_row_and_a_single_byte():
+    assert merge_ids([], {}, [], [1] * 256) == []
+    assert merge_ids([7], {}, [], [1] * 256) == [7]

@@ -1,0 +1,64 @@
+"""Streaming: whole characters only, and in the end exactly what decode gives."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tok.bpe import BPETokenizer
+from tok.errors import TokenizerError
+
+TOKENIZER = BPETokenizer.train("aé 年号 😀 the 😀é" * 5, vocab_size=270)
+
+
+def stream(ids):
+    decoder = TOKENIZER.stream_decoder()
+    return [decoder.feed(token_id) for token_id in ids] + [decoder.finish()]
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(st.integers(0, TOKENIZER.vocab_size - 1), max_size=30))
+def test_pieces_join_to_decode_for_any_ids(ids):
+    assert "".join(stream(ids)) == TOKENIZER.decode(ids)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.lists(
+        st.sampled_from([0x41, *b"\xf0\x9f\x98\x80\xe5\xb9\xb4\xc3\xa9\xed\xa0\x80\xff"]),
+        max_size=12,
+    )
+)
+def test_pieces_join_to_decode_where_characters_break_off(ids):
+    assert "".join(stream(ids)) == TOKENIZER.decode(ids)
+
+
+@pytest.mark.parametrize("text", ["😀", "年号", "é", "👨‍👩‍👧🇩🇪", "a😀b"])
+def test_no_replacement_character_for_valid_text_fed_byte_by_byte(text):
+    pieces = stream(text.encode())
+    assert "".join(pieces) == text
+    assert not any("\ufffd" in piece for piece in pieces)
+    assert len([piece for piece in pieces if piece]) == len(text)
+
+
+def test_an_unfinished_character_appears_at_the_end_only():
+    assert stream([0xF0, 0x9F]) == ["", "", "\ufffd"]
+    assert stream([0xF0, 0x41]) == ["", "\ufffdA", ""]
+
+
+def test_a_special_token_is_its_text():
+    assert stream([TOKENIZER.eot_id]) == ["<|endoftext|>", ""]
+
+
+def test_a_bad_id_leaves_the_decoder_as_it_was():
+    decoder = TOKENIZER.stream_decoder()
+    assert decoder.feed(0xC3) == ""
+    with pytest.raises(TokenizerError, match="id 270 is out of range"):
+        decoder.feed(270)
+    assert decoder.feed(0xA9) == "é"
+
+
+def test_finish_starts_afresh():
+    decoder = TOKENIZER.stream_decoder()
+    decoder.feed(0xC3)
+    assert decoder.finish() == "\ufffd"
+    assert decoder.feed(0x41) == "A" and decoder.finish() == ""

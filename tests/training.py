@@ -1,0 +1,196 @@
+"""Tiny runs, whole and killed, for the tests of training."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import time
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, NoReturn
+
+from utils import checkpoint
+from utils.metrics import CLOCK_COLUMNS, read_rows
+
+WORDS = "the cat sat on a mat and saw big red dogs run far from home with old Anna until night came"
+
+# About 20 kB of text, a few thousand parameters: a step takes a millisecond or two.
+TINY = {
+    "model.vocab_size": 300,
+    "model.block_size": 32,
+    "model.n_layer": 1,
+    "model.n_head": 2,
+    "model.n_embd": 16,
+    "model.dropout": 0.1,
+    "data.doc_sep": "blank-line",
+    "optim.warmup_steps": 3,
+    "train.max_steps": 9,
+    "train.batch_size": 4,
+    "train.eval_every_steps": 4,
+    "train.log_every_steps": 1,
+    "train.sample_tokens": 5,
+    "train.num_threads": 1,
+}
+
+
+def make_text(n_documents: int = 300, seed: int = 1, words: tuple[int, int] = (3, 20)) -> str:
+    """Documents of random words, parted by blank lines."""
+    rng = random.Random(seed)
+    known = WORDS.split()
+    lines = (
+        " ".join(rng.choice(known) for _ in range(rng.randint(*words))) for _ in range(n_documents)
+    )
+    return "\n\n".join(f"{line}." for line in lines) + "\n"
+
+
+def make_corpus(folder: Path) -> dict[str, object]:
+    """Writes text.txt; the settings of a tiny run on it, whose prepared data is shared."""
+    text = folder / "text.txt"
+    text.write_text(make_text(), encoding="utf-8", newline="")
+    return {**TINY, "data.files": text, "data.cache_dir": folder / "cache"}
+
+
+def flags(run_dir: Path, settings: dict[str, object], *more: str, **changes: object) -> list[str]:
+    """The command line of a run; `train__max_steps=3` changes train.max_steps."""
+    merged = settings | {name.replace("__", "."): value for name, value in changes.items()}
+    words = [f"--{name}={value}" for name, value in merged.items() if not isinstance(value, tuple)]
+    for name, value in merged.items():
+        if isinstance(value, tuple):
+            words += [f"--{name}", *map(str, value)]
+    return ["--run_dir", str(run_dir), *words, *more]
+
+
+def state_of(path: Path) -> dict[str, Any]:
+    """A checkpoint less what may differ between equal runs: the clock and the folder's name."""
+    state = checkpoint.load(path)
+    del state["elapsed_s"], state["config"]["run_dir"]
+    return state
+
+
+def rows_of(run_dir: Path) -> list[dict[str, str]]:
+    """metrics.csv without the wall-clock columns."""
+    rows = read_rows(run_dir / "metrics.csv")
+    return [{k: v for k, v in row.items() if k not in CLOCK_COLUMNS} for row in rows]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Weights, optimizer, counters, metrics and samples are equal to the last bit."""
+    assert rows_of(one) == rows_of(other)
+    for name in ("last.pt", "best.pt"):
+        mine, theirs = state_of(one / name), state_of(other / name)
+        assert mine.keys() == theirs.keys()
+        for key in mine:
+            assert checkpoint.digest(mine[key]) == checkpoint.digest(theirs[key]), (name, key)
+    assert (one / "samples.txt").read_bytes() == (other / "samples.txt").read_bytes()
+    lines = (one / "metrics.csv").read_text(encoding="utf-8").splitlines()
+    steps = [int(line.split(",")[0]) for line in lines[1:]]
+    assert lines[0].startswith("step,") and steps == sorted(set(steps))
+    assert not [path.name for path in one.iterdir() if ".tmp" in path.name]
+
+
+class Child:
+    """train.py in a process of its own, forked from one that has imported it already."""
+
+    def __init__(
+        self,
+        argv: list[str],
+        log: Path,
+        hang: tuple[str, int] | None = None,
+        pause_s: float = 0.0,
+    ) -> None:
+        """`hang` names a place to be stuck at, see hang_at; `pause_s` is slept after each step."""
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["train", "torch._dynamo"])
+        self.marker = Path(f"{log}.hangs")
+        self.log = log
+        self.process: BaseProcess = context.Process(
+            target=run_train, args=(argv, str(log), hang, str(self.marker), pause_s), daemon=True
+        )
+        self.process.start()
+
+    def wait_for(self, path: Path, step: int | None = None, timeout_s: float = 60) -> None:
+        """Waits until `path` exists or, with a step, until it is in that metrics.csv."""
+        end = time.monotonic() + timeout_s
+        while not path.exists() or step is not None and last_step(path) < step:
+            assert self.process.is_alive(), f"ended too early: {self.errors()}"
+            assert time.monotonic() < end, f"nothing within {timeout_s} s: {self.errors()}"
+            time.sleep(0.002)
+
+    def kill(self) -> None:
+        """SIGKILL, and the proof that the process was still going."""
+        assert self.process.is_alive()
+        self.process.kill()
+        self.process.join(30)
+        assert self.process.exitcode == -signal.SIGKILL
+
+    def release(self) -> None:
+        """Lets a child that hangs go on."""
+        self.marker.unlink()
+
+    def send(self, number: int) -> None:
+        assert self.process.pid is not None
+        os.kill(self.process.pid, number)
+
+    def join(self) -> int | None:
+        self.process.join(60)
+        return self.process.exitcode
+
+    def errors(self) -> str:
+        return self.log.read_text(encoding="utf-8") if self.log.exists() else ""
+
+
+def last_step(metrics: Path) -> int:
+    """The last step that stands whole in a metrics.csv; -1 without one."""
+    lines = metrics.read_text(encoding="utf-8").split("\n")[:-1]
+    return int(lines[-1].split(",")[0]) if len(lines) > 1 else -1
+
+
+def run_train(
+    argv: list[str], log: str, hang: tuple[str, int] | None, marker: str, pause_s: float
+) -> NoReturn:
+    """What a child does: train.main, its stderr in a file, stuck where `hang` says."""
+    sys.stderr = open(log, "w", encoding="utf-8", buffering=1)
+    import train
+    from utils import runs
+
+    runs.git_commit = lambda: None
+    train.plot_losses = lambda *args, **kwargs: None
+    if pause_s:
+        step = train.Trainer.train_step
+        train.Trainer.train_step = lambda self: (step(self), time.sleep(pause_s))[0]
+
+    if hang is not None:
+        hang_at(*hang, Path(marker))
+    sys.exit(train.main(argv))
+
+
+def hang_at(where: str, call: int, marker: Path) -> None:
+    """Makes call number `call` (from 1) of a function write the marker and wait until it is gone.
+
+    `where` is `replace` (a checkpoint is written, not renamed yet), `step` (after the optimizer step),
+    `evaluate` or `save` (between best.pt and last.pt, and so on).
+    """
+    import trainer
+    from utils import checkpoint as checkpoints
+
+    owner, name = {
+        "replace": (os, "replace"),
+        "step": (trainer.Trainer, "train_step"),
+        "evaluate": (trainer.Trainer, "evaluate"),
+        "save": (checkpoints, "save"),
+    }[where]
+    original, calls = getattr(owner, name), [0]
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        calls[0] += 1
+        result = original(*args, **kwargs) if where == "step" else None
+        if calls[0] == call:
+            marker.touch()
+            while marker.exists():
+                time.sleep(0.005)
+        return result if where == "step" else original(*args, **kwargs)
+
+    setattr(owner, name, wrapped)

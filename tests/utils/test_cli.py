@@ -1,0 +1,97 @@
+import pytest
+
+from utils.cli import Parser, unknown_flag
+from utils.errors import UserError
+
+
+def make_parser() -> Parser:
+    parser = Parser(prog="tool")
+    parser.add_argument("--val_size", type=float)
+    parser.add_argument("--num-samples", type=int, default=1)
+    parser.add_argument("--model.n_layer", type=int)
+    parser.add_argument("-n", type=int)
+    parser.add_argument("--resume", action="store_true")
+    commands = parser.add_subparsers(dest="command")
+    encode = commands.add_parser("encode")
+    encode.add_argument("--out_file")
+    encode.add_argument("files", nargs="*")
+    commands.add_parser("measure").add_argument("--rounds")
+    return parser
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--val_size", "0.5"], ["--val-size", "0.5"], ["--val-size=0.5"], ["--val_size=0.5"]],
+)
+def test_both_spellings_of_a_flag(words):
+    assert make_parser().parse_args(words).val_size == 0.5
+
+
+def test_both_spellings_of_dashes_dots_and_subcommands():
+    args = make_parser().parse_args(
+        ["--num_samples", "3", "--model.n-layer=2", "encode", "--out-file=x"]
+    )
+    assert (args.num_samples, getattr(args, "model.n_layer"), args.out_file) == (3, 2, "x")
+
+
+def test_a_value_keeps_its_dashes():
+    assert (
+        make_parser().parse_args(["encode", "--out-file=a--val-size_b"]).out_file == "a--val-size_b"
+    )
+
+
+@pytest.mark.parametrize("words", [["-n", "5"], ["-n5"]])
+def test_short_flags(words):
+    assert make_parser().parse_args(words).n == 5
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--val-siz", "1"], r"unknown argument --val-siz \(did you mean --val_size\?\)"),
+        (["--val"], "unknown argument --val"),  # a prefix is not enough
+        (["encode", "--out", "x"], r"unknown argument --out \(did you mean --out_file\?\)"),
+        (["encode", "--out_fil=x"], r"unknown argument --out_fil \(did you mean --out_file\?\)"),
+        (["--zzzzz=1"], r"unknown argument --zzzzz \(see tool --help\)"),
+        (["--val-siz", "1", "encode"], r"unknown argument --val-siz \(did you mean --val_size"),
+        (["--val-size", "much"], "argument --val_size: invalid float value: 'much'"),
+        (["--val-size"], "argument --val_size: expected one argument"),
+        (["decode"], "invalid choice: 'decode'"),
+    ],
+)
+def test_a_mistake_is_a_user_error(words, message, capsys):
+    with pytest.raises(UserError, match=message):
+        make_parser().parse_args(words)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_flags_of_another_subcommand_are_not_offered():
+    with pytest.raises(UserError) as caught:
+        make_parser().parse_args(["--out_file", "x"])
+    assert "did you mean" not in str(caught.value)
+    with pytest.raises(UserError, match=r"unknown argument --round \(see tool"):
+        make_parser().parse_args(["encode", "--round", "x"])
+
+
+def test_help_exits_with_zero(capsys):
+    with pytest.raises(SystemExit) as caught:
+        make_parser().parse_args(["--help"])
+    assert caught.value.code == 0
+    assert "--val_size" in capsys.readouterr().out
+
+
+def test_nothing_near_no_hint():
+    assert unknown_flag("--xyz", ["--seed"]) == "unknown argument --xyz"
+
+
+def test_a_misspelt_required_flag_is_named():
+    parser = Parser()
+    parser.add_argument("--out_dir", required=True)
+    with pytest.raises(UserError, match=r"unknown argument --out-dri \(did you mean --out_dir\?\)"):
+        parser.parse_args(["--out-dri", "x"])
+    with pytest.raises(UserError, match="arguments are required: --out_dir"):
+        parser.parse_args(["--", "--out-dri"])
+
+
+def test_words_after_two_dashes_are_no_flags():
+    assert make_parser().parse_args(["encode", "--", "--val-siz"]).files == ["--val-siz"]

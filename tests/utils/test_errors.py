@@ -1,0 +1,96 @@
+import io
+import os
+import subprocess
+import sys
+
+import pytest
+
+from utils.errors import UserError, describe_os_error, one_line, run_cli
+
+PROGRAM = """
+from utils.errors import UserError, run_cli
+def main(argv):
+    {body}
+run_cli(main)
+"""
+
+
+def status_of(main) -> int:
+    with pytest.raises(SystemExit) as caught:
+        run_cli(main)
+    return caught.value.code
+
+
+def raising(error: BaseException):
+    def main(argv):
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (UserError("a.txt:\n  no such\tfile"), 2, "error: a.txt: no such file\n"),
+        (FileNotFoundError(2, "No such file", "b.txt"), 2, "error: b.txt: No such file\n"),
+        (OSError(28, "No space left on device"), 2, "error: No space left on device\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+        (BrokenPipeError(32, "Broken pipe"), 0, ""),
+    ],
+)
+def test_a_mistake_is_one_line_and_its_status(error, status, line, capfd):
+    assert status_of(raising(error)) == status
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err) == ("", line)
+
+
+def test_a_defect_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        run_cli(raising(ZeroDivisionError("ours")))
+
+
+@pytest.mark.parametrize(("returned", "status"), [(None, 0), (0, 0), (3, 3)])
+def test_the_status_that_main_returns(returned, status):
+    assert status_of(lambda argv: returned) == status
+
+
+def test_stdout_may_be_a_plain_object(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    assert status_of(lambda argv: print("x")) == 0
+
+
+def test_os_error_without_a_file():
+    assert describe_os_error(OSError("odd")) == "odd"
+    assert describe_os_error(OSError()) == "OSError"
+    assert one_line(" a\n\n b ") == "a b"
+
+
+def test_a_full_disk_behind_stdout(run_python, root):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("this system has no /dev/full")
+    command = [sys.executable, "-c", PROGRAM.format(body="print('x')")]
+    with open("/dev/full", "wb") as full:
+        # PYTHONUNBUFFERED would make the print itself fail; the flush at exit is the hard case.
+        env = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, cwd=root, env=env)
+    assert (done.returncode, done.stderr) == (2, b"error: No space left on device\n")
+
+
+def test_a_closed_pipe_is_quiet(root):
+    body = "[print('x' * 1000) for _ in range(10000)]"
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM.format(body=body)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=root,
+    )
+    process.stdout.close()
+    errors = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(timeout=30), errors) == (0, b"")
+
+
+def test_text_is_utf8_in_an_ascii_locale(run_python):
+    code = PROGRAM.format(body=r"print('\u00e9\U0001f600')")
+    done = run_python("-c", code, env={"PYTHONIOENCODING": "ascii"})
+    assert (done.returncode, done.stdout, done.stderr) == (0, "\u00e9\U0001f600\n", "")

@@ -1,0 +1,137 @@
+import errno
+import hashlib
+import os
+import stat
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from utils import files
+from utils.errors import UserError
+from utils.files import decode_utf8, read_bytes, sha256_file, write_atomic
+
+
+@given(st.binary(max_size=200))
+def test_write_and_read_give_the_same_bytes(tmp_path_factory, content):
+    path = tmp_path_factory.getbasetemp() / "any.bin"
+    write_atomic(path, content)
+    assert read_bytes(path) == content
+    assert sha256_file(path) == hashlib.sha256(content).hexdigest()
+
+
+def test_sha256_of_several_blocks(tmp_path):
+    content = bytes(range(256)) * 10_000
+    (tmp_path / "big").write_bytes(content)
+    assert sha256_file(tmp_path / "big") == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("read", [read_bytes, sha256_file])
+def test_what_cannot_be_read_is_named(read, tmp_path):
+    with pytest.raises(UserError, match=r"absent\.txt: No such file"):
+        read(tmp_path / "absent.txt")
+    with pytest.raises(UserError, match=f"{tmp_path.name}: Is a directory"):
+        read(tmp_path)
+
+
+@given(st.text())
+def test_text_is_decoded_exactly(text):
+    assert decode_utf8(text.encode(), "x") == text
+
+
+def test_newlines_and_mark_stay():
+    raw = b"\xef\xbb\xbfa\r\nb\rc\n"
+    assert decode_utf8(raw, "x").encode() == raw
+
+
+def test_not_utf8_names_file_offset_and_cure():
+    with pytest.raises(UserError, match=r"a\.txt: not UTF-8 at byte 2 \(0xff\); .*--errors bytes"):
+        decode_utf8(b"ab\xff", "a.txt")
+    with pytest.raises(UserError, match=r"at byte 0 \(0xc3\); mend it"):
+        decode_utf8(b"\xc3", "a.txt", cure="mend it")
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+@pytest.mark.parametrize("fault", [OSError(errno.ENOSPC, "No space left"), KeyboardInterrupt()])
+def test_a_failed_write_leaves_the_old_file(step, fault, tmp_path, monkeypatch):
+    path = tmp_path / "x.bin"
+    write_atomic(path, b"old")
+
+    def fail(*args):
+        raise fault
+
+    monkeypatch.setattr(files.os, step, fail)
+    with pytest.raises(type(fault)) as caught:
+        write_atomic(path, b"new")
+    monkeypatch.undo()
+    assert os.listdir(tmp_path) == ["x.bin"]
+    assert path.read_bytes() == b"old"
+    if isinstance(fault, OSError):
+        assert caught.value.filename == str(path)  # not the temporary file's name
+        assert caught.value.errno == errno.ENOSPC
+
+
+def test_the_content_is_on_the_disk_before_the_name(tmp_path, monkeypatch):
+    order = []
+    real_fsync, real_replace = os.fsync, os.replace
+
+    def fsync(handle):
+        order.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file")
+        real_fsync(handle)
+
+    def replace(source, target):
+        order.append("rename")
+        real_replace(source, target)
+
+    monkeypatch.setattr(files.os, "fsync", fsync)
+    monkeypatch.setattr(files.os, "replace", replace)
+    write_atomic(tmp_path / "x", b"1")
+    assert order == ["file", "rename", "folder"]
+
+
+def test_a_folder_in_the_place_of_the_file(tmp_path):
+    (tmp_path / "x").mkdir()
+    with pytest.raises(OSError, match="x'$"):
+        write_atomic(tmp_path / "x", b"1")
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_a_missing_folder_is_named_not_made(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        write_atomic(tmp_path / "no" / "x", b"1")
+    assert caught.value.filename == str(tmp_path / "no" / "x")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_link_stays_a_link(tmp_path):
+    (tmp_path / "real").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("real")
+    write_atomic(tmp_path / "link", b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_bytes() == b"new"
+
+
+def test_a_pipe_is_written_to_not_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    received = []
+    reader = threading.Thread(target=lambda: received.append(pipe.read_bytes()), daemon=True)
+    reader.start()
+    write_atomic(pipe, b"through")
+    reader.join(timeout=10)
+    assert received == [b"through"]
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+def test_a_system_that_cannot_open_folders(tmp_path, monkeypatch):
+    real_open = os.open
+
+    def no_folders(path, *args, **kwargs):
+        if os.path.isdir(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real_open(path, *args, **kwargs)
+
+    monkeypatch.setattr(files.os, "open", no_folders)
+    write_atomic(tmp_path / "x", b"1")
+    assert read_bytes(tmp_path / "x") == b"1"

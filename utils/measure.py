@@ -1,0 +1,81 @@
+"""Timing: several synchronised windows, their median and their spread."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The median of some measurements, the smallest and the largest."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """
+        >>> Spread.of([3.0, 1.0, 2.0])
+        Spread(median=2.0, low=1.0, high=3.0)
+        """
+        return cls(statistics.median(values), min(values), max(values))
+
+    def scaled(self, factor: float) -> Spread:
+        """The same in another unit.
+
+        >>> Spread(2.0, 1.0, 3.0).scaled(10)
+        Spread(median=20.0, low=10.0, high=30.0)
+        """
+        return Spread(self.median * factor, self.low * factor, self.high * factor)
+
+    def __format__(self, spec: str) -> str:
+        """
+        >>> format(Spread(2.0, 1.0, 3.0), ".1f")
+        '2.0 (1.0 to 3.0)'
+        """
+        return f"{self.median:{spec}} ({self.low:{spec}} to {self.high:{spec}})"
+
+
+@dataclass(frozen=True)
+class Window:
+    """What was done in one stretch of time."""
+
+    seconds: float
+    units: float  # tokens, or whatever the step counts
+
+    @property
+    def rate(self) -> float:
+        """Units per second.
+
+        >>> Window(seconds=2.0, units=10).rate
+        5.0
+        """
+        return self.units / self.seconds
+
+
+def timed_windows(
+    step: Callable[[], float],
+    *,
+    steps: int,
+    windows: int,
+    warmup: int,
+    synchronize: Callable[[], None],
+) -> Iterator[Window]:
+    """Times `windows` windows of `steps` steps, after `warmup` steps that don't count.
+
+    Args:
+        step: does one step and returns how many units of work that was.
+        synchronize: waits for the device; without it only the launching of work is timed.
+    """
+    for _ in range(warmup):
+        step()
+    for _ in range(windows):
+        synchronize()
+        start = time.perf_counter()
+        units = sum(step() for _ in range(steps))
+        synchronize()
+        yield Window(time.perf_counter() - start, units)
