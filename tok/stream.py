@@ -24,6 +24,4 @@ class StreamDecoder:
 
     def finish(self) -> str:
         """What is left: U+FFFD for an unfinished character, or "". The decoder starts afresh."""
-        rest = self._decoder.decode(b"", final=True)
-        self._decoder.reset()
-        return rest
+        return self._decoder.decode(b"", final=True)
