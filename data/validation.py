@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,8 @@ def val_batches(
 ) -> Batches:
     """The windows of val.npy as in training; packed ones no longer than the text."""
     if windows == "packed":
-        block_size = min(block_size, max(1, TokenFile(folder / "val.npy").n_tokens))
+        with contextlib.closing(TokenFile(folder / "val.npy")) as tokens:
+            block_size = min(block_size, max(1, tokens.n_tokens))
     return Batches(
         folder,
         block_size=block_size,
@@ -71,8 +73,8 @@ def write_text(path: str, separator: str, errors: str, tokenizer: BPETokenizer, 
     if not documents:
         raise UserError(f"{path}: no text in it")
     write_split(into / "val.npy", documents, tokenizer, "text")
-    ends = TokenFile(into / "val.npy").positions_of(tokenizer.eot_id)
-    return int(np.diff(ends, prepend=-1).max())
+    with contextlib.closing(TokenFile(into / "val.npy")) as tokens:
+        return int(np.diff(tokens.positions_of(tokenizer.eot_id), prepend=-1).max())
 
 
 def text_floor(path: str, separator: str) -> float | None:

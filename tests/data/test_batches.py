@@ -1,0 +1,190 @@
+"""Batches: a pure function of (seed, step), each epoch all of the text once, in its own order."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data.batches import Batches
+from data.tokens import TokenWriter
+from data.windows import IGNORE
+
+END = 999
+
+
+def make(folder: Path, n_documents: int = 40, seed: int = 0) -> Path:
+    """train.npy and val.npy of documents whose tokens are all different."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(exist_ok=True)
+    for part in ("train", "val"):
+        place = 0
+        with TokenWriter(folder / f"{part}.npy", 1000) as writer:
+            for length in rng.integers(1, 9, n_documents):
+                writer.write(np.arange(place, place + length) % 990)
+                writer.write(np.array([END]))
+                place += int(length)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make(tmp_path_factory.mktemp("batches"))
+
+
+def batches(folder: Path, **changes: object) -> Batches:
+    settings = {"block_size": 10, "rows": 3, "end_id": END, "seed": 5, **changes}
+    return Batches(folder, **settings)
+
+
+KINDS = pytest.mark.parametrize(
+    "kind", [{"windows": "packed"}, {"windows": "packed", "stride": 7}, {"windows": "documents"}]
+)
+
+
+def targets(batch_y: torch.Tensor) -> Counter[int]:
+    return Counter(batch_y[batch_y != IGNORE].tolist())
+
+
+@KINDS
+@given(rows=st.integers(1, 60), epoch=st.integers(0, 3))
+def test_an_epoch_holds_every_token_once(
+    kind: dict[str, object], rows: int, epoch: int, folder: Path
+) -> None:
+    one = batches(folder, rows=rows, **kind)
+    n = one.splits["train"].n_windows
+    first, last = epoch * n // rows, ((epoch + 1) * n - 1) // rows
+    ys = torch.nn.utils.rnn.pad_sequence(
+        [y for step in range(first, last + 1) for y in one.get_batch("train", step).y_BT],
+        batch_first=True,
+        padding_value=IGNORE,
+    )
+    skip = epoch * n - first * rows  # rows of the epoch before, in a batch that straddles
+    whole = one.splits["train"].tokens.read(0, 10**6)
+    assert targets(ys[skip : skip + n]) == Counter(whole.tolist())
+    assert one.epoch_at(0) == 0 and one.epoch_at(n) == rows
+    one.close()
+
+
+@KINDS
+def test_a_batch_depends_on_seed_and_step_alone(kind: dict[str, object], folder: Path) -> None:
+    one = batches(folder, **kind)
+    ordered = [one.get_batch("train", step) for step in range(40)]
+    for step in (39, 0, 17, 16, 39, 18):
+        one.get_batch("val", step)
+        fresh = batches(folder, **kind)
+        for again in (one.get_batch("train", step), fresh.get_batch("train", step)):
+            assert torch.equal(again.x_BT, ordered[step].x_BT)
+            assert torch.equal(again.y_BT, ordered[step].y_BT)
+        fresh.close()
+
+
+@KINDS
+def test_seeds_epochs_and_parts_have_their_own_order(
+    kind: dict[str, object], folder: Path
+) -> None:
+    one, other = batches(folder, rows=4, **kind), batches(folder, rows=4, seed=6, **kind)
+    n = one.splits["train"].n_windows
+
+    def order(source: Batches, epoch: int, part: str = "train") -> list[int]:
+        return source._epoch_order(part, epoch).tolist()
+
+    assert sorted(order(one, 0)) == sorted(order(one, 1)) == list(range(n))
+    orders = [order(one, 0), order(one, 1), order(other, 0), list(range(n))]
+    assert len({tuple(o) for o in orders}) == 4
+
+
+def test_accumulation_and_the_big_batch_see_the_same_rows(folder: Path) -> None:
+    one, other = batches(folder, rows=8), batches(folder, rows=4)
+    for step in range(3):
+        halves = [other.get_batch("train", 2 * step + i).x_BT for i in (0, 1)]
+        assert torch.equal(one.get_batch("train", step).x_BT, torch.cat(halves))
+
+
+@KINDS
+@pytest.mark.parametrize("rows", [1, 2, 7, 1000])
+def test_evaluation_covers_each_token_once(
+    kind: dict[str, object], rows: int, folder: Path
+) -> None:
+    one = batches(folder, **kind)
+    total: Counter[int] = Counter()
+    for x_BT, y_BT, doc_BT in one.eval_batches("val", rows):
+        assert x_BT.shape == y_BT.shape and len(x_BT) <= rows and doc_BT is None
+        assert (x_BT >= 0).all() and x_BT.dtype == y_BT.dtype == torch.int64
+        total += targets(y_BT)
+    assert total == Counter(one.splits["val"].tokens.read(0, 10**6).tolist())
+
+
+def test_rows_are_padded_to_the_block_where_asked(folder: Path) -> None:
+    fixed = batches(folder, windows="documents", fixed_length=True, block_size=32)
+    loose = batches(folder, windows="documents", block_size=32)
+    for step in range(5):
+        one, other = fixed.get_batch("train", step), loose.get_batch("train", step)
+        width = other.x_BT.shape[1]
+        assert one.x_BT.shape == (3, 32) and width <= 9
+        assert torch.equal(one.y_BT[:, :width], other.y_BT)
+        assert (one.y_BT[:, width:] == IGNORE).all() and (one.x_BT[:, width:] == END).all()
+
+
+def test_document_numbers_change_at_each_end_token(folder: Path) -> None:
+    one = batches(folder, mask_documents=True, block_size=20)
+    for step in range(8):
+        x_BT, y_BT, doc_BT = one.get_batch("train", step)
+        assert doc_BT is not None and doc_BT.shape == x_BT.shape
+        for x, doc in zip(x_BT.tolist(), doc_BT.tolist(), strict=True):
+            for place in range(1, len(x)):  # the end token is what the next document begins with
+                assert doc[place] - doc[place - 1] == (x[place] == END)
+
+
+def test_documents_of_like_length_share_a_batch(tmp_path: Path) -> None:
+    make(tmp_path, n_documents=600)
+    one = batches(tmp_path, rows=8, windows="documents")
+    padded = sum(one.get_batch("train", step).x_BT.numel() for step in range(75))
+    filled = sum(int((one.get_batch("train", s).y_BT != IGNORE).sum()) for s in range(75))
+    assert filled == one.splits["train"].tokens.n_tokens
+    assert padded < 1.2 * filled
+
+
+READ_TEN_TIMES = """
+import resource, sys, pathlib
+import numpy as np
+from data.batches import Batches
+
+def rss():
+    lines = pathlib.Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+
+# All windows of a step are read at once: 1024 rows of 65536 tokens, 64 steps a pass over 2**26 rows.
+one = Batches(pathlib.Path(sys.argv[1]), block_size=1 << 16, rows=64, end_id=0, seed=1)
+one.get_batch("train", 0)
+before, passes = rss(), int(sys.argv[2])
+steps = passes * one.splits["train"].n_windows // 64
+peak = before
+for step in range(steps):
+    batch = one.get_batch("train", step)
+    peak = max(peak, rss())
+print(steps * 64 * (1 << 16), (peak - before) // 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="oracle: needs /proc")
+def test_reading_a_large_file_ten_times_takes_no_memory(root: Path, tmp_path: Path) -> None:
+    n_tokens = 500_000_000  # 1 GB, of which the disk holds nothing: a hole reads as zeros
+    for part, size in (("train", n_tokens), ("val", 1 << 16)):
+        with open(tmp_path / f"{part}.npy", "wb") as file:
+            header = {"descr": "<u2", "fortran_order": False, "shape": (size,)}
+            np.lib.format.write_array_header_1_0(file, header)
+            file.truncate(file.tell() + 2 * size)
+    command = [sys.executable, "-c", READ_TEN_TIMES, str(tmp_path), "10"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    n_read, grown_mb = map(int, done.stdout.split())
+    assert n_read > 9.9 * n_tokens
+    assert grown_mb < 200

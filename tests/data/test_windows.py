@@ -1,0 +1,89 @@
+"""Windows: each token is a target once, behind the tokens that stand before it in the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data.tokens import TokenFile, TokenWriter
+from data.windows import IGNORE, DocumentWindows, PackedWindows, cut_windows
+from utils.errors import UserError
+
+END = 9
+
+
+def token_file(path: Path, ids: list[int]) -> TokenFile:
+    with TokenWriter(path, 10) as writer:
+        writer.write(np.array(ids, np.int64))
+    return TokenFile(path)
+
+
+@st.composite
+def packed(draw: st.DrawFn) -> tuple[list[int], int, int]:
+    block_size = draw(st.integers(1, 8))
+    stride = draw(st.integers(1, block_size))
+    ids = draw(st.lists(st.integers(0, END), min_size=block_size, max_size=40))
+    return ids, block_size, stride
+
+
+@given(case=packed())
+def test_packed_every_token_is_a_target_once_in_its_context(
+    case: tuple[list[int], int, int], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    ids, block_size, stride = case
+    tokens = token_file(tmp_path_factory.mktemp("w") / "train.npy", ids)
+    windows = PackedWindows(tokens, block_size=block_size, stride=stride, end_id=END)
+    stream, counted = [END, *ids], [0] * len(ids)
+    for index in range(windows.n_windows):
+        x, y = windows.row(index)
+        start = index * stride
+        assert len(x) == len(y) <= block_size
+        assert x.tolist() == stream[start : start + len(x)]
+        for place, target in enumerate(y.tolist()):
+            if target == IGNORE:  # context only: an earlier window had it
+                assert index and place < block_size - stride
+                continue
+            assert target == ids[start + place]
+            counted[start + place] += 1
+        assert (y != IGNORE).any(), "no window is in vain"
+    assert counted == [1] * len(ids)
+    tokens.close()
+
+
+@given(lengths=st.lists(st.integers(0, 5), min_size=1, max_size=12))
+def test_documents_are_whole_and_begin_behind_the_end_token(
+    lengths: list[int], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    documents = [[i % 9] * length + [END] for i, length in enumerate(lengths)]
+    path = tmp_path_factory.mktemp("w") / "train.npy"
+    tokens = token_file(path, [token for document in documents for token in document])
+    windows = DocumentWindows(tokens, block_size=6, end_id=END)
+    assert windows.n_windows == len(documents)
+    assert windows.lengths.tolist() == [len(document) for document in documents]
+    for index, document in enumerate(documents):
+        x, y = windows.row(index)
+        assert y.tolist() == document and x.tolist() == [END, *document[:-1]]
+    tokens.close()
+
+
+def test_what_does_not_fit_is_refused_with_both_numbers(tmp_path: Path) -> None:
+    tokens = token_file(tmp_path / "val.npy", [1, 2, 3, END])
+    with pytest.raises(UserError, match="val part holds 4 tokens, fewer than model.block_size 5"):
+        cut_windows(tokens, "packed", 5, 0, end_id=END)
+    with pytest.raises(UserError, match=r"document 0 holds 4 tokens, more than.*block_size 3"):
+        cut_windows(tokens, "documents", 3, 0, end_id=END)
+    with pytest.raises(UserError, match=r"data.stride 3 is more than model.block_size 2"):
+        cut_windows(tokens, "packed", 2, 3, end_id=END)
+    assert cut_windows(tokens, "packed", 4, 0, end_id=END).n_windows == 1
+    assert cut_windows(tokens, "documents", 4, 0, end_id=END).n_windows == 1
+
+
+def test_a_file_that_ends_inside_a_document_is_refused(tmp_path: Path) -> None:
+    for ids in ([END, 1], [1]):
+        tokens = token_file(tmp_path / "a.npy", ids)
+        with pytest.raises(UserError, match="does not end with an end-of-text token"):
+            DocumentWindows(tokens, block_size=4, end_id=END)
