@@ -18,8 +18,8 @@ from utils import checkpoint
 from utils.cli import Parser
 from utils.config import build, dump, flat_fields, flatten, load
 from utils.errors import UserError, run_cli
-from utils.flags import add_flags, given_flags
 from utils.files import write_atomic
+from utils.flags import add_flags, given_flags
 from utils.interrupt import Interrupt
 from utils.metrics import CsvLog, Throughput
 from utils.plot import plot_losses

@@ -38,7 +38,7 @@ class Trainer:
     """One run: everything that a step, an evaluation and a checkpoint need."""
 
     def __init__(self, config: Config, run: RunFolder, state: dict[str, Any] | None) -> None:
-        """Builds all parts; `state` is the checkpoint to go on from. Writes nothing to the run folder."""
+        """Builds all parts; `state`: the checkpoint to go on from. Writes nothing into the run."""
         self.config, self.run = config, run
         if threads := state["threads"] if state else config.train.num_threads:
             torch.set_num_threads(threads)  # sums depend on the number of threads
@@ -78,7 +78,8 @@ class Trainer:
         size, wanted = self.tokenizer.vocab_size, self.config.model.vocab_size
         if size != wanted:
             raise UserError(
-                f"model.vocab_size is {wanted}, the tokenizer has {size} tokens; set --model.vocab_size {size}"
+                f"model.vocab_size is {wanted}, the tokenizer has {size} tokens; "
+                f"set --model.vocab_size {size}"
             )
         pairs = [("tokenizer", self.tokenizer.identity, self.meta["tokenizer_sha256"], self.folder)]
         if state:
@@ -89,8 +90,8 @@ class Trainer:
         for what, expected, found, where in pairs:
             if expected != found:
                 raise UserError(
-                    f"{where}: another {what} than the run's: {found[:12]}, expected {expected[:12]}; "
-                    "put the original back, or start a new run"
+                    f"{where}: another {what} than the run's: {found[:12]}, "
+                    f"expected {expected[:12]}; put the original back, or start a new run"
                 )
 
     def make_batches(self) -> Batches:
@@ -110,8 +111,8 @@ class Trainer:
         for part, windows in batches.splits.items():
             if windows.tokens.n_tokens != self.meta[part]["tokens"]:
                 raise UserError(
-                    f"{windows.tokens.path}: {windows.tokens.n_tokens} tokens, but meta.json beside it "
-                    f"says {self.meta[part]['tokens']}; run data.prepare again"
+                    f"{windows.tokens.path}: {windows.tokens.n_tokens} tokens, but meta.json "
+                    f"beside it says {self.meta[part]['tokens']}; run data.prepare again"
                 )
         return batches
 
@@ -121,7 +122,10 @@ class Trainer:
         Raises:
             UserError: it does not fit the settings.
         """
-        load_weights(self.model, state["model"])
+        try:
+            load_weights(self.model, state["model"])
+        except UserError as error:
+            raise UserError(f"{self.run.last}: {error}") from None
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         for name in COUNTERS:
@@ -133,7 +137,7 @@ class Trainer:
             )
 
     def state(self) -> dict[str, Any]:
-        """The checkpoint: all that going on from here needs. Data order and dropout follow from the step."""
+        """All that going on from here needs; data order and dropout follow from the step."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -147,7 +151,7 @@ class Trainer:
         }
 
     def micro_batches(self, whole: Batch) -> list[tuple[torch.Tensor, ...]]:
-        """The parts of a step's batch, on the device: (x_BT, y_BT), and doc_BT where documents are masked."""
+        """Parts of a batch, on the device: (x_BT, y_BT), and doc_BT where documents are masked."""
         tensors = [t for t in whole if t is not None]
         parts = zip(*(t.split(self.config.train.batch_size) for t in tensors), strict=True)
         return [tuple(t.to(self.device, non_blocking=True) for t in part) for part in parts]
@@ -156,7 +160,7 @@ class Trainer:
         """One optimizer step; the numbers of its row in metrics.csv.
 
         Raises:
-            UserError: the loss or the gradient is not finite; the weights are still those before the step.
+            UserError: the loss or the gradient is not finite; the weights are as before the step.
         """
         optim, train = self.config.optim, self.config.train
         lr = optim.lr_at(self.step, train.max_steps)
@@ -187,14 +191,15 @@ class Trainer:
     def check_finite(self, loss: float, norm: float, lr: float) -> None:
         """Stops the run before a step that would destroy the weights.
 
-        A gradient that overflows fp16 is the scaler's to skip, as long as its scale can still shrink.
+        A gradient that overflows fp16 is the scaler's to skip, while its scale can still shrink.
         """
         skipped_by_scaler = self.amp == "fp16" and self.scaler.get_scale() > 1.0
         if math.isfinite(loss) and (math.isfinite(norm) or skipped_by_scaler):
             return
         raise UserError(
-            f"{self.run.path}: stopped before step {self.step + 1}: loss {loss}, gradient norm {norm}, lr {lr:.3g}; "
-            "the checkpoints are those before it; try a lower --optim.lr in a new run"
+            f"{self.run.path}: stopped before step {self.step + 1}: loss {loss}, "
+            f"gradient norm {norm}, lr {lr:.3g}; the checkpoints are those before it; "
+            "try a lower --optim.lr in a new run"
         )
 
     def check_weights(self) -> None:
@@ -206,8 +211,9 @@ class Trainer:
         for name, weight in self.model.named_parameters():
             if not torch.isfinite(weight).all():
                 raise UserError(
-                    f"{self.run.path}: stopped after step {self.step}: weight {name} is not finite; "
-                    "the checkpoints are those before it; try a lower --optim.lr in a new run"
+                    f"{self.run.path}: stopped after step {self.step}: weight {name} is not "
+                    "finite; the checkpoints are those before it; try a lower --optim.lr in a new "
+                    "run"
                 )
 
     def evaluate(self) -> Evaluation:
@@ -232,7 +238,7 @@ class Trainer:
         )
 
     def evaluate_and_save(self, log: CsvLog, numbers: dict[str, float]) -> None:
-        """Evaluates, then writes the row, best.pt if it is the best, the sample, and last.pt, in that order.
+        """Evaluates, then writes the row, best.pt if it is, the sample, and last.pt, in that order.
 
         A kill between any two of these leaves a folder that resumes to the same run.
         """
@@ -264,9 +270,8 @@ class Trainer:
             f"val {result.nats_per_token:.4f} nats/token, {result.bits_per_byte:.4f} bits/byte"
         )
         if self.meta["floor"]:
-            words.append(
-                f"{result.nats_per_byte / self.meta['floor']['nats_per_byte'] - 1:+.1%} to the floor"
-            )
+            ratio = result.nats_per_byte / self.meta["floor"]["nats_per_byte"]
+            words.append(f"{ratio - 1:+.1%} to the floor")
         return ", ".join(words)
 
     def row(self, numbers: dict[str, float]) -> dict[str, float]:
@@ -293,7 +298,7 @@ class Trainer:
         )
 
     def record(self) -> dict[str, Any]:
-        """What run.json holds: the data, the model, and the environment of each start of this run."""
+        """What run.json holds: the data, the model, and the environment of each start."""
         starts = self.run.read_record().get("starts", []) if self.run.holds_run() else []
         now = environment() | {
             "device": device.describe_device(self.device),

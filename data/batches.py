@@ -1,4 +1,4 @@
-"""Batches as a pure function of (seed, step): nothing to save, so a resumed run sees the same data."""
+"""Batches, a pure function of (seed, step): nothing to save, a resumed run sees the same data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BUCKET_BATCHES = 16  # documents are sorted by length within this many batches, 
 
 
 class Batch(NamedTuple):
-    """Inputs, targets (IGNORE where none) and document numbers (None without masking), int64 (B, T)."""
+    """Inputs, targets (IGNORE: none) and document numbers (None unless masked), int64 (B, T)."""
 
     x_BT: torch.Tensor
     y_BT: torch.Tensor
@@ -59,7 +59,7 @@ class Batches:
         self._order: tuple[str, int, np.ndarray] | None = None
 
     def get_batch(self, split: str, step: int) -> Batch:
-        """Batch of step `step` (from 0): rows step * rows and on of the endless row of shuffled epochs."""
+        """Batch of step `step` (from 0): the next `rows` places of the endless row of epochs."""
         n = self.splits[split].n_windows
         first = step * self.rows
         places = (divmod(place, n) for place in range(first, first + self.rows))

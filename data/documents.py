@@ -14,7 +14,7 @@ ERRORS = ("strict", "bytes")
 
 
 def expand(paths: Sequence[str]) -> list[Path]:
-    """Files as they are, and for a folder every file below it, sorted by path; hidden ones left out.
+    """Files as they are; for a folder every file below it, sorted by path, hidden ones left out.
 
     Raises:
         UserError: a path does not exist, or a folder holds no file.
@@ -40,9 +40,9 @@ def expand(paths: Sequence[str]) -> list[Path]:
 def split_documents(raw: bytes, doc_sep: str) -> list[bytes]:
     r"""Cuts a file's bytes into documents.
 
-    Without a separator the file is one document, byte for byte. `blank-line` cuts at empty lines; any
-    other separator is taken literally, with `\n` and `\t` for newline and tab. Newlines at a document's
-    ends are dropped where it was cut, and empty documents are left out.
+    Without a separator the file is one document, byte for byte. `blank-line` cuts at empty lines;
+    any other separator is taken literally, with `\n` and `\t` for newline and tab. Newlines at a
+    document's ends are dropped where it was cut, and empty documents are left out.
 
     >>> split_documents(b"one\ntwo\n\nthree\n", "blank-line")
     [b'one\ntwo', b'three']
@@ -73,7 +73,7 @@ def read_documents(files: Sequence[Path], doc_sep: str, errors: str) -> Iterator
 
 
 def cut_at_character(raw: bytes, place: int) -> int:
-    """The nearest place at or before `place` that does not cut a UTF-8 character; `place` if none is.
+    """The nearest place at or before `place` that cuts no UTF-8 character; `place` if none is.
 
     >>> cut_at_character("aé".encode(), 2)
     1

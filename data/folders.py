@@ -1,4 +1,4 @@
-"""Prepared folders: train.npy, val.npy, tokenizer.json and meta.json, there as a whole or not at all."""
+"""Prepared folders: train.npy, val.npy, tokenizer.json, meta.json; all of it or nothing."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def is_made(folder: Path, identity: str) -> bool:
 def made_whole(folder: Path) -> Iterator[Path]:
     """A temporary folder beside `folder`, whose files move there when the block ends well.
 
-    When it ends in an error, `folder` is as it was. One process at a time: another that makes the same
-    folder waits here. A killed process leaves the temporary folder, which the next one empties.
+    When it ends in an error, `folder` is as it was. One process at a time: another that makes the
+    same folder waits here. What a killed process leaves there, the next one clears.
 
     Raises:
         OSError: the folder can't be made or written.
@@ -80,7 +80,7 @@ def made_whole(folder: Path) -> Iterator[Path]:
 
 
 def _lock(folder: Path) -> int | None:
-    """Makes the folder and waits until it is this process's alone; the lock dies with the process."""
+    """Makes the folder and waits until it is this process's; the lock dies with the process."""
     try:
         import fcntl  # not on Windows, where folders go unlocked
     except ImportError:
@@ -104,7 +104,7 @@ def _empty(folder: Path) -> None:
 
 
 def _move(temporary: Path, folder: Path) -> None:
-    """meta.json is the sign that the folder is whole: the old one goes first, the new one comes last."""
+    """meta.json is the sign of a whole folder: the old one goes first, the new one comes last."""
     folder.mkdir(exist_ok=True)
     (folder / META).unlink(missing_ok=True)
     for path in sorted(temporary.iterdir(), key=lambda path: path.name == META):

@@ -1,7 +1,7 @@
 """Text to token files: `python -m data.prepare FILE... --tokenizer tok.json --out DIR`.
 
-A prepared folder holds train.npy, val.npy, tokenizer.json and meta.json (counts and identities). The same
-inputs and settings give the same identity, and a folder that has it is not made again.
+A prepared folder holds train.npy, val.npy, tokenizer.json and meta.json (counts and identities).
+The same inputs and settings give the same identity, and a folder that has it is not made again.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ class DataConfig:
         check(self)
         if self.dir and (self.files or self.tokenizer):
             raise UserError(
-                "data.dir names a prepared folder: data.files and data.tokenizer have no effect, drop them"
+                "data.dir names a prepared folder: data.files and data.tokenizer have no effect, "
+                "drop them"
             )
         if self.val_files and not self.files:
             raise UserError("data.val_files needs data.files")
@@ -95,7 +96,7 @@ class Corpus:
         self.split = config.split
 
     def fingerprint(self) -> dict[str, Any]:
-        """Everything that decides the documents: file contents and settings, or the stories' draw."""
+        """All that decides the documents: file contents and settings, or the stories' draw."""
         c = self.config
         if not self.files:
             draw = [c.story_seed, c.story_bytes, c.val_story_bytes]
@@ -135,7 +136,7 @@ class Corpus:
         return read_documents(files, self.config.doc_sep, self.config.errors)
 
     def _split_bytes(self, part: str, total: int) -> Iterator[bytes]:
-        """The last val_fraction of the bytes is validation; the document at the cut is cut there."""
+        """The last val_fraction of the bytes is validation; the document there is cut in two."""
         border, place = total - math.floor(total * self.config.val_fraction), 0
         for document in self._read(self.files):
             cut = cut_at_character(document, min(max(border - place, 0), len(document)))
@@ -177,8 +178,8 @@ def prepare(
     tokenizer = BPETokenizer.load(config.tokenizer) if config.tokenizer else None
     if tokenizer and vocab_size not in (None, tokenizer.vocab_size):
         raise UserError(
-            f"{config.tokenizer}: a tokenizer of {tokenizer.vocab_size} tokens, but model.vocab_size "
-            f"is {vocab_size}; set --model.vocab_size {tokenizer.vocab_size}"
+            f"{config.tokenizer}: a tokenizer of {tokenizer.vocab_size} tokens, but "
+            f"model.vocab_size is {vocab_size}; set --model.vocab_size {tokenizer.vocab_size}"
         )
     recipe = {
         "format": FORMAT,
@@ -209,7 +210,7 @@ def fill(
     meta: dict[str, Any],
     block_size: int | None,
 ) -> None:
-    """Writes all files of a prepared folder; `meta` is what meta.json shall hold beside the counts."""
+    """Writes the files of a prepared folder; `meta` is what meta.json holds beside the counts."""
     tokenizer.save(folder / "tokenizer.json")
     meta |= {"tokenizer_sha256": tokenizer.identity, "vocab_size": tokenizer.vocab_size}
     meta["end_id"] = tokenizer.eot_id
@@ -258,7 +259,7 @@ def config_may_be_stories(config: DataConfig) -> bool:
 
 
 def story_floor(corpus: Corpus) -> dict[str, float] | None:
-    """The entropy floor of the validation part; None where a document is no story of the grammar."""
+    """Entropy floor of the validation part; None where a document is no story of the grammar."""
     try:
         floor = stories.floor(document.decode() for document in corpus.documents("val"))
     except ValueError:

@@ -77,8 +77,8 @@ class TokenWriter:
 class TokenFile:
     """Reads ranges of a .npy token file.
 
-    Ranges are read with seek and read, not through a memory map: pages of a map count as memory of this
-    process, and grow with every batch.
+    Ranges are read with seek and read, not through a memory map: pages of a map count as memory of
+    this process, and grow with every batch.
     """
 
     def __init__(self, path: str | Path) -> None:

@@ -1,7 +1,7 @@
 """Windows over a token file: which positions one row of a batch holds.
 
-Both kinds see the file as if an end-of-text token stood before it, so that its first token too is a
-target, and a document's beginning is learned from the end-of-text token that generation starts with.
+Both kinds see the file as if an end-of-text token stood before it, so that its first token too is
+a target, and a document's beginning is learned from the token that generation starts with.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ WINDOWS = ("documents", "packed")
 class PackedWindows:
     """Windows of `block_size` tokens, one every `stride`, regardless of documents.
 
-    With stride < block_size windows overlap: what an earlier window had as target is context only, so
-    every token is a target exactly once.
+    With stride < block_size windows overlap: what an earlier window had as target is context only,
+    so every token is a target exactly once.
     """
 
     def __init__(self, tokens: TokenFile, *, block_size: int, stride: int, end_id: int) -> None:
@@ -33,7 +33,7 @@ class PackedWindows:
         self.lengths = None
 
     def row(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Inputs and targets of window `index`, each int64 of the same length; the last may be shorter."""
+        """Inputs and targets of window `index`, int64 of one length; the last may be shorter."""
         start = index * self.stride
         raw = self.tokens.read(max(0, start - 1), start + self.block_size).astype(np.int64)
         stream = raw if start else np.concatenate(([self.end_id], raw))
@@ -57,8 +57,9 @@ class DocumentWindows:
         longest = int(self.lengths.argmax())
         if self.lengths[longest] > block_size:
             raise UserError(
-                f"the {tokens.path.stem} part's document {longest} holds {self.lengths[longest]} tokens, "
-                f"more than model.block_size {block_size}; raise block_size or set data.windows packed"
+                f"the {tokens.path.stem} part's document {longest} holds {self.lengths[longest]} "
+                f"tokens, more than model.block_size {block_size}; raise block_size or set "
+                "data.windows packed"
             )
         self.tokens, self.end_id, self.n_windows = tokens, end_id, len(ends)
 
@@ -78,12 +79,13 @@ def cut_windows(
     """The windows of a token file: `documents`, or `packed` every `stride` tokens (0 = block_size).
 
     Raises:
-        UserError: too few tokens, a document longer than block_size, or a stride that leaves text out.
+        UserError: too few tokens, a document above block_size, or a stride that skips text.
     """
     if kind == "documents":
         return DocumentWindows(tokens, block_size=block_size, end_id=end_id)
     if stride > block_size:
         raise UserError(
-            f"data.stride {stride} is more than model.block_size {block_size}: text would be left out"
+            f"data.stride {stride} is more than model.block_size {block_size}: "
+            "text would be left out"
         )
     return PackedWindows(tokens, block_size=block_size, stride=stride or block_size, end_id=end_id)

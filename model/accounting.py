@@ -86,8 +86,8 @@ def activation_numbers(config: ModelConfig, length: int | None = None) -> int:
     """Estimate of the numbers kept per token for the backward pass, in eager mode (within 15%).
 
     Per block: input and output of both norms 4 D (rmsnorm 2 D more), qkv 3 D, turned copies of q
-    and k 2 D with RoPE, normed ones 2 D with qk_norm, the attention's output D, and 2 (relu2 3,
-    swiglu 4) times mlp_width. Attention weights, H * T once, only where the fused kernel is not
+    and k 2 D with RoPE, normed ones 2 D with qk_norm, the attention's output D, and 2 (swiglu 4)
+    times mlp_width. Attention weights, H * T once, only where the fused kernel is not
     used; 3 times with dropout, which also keeps 2 D of noise. Outside the blocks: 2 D, and three
     (softcap: four) times V for the logits, their softmax and their gradient.
 
@@ -95,7 +95,7 @@ def activation_numbers(config: ModelConfig, length: int | None = None) -> int:
         length: T, block_size if not given.
     """
     D, T = config.n_embd, config.block_size if length is None else length
-    wide = {"relu2": 3, "swiglu": 4}.get(config.mlp, 2) * config.mlp_width
+    wide = (4 if config.mlp == "swiglu" else 2) * config.mlp_width
     block = 8 * D + wide
     block += 2 * D * sum((config.norm == "rmsnorm", config.position == "rope", config.qk_norm))
     if config.dropout:

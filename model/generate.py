@@ -98,11 +98,8 @@ def inverse_cdf(probs_BV: Tensor, uniform_B: Tensor) -> Tensor:
     [0, 2, 2]
     """
     cdf_BV = probs_BV.cumsum(dim=-1)
-    total_B1 = cdf_BV[:, -1:].contiguous()
-    found_B1 = torch.searchsorted(cdf_BV, uniform_B[:, None] * total_B1, right=True)
-    # The product can round up to the total; the first id to reach that is the last one that is
-    # possible.
-    return torch.minimum(found_B1, torch.searchsorted(cdf_BV, total_B1))[:, 0]
+    # A float64 below 1 is at most 1 - 2**-53, so the product never rounds up to the whole sum.
+    return torch.searchsorted(cdf_BV, uniform_B[:, None] * cdf_BV[:, -1:], right=True)[:, 0]
 
 
 def sample_next(

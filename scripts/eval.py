@@ -5,6 +5,7 @@ The last line of stdout is one JSON object; everything for people goes to stderr
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -161,7 +162,8 @@ def sample_stories(loaded: Loaded, n_samples: int) -> tuple[list[str], list[bool
 def measure_coherence(loaded: Loaded, n_samples: int, train: Path) -> Coherence:
     """Samples stories and judges them against the grammar and the training tokens."""
     texts, ended = sample_stories(loaded, n_samples)
-    known = known_documents(TokenFile(train), loaded.tokenizer, texts)
+    with contextlib.closing(TokenFile(train)) as tokens:
+        known = known_documents(tokens, loaded.tokenizer, texts)
     result = judge(texts, ended, known)
     say(
         f"{n_samples} stories: {result.accepted} coherent, {result.distinct} distinct, "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import random
 import signal
@@ -23,10 +22,15 @@ from utils.schedule import lr_at
 
 Settings = dict[str, object]
 
-# Between them: packed and whole documents, overlap and mask, accumulation, epochs, and three formats.
+# Between them: packed and whole documents, overlap, mask, accumulation, epochs, three formats.
 MODES: dict[str, Settings] = {
     "packed": {"train.grad_accum_steps": 3, "data.stride": 20, "data.mask_documents": "true"},
-    "bf16": {"train.amp": "bf16", "data.windows": "documents", "train.batch_size": 9, "model.block_size": 64},
+    "bf16": {
+        "train.amp": "bf16",
+        "data.windows": "documents",
+        "train.batch_size": 9,
+        "model.block_size": 64,
+    },
     "fp16": {"train.amp": "fp16", "train.grad_accum_steps": 4},
 }
 
@@ -95,7 +99,6 @@ def crashes(argv: list[str], place: int) -> bool:
         try:
             assert train.main(argv) == 0
         except Killed:
-            gc.collect()  # the lock goes with the run folder that the frames held
             return True
     return False
 

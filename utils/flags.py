@@ -9,7 +9,7 @@ from utils.config import describe, flat_fields, format_value
 
 
 def add_flags(parser: argparse.ArgumentParser, cls: type) -> None:
-    """Adds a flag for every setting below the dataclass `cls`; only those given appear in the result."""
+    """Adds a flag for every setting below the dataclass `cls`; only those given are parsed."""
     group = parser.add_argument_group("settings")
     for name, (kind, field) in flat_fields(cls).items():
         text = f"{describe(field.metadata)}; default {format_value(field.default)}".replace(

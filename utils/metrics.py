@@ -19,7 +19,7 @@ def perplexity(nats_per_token: float) -> float:
     >>> round(perplexity(math.log(50)), 6)
     50.0
     """
-    return math.exp(nats_per_token) if nats_per_token < 700 else math.inf
+    return math.inf if nats_per_token > 700 else math.exp(nats_per_token)
 
 
 def bits_per_byte(total_nats: float, total_bytes: int) -> float:
@@ -47,10 +47,10 @@ CLOCK_COLUMNS = ("tokens_per_s", "elapsed_s", "memory_bytes")
 
 
 class CsvLog:
-    """metrics.csv: one header, strictly increasing steps, rows only ever added and flushed one by one."""
+    """metrics.csv: one header, strictly increasing steps, rows added and flushed one by one."""
 
     def __init__(self, path: Path, *, after_step: int = -1) -> None:
-        """Opens the file, and drops rows later than `after_step` and a torn last line (a killed run's)."""
+        """Opens the file; drops rows later than `after_step` and a torn last line (of a kill)."""
         self.path = path
         rows = read_rows(path) if path.exists() else []
         kept = [row for row in rows if int(row["step"]) <= after_step]

@@ -1,21 +1,42 @@
-"""AdamW and its parameter groups."""
+"""The optimizer and its parameter groups."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
 from utils.config import check, setting
+from utils.errors import UserError
+from utils.muon import MuonAdamW
 from utils.schedule import SCHEDULES, lr_at
+
+# A setting that has no effect unless another has this value.
+NEEDS = {
+    "decay_fraction": ("schedule", "wsd"),
+    "muon_lr": ("name", "muon"),
+    "muon_momentum": ("name", "muon"),
+}
 
 
 @dataclass(frozen=True)
 class OptimConfig:
     """How the weights are updated."""
 
-    lr: float = setting(3e-3, "peak learning rate", above=0)
+    name: str = setting(
+        "adamw",
+        "muon = Muon for the blocks' matrices, AdamW for the rest",
+        choices=("adamw", "muon"),
+    )
+    lr: float = setting(3e-3, "peak learning rate of AdamW", above=0)
+    muon_lr: float = setting(0.02, "peak learning rate of Muon", above=0)
+    muon_momentum: float = setting(0.95, "Muon's decay rate of its momentum", minimum=0, below=1)
+    embedding_lr_ratio: float = setting(
+        1.0, "learning rate of the embeddings, as a multiple of lr", above=0
+    )
     min_lr_ratio: float = setting(
         0.0, "learning rate of the last step, as a share of lr", minimum=0, maximum=1
     )
@@ -33,6 +54,12 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         check(self)
+        for field in dataclasses.fields(self):
+            needs, wanted = NEEDS.get(field.name, ("name", self.name))
+            if getattr(self, needs) != wanted and getattr(self, field.name) != field.default:
+                raise UserError(
+                    f"optim.{field.name} has an effect with optim.{needs} {wanted} only"
+                )
 
     def lr_at(self, step: int, max_steps: int) -> float:
         """Learning rate of optimizer step `step` (from 0) in a run of `max_steps`."""
@@ -47,32 +74,49 @@ class OptimConfig:
         )
 
 
-def param_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Two groups: matrices (weights, embeddings), which decay, and vectors (biases, gains), which don't.
+def param_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
+    """Groups of parameters that share weight decay, rate and kind of update.
 
-    Every parameter that is trained stands in exactly one group; a tied weight counts once.
+    Matrices (weights, embeddings) decay, vectors (biases, gains) don't. Muon takes the matrices of
+    the blocks. Every parameter that is trained stands in exactly one group.
     """
-    unique = {id(p): p for p in model.parameters() if p.requires_grad}.values()
-    matrices = [p for p in unique if p.ndim >= 2]
-    vectors = [p for p in unique if p.ndim < 2]
-    groups = [(matrices, weight_decay), (vectors, 0.0)]
-    return [{"params": params, "weight_decay": decay} for params, decay in groups if params]
+    groups: dict[str, dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():  # a tied weight comes once
+        if parameter.requires_grad:
+            settings = group_settings(name, parameter, config)
+            group = groups.setdefault(repr(settings), {"params": [], **settings})
+            group["params"].append(parameter)
+    return list(groups.values())
+
+
+def group_settings(name: str, parameter: nn.Parameter, config: OptimConfig) -> dict[str, Any]:
+    """What the group of a parameter holds, by its shape and the names in our models.
+
+    >>> norm = nn.Parameter(torch.ones(2))
+    >>> group_settings("final_norm.weight", norm, OptimConfig())
+    {'weight_decay': 0.0, 'lr_ratio': 1.0}
+    """
+    if parameter.ndim < 2:
+        return {"weight_decay": 0.0, "lr_ratio": 1.0}
+    settings: dict[str, Any] = {"weight_decay": config.weight_decay, "lr_ratio": 1.0}
+    if "embedding" in name:
+        settings["lr_ratio"] = config.embedding_lr_ratio
+    elif name.startswith("blocks.") and config.name == "muon":
+        # qkv stacks three matrices, each of which is one map.
+        settings |= {"muon": True, "momentum": config.muon_momentum, "split": ".qkv." in name}
+        settings["lr_ratio"] = config.muon_lr / config.lr
+    return settings
 
 
 def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter 2017, arXiv 1711.05101), as one fused kernel for all parameters."""
-    groups = param_groups(model, config.weight_decay)
-    device = next(model.parameters()).device.type
-    return torch.optim.AdamW(
-        groups,
-        lr=config.lr,
-        betas=config.betas,
-        eps=config.eps,
-        fused=device in ("cpu", "cuda", "mps"),
+    """AdamW (Loshchilov & Hutter 2017, arXiv 1711.05101), fused; beside Muon if asked for."""
+    make = MuonAdamW if config.name == "muon" else torch.optim.AdamW
+    return make(
+        param_groups(model, config), lr=config.lr, betas=config.betas, eps=config.eps, fused=True
     )
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Sets the rate of every group; called each step, so that a restored optimizer can't bring its own."""
+    """Sets the rate of every group; called each step, so that no restored one counts."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group["lr_ratio"]

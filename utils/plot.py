@@ -81,7 +81,7 @@ def draw_run(axes: Any, label: str, path: Path, colour: str, unit: str, alone: b
             marker="o",
             markersize=3.5,
             linewidth=1.4,
-            label=f"{name}val, best {min(val):.4f}",
+            label=f"{name}val, best {min(filter(math.isfinite, val), default=math.nan):.4f}",
         )
     if alone:
         axes.set_title(label, loc="left", fontsize=10)

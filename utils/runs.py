@@ -63,7 +63,7 @@ class RunFolder:
             raise UserError(f"{nearest}: Permission denied; name another run_dir")
 
     def open(self) -> None:
-        """Makes the folder, takes it for this process and removes what a killed process left half written.
+        """Makes the folder, takes it for this process, removes what a killed one left half written.
 
         The lock dies with the process, however it ends. A second call does nothing.
 
@@ -119,7 +119,7 @@ class RunFolder:
 
 
 def append_sample(path: Path, step: int, text: str) -> None:
-    """Adds a sample under a header line that names its step; a line that looks like one is indented."""
+    """Adds a sample under a header that names its step; a line that looks like one is indented."""
     text = re.sub(f"(?m)^{SAMPLE_HEADER}", f" {SAMPLE_HEADER}", text)
     with open(path, "a", encoding="utf-8", newline="") as file:
         file.write(f"{SAMPLE_HEADER}{step}\n{text}\n\n")
@@ -130,6 +130,7 @@ def keep_samples(path: Path, last_step: int) -> None:
     if not path.exists():
         return
     text = path.read_bytes().decode("utf-8", errors="replace")
+    text = text[: text.rfind("\n\n") + 2]  # a sample that was written to its end ends so
     _, *parts = re.split(f"(?m)^{SAMPLE_HEADER}(\\d+)\n", text)
     pairs = zip(parts[::2], parts[1::2], strict=True)
     kept = [f"{SAMPLE_HEADER}{step}\n{body}" for step, body in pairs if int(step) <= last_step]

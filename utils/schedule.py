@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of the step: warmup, then cosine, linear, wsd or constant."""
+"""The learning rate, a pure function of the step: warmup, then cosine, linear, wsd or constant."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ def lr_at(
 ) -> float:
     """Learning rate of optimizer step `step`, counted from 0.
 
-    Warmup is linear and ends at `peak_lr`; its first step is not at 0. The last step, `max_steps - 1`,
-    is exactly at `min_lr`. In between: `cosine` (Loshchilov & Hutter 2016, arXiv 1608.03983, without
-    restarts), `linear`, or `wsd` (warmup, stable, decay; Hu et al. 2024, arXiv 2404.06395), which holds
-    the peak and falls linearly over the last `decay_fraction` of the steps. `constant` never falls.
+    Warmup is linear and ends at `peak_lr`; its first step is not at 0. The last step,
+    `max_steps - 1`, is exactly at `min_lr`. In between: `cosine` (Loshchilov & Hutter 2016, arXiv
+    1608.03983, without restarts), `linear`, or `wsd` (warmup, stable, decay; Hu et al. 2024, arXiv
+    2404.06395), which holds the peak and falls linearly over the last `decay_fraction` of the
+    steps. `constant` never falls.
 
     >>> [round(lr_at(s, peak_lr=1.0, min_lr=0.1, warmup_steps=2, max_steps=7), 3) for s in range(7)]
     [0.5, 1.0, 0.914, 0.689, 0.411, 0.186, 0.1]

@@ -87,9 +87,7 @@ def test_a_batch_depends_on_seed_and_step_alone(kind: dict[str, object], folder:
 
 
 @KINDS
-def test_seeds_epochs_and_parts_have_their_own_order(
-    kind: dict[str, object], folder: Path
-) -> None:
+def test_seeds_epochs_and_parts_have_their_own_order(kind: dict[str, object], folder: Path) -> None:
     one, other = batches(folder, rows=4, **kind), batches(folder, rows=4, seed=6, **kind)
     n = one.splits["train"].n_windows
 
@@ -161,7 +159,7 @@ def rss():
     lines = pathlib.Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
 
-# All windows of a step are read at once: 1024 rows of 65536 tokens, 64 steps a pass over 2**26 rows.
+# 64 windows of 65536 tokens a step: some 120 steps are one pass over the file.
 one = Batches(pathlib.Path(sys.argv[1]), block_size=1 << 16, rows=64, end_id=0, seed=1)
 one.get_batch("train", 0)
 before, passes = rss(), int(sys.argv[2])

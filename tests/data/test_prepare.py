@@ -33,7 +33,7 @@ Make = Callable[..., tuple[Path, list[bytes], list[bytes]]]
 
 @pytest.fixture
 def make(tokenizer: Path, tmp_path: Path) -> Make:
-    """Prepares; gives the folder and the documents that its two files hold, end tokens taken off."""
+    """Prepares; gives the folder and the documents in its two files, end tokens taken off."""
 
     def run(files: tuple[str, ...], **changes: object) -> tuple[Path, list[bytes], list[bytes]]:
         cache = str(tmp_path / "cache")
@@ -75,7 +75,7 @@ def test_a_folder_of_files_is_split_by_documents(make: Make, tmp_path: Path) -> 
     for i, name in enumerate(names):
         write(tmp_path / "text" / name, f"file {i}\r\n".encode())
     folder, train, val = make((str(tmp_path / "text"),))
-    assert sorted(train + val) == [f"file {i}\r\n".encode() for i in range(30)]
+    assert sorted(train + val) == sorted(f"file {i}\r\n".encode() for i in range(30))
     assert len(val) == 3 and read_meta(folder)["split"] == "documents"
     assert train == sorted(train, key=lambda raw: int(raw[5:])), "in their order"
 
@@ -173,7 +173,9 @@ def test_what_is_interrupted_leaves_nothing(
 def test_a_failure_keeps_what_an_earlier_one_made(
     tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = DataConfig(files=(write(tmp_path / "a.txt", b"old text, quite short"),), tokenizer=str(tokenizer))
+    config = DataConfig(
+        files=(write(tmp_path / "a.txt", b"old text, quite short"),), tokenizer=str(tokenizer)
+    )
     out = tmp_path / "out"
     prepare.prepare(config, None, out)
     (out / "mine.txt").write_bytes(b"of the user")

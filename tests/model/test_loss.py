@@ -48,8 +48,9 @@ def test_half_logits_are_summed_in_fp32(dtype):
     targets = torch.randint(50, (64, 32))
     with torch.autocast("cpu", torch.bfloat16):
         nats, _ = next_token_loss(logits, targets)
-    assert nats.dtype == torch.float32
-    torch.testing.assert_close(nats.double(), next_token_loss(logits.double(), targets)[0])
+    for result in (nats, next_token_loss(logits, targets)[0]):
+        assert result.dtype == torch.float32
+        torch.testing.assert_close(result.double(), next_token_loss(logits.double(), targets)[0])
 
 
 def test_huge_logits():

@@ -113,7 +113,7 @@ MIXES = [
 @pytest.mark.parametrize("attention_path", ["sdpa", "manual"])
 def test_logits_equal_the_naive_ones(tiny, settings, attention_path):
     model = tiny(double=True, attention=attention_path, **settings)
-    ids = [3, 1, 4, 1, 5, 9, 2, 6]
+    ids = [3, 1, 4, 1, 5, 9, 2]  # fewer than block_size
     expected = naive_logits(model, ids)
     logits_BTV = model(torch.tensor([ids, ids[::-1]])).detach()
     assert np.abs(expected).max() > 0.5  # not a comparison of zeros

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
@@ -223,10 +224,12 @@ def test_coherence_of_a_real_model(story_run, printed, monkeypatch):
 
 def test_known_documents_are_compared_as_text(story_run):
     record = json.loads((story_run / "run.json").read_text(encoding="utf-8"))
-    tokens = TokenFile(Path(record["data"]["folder"]) / "train.npy")
     train = list(stories.draw(1, 30_000))
     texts = [train[0], train[-1], train[0][:-1], train[0] + " ", ""]
-    assert known_documents(tokens, load_run(story_run).tokenizer, texts) == {train[0], train[-1]}
+    path = Path(record["data"]["folder"]) / "train.npy"
+    with contextlib.closing(TokenFile(path)) as tokens:
+        known = known_documents(tokens, load_run(story_run).tokenizer, texts)
+    assert known == {train[0], train[-1]}
 
 
 def test_every_drawn_story_is_coherent():

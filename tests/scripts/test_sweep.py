@@ -1,0 +1,157 @@
+"""scripts.sweep: every point once, whatever happens to it or to the sweep."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from scripts import sweep as script
+from settings import Config
+from tests.conftest import ROOT, clean_environment
+from tests.training import make_corpus
+from utils.config import load
+from utils.errors import UserError
+from utils.results import CLOCK
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    """A base config of a tiny run on text."""
+    folder = tmp_path_factory.mktemp("base")
+    lines = [f"{name}: {value}" for name, value in make_corpus(folder).items()]
+    path = folder / "base.yaml"
+    sections: dict[str, list[str]] = {}
+    for line in lines:
+        section, _, rest = line.partition(".")
+        sections.setdefault(section, []).append(f"  {rest}\n")
+    text = "".join(f"{name}:\n{''.join(rest)}" for name, rest in sections.items())
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def sweep_file(base, tmp_path):
+    """sweep_file("grid: ..."): the arguments of a sweep into tmp_path/out."""
+
+    def make(text: str) -> list[str]:
+        path = tmp_path / "sweep.yaml"
+        path.write_text(f"config: {base}\nout: {tmp_path / 'out'}\n{text}\n", encoding="utf-8")
+        return ["--config", str(path)]
+
+    return make
+
+
+def results(out: Path) -> list[dict[str, str]]:
+    """results.csv less the wall-clock columns."""
+    with open(out / "results.csv", encoding="utf-8", newline="") as file:
+        return [{k: v for k, v in row.items() if k not in CLOCK} for row in csv.DictReader(file)]
+
+
+def test_one_failing_point_does_not_stop_the_rest(sweep_file, tmp_path, capsys, monkeypatch):
+    argv = sweep_file("grid: {lr: [1e30, 0.01]}")
+    assert script.main([*argv, "--workers", "2"]) == 1
+    out, err = capsys.readouterr()
+    rows = results(tmp_path / "out")
+    assert [row["status"] for row in rows] == ["failed", "done"]
+    assert [row["optim.lr"] for row in rows] == ["1e+30", "0.01"]
+    assert rows[1]["step"] == "9" and 0 < float(rows[1]["val_bpb"]) < float(rows[1]["val_loss"])
+    assert "1 of 2 points failed: lr=1e+30" in err and "stopped before step" in err
+    assert "lr=0.01" in out and "1e+30" not in out  # a failed point is not ranked
+
+    config, _ = load(Config, [str(tmp_path / "out" / "lr=0.01" / "config.yaml")], {})
+    assert config.optim.lr == 0.01 and config.train.num_threads == 1  # the base's own
+
+    begun: list[list[str]] = []
+    monkeypatch.setattr(script.Children, "run", lambda self, command, log: begun.append(command))
+    assert script.main(argv) == 0  # what is done is not done again; nothing failed this time
+    (command,) = begun
+    assert command[-3:] == ["--run_dir", str(tmp_path / "out" / "lr=1e+30"), "--resume"]
+
+
+def test_a_dry_run_prints_the_commands_and_writes_nothing(sweep_file, tmp_path, capsys):
+    argv = sweep_file("grid: {d_model: [8, 16]}\nseeds: [1, 2]\nset: {n_layer: 2}")
+    assert script.main([*argv, "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4 and all(line.startswith("new: ") for line in lines)
+    assert "--model.n_layer=2 --model.n_embd=8 --train.seed=1" in lines[0]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("grid: {d_model: [15]}", "point n_embd=15: n_embd 15 is not a multiple of n_head 2"),
+        ("grid: {data.files: [[nowhere.txt]]}", "nowhere.txt"),
+        ("grid: {n_layers: [1]}", "sweep.yaml:3: unknown key grid.n_layers .*n_layer"),
+    ],
+)
+def test_a_bad_point_is_refused_before_anything_runs(sweep_file, tmp_path, text, message):
+    with pytest.raises(UserError, match=message):
+        script.main(sweep_file(text))
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_arguments_are_refused(sweep_file, tmp_path):
+    with pytest.raises(UserError, match="--workers: must be at least 1"):
+        script.main([*sweep_file(""), "--workers", "0"])
+    with pytest.raises(UserError, match="nowhere.yaml"):
+        script.main(["--config", "nowhere.yaml"])
+    (tmp_path / "sweep.yaml").write_text("config: nowhere.yaml\n", encoding="utf-8")
+    with pytest.raises(UserError, match="nowhere.yaml"):
+        script.main(["--config", str(tmp_path / "sweep.yaml")])
+
+
+def test_a_folder_with_another_run_is_refused(sweep_file, story_run, tmp_path):
+    argv = sweep_file("grid: {d_model: [16]}")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "n_embd=16").symlink_to(story_run)
+    with pytest.raises(UserError, match="holds a run with model.vocab_size 400, not 300"):
+        script.main(argv)
+
+
+def test_workers_share_the_cores(sweep_file, base, tmp_path, monkeypatch):
+    monkeypatch.setattr(script, "cores", lambda: 8)
+    text = base.read_text(encoding="utf-8").replace("  num_threads: 1\n", "")
+    (tmp_path / "free.yaml").write_text(text, encoding="utf-8")
+    path = tmp_path / "sweep.yaml"
+    path.write_text(f"config: {tmp_path / 'free.yaml'}\n", encoding="utf-8")
+    grid = script.load_grid(str(path), Config)
+    (job,) = script.make_jobs(grid, "sweep.yaml", tmp_path / "out", threads=8 // 3)
+    assert job.config.train.num_threads == 2 and "--train.num_threads=2" in job.command("")
+    path.write_text(f"config: {base}\n", encoding="utf-8")  # names its own number
+    (job,) = script.make_jobs(script.load_grid(str(path), Config), "", tmp_path / "out", threads=5)
+    assert job.config.train.num_threads == 1 and "num_threads" not in str(job.command(""))
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_goes_on_to_the_same_results(sweep_file, base, tmp_path):
+    text = "grid: {d_model: [8, 16], lr: [0.01, 0.02]}\nset: {max_steps: 100, eval_every_steps: 20}"
+    argv = [sys.executable, str(ROOT / "scripts" / "sweep.py"), *sweep_file(text), "--workers", "2"]
+
+    def start(out: Path) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [*argv, "--out", str(out)],
+            cwd=tmp_path,
+            env=clean_environment(),
+            start_new_session=True,
+        )
+
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert start(whole).wait(300) == 0
+    first = start(broken)
+    end = time.monotonic() + 120
+    while not list(broken.glob("*/last.pt")):
+        assert first.poll() is None and time.monotonic() < end
+        time.sleep(0.01)
+    os.kill(first.pid, signal.SIGTERM)
+    assert first.wait(60) == 128 + signal.SIGTERM
+    assert any(row["status"] != "done" for row in results(broken))
+    assert start(broken).wait(300) == 0
+    assert results(broken) == results(whole)

@@ -1,0 +1,249 @@
+"""sample.py: the same words however they are asked for, and one line for what is wrong."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sample
+import train
+from model.generate import generate_ids, sample_seeds
+from tests.conftest import ROOT, clean_environment
+from tests.training import flags, make_corpus
+from tok.bpe import BPETokenizer
+from utils import checkpoint
+from utils.errors import UserError
+from utils.runs import RunFolder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A tiny run on text, hardly trained: its samples are full of odd bytes."""
+    folder = tmp_path_factory.mktemp("sample")
+    settings = make_corpus(folder) | {"train.sample_tokens": 0, "train.max_steps": 4}
+    assert train.main(flags(folder / "run", settings)) == 0
+    return folder / "run"
+
+
+@pytest.fixture
+def text(run, capsys):
+    """text("--seed", "2", ...): what sample.py writes to stdout."""
+
+    def get(*argv: str, run: Path = run) -> str:
+        capsys.readouterr()
+        assert sample.main(["--run", str(run), *argv]) == 0
+        return capsys.readouterr().out
+
+    return get
+
+
+@pytest.fixture
+def copy(run, tmp_path) -> Path:
+    return shutil.copytree(run, tmp_path / "copy")
+
+
+def whole(run: Path, prompt: str, steps: int, seed: int, **settings: object) -> str:
+    """The text of one sample, all ids at once: the oracle of the stream."""
+    loaded = sample.load_run(run)
+    end = loaded.tokenizer.eot_id
+    prompt_ids = [end, *loaded.tokenizer.encode(prompt)]
+    (ids,) = generate_ids(
+        loaded.model,
+        prompt_ids[-loaded.model.config.block_size :],
+        seeds=sample_seeds(seed, 1),
+        max_new_tokens=steps,
+        stop_id=end,
+        **settings,
+    )
+    return prompt + loaded.tokenizer.decode([i for i in ids if i != end]) + "\n"
+
+
+@pytest.mark.parametrize("prompt", ["", "the cat", "Grüße 世界 🙂"])
+@pytest.mark.parametrize("seed", [1, 7])
+def test_the_stream_is_the_decoded_whole(text, run, prompt, seed):
+    streamed = text("--prompt", prompt, "--steps", "60", "--seed", str(seed))
+    assert streamed == whole(run, prompt, 60, seed)
+
+
+def test_no_piece_holds_half_a_character(run, text, monkeypatch):
+    pieces = []
+    monkeypatch.setattr(sys.stdout, "write", lambda piece: pieces.append(piece))
+    loaded = sample.load_run(run)
+    raw = "a世🙂é".encode()
+    assert "".join(sample.text_of(loaded, iter(raw))) == "a世🙂é"  # byte b is id b
+    parts = list(sample.text_of(loaded, iter(raw)))
+    assert [part for part in parts if part] == ["a", "世", "🙂", "é"]
+    cut = list(sample.text_of(loaded, iter("🙂".encode()[:2])))
+    assert "".join(cut) == "\ufffd" and "\ufffd" not in "".join(cut[:-1])
+
+
+def test_same_seed_same_text_and_another_seed_another(text):
+    assert text("--seed", "3") == text("--seed", "3") != text("--seed", "4")
+
+
+def test_sample_i_does_not_depend_on_how_many_are_asked_for(text):
+    argv = ["--steps", "20", "--prompt", "a", "--num-samples"]
+    one, two, four = (text(*argv, str(n)) for n in (1, 2, 4))
+    assert two.startswith(one + "\n") and four.startswith(two + "\n") and len(four) > len(two)
+
+
+def test_temperature_0_takes_the_likeliest(text, run):
+    cold = text("--temp", "0", "--seed", "1", "--steps", "30")
+    assert cold == text("--temp", "0", "--seed", "99", "--steps", "30")
+    assert cold == text("--top-k", "1", "--seed", "5", "--steps", "30")
+    assert cold == whole(run, "", 30, 1, temperature=0)
+    assert cold != text("--temp", "1", "--steps", "30")
+
+
+def test_filters_and_both_spellings_reach_the_model(text, run):
+    given = text("--top_k", "5", "--top-p", "0.7", "--temp", "0.8", "--steps", "30")
+    assert given == whole(run, "", 30, 1, top_k=5, top_p=0.7, temperature=0.8)
+
+
+def test_a_stop_text_ends_the_sample_before_it(text):
+    full = text("--steps", "60", "--prompt", "the")
+    stop = full[20:23]
+    stopped = text("--steps", "60", "--prompt", "the", "--stop", stop)
+    assert stopped == full[: full.index(stop, 3)] + "\n"
+    assert text("--steps", "60", "--prompt", "the", "--stop", "never in there") == full
+
+
+@pytest.mark.parametrize("stop", ["", "b", "ab", "aab", "abab", "xyz"])
+def test_until_stop_is_the_same_however_the_text_is_cut(stop):
+    whole_text = "aababaabxa"
+    expected = whole_text.split(stop)[0] if stop else whole_text
+    for cuts in itertools.product([True, False], repeat=len(whole_text) - 1):
+        pieces, piece = [], whole_text[0]
+        for char, cut in zip(whole_text[1:], cuts, strict=True):
+            pieces, piece = ([*pieces, piece], char) if cut else (pieces, piece + char)
+        assert "".join(sample.until_stop(iter([*pieces, piece]), stop)) == expected
+
+
+def test_a_prompt_too_long_is_cut_to_its_end_with_one_warning(text, run, capsys):
+    long = "the cat sat " * 30
+    assert sample.main(["--run", str(run), "--prompt", long, "--steps", "5"]) == 0
+    out, err = capsys.readouterr()
+    assert out == whole(run, long, 5, 1)
+    assert err.count("warning") == 1 and "only its last 32" in err
+    assert sample.main(["--run", str(run), "--prompt", "short", "--steps", "5"]) == 0
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_stderr_says_what_was_read(run, capsys):
+    for which in ("best", "last"):
+        state = checkpoint.load(run / f"{which}.pt")
+        assert sample.main(["--run", str(run), "--checkpoint", which, "--steps", "1"]) == 0
+        err = capsys.readouterr().err
+        assert str(run / f"{which}.pt") in err and f"step {state['step']}," in err
+        assert f"val loss {state['last_val']:.4f}" in err
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["--steps", "0"], "--steps: must be at least 1, got 0"),
+        (["--steps", "many"], "--steps.*invalid int"),
+        (["--temp", "-1"], "--temp: must be 0 or more"),
+        (["--temp", "nan"], "--temp: must be 0 or more"),
+        (["--temp", "inf"], "--temp: must be 0 or more"),
+        (["--top-k", "-1"], "--top-k: must be 0 or more"),
+        (["--top-p", "0"], "--top-p: must be above 0"),
+        (["--top_p", "1.1"], "--top-p: must be above 0 and at most 1"),
+        (["--num-samples", "0"], "--num-samples: must be at least 1"),
+        (["--chekpoint", "best"], "did you mean --checkpoint"),
+        (["--checkpoint", "newest"], "newest"),
+        (["--see", "1"], "unknown argument --see .did you mean --seed"),
+        (["--prompt"], "expected one argument"),
+        (["--device", "quantum"], "device quantum: not available"),
+        (["stray"], "stray"),
+    ],
+)
+def test_bad_arguments_are_refused(run, capsys, argv, message):
+    with pytest.raises(UserError, match=message):
+        sample.main(["--run", str(run), *argv])
+    assert capsys.readouterr().out == ""
+
+
+def test_a_prompt_that_is_no_text_is_refused(run, capsys):
+    with pytest.raises(UserError, match="surrogate"):
+        sample.main(["--run", str(run), "--prompt", "ab\udcff"])
+    assert capsys.readouterr().out == ""
+
+
+def test_no_run_and_no_checkpoint_are_told_with_the_cure(copy, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="runs/tiny: no run there; train one with"):
+        sample.main([])
+    (copy / "best.pt").unlink()
+    with pytest.raises(UserError, match="best.pt: no checkpoint yet; wait"):
+        sample.main(["--run", str(copy)])
+
+
+@pytest.mark.parametrize("damage", ["cut", "bit", "other"])
+def test_a_damaged_checkpoint_is_refused(copy, damage):
+    path = copy / "best.pt"
+    raw = bytearray(path.read_bytes())
+    if damage == "bit":
+        raw[len(raw) // 2] ^= 1
+    path.write_bytes({"cut": raw[:-100], "bit": raw, "other": b"not a checkpoint"}[damage])
+    with pytest.raises(UserError, match="best.pt: (damaged|refused)"):
+        sample.main(["--run", str(copy)])
+
+
+def test_another_tokenizer_is_refused(copy):
+    BPETokenizer.train("abcabcabc" * 50, vocab_size=258).save(copy / "tokenizer.json")
+    with pytest.raises(UserError, match="trained with .* put the original back"):
+        sample.main(["--run", str(copy)])
+
+
+def test_a_checkpoint_of_another_shape_is_refused(copy):
+    state = checkpoint.load(copy / "best.pt")
+    state["config"]["model"]["n_embd"] = 32
+    checkpoint.save(copy / "best.pt", state)
+    with pytest.raises(UserError, match="best.pt: weight .* has shape"):
+        sample.main(["--run", str(copy)])
+
+
+def test_a_run_that_is_training_can_be_sampled(copy, text):
+    writer = RunFolder(copy)
+    writer.open()  # the lock of a training process
+    with pytest.raises(UserError, match="another process"):
+        RunFolder(copy).open()
+    assert text("--steps", "5", run=copy)
+    assert not [path for path in copy.iterdir() if ".tmp" in path.name]
+
+
+def test_a_closed_pipe_ends_quietly(run):
+    """`sample.py ... | head -1`, in a locale that knows ASCII alone."""
+    command = [sys.executable, str(ROOT / "sample.py"), "--run", str(run)]
+    # More than a pipe holds, so that the writer must notice.
+    argv = ["--prompt", "é\n" + "x" * 100_000, "--steps", "2000"]
+    program = subprocess.Popen(
+        [*command, *argv],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=clean_environment(PYTHONIOENCODING="ascii"),
+    )
+    assert program.stdout is not None and program.stderr is not None
+    assert program.stdout.readline() == "é\n".encode()
+    program.stdout.close()
+    err = program.stderr.read().decode()
+    program.stderr.close()
+    assert program.wait(60) == 0
+    assert "Error" not in err and "Traceback" not in err and "Exception" not in err
+
+
+def test_a_mistake_is_one_line_and_status_2(tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "sample.py"), "--run", str(tmp_path)],
+        capture_output=True,
+        env=clean_environment(),
+        check=False,
+    )
+    assert done.returncode == 2 and done.stdout == b""
+    assert done.stderr.decode().startswith("error: ") and done.stderr.count(b"\n") == 1

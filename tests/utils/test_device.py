@@ -1,0 +1,115 @@
+"""Devices and number formats, chosen as the machine allows; the GPUs are played by stand-ins."""
+
+from __future__ import annotations
+
+import contextlib
+
+import numpy as np
+import pytest
+import torch
+
+from utils import device
+from utils.errors import UserError
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "wanted"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")]
+)
+def test_auto_takes_the_best_there_is(
+    cuda: bool, mps: bool, wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert device.pick_device("auto").type == wanted
+
+
+def test_names_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert device.pick_device("cpu") == CPU
+    for name in ("nonsense", "cuda:77", "meta", "", "xla", "hpu", "cpu:x", "vulkan"):
+        with pytest.raises(UserError, match=r"not available on this machine \(try auto or cpu\)"):
+            device.pick_device(name)
+
+
+@pytest.mark.parametrize(("bf16", "wanted"), [(True, "bf16"), (False, "fp16")])
+def test_the_format_follows_the_gpu(
+    bf16: bool, wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16)
+    assert device.pick_amp("auto", torch.device("cuda")) == wanted
+    assert device.pick_amp("auto", CPU) == device.pick_amp("auto", torch.device("mps")) == "off"
+    assert device.pick_amp("fp16", CPU) == "fp16"
+
+
+def test_autocast_sets_the_format_of_products() -> None:
+    a = torch.ones(2, 2)
+    assert device.autocast(CPU, "off") is contextlib.nullcontext
+    for amp, dtype in device.DTYPES.items():
+        with device.autocast(CPU, amp)():
+            assert (a @ a).dtype == dtype
+
+
+def test_descriptions_and_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "threads" in device.describe_device(CPU)
+    assert device.describe_device(torch.device("mps")) == "mps"
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda which: "Card 9")
+    assert device.describe_device(torch.device("cuda")) == "cuda (Card 9)"
+    assert 50e6 < device.peak_memory_bytes(CPU) < 1e12
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda which: 123)
+    assert device.peak_memory_bytes(torch.device("cuda")) == 123
+    monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 45)
+    assert device.peak_memory_bytes(torch.device("mps")) == 45
+    waited = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: waited.append("mps"))
+    for name in ("cpu", "cuda", "mps"):
+        device.synchronize(torch.device(name))
+    assert len(waited) == 2
+
+
+def test_seeds_depend_on_both_numbers() -> None:
+    draws = set()
+    for seed in (0, 1, 2**40):
+        for step in (0, 1, 2):
+            device.seed_all(seed, step)
+            first = torch.rand(3)
+            np.random.default_rng().random()
+            device.seed_all(seed, step)
+            assert torch.equal(torch.rand(3), first)
+            draws.add(tuple(first.tolist()))
+    assert len(draws) == 9
+
+
+def test_compile_is_used_where_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x, seen = torch.nn.Linear(2, 2), torch.ones(1, 2), []
+
+    def compiled(*inputs: torch.Tensor) -> torch.Tensor:
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return model(*inputs)
+
+    monkeypatch.setattr(torch, "compile", lambda module: compiled)
+    assert device.compile_or_eager(model, device.autocast(CPU, "bf16"), x) is compiled
+    assert seen == [True], "tried in the format of training"
+    assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("message", ["first\nsecond", ""])
+def test_compile_that_fails_in_the_backward_is_one_warning(
+    message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Fails(torch.autograd.Function):
+        @staticmethod
+        def forward(context: object, x: torch.Tensor) -> torch.Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(context: object, gradient: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError(message)
+
+    model = torch.nn.Linear(2, 2)
+    monkeypatch.setattr(torch, "compile", lambda module: lambda x: Fails.apply(module(x)))
+    assert device.compile_or_eager(model, contextlib.nullcontext, torch.ones(1, 2)) is model
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: torch.compile failed, training goes on without it: Runtime")
+    assert all(p.grad is None for p in model.parameters())

@@ -1,0 +1,68 @@
+"""A flag for each setting, and only those given are given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from utils.cli import Parser
+from utils.config import load, setting
+from utils.errors import UserError
+from utils.flags import add_flags, given_flags
+
+
+@dataclass(frozen=True)
+class Part:
+    n_layer: int = setting(4, "blocks, 100% of them", minimum=1)
+    betas: tuple[float, float] = setting((0.9, 0.95), "two rates")
+    names: tuple[str, ...] = setting((), "any number")
+    on: bool = setting(False, "a switch")
+
+
+@dataclass(frozen=True)
+class Whole:
+    run_dir: str = setting("", "folder")
+    model: Part = field(default_factory=Part)
+
+
+def parse(*argv: str) -> dict[str, str | list[str]]:
+    parser = Parser(prog="x")
+    parser.add_argument("--config")
+    add_flags(parser, Whole)
+    return given_flags(parser.parse_args(list(argv)), Whole)
+
+
+def test_only_what_is_given_is_given() -> None:
+    assert parse() == parse("--config", "a") == {}
+    given = parse("--model.n_layer", "6", "--model.betas", "0.5", "0.6", "--run-dir=a=b")
+    assert given == {"model.n_layer": "6", "model.betas": ["0.5", "0.6"], "run_dir": "a=b"}
+    config, values = load(Whole, [], given)
+    assert config == Whole(run_dir="a=b", model=Part(n_layer=6, betas=(0.5, 0.6)))
+    assert set(values) == set(given)
+
+
+def test_lists_of_text() -> None:
+    config, _ = load(Whole, [], parse("--model.names", "a", "1", "--model.on", "true"))
+    assert config.model.names == ("a", "1") and config.model.on is True
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--model.n_layers", "3"], "did you mean --model.n_layer"),
+        (["--model.n_layer"], "expected one argument"),
+        (["--model.n", "3"], "unknown argument --model.n"),
+    ],
+)
+def test_mistakes(argv: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        parse(*argv)
+
+
+def test_help_tells_unit_range_and_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse("--help")
+    text = " ".join(capsys.readouterr().out.split())
+    assert "blocks, 100% of them (>= 1); default 4" in text
+    assert "two rates; default [0.9, 0.95]" in text

@@ -1,0 +1,126 @@
+"""utils.grid: what a sweep's file may say, and the points that follow."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from utils.config import setting
+from utils.errors import UserError
+from utils.grid import Grid, load_grid, point_name, short_names
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    n_embd: int = setting(64, "width", minimum=1)
+    dropout: float = setting(0.0, "share", minimum=0, below=1)
+    size: int = setting(1, "one of two settings of this name")
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    seed: int = setting(1, "seed", minimum=0)
+    betas: tuple[float, float] = setting((0.9, 0.95), "pair")
+    size: int = setting(1, "the other")
+    text: str = setting("", "words")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    run_dir: str = setting("", "folder")
+    model: Model = dataclasses.field(default_factory=Model)
+    train: Train = dataclasses.field(default_factory=Train)
+
+
+@pytest.fixture
+def grid_of(tmp_path):
+    def load(text: str) -> Grid:
+        path = tmp_path / "sweep.yaml"
+        path.write_text(text, encoding="utf-8")
+        return load_grid(str(path), Settings)
+
+    return load
+
+
+def test_every_combination_in_the_order_of_the_file(grid_of):
+    grid = grid_of(
+        "config: base.yaml\nout: runs/here\nseeds: [3, 1]\n"
+        "grid:\n  dropout: [0, 0.5]\n  d_model: [8, 16]\nset: {train.size: 7}\n"
+    )
+    assert (grid.config, grid.out) == ("base.yaml", "runs/here")
+    points = grid.points()
+    assert [tuple(point.settings.values()) for point in points] == [
+        (7, dropout, width, seed) for dropout in (0.0, 0.5) for width in (8, 16) for seed in (3, 1)
+    ]
+    assert list(points[0].settings) == ["train.size", "model.dropout", "model.n_embd", "train.seed"]
+    assert list(points[0].values) == ["model.dropout", "model.n_embd"] and points[0].seed == 3
+    assert points[0].name == "dropout=0.0_n_embd=8_seed=3"
+    assert len({point.name for point in points}) == 8
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "grid: {model.n_embd: [8, 16]}",
+        "grid: {n_embd: [8, 16]}",
+        "grid: {d_model: [8, 16]}",
+        "grid:\n  model:\n    n_embd: [8, 16]",
+    ],
+)
+def test_a_setting_has_several_names(grid_of, text):
+    assert grid_of(text).axes == {"model.n_embd": [8, 16]}
+
+
+def test_an_empty_file_is_one_point(grid_of):
+    (point,) = grid_of("").points()
+    assert point.name == "base" and point.settings == {} and point.seed is None
+
+
+def test_pairs_and_texts_make_names_of_folders(grid_of):
+    grid = grid_of('grid:\n  betas: [[0.9, 0.95], [0.8, 0.9]]\n  text: ["../a b", "../a/b", ""]\n')
+    names = [point.name for point in grid.points()]
+    assert names[0] == "betas=0.9+0.95_text=a-b" and names[2] == "betas=0.9+0.95_text=empty"
+    assert len(set(names)) == 6 and not any("/" in name for name in names)
+
+
+def test_long_names_are_cut_and_stay_different():
+    grid = Grid(axes={"train.text": ["x" * 300 + "1", "x" * 300 + "2"]})
+    names = [point.name for point in grid.points()]
+    assert len(set(names)) == 2 and max(map(len, names)) < 140
+    assert point_name({}) == "base"
+
+
+def test_a_name_that_two_settings_share_is_not_short_for_either():
+    assert "size" not in short_names(["model.size", "train.size"])
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        (
+            "grid: {model.n_embdd: [1]}",
+            r"sweep.yaml:1: unknown key grid.model.n_embdd \(did you mean",
+        ),
+        ("gird: {n_embd: [1]}", r"sweep.yaml:1: unknown key gird \(did you mean grid\?\)"),
+        ("grid: {size: [1]}", "unknown key grid.size"),
+        ("grid: {run_dir: [a]}", "unknown key grid.run_dir"),
+        ("\ngrid:\n  n_embd: 8", r"sweep.yaml:3: grid.n_embd: expected a list of values"),
+        ("grid: {n_embd: []}", "expected a list of values"),
+        ("grid: {n_embd: [8, x]}", r"grid.n_embd: expected int, got 'x'"),
+        ("grid: {dropout: [0.1, 1.5]}", "grid.dropout: must be below 1, got 1.5"),
+        ("grid: {n_embd: [8, 8]}", "stands there twice"),
+        ("grid: {n_embd: [8], d_model: [9]}", "model.n_embd is given already, on line 1"),
+        ("grid: {n_embd: [8]}\nset: {n_embd: 9}", "sweep.yaml:2: .* given already, on line 1"),
+        ("grid: {n_embd: [8]}\ngrid: {dropout: [0]}", "grid given twice"),
+        ("set: {n_embd: [8]}", "expected int"),
+        ("seeds: [1]\nset: {seed: 2}", "seeds are given already"),
+        ("seeds: [1, 1]", "seeds: must be different"),
+        ("seeds: [-1]", "seeds: must be different"),
+        ("config: 3", "config: expected text"),
+        ("grid: [1]", "must hold `name: value` lines"),
+    ],
+)
+def test_mistakes_are_told_with_their_line(grid_of, text, message):
+    with pytest.raises(UserError, match=message):
+        grid_of(text)

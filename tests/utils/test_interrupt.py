@@ -1,0 +1,44 @@
+"""Ctrl-C and SIGTERM: the first is noted, the second ends."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from utils.interrupt import Interrupt
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_is_noted(number: signal.Signals, status: int) -> None:
+    before = signal.getsignal(number)
+    with Interrupt() as interrupt:
+        assert interrupt.number is None and interrupt.exit_status == 0
+        signal.raise_signal(number)
+        assert interrupt.number == number and interrupt.exit_status == status
+    assert signal.getsignal(number) == before
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_the_process(
+    first: signal.Signals, second: signal.Signals, root: Path
+) -> None:
+    program = (
+        "import signal\nfrom utils.interrupt import Interrupt\nwith Interrupt():\n"
+        f"    signal.raise_signal({int(first)})\n    print('on', flush=True)\n"
+        f"    signal.raise_signal({int(second)})\n    print('still on')\n"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.stdout == "on\n" and done.returncode == -second
+
+
+def test_an_error_inside_gives_the_handlers_back() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyError), Interrupt():
+        raise KeyError
+    assert signal.getsignal(signal.SIGINT) == before

@@ -1,0 +1,125 @@
+"""metrics.csv and the conversions of losses."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from utils import metrics
+from utils.errors import UserError
+from utils.metrics import (
+    CLOCK_COLUMNS,
+    COLUMNS,
+    CsvLog,
+    Throughput,
+    bits_per_byte,
+    perplexity,
+    read_column,
+    read_rows,
+)
+
+HEADER = ",".join(COLUMNS + CLOCK_COLUMNS) + "\n"
+
+
+def test_conversions() -> None:
+    assert perplexity(math.log(50)) == pytest.approx(50)
+    assert perplexity(1e4) == math.inf and math.isnan(perplexity(math.nan))
+    assert bits_per_byte(math.log(2) * 30, 10) == pytest.approx(3)
+    assert math.isnan(bits_per_byte(1.0, 0))
+
+
+@given(
+    values=st.lists(st.floats(), min_size=1, max_size=6),
+    gaps=st.lists(st.integers(1, 10**12), min_size=6, max_size=6),
+)
+def test_numbers_are_read_back_exactly(
+    values: list[float], gaps: list[int], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("csv") / "metrics.csv"
+    log, step, steps = CsvLog(path), 0, []
+    for value, gap in zip(values, gaps, strict=False):
+        step += gap
+        steps.append(step)
+        log.write({"step": step, "val_loss": value})
+    rows = read_rows(path)
+    read = read_column(rows, "val_loss")
+    assert read[0] == steps and repr(read[1]) == repr(values)
+    assert read_column(rows, "lr") == ([], [])
+    assert path.read_text(encoding="utf-8").count("step") == 1
+
+
+def filled(path: Path, steps: range) -> str:
+    log = CsvLog(path)
+    for step in steps:
+        log.write({"step": step, "tokens": 3 * step, "lr": 0.1 * step, "elapsed_s": 1.5})
+    return path.read_text(encoding="utf-8")
+
+
+def test_rows_after_the_checkpoint_are_cut(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    whole = filled(path, range(0, 10, 2))
+    log = CsvLog(path, after_step=5)
+    assert path.read_text(encoding="utf-8") == "".join(whole.splitlines(True)[:4])
+    log.write({"step": 6})
+    assert [row["step"] for row in read_rows(path)] == ["0", "2", "4", "6"]
+    CsvLog(path)
+    assert path.read_text(encoding="utf-8") == HEADER
+
+
+def test_a_line_torn_anywhere_is_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    whole = filled(path, range(3))
+    first = whole.index("2,6")
+    for length in range(first, len(whole)):
+        path.write_text(whole[:length], encoding="utf-8")
+        assert [row["step"] for row in read_rows(path)] == ["0", "1"], length
+        CsvLog(path, after_step=9).write({"step": 2})
+        assert path.read_text(encoding="utf-8").splitlines()[-1].startswith("2,,")
+        assert path.read_text(encoding="utf-8").startswith(whole[:first])
+
+
+def test_a_torn_header_is_an_empty_file(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    for text in ("", "step,tok"):
+        path.write_text(text, encoding="utf-8")
+        assert read_rows(path) == []
+        CsvLog(path, after_step=3)
+        assert path.read_text(encoding="utf-8") == HEADER
+
+
+def test_steps_increase(tmp_path: Path) -> None:
+    log = CsvLog(tmp_path / "metrics.csv")
+    log.write({"step": 3})
+    for step in (3, 2):
+        with pytest.raises(AssertionError):
+            log.write({"step": step})
+
+
+def test_what_is_not_ours_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    with pytest.raises(UserError, match="No such file"):
+        read_rows(path)
+    path.write_text("a,b\n1,2\n", encoding="utf-8")
+    with pytest.raises(UserError, match="its header should be step,tokens"):
+        read_rows(path)
+    path.write_text(HEADER + "x" + "," * (len(COLUMNS + CLOCK_COLUMNS) - 1) + "\n", "utf-8")
+    with pytest.raises(UserError, match="step 'x' is not a number"):
+        read_rows(path)
+    path.write_bytes(b"\xff\n")
+    with pytest.raises(UserError, match="not UTF-8"):
+        read_rows(path)
+
+
+def test_throughput_counts_training_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([0.0, 2.0, 100.0, 103.0])
+    monkeypatch.setattr(metrics.time, "perf_counter", lambda: next(now))
+    meter = Throughput()
+    assert meter.take() == 0
+    for _ in range(2):
+        meter.start()
+        meter.stop(50)
+    assert meter.take() == 100 / 5 and meter.take() == 0

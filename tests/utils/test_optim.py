@@ -1,0 +1,200 @@
+"""AdamW: its groups, and its numbers against the equations."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from utils.errors import UserError
+from utils.muon import orthogonalize
+from utils.optim import OptimConfig, make_optimizer, param_groups, set_lr
+
+
+class Tied(nn.Module):
+    """An embedding tied to the head, a norm, and a frozen weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(7, 3)
+        self.norm = nn.LayerNorm(3)
+        self.head = nn.Linear(3, 7)
+        self.head.weight = self.embedding.weight
+        self.frozen = nn.Linear(3, 3, bias=False).requires_grad_(False)
+
+
+def test_each_parameter_is_in_one_group() -> None:
+    model = Tied()
+    decayed, plain = param_groups(model, OptimConfig())
+    assert [id(p) for p in decayed["params"]] == [id(model.embedding.weight)]
+    others = {id(p) for p in (model.norm.weight, model.norm.bias, model.head.bias)}
+    assert {id(p) for p in plain["params"]} == others
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.1, 0.0)
+    (only,) = param_groups(nn.Linear(2, 2, bias=False), OptimConfig())
+    assert len(only["params"]) == 1
+
+
+def reference_adamw(
+    weights: torch.Tensor, gradients: list[torch.Tensor], rates: list[float], config: OptimConfig
+) -> torch.Tensor:
+    """Algorithm 2 of Loshchilov & Hutter 2017, line by line in float64."""
+    theta = weights.double().clone()
+    m, v = torch.zeros_like(theta), torch.zeros_like(theta)
+    beta1, beta2 = config.betas
+    decay = config.weight_decay if theta.ndim >= 2 else 0.0
+    for t, (gradient, lr) in enumerate(zip(gradients, rates, strict=True), start=1):
+        g = gradient.double()
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g * g
+        m_hat, v_hat = m / (1 - beta1**t), v / (1 - beta2**t)
+        theta = theta - lr * decay * theta - lr * m_hat / (v_hat.sqrt() + config.eps)
+    return theta
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        OptimConfig(),
+        OptimConfig(lr=0.5, weight_decay=0.7, betas=(0.5, 0.6), eps=1e-2, schedule="linear"),
+    ],
+)
+def test_the_steps_are_those_of_the_paper(config: OptimConfig) -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(3, 4)
+    starts = [p.detach().clone() for p in model.parameters()]
+    optimizer = make_optimizer(model, config)
+    gradients: list[list[torch.Tensor]] = [[], []]
+    rates = [config.lr_at(step, 12) for step in range(12)]
+    for lr in rates:
+        set_lr(optimizer, lr)
+        for parameter, history in zip(model.parameters(), gradients, strict=True):
+            parameter.grad = torch.randn_like(parameter)
+            history.append(parameter.grad.clone())
+        optimizer.step()
+    for start, parameter, history in zip(starts, model.parameters(), gradients, strict=True):
+        wanted = reference_adamw(start, history, rates, config)
+        assert (parameter.double() - wanted).abs().max() < 2e-6
+
+
+def test_the_rate_of_the_settings() -> None:
+    config = OptimConfig(lr=2.0, min_lr_ratio=0.25, warmup_steps=4)
+    assert [config.lr_at(step, 10) for step in (0, 3, 9)] == [0.5, 2.0, 0.5]
+    long = OptimConfig(lr=1.0, warmup_steps=1000)
+    assert [long.lr_at(step, 4) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
+    assert all(math.isfinite(long.lr_at(step, 1)) for step in range(3))
+
+
+@pytest.mark.parametrize(
+    "bad", [{"lr": 0.0}, {"betas": (0.9, 1.0)}, {"eps": 0.0}, {"schedule": "cosin"}]
+)
+def test_settings_out_of_range(bad: dict[str, object]) -> None:
+    with pytest.raises(UserError, match=next(iter(bad))):
+        OptimConfig(**bad)
+
+
+class Blocks(nn.Module):
+    """The names and shapes that Muon goes by."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token_embedding = nn.Embedding(5, 4)
+        self.blocks = nn.ModuleList(
+            [nn.ModuleDict({"qkv": nn.Linear(4, 12), "fc": nn.Linear(4, 8)})]
+        )
+        self.head = nn.Linear(4, 5, bias=False)
+
+
+def test_muon_takes_the_matrices_of_the_blocks() -> None:
+    model = Blocks()
+    config = OptimConfig(name="muon", lr=0.01, muon_lr=0.04, embedding_lr_ratio=3.0)
+    groups = param_groups(model, config)
+    names = {id(p): name for name, p in model.named_parameters()}
+    found = {names[id(p)]: group for group in groups for p in group["params"]}
+    assert set(found) == set(names.values())
+    assert sum(len(group["params"]) for group in groups) == len(names)
+    muon = {name for name, group in found.items() if group.get("muon")}
+    assert muon == {"blocks.0.qkv.weight", "blocks.0.fc.weight"}
+    assert found["blocks.0.qkv.weight"]["split"] and not found["blocks.0.fc.weight"]["split"]
+    ratios = {name: group["lr_ratio"] for name, group in found.items()}
+    assert (ratios["token_embedding.weight"], ratios["head.weight"]) == (3.0, 1.0)
+    assert ratios["blocks.0.fc.weight"] == pytest.approx(4.0)
+
+
+def naive_orthogonal(matrix: torch.Tensor) -> torch.Tensor:
+    """The quintic iteration of the source on one matrix in float64, as written there."""
+    x = matrix.double()
+    x = x / x.norm()
+    transposed = x.shape[0] > x.shape[1]
+    x = x.T if transposed else x
+    for _ in range(5):
+        gram = x @ x.T
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return x.T if transposed else x
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (8, 4), (3, 9)])
+def test_orthogonalize_is_the_iteration_and_flattens_singular_values(
+    shape: tuple[int, int],
+) -> None:
+    torch.manual_seed(1)
+    matrices = torch.randn(3, *shape)
+    turned = orthogonalize(matrices)
+    for matrix, one in zip(matrices, turned, strict=True):
+        assert (one - naive_orthogonal(matrix)).abs().max() < 1e-4
+        u, _, v = torch.linalg.svd(matrix, full_matrices=False)
+        values = (u.T @ one @ v.T).diagonal()  # the singular vectors stay
+        assert 0.3 < values.min() and values.max() < 1.3
+    assert orthogonalize(torch.zeros(1, 2, 2)).abs().max() == 0
+
+
+def test_the_steps_of_muon_are_the_naive_ones() -> None:
+    torch.manual_seed(0)
+    model = Blocks()
+    config = OptimConfig(name="muon", lr=0.01, muon_lr=0.05, muon_momentum=0.8, weight_decay=0.3)
+    optimizer = make_optimizer(model, config)
+    wanted = {n: p.detach().double().clone() for n, p in model.named_parameters() if p.ndim == 2}
+    momentum = {n: torch.zeros_like(w) for n, w in wanted.items()}
+    history: list[torch.Tensor] = []
+    start = model.head.weight.detach().clone()
+    for _ in range(4):
+        set_lr(optimizer, config.lr)
+        for name, parameter in model.named_parameters():
+            parameter.grad = torch.randn_like(parameter)
+            if not name.startswith("blocks") or parameter.ndim < 2:
+                continue
+            g = parameter.grad.double()
+            momentum[name] = 0.8 * momentum[name] + 0.2 * g
+            update = 0.2 * g + 0.8 * momentum[name]
+            parts = update.split(4) if "qkv" in name else [update]
+            turned = torch.cat([naive_orthogonal(part) for part in parts])
+            scale = 1.0 if "qkv" in name else (8 / 4) ** 0.5
+            wanted[name] = wanted[name] * (1 - 0.05 * 0.3) - 0.05 * scale * turned
+        history.append(model.head.weight.grad.clone())
+        optimizer.step()
+    for name in ("blocks.0.qkv.weight", "blocks.0.fc.weight"):
+        assert (model.get_parameter(name).double() - wanted[name]).abs().max() < 1e-3
+    rest = reference_adamw(start, history, [config.lr] * 4, config)
+    assert (model.head.weight.double() - rest).abs().max() < 2e-6
+
+
+def test_muon_skips_what_the_scaler_skips_and_weights_without_gradient() -> None:
+    model = Blocks()
+    optimizer = make_optimizer(model, OptimConfig(name="muon"))
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer.step()  # no gradients at all
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.grad_scale, optimizer.found_inf = None, torch.tensor(1.0)
+    optimizer.step()
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+    optimizer.found_inf = torch.tensor(0.0)
+    optimizer.step()
+    assert not any(torch.equal(p, before[name]) for name, p in model.named_parameters())
+
+
+@pytest.mark.parametrize("without_effect", [{"muon_lr": 0.1}, {"decay_fraction": 0.5}])
+def test_a_setting_without_effect_is_refused(without_effect: dict[str, float]) -> None:
+    with pytest.raises(UserError, match="has an effect with optim"):
+        OptimConfig(**without_effect)

@@ -1,0 +1,65 @@
+"""Loss plots: a picture comes out, with the curves and the floor in it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from utils.errors import UserError
+from utils.metrics import CsvLog
+from utils.plot import plot_losses
+
+
+def metrics(path: Path, *values: float, column: str = "val_loss") -> Path:
+    log = CsvLog(path)
+    for step, value in enumerate(values):
+        log.write({"step": step, column: value, "train_loss": value + 0.1, "val_bpb": value / 4})
+    return path
+
+
+def legend_of(runs: dict[str, Path], out: Path, **changes: object) -> list[str]:
+    """The texts of the legend of a plot that is drawn."""
+    import matplotlib.axes
+
+    original, labels = matplotlib.axes.Axes.legend, []
+
+    def legend(self: matplotlib.axes.Axes, *args: object, **kwargs: object) -> object:
+        labels.extend(self.get_legend_handles_labels()[1])
+        return original(self, *args, **kwargs)
+
+    with mock.patch.object(matplotlib.axes.Axes, "legend", legend):
+        plot_losses(runs, out, **changes)
+    return labels
+
+
+def test_a_run_with_its_floor(tmp_path: Path) -> None:
+    path, out = metrics(tmp_path / "m.csv", 5.0, 2.0, 1.5), tmp_path / "loss.png"
+    labels = legend_of({"tiny": path}, out, floor=1.25)
+    assert out.read_bytes().startswith(b"\x89PNG") and len(out.read_bytes()) > 5000
+    assert any("floor" in label and "1.25" in label for label in labels)
+    assert any("val" in label and "1.5" in label for label in labels)
+
+
+def test_several_runs_in_bits_and_another_format(tmp_path: Path) -> None:
+    runs = {name: metrics(tmp_path / f"{name}.csv", 5.0, 4.0) for name in ("one", "two")}
+    labels = legend_of(runs, tmp_path / "loss.svg", unit="bpb")
+    assert (tmp_path / "loss.svg").read_text(encoding="utf-8").startswith("<?xml")
+    assert all(any(name in label for label in labels) for name in runs)
+
+
+def test_losses_that_are_not_finite_do_not_hide_the_best(tmp_path: Path) -> None:
+    path = metrics(tmp_path / "m.csv", math.nan, 3.0, 2.0, math.inf)
+    labels = legend_of({"run": path}, tmp_path / "loss.png")
+    assert any("2.0" in label for label in labels) and not any("nan" in x for x in labels)
+
+
+def test_nothing_to_draw_and_an_unknown_format(tmp_path: Path) -> None:
+    empty = metrics(tmp_path / "m.csv")
+    with pytest.raises(UserError, match="nothing to draw yet"):
+        plot_losses({"run": empty}, tmp_path / "loss.png")
+    with pytest.raises(UserError, match="can't draw a .xyz"):
+        plot_losses({"run": metrics(tmp_path / "n.csv", 1.0)}, tmp_path / "loss.xyz")
+    assert not list(tmp_path.glob("loss*"))

@@ -1,0 +1,97 @@
+"""utils.results and utils.children: rows, ranking, and processes that end when told."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import sys
+import threading
+import time
+
+import pytest
+
+from utils.children import Children, last_line
+from utils.metrics import CsvLog
+from utils.results import Rank, measured, rank, ranking, to_csv, verdict
+from utils.runs import RunFolder
+
+
+def test_figures_come_from_the_best_validation_loss(tmp_path):
+    run = RunFolder(tmp_path)
+    assert measured(run) == {}
+    log = CsvLog(run.metrics)
+    assert measured(run) == {}
+    log.write({"step": 0, "val_loss": 5.0, "val_bpb": 2.5, "elapsed_s": 1.0})
+    log.write({"step": 4, "train_loss": 3.5, "val_loss": 3.0, "val_bpb": 1.5, "elapsed_s": 2.0})
+    log.write({"step": 8, "train_loss": 2.5, "val_loss": 4.0, "val_bpb": 2.0, "elapsed_s": 3.0})
+    log.write(
+        {"step": 9, "train_loss": 2.0, "elapsed_s": 4.0, "tokens_per_s": 7.0, "memory_bytes": 8}
+    )
+    assert measured(run) == {
+        "step": "9",
+        "best_step": "4",
+        "val_loss": "3.0",
+        "val_bpb": "1.5",
+        "train_loss": "2.0",
+        "tokens_per_s": "7.0",
+        "elapsed_s": "4.0",
+        "memory_bytes": "8",
+    }
+
+
+def row(name: str, bpb: float | str, status: str = "done") -> dict[str, object]:
+    return {"point": name, "a.x": name, "val_bpb": bpb, "val_loss": 2, "status": status}
+
+
+def test_the_csv_has_the_clock_last_and_leaves_gaps_empty():
+    text = to_csv([row("p", 1.0), row("q", "", "failed")], ["a.x"]).decode()
+    header = text.splitlines()[0]
+    assert header.endswith("status,tokens_per_s,elapsed_s,memory_bytes")
+    assert header.startswith("point,a.x,seed,step,best_step,val_loss,val_bpb,train_loss")
+    second = list(csv.DictReader(io.StringIO(text)))[1]
+    assert second["status"] == "failed" and second["val_bpb"] == ""
+
+
+def test_the_ranking_takes_means_over_finished_seeds():
+    rows = [row("p", 1.2), row("p", 1.4), row("q", 1.1), row("q", 1.3), row("q", 9, "stopped")]
+    ranks = rank([*rows, row("r", "nan"), row("s", 0.1, "failed")], ["a.x"])
+    assert [one.label for one in ranks] == ["x=q", "x=p", "x=r"]
+    assert ranks[0].mean == pytest.approx(1.2)
+    assert ranks[0].error == pytest.approx(math.sqrt(0.02) / math.sqrt(2))
+    table = ranking(ranks)
+    assert "1.2000" in table and "0.1414" in table and table.splitlines()[-1].split()[0] == "x=r"
+
+
+def test_no_winner_is_called_inside_the_noise():
+    near, far = [1.0, 1.1], [2.0, 2.1]
+    assert verdict([Rank("a", near, near), Rank("b", [1.05, 1.15], near)]).startswith("no winner")
+    assert verdict([Rank("a", near, near), Rank("b", far, far)]).startswith("best: a")
+    assert "one seed each" in verdict([Rank("a", [1.0], [1.0]), Rank("b", [2.0], [2.0])])
+    assert verdict([]) == verdict([Rank("a", near, near)]) == ""
+
+
+def test_children_run_and_leave_a_log(tmp_path):
+    children, log = Children(), tmp_path / "log"
+    program = "import sys; print('one'); print('two', file=sys.stderr); sys.exit(3)"
+    assert children.run([sys.executable, "-c", program], log) == 3
+    assert sorted(log.read_text(encoding="utf-8").split()) == ["one", "two"]
+    log.write_bytes(b"error: x\r 10%\r 20%\n\n")
+    assert last_line(log) == "20%" and last_line(tmp_path / "none") == ""
+
+
+def test_stopped_children_end_and_no_more_begin(tmp_path):
+    children, ends = Children(), []
+    program = "import time; print('on', flush=True); time.sleep(60)"
+    thread = threading.Thread(
+        target=lambda: ends.append(children.run([sys.executable, "-c", program], tmp_path / "log"))
+    )
+    thread.start()
+    end = time.monotonic() + 30
+    while last_line(tmp_path / "log") != "on" and time.monotonic() < end:
+        time.sleep(0.01)
+    assert thread.is_alive()
+    children.stop()
+    thread.join(30)
+    assert ends == [-15]
+    assert children.run([sys.executable, "-c", "print(1)"], tmp_path / "other") is None

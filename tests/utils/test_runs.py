@@ -1,0 +1,121 @@
+"""Run folders: their lock, their record, their samples."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from utils import runs
+from utils.errors import UserError
+from utils.runs import RunFolder, append_sample, environment, git_commit, keep_samples
+
+
+def test_a_folder_is_one_writers(tmp_path: Path) -> None:
+    one, other = RunFolder(tmp_path / "a" / "b"), RunFolder(tmp_path / "a" / "b")
+    one.open()
+    one.open()
+    with pytest.raises(UserError, match="another process is writing this run"):
+        other.open()
+    with pytest.raises(UserError, match="another process"):
+        other.open()
+    one.close()
+    other.open()
+    other.close()
+
+
+def test_what_a_killed_writer_left_is_cleared(tmp_path: Path) -> None:
+    (tmp_path / ".last.pt.tmp-77").write_bytes(b"half")
+    (tmp_path / "notes.txt").write_bytes(b"of the user")
+    run = RunFolder(tmp_path)
+    run.open()
+    assert {path.name for path in tmp_path.iterdir()} == {"lock", "notes.txt"}
+    run.close()
+
+
+def test_a_folder_that_can_not_be_is_refused_before_it_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    for name in ("file", "file/run"):
+        with pytest.raises(UserError, match="file: not a folder"):
+            RunFolder(tmp_path / name).open()
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
+    with pytest.raises(UserError, match="Permission denied"):
+        RunFolder(tmp_path / "x" / "y").open()
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_relative_folder_is_no_trouble(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("run", "."):
+        run = RunFolder(name)
+        run.open()
+        run.close()
+    assert (tmp_path / "run" / "lock").exists()
+
+
+def test_the_record(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    with pytest.raises(UserError, match="no run there; train one with"):
+        run.read_record()
+    run.write_record({"a": [1, None]})
+    assert run.holds_run() and run.read_record() == {"a": [1, None]}
+    for text in ("", "{", "[1]", "null"):
+        run.record.write_text(text, encoding="utf-8")
+        with pytest.raises(UserError, match=r"run\.json: damaged"):
+            run.read_record()
+    run.record.write_bytes(b"\xff")
+    with pytest.raises(UserError, match="damaged"):
+        run.read_record()
+
+
+TEXT = st.text(alphabet="=ste p01\né\r", max_size=30) | st.just("=== step 3\nfaked")
+
+
+@given(texts=st.lists(TEXT, max_size=5), last=st.integers(-1, 6), tear=st.integers(0, 9))
+def test_samples_after_the_checkpoint_are_cut(
+    texts: list[str], last: int, tear: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("samples") / "samples.txt"
+    after = []
+    for step, text in enumerate(texts):
+        append_sample(path, step, text)
+        after.append(path.read_bytes())
+    if texts and last < len(texts) - 1:  # a kill tears only what the checkpoint does not know
+        path.write_bytes(after[-1][: max(len(after[-1]) - tear, len(b"".join(after[-2:-1])))])
+    keep_samples(path, last)
+    kept = min(last, len(texts) - 1)
+    assert (path.read_bytes() if path.exists() else b"") == (after[kept] if kept >= 0 else b"")
+
+
+def test_samples_that_are_not_there(tmp_path: Path) -> None:
+    keep_samples(tmp_path / "samples.txt", 3)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_environment_is_plain_json() -> None:
+    known = json.loads(json.dumps(environment()))
+    assert known.keys() >= {"argv", "python", "torch", "numpy", "threads", "cores", "commit"}
+
+
+def test_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answers(text: str) -> Callable[..., subprocess.CompletedProcess[str]]:
+        return lambda command, **kwargs: subprocess.CompletedProcess(command, 0, text)
+
+    monkeypatch.setattr(runs.subprocess, "run", answers("abc+changes\n"))
+    assert git_commit() == "abc+changes"
+    monkeypatch.setattr(runs.subprocess, "run", answers(""))
+    assert git_commit() is None
+
+    def fails(command: list[str], **kwargs: object) -> None:
+        raise FileNotFoundError("git")
+
+    monkeypatch.setattr(runs.subprocess, "run", fails)
+    assert git_commit() is None

@@ -1,0 +1,86 @@
+"""Muon: momentum whose matrices are made orthogonal; AdamW for everything that is no hidden matrix.
+
+Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"
+(https://kellerjordan.github.io/posts/muon). Ours and not torch.optim.Muon, because that one always
+computes in bf16, which most CPUs do slowly, and one matrix at a time.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Coefficients of the quintic iteration, from the source above: they drive singular values from
+# (0, 1] into about [0.7, 1.2] in five rounds.
+QUINTIC = (3.4445, -4.7750, 2.0315)
+ROUNDS = 5
+
+
+def orthogonalize(matrices_NRC: Tensor) -> Tensor:
+    """Brings all singular values of each matrix near 1, its singular vectors stay; same shape.
+
+    >>> turned = orthogonalize(torch.tensor([[[3.0, 0.0], [0.0, 0.5]]]))
+    >>> bool((torch.linalg.svdvals(turned) - 1).abs().max() < 0.35)
+    True
+    """
+    a, b, c = QUINTIC
+    tall = matrices_NRC.shape[-2] > matrices_NRC.shape[-1]
+    x = matrices_NRC.mT if tall else matrices_NRC  # the smaller square is the cheaper one
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-7)
+    for _ in range(ROUNDS):
+        square = x @ x.mT
+        polynomial = torch.baddbmm(square, square, square, beta=b, alpha=c)
+        x = torch.baddbmm(x, polynomial, x, beta=a)
+    return x.mT if tall else x
+
+
+class MuonAdamW(torch.optim.AdamW):
+    """AdamW for ordinary groups; Muon for groups with `muon` set, whose parameters are matrices.
+
+    A Muon group also holds `momentum`. Matrices of one shape are orthogonalised in one go. A matrix
+    that stacks several (queries, keys, values) is taken apart where it has whole multiples of its
+    columns as rows and its group says so with `split`.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step of both; none when a GradScaler found infinities, as in the fused AdamW."""
+        groups = self.param_groups
+        try:
+            self.param_groups = [group for group in groups if not group.get("muon")]
+            loss = super().step(closure)
+        finally:
+            self.param_groups = groups
+        found_inf = getattr(self, "found_inf", None)
+        if found_inf is None or not found_inf.item():
+            for group in groups:
+                if group.get("muon"):
+                    self._muon_step(group)
+        return loss
+
+    def _muon_step(self, group: dict[str, Any]) -> None:
+        by_shape: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = defaultdict(list)
+        for weight in group["params"]:
+            if weight.grad is None:
+                continue
+            state = self.state[weight]
+            if not state:
+                state["momentum_buffer"] = torch.zeros_like(weight)
+            buffer = state["momentum_buffer"].lerp_(weight.grad, 1 - group["momentum"])
+            update = weight.grad.lerp(buffer, group["momentum"])  # Nesterov's look ahead
+            size = weight.shape[1] if group["split"] else weight.shape[0]
+            for part, target in zip(update.split(size), weight.split(size), strict=True):
+                by_shape[tuple(part.shape)].append((part, target))
+        for (rows, columns), pairs in by_shape.items():
+            stacked = torch.stack([part for part, _ in pairs])
+            # bf16 where it is fast; the iteration does not need more.
+            turned = orthogonalize(stacked.bfloat16() if stacked.is_cuda else stacked)
+            # A tall matrix has fewer singular values than rows: the same change of each output.
+            rate = group["lr"] * max(1.0, rows / columns) ** 0.5
+            for update, (_, target) in zip(turned, pairs, strict=True):
+                target.mul_(1 - group["lr"] * group["weight_decay"])
+                target.add_(update.to(target.dtype), alpha=-rate)
