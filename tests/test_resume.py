@@ -106,7 +106,7 @@ def crashes(argv: list[str], place: int) -> bool:
 def test_a_crash_at_any_write_and_any_step(
     settings: Settings, straight: Callable[..., Path], tmp_path: Path
 ) -> None:
-    changes = {"train__max_steps": 4, "train__eval_every_steps": 2}
+    changes = {"train__max_steps": 3, "train__eval_every_steps": 3}
     whole = straight(**changes)
     places = 0
     while True:
@@ -121,7 +121,7 @@ def test_a_crash_at_any_write_and_any_step(
             resume = ["--resume"] if (run / "run.json").exists() else []
         assert train.main([*argv, *resume]) == 0
         assert_same_run(run, whole)
-    assert places > 20  # every write and every step was one
+    assert places > 15  # every write and every step was one
 
 
 @pytest.mark.parametrize("mode", MODES)

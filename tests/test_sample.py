@@ -125,7 +125,10 @@ def test_until_stop_is_the_same_however_the_text_is_cut(stop):
 
 
 def test_a_prompt_too_long_is_cut_to_its_end_with_one_warning(text, run, capsys):
-    long = "the cat sat " * 30
+    long = "the cat sat on a mat with old Anna " * 30 + "and night came"
+    loaded = sample.load_run(run)
+    assert sample.encode_prompt(loaded, long) == loaded.tokenizer.encode(long)[-32:]
+    capsys.readouterr()
     assert sample.main(["--run", str(run), "--prompt", long, "--steps", "5"]) == 0
     out, err = capsys.readouterr()
     assert out == whole(run, long, 5, 1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,9 @@ def load(path: str | Path) -> dict[str, Any]:
     """
     raw = read_bytes(path)
     try:
-        content = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # of a file that is refused anyway: one line is enough
+            warnings.simplefilter("ignore")
+            content = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = one_line(error).split(". ")[0]
         raise UserError(

@@ -7,6 +7,7 @@ import io
 import os
 import pickle
 import random
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,8 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"evil\.pt: refused"):
         checkpoint.load(path)
     path.write_bytes(pickle.dumps(Evil(target)))
-    with pytest.raises(UserError, match=r"evil\.pt"):
+    with warnings.catch_warnings(), pytest.raises(UserError, match=r"evil\.pt"):
+        warnings.simplefilter("error")  # no second line beside the error
         checkpoint.load(path)
     assert not target.exists()
     torch.load(io.BytesIO(dumped(Evil(target))), weights_only=False)

@@ -84,7 +84,8 @@ def test_stopped_children_end_and_no_more_begin(tmp_path):
     children, ends = Children(), []
     program = "import time; print('on', flush=True); time.sleep(60)"
     thread = threading.Thread(
-        target=lambda: ends.append(children.run([sys.executable, "-c", program], tmp_path / "log"))
+        target=lambda: ends.append(children.run([sys.executable, "-c", program], tmp_path / "log")),
+        daemon=True,
     )
     thread.start()
     end = time.monotonic() + 30
