@@ -1,4 +1,4 @@
-"""Samples text from a run: `python sample.py --run runs/tiny --prompt "Once" --steps 200 --temp 0.8`."""
+"""Samples text from a run: `python sample.py --run runs/tiny --prompt "Once" --temp 0.8`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from model.generate import generate, sample_seeds
 from model.gpt import TinyGPT
@@ -34,10 +32,10 @@ class Loaded:
 
 
 def load_run(run_dir: str | Path, which: str = "best", device: str = "auto") -> Loaded:
-    """Loads best.pt or last.pt of a run and the tokenizer beside it; works while the run is training.
+    """Loads best.pt or last.pt of a run and the tokenizer beside it; also of one in training.
 
     Raises:
-        UserError: no run, no checkpoint yet, a damaged one, or a tokenizer that is not the checkpoint's.
+        UserError: no run, no checkpoint yet, a damaged one, or one of another tokenizer.
     """
     run = RunFolder(run_dir)
     run.require_run()
@@ -59,7 +57,7 @@ def load_run(run_dir: str | Path, which: str = "best", device: str = "auto") -> 
 
 
 def encode_prompt(loaded: Loaded, prompt: str) -> list[int]:
-    """The prompt as ids behind an end-of-text token, cut to its end where the context is shorter."""
+    """The prompt as ids behind an end-of-text token, cut to its end if the context is shorter."""
     ids = [loaded.tokenizer.eot_id, *loaded.tokenizer.encode(prompt)]
     room = loaded.model.config.block_size
     if len(ids) > room:
@@ -169,9 +167,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Loads the run, says on stderr what it read, writes the samples to stdout."""
     args = arguments(argv)
     loaded = load_run(args.run, args.checkpoint, args.device)
-    say(
-        f"{loaded.path}: step {loaded.state['step']}, val loss {loaded.state['last_val']:.4f} nats/token"
-    )
+    step, loss = loaded.state["step"], loaded.state["last_val"]
+    say(f"{loaded.path}: step {step}, val loss {loss:.4f} nats/token")
     if hasattr(sys.stdout, "reconfigure"):  # any text, whatever the terminal's locale
         sys.stdout.reconfigure(encoding="utf-8", newline="\n")
     settings = {

@@ -135,7 +135,7 @@ def start(run: RunFolder, config: Config, given: dict[str, Any], resume: bool) -
     if resume:
         if not run.holds_run():
             raise UserError(f"{run.path}: no run to resume; leave out --resume to start one")
-        run.open()
+        run.claim()
         state = load_state(run)
         config = resumed_config(run, given, state)
         if state and is_finished(config, state["step"], state["bad_evals"]):
@@ -146,7 +146,7 @@ def start(run: RunFolder, config: Config, given: dict[str, Any], resume: bool) -
     else:
         require_fresh(run)
     trainer = Trainer(config, run, state)
-    run.open()  # made only now: what was refused so far leaves nothing behind
+    run.claim()  # made only now: what was refused so far leaves nothing behind
     if not resume:
         require_fresh(run)  # another process may have run here meanwhile
     write_atomic(run.config, dump(config).encode())

@@ -214,9 +214,9 @@ def test_a_checkpoint_of_another_shape_is_refused(copy):
 
 def test_a_run_that_is_training_can_be_sampled(copy, text):
     writer = RunFolder(copy)
-    writer.open()  # the lock of a training process
+    writer.claim()  # the lock of a training process
     with pytest.raises(UserError, match="another process"):
-        RunFolder(copy).open()
+        RunFolder(copy).claim()
     assert text("--steps", "5", run=copy)
     assert not [path for path in copy.iterdir() if ".tmp" in path.name]
 

@@ -12,8 +12,11 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NoReturn
 
+import train
+import trainer
 from utils import checkpoint
 from utils.metrics import CLOCK_COLUMNS, read_rows
+from utils.runs import RunFolder
 
 WORDS = "the cat sat on a mat and saw big red dogs run far from home with old Anna until night came"
 
@@ -61,6 +64,12 @@ def flags(run_dir: Path, settings: dict[str, object], *more: str, **changes: obj
         if isinstance(value, tuple):
             words += [f"--{name}", *map(str, value)]
     return ["--run_dir", str(run_dir), *words, *more]
+
+
+def build(run_dir: Path, settings: dict[str, object], **changes: object) -> trainer.Trainer:
+    """The parts of a run, for tests that take its steps themselves."""
+    config, _, _ = train.parse(flags(run_dir, settings, **changes))
+    return trainer.Trainer(config, RunFolder(run_dir), None)
 
 
 def state_of(path: Path) -> dict[str, Any]:
@@ -153,7 +162,6 @@ def run_train(
 ) -> NoReturn:
     """What a child does: train.main, its stderr in a file, stuck where `hang` says."""
     sys.stderr = open(log, "w", encoding="utf-8", buffering=1)
-    import train
     from utils import runs
 
     runs.git_commit = lambda: None
@@ -173,14 +181,11 @@ def hang_at(where: str, call: int, marker: Path) -> None:
     `where` is `replace` (a checkpoint is written, not renamed yet), `step` (after the optimizer
     step), `evaluate` or `save` (between best.pt and last.pt, and so on).
     """
-    import trainer
-    from utils import checkpoint as checkpoints
-
     owner, name = {
         "replace": (os, "replace"),
         "step": (trainer.Trainer, "train_step"),
         "evaluate": (trainer.Trainer, "evaluate"),
-        "save": (checkpoints, "save"),
+        "save": (checkpoint, "save"),
     }[where]
     original, calls = getattr(owner, name), [0]
 

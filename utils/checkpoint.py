@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-import pickle
 import warnings
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -78,7 +78,7 @@ def load(path: str | Path) -> dict[str, Any]:
         with warnings.catch_warnings():  # of a file that is refused anyway: one line is enough
             warnings.simplefilter("ignore")
             content = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except UnpicklingError as error:
         reason = one_line(error).split(". ")[0]
         raise UserError(
             f"{path}: refused, it is not a checkpoint of tensors and plain values ({reason})"

@@ -62,7 +62,7 @@ class RunFolder:
         if not os.access(nearest, os.W_OK | os.X_OK):
             raise UserError(f"{nearest}: Permission denied; name another run_dir")
 
-    def open(self) -> None:
+    def claim(self) -> None:
         """Makes the folder, takes it for this process, removes what a killed one left half written.
 
         The lock dies with the process, however it ends. A second call does nothing.
@@ -165,7 +165,9 @@ def git_commit() -> str | None:
         "--exclude=*",
     ]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", timeout=10, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None

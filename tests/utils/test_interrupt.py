@@ -33,7 +33,7 @@ def test_a_second_signal_ends_the_process(
         f"    signal.raise_signal({int(second)})\n    print('still on')\n"
     )
     command = [sys.executable, "-c", program]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=root, capture_output=True, encoding="utf-8", check=False)
     assert done.stdout == "on\n" and done.returncode == -second
 
 

@@ -106,7 +106,9 @@ def test_what_is_not_ours_is_refused(tmp_path: Path) -> None:
     path.write_text("a,b\n1,2\n", encoding="utf-8")
     with pytest.raises(UserError, match="its header should be step,tokens"):
         read_rows(path)
-    path.write_text(HEADER + "x" + "," * (len(COLUMNS + CLOCK_COLUMNS) - 1) + "\n", "utf-8")
+    path.write_text(
+        HEADER + "x" + "," * (len(COLUMNS + CLOCK_COLUMNS) - 1) + "\n", encoding="utf-8"
+    )
     with pytest.raises(UserError, match="step 'x' is not a number"):
         read_rows(path)
     path.write_bytes(b"\xff\n")

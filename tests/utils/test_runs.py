@@ -19,14 +19,14 @@ from utils.runs import RunFolder, append_sample, environment, git_commit, keep_s
 
 def test_a_folder_is_one_writers(tmp_path: Path) -> None:
     one, other = RunFolder(tmp_path / "a" / "b"), RunFolder(tmp_path / "a" / "b")
-    one.open()
-    one.open()
+    one.claim()
+    one.claim()
     with pytest.raises(UserError, match="another process is writing this run"):
-        other.open()
+        other.claim()
     with pytest.raises(UserError, match="another process"):
-        other.open()
+        other.claim()
     one.close()
-    other.open()
+    other.claim()
     other.close()
 
 
@@ -34,7 +34,7 @@ def test_what_a_killed_writer_left_is_cleared(tmp_path: Path) -> None:
     (tmp_path / ".last.pt.tmp-77").write_bytes(b"half")
     (tmp_path / "notes.txt").write_bytes(b"of the user")
     run = RunFolder(tmp_path)
-    run.open()
+    run.claim()
     assert {path.name for path in tmp_path.iterdir()} == {"lock", "notes.txt"}
     run.close()
 
@@ -45,10 +45,10 @@ def test_a_folder_that_can_not_be_is_refused_before_it_is_made(
     (tmp_path / "file").write_bytes(b"")
     for name in ("file", "file/run"):
         with pytest.raises(UserError, match="file: not a folder"):
-            RunFolder(tmp_path / name).open()
+            RunFolder(tmp_path / name).claim()
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
     with pytest.raises(UserError, match="Permission denied"):
-        RunFolder(tmp_path / "x" / "y").open()
+        RunFolder(tmp_path / "x" / "y").claim()
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -56,7 +56,7 @@ def test_a_relative_folder_is_no_trouble(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     for name in ("run", "."):
         run = RunFolder(name)
-        run.open()
+        run.claim()
         run.close()
     assert (tmp_path / "run" / "lock").exists()
 

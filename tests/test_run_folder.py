@@ -1,0 +1,168 @@
+"""Run folders and devices: what a run leaves, who may write it, where it computes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import sample
+import train
+from model.gpt import TinyGPT
+from settings import Config
+from tests.training import Child, flags, make_corpus, rows_of, state_of
+from trainer import Trainer
+from utils import checkpoint, runs
+from utils.config import load
+from utils.errors import UserError
+
+Settings = dict[str, object]
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return make_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "plot_losses", lambda *args, **kwargs: None)
+        patch.setattr(runs, "git_commit", lambda: None)
+        yield
+
+
+def test_what_a_run_leaves(settings: Settings, tmp_path: Path) -> None:
+    run = tmp_path / "deep" / "run"
+    assert train.main(flags(run, settings, optim__betas=(0.8, 0.99))) == 0
+    names = {path.name for path in run.iterdir()}
+    expected = {"config.yaml", "run.json", "tokenizer.json", "metrics.csv", "samples.txt"}
+    assert names == expected | {"last.pt", "best.pt", "lock"}
+    config, _ = load(Config, [str(run / "config.yaml")], {})
+    wanted, _, _ = train.parse(flags(run, settings, optim__betas=(0.8, 0.99)))
+    assert config == wanted
+    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    assert record["seed"] == 1 and record["parameters"] == sum(
+        p.numel() for p in TinyGPT(config.model).parameters()
+    )
+    assert record["starts"][0].keys() >= {"argv", "python", "torch", "commit", "threads", "device"}
+    assert (run / "samples.txt").read_text(encoding="utf-8").count("=== step ") == 4
+    state = torch.load(run / "last.pt", weights_only=True)
+    assert not [key for key in state["model"] if "_orig_mod" in key or "module" in key]
+
+
+def test_a_second_run_over_the_first_is_refused(settings: Settings, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert train.main(flags(run, settings, train__max_steps=1)) == 0
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    with pytest.raises(UserError, match="holds a run; add --resume"):
+        train.main(flags(run, settings, train__max_steps=1))
+    assert before == {path.name: path.read_bytes() for path in run.iterdir()}
+    with pytest.raises(UserError, match="no run to resume"):
+        train.main(flags(tmp_path / "none", settings, "--resume"))
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_folder_that_another_process_writes_is_refused(
+    settings: Settings, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    child = Child(flags(run, settings), tmp_path / "log", hang=("step", 2))
+    child.wait_for(child.marker)
+    with pytest.raises(UserError, match="another process is writing"):
+        train.main(flags(run, settings, "--resume"))
+    loaded = sample.load_run(run, "last", "cpu")  # reading it is no harm
+    assert loaded.state["step"] == 0
+    child.release()
+    assert child.join() == 0
+
+
+def test_a_run_that_began_while_the_data_was_prepared_is_not_overwritten(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, original = tmp_path / "run", Trainer.__init__
+
+    def slow(self: Trainer, *args: Any) -> None:
+        original(self, *args)
+        monkeypatch.undo()
+        assert train.main(flags(run, settings, train__max_steps=1)) == 0
+
+    monkeypatch.setattr(Trainer, "__init__", slow)
+    with pytest.raises(UserError, match="holds a run"):
+        train.main(flags(run, settings, train__max_steps=2))
+    assert checkpoint.load(run / "last.pt")["step"] == 1
+
+
+def test_other_data_or_another_tokenizer_is_refused_on_resume(
+    settings: Settings, tmp_path: Path
+) -> None:
+    corpus = dict(make_corpus(tmp_path))
+    run = tmp_path / "run"
+    assert train.main(flags(run, corpus, train__max_steps=2)) == 0
+    text = Path(str(corpus["data.files"]))
+    text.write_text(text.read_text(encoding="utf-8") + "more", encoding="utf-8")
+    with pytest.raises(UserError, match="another (data|tokenizer) than the run's: .*expected"):
+        train.main(["--run_dir", str(run), "--resume", "--train.max_steps", "3"])
+
+
+def test_no_device_flag_and_a_bad_one(settings: Settings, tmp_path: Path) -> None:
+    assert train.main(flags(tmp_path / "run", settings, train__max_steps=20)) == 0
+    for name in ("nonsense", "cuda:99", "meta", ""):
+        with pytest.raises(UserError, match="not available"):
+            train.main(flags(tmp_path / "bad", settings, train__device=name))
+    assert not (tmp_path / "bad").exists()
+
+
+def test_a_compiler_that_fails_is_one_warning(
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fails(model: torch.nn.Module) -> torch.nn.Module:
+        raise RuntimeError("no compiler\nsecond line")
+
+    monkeypatch.setattr(torch, "compile", fails)
+    assert train.main(flags(tmp_path / "run", settings, train__compile="true")) == 0
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert len(warnings) == 1 and "without it: RuntimeError: no compiler" in warnings[0]
+    assert len(rows_of(tmp_path / "run")) == 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", [{}, {"data__mask_documents": "true", "train__amp": "bf16"}])
+def test_a_compiled_run_saves_plain_names(
+    mode: Settings,
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+    run = tmp_path / "run"
+    more = {"train__compile": "true", "train__max_steps": 3, "model__dropout": 0.0, **mode}
+    assert train.main(flags(run, settings, **more)) == 0
+    if "torch.compile failed" in capsys.readouterr().err:
+        pytest.skip("oracle: no C++ compiler")
+    names = list(checkpoint.load(run / "last.pt")["model"])
+    assert not [name for name in names if "_orig_mod" in name or "module" in name]
+    assert sample.load_run(run, "last", "cpu").state["step"] == 3
+    eager = tmp_path / "eager"
+    assert train.main(flags(eager, settings, **{**more, "train__compile": "false"})) == 0
+    ends = [float(rows_of(one)[-1]["val_loss"]) for one in (run, eager)]
+    assert ends[0] == pytest.approx(ends[1], abs=5e-3)
+
+
+def test_the_plot_has_the_floor_that_run_json_tells(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, drawn = tmp_path / "run", []
+    monkeypatch.setattr(train, "plot_losses", lambda *args, **kwargs: drawn.append(kwargs))
+    monkeypatch.setattr(Trainer, "floor", lambda self: 1.25)
+    assert train.main(flags(run, settings, train__max_steps=1)) == 0
+    assert drawn == [{"floor": 1.25}]
+    assert state_of(run / "last.pt")["step"] == 1
