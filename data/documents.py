@@ -6,35 +6,10 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from utils.errors import UserError
 from utils.files import decode_utf8, read_bytes
 
 BLANK_LINE = "blank-line"
 ERRORS = ("strict", "bytes")
-
-
-def expand(paths: Sequence[str]) -> list[Path]:
-    """Files as they are; for a folder every file below it, sorted by path, hidden ones left out.
-
-    Raises:
-        UserError: a path does not exist, or a folder holds no file.
-    """
-    files: list[Path] = []
-    for name in paths:
-        path = Path(name)
-        if path.is_dir():
-            below = [p for p in path.rglob("*") if p.is_file()]
-            visible = [
-                p for p in below if not any(x.startswith(".") for x in p.relative_to(path).parts)
-            ]
-            if not visible:
-                raise UserError(f"{name}: the folder holds no text file")
-            files += sorted(visible)
-        elif path.exists():
-            files.append(path)
-        else:
-            raise UserError(f"{name}: No such file or directory")
-    return files
 
 
 def split_documents(raw: bytes, doc_sep: str) -> list[bytes]:

@@ -19,11 +19,12 @@ import numpy as np
 from tqdm import tqdm
 
 from data import stories
-from data.documents import BLANK_LINE, ERRORS, cut_at_character, expand, read_documents
+from data.documents import BLANK_LINE, ERRORS, cut_at_character, read_documents
 from data.folders import FORMAT, META, PARTS, is_made, made_whole, read_meta
 from data.tokens import TokenFile, TokenWriter
 from data.windows import WINDOWS, cut_windows
 from tok.bpe import BPETokenizer
+from tok.files import expand_folders
 from utils.cli import Parser
 from utils.config import check, setting
 from utils.errors import UserError, run_cli
@@ -91,8 +92,8 @@ class Corpus:
 
     def __init__(self, config: DataConfig) -> None:
         self.config = config
-        self.files = expand(config.files)
-        self.val_files = expand(config.val_files)
+        self.files = expand_folders(config.files)
+        self.val_files = expand_folders(config.val_files)
         self.split = config.split
 
     def fingerprint(self) -> dict[str, Any]:

@@ -9,11 +9,12 @@ import numpy as np
 
 from data import stories
 from data.batches import Batches
-from data.documents import BLANK_LINE, expand, read_documents
+from data.documents import BLANK_LINE, read_documents
 from data.folders import META, read_meta
 from data.prepare import DataConfig, prepare, write_split
 from data.tokens import TokenFile
 from tok.bpe import BPETokenizer
+from tok.files import expand_folders
 from utils.errors import UserError
 
 
@@ -69,7 +70,7 @@ def write_text(path: str, separator: str, errors: str, tokenizer: BPETokenizer, 
     Raises:
         UserError: a file can't be read, or is not UTF-8 and `errors` is strict; there is no text.
     """
-    documents = list(read_documents(expand([path]), separator, errors))
+    documents = list(read_documents(expand_folders([path]), separator, errors))
     if not documents:
         raise UserError(f"{path}: no text in it")
     write_split(into / "val.npy", documents, tokenizer, "text")
@@ -79,7 +80,7 @@ def write_text(path: str, separator: str, errors: str, tokenizer: BPETokenizer, 
 
 def text_floor(path: str, separator: str) -> float | None:
     """The entropy floor of stories in nats per byte; None where one is not of the grammar."""
-    documents = read_documents(expand([path]), separator, "bytes")
+    documents = read_documents(expand_folders([path]), separator, "bytes")
     try:
         return stories.floor(document.decode() for document in documents).nats_per_byte
     except ValueError:

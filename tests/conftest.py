@@ -70,3 +70,13 @@ def run_program(
     return subprocess.CompletedProcess(
         command, done.returncode, done.stdout.decode("utf-8"), done.stderr.decode("utf-8")
     )
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Tiny tensors: a second thread costs more than it does, very much so on a busy machine."""
+    try:
+        import torch
+    except ImportError:  # tok/ is tested without torch too
+        return
+    torch.set_num_threads(1)

@@ -82,7 +82,7 @@ TEXTS = [
     (b"", {}, "text.txt: no text: the files are empty"),
     (b"\n\n \n", {}, "val part holds no text|no text"),
     (b"fine\nthen \xff\xfe", {}, r"text.txt: not UTF-8 at byte 10 \(0xff\)"),
-    ("directory", {}, "the folder holds no text file"),
+    ("directory", {}, "no files in this folder"),
     (b"one two", {}, "fewer than model.block_size 32|can't be filled"),
     (make_text(40).encode(), {"model__block_size": 4096}, "fewer than model.block_size 4096"),
     (make_text(40).encode(), {"model__vocab_size": 3000}, "vocabulary 3000 can't be filled"),

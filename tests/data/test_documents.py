@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.documents import cut_at_character, expand, read_documents, split_documents
+from data.documents import cut_at_character, read_documents, split_documents
 from utils.errors import UserError
 
 
@@ -53,21 +53,6 @@ def test_a_cut_never_parts_a_character(text: str, place: int) -> None:
 
 def test_a_cut_in_what_is_not_utf8_stays_where_it_is() -> None:
     assert cut_at_character(b"\x80" * 100, 50) == 50
-
-
-def test_a_folder_is_its_visible_files_in_order(tmp_path: Path) -> None:
-    for name in ("b.txt", "a/z.txt", "a.txt", ".hidden", ".git/x", "a/.y"):
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(b"x")
-    names = [str(p.relative_to(tmp_path)) for p in expand([str(tmp_path)])]
-    assert names == ["a/z.txt", "a.txt", "b.txt"]
-    assert expand([str(tmp_path / "b.txt"), str(tmp_path / "a")])[0].name == "b.txt"
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="empty: the folder holds no text file"):
-        expand([str(tmp_path / "empty")])
-    with pytest.raises(UserError, match="none: No such file"):
-        expand([str(tmp_path / "none")])
 
 
 def test_bytes_are_kept_as_they_are(tmp_path: Path) -> None:

@@ -226,14 +226,14 @@ def test_the_command_writes_the_draw(tmp_path, capsys):
     stories.main(["--bytes", "5000", "--seed", "3", "--out", str(out)])
     assert capsys.readouterr().out == ""
     stories.main(["--bytes", "5000", "--seed", "3"])
-    assert capsys.readouterr().out == out.read_text() == join(draw(3, 5000))
+    assert capsys.readouterr().out == out.read_text(encoding="utf-8") == join(draw(3, 5000))
 
 
 def test_the_command_prints_floors_checks_and_figures(tmp_path, capsys):
     texts = list(draw(3, 20_000))
     good, bad = tmp_path / "good.txt", tmp_path / "bad.txt"
-    good.write_text(join(texts))
-    bad.write_text(join([texts[0], texts[1].replace(".", "!"), texts[2]]))
+    good.write_text(join(texts), encoding="utf-8")
+    bad.write_text(join([texts[0], texts[1].replace(".", "!"), texts[2]]), encoding="utf-8")
 
     def result(*arguments):
         stories.main(arguments)
