@@ -49,6 +49,9 @@ class ModelConfig:
     softcap: float = setting(
         0.0, "logits z become softcap * tanh(z / softcap); 0 is off", minimum=0.0
     )
+    embedding_std: float = setting(
+        INIT_STD, "spread of the token embeddings at the start; untied models only", above=0.0
+    )
     zero_init: bool = setting(False, "the branches' output matrices start at zero")
     attention: str = setting(
         "sdpa", "fused kernel, or the formula spelt out", choices=("sdpa", "manual")
@@ -58,6 +61,8 @@ class ModelConfig:
         check(self)
         if self.n_embd % self.n_head:
             raise UserError(f"n_embd {self.n_embd} is not a multiple of n_head {self.n_head}")
+        if self.tie_weights and self.embedding_std != INIT_STD:
+            raise UserError("embedding_std has an effect without tie_weights only; drop one of them")
         if self.position == "rope" and self.head_size % 2:
             raise UserError(
                 f"position rope needs an even head size, but n_embd {self.n_embd} / n_head "
@@ -185,6 +190,7 @@ class TinyGPT(nn.Module):
                 nn.init.normal_(module.weight, std=INIT_STD)
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
+        nn.init.normal_(self.token_embedding.weight, std=config.embedding_std)
         if config.tie_weights:
             # A token's own logit starts at up to n_embd * std. In a wide model with a small
             # vocabulary it would outweigh all others: keep exp of it well below vocab_size.

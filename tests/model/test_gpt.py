@@ -168,6 +168,15 @@ def test_initial_deviations():
             assert abs(parameter.std().item() / expected - 1) < 0.03, name
 
 
+def test_the_spread_of_the_embeddings():
+    wide = TinyGPT(ModelConfig(embedding_std=1.0))
+    assert abs(wide.token_embedding.weight.std().item() - 1) < 0.03
+    assert abs(wide.head.weight.std().item() / 0.02 - 1) < 0.03
+    assert abs(start_loss(embedding_std=1.0) - 1) < 0.05
+    with pytest.raises(UserError, match="embedding_std has an effect without tie_weights only"):
+        ModelConfig(embedding_std=1.0, tie_weights=True)
+
+
 def test_zero_init_starts_as_the_identity():
     model = TinyGPT(ModelConfig(zero_init=True, bias=True))
     ids = torch.randint(2048, (2, 16))
