@@ -18,6 +18,7 @@ class Parameters:
     blocks: int
     final_norm: int
     head: int  # 0 when tied: it is the token embedding
+    pointer: int = 0
 
     @property
     def embedding(self) -> int:
@@ -32,7 +33,7 @@ class Parameters:
     @property
     def total(self) -> int:
         """What an optimizer holds."""
-        return self.embedding + self.blocks + self.final_norm + self.head
+        return self.embedding + self.blocks + self.final_norm + self.head + self.pointer
 
 
 def block_matrix_parameters(config: ModelConfig) -> int:
@@ -64,6 +65,7 @@ def count_parameters(config: ModelConfig) -> Parameters:
         blocks=config.n_layer * block,
         final_norm=norm,
         head=0 if config.tie_weights else config.vocab_size * D,
+        pointer=3 * D * D + D + 1 if config.pointer else 0,
     )
 
 
@@ -103,6 +105,8 @@ def activation_numbers(config: ModelConfig, length: int | None = None) -> int:
     elif config.attention == "manual":
         block += config.n_head * T
     outside = (3 if config.dropout else 2) * D + (4 if config.softcap else 3) * config.vocab_size
+    if config.pointer:  # its inputs, queries and keys; scores, weights and gains; the logits' copy
+        outside += 6 * D + 4 * T + config.vocab_size
     return config.n_layer * block + outside
 
 
@@ -137,8 +141,8 @@ def forward_flops_per_token(
     or not; looking up embeddings costs none. Attention: q k^T and the weighted sum of v, 2 D each
     per token looked at, in each layer. A token looks at (T + 1) / 2 tokens on average with
     causal=True, which is what must be computed; causal=False counts all T, as many papers do
-    (Kaplan et al. 2020, arXiv 2001.08361; Chowdhery et al. 2022, arXiv 2204.02311). Norms,
-    activations, softmax and rotations are left out.
+    (Kaplan et al. 2020, arXiv 2001.08361; Chowdhery et al. 2022, arXiv 2204.02311). A pointer adds
+    its three matrices and q k^T. Norms, activations, softmax and rotations are left out.
 
     >>> config = ModelConfig(vocab_size=256, block_size=3, n_layer=1, n_embd=8, n_head=2)
     >>> forward_flops_per_token(config)  # 2 * (12 * 64 + 8 * 256) + 4 * 8 * 2
@@ -150,7 +154,8 @@ def forward_flops_per_token(
     T = config.block_size if length is None else length
     matrices = config.n_layer * block_matrix_parameters(config) + config.n_embd * config.vocab_size
     looked_at = (T + 1) / 2 if causal else T
-    return 2.0 * matrices + config.n_layer * 4.0 * config.n_embd * looked_at
+    pointer = 2.0 * config.n_embd * (3 * config.n_embd + looked_at) if config.pointer else 0.0
+    return 2.0 * matrices + config.n_layer * 4.0 * config.n_embd * looked_at + pointer
 
 
 def training_flops_per_token(
@@ -170,6 +175,7 @@ def describe(config: ModelConfig, batch_size: int) -> str:
         ("  blocks", f"{count.blocks:,} ({config.n_layer} of {count.blocks // config.n_layer:,})"),
         ("  final norm", f"{count.final_norm:,}"),
         ("  head", f"{count.head:,}" + (" (tied)" if config.tie_weights else "")),
+        ("  pointer", f"{count.pointer:,}"),
         (f"memory, {batch_size} x {config.block_size} tokens, fp32", _mib(memory.total)),
         ("  weights", _mib(memory.weights)),
         ("  gradients", _mib(memory.gradients)),

@@ -175,7 +175,7 @@ def generate(
         if not active:
             return
         with torch.inference_mode(), evaluating(raw):  # left before each yield
-            logits_BV = raw.logits(raw.hidden(context_BT)[:, -1])
+            logits_BV = raw.next_logits(context_BT)
             if device.type == "mps":  # has no float64
                 logits_BV = logits_BV.cpu()
             turn = [generators[i] for i in active]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from model.attention import CausalSelfAttention, document_mask
 from model.mlp import MLP
 from model.norm import make_norm
+from model.pointer import GATE_START, Pointer
 from model.rope import rope_table
 from utils.config import check, setting
 from utils.errors import UserError
@@ -52,6 +53,7 @@ class ModelConfig:
     embedding_std: float = setting(
         INIT_STD, "spread of the token embeddings at the start; untied models only", above=0.0
     )
+    pointer: bool = setting(False, "one more head that can copy earlier tokens, see pointer.py")
     zero_init: bool = setting(False, "the branches' output matrices start at zero")
     attention: str = setting(
         "sdpa", "fused kernel, or the formula spelt out", choices=("sdpa", "manual")
@@ -62,7 +64,9 @@ class ModelConfig:
         if self.n_embd % self.n_head:
             raise UserError(f"n_embd {self.n_embd} is not a multiple of n_head {self.n_head}")
         if self.tie_weights and self.embedding_std != INIT_STD:
-            raise UserError("embedding_std has an effect without tie_weights only; drop one of them")
+            raise UserError(
+                "embedding_std has an effect without tie_weights only; drop one of them"
+            )
         if self.position == "rope" and self.head_size % 2:
             raise UserError(
                 f"position rope needs an even head size, but n_embd {self.n_embd} / n_head "
@@ -132,6 +136,8 @@ class TinyGPT(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.final_norm = make_norm(config)
+        if config.pointer:
+            self.pointer = Pointer(config)
         if not config.tie_weights:
             self.head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self.init_weights()
@@ -151,7 +157,20 @@ class TinyGPT(nn.Module):
         Raises:
             ValueError: T is above block_size.
         """
-        return self.logits(self.hidden(ids_BT, doc_BT))
+        x_BTD = self.hidden(ids_BT, doc_BT)
+        logits_BTV = self.logits(x_BTD)
+        if not self.config.pointer:
+            return logits_BTV
+        mask_B1TT = None if doc_BT is None else document_mask(doc_BT)
+        embedded_BTD = nn.functional.layer_norm(self.token_embedding(ids_BT), x_BTD.shape[-1:])
+        gains_BTT = self.pointer(x_BTD, embedded_BTD, mask_B1TT).to(logits_BTV.dtype)
+        return logits_BTV.scatter_add(2, ids_BT[:, None].expand_as(gains_BTT), gains_BTT)
+
+    def next_logits(self, ids_BT: Tensor) -> Tensor:
+        """Logits (B, V) of what may follow each row; the head runs on its last place alone."""
+        if self.config.pointer:  # it looks at all places
+            return self(ids_BT)[:, -1]
+        return self.logits(self.hidden(ids_BT)[:, -1])
 
     def hidden(self, ids_BT: Tensor, doc_BT: Tensor | None = None) -> Tensor:
         """Everything but the head: (B, T, D), after the final norm. Arguments as in `forward`."""
@@ -196,6 +215,8 @@ class TinyGPT(nn.Module):
             # vocabulary it would outweigh all others: keep exp of it well below vocab_size.
             std = max(math.log(config.vocab_size) - 1.5, 0.1) / config.n_embd
             nn.init.normal_(self.token_embedding.weight, std=min(INIT_STD, std))
+        if config.pointer:
+            nn.init.constant_(self.pointer.gate.bias, GATE_START)
         for block in self.blocks:
             for matrix in (block.attn.proj.weight, block.mlp.proj.weight):
                 if config.zero_init:

@@ -44,6 +44,17 @@ def test_counts_equal_the_built_model(mlp, bias, norm):
         assert training_memory(config, 1).weights == 4 * count.total
 
 
+@pytest.mark.parametrize("tie", [False, True])
+def test_a_pointer_counts(tie):
+    config = ModelConfig(
+        vocab_size=13, block_size=7, n_layer=1, n_head=2, n_embd=12, pointer=True, tie_weights=tie
+    )
+    named = dict(TinyGPT(config).named_parameters())
+    count = count_parameters(config)
+    assert count.total == sum(value.numel() for value in named.values())
+    assert count.pointer == sum(v.numel() for name, v in named.items() if "pointer" in name) > 0
+
+
 def test_gpt2_small_has_124_million_parameters():
     config = ModelConfig(
         vocab_size=50257, block_size=1024, n_layer=12, n_head=12, n_embd=768, bias=True,
