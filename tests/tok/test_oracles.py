@@ -110,7 +110,7 @@ def test_same_ids_as_hugging_face():
 def gpt2():
     """GPT-2's merges with our byte ids, and the map from our ids to its ids."""
     if not GPT2_RANKS.exists():
-        pytest.skip("oracle: GPT-2's ranks are not here")
+        pytest.skip("GPT-2's vocabulary, which the repository does not hold, is not here")
     lines = GPT2_RANKS.read_bytes().splitlines()
     ranks = {base64.b64decode(token): int(rank) for token, rank in map(bytes.split, lines)}
     our_ids = {bytes([b]): b for b in range(256)}
