@@ -35,10 +35,11 @@ class Pointer(nn.Module):
 
         Args:
             h_BTD: what the head reads.
-            embedded_BTD: the tokens' embeddings, normed.
+            embedded_BTD: the tokens' embeddings.
             mask_B1TT: True where a place may look, instead of its whole past.
         """
         D = h_BTD.shape[-1]
+        embedded_BTD = F.layer_norm(embedded_BTD, (D,))  # of any spread, as wide as h
         scores_BTT = self.query(h_BTD) @ self.key(torch.cat((h_BTD, embedded_BTD), -1)).mT
         allowed = (
             causal_mask(h_BTD.shape[1], h_BTD.device) if mask_B1TT is None else mask_B1TT[:, 0]
