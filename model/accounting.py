@@ -142,7 +142,7 @@ def forward_flops_per_token(
     per token looked at, in each layer. A token looks at (T + 1) / 2 tokens on average with
     causal=True, which is what must be computed; causal=False counts all T, as many papers do
     (Kaplan et al. 2020, arXiv 2001.08361; Chowdhery et al. 2022, arXiv 2204.02311). A pointer adds
-    its three matrices and q k^T. Norms, activations, softmax and rotations are left out.
+    three matrices and the same two products. Norms, activations, softmax and rotations are left out.
 
     >>> config = ModelConfig(vocab_size=256, block_size=3, n_layer=1, n_embd=8, n_head=2)
     >>> forward_flops_per_token(config)  # 2 * (12 * 64 + 8 * 256) + 4 * 8 * 2
@@ -154,7 +154,7 @@ def forward_flops_per_token(
     T = config.block_size if length is None else length
     matrices = config.n_layer * block_matrix_parameters(config) + config.n_embd * config.vocab_size
     looked_at = (T + 1) / 2 if causal else T
-    pointer = 2.0 * config.n_embd * (3 * config.n_embd + looked_at) if config.pointer else 0.0
+    pointer = config.n_embd * (6.0 * config.n_embd + 4.0 * looked_at) if config.pointer else 0.0
     return 2.0 * matrices + config.n_layer * 4.0 * config.n_embd * looked_at + pointer
 
 

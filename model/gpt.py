@@ -53,7 +53,7 @@ class ModelConfig:
     embedding_std: float = setting(
         INIT_STD, "spread of the token embeddings at the start; untied models only", above=0.0
     )
-    pointer: bool = setting(False, "one more head that can copy earlier tokens, see pointer.py")
+    pointer: bool = setting(False, "find and copy earlier tokens, see pointer.py")
     zero_init: bool = setting(False, "the branches' output matrices start at zero")
     attention: str = setting(
         "sdpa", "fused kernel, or the formula spelt out", choices=("sdpa", "manual")
@@ -158,11 +158,11 @@ class TinyGPT(nn.Module):
             ValueError: T is above block_size.
         """
         x_BTD = self.hidden(ids_BT, doc_BT)
-        logits_BTV = self.logits(x_BTD)
         if not self.config.pointer:
-            return logits_BTV
+            return self.logits(x_BTD)
         mask_B1TT = None if doc_BT is None else document_mask(doc_BT)
-        gains_BTT = self.pointer(x_BTD, self.token_embedding(ids_BT), mask_B1TT)
+        read_BTD, gains_BTT = self.pointer(x_BTD, self.token_embedding(ids_BT), mask_B1TT)
+        logits_BTV = self.logits(x_BTD + read_BTD)
         where_BTT = ids_BT[:, None].expand_as(gains_BTT)
         return logits_BTV.scatter_add(2, where_BTT, gains_BTT.to(logits_BTV.dtype))
 
@@ -217,6 +217,7 @@ class TinyGPT(nn.Module):
             nn.init.normal_(self.token_embedding.weight, std=min(INIT_STD, std))
         if config.pointer:
             nn.init.constant_(self.pointer.gate.bias, GATE_START)
+            nn.init.zeros_(self.pointer.out.weight)  # reads nothing until it pays
         for block in self.blocks:
             for matrix in (block.attn.proj.weight, block.mlp.proj.weight):
                 if config.zero_init:

@@ -12,25 +12,28 @@ from model.generate import generate_ids
 from model.gpt import ModelConfig
 
 
-def naive_gains(model, ids, doc=None):
-    """gate(h_t) * softmax of q(h_t) . k(h_s, e_s) over s <= t, place by place, added per token."""
+def naive_logits(model, ids, doc=None):
+    """Place by place: softmax of 0 (none) and q(h_t) . k(h_(s-1)); what it finds, raised and read."""
     (h,) = model.hidden(ids, doc)
-    logits = model.logits(h).clone()
     pointer, D = model.pointer, h.shape[-1]
     table = model.token_embedding(ids[0])
+    table = table - table.mean(dim=-1, keepdim=True)
+    table = table / (table.pow(2).mean(dim=-1, keepdim=True) + 1e-5).sqrt()
+    rows = []
     for t in range(len(h)):
-        past = [s for s in range(t + 1) if doc is None or doc[0, s] == doc[0, t]]
-        scores = []
-        for s in past:
-            e = table[s] - table[s].mean()
-            e = e / (e.pow(2).mean() + 1e-5).sqrt()
-            key = pointer.key.weight @ torch.cat((h[s], e))
+        found = [s for s in range(1, t + 1) if doc is None or doc[0, s - 1] == doc[0, t]]
+        scores = [torch.zeros((), dtype=h.dtype)]
+        for s in found:
+            key = pointer.key.weight @ h[s - 1]
             scores.append((pointer.query.weight @ h[t]) @ key / math.sqrt(D))
-        weights = torch.stack(scores).softmax(0)
+        weights = torch.stack(scores).softmax(0)[1:]
+        read = sum((w * table[s] for w, s in zip(weights, found, strict=True)), torch.zeros(D, dtype=h.dtype))
+        logits = model.logits(h[t] + pointer.out.weight @ read)
         gate = torch.log1p((pointer.gate.weight @ h[t] + pointer.gate.bias).exp())
-        for s, weight in zip(past, weights, strict=True):
-            logits[t, ids[0, s]] += (gate * weight).item()
-    return logits
+        for s, weight in zip(found, weights, strict=True):
+            logits[ids[0, s]] += (gate * weight).item()
+        rows.append(logits)
+    return torch.stack(rows)
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -40,7 +43,7 @@ def test_the_logits_are_those_of_the_formula(tiny, tied, doc):
     ids = torch.tensor([[3, 1, 4, 1, 5, 9, 1]])
     doc = None if doc is None else torch.tensor(doc)
     with torch.no_grad():
-        got, wanted = model(ids, doc)[0], naive_gains(model, ids, doc)
+        got, wanted = model(ids, doc)[0], naive_logits(model, ids, doc)
         plain = model.logits(model.hidden(ids, doc))[0]
     assert (got - wanted).abs().max() < 1e-9
     assert (got - plain).abs().max() > 1e-3
@@ -77,4 +80,4 @@ def test_it_costs_what_it_says():
         for pointer in (False, True)
     )
     extra = forward_flops_per_token(pointing) - forward_flops_per_token(plain)
-    assert extra == 2 * (3 * 16) + 2 * 4 * 4.5
+    assert extra == 2 * (3 * 16) + 4 * 4 * 4.5
