@@ -19,11 +19,12 @@ class Parameters:
     final_norm: int
     head: int  # 0 when tied: it is the token embedding
     pointer: int = 0
+    bigram_embedding: int = 0
 
     @property
     def embedding(self) -> int:
-        """Tables that are looked up, not multiplied with: tokens and positions."""
-        return self.token_embedding + self.position_embedding
+        """Tables that are looked up, not multiplied with: tokens, positions, bigrams."""
+        return self.token_embedding + self.position_embedding + self.bigram_embedding
 
     @property
     def non_embedding(self) -> int:
@@ -66,6 +67,7 @@ def count_parameters(config: ModelConfig) -> Parameters:
         final_norm=norm,
         head=0 if config.tie_weights else config.vocab_size * D,
         pointer=3 * D * D + D + 1 if config.pointer else 0,
+        bigram_embedding=config.bigram_rows * D,
     )
 
 
@@ -104,7 +106,8 @@ def activation_numbers(config: ModelConfig, length: int | None = None) -> int:
         block += 2 * D + 3 * config.n_head * T
     elif config.attention == "manual":
         block += config.n_head * T
-    outside = (3 if config.dropout else 2) * D + (4 if config.softcap else 3) * config.vocab_size
+    outside = (3 if config.dropout else 2) * D + (D if config.bigram_rows else 0)
+    outside += (4 if config.softcap else 3) * config.vocab_size
     if config.pointer:  # its inputs, queries and keys; scores, weights and gains; the logits' copy
         outside += 6 * D + 4 * T + config.vocab_size
     return config.n_layer * block + outside
@@ -172,6 +175,7 @@ def describe(config: ModelConfig, batch_size: int) -> str:
         ("parameters", f"{count.total:,}"),
         ("  token embedding", f"{count.token_embedding:,}"),
         ("  position embedding", f"{count.position_embedding:,}"),
+        ("  bigram embedding", f"{count.bigram_embedding:,}"),
         ("  blocks", f"{count.blocks:,} ({config.n_layer} of {count.blocks // config.n_layer:,})"),
         ("  final norm", f"{count.final_norm:,}"),
         ("  head", f"{count.head:,}" + (" (tied)" if config.tie_weights else "")),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from model.attention import CausalSelfAttention, document_mask
+from model.bigram import bigram_rows
 from model.mlp import MLP
 from model.norm import make_norm
 from model.pointer import GATE_START, Pointer
@@ -52,6 +53,9 @@ class ModelConfig:
     )
     embedding_std: float = setting(
         INIT_STD, "spread of the token embeddings at the start; untied models only", above=0.0
+    )
+    bigram_rows: int = setting(
+        0, "rows of a table added to the embeddings, by token and the one before; 0 = none", minimum=0
     )
     pointer: bool = setting(False, "find and copy earlier tokens, see pointer.py")
     zero_init: bool = setting(False, "the branches' output matrices start at zero")
@@ -133,6 +137,8 @@ class TinyGPT(nn.Module):
             # The middle axis stands for the heads.
             self.register_buffer("rope_cos_T1K", cos_TK[:, None], persistent=False)
             self.register_buffer("rope_sin_T1K", sin_TK[:, None], persistent=False)
+        if config.bigram_rows:
+            self.bigram_embedding = nn.Embedding(config.bigram_rows, config.n_embd)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.final_norm = make_norm(config)
@@ -178,6 +184,9 @@ class TinyGPT(nn.Module):
         if T > self.config.block_size:
             raise ValueError(f"{T} tokens do not fit in block_size {self.config.block_size}")
         x_BTD = self.token_embedding(ids_BT)
+        if n_rows := self.config.bigram_rows:
+            rows_BT = bigram_rows(ids_BT, self.config.vocab_size, n_rows, doc_BT)
+            x_BTD = x_BTD + self.bigram_embedding(rows_BT)
         rope = None
         if self.config.position == "learned":
             x_BTD = x_BTD + self.position_embedding.weight[:T]
@@ -215,6 +224,8 @@ class TinyGPT(nn.Module):
             # vocabulary it would outweigh all others: keep exp of it well below vocab_size.
             std = max(math.log(config.vocab_size) - 1.5, 0.1) / config.n_embd
             nn.init.normal_(self.token_embedding.weight, std=min(INIT_STD, std))
+        if config.bigram_rows:
+            nn.init.zeros_(self.bigram_embedding.weight)  # a pair never seen adds nothing
         if config.pointer:
             nn.init.constant_(self.pointer.gate.bias, GATE_START)
             nn.init.zeros_(self.pointer.out.weight)  # reads nothing until it pays

@@ -28,7 +28,7 @@ class OptimConfig:
 
     name: str = setting(
         "adamw",
-        "muon = Muon for the blocks' matrices, AdamW for the rest",
+        "muon = Muon for matrices of blocks and pointer, AdamW for the rest",
         choices=("adamw", "muon"),
     )
     lr: float = setting(3e-3, "peak learning rate of AdamW", above=0)
@@ -78,7 +78,7 @@ def param_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
     """Groups of parameters that share weight decay, rate and kind of update.
 
     Matrices (weights, embeddings) decay, vectors (biases, gains) don't. Muon takes the matrices of
-    the blocks. Every parameter that is trained stands in exactly one group.
+    the blocks and the pointer. Every parameter that is trained stands in exactly one group.
     """
     groups: dict[str, dict[str, Any]] = {}
     for name, parameter in model.named_parameters():  # a tied weight comes once
@@ -101,8 +101,8 @@ def group_settings(name: str, parameter: nn.Parameter, config: OptimConfig) -> d
     settings: dict[str, Any] = {"weight_decay": config.weight_decay, "lr_ratio": 1.0}
     if "embedding" in name:
         settings["lr_ratio"] = config.embedding_lr_ratio
-    elif name.startswith("blocks.") and config.name == "muon":
-        # qkv stacks three matrices, each of which is one map.
+    elif config.name == "muon" and name.startswith(("blocks.", "pointer.")) and len(parameter) > 1:
+        # Not the pointer's gate, a single row. qkv stacks three matrices, each of which is one map.
         settings |= {"muon": True, "momentum": config.muon_momentum, "split": ".qkv." in name}
         settings["lr_ratio"] = config.muon_lr / config.lr
     return settings

@@ -1,0 +1,86 @@
+"""The table of bigrams: its rows, and what they add to the model."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from model.accounting import count_parameters
+from model.bigram import bigram_rows
+from model.generate import generate_ids
+from model.gpt import ModelConfig, TinyGPT
+
+SETTINGS = {"vocab_size": 11, "block_size": 8, "n_layer": 1, "n_head": 2, "n_embd": 8}
+
+
+def naive_rows(ids, vocab_size, n_rows, doc=None):
+    """Pair by pair, with Python's whole numbers."""
+    rows = []
+    for t, token in enumerate(ids):
+        starts = t == 0 or (doc is not None and doc[t] != doc[t - 1])
+        pair = (vocab_size if starts else ids[t - 1]) * vocab_size + token
+        rows.append(((pair * 2654435769) % 2**32) * n_rows // 2**32)
+    return rows
+
+
+@pytest.mark.parametrize("vocab_size", [11, 50257])
+@pytest.mark.parametrize("n_rows", [1, 7, 16384, 10**6])
+@pytest.mark.parametrize("doc", [None, [0, 0, 0, 1, 1, 2]])
+def test_rows_are_those_of_the_formula(vocab_size, n_rows, doc):
+    ids = [3, vocab_size - 1, 3, 0, vocab_size - 1, vocab_size - 1]
+    masks = None if doc is None else torch.tensor([doc])
+    got = bigram_rows(torch.tensor([ids]), vocab_size, n_rows, masks)[0].tolist()
+    assert got == naive_rows(ids, vocab_size, n_rows, doc)
+    assert all(0 <= row < n_rows for row in got)
+
+
+def test_pairs_spread_over_the_rows():
+    before, token = torch.meshgrid(torch.arange(100), torch.arange(100), indexing="ij")
+    ids_BT = torch.stack((before.flatten(), token.flatten()), dim=1)
+    rows = bigram_rows(ids_BT, 100, 10_000, None)[:, 1]
+    # Ten thousand pairs thrown at random would fill 1 - 1/e of as many rows.
+    assert len(rows.unique()) > 6000
+
+
+def test_the_table_is_added_to_the_embeddings():
+    plain, with_table = (TinyGPT(ModelConfig(**SETTINGS, bigram_rows=rows)) for rows in (0, 32))
+    with_table.load_state_dict(plain.state_dict(), strict=False)
+    ids = torch.tensor([[3, 1, 4, 1, 5]])
+    with torch.no_grad():
+        assert torch.equal(plain(ids), with_table(ids)), "a new table adds nothing"
+        rows = bigram_rows(ids, 11, 32, None)
+        with_table.bigram_embedding.weight.normal_()
+        expected = plain.token_embedding(ids) + with_table.bigram_embedding(rows)
+        plain.token_embedding.weight[:5] = expected[0]  # as if each place had a token of its own
+        torch.testing.assert_close(with_table(ids), plain(torch.arange(5)[None]))
+
+
+def test_no_place_sees_what_comes_later_or_another_document(tiny):
+    model = tiny(bigram_rows=64)
+    ids = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6]])
+    doc = torch.tensor([[0, 0, 0, 0, 0, 1, 1, 1]])
+    later, earlier = ids.clone(), ids.clone()
+    later[0, 5:] = torch.tensor([7, 8, 0])
+    earlier[0, :5] = torch.tensor([9, 9, 0, 2, 2])
+    with torch.no_grad():
+        assert torch.equal(model(ids)[:, :5], model(later)[:, :5])
+        assert torch.allclose(model(ids, doc)[:, 5:], model(earlier, doc)[:, 5:], atol=1e-5)
+        assert not torch.allclose(model(ids)[:, 5:], model(earlier)[:, 5:], atol=1e-5)
+
+
+def test_generation_knows_the_token_before(tiny):
+    model = tiny(bigram_rows=64)
+    (ids,) = generate_ids(model, [1, 2], seeds=[0], max_new_tokens=5, temperature=0.0)
+    row = [1, 2]
+    for token in ids:
+        with torch.no_grad():
+            assert token == model(torch.tensor([row]))[0, -1].argmax()
+        row.append(token)
+
+
+def test_it_counts_as_an_embedding():
+    config = ModelConfig(**SETTINGS, bigram_rows=32)
+    count = count_parameters(config)
+    assert count.bigram_embedding == 32 * 8
+    assert count.total == sum(value.numel() for value in TinyGPT(config).parameters())
+    assert count.embedding == (32 + 11) * 8
