@@ -13,14 +13,16 @@ So the time goes into cutting and numbering, which takes the same few array step
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 import numpy as np
 
+from tok.merge_long import merge_long
 from tok.merge_many import PairTable
-from tok.piece_table import LONGEST, WIDTHS, Block, PieceTable
+from tok.piece_table import WIDTHS, Block, PieceTable
 
+CUT_FROM = 32  # bytes
 GROUP = 4  # blocks whose new pieces are merged together: fewer, longer arrays
 MAX_CACHE_BYTES = 1 << 26  # of what is remembered beside the vocabulary; then it starts afresh
 
@@ -28,37 +30,33 @@ MAX_CACHE_BYTES = 1 << 26  # of what is remembered beside the vocabulary; then i
 class BatchEncoder:
     """Blocks of text to ids. Remembers the pieces that it has seen."""
 
-    def __init__(
-        self, pairs: PairTable, tokens: Sequence[bytes], encode_long: Callable[[bytes], list[int]]
-    ) -> None:
-        """
-        Args:
-            pairs: the merges.
-            tokens: pieces to number beforehand.
-            encode_long: the ids of a pre-token of more than LONGEST bytes.
-        """
+    def __init__(self, pairs: PairTable, tokens: Sequence[bytes]) -> None:
+        """tokens[id] are the bytes of each id that the merges give."""
         self._pairs = pairs
-        self._encode_long = encode_long
-        tokens = [token for token in tokens if 0 < len(token) <= LONGEST]
+        self._tokens = b"".join(tokens)
         lengths = np.array([len(token) for token in tokens], dtype=np.int64)
-        self._tokens = np.frombuffer(b"".join(tokens), dtype=np.uint8)
         self._token_starts = np.cumsum(lengths) - lengths
+        self._apart = self._never_side_by_side()
         self._start_afresh()
 
-    def encode(self, blocks: Iterable[tuple[np.ndarray, np.ndarray]]) -> Iterator[np.ndarray]:
+    def encode(self, blocks: Iterable[tuple[bytes, np.ndarray]]) -> Iterator[np.ndarray]:
         """The ids of each block, int64[ids].
 
         Args:
-            blocks: pairs of uint8[N], some bytes, and int64[P], where in them pre-tokens start.
+            blocks: some bytes, and where in them pre-tokens start, int64[P]; see tok.starts.
         """
         rest = iter(blocks)
-        while group := [Block(raw, starts) for raw, starts in islice(rest, GROUP)]:
+        while group := [
+            Block(raw, self._cut_apart(raw, starts)) for raw, starts in islice(rest, GROUP)
+        ]:
             if self._n_bytes() > self._full_bytes:
                 self._start_afresh()
             for first_P, count_P, store in self._look_up(group):
                 yield lay_out(store, first_P, count_P)
 
-    def _look_up(self, group: Sequence[Block]) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def _look_up(
+        self, group: Sequence[Block]
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Of each block's pre-tokens first_P, count_P and the store, as `lay_out` takes them."""
         numbered = []
         for block in group:
@@ -78,7 +76,7 @@ class BatchEncoder:
                 count_P[chosen] = pieces.count[number]
             store = self._store
             if len(long):
-                ids = [np.array(self._encode_long(block.piece(index))) for index in long]
+                ids = [merge_long(block.piece(index), self._pairs) for index in long]
                 count_P[long] = [len(part) for part in ids]
                 first_P[long] = len(store) + np.cumsum(count_P[long]) - count_P[long]
                 store = np.concatenate([store, *ids])
@@ -86,10 +84,35 @@ class BatchEncoder:
 
     def _start_afresh(self) -> None:
         self._pieces = [PieceTable(width) for width in WIDTHS]
-        self._store = np.zeros(0, dtype=np.int64)  # the ids of pieces of several, one after the other
+        self._store = np.zeros(
+            0, dtype=np.int64
+        )  # the ids of pieces of several, one after the other
         ((_, count_P, _),) = self._look_up([Block(self._tokens, self._token_starts)])
         self.is_whole = count_P == 1
         self._full_bytes = self._n_bytes() + MAX_CACHE_BYTES
+
+    def _never_side_by_side(self) -> np.ndarray:
+        """bool[65536]: whether the bytes a, b stand one after the other in no token, at 256 a + b."""
+        inside = np.ones(len(self._tokens), dtype=bool)
+        inside[self._token_starts] = False
+        apart = np.ones(1 << 16, dtype=bool)
+        apart[pairs_before(self._tokens, np.flatnonzero(inside))] = False
+        return apart
+
+    def _cut_apart(self, raw: bytes, starts: np.ndarray) -> np.ndarray:
+        """Cuts long pre-tokens where no merge can reach across: the ids stay the same.
+
+        Chinese and Japanese text in an English vocabulary falls into characters, which are seen
+        again, where its pre-tokens are sentences, which are not.
+        """
+        lengths = np.diff(starts, append=len(raw))
+        long = np.flatnonzero(lengths >= CUT_FROM)
+        if not len(long):
+            return starts
+        # The second to the last byte of every long pre-token: where it may be cut.
+        places = ranges(starts[long] + 1, lengths[long] - 1)
+        cuts = places[self._apart[pairs_before(raw, places)]]
+        return np.sort(np.concatenate([starts, cuts])) if len(cuts) else starts
 
     def _n_bytes(self) -> int:
         return self._store.nbytes + sum(pieces.n_bytes for pieces in self._pieces)
@@ -108,6 +131,25 @@ def lay_out(store: np.ndarray, first_P: np.ndarray, count_P: np.ndarray) -> np.n
     laid = np.repeat(first_P, count_P)
     first, count = first_P[several], count_P[several]
     place = np.cumsum(count_P)[several] - count  # where the first id of each goes
-    within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)  # 0 1, 0 1 2, 0 1..
-    laid[np.repeat(place, count) + within] = store[np.repeat(first, count) + within]
+    laid[ranges(place, count)] = store[ranges(first, count)]
     return laid
+
+
+def ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """starts[0], starts[0] + 1, ... (counts[0] of them), then those from starts[1] on, and so on.
+
+    >>> ranges(np.array([5, 20]), np.array([3, 2])).tolist()
+    [5, 6, 7, 20, 21]
+    """
+    before = np.cumsum(counts) - counts
+    return np.repeat(starts - before, counts) + np.arange(counts.sum())
+
+
+def pairs_before(raw: bytes, places: np.ndarray) -> np.ndarray:
+    """uint16: the bytes before and at each place (from 1 on) as one number.
+
+    >>> pairs_before(b"abc", np.array([1, 2])).tolist() == [256 * 97 + 98, 256 * 98 + 99]
+    True
+    """
+    bytes_N = np.frombuffer(raw, dtype=np.uint8)
+    return bytes_N[places - 1].astype(np.uint16) << 8 | bytes_N[places]

@@ -24,6 +24,7 @@ from tok.table import ABSENT, Table
 LINE_BITS = 8
 MAX_LINES = 1 << LINE_BITS  # each round looks at all lines: this does not pay for long pre-tokens
 _LINE = MAX_LINES - 1
+_LOOK_UPS = 1 << 16
 NO_OFFER = np.int64(np.iinfo(np.int64).max)
 
 
@@ -37,7 +38,7 @@ class PairTable:
         self.edge = 256 + len(merges)  # no id: stands before and after a pre-token
         self.byte_ids = np.frombuffer(byte_ids, dtype=np.uint8).astype(np.int64)
         self.lengths = np.array([*lengths, 1], dtype=np.int64)
-        pairs_M2 = np.array(merges, dtype=np.int64).reshape(-1, 2)
+        self._pairs_M2 = pairs_M2 = np.array(merges, dtype=np.int64).reshape(-1, 2)
         self._table = Table(width=1, n_keys=len(merges))  # pair -> number of its merge
         self._table.find_or_add([self._key(pairs_M2[:, 0], pairs_M2[:, 1])])
         # For the first look at a text, whose ids are all bytes: int64[256, 256], no hashing.
@@ -48,12 +49,22 @@ class PairTable:
 
     def find(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """int64[N]: the id that each pair becomes, ABSENT if it is not merged."""
+        if len(first) > _LOOK_UPS:  # piece by piece: the steps of a look-up stay in the cache
+            ends = range(_LOOK_UPS, len(first) + _LOOK_UPS, _LOOK_UPS)
+            return np.concatenate(
+                [self.find(first[e - _LOOK_UPS : e], second[e - _LOOK_UPS : e]) for e in ends]
+            )
         numbers = self._table.find([self._key(first, second)])
         return np.where(numbers == ABSENT, ABSENT, 256 + numbers)
 
+    def parts(self, new: int) -> tuple[int, int]:
+        """The pair that becomes `new`."""
+        first, second = self._pairs_M2[new - 256].tolist()
+        return first, second
+
     @staticmethod
     def _key(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        return (((first + 1) << 32) | second).view(np.uint64)
+        return (((first.astype(np.int64, copy=False) + 1) << 32) | second).view(np.uint64)
 
 
 def merge_many(
@@ -68,7 +79,7 @@ def merge_many(
     ([257, 256], [1, 1])
 
     Args:
-        bytes_LN: uint8[L, N], a column for each pre-token; what stands below its length is not read.
+        bytes_LN: uint8[L, N], a pre-token in each column; what follows it there does not count.
         lengths_N: int64[N], at least 1.
 
     Returns:

@@ -27,14 +27,14 @@ _KEEP = np.array([(1 << 8 * n) - 1 for n in range(9)], dtype=np.uint64)
 class Block:
     """The bytes of a block of text and where its pre-tokens are."""
 
-    def __init__(self, raw: np.ndarray, starts: np.ndarray) -> None:
-        """raw: uint8[N]; starts: int64[P], ascending, from 0 on."""
-        self.raw = np.zeros(len(raw) + LONGEST + 1, dtype=np.uint8)
-        self.raw[: len(raw)] = raw
+    def __init__(self, raw: bytes, starts: np.ndarray) -> None:
+        """starts: int64[P], ascending, from 0 on."""
+        self.raw = np.frombuffer(raw + bytes(LONGEST + 1), dtype=np.uint8)
         self.starts = starts
         self.lengths = np.diff(starts, append=len(raw))
         # uint64 at every byte: element i is made of the bytes i to i + 7.
-        self._words = np.ndarray(len(self.raw) - 7, dtype="<u8", buffer=self.raw.data, strides=(1,))
+        n_words = len(self.raw) - 7
+        self._words = np.ndarray(n_words, dtype="<u8", buffer=self.raw.data, strides=(1,))
 
     def keys(self, chosen: np.ndarray, width: int) -> list[np.ndarray]:
         """`width` arrays uint64[C], the keys of the chosen pre-tokens, as shown above."""
@@ -97,9 +97,7 @@ class PieceTable:
             return np.zeros(0, dtype=np.int64)
         columns, lengths = zip(*self._new, strict=True)
         self._new = []
-        ids, counts = merge_many(
-            np.concatenate(columns, axis=1), np.concatenate(lengths), pairs
-        )
+        ids, counts = merge_many(np.concatenate(columns, axis=1), np.concatenate(lengths), pairs)
         places = np.cumsum(counts) - counts
         first = np.where(counts == 1, ids[places], n_stored + places)
         self.first = np.concatenate([self.first, first])

@@ -95,7 +95,9 @@ class Table:
         numbers_N[strangers] = self._numbers[slots_S]
         return numbers_N, strangers[new]
 
-    def _enter(self, keys: Sequence[np.ndarray], slots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _enter(
+        self, keys: Sequence[np.ndarray], slots: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Finds each key or a free slot for it, from `slots` on; returns all slots, and which were
         free (ascending). Their numbers are left to be written."""
         new = np.zeros(len(slots), dtype=bool)
