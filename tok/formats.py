@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tok.errors import TokenizerError
@@ -15,27 +15,35 @@ FORMAT = "llm-tiny tokenizer"
 VERSION = 1
 
 # Key -> the type that it must have.
-_KEYS: dict[str, type] = {
+_KEYS: dict[str, type | tuple[type, ...]] = {
     "format": str,
     "version": int,
     "pattern": dict,
-    "byte_order": str,
-    "special_tokens": list,
+    "byte_order": (str, list),  # a name, or the number of each byte
+    "special_tokens": (list, dict),  # those with the ids after the merges, or token -> id
     "merges": list,
     "identity": str,
 }
 
 
 def content_of(
-    merges: Sequence[tuple[int, int]], special_tokens: Sequence[str], pattern: str, byte_order: str
+    merges: Sequence[tuple[int, int]],
+    special_ids: Mapping[str, int],
+    pattern: str,
+    byte_order: str | Sequence[int],
 ) -> dict[str, Any]:
-    """All that decides which ids a text gets, as it stands in the file."""
+    """All that decides which ids a text gets, as it stands in the file.
+
+    Special tokens are a list if they have the ids right after the merges, else token -> id.
+    """
+    after = range(256 + len(merges), 256 + len(merges) + len(special_ids))
+    come_last = list(special_ids.values()) == list(after)
     return {
         "format": FORMAT,
         "version": VERSION,
         "pattern": {"name": pattern, "text": PATTERNS[pattern], "unicode": UNICODE_VERSION},
-        "byte_order": byte_order,
-        "special_tokens": list(special_tokens),
+        "byte_order": byte_order if isinstance(byte_order, str) else list(byte_order),
+        "special_tokens": list(special_ids) if come_last else dict(special_ids),
         "merges": [list(pair) for pair in merges],
     }
 
@@ -114,7 +122,9 @@ def _check_shape(found: Any) -> None:
     for key, kind in _KEYS.items():
         if key not in found:
             raise TokenizerError(f"key {key!r} is missing")
-        if type(found[key]) is not kind:
-            raise TokenizerError(f"{key} must be a {kind.__name__}, not {found[key]!r:.40}")
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        if type(found[key]) not in kinds:
+            names = " or ".join(kind.__name__ for kind in kinds)
+            raise TokenizerError(f"{key} must be a {names}, not {found[key]!r:.40}")
     if unknown := sorted(set(found) - set(_KEYS)):
         raise TokenizerError(f"unknown key {unknown[0]!r}")
