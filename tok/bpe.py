@@ -1,8 +1,9 @@
-"""Byte-level BPE: BPETokenizer, and the command line `python -m tok.bpe train|encode|decode`.
+"""Byte-level BPE: BPETokenizer, and the command line `python -m tok.bpe`.
 
 Ids: the 256 bytes first, then the merges in the order in which they were learned, then the special
-tokens (an imported vocabulary may have them elsewhere: see tok.vocabulary). Text is cut into pre-tokens (tok.split), and within each the learned merges are applied in
-order (Gage 1994; Sennrich et al. 2016; on bytes: Radford et al. 2019).
+tokens (an imported vocabulary may have them elsewhere: see tok.vocabulary). Text is cut into
+pre-tokens (tok.split), and within each the learned merges are applied in order (Gage 1994; Sennrich
+et al. 2016; on bytes: Radford et al. 2019).
 
 The committed tok/bpe.json was made, and can be made again byte for byte, with
     python -m tok.bpe train data/tiny.txt --vocab-size 2048 --out tok/bpe.json
@@ -192,7 +193,7 @@ class BPETokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """The number of ids, special tokens and (in an imported vocabulary) unused ones included."""
+        """The number of ids, special tokens and unused ids (of an imported vocabulary) included."""
         return len(self.token_bytes)
 
     @property
@@ -220,7 +221,7 @@ class BPETokenizer:
 
     @cached_property
     def byte_lengths(self) -> np.ndarray:
-        """int64[vocab_size]: bytes of text that each id stands for; 0 for special tokens and unused ids."""
+        """int64[vocab_size]: bytes of text that each id stands for; 0 for special and unused."""
         import numpy as np
 
         lengths_V = np.zeros(self.vocab_size, dtype=np.int64)

@@ -74,7 +74,7 @@ def from_json(raw: bytes) -> dict[str, Any]:
             wrong type, or a content that does not have the identity that the file names.
     """
     try:
-        found = json.loads(raw, object_pairs_hook=_no_duplicates)
+        found = json.loads(raw, object_pairs_hook=no_duplicates)
     except (ValueError, RecursionError) as error:
         if isinstance(error, TokenizerError):
             raise
@@ -103,11 +103,16 @@ def from_json(raw: bytes) -> dict[str, Any]:
     }
 
 
-def _no_duplicates(items: list[tuple[str, Any]]) -> dict[str, Any]:
+def no_duplicates(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object as a dict (`object_pairs_hook` of json.loads).
+
+    Raises:
+        TokenizerError: names a key that is given twice.
+    """
     found = dict(items)
     if len(found) < len(items):
-        keys = [key for key, _ in items]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        seen: set[str] = set()
+        twice = next(key for key, _ in items if key in seen or seen.add(key))
         raise TokenizerError(f"key {twice!r} given twice")
     return found
 
