@@ -1,8 +1,9 @@
-"""Byte-level BPE: BPETokenizer, and the command line `python -m tok.bpe train|encode|decode`.
+"""Byte-level BPE: BPETokenizer, and the command line `python -m tok.bpe`.
 
 Ids: the 256 bytes first, then the merges in the order in which they were learned, then the special
-tokens. Text is cut into pre-tokens (tok.split), and within each the learned merges are applied in
-order (Gage 1994; Sennrich et al. 2016; on bytes: Radford et al. 2019).
+tokens (an imported vocabulary may have them elsewhere: see tok.vocabulary). Text is cut into
+pre-tokens (tok.split), and within each the learned merges are applied in order (Gage 1994; Sennrich
+et al. 2016; on bytes: Radford et al. 2019).
 
 The committed tok/bpe.json was made, and can be made again byte for byte, with
     python -m tok.bpe train data/tiny.txt --vocab-size 2048 --out tok/bpe.json
@@ -11,7 +12,7 @@ The committed tok/bpe.json was made, and can be made again byte for byte, with
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import chain
 from operator import index
@@ -28,11 +29,15 @@ from tok.progress import ProgressLine
 from tok.split import PATTERNS, blocks, count_pieces, split, to_bytes, to_text
 from tok.stream import StreamDecoder
 from tok.vocabulary import (
-    BYTE_ORDERS,
     END_OF_TEXT,
+    ByteOrder,
+    byte_numbers,
     check_merges,
     check_special_tokens,
     count_merges,
+    name_byte_order,
+    place_bytes,
+    place_ordinary,
     token_bytes,
     token_lengths,
 )
@@ -48,35 +53,38 @@ class BPETokenizer:
     def __init__(
         self,
         merges: Sequence[tuple[int, int]],
-        special_tokens: Sequence[str] = (END_OF_TEXT,),
+        special_tokens: Sequence[str] | Mapping[str, int] = (END_OF_TEXT,),
         *,
         pattern: str = "gpt2",
-        byte_order: str = "value",
+        byte_order: ByteOrder = "value",
     ) -> None:
-        """`merges[i]` makes id 256 + i from two lower ids; special tokens get the ids after them.
+        """`merges[i]` makes number 256 + i from two lower ones (a number is an id: tok.vocabulary).
+
+        Args:
+            special_tokens: they get the ids after the merges; or a mapping, token -> id.
+            byte_order: "value", "gpt2", or the number of each of the 256 bytes.
 
         Raises:
             TokenizerError: a malformed merge, special token, pattern or byte order.
         """
         if pattern not in PATTERNS:
             raise TokenizerError(f"unknown pattern {pattern!r}; known: {', '.join(PATTERNS)}")
-        if byte_order not in BYTE_ORDERS:
-            raise TokenizerError(
-                f"unknown byte order {byte_order!r}; known: {', '.join(BYTE_ORDERS)}"
-            )
         self.pattern = pattern
-        self.byte_order = byte_order
+        self.byte_numbers = byte_numbers(byte_order)  # `byte_order` in full: that of each byte
+        self.byte_order = name_byte_order(self.byte_numbers)
         self.merges = check_merges(merges)
-        self.special_tokens = check_special_tokens(special_tokens)
+        self._lengths = token_lengths(self.merges)  # by number, as merges and _new_ids are
+        n_ordinary = len(self._lengths)
+        #: Special token -> id, sorted by id.
+        self.special_ids = check_special_tokens(special_tokens, n_ordinary)
+        self.special_tokens = tuple(self.special_ids)
         self._new_ids = {pair: 256 + rank for rank, pair in enumerate(self.merges)}
-        self._special_ids = {
-            token: 256 + len(self.merges) + i for i, token in enumerate(self.special_tokens)
-        }
-        self._byte_ids = BYTE_ORDERS[byte_order]
-        self._lengths = token_lengths(self.merges)
-        #: The bytes of each id; a special token's are its text in UTF-8.
-        self.token_bytes: list[bytes] = token_bytes(self.merges, self._byte_ids)
-        self.token_bytes += [token.encode("utf-8") for token in self.special_tokens]
+        # Number -> id; None (special tokens come last) saves the encoder a step.
+        self._placed = place_ordinary(n_ordinary, list(self.special_ids.values()))
+        #: The bytes of each id; a special token's are its text in UTF-8, an unused id has none.
+        self.token_bytes: list[bytes] = place_bytes(
+            token_bytes(self.merges, self.byte_numbers), self._placed, self.special_ids
+        )
         self._cache = PieceCache(self._encode_piece)
 
     @classmethod
@@ -86,6 +94,7 @@ class BPETokenizer:
         *,
         vocab_size: int,
         special_tokens: Sequence[str] = (END_OF_TEXT,),
+        byte_order: ByteOrder = "value",
         progress: bool = False,
     ) -> BPETokenizer:
         """Learns merges from one text, or from several between which nothing is merged.
@@ -97,15 +106,16 @@ class BPETokenizer:
 
         Args:
             vocab_size: all ids: 256 bytes, the merges, the special tokens.
+            byte_order: numbers the bytes, and so decides between pairs that are equally frequent.
             progress: shows a progress line if stderr is a terminal.
 
         Raises:
             TokenizerError: no text, or a vocabulary that is too small or that the text can't fill.
         """
         texts = [text] if isinstance(text, (str, bytes, bytearray)) else text
-        special_tokens = check_special_tokens(special_tokens)
+        special_tokens = tuple(check_special_tokens(special_tokens, 256))
         n_merges = count_merges(vocab_size, len(special_tokens))
-        byte_ids = BYTE_ORDERS["value"]
+        byte_ids = byte_numbers(byte_order)
         pieces = {
             to_bytes(piece).translate(byte_ids): n for piece, n in count_pieces(texts).items()
         }
@@ -120,7 +130,7 @@ class BPETokenizer:
                 f"vocabulary {vocab_size} can't be filled: this corpus gives at most {most}; "
                 "choose a smaller vocabulary or more text"
             )
-        return cls(merges, special_tokens)
+        return cls(merges, special_tokens, byte_order=byte_order)
 
     @classmethod
     def train_files(
@@ -129,6 +139,7 @@ class BPETokenizer:
         *,
         vocab_size: int,
         special_tokens: Sequence[str] = (END_OF_TEXT,),
+        byte_order: ByteOrder = "value",
         errors: str = "strict",
         progress: bool = False,
     ) -> BPETokenizer:
@@ -143,12 +154,16 @@ class BPETokenizer:
         """
         texts = (read_text(path, errors) for path in paths)
         return cls.train(
-            texts, vocab_size=vocab_size, special_tokens=special_tokens, progress=progress
+            texts,
+            vocab_size=vocab_size,
+            special_tokens=special_tokens,
+            byte_order=byte_order,
+            progress=progress,
         )
 
     @cached_property
     def _content(self) -> dict[str, Any]:
-        return formats.content_of(self.merges, self.special_tokens, self.pattern, self.byte_order)
+        return formats.content_of(self.merges, self.special_ids, self.pattern, self.byte_order)
 
     @cached_property
     def identity(self) -> str:
@@ -178,8 +193,13 @@ class BPETokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """The number of ids, special tokens included."""
+        """The number of ids, special tokens and unused ids (of an imported vocabulary) included."""
         return len(self.token_bytes)
+
+    @property
+    def ordinary_ids(self) -> Sequence[int]:
+        """The ids of the bytes in byte order, then of the merges: all but the special ones."""
+        return self._placed or range(len(self._lengths))
 
     @property
     def eot_id(self) -> int:
@@ -188,9 +208,9 @@ class BPETokenizer:
         Raises:
             TokenizerError: this tokenizer has none.
         """
-        if END_OF_TEXT not in self._special_ids:
+        if END_OF_TEXT not in self.special_ids:
             raise TokenizerError(f"this tokenizer has no special token {END_OF_TEXT}")
-        return self._special_ids[END_OF_TEXT]
+        return self.special_ids[END_OF_TEXT]
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -201,10 +221,11 @@ class BPETokenizer:
 
     @cached_property
     def byte_lengths(self) -> np.ndarray:
-        """int64[vocab_size]: bytes of text that each id stands for; 0 for special tokens."""
+        """int64[vocab_size]: bytes of text that each id stands for; 0 for special and unused."""
         import numpy as np
 
-        lengths_V = np.array(self._lengths + [0] * len(self.special_tokens), dtype=np.int64)
+        lengths_V = np.zeros(self.vocab_size, dtype=np.int64)
+        lengths_V[self.ordinary_ids] = self._lengths
         lengths_V.flags.writeable = False
         return lengths_V
 
@@ -219,7 +240,7 @@ class BPETokenizer:
 
     def __reduce__(self) -> tuple[Any, ...]:  # to other processes, without the cache
         make = partial(type(self), pattern=self.pattern, byte_order=self.byte_order)
-        return make, (self.merges, self.special_tokens)
+        return make, (self.merges, self.special_ids)
 
     def encode(self, text: str, *, allowed_special: bool | Collection[str] = False) -> list[int]:
         """The ids of a text.
@@ -259,7 +280,7 @@ class BPETokenizer:
         parts = special.split(text) if special else [text]
         for i, part in enumerate(parts):
             if i % 2:  # the pattern's one group: every second part is a special token
-                yield [self._special_ids[part]]
+                yield [self.special_ids[part]]
                 continue
             for block in blocks(part):
                 yield chain.from_iterable(map(self._cache.__getitem__, split(block)))
@@ -269,7 +290,7 @@ class BPETokenizer:
             raise TokenizerError(f"allowed_special must be True, False or a set, not {allowed!r}")
         tokens = self.special_tokens if allowed is True else tuple(allowed or ())
         for token in tokens:
-            if token not in self._special_ids:
+            if token not in self.special_ids:
                 raise TokenizerError(
                     f"allowed_special: {token!r} is no special token of this tokenizer"
                 )
@@ -279,8 +300,9 @@ class BPETokenizer:
         return re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
 
     def _encode_piece(self, piece: str) -> tuple[int, ...]:
-        ids = to_bytes(piece).translate(self._byte_ids)
-        return tuple(merge_ids(ids, self._new_ids, self.merges, self._lengths))
+        ids = to_bytes(piece).translate(self.byte_numbers)
+        numbers = merge_ids(ids, self._new_ids, self.merges, self._lengths)
+        return tuple(map(self._placed.__getitem__, numbers) if self._placed else numbers)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`, special tokens included; what is not UTF-8 in the end becomes U+FFFD.
@@ -311,6 +333,8 @@ class BPETokenizer:
             raise TokenizerError(
                 f"id {token_id} is out of range: the ids are 0 to {self.vocab_size - 1}"
             )
+        if not self.token_bytes[token_id]:
+            raise TokenizerError(f"id {token_id} stands for nothing in this vocabulary")
         return self.token_bytes[token_id]
 
 

@@ -118,7 +118,7 @@ WRONG = [
     ({"merges": ...}, "key 'merges' is missing"),
     ({"special_tokens": ...}, "key 'special_tokens' is missing"),
     ({"merges": {}}, "merges must be a list, not {}"),
-    ({"byte_order": 5}, "byte_order must be a str, not 5"),
+    ({"byte_order": 5}, "byte_order must be a str or list, not 5"),
     ({"byte_order": "printable"}, "unknown byte order 'printable'; known: value"),
     ({"extra": 1}, "unknown key 'extra'"),
     ({"pattern": {**PATTERN, "name": "gpt9"}}, "unknown pattern 'gpt9'; known: gpt2"),
