@@ -11,22 +11,19 @@ The committed tok/bpe.json was made, and can be made again byte for byte, with
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property, partial
-from itertools import chain
 from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tok import formats
-from tok.cache import PieceCache
+from tok.encode import Encoder, is_long
 from tok.errors import TokenizerError
 from tok.files import read_text
 from tok.learn import learn_merges
-from tok.merge import merge_ids
 from tok.progress import ProgressLine
-from tok.split import PATTERNS, blocks, count_pieces, split, to_bytes, to_text
+from tok.split import PATTERNS, count_pieces, to_bytes, to_text
 from tok.stream import StreamDecoder
 from tok.vocabulary import (
     END_OF_TEXT,
@@ -73,19 +70,25 @@ class BPETokenizer:
         self.byte_numbers = byte_numbers(byte_order)  # `byte_order` in full: that of each byte
         self.byte_order = name_byte_order(self.byte_numbers)
         self.merges = check_merges(merges)
-        self._lengths = token_lengths(self.merges)  # by number, as merges and _new_ids are
+        self._lengths = token_lengths(self.merges)  # by number, as merges are
         n_ordinary = len(self._lengths)
         #: Special token -> id, sorted by id.
         self.special_ids = check_special_tokens(special_tokens, n_ordinary)
         self.special_tokens = tuple(self.special_ids)
-        self._new_ids = {pair: 256 + rank for rank, pair in enumerate(self.merges)}
-        # Number -> id; None (special tokens come last) saves the encoder a step.
+        # Number -> id; None if each number is its id (special tokens come last).
         self._placed = place_ordinary(n_ordinary, list(self.special_ids.values()))
         #: The bytes of each id; a special token's are its text in UTF-8, an unused id has none.
-        self.token_bytes: list[bytes] = place_bytes(
-            token_bytes(self.merges, self.byte_numbers), self._placed, self.special_ids
+        ordinary = token_bytes(self.merges, self.byte_numbers)
+        self.token_bytes: list[bytes] = place_bytes(ordinary, self._placed, self.special_ids)
+        self._encoder = Encoder(
+            self.merges,
+            self._lengths,
+            self.byte_numbers,
+            ordinary,
+            self.ordinary_ids,
+            self.special_ids,
+            self.pattern,
         )
-        self._cache = PieceCache(self._encode_piece)
 
     @classmethod
     def train(
@@ -187,9 +190,11 @@ class BPETokenizer:
             TokenizerError: it is not a whole, unchanged tokenizer file; the message names the file.
         """
         try:
-            return cls(**formats.from_json(read_bytes(path)))
+            tokenizer = cls(**formats.from_json(read_bytes(path)))
         except TokenizerError as error:
             raise TokenizerError(f"{path}: {error}") from None
+        tokenizer._encoder.warm_up()
+        return tokenizer
 
     @property
     def vocab_size(self) -> int:
@@ -253,13 +258,15 @@ class BPETokenizer:
             TokenizerError: a lone surrogate in the text (it has no UTF-8 form), or a token in
                 allowed_special that this tokenizer does not have.
         """
-        return list(chain.from_iterable(self._encode_blocks(text, allowed_special)))
+        if is_long(text):
+            return self.encode_array(text, allowed_special=allowed_special).tolist()
+        return self._encoder.encode_short(to_text(text), allowed_special)
 
     def encode_bytes(
         self, raw: bytes, *, allowed_special: bool | Collection[str] = False
     ) -> list[int]:
         """The ids of any bytes, UTF-8 or not; `decode_bytes` gives exactly them back."""
-        return list(chain.from_iterable(self._encode_blocks(bytes(raw), allowed_special)))
+        return self.encode(raw, allowed_special=allowed_special)
 
     def encode_array(
         self, text: str | bytes, *, allowed_special: bool | Collection[str] = False
@@ -267,42 +274,11 @@ class BPETokenizer:
         """`encode` (of a str) or `encode_bytes` as an array [N] of `dtype`, for large texts."""
         import numpy as np
 
-        parts = [
-            np.fromiter(ids, dtype=self.dtype) for ids in self._encode_blocks(text, allowed_special)
-        ]
-        return np.concatenate(parts) if parts else np.zeros(0, dtype=self.dtype)
-
-    def _encode_blocks(
-        self, text: str | bytes, allowed_special: bool | Collection[str]
-    ) -> Iterator[Iterable[int]]:
-        text = to_text(text)
-        special = self._special_pattern(allowed_special)
-        parts = special.split(text) if special else [text]
-        for i, part in enumerate(parts):
-            if i % 2:  # the pattern's one group: every second part is a special token
-                yield [self.special_ids[part]]
-                continue
-            for block in blocks(part):
-                yield chain.from_iterable(map(self._cache.__getitem__, split(block)))
-
-    def _special_pattern(self, allowed: bool | Collection[str]) -> re.Pattern[str] | None:
-        if isinstance(allowed, str):
-            raise TokenizerError(f"allowed_special must be True, False or a set, not {allowed!r}")
-        tokens = self.special_tokens if allowed is True else tuple(allowed or ())
-        for token in tokens:
-            if token not in self.special_ids:
-                raise TokenizerError(
-                    f"allowed_special: {token!r} is no special token of this tokenizer"
-                )
-        if not tokens:
-            return None
-        longest_first = sorted(tokens, key=lambda token: (-len(token), token))
-        return re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
-
-    def _encode_piece(self, piece: str) -> tuple[int, ...]:
-        ids = to_bytes(piece).translate(self.byte_numbers)
-        numbers = merge_ids(ids, self._new_ids, self.merges, self._lengths)
-        return tuple(map(self._placed.__getitem__, numbers) if self._placed else numbers)
+        if not is_long(text):
+            return np.array(self.encode(text, allowed_special=allowed_special), dtype=self.dtype)
+        raw = to_bytes(to_text(text)) if isinstance(text, str) else bytes(text)
+        parts = self._encoder.encode_long(raw, allowed_special)
+        return np.concatenate([ids.astype(self.dtype) for ids in parts])
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`, special tokens included; what is not UTF-8 in the end becomes U+FFFD.

@@ -1,155 +1,163 @@
-"""Encoding large texts: the pre-tokens of a block of text all at once, in NumPy arrays.
+"""Text to ids: a prompt pre-token by pre-token, a large text in arrays (tok.batch).
 
-With "the then the" and a vocabulary in which 257 is "the" and 258 " the":
-
-    1. cut       0  3  8            where each pre-token starts (tok.split)
-    2. number    0  1  2            which of the different pieces "the", " then", " the" each is
-    3. merge     (257) (258 110) (258)      the ids of those pieces that are new (tok.merge_many)
-    4. lay out   257  258 110  258  the ids of all pre-tokens, one after the other
-
-Few pieces are new: the vocabulary's own tokens are numbered beforehand, and others are remembered.
-So the time goes into cutting and numbering, which takes the same few array steps for every block.
+Both give the same ids. Arrays take a millisecond to get going, and then 30 MB in a second.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from io import BytesIO
+from itertools import chain
+from typing import TYPE_CHECKING
 
-import numpy as np
+from tok.cache import PieceCache
+from tok.errors import TokenizerError
+from tok.merge import merge_ids
+from tok.split import split, to_bytes, to_text
+from tok.starts import blocks
 
-from tok.merge_long import merge_long
-from tok.merge_many import PairTable
-from tok.piece_table import WIDTHS, Block, PieceTable
+if TYPE_CHECKING:
+    import numpy as np
 
-CUT_FROM = 32  # bytes
-GROUP = 4  # blocks whose new pieces are merged together: fewer, longer arrays
-MAX_CACHE_BYTES = 1 << 26  # of what is remembered beside the vocabulary; then it starts afresh
+    from tok.batch import BatchEncoder
+
+SHORT = 1 << 12  # characters or bytes; where both ways take about equally long
 
 
-class BatchEncoder:
-    """Blocks of text to ids. Remembers the pieces that it has seen."""
+def is_long(text: object) -> bool:
+    """Whether to encode `text` in arrays.
 
-    def __init__(self, pairs: PairTable, tokens: Sequence[bytes]) -> None:
-        """tokens[id] are the bytes of each id that the merges give."""
-        self._pairs = pairs
-        self._tokens = b"".join(tokens)
-        lengths = np.array([len(token) for token in tokens], dtype=np.int64)
-        self._token_starts = np.cumsum(lengths) - lengths
-        self._apart = self._never_side_by_side()
-        self._start_afresh()
+    >>> is_long("a prompt"), is_long(bytes(10_000))
+    (False, True)
+    """
+    return isinstance(text, (str, bytes, bytearray, memoryview)) and len(text) > SHORT
 
-    def encode(self, blocks: Iterable[tuple[bytes, np.ndarray]]) -> Iterator[np.ndarray]:
-        """The ids of each block, int64[ids].
 
+class Encoder:
+    """Encodes with one vocabulary; remembers the pre-tokens that it has seen."""
+
+    def __init__(
+        self,
+        merges: Sequence[tuple[int, int]],
+        lengths: Sequence[int],
+        byte_numbers: bytes,
+        tokens: Sequence[bytes],
+        ids: Sequence[int],
+        special_ids: Mapping[str, int],
+        pattern: str,
+    ) -> None:
+        """
         Args:
-            blocks: some bytes, and where in them pre-tokens start, int64[P]; see tok.starts.
+            merges: merges[i] makes number 256 + i (tok.vocabulary says what a number is).
+            lengths: of each number in bytes.
+            byte_numbers: byte_numbers[b] is the number of byte b.
+            tokens: of each number its bytes.
+            ids: of each number its id.
+            special_ids: special token -> id.
+            pattern: name of the split pattern.
         """
-        rest = iter(blocks)
-        while group := [
-            Block(raw, self._cut_apart(raw, starts)) for raw, starts in islice(rest, GROUP)
-        ]:
-            if self._n_bytes() > self._full_bytes:
-                self._start_afresh()
-            for first_P, count_P, store in self._look_up(group):
-                yield lay_out(store, first_P, count_P)
+        self._merges = merges
+        self._lengths = lengths
+        self._byte_numbers = byte_numbers
+        self._tokens = tokens
+        self._ids = ids
+        self._special_ids = special_ids
+        self._pattern = pattern
+        self._new = {pair: 256 + rank for rank, pair in enumerate(merges)}
+        self._cache = PieceCache(self._encode_piece)
 
-    def _look_up(
-        self, group: Sequence[Block]
-    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Of each block's pre-tokens first_P, count_P and the store, as `lay_out` takes them."""
-        numbered = []
-        for block in group:
-            *by_width, long = block.by_width()
-            numbers = [
-                pieces.number(block, chosen)
-                for pieces, chosen in zip(self._pieces, by_width, strict=True)
-            ]
-            numbered.append((block, by_width, numbers, long))
-        for pieces in self._pieces:
-            ids = pieces.merge_new(self._pairs, len(self._store))
-            self._store = np.concatenate([self._store, ids])
-        for block, by_width, numbers, long in numbered:
-            first_P, count_P = np.empty((2, len(block.starts)), dtype=np.int64)
-            for pieces, chosen, number in zip(self._pieces, by_width, numbers, strict=True):
-                first_P[chosen] = pieces.first[number]
-                count_P[chosen] = pieces.count[number]
-            store = self._store
-            if len(long):
-                ids = [merge_long(block.piece(index), self._pairs) for index in long]
-                count_P[long] = [len(part) for part in ids]
-                first_P[long] = len(store) + np.cumsum(count_P[long]) - count_P[long]
-                store = np.concatenate([store, *ids])
-            yield first_P, count_P, store
+    def warm_up(self) -> None:
+        """Makes the tables that large texts, and new words of short ones, are looked up in."""
+        _ = self._whole
 
-    def _start_afresh(self) -> None:
-        self._pieces = [PieceTable(width) for width in WIDTHS]
-        self._store = np.zeros(
-            0, dtype=np.int64
-        )  # the ids of pieces of several, one after the other
-        ((_, count_P, _),) = self._look_up([Block(self._tokens, self._token_starts)])
-        self.is_whole = count_P == 1
-        self._full_bytes = self._n_bytes() + MAX_CACHE_BYTES
+    def encode_short(self, text: str, allowed_special: bool | Collection[str]) -> list[int]:
+        """The ids of a text as `tok.split.to_text` gives it."""
+        special = self._special_pattern(allowed_special)
+        if special is None:
+            return list(self._encode_plain(text))
+        ids: list[int] = []
+        for i, part in enumerate(special.split(text)):
+            # The pattern's one group: every second part is a special token.
+            ids += [self._special_ids[part]] if i % 2 else self._encode_plain(part)
+        return ids
 
-    def _never_side_by_side(self) -> np.ndarray:
-        """bool[65536]: whether the bytes a, b stand one after the other in no token, at 256 a + b."""
-        inside = np.ones(len(self._tokens), dtype=bool)
-        inside[self._token_starts] = False
-        apart = np.ones(1 << 16, dtype=bool)
-        apart[pairs_before(self._tokens, np.flatnonzero(inside))] = False
-        return apart
+    def encode_long(
+        self, raw: bytes, allowed_special: bool | Collection[str]
+    ) -> Iterator[np.ndarray]:
+        """The ids of the bytes of a text, int64, block by block."""
+        special = self._special_pattern(allowed_special)
+        if special is None:
+            yield from self._encode_blocks(blocks(BytesIO(raw).read, self._pattern))
+            return
+        for i, part in enumerate(bytes_pattern(special).split(raw)):
+            if i % 2:
+                yield self._array([self._special_ids[part.decode()]])
+            elif len(part) <= SHORT:
+                yield self._array(self._encode_plain(to_text(part)))
+            else:
+                yield from self._encode_blocks(blocks(BytesIO(part).read, self._pattern))
 
-    def _cut_apart(self, raw: bytes, starts: np.ndarray) -> np.ndarray:
-        """Cuts long pre-tokens where no merge can reach across: the ids stay the same.
+    def _array(self, ids: Iterable[int]) -> np.ndarray:
+        import numpy as np
 
-        Chinese and Japanese text in an English vocabulary falls into characters, which are seen
-        again, where its pre-tokens are sentences, which are not.
-        """
-        lengths = np.diff(starts, append=len(raw))
-        long = np.flatnonzero(lengths >= CUT_FROM)
-        if not len(long):
-            return starts
-        # The second to the last byte of every long pre-token: where it may be cut.
-        places = ranges(starts[long] + 1, lengths[long] - 1)
-        cuts = places[self._apart[pairs_before(raw, places)]]
-        return np.sort(np.concatenate([starts, cuts])) if len(cuts) else starts
+        return np.fromiter(ids, dtype=np.int64)
 
-    def _n_bytes(self) -> int:
-        return self._store.nbytes + sum(pieces.n_bytes for pieces in self._pieces)
+    def _encode_plain(self, text: str) -> Iterable[int]:
+        return chain.from_iterable(map(self._cache.__getitem__, split(text, self._pattern)))
+
+    def _encode_blocks(self, parts: Iterable[tuple[bytes, np.ndarray]]) -> Iterator[np.ndarray]:
+        numbers = self._batch.encode(parts)
+        return numbers if self._ids_of is None else map(self._ids_of.__getitem__, numbers)
+
+    @cached_property
+    def _batch(self) -> BatchEncoder:
+        from tok.batch import BatchEncoder
+        from tok.merge_many import PairTable
+
+        pairs = PairTable(self._merges, self._byte_numbers, self._lengths)
+        return BatchEncoder(pairs, self._tokens)
+
+    @cached_property
+    def _ids_of(self) -> np.ndarray | None:
+        """int64: the id of each number; None if each number is its id."""
+        import numpy as np
+
+        ids = np.array(self._ids, dtype=np.int64)
+        return None if (ids == np.arange(len(ids))).all() else ids
+
+    @cached_property
+    def _whole(self) -> dict[bytes, int]:
+        """The tokens that the merges make of their own bytes, and their numbers."""
+        whole = self._batch.is_whole.nonzero()[0].tolist()
+        return {self._tokens[number]: number for number in whole}
+
+    def _encode_piece(self, piece: str) -> tuple[int, ...]:
+        raw = to_bytes(piece)
+        number = self._whole.get(raw)
+        if number is not None:
+            return (self._ids[number],)
+        numbers = merge_ids(
+            raw.translate(self._byte_numbers), self._new, self._merges, self._lengths
+        )
+        return tuple(map(self._ids.__getitem__, numbers))
+
+    def _special_pattern(self, allowed: bool | Collection[str]) -> re.Pattern[str] | None:
+        if isinstance(allowed, str):
+            raise TokenizerError(f"allowed_special must be True, False or a set, not {allowed!r}")
+        tokens = tuple(self._special_ids) if allowed is True else tuple(allowed or ())
+        for token in tokens:
+            if token not in self._special_ids:
+                raise TokenizerError(
+                    f"allowed_special: {token!r} is no special token of this tokenizer"
+                )
+        if not tokens:
+            return None
+        longest_first = sorted(tokens, key=lambda token: (-len(token), token))
+        return re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
 
 
-def lay_out(store: np.ndarray, first_P: np.ndarray, count_P: np.ndarray) -> np.ndarray:
-    """The ids of pre-tokens one after the other: those of number p are store[first_P[p]] and the
-    following, count_P[p] in all; but where it is one, first_P[p] is the id.
-
-    >>> lay_out(np.array([7, 8, 9]), np.array([3, 1, 5]), np.array([1, 2, 1])).tolist()
-    [3, 8, 9, 5]
-    """
-    several = np.flatnonzero(count_P != 1)
-    if not len(several):
-        return first_P
-    laid = np.repeat(first_P, count_P)
-    first, count = first_P[several], count_P[several]
-    place = np.cumsum(count_P)[several] - count  # where the first id of each goes
-    laid[ranges(place, count)] = store[ranges(first, count)]
-    return laid
-
-
-def ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """starts[0], starts[0] + 1, ... (counts[0] of them), then those from starts[1] on, and so on.
-
-    >>> ranges(np.array([5, 20]), np.array([3, 2])).tolist()
-    [5, 6, 7, 20, 21]
-    """
-    before = np.cumsum(counts) - counts
-    return np.repeat(starts - before, counts) + np.arange(counts.sum())
-
-
-def pairs_before(raw: bytes, places: np.ndarray) -> np.ndarray:
-    """uint16: the bytes before and at each place (from 1 on) as one number.
-
-    >>> pairs_before(b"abc", np.array([1, 2])).tolist() == [256 * 97 + 98, 256 * 98 + 99]
-    True
-    """
-    bytes_N = np.frombuffer(raw, dtype=np.uint8)
-    return bytes_N[places - 1].astype(np.uint16) << 8 | bytes_N[places]
+def bytes_pattern(pattern: re.Pattern[str]) -> re.Pattern[bytes]:
+    """The same pattern for text in UTF-8, whose characters never begin inside one another."""
+    return re.compile(pattern.pattern.encode())
