@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property, partial
+from io import BytesIO
 from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,7 +81,8 @@ class BPETokenizer:
         #: The bytes of each id; a special token's are its text in UTF-8, an unused id has none.
         ordinary = token_bytes(self.merges, self.byte_numbers)
         self.token_bytes: list[bytes] = place_bytes(ordinary, self._placed, self.special_ids)
-        self._encoder = Encoder(
+        #: What encodes; beyond the methods below for streams, part by part (tok.parallel).
+        self.encoder = Encoder(
             self.merges,
             self._lengths,
             self.byte_numbers,
@@ -193,7 +195,7 @@ class BPETokenizer:
             tokenizer = cls(**formats.from_json(read_bytes(path)))
         except TokenizerError as error:
             raise TokenizerError(f"{path}: {error}") from None
-        tokenizer._encoder.warm_up()
+        tokenizer.encoder.warm_up()
         return tokenizer
 
     @property
@@ -260,7 +262,7 @@ class BPETokenizer:
         """
         if is_long(text):
             return self.encode_array(text, allowed_special=allowed_special).tolist()
-        return self._encoder.encode_short(to_text(text), allowed_special)
+        return self.encoder.encode_short(to_text(text), allowed_special)
 
     def encode_bytes(
         self, raw: bytes, *, allowed_special: bool | Collection[str] = False
@@ -277,8 +279,9 @@ class BPETokenizer:
         if not is_long(text):
             return np.array(self.encode(text, allowed_special=allowed_special), dtype=self.dtype)
         raw = to_bytes(to_text(text)) if isinstance(text, str) else bytes(text)
-        parts = self._encoder.encode_long(raw, allowed_special)
-        return np.concatenate([ids.astype(self.dtype) for ids in parts])
+        parts = self.encoder.parts(BytesIO(raw).read, allowed_special)
+        arrays = [ids.astype(self.dtype) for ids in self.encoder.encode_parts(parts)]
+        return np.concatenate(arrays)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`, special tokens included; what is not UTF-8 in the end becomes U+FFFD.

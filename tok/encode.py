@@ -1,27 +1,29 @@
 """Text to ids: a prompt pre-token by pre-token, a large text in arrays (tok.batch).
 
-Both give the same ids. Arrays take a millisecond to get going, and then 30 MB in a second.
+Both give the same ids. Arrays take a millisecond to get going, and then do tens of MB a second.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from io import BytesIO
-from itertools import chain
-from typing import TYPE_CHECKING
+from itertools import chain, groupby
+from typing import TYPE_CHECKING, Union
 
 from tok.cache import PieceCache
-from tok.errors import TokenizerError
 from tok.merge import merge_ids
+from tok.special import SpecialReader, allowed_tokens, special_pattern
 from tok.split import split, to_bytes, to_text
-from tok.starts import blocks
+from tok.starts import BLOCK_BYTES, blocks
 
 if TYPE_CHECKING:
     import numpy as np
 
     from tok.batch import BatchEncoder
+
+# What text is cut into, to be encoded part by part: a special token's id; a short text; or a block
+# of a long one with the starts of its pre-tokens, int64[P].
+Part = Union[int, bytes, "tuple[bytes, np.ndarray]"]
 
 SHORT = 1 << 12  # characters or bytes; where both ways take about equally long
 
@@ -69,47 +71,76 @@ class Encoder:
         self._cache = PieceCache(self._encode_piece)
 
     def warm_up(self) -> None:
-        """Makes the tables that large texts, and new words of short ones, are looked up in."""
-        _ = self._whole
+        """Makes the tables in which whole words are looked up; otherwise the first text waits."""
+        self.encode_short("It's 1 word unheardof.", allowed_special=False)
 
     def encode_short(self, text: str, allowed_special: bool | Collection[str]) -> list[int]:
         """The ids of a text as `tok.split.to_text` gives it."""
-        special = self._special_pattern(allowed_special)
-        if special is None:
+        tokens = allowed_tokens(self._special_ids, allowed_special)
+        if not tokens:
             return list(self._encode_plain(text))
         ids: list[int] = []
-        for i, part in enumerate(special.split(text)):
-            # The pattern's one group: every second part is a special token.
+        for i, part in enumerate(special_pattern(tokens).split(text)):
+            # The pattern has one group: every second part is a special token.
             ids += [self._special_ids[part]] if i % 2 else self._encode_plain(part)
         return ids
 
-    def encode_long(
-        self, raw: bytes, allowed_special: bool | Collection[str]
-    ) -> Iterator[np.ndarray]:
-        """The ids of the bytes of a text, int64, block by block."""
-        special = self._special_pattern(allowed_special)
-        if special is None:
-            yield from self._encode_blocks(blocks(BytesIO(raw).read, self._pattern))
-            return
-        for i, part in enumerate(bytes_pattern(special).split(raw)):
-            if i % 2:
-                yield self._array([self._special_ids[part.decode()]])
-            elif len(part) <= SHORT:
-                yield self._array(self._encode_plain(to_text(part)))
-            else:
-                yield from self._encode_blocks(blocks(BytesIO(part).read, self._pattern))
+    def parts(
+        self, read: Callable[[int], bytes], allowed_special: bool | Collection[str] = False
+    ) -> Iterator[Part]:
+        """Cuts a stream of bytes into parts, to be encoded in order, here or in other processes.
 
-    def _array(self, ids: Iterable[int]) -> np.ndarray:
+        Args:
+            read: gives at most so many next bytes, b"" at the end.
+        """
+        tokens = allowed_tokens(self._special_ids, allowed_special)
+        if not tokens:
+            yield from self._cut(read)
+            return
+        reader = SpecialReader(read, tokens)
+        while True:
+            yield from self._cut(reader.read)
+            found = reader.next_part()
+            if found is None:
+                return
+            yield self._special_ids[found]
+
+    def _cut(self, read: Callable[[int], bytes]) -> Iterator[Part]:
+        begin = read(BLOCK_BYTES)
+        more = read(BLOCK_BYTES) if len(begin) <= SHORT else None
+        if more == b"":
+            if begin:
+                yield begin
+            return
+        ahead = [part for part in (more, begin) if part]
+        yield from blocks(lambda size: ahead.pop() if ahead else read(size), self._pattern)
+
+    def encode_parts(self, parts: Iterable[Part]) -> Iterator[np.ndarray]:
+        """The ids of parts, one after the other: arrays int64, however many."""
         import numpy as np
 
-        return np.fromiter(ids, dtype=np.int64)
+        for are_blocks, run in groupby(parts, key=lambda part: isinstance(part, tuple)):
+            if are_blocks:
+                numbers = self._batch.encode(run)
+                yield from numbers if self._placed is None else map(self._placed.take, numbers)
+            else:
+                ids = chain.from_iterable(map(self._encode_small, run))
+                yield np.fromiter(ids, dtype=np.int64)
+
+    def _encode_small(self, part: int | bytes) -> Iterable[int]:
+        return [part] if isinstance(part, int) else self._encode_plain(to_text(part))
 
     def _encode_plain(self, text: str) -> Iterable[int]:
         return chain.from_iterable(map(self._cache.__getitem__, split(text, self._pattern)))
 
-    def _encode_blocks(self, parts: Iterable[tuple[bytes, np.ndarray]]) -> Iterator[np.ndarray]:
-        numbers = self._batch.encode(parts)
-        return numbers if self._ids_of is None else map(self._ids_of.__getitem__, numbers)
+    def _encode_piece(self, piece: str) -> tuple[int, ...]:
+        raw = to_bytes(piece)
+        number = self._whole.get(raw)
+        if number is not None:
+            return (self._ids[number],)
+        bytes_ = raw.translate(self._byte_numbers)
+        numbers = merge_ids(bytes_, self._new, self._merges, self._lengths)
+        return tuple(map(self._ids.__getitem__, numbers))
 
     @cached_property
     def _batch(self) -> BatchEncoder:
@@ -120,44 +151,15 @@ class Encoder:
         return BatchEncoder(pairs, self._tokens)
 
     @cached_property
-    def _ids_of(self) -> np.ndarray | None:
-        """int64: the id of each number; None if each number is its id."""
-        import numpy as np
-
-        ids = np.array(self._ids, dtype=np.int64)
-        return None if (ids == np.arange(len(ids))).all() else ids
-
-    @cached_property
     def _whole(self) -> dict[bytes, int]:
         """The tokens that the merges make of their own bytes, and their numbers."""
         whole = self._batch.is_whole.nonzero()[0].tolist()
         return {self._tokens[number]: number for number in whole}
 
-    def _encode_piece(self, piece: str) -> tuple[int, ...]:
-        raw = to_bytes(piece)
-        number = self._whole.get(raw)
-        if number is not None:
-            return (self._ids[number],)
-        numbers = merge_ids(
-            raw.translate(self._byte_numbers), self._new, self._merges, self._lengths
-        )
-        return tuple(map(self._ids.__getitem__, numbers))
+    @cached_property
+    def _placed(self) -> np.ndarray | None:
+        """int64: the id of each number; None if each number is its id."""
+        import numpy as np
 
-    def _special_pattern(self, allowed: bool | Collection[str]) -> re.Pattern[str] | None:
-        if isinstance(allowed, str):
-            raise TokenizerError(f"allowed_special must be True, False or a set, not {allowed!r}")
-        tokens = tuple(self._special_ids) if allowed is True else tuple(allowed or ())
-        for token in tokens:
-            if token not in self._special_ids:
-                raise TokenizerError(
-                    f"allowed_special: {token!r} is no special token of this tokenizer"
-                )
-        if not tokens:
-            return None
-        longest_first = sorted(tokens, key=lambda token: (-len(token), token))
-        return re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
-
-
-def bytes_pattern(pattern: re.Pattern[str]) -> re.Pattern[bytes]:
-    """The same pattern for text in UTF-8, whose characters never begin inside one another."""
-    return re.compile(pattern.pattern.encode())
+        ids = np.array(self._ids, dtype=np.int64)
+        return None if (ids == np.arange(len(ids))).all() else ids
