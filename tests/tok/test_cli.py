@@ -206,7 +206,9 @@ def test_help_and_commands_import_no_more_than_they_need():
         "print(sorted({'torch', 'yaml', 'numpy'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=60)
-    assert b"train|encode|decode|import|export" in done.stdout and done.stdout.endswith(b"\n[]\n"), done
+    assert b"train|encode|decode|import|export" in done.stdout and done.stdout.endswith(
+        b"\n[]\n"
+    ), done
 
 
 def test_a_person_at_a_terminal_gets_a_line_end(folder):
