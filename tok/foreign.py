@@ -38,7 +38,7 @@ def spelled_ids(tokenizer: BPETokenizer) -> dict[str, int]:
 
 
 def arguments_of(
-    ids: Any,
+    ids: Mapping[str, Any],
     pairs: Sequence[tuple[str, str]],
     special_ids: Mapping[str, int],
     *,
@@ -95,12 +95,12 @@ def arguments_of(
     }
 
 
-def _check(ids: Any, special_ids: Mapping[str, int]) -> Mapping[str, int]:
-    if not isinstance(ids, dict) or any(
+def _check(ids: Mapping[str, Any], special_ids: Mapping[str, int]) -> Mapping[str, int]:
+    if any(
         type(token_id) is not int or not 0 <= token_id <= MAX_ID
         for token_id in [*ids.values(), *special_ids.values()]
     ):
-        raise TokenizerError(f"the vocabulary must be an object, token -> id in 0 to {MAX_ID}")
+        raise TokenizerError(f"an id in the vocabulary is no whole number in 0 to {MAX_ID}")
     owners: dict[int, str] = {}
     for token, token_id in [*special_ids.items(), *ids.items()]:
         if owners.setdefault(token_id, token) != token:
