@@ -119,7 +119,7 @@ def _add_export(commands: Any) -> None:
     sub.add_argument(
         "--to",
         required=True,
-        choices=("hf", "tiktoken", "gpt2"),
+        choices=convert.KINDS,
         help="hf: a tokenizer.json; tiktoken: a file of ranks; gpt2: encoder.json and vocab.bpe",
     )
     sub.add_argument(

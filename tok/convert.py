@@ -36,10 +36,10 @@ def import_tokenizer(
         UserError: a file can't be read.
         TokenizerError: names the file and what in it this package can't represent.
     """
-    files = {str(path): read_bytes(path) for path in paths}
-    name = ", ".join(files)
+    raws = [read_bytes(path) for path in paths]
+    name = ", ".join(map(str, paths))
     try:
-        return BPETokenizer(**_arguments(list(files.values()), pattern, dict(special or {})))
+        return BPETokenizer(**_arguments(raws, pattern, dict(special or {})))
     except UserError as error:
         raise TokenizerError(f"{name}: {error}") from None
 

@@ -38,7 +38,7 @@ def spelled_ids(tokenizer: BPETokenizer) -> dict[str, int]:
 
 
 def arguments_of(
-    ids: Any,
+    ids: Mapping[str, Any],
     pairs: Sequence[tuple[str, str]],
     special_ids: Mapping[str, int],
     *,
@@ -65,12 +65,15 @@ def arguments_of(
             raise TokenizerError(f"merge {rank} makes {token!r:.60}, which was there before it")
         if token not in ids or token in special_ids:
             raise TokenizerError(f"merge {rank} makes {token!r:.60}, which is no ordinary token")
-        for _, pair in ranked:
-            for part in pair:
-                if part not in known:
-                    raise TokenizerError(f"merge {rank} joins {part!r:.60}, not made before it")
-        found = [(known[first], known[second]) for _, (first, second) in ranked]
-        merger.add(found[0] if len(found) == 1 else _live(found, token, numbers, merger))
+        found = [
+            (known[first], known[second])
+            for _, (first, second) in ranked
+            if first in known and second in known
+        ]
+        if not found:
+            part = next(part for part in ranked[0][1] if part not in known)
+            raise TokenizerError(f"merge {rank} joins {part!r:.60}, not made before it")
+        merger.add(found[0] if len(ranked) == 1 else _live(found, token, numbers, merger))
         known[token] = len(spelled)
         spelled.append(token)
     for token in ids:
@@ -92,12 +95,12 @@ def arguments_of(
     }
 
 
-def _check(ids: Any, special_ids: Mapping[str, int]) -> Mapping[str, int]:
-    if not isinstance(ids, dict) or any(
+def _check(ids: Mapping[str, Any], special_ids: Mapping[str, int]) -> Mapping[str, int]:
+    if any(
         type(token_id) is not int or not 0 <= token_id <= MAX_ID
         for token_id in [*ids.values(), *special_ids.values()]
     ):
-        raise TokenizerError(f"the vocabulary must be an object, token -> id in 0 to {MAX_ID}")
+        raise TokenizerError(f"an id in the vocabulary is no whole number in 0 to {MAX_ID}")
     owners: dict[int, str] = {}
     for token, token_id in [*special_ids.items(), *ids.items()]:
         if owners.setdefault(token_id, token) != token:
@@ -119,8 +122,8 @@ def _byte_numbers(ids: Mapping[str, int], special_ids: Mapping[str, int]) -> byt
         stand_in = spell(bytes([byte]))
         if stand_in not in ids or stand_in in special_ids:
             raise TokenizerError(
-                f"byte 0x{byte:02x} ({stand_in!r}) is no token: this is no byte-level vocabulary, or "
-                "one that can't encode every text"
+                f"byte 0x{byte:02x} ({stand_in!r}) is no token: no byte-level vocabulary, or one "
+                "that can't encode every text"
             )
         bytes_by_id[ids[stand_in]] = byte
     return inverse(bytes(byte for _, byte in sorted(bytes_by_id.items())))
@@ -129,12 +132,11 @@ def _byte_numbers(ids: Mapping[str, int], special_ids: Mapping[str, int]) -> byt
 def _live(found: Sequence[tuple[int, int]], token: str, numbers: bytes, merger: Merger) -> Any:
     """The one of several merges that make one token which ever applies (see tok.reach).
 
-    Files made from tiktoken's ranks list every pair of tokens that spells a token.
+    Files made from tiktoken's ranks list every pair of tokens that spells a token, those of later
+    tokens too. By the time of a later token, the token itself is made wherever it can be.
     """
     raw = unspell(token)
     parts = tuple(merger.merge(raw.translate(numbers))) if raw else ()
     if parts not in found:
-        raise TokenizerError(
-            f"several merges make {token!r:.60}, and none applies to its own bytes"
-        )
+        raise TokenizerError(f"several merges make {token!r:.60}, but none of its own bytes")
     return parts

@@ -44,7 +44,7 @@ def write_gpt2(tokenizer: BPETokenizer) -> dict[str, bytes]:
 
 
 def read_gpt2(ids: Mapping[str, Any], merges: str, special: Collection[str]) -> dict[str, Any]:
-    """The arguments of BPETokenizer, by name, from the parsed encoder.json and the text of vocab.bpe.
+    """The arguments of BPETokenizer, by name, from encoder.json (parsed) and vocab.bpe (as text).
 
     Args:
         special: the special tokens besides <|endoftext|>.

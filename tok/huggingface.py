@@ -87,6 +87,8 @@ def read_huggingface(content: dict[str, Any]) -> dict[str, Any]:
     _refuse_other_steps(content)
     _refuse_model_settings(model)
     ids = model.get("vocab")
+    if not isinstance(ids, dict):
+        raise TokenizerError("model.vocab must be an object, token -> id")
     special_ids = _special_ids(content.get("added_tokens") or [], ids)
     return arguments_of(
         ids,
@@ -163,11 +165,10 @@ def _refuse_model_settings(model: dict[str, Any]) -> None:
             raise TokenizerError(f"model.{name} is {model[name]!r:.40}; not supported")
 
 
-def _special_ids(added: Any, ids: Any) -> dict[str, int]:
+def _special_ids(added: Any, ids: dict[str, Any]) -> dict[str, int]:
     found: dict[str, int] = {}
     if not isinstance(added, list) or not all(isinstance(token, dict) for token in added):
         raise TokenizerError("added_tokens must be a list of objects")
-    in_model = ids if isinstance(ids, dict) else {}
     for token in added:
         text, token_id = token.get("content"), token.get("id")
         for flag in _FLAGS:
@@ -178,7 +179,7 @@ def _special_ids(added: Any, ids: Any) -> dict[str, int]:
         if not isinstance(text, str) or text in found:
             raise TokenizerError(f"added token {text!r:.40} is no str, or given twice")
         # The library takes the id from the vocabulary, or the next free one, whatever stands here.
-        theirs = in_model.get(text, max([len(in_model), *(i + 1 for i in found.values())]))
+        theirs = ids.get(text, max([len(ids), *(i + 1 for i in found.values())]))
         if type(token_id) is not int or token_id != theirs:
             raise TokenizerError(
                 f"added token {text!r:.40} has id {token_id!r:.40} here, but the library that "
