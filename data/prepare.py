@@ -126,7 +126,7 @@ class Corpus:
         if self.val_files:
             return self._read(self.files if part == "train" else self.val_files)
         sizes = [len(document) for document in self._read(self.files)]
-        if not sizes:
+        if not n_documents:
             raise UserError(f"{', '.join(c.files)}: no text: the files are empty")
         if self.split == "auto":
             self.split = "documents" if len(sizes) >= FEW_DOCUMENTS else "bytes"
@@ -245,23 +245,25 @@ def write_split(
     Raises:
         UserError: there is no document.
     """
-    sizes: list[int] = []
+    n_bytes = n_documents = 0
 
     def counted() -> Iterator[bytes]:
+        nonlocal n_bytes, n_documents
         for document in tqdm(
             documents, desc=f"{name} documents", unit="", disable=None, leave=False
         ):
-            sizes.append(len(document))
+            n_bytes += len(document)
+            n_documents += 1
             yield document
 
     with TokenWriter(path, tokenizer.vocab_size) as writer:
         for ids in encode_documents(tokenizer, counted(), workers=workers):
             writer.write(ids)
-        if not sizes:
+        if not n_documents:
             raise UserError(
                 f"the {name} part holds no text; give more text or another --val-fraction"
             )
-    return {"tokens": writer.n_tokens, "bytes": sum(sizes), "documents": len(sizes)}
+    return {"tokens": writer.n_tokens, "bytes": n_bytes, "documents": n_documents}
 
 
 def config_may_be_stories(config: DataConfig) -> bool:
