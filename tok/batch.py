@@ -23,7 +23,7 @@ from tok.merge_many import PairTable
 from tok.piece_table import WIDTHS, Block, PieceTable
 
 CUT_FROM = 32  # bytes
-GROUP = 4  # blocks whose new pieces are merged together: fewer, longer arrays
+GROUP = 8  # blocks whose new pieces are merged together: fewer, longer arrays
 MAX_CACHE_BYTES = 1 << 26  # of what is remembered beside the vocabulary; then it starts afresh
 
 

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tok import convert, encode_command
+from tok import convert
 from tok.bpe import BPETokenizer
 from tok.errors import TokenizerError
-from tok.files import expand_folders, read_text
+from tok.files import STDIN, expand_folders, read_text
 from tok.progress import ProgressLine
 from tok.split import PATTERNS
 from tok.vocabulary import BYTE_ORDERS
@@ -185,6 +185,8 @@ def encode(arguments: argparse.Namespace) -> None:
     """Prints ids: one line for each text."""
     if arguments.text and arguments.file:
         raise UserError("give either text or --file, not both")
+    from tok import encode_command  # brings the tools for processes, slow to import
+
     _say(encode_command.encode(_tokenizer(arguments), arguments))
 
 
@@ -276,7 +278,7 @@ def _tokenizer(arguments: argparse.Namespace) -> BPETokenizer:
 def _read_input(arguments: argparse.Namespace) -> tuple[bytes, str]:
     if arguments.file:
         return read_bytes(arguments.file), arguments.file
-    return sys.stdin.buffer.read(), encode_command.STDIN
+    return sys.stdin.buffer.read(), STDIN
 
 
 def _say(line: str) -> None:

@@ -14,13 +14,12 @@ from io import BytesIO
 from typing import BinaryIO
 
 from tok.bpe import BPETokenizer
-from tok.files import check_stream
+from tok.files import STDIN, check_stream
 from tok.id_text import id_text
 from tok.parallel import encode_parts
 from tok.progress import ProgressLine
 from utils.errors import UserError, describe_os_error
 
-STDIN = "standard input"
 SPOOL_BYTES = 1 << 24  # of a pipe that are kept in memory; the rest goes to a temporary file
 
 

@@ -11,6 +11,7 @@ from utils.errors import UserError
 from utils.files import decode_utf8, read_bytes
 
 BLOCK_BYTES = 1 << 20
+STDIN = "standard input"  # its name in messages
 
 
 def expand_folders(paths: Iterable[str | Path]) -> list[Path]:

@@ -27,7 +27,7 @@ def check(table, batches, width):
             numbers.setdefault(key, len(numbers))
         assert sorted(found[added].tolist()) == list(range(before, len(numbers)))
         # Which of the new keys comes first is the table's business; equal keys are one.
-        known = {key: number for key, number in zip(keys, found.tolist())}
+        known = dict(zip(keys, found.tolist()))
         assert len(set(known.values())) == len(set(keys)) == len(known)
         assert all(known[key] == numbers[key] for key in keys if numbers[key] < before)
         assert added.tolist() == sorted(added.tolist())
