@@ -76,6 +76,9 @@ def show_encoding(encode: dict[str, Any]) -> str:
         ]
         head = f"{text['bytes'] / 1e6:g} MB of text"
         parts.append(table([head, "MB/s", "ratio", "ids equal"], lines))
+    named = {row["who"].split()[0] for text in encode["texts"] for row in text["rows"]}
+    if "quicktok" in named and encode["pattern"] != "cl100k":
+        parts.append(f"quicktok splits by cl100k's pattern, not by {encode['pattern']}: other work")
     for size in encode["too_large"]:
         parts.append(f"{size / 1e6:g} MB of text: the corpus is smaller")
     for key, head, unit, digits in (

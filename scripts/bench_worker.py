@@ -1,4 +1,4 @@
-"""One measurement in a process of its own: a job as JSON on stdin, its figures as JSON on stdout.
+"""One measurement in a process of its own: a job in JSON as argument, figures in JSON on stdout.
 
 `scripts.bench tokenizer` starts it. So the peak memory of a training is its own, no tokenizer finds
 the caches of another, and the number of cores is set before any library looks at it.
@@ -108,8 +108,8 @@ def timed(step: Callable[..., Any], *arguments: Any) -> tuple[float, Any]:
 
 
 def main() -> None:
-    """Runs the job on stdin."""
-    job = json.load(sys.stdin)
+    """Runs the job that the command line holds."""
+    job = json.loads(sys.argv[1])
     print(json.dumps({"train": train, "encode": encode}[job["what"]](job)))
 
 
