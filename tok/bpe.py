@@ -11,7 +11,7 @@ The committed tok/bpe.json was made, and can be made again byte for byte, with
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from io import BytesIO
 from operator import index
@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tok import formats
+from tok.corpus import count_files, count_texts
+from tok.counts import PieceCounts
 from tok.encode import Encoder, is_long
 from tok.errors import TokenizerError
-from tok.files import read_text
 from tok.learn import learn_merges
 from tok.progress import ProgressLine
-from tok.split import PATTERNS, count_pieces, to_bytes, to_text
+from tok.split import check_pattern, to_bytes, to_text
 from tok.stream import StreamDecoder
 from tok.vocabulary import (
     END_OF_TEXT,
@@ -65,8 +66,7 @@ class BPETokenizer:
         Raises:
             TokenizerError: a malformed merge, special token, pattern or byte order.
         """
-        if pattern not in PATTERNS:
-            raise TokenizerError(f"unknown pattern {pattern!r}; known: {', '.join(PATTERNS)}")
+        check_pattern(pattern)
         self.pattern = pattern
         self.byte_numbers = byte_numbers(byte_order)  # `byte_order` in full: that of each byte
         self.byte_order = name_byte_order(self.byte_numbers)
@@ -100,6 +100,8 @@ class BPETokenizer:
         vocab_size: int,
         special_tokens: Sequence[str] = (END_OF_TEXT,),
         byte_order: ByteOrder = "value",
+        pattern: str = "gpt2",
+        workers: int = 0,
         progress: bool = False,
     ) -> BPETokenizer:
         """Learns merges from one text, or from several between which nothing is merged.
@@ -112,30 +114,23 @@ class BPETokenizer:
         Args:
             vocab_size: all ids: 256 bytes, the merges, the special tokens.
             byte_order: numbers the bytes, and so decides between pairs that are equally frequent.
+            pattern: how text is cut into pre-tokens, one of tok.split.PATTERNS.
+            workers: threads that count, 0 for one on each core; the result is the same.
             progress: shows a progress line if stderr is a terminal.
 
         Raises:
             TokenizerError: no text, or a vocabulary that is too small or that the text can't fill.
         """
+        check_pattern(pattern)
         texts = [text] if isinstance(text, (str, bytes, bytearray)) else text
-        special_tokens = tuple(check_special_tokens(special_tokens, 256))
-        n_merges = count_merges(vocab_size, len(special_tokens))
-        byte_ids = byte_numbers(byte_order)
-        pieces = {
-            to_bytes(piece).translate(byte_ids): n for piece, n in count_pieces(texts).items()
-        }
-        if not pieces:
-            raise TokenizerError("no text to train on: the corpus is empty")
-        on_merge = ProgressLine("merges", n_merges, progress)
-        merges = learn_merges(pieces, n_merges, on_merge)
-        on_merge.close()
-        if len(merges) < n_merges:
-            most = 256 + len(merges) + len(special_tokens)
-            raise TokenizerError(
-                f"vocabulary {vocab_size} can't be filled: this corpus gives at most {most}; "
-                "choose a smaller vocabulary or more text"
-            )
-        return cls(merges, special_tokens, byte_order=byte_order)
+        return cls._learn(
+            lambda: count_texts(texts, pattern, workers),
+            vocab_size,
+            special_tokens,
+            byte_order,
+            pattern,
+            progress,
+        )
 
     @classmethod
     def train_files(
@@ -145,10 +140,12 @@ class BPETokenizer:
         vocab_size: int,
         special_tokens: Sequence[str] = (END_OF_TEXT,),
         byte_order: ByteOrder = "value",
+        pattern: str = "gpt2",
         errors: str = "strict",
+        workers: int = 0,
         progress: bool = False,
     ) -> BPETokenizer:
-        """`train` on the content of files, of which one at a time is in memory.
+        """`train` on the content of files, which may be larger than the memory.
 
         Args:
             errors: "strict" refuses a file that is not UTF-8, "bytes" takes any bytes.
@@ -157,14 +154,43 @@ class BPETokenizer:
             TokenizerError: as `train`.
             UserError: a file that can't be read, or is not UTF-8.
         """
-        texts = (read_text(path, errors) for path in paths)
-        return cls.train(
-            texts,
-            vocab_size=vocab_size,
-            special_tokens=special_tokens,
-            byte_order=byte_order,
-            progress=progress,
+        check_pattern(pattern)
+        return cls._learn(
+            lambda: count_files(paths, pattern, errors, workers),
+            vocab_size,
+            special_tokens,
+            byte_order,
+            pattern,
+            progress,
         )
+
+    @classmethod
+    def _learn(
+        cls,
+        count: Callable[[], PieceCounts],
+        vocab_size: int,
+        special_tokens: Sequence[str],
+        byte_order: ByteOrder,
+        pattern: str,
+        progress: bool,
+    ) -> BPETokenizer:
+        """Checks the settings before it counts, which may take long."""
+        special_tokens = tuple(check_special_tokens(special_tokens, 256))
+        n_merges = count_merges(vocab_size, len(special_tokens))
+        byte_ids = byte_numbers(byte_order)
+        pieces = count()
+        if not pieces.n_bytes:
+            raise TokenizerError("no text to train on: the corpus is empty")
+        on_merge = ProgressLine("merges", n_merges, progress)
+        merges = learn_merges(pieces, n_merges, byte_ids, on_merge)
+        on_merge.close()
+        if len(merges) < n_merges:
+            most = 256 + len(merges) + len(special_tokens)
+            raise TokenizerError(
+                f"vocabulary {vocab_size} can't be filled: this corpus gives at most {most}; "
+                "choose a smaller vocabulary or more text"
+            )
+        return cls(merges, special_tokens, pattern=pattern, byte_order=byte_order)
 
     @cached_property
     def _content(self) -> dict[str, Any]:

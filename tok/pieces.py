@@ -15,6 +15,7 @@ try again among themselves. Bytes are compared, never hashes alone, so the resul
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 # Pre-tokens are grouped by how many 64-bit words hold them and one byte for their length: up to 7,
 # 15 and 31 bytes. The few longer ones go through a Python dict.
 WORDS = (1, 2, 4)
+LONGEST = 8 * WORDS[-1] - 1
 # An odd number whose bits show no pattern: 2^64 divided by the golden ratio (Knuth, TAOCP 6.4).
 _GOLDEN = 0x9E3779B97F4A7C15
 # Hostile text can make pieces share their slots. After so many rounds a Python dict, whose hashes
@@ -55,18 +57,30 @@ def distinct(raw: bytes, starts_P: np.ndarray) -> Pieces:
 
     lengths_P = np.diff(starts_P, append=len(raw))
     leader_P = np.arange(len(starts_P))
-    shortest = 0
-    for n_words in WORDS:
-        longest = 8 * n_words - 1
-        members_M = np.flatnonzero((lengths_P > shortest) & (lengths_P <= longest))
+    for n_words, members_M in by_length(lengths_P):
         packed_KM = pack(raw, starts_P[members_M], lengths_P[members_M], n_words)
         leader_P[members_M] = members_M[leaders(packed_KM)]
-        shortest = longest
     seen: dict[bytes, int] = {}
-    for i in np.flatnonzero(lengths_P > shortest).tolist():
+    for i in np.flatnonzero(lengths_P > LONGEST).tolist():
         start = int(starts_P[i])
         leader_P[i] = seen.setdefault(raw[start : start + int(lengths_P[i])], i)
     return Pieces(*number(leader_P))
+
+
+def by_length(lengths_P: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """The pre-tokens that fit n_words words and no fewer: (n_words, their numbers int64[M]).
+
+    >>> import numpy as np
+    >>> [(n, members.tolist()) for n, members in by_length(np.array([3, 8, 40, 7]))]
+    [(1, [0, 3]), (2, [1]), (4, [])]
+    """
+    import numpy as np
+
+    shortest = 0
+    for n_words in WORDS:
+        longest = 8 * n_words - 1
+        yield n_words, np.flatnonzero((lengths_P > shortest) & (lengths_P <= longest))
+        shortest = longest
 
 
 def pack(raw: bytes, starts_P: np.ndarray, lengths_P: np.ndarray, n_words: int) -> np.ndarray:

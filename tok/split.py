@@ -9,8 +9,6 @@ Text that is not UTF-8 takes part as well: an invalid byte travels as the surrog
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator
 from itertools import accumulate, pairwise
 
 from tok.errors import TokenizerError
@@ -39,12 +37,14 @@ _ASCII_PATTERNS = {
     ),
 }
 
-# White space after something else is always a cut, and what stands before it does not change what
-# follows: long text can be worked on in blocks.
-_SAFE_CUT = re.compile(
-    r"[^\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000](?=[\t-\r ])"
-)
-BLOCK_CHARS = 1 << 18
+
+def check_pattern(pattern: str) -> None:
+    """
+    Raises:
+        TokenizerError: the pattern's name is not in PATTERNS.
+    """
+    if pattern not in PATTERNS:
+        raise TokenizerError(f"unknown pattern {pattern!r}; known: {', '.join(PATTERNS)}")
 
 
 def to_text(raw: str | bytes) -> str:
@@ -103,30 +103,3 @@ def shadow(text: str, pattern: str = "gpt2") -> str:
 
     codes_N = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
     return shadow_table(pattern)[codes_N].tobytes().decode("ascii")
-
-
-def blocks(text: str, size: int | None = None) -> Iterator[str]:
-    """Cuts `text` where the split has a cut anyway: splitting block by block changes nothing.
-
-    Each block has at least `size` characters (default BLOCK_CHARS) and ends at the first safe place
-    after them.
-
-    >>> list(blocks("one two  three", 4))
-    ['one two', '  three']
-    """
-    size = size or BLOCK_CHARS
-    start = 0
-    while start < len(text):
-        cut = _SAFE_CUT.search(text, start + size - 1)
-        end = cut.end() if cut else len(text)
-        yield text[start:end]
-        start = end
-
-
-def count_pieces(texts: Iterable[str | bytes]) -> Counter[str]:
-    """How often each pre-token occurs; no pre-token reaches from one text into the next."""
-    counts: Counter[str] = Counter()
-    for raw in texts:
-        for block in blocks(to_text(raw)):
-            counts.update(split(block))
-    return counts

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 # Work on blocks that stay in the processor's cache: several times faster than one long array.
-BLOCK_BYTES = 1 << 17
+BLOCK_BYTES = 1 << 18
 
 SPACE, LETTER, NUMBER, OTHER = 0, 1, 2, 3
 

@@ -29,7 +29,7 @@ def decode_utf8(
 ) -> str:
     """Decodes strictly; newlines and a byte order mark stay as they are.
 
-    `offset` is where `raw` begins in what is called `name`.
+    `offset` is where in the file `raw` begins.
 
     >>> decode_utf8(b"\\xef\\xbb\\xbfa\\r\\n", "a.txt")
     '\\ufeffa\\r\\n'
