@@ -126,7 +126,7 @@ class Corpus:
         if self.val_files:
             return self._read(self.files if part == "train" else self.val_files)
         sizes = [len(document) for document in self._read(self.files)]
-        if not n_documents:
+        if not sizes:
             raise UserError(f"{', '.join(c.files)}: no text: the files are empty")
         if self.split == "auto":
             self.split = "documents" if len(sizes) >= FEW_DOCUMENTS else "bytes"
