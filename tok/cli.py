@@ -185,6 +185,8 @@ def encode(arguments: argparse.Namespace) -> None:
     """Prints ids: one line for each text."""
     if arguments.text and arguments.file:
         raise UserError("give either text or --file, not both")
+    if arguments.workers < 0:
+        raise UserError(f"--workers {arguments.workers}: give a number from 0 (all cores) on")
     from tok import encode_command  # brings the tools for processes, slow to import
 
     _say(encode_command.encode(_tokenizer(arguments), arguments))
