@@ -170,6 +170,7 @@ def test_streams_cut_anywhere_give_the_same_ids(monkeypatch):
     expected = tokenizer.encode(text, allowed_special=True)
     for size in (1, 2, 3, 7, 50, 10_000):
         monkeypatch.setattr(encode, "BLOCK_BYTES", size)
+        monkeypatch.setattr("tok.starts.BLOCK_BYTES", size)
         monkeypatch.setattr(encode, "SHORT", size // 2)
         stream = BytesIO(text.encode())
         parts = tokenizer.encoder.parts(stream.read, allowed_special=True)
