@@ -1,8 +1,9 @@
-"""Byte-level BPE: BPETokenizer, and the command line `python -m tok.bpe train|encode|decode`.
+"""Byte-level BPE: BPETokenizer, and the command line `python -m tok.bpe`.
 
 Ids: the 256 bytes first, then the merges in the order in which they were learned, then the special
-tokens. Text is cut into pre-tokens (tok.split), and within each the learned merges are applied in
-order (Gage 1994; Sennrich et al. 2016; on bytes: Radford et al. 2019).
+tokens (an imported vocabulary may have them elsewhere: see tok.vocabulary). Text is cut into
+pre-tokens (tok.split), and within each the learned merges are applied in order (Gage 1994; Sennrich
+et al. 2016; on bytes: Radford et al. 2019).
 
 The committed tok/bpe.json was made, and can be made again byte for byte, with
     python -m tok.bpe train data/tiny.txt --vocab-size 2048 --out tok/bpe.json
@@ -10,29 +11,32 @@ The committed tok/bpe.json was made, and can be made again byte for byte, with
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property, partial
-from itertools import chain
+from io import BytesIO
 from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tok import formats
-from tok.cache import PieceCache
+from tok.corpus import count_files, count_texts
+from tok.counts import PieceCounts
+from tok.encode import Encoder, is_long
 from tok.errors import TokenizerError
-from tok.files import read_text
 from tok.learn import learn_merges
-from tok.merge import merge_ids
 from tok.progress import ProgressLine
-from tok.split import PATTERNS, blocks, count_pieces, split, to_bytes, to_text
+from tok.split import check_pattern, to_bytes, to_text
 from tok.stream import StreamDecoder
 from tok.vocabulary import (
-    BYTE_ORDERS,
     END_OF_TEXT,
+    ByteOrder,
+    byte_numbers,
     check_merges,
     check_special_tokens,
     count_merges,
+    name_byte_order,
+    place_bytes,
+    place_ordinary,
     token_bytes,
     token_lengths,
 )
@@ -48,36 +52,45 @@ class BPETokenizer:
     def __init__(
         self,
         merges: Sequence[tuple[int, int]],
-        special_tokens: Sequence[str] = (END_OF_TEXT,),
+        special_tokens: Sequence[str] | Mapping[str, int] = (END_OF_TEXT,),
         *,
         pattern: str = "gpt2",
-        byte_order: str = "value",
+        byte_order: ByteOrder = "value",
     ) -> None:
-        """`merges[i]` makes id 256 + i from two lower ids; special tokens get the ids after them.
+        """`merges[i]` makes number 256 + i from two lower ones (a number is an id: tok.vocabulary).
+
+        Args:
+            special_tokens: they get the ids after the merges; or a mapping, token -> id.
+            byte_order: "value", "gpt2", or the number of each of the 256 bytes.
 
         Raises:
             TokenizerError: a malformed merge, special token, pattern or byte order.
         """
-        if pattern not in PATTERNS:
-            raise TokenizerError(f"unknown pattern {pattern!r}; known: {', '.join(PATTERNS)}")
-        if byte_order not in BYTE_ORDERS:
-            raise TokenizerError(
-                f"unknown byte order {byte_order!r}; known: {', '.join(BYTE_ORDERS)}"
-            )
+        check_pattern(pattern)
         self.pattern = pattern
-        self.byte_order = byte_order
+        self.byte_numbers = byte_numbers(byte_order)  # `byte_order` in full: that of each byte
+        self.byte_order = name_byte_order(self.byte_numbers)
         self.merges = check_merges(merges)
-        self.special_tokens = check_special_tokens(special_tokens)
-        self._new_ids = {pair: 256 + rank for rank, pair in enumerate(self.merges)}
-        self._special_ids = {
-            token: 256 + len(self.merges) + i for i, token in enumerate(self.special_tokens)
-        }
-        self._byte_ids = BYTE_ORDERS[byte_order]
-        self._lengths = token_lengths(self.merges)
-        #: The bytes of each id; a special token's are its text in UTF-8.
-        self.token_bytes: list[bytes] = token_bytes(self.merges, self._byte_ids)
-        self.token_bytes += [token.encode("utf-8") for token in self.special_tokens]
-        self._cache = PieceCache(self._encode_piece)
+        self._lengths = token_lengths(self.merges)  # by number, as merges are
+        n_ordinary = len(self._lengths)
+        #: Special token -> id, sorted by id.
+        self.special_ids = check_special_tokens(special_tokens, n_ordinary)
+        self.special_tokens = tuple(self.special_ids)
+        # Number -> id; None if each number is its id (special tokens come last).
+        self._placed = place_ordinary(n_ordinary, list(self.special_ids.values()))
+        #: The bytes of each id; a special token's are its text in UTF-8, an unused id has none.
+        ordinary = token_bytes(self.merges, self.byte_numbers)
+        self.token_bytes: list[bytes] = place_bytes(ordinary, self._placed, self.special_ids)
+        #: What encodes; beyond the methods below for streams, part by part (tok.parallel).
+        self.encoder = Encoder(
+            self.merges,
+            self._lengths,
+            self.byte_numbers,
+            ordinary,
+            self.ordinary_ids,
+            self.special_ids,
+            self.pattern,
+        )
 
     @classmethod
     def train(
@@ -86,6 +99,9 @@ class BPETokenizer:
         *,
         vocab_size: int,
         special_tokens: Sequence[str] = (END_OF_TEXT,),
+        byte_order: ByteOrder = "value",
+        pattern: str = "gpt2",
+        workers: int = 0,
         progress: bool = False,
     ) -> BPETokenizer:
         """Learns merges from one text, or from several between which nothing is merged.
@@ -97,30 +113,24 @@ class BPETokenizer:
 
         Args:
             vocab_size: all ids: 256 bytes, the merges, the special tokens.
+            byte_order: numbers the bytes, and so decides between pairs that are equally frequent.
+            pattern: how text is cut into pre-tokens, one of tok.split.PATTERNS.
+            workers: threads that count, 0 for one on each core; the result is the same.
             progress: shows a progress line if stderr is a terminal.
 
         Raises:
             TokenizerError: no text, or a vocabulary that is too small or that the text can't fill.
         """
+        check_pattern(pattern)
         texts = [text] if isinstance(text, (str, bytes, bytearray)) else text
-        special_tokens = check_special_tokens(special_tokens)
-        n_merges = count_merges(vocab_size, len(special_tokens))
-        byte_ids = BYTE_ORDERS["value"]
-        pieces = {
-            to_bytes(piece).translate(byte_ids): n for piece, n in count_pieces(texts).items()
-        }
-        if not pieces:
-            raise TokenizerError("no text to train on: the corpus is empty")
-        on_merge = ProgressLine("merges", n_merges, progress)
-        merges = learn_merges(pieces, n_merges, on_merge)
-        on_merge.close()
-        if len(merges) < n_merges:
-            most = 256 + len(merges) + len(special_tokens)
-            raise TokenizerError(
-                f"vocabulary {vocab_size} can't be filled: this corpus gives at most {most}; "
-                "choose a smaller vocabulary or more text"
-            )
-        return cls(merges, special_tokens)
+        return cls._learn(
+            lambda: count_texts(texts, pattern, workers),
+            vocab_size,
+            special_tokens,
+            byte_order,
+            pattern,
+            progress,
+        )
 
     @classmethod
     def train_files(
@@ -129,10 +139,13 @@ class BPETokenizer:
         *,
         vocab_size: int,
         special_tokens: Sequence[str] = (END_OF_TEXT,),
+        byte_order: ByteOrder = "value",
+        pattern: str = "gpt2",
         errors: str = "strict",
+        workers: int = 0,
         progress: bool = False,
     ) -> BPETokenizer:
-        """`train` on the content of files, of which one at a time is in memory.
+        """`train` on the content of files, which may be larger than the memory.
 
         Args:
             errors: "strict" refuses a file that is not UTF-8, "bytes" takes any bytes.
@@ -141,14 +154,47 @@ class BPETokenizer:
             TokenizerError: as `train`.
             UserError: a file that can't be read, or is not UTF-8.
         """
-        texts = (read_text(path, errors) for path in paths)
-        return cls.train(
-            texts, vocab_size=vocab_size, special_tokens=special_tokens, progress=progress
+        check_pattern(pattern)
+        return cls._learn(
+            lambda: count_files(paths, pattern, errors, workers),
+            vocab_size,
+            special_tokens,
+            byte_order,
+            pattern,
+            progress,
         )
+
+    @classmethod
+    def _learn(
+        cls,
+        count: Callable[[], PieceCounts],
+        vocab_size: int,
+        special_tokens: Sequence[str],
+        byte_order: ByteOrder,
+        pattern: str,
+        progress: bool,
+    ) -> BPETokenizer:
+        """Checks the settings before it counts, which may take long."""
+        special_tokens = tuple(check_special_tokens(special_tokens, 256))
+        n_merges = count_merges(vocab_size, len(special_tokens))
+        byte_ids = byte_numbers(byte_order)
+        pieces = count()
+        if not pieces.n_bytes:
+            raise TokenizerError("no text to train on: the corpus is empty")
+        on_merge = ProgressLine("merges", n_merges, progress)
+        merges = learn_merges(pieces, n_merges, byte_ids, on_merge)
+        on_merge.close()
+        if len(merges) < n_merges:
+            most = 256 + len(merges) + len(special_tokens)
+            raise TokenizerError(
+                f"vocabulary {vocab_size} can't be filled: this corpus gives at most {most}; "
+                "choose a smaller vocabulary or more text"
+            )
+        return cls(merges, special_tokens, pattern=pattern, byte_order=byte_order)
 
     @cached_property
     def _content(self) -> dict[str, Any]:
-        return formats.content_of(self.merges, self.special_tokens, self.pattern, self.byte_order)
+        return formats.content_of(self.merges, self.special_ids, self.pattern, self.byte_order)
 
     @cached_property
     def identity(self) -> str:
@@ -172,14 +218,21 @@ class BPETokenizer:
             TokenizerError: it is not a whole, unchanged tokenizer file; the message names the file.
         """
         try:
-            return cls(**formats.from_json(read_bytes(path)))
+            tokenizer = cls(**formats.from_json(read_bytes(path)))
         except TokenizerError as error:
             raise TokenizerError(f"{path}: {error}") from None
+        tokenizer.encoder.warm_up()
+        return tokenizer
 
     @property
     def vocab_size(self) -> int:
-        """The number of ids, special tokens included."""
+        """The number of ids, special tokens and unused ids (of an imported vocabulary) included."""
         return len(self.token_bytes)
+
+    @property
+    def ordinary_ids(self) -> Sequence[int]:
+        """The ids of the bytes in byte order, then of the merges: all but the special ones."""
+        return self._placed or range(len(self._lengths))
 
     @property
     def eot_id(self) -> int:
@@ -188,9 +241,9 @@ class BPETokenizer:
         Raises:
             TokenizerError: this tokenizer has none.
         """
-        if END_OF_TEXT not in self._special_ids:
+        if END_OF_TEXT not in self.special_ids:
             raise TokenizerError(f"this tokenizer has no special token {END_OF_TEXT}")
-        return self._special_ids[END_OF_TEXT]
+        return self.special_ids[END_OF_TEXT]
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -201,10 +254,11 @@ class BPETokenizer:
 
     @cached_property
     def byte_lengths(self) -> np.ndarray:
-        """int64[vocab_size]: bytes of text that each id stands for; 0 for special tokens."""
+        """int64[vocab_size]: bytes of text that each id stands for; 0 for special and unused."""
         import numpy as np
 
-        lengths_V = np.array(self._lengths + [0] * len(self.special_tokens), dtype=np.int64)
+        lengths_V = np.zeros(self.vocab_size, dtype=np.int64)
+        lengths_V[self.ordinary_ids] = self._lengths
         lengths_V.flags.writeable = False
         return lengths_V
 
@@ -219,7 +273,7 @@ class BPETokenizer:
 
     def __reduce__(self) -> tuple[Any, ...]:  # to other processes, without the cache
         make = partial(type(self), pattern=self.pattern, byte_order=self.byte_order)
-        return make, (self.merges, self.special_tokens)
+        return make, (self.merges, self.special_ids)
 
     def encode(self, text: str, *, allowed_special: bool | Collection[str] = False) -> list[int]:
         """The ids of a text.
@@ -232,13 +286,15 @@ class BPETokenizer:
             TokenizerError: a lone surrogate in the text (it has no UTF-8 form), or a token in
                 allowed_special that this tokenizer does not have.
         """
-        return list(chain.from_iterable(self._encode_blocks(text, allowed_special)))
+        if is_long(text):
+            return self.encode_array(text, allowed_special=allowed_special).tolist()
+        return self.encoder.encode_short(to_text(text), allowed_special)
 
     def encode_bytes(
         self, raw: bytes, *, allowed_special: bool | Collection[str] = False
     ) -> list[int]:
         """The ids of any bytes, UTF-8 or not; `decode_bytes` gives exactly them back."""
-        return list(chain.from_iterable(self._encode_blocks(bytes(raw), allowed_special)))
+        return self.encode(raw, allowed_special=allowed_special)
 
     def encode_array(
         self, text: str | bytes, *, allowed_special: bool | Collection[str] = False
@@ -246,41 +302,12 @@ class BPETokenizer:
         """`encode` (of a str) or `encode_bytes` as an array [N] of `dtype`, for large texts."""
         import numpy as np
 
-        parts = [
-            np.fromiter(ids, dtype=self.dtype) for ids in self._encode_blocks(text, allowed_special)
-        ]
-        return np.concatenate(parts) if parts else np.zeros(0, dtype=self.dtype)
-
-    def _encode_blocks(
-        self, text: str | bytes, allowed_special: bool | Collection[str]
-    ) -> Iterator[Iterable[int]]:
-        text = to_text(text)
-        special = self._special_pattern(allowed_special)
-        parts = special.split(text) if special else [text]
-        for i, part in enumerate(parts):
-            if i % 2:  # the pattern's one group: every second part is a special token
-                yield [self._special_ids[part]]
-                continue
-            for block in blocks(part):
-                yield chain.from_iterable(map(self._cache.__getitem__, split(block)))
-
-    def _special_pattern(self, allowed: bool | Collection[str]) -> re.Pattern[str] | None:
-        if isinstance(allowed, str):
-            raise TokenizerError(f"allowed_special must be True, False or a set, not {allowed!r}")
-        tokens = self.special_tokens if allowed is True else tuple(allowed or ())
-        for token in tokens:
-            if token not in self._special_ids:
-                raise TokenizerError(
-                    f"allowed_special: {token!r} is no special token of this tokenizer"
-                )
-        if not tokens:
-            return None
-        longest_first = sorted(tokens, key=lambda token: (-len(token), token))
-        return re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
-
-    def _encode_piece(self, piece: str) -> tuple[int, ...]:
-        ids = to_bytes(piece).translate(self._byte_ids)
-        return tuple(merge_ids(ids, self._new_ids, self.merges, self._lengths))
+        if not is_long(text):
+            return np.array(self.encode(text, allowed_special=allowed_special), dtype=self.dtype)
+        raw = to_bytes(to_text(text)) if isinstance(text, str) else bytes(text)
+        parts = self.encoder.parts(BytesIO(raw).read, allowed_special)
+        arrays = [ids.astype(self.dtype) for ids in self.encoder.encode_parts(parts)]
+        return np.concatenate(arrays) if arrays else np.zeros(0, dtype=self.dtype)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`, special tokens included; what is not UTF-8 in the end becomes U+FFFD.
@@ -311,6 +338,8 @@ class BPETokenizer:
             raise TokenizerError(
                 f"id {token_id} is out of range: the ids are 0 to {self.vocab_size - 1}"
             )
+        if not self.token_bytes[token_id]:
+            raise TokenizerError(f"id {token_id} stands for nothing in this vocabulary")
         return self.token_bytes[token_id]
 
 

@@ -1,4 +1,4 @@
-"""The command line of the tokenizer: `python -m tok.bpe train|encode|decode`."""
+"""The command line of the tokenizer: `python -m tok.bpe train|encode|decode|import|export`."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+from tok import convert
 from tok.bpe import BPETokenizer
 from tok.errors import TokenizerError
-from tok.files import check_text, expand_folders, read_text
+from tok.files import STDIN, expand_folders, read_text
 from tok.progress import ProgressLine
+from tok.split import PATTERNS
+from tok.vocabulary import BYTE_ORDERS
 from utils.cli import Parser
 from utils.errors import UserError
 from utils.files import read_bytes
 
 DEFAULT_TOKENIZER = Path(__file__).with_name("bpe.json")
-STDIN = "standard input"
 NAMED_FILES = 3  # in a message; a shell pattern may have given thousands
 
 DESCRIPTION = """Byte-level BPE tokenizer.
@@ -26,6 +29,8 @@ DESCRIPTION = """Byte-level BPE tokenizer.
   python -m tok.bpe train data/tiny.txt --vocab-size 2048 --out tok.json
   python -m tok.bpe encode "Once upon a time" | python -m tok.bpe decode
   python -m tok.bpe encode --file story.txt --tokenizer tok.json > ids.txt
+  python -m tok.bpe import tokenizer.json --out tok.json
+  python -m tok.bpe export tok.json --to hf --out tokenizer.json
 
 Results go to stdout, figures about them to stderr."""
 
@@ -37,14 +42,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         UserError: a mistake of the user; nothing was written.
     """
     arguments = _parser().parse_args(argv)
-    commands = {"train": train, "encode": encode, "decode": decode}
+    commands = {
+        "train": train,
+        "encode": encode,
+        "decode": decode,
+        "import": import_foreign,
+        "export": export,
+    }
     commands[arguments.command](arguments)
     return 0
 
 
 def _parser() -> Parser:
     parser = Parser(prog="python -m tok.bpe", description=DESCRIPTION)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="train|encode|decode")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="train|encode|decode|import|export"
+    )
     sub = commands.add_parser("train", help="learn a vocabulary from text files and write it")
     sub.add_argument("files", nargs="+", metavar="FILE", help="text files, or folders of them")
     sub.add_argument(
@@ -55,6 +68,13 @@ def _parser() -> Parser:
         help="all ids: 256 bytes, merges, specials",
     )
     sub.add_argument("--out", required=True, metavar="JSON", help="the tokenizer file to write")
+    sub.add_argument(
+        "--byte-order",
+        choices=tuple(BYTE_ORDERS),
+        default="value",
+        help="ids of the 256 bytes, which decide ties: by value (default), or as GPT-2 and "
+        "Hugging Face number them",
+    )
     _add_errors(sub)
     sub = commands.add_parser("encode", help="text to ids, separated by blanks")
     sub.add_argument(
@@ -63,12 +83,54 @@ def _parser() -> Parser:
     sub.add_argument(
         "--allow-special", action="store_true", help="special tokens in the text get their ids"
     )
+    sub.add_argument(
+        "--workers",
+        type=int,
+        default=0,
+        metavar="N",
+        help="processes for a large text; 0 = one for each core (default), 1 = none but this one",
+    )
     _add_errors(sub)
     _add_source(sub)
     sub = commands.add_parser("decode", help="ids to text, or to the very bytes they stand for")
     sub.add_argument("ids", nargs="*", metavar="ID", help="ids (default: standard input)")
     _add_source(sub)
+    _add_import(commands)
+    _add_export(commands)
     return parser
+
+
+def _add_import(commands: Any) -> None:
+    sub = commands.add_parser("import", help="another project's vocabulary to our file")
+    sub.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="a tokenizer.json, or tiktoken's ranks, or GPT-2's encoder.json and vocab.bpe",
+    )
+    sub.add_argument("--out", required=True, metavar="JSON", help="the tokenizer file to write")
+    sub.add_argument("--pattern", choices=tuple(PATTERNS), help="of tiktoken's ranks (required)")
+    sub.add_argument(
+        "--special",
+        action="append",
+        default=[],
+        metavar="TEXT[=ID]",
+        help="a special token: with its id for tiktoken's ranks, without for GPT-2's files",
+    )
+
+
+def _add_export(commands: Any) -> None:
+    sub = commands.add_parser("export", help="our tokenizer file to another project's")
+    sub.add_argument("tokenizer", metavar="JSON", help="a tokenizer file of llm-tiny")
+    sub.add_argument(
+        "--to",
+        required=True,
+        choices=convert.KINDS,
+        help="hf: a tokenizer.json; tiktoken: a file of ranks; gpt2: encoder.json and vocab.bpe",
+    )
+    sub.add_argument(
+        "--out", required=True, metavar="PATH", help="the file to write (gpt2: the folder)"
+    )
 
 
 def _add_errors(parser: argparse.ArgumentParser) -> None:
@@ -88,11 +150,7 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
 def train(arguments: argparse.Namespace) -> None:
     """Learns a tokenizer from files and saves it."""
     start = time.monotonic()
-    out = Path(arguments.out)
-    if out.is_dir():
-        raise UserError(f"--out {out}: Is a directory; name a file")
-    if not out.parent.is_dir():
-        raise UserError(f"--out {out}: the folder {out.parent} does not exist")
+    out = _out_path(arguments.out)
     files = expand_folders(arguments.files)
     sizes: list[int] = []
 
@@ -105,7 +163,12 @@ def train(arguments: argparse.Namespace) -> None:
             show(len(sizes))
 
     try:
-        tokenizer = BPETokenizer.train(texts(), vocab_size=arguments.vocab_size, progress=True)
+        tokenizer = BPETokenizer.train(
+            texts(),
+            vocab_size=arguments.vocab_size,
+            byte_order=arguments.byte_order,
+            progress=True,
+        )
     except TokenizerError as error:
         named = arguments.files[:NAMED_FILES]
         more = ["..."] if len(arguments.files) > len(named) else []
@@ -120,23 +183,13 @@ def train(arguments: argparse.Namespace) -> None:
 
 def encode(arguments: argparse.Namespace) -> None:
     """Prints ids: one line for each text."""
-    tokenizer = _tokenizer(arguments)
     if arguments.text and arguments.file:
         raise UserError("give either text or --file, not both")
-    if arguments.text:
-        raws = [(os.fsencode(text), f"text {text!r:.40}") for text in arguments.text]
-    else:
-        raws = [_read_input(arguments)]
-    start = time.monotonic()
-    n_bytes = n_tokens = 0
-    for raw, name in raws:
-        check_text(raw, name, arguments.errors)
-        ids = tokenizer.encode_bytes(raw, allowed_special=arguments.allow_special)
-        sys.stdout.write(" ".join(map(str, ids)) + "\n")
-        n_bytes += len(raw)
-        n_tokens += len(ids)
-    ratio = f" ({n_bytes / n_tokens:.2f} bytes per token)" if n_tokens else ""
-    _say(f"{n_bytes:,} bytes, {n_tokens:,} tokens{ratio}, {time.monotonic() - start:.1f} s")
+    if arguments.workers < 0:
+        raise UserError(f"--workers {arguments.workers}: give a number from 0 (all cores) on")
+    from tok import encode_command  # brings the tools for processes, slow to import
+
+    _say(encode_command.encode(_tokenizer(arguments), arguments))
 
 
 def decode(arguments: argparse.Namespace) -> None:
@@ -158,6 +211,50 @@ def decode(arguments: argparse.Namespace) -> None:
     sys.stdout.buffer.write(decoded)
     sys.stdout.buffer.flush()
     _say(f"{len(words):,} tokens, {len(decoded):,} bytes")
+
+
+def import_foreign(arguments: argparse.Namespace) -> None:
+    """Writes our file of another project's vocabulary."""
+    out = _out_path(arguments.out)
+    special: dict[str, int | None] = {}
+    for text, token_id in map(convert.parse_special, arguments.special):
+        if text in special:
+            raise UserError(f"--special {text!r:.40} is given twice")
+        special[text] = token_id
+    tokenizer = convert.import_tokenizer(
+        arguments.files, pattern=arguments.pattern, special=special
+    )
+    tokenizer.save(out)
+    named = ", ".join(f"{text}={token_id}" for text, token_id in tokenizer.special_ids.items())
+    _say(
+        f"{tokenizer.vocab_size:,} ids: 256 bytes, {len(tokenizer.merges):,} merges, special "
+        f"tokens {named or 'none'}; pattern {tokenizer.pattern}; wrote {out} "
+        f"(identity {tokenizer.identity[:12]})"
+    )
+
+
+def export(arguments: argparse.Namespace) -> None:
+    """Writes another project's file of our tokenizer."""
+    out = _out_path(arguments.out, folder=arguments.to == "gpt2")
+    tokenizer = BPETokenizer.load(arguments.tokenizer)
+    try:
+        paths = convert.export_tokenizer(tokenizer, arguments.to, out)
+    except TokenizerError as error:
+        raise TokenizerError(f"{arguments.tokenizer}: {error}") from None
+    missing = convert.left_out(tokenizer, arguments.to)
+    _say(f"wrote {', '.join(map(str, paths))}" + (f"; not in it: {missing}" if missing else ""))
+
+
+def _out_path(given: str, *, folder: bool = False) -> Path:
+    """The path of --out, if a file (or a folder) can be made there."""
+    out = Path(given)
+    if not folder and out.is_dir():
+        raise UserError(f"--out {out}: Is a directory; name a file")
+    if folder and out.exists() and not out.is_dir():
+        raise UserError(f"--out {out}: is no folder; the two files of gpt2 go into one")
+    if not out.parent.is_dir():
+        raise UserError(f"--out {out}: the folder {out.parent} does not exist")
+    return out
 
 
 def _parse_id(word: bytes) -> int:

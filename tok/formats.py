@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tok.errors import TokenizerError
@@ -15,27 +15,35 @@ FORMAT = "llm-tiny tokenizer"
 VERSION = 1
 
 # Key -> the type that it must have.
-_KEYS: dict[str, type] = {
+_KEYS: dict[str, type | tuple[type, ...]] = {
     "format": str,
     "version": int,
     "pattern": dict,
-    "byte_order": str,
-    "special_tokens": list,
+    "byte_order": (str, list),  # a name, or the number of each byte
+    "special_tokens": (list, dict),  # those with the ids after the merges, or token -> id
     "merges": list,
     "identity": str,
 }
 
 
 def content_of(
-    merges: Sequence[tuple[int, int]], special_tokens: Sequence[str], pattern: str, byte_order: str
+    merges: Sequence[tuple[int, int]],
+    special_ids: Mapping[str, int],
+    pattern: str,
+    byte_order: str | Sequence[int],
 ) -> dict[str, Any]:
-    """All that decides which ids a text gets, as it stands in the file."""
+    """All that decides which ids a text gets, as it stands in the file.
+
+    Special tokens are a list if they have the ids right after the merges, else token -> id.
+    """
+    after = range(256 + len(merges), 256 + len(merges) + len(special_ids))
+    come_last = list(special_ids.values()) == list(after)
     return {
         "format": FORMAT,
         "version": VERSION,
         "pattern": {"name": pattern, "text": PATTERNS[pattern], "unicode": UNICODE_VERSION},
-        "byte_order": byte_order,
-        "special_tokens": list(special_tokens),
+        "byte_order": byte_order if isinstance(byte_order, str) else list(byte_order),
+        "special_tokens": list(special_ids) if come_last else dict(special_ids),
         "merges": [list(pair) for pair in merges],
     }
 
@@ -66,7 +74,7 @@ def from_json(raw: bytes) -> dict[str, Any]:
             wrong type, or a content that does not have the identity that the file names.
     """
     try:
-        found = json.loads(raw, object_pairs_hook=_no_duplicates)
+        found = json.loads(raw, object_pairs_hook=no_duplicates)
     except (ValueError, RecursionError) as error:
         if isinstance(error, TokenizerError):
             raise
@@ -95,11 +103,16 @@ def from_json(raw: bytes) -> dict[str, Any]:
     }
 
 
-def _no_duplicates(items: list[tuple[str, Any]]) -> dict[str, Any]:
+def no_duplicates(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object as a dict (`object_pairs_hook` of json.loads).
+
+    Raises:
+        TokenizerError: names a key that is given twice.
+    """
     found = dict(items)
     if len(found) < len(items):
-        keys = [key for key, _ in items]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        seen: set[str] = set()
+        twice = next(key for key, _ in items if key in seen or seen.add(key))
         raise TokenizerError(f"key {twice!r} given twice")
     return found
 
@@ -114,7 +127,9 @@ def _check_shape(found: Any) -> None:
     for key, kind in _KEYS.items():
         if key not in found:
             raise TokenizerError(f"key {key!r} is missing")
-        if type(found[key]) is not kind:
-            raise TokenizerError(f"{key} must be a {kind.__name__}, not {found[key]!r:.40}")
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        if type(found[key]) not in kinds:
+            names = " or ".join(kind.__name__ for kind in kinds)
+            raise TokenizerError(f"{key} must be a {names}, not {found[key]!r:.40}")
     if unknown := sorted(set(found) - set(_KEYS)):
         raise TokenizerError(f"unknown key {unknown[0]!r}")

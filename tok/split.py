@@ -1,4 +1,6 @@
-"""Cuts text into pre-tokens, exactly as GPT-2's pattern does. Merges never cross a cut.
+"""Cuts text into pre-tokens, exactly as GPT-2's or cl100k's pattern does. Merges never cross a cut.
+
+This file is for short text; tok.starts does the same for blocks of bytes.
 
 Text that is not UTF-8 takes part as well: an invalid byte travels as the surrogate that Python's
 "surrogateescape" makes of it, and counts as a character that is no letter, number or white space.
@@ -7,29 +9,42 @@ Text that is not UTF-8 takes part as well: an invalid byte travels as the surrog
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator
 from itertools import accumulate, pairwise
 
 from tok.errors import TokenizerError
 from tok.unicode_classes import shadow_table
 
-# Name -> pattern as published (Radford et al. 2019, in the released encoder of GPT-2).
-PATTERNS = {"gpt2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"}
+# Name -> pattern as published: GPT-2's in its released encoder (Radford et al. 2019), cl100k's
+# (GPT-3.5 and GPT-4) in the first releases of tiktoken.
+PATTERNS = {
+    "gpt2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    "cl100k": (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+        r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    ),
+}
 
-# The same pattern for text in which ASCII stands for every class (see shadow_table). Python's own
+# The same patterns for text in which ASCII stands for every class (see shadow_table). Python's own
 # \s is not used: it takes U+001C to U+001F for white space, Unicode does not.
-_ASCII_PATTERN = re.compile(
-    r"'(?:[stmd]|re|ve|ll)| ?[A-Za-z]+| ?[0-9]+| ?[^\t-\r A-Za-z0-9]+"
-    r"|[\t-\r ]+(?![^\t-\r ])|[\t-\r ]+"
-)
+_ASCII_PATTERNS = {
+    "gpt2": re.compile(
+        r"'(?:[stmd]|re|ve|ll)| ?[A-Za-z]+| ?[0-9]+| ?[^\t-\r A-Za-z0-9]+"
+        r"|[\t-\r ]+(?![^\t-\r ])|[\t-\r ]+"
+    ),
+    "cl100k": re.compile(
+        r"'(?:[stmdSTMD]|[rRvV][eE]|[lL][lL])|[^\r\nA-Za-z0-9]?[A-Za-z]+|[0-9]{1,3}"
+        r"| ?[^\t-\r A-Za-z0-9]+[\r\n]*|[\t-\r ]*[\r\n]+|[\t-\r ]+(?![^\t-\r ])|[\t-\r ]+"
+    ),
+}
 
-# White space after something else is always a cut, and what stands before it does not change what
-# follows: long text can be worked on in blocks.
-_SAFE_CUT = re.compile(
-    r"[^\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000](?=[\t-\r ])"
-)
-BLOCK_CHARS = 1 << 18
+
+def check_pattern(pattern: str) -> None:
+    """
+    Raises:
+        TokenizerError: the pattern's name is not in PATTERNS.
+    """
+    if pattern not in PATTERNS:
+        raise TokenizerError(f"unknown pattern {pattern!r}; known: {', '.join(PATTERNS)}")
 
 
 def to_text(raw: str | bytes) -> str:
@@ -65,19 +80,20 @@ def to_bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def split(text: str) -> list[str]:
+def split(text: str, pattern: str = "gpt2") -> list[str]:
     """The pre-tokens of `text` (as `to_text` returns it), in order; joined they are the text.
 
     >>> split("It's 2 o'clock,  says Zoë")
     ['It', "'s", ' 2', ' o', "'", 'clock', ',', ' ', ' says', ' Zoë']
     """
+    find_all = _ASCII_PATTERNS[pattern].findall
     if text.isascii():
-        return _ASCII_PATTERN.findall(text)
-    lengths = map(len, _ASCII_PATTERN.findall(shadow(text)))
+        return find_all(text)
+    lengths = map(len, find_all(shadow(text, pattern)))
     return [text[start:end] for start, end in pairwise(accumulate(lengths, initial=0))]
 
 
-def shadow(text: str) -> str:
+def shadow(text: str, pattern: str = "gpt2") -> str:
     """ASCII text of the same length whose characters are of the same classes.
 
     >>> shadow("Zoë, 年")
@@ -86,31 +102,4 @@ def shadow(text: str) -> str:
     import numpy as np
 
     codes_N = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
-    return shadow_table()[codes_N].tobytes().decode("ascii")
-
-
-def blocks(text: str, size: int | None = None) -> Iterator[str]:
-    """Cuts `text` where the split has a cut anyway: splitting block by block changes nothing.
-
-    Each block has at least `size` characters (default BLOCK_CHARS) and ends at the first safe place
-    after them.
-
-    >>> list(blocks("one two  three", 4))
-    ['one two', '  three']
-    """
-    size = size or BLOCK_CHARS
-    start = 0
-    while start < len(text):
-        cut = _SAFE_CUT.search(text, start + size - 1)
-        end = cut.end() if cut else len(text)
-        yield text[start:end]
-        start = end
-
-
-def count_pieces(texts: Iterable[str | bytes]) -> Counter[str]:
-    """How often each pre-token occurs; no pre-token reaches from one text into the next."""
-    counts: Counter[str] = Counter()
-    for raw in texts:
-        for block in blocks(to_text(raw)):
-            counts.update(split(block))
-    return counts
+    return shadow_table(pattern)[codes_N].tobytes().decode("ascii")

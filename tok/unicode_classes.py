@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 UNICODE_VERSION = "16.0"
 CODE_POINTS = 0x110000
+# The one letter beyond ASCII that is equal to one of s t m d r e v l when case is ignored.
+LONG_S = 0x17F
 
 # Each class as run lengths from code point 0: characters outside, characters inside, outside, ...
 LETTER_RUNS = """
@@ -90,12 +92,13 @@ def class_members(runs: str) -> np.ndarray:
     return members
 
 
-@lru_cache(maxsize=1)
-def shadow_table() -> np.ndarray:
+@lru_cache(maxsize=2)
+def shadow_table(pattern: str = "gpt2") -> np.ndarray:
     """uint8[CODE_POINTS]: the ASCII character that stands for each code point when text is split.
 
     ASCII stands for itself. Beyond it a letter becomes "a", a number "0", white space a tab, and
-    everything else (surrogates too) "!". A tab, not a blank: only U+0020 may lead a word.
+    everything else (surrogates too) "!". A tab, not a blank: only U+0020 may lead a word. For
+    cl100k, which takes contractions in upper and lower case, the long s is an s.
 
     >>> bytes(shadow_table()[[ord(c) for c in "Zé٣\\u3000€ "]])
     b'Za0\\t! '
@@ -106,5 +109,7 @@ def shadow_table() -> np.ndarray:
     for runs, stand_in in ((LETTER_RUNS, "a"), (NUMBER_RUNS, "0"), (SPACE_RUNS, "\t")):
         table[class_members(runs)] = ord(stand_in)
     table[:128] = np.arange(128)
+    if pattern == "cl100k":
+        table[LONG_S] = ord("s")
     table.flags.writeable = False
     return table

@@ -1,45 +1,144 @@
-"""The ids of a vocabulary (bytes, merges, special tokens): what they may be and stand for."""
+"""The ids of a vocabulary (bytes, merges, special tokens): what they may be and stand for.
+
+Ordinary tokens have a *number*: the 256 bytes in byte order are 0 to 255, the token of merge i is
+256 + i. Special tokens may have any id; the ordinary ones take the lowest ids that are left, in the
+order of their numbers. So a number is the id itself as long as the special tokens come last.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain, count, islice
+from operator import lt
 from typing import Any
 
 from tok.errors import TokenizerError
+from tok.stand_ins import by_stand_in
 
 Pair = tuple[int, int]
+ByteOrder = str | Sequence[int]
 
 END_OF_TEXT = "<|endoftext|>"
-
-# Name -> the id of each byte.
-BYTE_ORDERS = {"value": bytes(range(256))}
 
 # All tokens together. Without a limit a hostile file of 40 merges could ask for 2^40 bytes.
 MAX_VOCABULARY_BYTES = 1 << 28
 
+# Of special tokens. Without a limit a hostile file of one line could ask for a list of 2^60 ids.
+MAX_ID = (1 << 22) - 1
+
+
+def inverse(permutation: bytes) -> bytes:
+    """The byte of each number, from the number of each byte, or the other way round.
+
+    >>> inverse(bytes([2, 0, 1, *range(3, 256)]))[:3]
+    b'\\x01\\x02\\x00'
+    """
+    places = bytearray(256)
+    for place, number in enumerate(permutation):
+        places[number] = place
+    return bytes(places)
+
+
+# Name -> the number of each byte. "value": byte b has number b. "gpt2": bytes sorted by their
+# stand-ins, as in GPT-2's vocabulary, tiktoken's files and what Hugging Face's trainers make.
+BYTE_ORDERS = {"value": bytes(range(256)), "gpt2": inverse(by_stand_in())}
+
+
+def byte_numbers(byte_order: Any) -> bytes:
+    """256 numbers, that of byte b at place b.
+
+    >>> byte_numbers("value")[97], byte_numbers("gpt2")[0x21], byte_numbers("gpt2")[0]
+    (97, 0, 188)
+
+    Raises:
+        TokenizerError: neither a known name nor a permutation of 0 to 255.
+    """
+    if isinstance(byte_order, str):
+        if byte_order not in BYTE_ORDERS:
+            known = ", ".join(BYTE_ORDERS)
+            raise TokenizerError(f"unknown byte order {byte_order!r}; known: {known}")
+        return BYTE_ORDERS[byte_order]
+    given = list(byte_order) if isinstance(byte_order, (list, tuple, bytes)) else []
+    if any(type(number) is not int for number in given) or sorted(given) != list(range(256)):
+        raise TokenizerError(
+            "a byte order must be a name or the numbers 0 to 255, one of each byte"
+        )
+    return bytes(given)
+
+
+def name_byte_order(numbers: bytes) -> str | tuple[int, ...]:
+    """The name of a byte order if it has one, else its numbers.
+
+    >>> name_byte_order(bytes(range(256)))
+    'value'
+    """
+    names = [name for name, known in BYTE_ORDERS.items() if known == numbers]
+    return names[0] if names else tuple(numbers)
+
+
+def place_ordinary(n_ordinary: int, special_ids: Sequence[int]) -> list[int] | None:
+    """The id of each number, or None if each number is its id.
+
+    >>> place_ordinary(4, [0, 2])
+    [1, 3, 4, 5]
+    >>> place_ordinary(4, [4, 7])
+    """
+    if all(special_id >= n_ordinary for special_id in special_ids):
+        return None
+    taken = set(special_ids)
+    free = (i for i in range(n_ordinary + len(taken)) if i not in taken)
+    return list(islice(free, n_ordinary))
+
+
+def place_bytes(
+    ordinary: list[bytes], placed: Sequence[int] | None, special_ids: Mapping[str, int]
+) -> list[bytes]:
+    """The bytes of each id; b"" for an id that nothing has.
+
+    >>> place_bytes([b"a", b"b"], None, {"<s>": 3})
+    [b'a', b'b', b'', b'<s>']
+    """
+    ids = placed or range(len(ordinary))
+    by_id = [b""] * (max([ids[-1], *special_ids.values()]) + 1)
+    for token_id, raw in zip(ids, ordinary, strict=True):
+        by_id[token_id] = raw
+    for token, token_id in special_ids.items():
+        by_id[token_id] = token.encode("utf-8")
+    return by_id
+
 
 def check_merges(merges: Sequence[Any]) -> tuple[Pair, ...]:
-    """The merges as a tuple of pairs, if each joins two ids before it and none comes twice.
+    """The merges as a tuple of pairs, if each joins two numbers before it and none comes twice.
 
     Raises:
         TokenizerError: names the merge by its number (from 0) and what is wrong with it.
     """
-    checked: dict[Pair, int] = {}
+    # 50,000 good merges take some milliseconds this way; the slow way finds what to say.
+    good = set(map(type, merges)) <= {tuple, list} and set(map(len, merges)) <= {2}
+    pairs = tuple(map(tuple, merges)) if good else ()
+    good = good and set(map(type, chain.from_iterable(pairs))) <= {int}
+    good = good and min(map(min, pairs), default=0) >= 0
+    good = good and all(map(lt, map(max, pairs), count(256)))
+    if good and len(set(pairs)) == len(pairs):
+        return pairs
+    raise TokenizerError(_first_wrong_merge(merges))
+
+
+def _first_wrong_merge(merges: Sequence[Any]) -> str:
+    seen: dict[Pair, int] = {}
     for rank, pair in enumerate(merges):
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-            raise TokenizerError(f"merge {rank} is not a pair of ids: {pair!r:.40}")
+            return f"merge {rank} is not a pair of ids: {pair!r:.40}"
         first, second = pair
         for part in pair:
             if type(part) is not int or not 0 <= part < 256 + rank:
-                raise TokenizerError(
+                return (
                     f"merge {rank} joins {part!r:.40}, but the ids before it are 0 to {255 + rank}"
                 )
-        if (first, second) in checked:
-            raise TokenizerError(
-                f"merge {rank} joins {first} and {second}, as merge {checked[first, second]} does"
-            )
-        checked[first, second] = rank
-    return tuple(checked)
+        if (first, second) in seen:
+            return f"merge {rank} joins {first} and {second}, as merge {seen[first, second]} does"
+        seen[first, second] = rank
+    return "the merges must be pairs of ids"
 
 
 def token_lengths(merges: Sequence[Pair]) -> list[int]:
@@ -63,28 +162,36 @@ def token_lengths(merges: Sequence[Pair]) -> list[int]:
     return lengths
 
 
-def token_bytes(merges: Sequence[Pair], byte_ids: bytes) -> list[bytes]:
-    """The bytes of each id below the special tokens; `byte_ids[b]` is the id of byte b.
+def token_bytes(merges: Sequence[Pair], numbers: bytes) -> list[bytes]:
+    """The bytes of each ordinary token, by number; `numbers[b]` is that of byte b.
 
-    >>> token_bytes([(97, 98), (256, 99)], BYTE_ORDERS["value"])[256:]
+    >>> token_bytes([(97, 98), (256, 99)], byte_numbers("value"))[256:]
     [b'ab', b'abc']
     """
-    tokens = [bytes([byte_ids.index(token_id)]) for token_id in range(256)]
+    tokens = [bytes([byte]) for byte in inverse(numbers)]
     for first, second in merges:
         tokens.append(tokens[first] + tokens[second])
     return tokens
 
 
-def check_special_tokens(tokens: Sequence[Any]) -> tuple[str, ...]:
-    """The special tokens as a tuple, if they are distinct, not empty and have a UTF-8 form.
+def check_special_tokens(tokens: Any, n_ordinary: int) -> dict[str, int]:
+    """Special token -> id, sorted by id. A list of tokens gets the ids after the ordinary ones.
+
+    >>> check_special_tokens(["<a>", "<b>"], 256)
+    {'<a>': 256, '<b>': 257}
 
     Raises:
-        TokenizerError: names the token.
+        TokenizerError: a token that is no str, empty, without UTF-8 form or given twice; an id that
+            is no whole number, too large or given twice.
     """
-    if isinstance(tokens, str):
+    if isinstance(tokens, (str, bytes)):
         raise TokenizerError(f"special tokens must be a list of str, not {tokens!r:.40}")
-    checked: dict[str, None] = {}  # a dict keeps the order
-    for token in tokens:
+    given = list(tokens.items()) if isinstance(tokens, Mapping) else None
+    if given is None:
+        given = [(token, n_ordinary + i) for i, token in enumerate(tokens)]
+    checked: dict[str, int] = {}
+    owners: dict[int, str] = {}
+    for token, token_id in given:
         if not isinstance(token, str) or not token:
             raise TokenizerError(
                 f"a special token must be a str that is not empty, not {token!r:.40}"
@@ -93,8 +200,17 @@ def check_special_tokens(tokens: Sequence[Any]) -> tuple[str, ...]:
             raise TokenizerError(f"special token {token!r:.40} holds a lone surrogate")
         if token in checked:
             raise TokenizerError(f"special token {token!r:.40} is given twice")
-        checked[token] = None
-    return tuple(checked)
+        if type(token_id) is not int or not 0 <= token_id <= MAX_ID:
+            raise TokenizerError(
+                f"special token {token!r:.40} has id {token_id!r:.40}; ids are 0 to {MAX_ID}"
+            )
+        if token_id in owners:
+            raise TokenizerError(
+                f"special tokens {owners[token_id]!r:.40} and {token!r:.40} have one id, {token_id}"
+            )
+        checked[token] = token_id
+        owners[token_id] = token
+    return dict(sorted(checked.items(), key=lambda item: item[1]))
 
 
 def count_merges(vocab_size: Any, n_special: int) -> int:

@@ -24,8 +24,12 @@ def read_bytes(path: str | Path) -> bytes:
 TAKE_ANY_BYTES = "convert the file, or pass --errors bytes to take any bytes"
 
 
-def decode_utf8(raw: bytes, name: str | Path, *, cure: str = TAKE_ANY_BYTES) -> str:
+def decode_utf8(
+    raw: bytes, name: str | Path, *, cure: str = TAKE_ANY_BYTES, offset: int = 0
+) -> str:
     """Decodes strictly; newlines and a byte order mark stay as they are.
+
+    `offset` is where in the file `raw` begins.
 
     >>> decode_utf8(b"\\xef\\xbb\\xbfa\\r\\n", "a.txt")
     '\\ufeffa\\r\\n'
@@ -37,7 +41,7 @@ def decode_utf8(raw: bytes, name: str | Path, *, cure: str = TAKE_ANY_BYTES) -> 
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{name}: not UTF-8 at byte {error.start} (0x{raw[error.start]:02x}); {cure}"
+            f"{name}: not UTF-8 at byte {offset + error.start} (0x{raw[error.start]:02x}); {cure}"
         ) from None
 
 

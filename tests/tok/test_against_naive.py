@@ -130,13 +130,14 @@ def test_pairs_are_not_merged_between_texts_and_the_order_of_texts_does_not_matt
     assert forth.identity == back.identity
 
 
-def test_a_text_of_several_blocks_is_counted_as_one(monkeypatch):
+def test_a_text_of_several_blocks_and_parts_is_counted_as_one(monkeypatch):
     text = b" ".join(random_corpus(seed) for seed in range(40))
     whole = BPETokenizer.train(text, vocab_size=330)
-    monkeypatch.setattr("tok.split.BLOCK_CHARS", 100)
-    blockwise = BPETokenizer.train(text, vocab_size=330)
-    assert blockwise.merges == whole.merges
-    assert blockwise.encode_bytes(text) == whole.encode_bytes(text)
+    monkeypatch.setattr("tok.corpus.PART_BYTES", 1000)
+    monkeypatch.setattr("tok.corpus.BLOCK_BYTES", 100)
+    monkeypatch.setattr("tok.starts.BLOCK_BYTES", 100)
+    for workers in (1, 3):
+        assert BPETokenizer.train(text, vocab_size=330, workers=workers).merges == whole.merges
 
 
 def test_special_tokens_in_the_corpus_are_plain_text():

@@ -25,6 +25,6 @@ def test_a_full_cache_does_not_change_ids(monkeypatch):
     text = "one two three four five one two " * 3
     tokenizer = BPETokenizer.train(text, vocab_size=270)
     expected = tokenizer.encode(text)
-    tokenizer._cache._max_pieces = 2
-    tokenizer._cache.clear()
+    tokenizer.encoder._cache._max_pieces = 2
+    tokenizer.encoder._cache.clear()
     assert tokenizer.encode(text) == expected

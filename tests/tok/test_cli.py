@@ -73,6 +73,33 @@ def test_encode_and_decode_in_a_pipe_give_the_same_bytes(folder, raw):
     assert f"{len(raw):,} bytes".encode() in encoded.stderr
 
 
+@pytest.mark.parametrize("kind", ["hf", "tiktoken", "gpt2"])
+def test_export_and_import_on_the_command_line(folder, tmp_path, capsys, kind):
+    out, back = tmp_path / "out", tmp_path / "back.json"
+    assert main(["export", str(folder / "tok.json"), "--to", kind, "--out", str(out)]) == 0
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith(f"wrote {out}")
+    assert ("not in it: pattern gpt2; special tokens <|endoftext|>=279" in said.err) == (
+        kind == "tiktoken"
+    )
+    files = sorted(map(str, out.iterdir())) if kind == "gpt2" else [str(out)]
+    more = ["--pattern", "gpt2", "--special", "<|endoftext|>=279"] if kind == "tiktoken" else []
+    assert main(["import", *files, *more, "--out", str(back)]) == 0
+    assert "280 ids: 256 bytes, 23 merges, special tokens <|endoftext|>=279" in (
+        capsys.readouterr().err
+    )
+    assert back.read_bytes() == (folder / "tok.json").read_bytes()
+
+
+def test_train_with_the_byte_order_of_others(folder, tmp_path):
+    out = tmp_path / "tok.json"
+    arguments = ["train", str(folder / "corpus.txt"), "--vocab-size", "280", "--out", str(out)]
+    assert main([*arguments, "--byte_order", "gpt2"]) == 0
+    assert BPETokenizer.load(out) == BPETokenizer.train(CORPUS, vocab_size=280, byte_order="gpt2")
+    assert main(arguments) == 0
+    assert out.read_bytes() == (folder / "tok.json").read_bytes()
+
+
 def test_any_bytes_with_errors_bytes(folder):
     tokenizer = ["--tokenizer", folder / "tok.json"]
     raw = bytes(range(256)) * 3
@@ -173,7 +200,25 @@ MISTAKES = [
     (["decode", "280", "--tokenizer", "TOK"], "ids: id 280 is out of range: the ids are 0 to 279"),
     (["decode", "--file", "CORPUS", "--tokenizer", "TOK"], "CORPUS: 'The' is no id"),
     (["encod", "a"], "invalid choice: 'encod'"),
-    ([], "required: train|encode|decode"),
+    (
+        ["import", "CORPUS", "--pattern", "gpt2", "--out", "OUT"],
+        "CORPUS: line 1: not a token in base64 and a rank",
+    ),
+    (["import", "TOK", "--out", "OUT"], "TOK: this is a tokenizer of llm-tiny already"),
+    (["import", "EMPTY", "--out", "OUT"], "EMPTY: the 256 single bytes must be there"),
+    (["import", "none", "--out", "OUT"], "none: No such file"),
+    (["import", "TOK", "--out", "no/t.json"], "the folder no does not exist"),
+    (
+        ["import", "TOK", "--special", "a", "--special", "a=1", "--out", "OUT"],
+        "--special 'a' is given twice",
+    ),
+    (["import", "TOK", "--special", "", "--out", "OUT"], "a special token can't be empty"),
+    (["import", "TOK", "--pattern", "x", "--out", "OUT"], "invalid choice: 'x'"),
+    (["export", "CORPUS", "--to", "hf", "--out", "OUT"], "CORPUS: not valid JSON"),
+    (["export", "TOK", "--to", "xml", "--out", "OUT"], "invalid choice: 'xml'"),
+    (["export", "TOK", "--to", "hf", "--out", "."], "--out .: Is a directory"),
+    (["export", "TOK", "--to", "gpt2", "--out", "EMPTY"], "--out EMPTY: is no folder"),
+    ([], "required: train|encode|decode|import|export"),
 ]
 
 
@@ -206,7 +251,9 @@ def test_help_and_commands_import_no_more_than_they_need():
         "print(sorted({'torch', 'yaml', 'numpy'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=60)
-    assert b"train|encode|decode" in done.stdout and done.stdout.endswith(b"\n[]\n"), done
+    assert b"train|encode|decode|import|export" in done.stdout and done.stdout.endswith(
+        b"\n[]\n"
+    ), done
 
 
 def test_a_person_at_a_terminal_gets_a_line_end(folder):
@@ -250,3 +297,23 @@ def test_a_reader_that_leaves_is_no_error(folder, tmp_path):
     writer.stdout.close()
     assert b"Traceback" not in writer.stderr.read()
     assert writer.wait(timeout=60) == 0
+
+
+def test_workers_give_the_same_ids_and_a_bad_byte_at_the_end_leaves_nothing(
+    folder, tmp_path, capsysbinary, monkeypatch
+):
+    monkeypatch.setattr("tok.parallel.JOB_BYTES", 2000)
+    monkeypatch.setattr("tok.parallel.FEW_JOBS", 1)
+    path = tmp_path / "large.txt"
+    path.write_bytes(CORPUS * 2000)
+    expected = BPETokenizer.load(folder / "tok.json").encode_bytes(CORPUS * 2000)
+    source = ["--tokenizer", str(folder / "tok.json"), "--file", str(path)]
+    for workers in ("1", "2"):
+        main(["encode", *source, "--workers", workers])
+        assert capsysbinary.readouterr().out == " ".join(map(str, expected)).encode() + b"\n"
+    path.write_bytes(CORPUS * 2000 + b"\xe5\xb9")
+    with pytest.raises(UserError, match=rf"not UTF-8 at byte {2000 * len(CORPUS)} \(0xe5\)"):
+        main(["encode", *source])
+    assert capsysbinary.readouterr().out == b""
+    with pytest.raises(UserError, match="--workers -1: give a number from 0"):
+        main(["encode", "a", "--workers", "-1"])

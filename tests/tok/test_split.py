@@ -1,6 +1,5 @@
-"""Pre-tokens of GPT-2's pattern, and the blocks in which long text is worked on."""
+"""Pre-tokens of GPT-2's pattern."""
 
-import re
 from itertools import pairwise
 
 import pytest
@@ -8,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tok.errors import TokenizerError
-from tok.split import _SAFE_CUT, blocks, count_pieces, shadow, split, to_bytes, to_text
-from tok.unicode_classes import SPACE_RUNS, class_members
+from tok.split import shadow, split, to_bytes, to_text
 
 # Characters that meet every branch of the pattern, white space and classes beyond ASCII included.
 HOSTILE = st.text(
@@ -70,15 +68,6 @@ def test_any_bytes_survive(raw):
     assert b"".join(map(to_bytes, split(to_text(raw)))) == raw
 
 
-@settings(deadline=None)
-@given(HOSTILE, st.integers(1, 10))
-def test_blocks_do_not_change_the_split(text, size):
-    cut = list(blocks(text, size))
-    assert "".join(cut) == text
-    assert all(len(block) >= size for block in cut[:-1])
-    assert [piece for block in cut for piece in split(block)] == split(text)
-
-
 def test_ascii_and_other_text_take_the_same_rules():
     for text, pieces in EXAMPLES:
         if text and not text[0].isspace():  # white space would join the line end
@@ -87,19 +76,6 @@ def test_ascii_and_other_text_take_the_same_rules():
 
 def test_shadow_keeps_the_length_and_ascii():
     assert shadow("a'1 \té😀\u3000²") == "a'1 \ta!\t0"
-
-
-def test_cuts_know_the_white_space_of_the_table():
-    spaces = {chr(c) for c in class_members(SPACE_RUNS).nonzero()[0]}
-    assert len(spaces) == 25
-    for space in spaces:
-        assert not re.search(_SAFE_CUT, space + " a")
-    assert re.search(_SAFE_CUT, "\x1c a")
-
-
-def test_counts_add_up_over_texts():
-    counts = count_pieces(["a b b", b" b\xff"])
-    assert counts == {"a": 1, " b": 3, "\udcff": 1}
 
 
 @pytest.mark.parametrize("surrogate", ["\ud800", "\udfff", "\udcff"])

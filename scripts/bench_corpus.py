@@ -1,0 +1,97 @@
+"""A large text that every machine has: the source and docs of the installed Python packages."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sysconfig
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from utils.errors import UserError
+
+SUFFIXES = (".py", ".rst", ".md", ".txt")
+LIMIT_BYTES = 100_000_000
+FOLDER = Path("artifacts") / "bench"
+
+
+def python_corpus(folder: Path = FOLDER, limit_bytes: int = LIMIT_BYTES) -> Path:
+    """Writes the text into `folder`, named by the start of its sha256, and returns the file.
+
+    Raises:
+        UserError: there is no such text here.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    digest, size = hashlib.sha256(), 0
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".python-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            for raw in texts(installed_files()):
+                raw = cut_utf8(raw, limit_bytes - size)
+                file.write(raw)
+                digest.update(raw)
+                size += len(raw)
+                if size >= limit_bytes - 3:  # a character can be four bytes long
+                    break
+        if not size:
+            raise UserError("--corpus python: no Python package with text is installed here")
+        path = folder / f"python-{digest.hexdigest()[:12]}.txt"
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def installed_files() -> list[Path]:
+    """Every text file below the folders of installed packages and the standard library, by path."""
+    names = sysconfig.get_paths()
+    roots = {Path(names[kind]) for kind in ("purelib", "platlib", "stdlib")}
+    files = {
+        file
+        for root in roots
+        if root.is_dir()
+        for file in root.rglob("*")
+        if file.suffix in SUFFIXES and file.is_file()
+    }
+    return sorted(files, key=lambda file: file.parts)
+
+
+def texts(files: Iterable[Path]) -> Iterator[bytes]:
+    """The content of each file that is UTF-8."""
+    for file in files:
+        try:
+            raw = file.read_bytes()
+            raw.decode("utf-8")
+        except (OSError, UnicodeDecodeError):
+            continue
+        yield raw
+
+
+def cut_utf8(raw: bytes, most: int) -> bytes:
+    """At most `most` bytes of valid UTF-8, no character cut in two.
+
+    >>> cut_utf8("aé".encode(), 2), cut_utf8(b"ab", 5)
+    (b'a', b'ab')
+    """
+    return raw if len(raw) <= most else raw[: max(most, 0)].decode("utf-8", "ignore").encode()
+
+
+def safe_blocks(raw: bytes, size: int) -> Iterator[bytes]:
+    """Cuts text where every pattern has a cut anyway: before a line end that follows a letter.
+
+    So the blocks of a text split, and count, as the whole does, and a peer can take them in
+    parallel.
+
+    >>> list(safe_blocks(b"one two\\n\\nthree.\\nfour\\n", 4))
+    [b'one two', b'\\n\\nthree.\\nfour', b'\\n']
+    """
+    start = 0
+    while start < len(raw):
+        end = raw.find(b"\n", start + size)
+        while end != -1 and not (raw[end - 1 : end].isalpha() and raw[end - 1] < 0x80):
+            end = raw.find(b"\n", end + 1)
+        end = len(raw) if end == -1 else end
+        yield raw[start:end]
+        start = end

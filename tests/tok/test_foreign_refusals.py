@@ -1,0 +1,225 @@
+"""Files of other projects that this package can't hold are refused: each message names why."""
+
+import json
+from base64 import b64encode
+
+import pytest
+
+from tests.tok.hostile import hostile_strings
+from tok.bpe import BPETokenizer
+from tok.convert import export_tokenizer, import_tokenizer
+from tok.errors import TokenizerError
+from tok.vocabulary import END_OF_TEXT
+from utils.errors import UserError
+
+TRAINED = BPETokenizer.train(hostile_strings(60, seed=2), vocab_size=400)
+
+
+def refused(message, paths, **more):
+    with pytest.raises(UserError) as caught:
+        import_tokenizer(paths, **more)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+    assert str(caught.value).startswith(", ".join(map(str, paths)))
+
+
+def set_at(content, path, value):
+    *parents, last = path.split(".")
+    for name in parents:
+        content = content[int(name) if name.isdigit() else name]
+    content[int(last) if last.isdigit() else last] = value
+
+
+SPLIT = "pre_tokenizer.pretokenizers.0"
+WRONG_HF = [
+    ("model.type", "Unigram", "the model is 'Unigram', not BPE"),
+    ("model", None, "the model is None, not BPE"),
+    ("model.dropout", 0.1, "model.dropout is 0.1; not supported"),
+    ("model.byte_fallback", True, "model.byte_fallback is True; not supported"),
+    ("model.continuing_subword_prefix", "##", "continuing_subword_prefix is '##'"),
+    ("model.end_of_word_suffix", "</w>", "end_of_word_suffix is '</w>'"),
+    ("normalizer", {"type": "NFC"}, "normalizer 'NFC' is not supported"),
+    ("normalizer", {"type": "Sequence", "normalizers": [{"type": "NFD"}]}, "normalizer 'NFD'"),
+    ("normalizer", {"type": "Sequence"}, "a Sequence without a list of normalizers"),
+    ("normalizer", "NFC", "expected an object, not 'NFC'"),
+    ("post_processor", {"type": "TemplateProcessing"}, "post_processor 'TemplateProcessing' is"),
+    ("decoder", {"type": "WordPiece"}, "decoder 'WordPiece' is not supported"),
+    ("decoder", None, "there is no decoder"),
+    ("truncation", {"max_length": 5}, "truncation is set"),
+    ("padding", {}, "padding is set"),
+    ("pre_tokenizer", None, "pre_tokenizer none: only ByteLevel, or Split and ByteLevel"),
+    ("pre_tokenizer", {"type": "Whitespace"}, "pre_tokenizer Whitespace: only ByteLevel"),
+    ("pre_tokenizer", {"type": "ByteLevel"}, "puts a space before the text"),
+    ("pre_tokenizer.pretokenizers.1.use_regex", True, "pre_tokenizer must split once"),
+    (f"{SPLIT}.type", "Digits", "pre_tokenizer 'Digits' is not supported"),
+    (f"{SPLIT}.behavior", "Removed", "Split must be Isolated and not inverted"),
+    (f"{SPLIT}.invert", True, "Split must be Isolated and not inverted"),
+    (f"{SPLIT}.pattern.Regex", r"\w+", r"pattern '\\w+' is not one of gpt2"),
+    (f"{SPLIT}.pattern", {"String": " "}, "pattern None is not one of gpt2"),
+    ("added_tokens", [1], "added_tokens must be a list of objects"),
+    ("added_tokens.0.lstrip", True, "added token '<|endoftext|>' has lstrip; not supported"),
+    ("added_tokens.0.rstrip", True, "has rstrip; not supported"),
+    ("added_tokens.0.single_word", True, "has single_word; not supported"),
+    ("added_tokens.0.special", False, "is not special; not supported"),
+    ("added_tokens.0.id", 7, "has id 7 here, but the library that reads such files gives it 399"),
+    ("added_tokens.0.content", "<new>", "'<new>' has id 399 here, but the library"),
+    ("added_tokens.0.content", "a", "'a' has id 399 here, but the library"),
+    ("added_tokens", [], "no merge makes '<|endoftext|>' (id 399)"),
+    ("model.vocab", [], "model.vocab must be an object"),
+    ("model.vocab.extra", 400, "no merge makes 'extra' (id 400)"),
+    ("model.vocab.extra", 4, "have one id, 4"),
+    ("model.vocab.extra", -1, "an id in the vocabulary is no whole number in 0 to"),
+    ("model.vocab.a", 4000, "without holes: where 97 is due stands 98"),
+    ("model.merges", {}, "model.merges must be a list"),
+    ("model.merges.3", ["a"], "model.merges: merge 3 is no pair: ['a']"),
+    ("model.merges.3", "a b c", "merge 3 is no pair: 'a b c'"),
+    ("model.merges.3", ["q", "q"], "merge 3 makes 'qq', which is no ordinary token"),
+    ("model.merges.5", ["MERGED", "MERGED"], "merge 5 makes "),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "message"), WRONG_HF, ids=[m for _, _, m in WRONG_HF])
+def test_a_tokenizer_json_that_works_otherwise_is_refused(tmp_path, path, value, message):
+    out = tmp_path / "tokenizer.json"
+    export_tokenizer(TRAINED, "hf", out)
+    content = json.loads(out.read_bytes())
+    if value == ["MERGED", "MERGED"]:
+        value = content["model"]["merges"][0]
+    set_at(content, path, value)
+    out.write_text(json.dumps(content), encoding="utf-8")
+    refused(message, [out])
+
+
+def test_harmless_differences_of_a_tokenizer_json(tmp_path):
+    out = tmp_path / "tokenizer.json"
+    export_tokenizer(TRAINED, "hf", out)
+    content = json.loads(out.read_bytes())
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
+    content["pre_tokenizer"] = byte_level  # as GPT-2's own
+    content["post_processor"] = byte_level | {"trim_offsets": True}
+    content["normalizer"] = {"type": "Sequence", "normalizers": []}
+    content["model"]["merges"] = [" ".join(pair) for pair in content["model"]["merges"]]
+    content["model"]["unk_token"] = END_OF_TEXT  # nothing is unknown
+    content["model"]["continuing_subword_prefix"] = ""
+    content["model"]["ignore_merges"] = True  # of no effect, and that is checked
+    content["added_tokens"][0]["normalized"] = True
+    out.write_text(json.dumps(content), encoding="utf-8")
+    assert import_tokenizer([out]) == TRAINED
+
+
+def test_merges_out_of_order_and_ignore_merges(tmp_path):
+    out = tmp_path / "tokenizer.json"
+    unreachable = BPETokenizer([(97, 98), (98, 99), (97, 257)], [])  # "abc" becomes ab c
+    assert unreachable.encode("abc") == [256, 99]
+    export_tokenizer(unreachable, "hf", out)
+    assert import_tokenizer([out]) == unreachable
+    content = json.loads(out.read_bytes())
+    content["model"]["ignore_merges"] = True
+    out.write_text(json.dumps(content), encoding="utf-8")
+    refused("ignore_merges is set, and 'abc' is not what its bytes merge to", [out])
+    content["model"]["ignore_merges"] = False
+    content["model"]["merges"].reverse()
+    out.write_text(json.dumps(content), encoding="utf-8")
+    refused("merge 0 joins 'bc', not made before it", [out])
+    content["model"]["merges"] = [["b", "c"], ["a", "b"], ["a", "bc"]]
+    out.write_text(json.dumps(content), encoding="utf-8")
+    refused("ids must follow the order of the merges", [out])
+    with pytest.raises(TokenizerError, match=r"token 258 \(b'abc'\) is not what its bytes merge"):
+        export_tokenizer(unreachable, "tiktoken", tmp_path / "ranks")
+    assert not (tmp_path / "ranks").exists()
+
+
+@pytest.mark.parametrize("kind", ["hf", "gpt2"])
+@pytest.mark.parametrize(
+    ("tokenizer", "message"),
+    [
+        (BPETokenizer([(97, 98), (98, 99), (256, 99), (97, 257)], []), "tokens 258 and 259"),
+        (BPETokenizer([(97, 98)], ["ab"]), "tokens 256 and 257 are both spelled 'ab'"),
+        (BPETokenizer([], {"Ġ": 0}), "tokens 0 and 33 are both spelled 'Ġ'"),
+    ],
+)
+def test_two_tokens_with_one_spelling(tmp_path, kind, tokenizer, message):
+    with pytest.raises(TokenizerError, match=message):
+        export_tokenizer(tokenizer, kind, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def rank_lines(tokens):
+    return b"".join(b64encode(token) + b" %d\n" % rank for rank, token in tokens)
+
+
+BYTES = [(byte, bytes([byte])) for byte in range(256)]
+WRONG_RANKS = [
+    (b"", "the 256 single bytes must be there"),
+    (b"YQ==\n", "line 1: not a token in base64 and a rank"),
+    (b"Y 0\n", "line 1: not a token in base64 and a rank: b'Y 0'"),
+    (b"YQ== x\n", "line 1: not a token in base64"),
+    (b"YQ== -1\n", "line 1: an empty token or a rank not in 0 to"),
+    (rank_lines(BYTES[:10] + BYTES[:1]), "line 11: token b'\\x00' is given twice"),
+    (rank_lines(BYTES + [(7, b"ab")]), "rank 7 is given twice"),
+    (rank_lines(BYTES[:-1]), "the 256 single bytes must be there"),
+    (rank_lines(BYTES[:-1] + [(255, b"ab"), (256, b"\xff")]), "256 single bytes"),
+    (
+        rank_lines(BYTES + [(257, b"ab")]),
+        "where 256 is due stands 257; if a special token has",
+    ),
+    (rank_lines(BYTES + [(256, b"abc")]), "token b'abc' can't be made of two tokens of lower rank"),
+    (rank_lines(BYTES + [(256, b"ab"), (257, b"bc"), (258, b"abcd")]), "token b'abcd' can't"),
+]
+
+
+@pytest.mark.parametrize(("raw", "message"), WRONG_RANKS, ids=[m for _, m in WRONG_RANKS])
+def test_ranks_that_are_refused(tmp_path, raw, message):
+    path = tmp_path / "x.tiktoken"
+    path.write_bytes(raw)
+    refused(message, [path], pattern="gpt2")
+
+
+def test_ranks_need_a_pattern_and_ids(tmp_path):
+    path = tmp_path / "x.tiktoken"
+    path.write_bytes(rank_lines(BYTES + [(257, b"ab")]))
+    special = {END_OF_TEXT: 256}
+    assert import_tokenizer([path], pattern="gpt2", special=special).special_ids == special
+    refused("does not name its split pattern: add --pattern gpt2", [path], special=special)
+    refused("'<s>' needs its id", [path], pattern="gpt2", special={"<s>": None})
+    refused("unknown pattern 'x'", [path], pattern="x", special=special)
+    refused("id 97 of special token '<s>' is that of another token", [path], special={"<s>": 97})
+
+
+def test_gpt2_files_that_are_refused(tmp_path):
+    encoder, merges = export_tokenizer(TRAINED, "gpt2", tmp_path)
+    assert import_tokenizer([merges, encoder]) == TRAINED  # in either order
+    refused("give one file, or GPT-2's two", [encoder, encoder])
+    refused("of GPT-2's encoder.json, give vocab.bpe too", [encoder])
+    refused("--pattern is for tiktoken's ranks", [encoder, merges], pattern="gpt2")
+    refused("encoder.json has the ids; give --special TEXT", [encoder, merges], special={"a": 1})
+    refused("--special '<s>': no such token", [encoder, merges], special={"<s>": None})
+    merges.write_bytes(merges.read_bytes().replace(b" ", b"", 2))  # of the version and line 2
+    refused("line 2 of the merges is no pair of tokens", [encoder, merges])
+    merges.write_bytes(b"\xff")
+    refused("not UTF-8", [encoder, merges])
+    named = BPETokenizer(TRAINED.merges, ["<pad>", END_OF_TEXT])
+    encoder, merges = export_tokenizer(named, "gpt2", tmp_path)
+    refused("no merge makes '<pad>'", [encoder, merges])
+    assert import_tokenizer([encoder, merges], special={"<pad>": None}) == named
+    ids = json.loads(encoder.read_bytes())
+    del ids["Ġ"]
+    encoder.write_text(json.dumps(ids), encoding="utf-8")
+    refused("byte 0x20 ('Ġ') is no token", [encoder, merges], special={"<pad>": None})
+    encoder.write_bytes(b'{"a": 1, "a": 2}')
+    refused("key 'a' given twice", [encoder, merges])
+    encoder.write_bytes(b"{")
+    refused("not valid JSON", [encoder, merges])
+
+
+def test_other_files_are_named(tmp_path):
+    path = tmp_path / "tok.json"
+    TRAINED.save(path)
+    refused("a tokenizer of llm-tiny already", [path])
+    with pytest.raises(UserError, match=r"none\.json: No such file"):
+        import_tokenizer([tmp_path / "none.json"])
+    with pytest.raises(TokenizerError, match="unknown format 'xml'; known: hf, tiktoken, gpt2"):
+        export_tokenizer(TRAINED, "xml", tmp_path / "x")
+    out = tmp_path / "tokenizer.json"
+    export_tokenizer(TRAINED, "hf", out)
+    refused("--pattern is for tiktoken's ranks", [out], pattern="gpt2")
+    refused("--special is not for a tokenizer.json", [out], special={"a": 1})

@@ -1,0 +1,165 @@
+"""Text to ids: a prompt pre-token by pre-token, a large text in arrays (tok.batch).
+
+Both give the same ids. Arrays take a millisecond to get going, and then do tens of MB a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import chain, groupby
+from typing import TYPE_CHECKING, Union
+
+from tok.cache import PieceCache
+from tok.merge import merge_ids
+from tok.special import SpecialReader, allowed_tokens, special_pattern
+from tok.split import split, to_bytes, to_text
+from tok.starts import BLOCK_BYTES, blocks
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tok.batch import BatchEncoder
+
+# What text is cut into, to be encoded part by part: a special token's id; a short text; or a block
+# of a long one with the starts of its pre-tokens, int64[P].
+Part = Union[int, bytes, "tuple[bytes, np.ndarray]"]
+
+SHORT = 1 << 12  # characters or bytes; where both ways take about equally long
+
+
+def is_long(text: object) -> bool:
+    """Whether to encode `text` in arrays.
+
+    >>> is_long("a prompt"), is_long(bytes(10_000))
+    (False, True)
+    """
+    return isinstance(text, (str, bytes, bytearray, memoryview)) and len(text) > SHORT
+
+
+class Encoder:
+    """Encodes with one vocabulary; remembers the pre-tokens that it has seen."""
+
+    def __init__(
+        self,
+        merges: Sequence[tuple[int, int]],
+        lengths: Sequence[int],
+        byte_numbers: bytes,
+        tokens: Sequence[bytes],
+        ids: Sequence[int],
+        special_ids: Mapping[str, int],
+        pattern: str,
+    ) -> None:
+        """
+        Args:
+            merges: merges[i] makes number 256 + i (tok.vocabulary says what a number is).
+            lengths: of each number in bytes.
+            byte_numbers: byte_numbers[b] is the number of byte b.
+            tokens: of each number its bytes.
+            ids: of each number its id.
+            special_ids: special token -> id.
+            pattern: name of the split pattern.
+        """
+        self._merges = merges
+        self._lengths = lengths
+        self._byte_numbers = byte_numbers
+        self._tokens = tokens
+        self._ids = ids
+        self._special_ids = special_ids
+        self._pattern = pattern
+        self._new = {pair: 256 + rank for rank, pair in enumerate(merges)}
+        self._cache = PieceCache(self._encode_piece)
+
+    def warm_up(self) -> None:
+        """Makes the tables in which whole words are looked up; otherwise the first text waits."""
+        self.encode_short("It's 1 word unheardof.", allowed_special=False)
+
+    def encode_short(self, text: str, allowed_special: bool | Collection[str]) -> list[int]:
+        """The ids of a text as `tok.split.to_text` gives it."""
+        tokens = allowed_tokens(self._special_ids, allowed_special)
+        if not tokens:
+            return list(self._encode_plain(text))
+        ids: list[int] = []
+        for i, part in enumerate(special_pattern(tokens).split(text)):
+            # The pattern has one group: every second part is a special token.
+            ids += [self._special_ids[part]] if i % 2 else self._encode_plain(part)
+        return ids
+
+    def parts(
+        self, read: Callable[[int], bytes], allowed_special: bool | Collection[str] = False
+    ) -> Iterator[Part]:
+        """Cuts a stream of bytes into parts, to be encoded in order, here or in other processes.
+
+        Args:
+            read: gives at most so many next bytes, b"" at the end.
+        """
+        tokens = allowed_tokens(self._special_ids, allowed_special)
+        if not tokens:
+            yield from self._cut(read)
+            return
+        reader = SpecialReader(read, tokens)
+        while True:
+            yield from self._cut(reader.read)
+            found = reader.next_part()
+            if found is None:
+                return
+            yield self._special_ids[found]
+
+    def _cut(self, read: Callable[[int], bytes]) -> Iterator[Part]:
+        begin = read(BLOCK_BYTES)
+        more = read(BLOCK_BYTES) if len(begin) <= SHORT else None
+        if more == b"":
+            if begin:
+                yield begin
+            return
+        ahead = [part for part in (more, begin) if part]
+        yield from blocks(lambda size: ahead.pop() if ahead else read(size), self._pattern)
+
+    def encode_parts(self, parts: Iterable[Part]) -> Iterator[np.ndarray]:
+        """The ids of parts, one after the other: arrays int64, however many."""
+        import numpy as np
+
+        for are_blocks, run in groupby(parts, key=lambda part: isinstance(part, tuple)):
+            if are_blocks:
+                numbers = self._batch.encode(run)
+                yield from numbers if self._placed is None else map(self._placed.take, numbers)
+            else:
+                ids = chain.from_iterable(map(self._encode_small, run))
+                yield np.fromiter(ids, dtype=np.int64)
+
+    def _encode_small(self, part: int | bytes) -> Iterable[int]:
+        return [part] if isinstance(part, int) else self._encode_plain(to_text(part))
+
+    def _encode_plain(self, text: str) -> Iterable[int]:
+        return chain.from_iterable(map(self._cache.__getitem__, split(text, self._pattern)))
+
+    def _encode_piece(self, piece: str) -> tuple[int, ...]:
+        raw = to_bytes(piece)
+        number = self._whole.get(raw)
+        if number is not None:
+            return (self._ids[number],)
+        bytes_ = raw.translate(self._byte_numbers)
+        numbers = merge_ids(bytes_, self._new, self._merges, self._lengths)
+        return tuple(map(self._ids.__getitem__, numbers))
+
+    @cached_property
+    def _batch(self) -> BatchEncoder:
+        from tok.batch import BatchEncoder
+        from tok.merge_many import PairTable
+
+        pairs = PairTable(self._merges, self._byte_numbers, self._lengths)
+        return BatchEncoder(pairs, self._tokens)
+
+    @cached_property
+    def _whole(self) -> dict[bytes, int]:
+        """The tokens that the merges make of their own bytes, and their numbers."""
+        whole = self._batch.is_whole.nonzero()[0].tolist()
+        return {self._tokens[number]: number for number in whole}
+
+    @cached_property
+    def _placed(self) -> np.ndarray | None:
+        """int64: the id of each number; None if each number is its id."""
+        import numpy as np
+
+        ids = np.array(self._ids, dtype=np.int64)
+        return None if (ids == np.arange(len(ids))).all() else ids

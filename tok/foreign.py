@@ -1,0 +1,142 @@
+"""Vocabularies in which tokens are spelled with stand-ins: Hugging Face's and GPT-2's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from tok.errors import TokenizerError
+from tok.reach import Merger, first_unreachable
+from tok.stand_ins import spell, unspell
+from tok.tiktoken_file import check_ids
+from tok.vocabulary import MAX_ID, inverse
+
+if TYPE_CHECKING:
+    from tok.bpe import BPETokenizer
+
+
+def spelled_ids(tokenizer: BPETokenizer) -> dict[str, int]:
+    """Spelling -> id, sorted by id; special tokens are spelled as they are.
+
+    Raises:
+        TokenizerError: two tokens with one spelling.
+    """
+    special = {token_id: token for token, token_id in tokenizer.special_ids.items()}
+    ids: dict[str, int] = {}
+    for token_id, raw in enumerate(tokenizer.token_bytes):
+        if not raw:  # an unused id
+            continue
+        spelled = special[token_id] if token_id in special else spell(raw)
+        if spelled in ids:
+            raise TokenizerError(
+                f"tokens {ids[spelled]} and {token_id} are both spelled {spelled!r:.60}, and this "
+                "format knows tokens by their spelling"
+            )
+        ids[spelled] = token_id
+    return ids
+
+
+def arguments_of(
+    ids: Mapping[str, Any],
+    pairs: Sequence[tuple[str, str]],
+    special_ids: Mapping[str, int],
+    *,
+    whole_first: bool = False,
+) -> dict[str, Any]:
+    """The arguments of BPETokenizer (without the pattern) for a spelled vocabulary.
+
+    Args:
+        ids: spelling -> id; may hold the special tokens too.
+        pairs: the merges in order, by spelling.
+        whole_first: a pre-token that is a token is taken whole, before any merge.
+
+    Raises:
+        TokenizerError: names the token or merge that this package can't hold.
+    """
+    numbers = _byte_numbers(_check(ids, special_ids), special_ids)
+    spelled = [spell(bytes([byte])) for byte in inverse(numbers)]  # by number, grows below
+    merger = Merger()
+    known = {token: number for number, token in enumerate(spelled)}
+    for token, alternatives in groupby(enumerate(pairs), key=lambda item: "".join(item[1])):
+        ranked = list(alternatives)
+        rank = ranked[0][0]
+        if token in known:
+            raise TokenizerError(f"merge {rank} makes {token!r:.60}, which was there before it")
+        if token not in ids or token in special_ids:
+            raise TokenizerError(f"merge {rank} makes {token!r:.60}, which is no ordinary token")
+        found = [
+            (known[first], known[second])
+            for _, (first, second) in ranked
+            if first in known and second in known
+        ]
+        if not found:
+            part = next(part for part in ranked[0][1] if part not in known)
+            raise TokenizerError(f"merge {rank} joins {part!r:.60}, not made before it")
+        merger.add(found[0] if len(ranked) == 1 else _live(found, token, numbers, merger))
+        known[token] = len(spelled)
+        spelled.append(token)
+    for token in ids:
+        if token not in known and token not in special_ids:
+            raise TokenizerError(
+                f"no merge makes {token!r:.60} (id {ids[token]}); llm-tiny has no place for it, "
+                "unless it is a special token"
+            )
+    check_ids([ids[token] for token in spelled], special_ids)
+    number = first_unreachable(merger.merges) if whole_first else None
+    if number is not None:
+        raise TokenizerError(
+            f"ignore_merges is set, and {spelled[number]!r:.60} is not what its bytes merge to"
+        )
+    return {
+        "merges": merger.merges,
+        "special_tokens": dict(special_ids),
+        "byte_order": numbers,
+    }
+
+
+def _check(ids: Mapping[str, Any], special_ids: Mapping[str, int]) -> Mapping[str, int]:
+    if any(
+        type(token_id) is not int or not 0 <= token_id <= MAX_ID
+        for token_id in [*ids.values(), *special_ids.values()]
+    ):
+        raise TokenizerError(f"an id in the vocabulary is no whole number in 0 to {MAX_ID}")
+    owners: dict[int, str] = {}
+    for token, token_id in [*special_ids.items(), *ids.items()]:
+        if owners.setdefault(token_id, token) != token:
+            raise TokenizerError(
+                f"{owners[token_id]!r:.60} and {token!r:.60} have one id, {token_id}"
+            )
+        if token in special_ids and special_ids[token] != token_id:
+            raise TokenizerError(
+                f"special token {token!r:.60} has id {special_ids[token]} and, in the vocabulary, "
+                f"{token_id}"
+            )
+    return ids
+
+
+def _byte_numbers(ids: Mapping[str, int], special_ids: Mapping[str, int]) -> bytes:
+    """The number of each byte; their ids may lie above those of special tokens."""
+    bytes_by_id = {}
+    for byte in range(256):
+        stand_in = spell(bytes([byte]))
+        if stand_in not in ids or stand_in in special_ids:
+            raise TokenizerError(
+                f"byte 0x{byte:02x} ({stand_in!r}) is no token: no byte-level vocabulary, or one "
+                "that can't encode every text"
+            )
+        bytes_by_id[ids[stand_in]] = byte
+    return inverse(bytes(byte for _, byte in sorted(bytes_by_id.items())))
+
+
+def _live(found: Sequence[tuple[int, int]], token: str, numbers: bytes, merger: Merger) -> Any:
+    """The one of several merges that make one token which ever applies (see tok.reach).
+
+    Files made from tiktoken's ranks list every pair of tokens that spells a token, those of later
+    tokens too. By the time of a later token, the token itself is made wherever it can be.
+    """
+    raw = unspell(token)
+    parts = tuple(merger.merge(raw.translate(numbers))) if raw else ()
+    if parts not in found:
+        raise TokenizerError(f"several merges make {token!r:.60}, but none of its own bytes")
+    return parts

@@ -1,0 +1,70 @@
+"""GPT-2's two files: encoder.json (spelling -> id) and vocab.bpe (a merge a line, by spelling).
+
+Hugging Face's vocab.json and merges.txt are the same. The split pattern is GPT-2's, without a word
+about it, and nothing tells a special token from another: on reading, those besides <|endoftext|>
+must be named.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+from tok.errors import TokenizerError
+from tok.foreign import arguments_of, spelled_ids
+from tok.stand_ins import spell
+from tok.vocabulary import END_OF_TEXT
+
+if TYPE_CHECKING:
+    from tok.bpe import BPETokenizer
+
+ENCODER = "encoder.json"
+MERGES = "vocab.bpe"
+_VERSION = "#version:"
+
+
+def write_gpt2(tokenizer: BPETokenizer) -> dict[str, bytes]:
+    """File name -> content.
+
+    Raises:
+        TokenizerError: another pattern than GPT-2's, or two tokens with one spelling.
+    """
+    if tokenizer.pattern != "gpt2":
+        raise TokenizerError(
+            f"pattern {tokenizer.pattern}: GPT-2's files are always split by GPT-2's; export to hf"
+        )
+    ids = spelled_ids(tokenizer)
+    spelled = [spell(tokenizer.token_bytes[token_id]) for token_id in tokenizer.ordinary_ids]
+    lines = [f"{spelled[first]} {spelled[second]}\n" for first, second in tokenizer.merges]
+    return {
+        ENCODER: json.dumps(ids).encode("ascii"),
+        MERGES: "".join([f"{_VERSION} 0.2\n", *lines]).encode("utf-8"),
+    }
+
+
+def read_gpt2(ids: Mapping[str, Any], merges: str, special: Collection[str]) -> dict[str, Any]:
+    """The arguments of BPETokenizer, by name, from encoder.json (parsed) and vocab.bpe (as text).
+
+    Args:
+        special: the special tokens besides <|endoftext|>.
+
+    Raises:
+        TokenizerError: names the line, token or merge that is wrong.
+    """
+    lines = merges.removesuffix("\n").split("\n")
+    skipped = 1 if lines[0].startswith(_VERSION) else 0
+    pairs = []
+    for number, line in enumerate(lines[skipped:], start=skipped + 1):
+        first, blank, second = line.removesuffix("\r").partition(" ")
+        if not (first and second) or " " in second:
+            if not line and number == len(lines):  # a file without merges
+                break
+            raise TokenizerError(f"line {number} of the merges is no pair of tokens: {line!r:.60}")
+        pairs.append((first, second))
+    for token in special:
+        if token not in ids:
+            raise TokenizerError(f"--special {token!r:.60}: no such token in the vocabulary")
+    wanted = {*special, END_OF_TEXT} if END_OF_TEXT in ids else set(special)
+    special_ids = {token: ids[token] for token in wanted}
+    return arguments_of(ids, pairs, special_ids) | {"pattern": "gpt2"}

@@ -1,0 +1,208 @@
+"""Hugging Face's tokenizer.json of a byte-level BPE, to write and to read.
+
+Read is only what this package does exactly as the `tokenizers` library: anything else that would
+change an id (a normalizer, another pre-tokenizer, added prefixes, dropout, ...) is refused by name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from tok.errors import TokenizerError
+from tok.foreign import arguments_of, spelled_ids
+from tok.split import PATTERNS
+from tok.stand_ins import spell
+
+if TYPE_CHECKING:
+    from tok.bpe import BPETokenizer
+
+# Other spellings of a pattern that split every text alike -> its name.
+SAME_PATTERNS = {
+    r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+": "gpt2",
+    r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s": "gpt2",
+}
+_FLAGS = ("single_word", "lstrip", "rstrip")  # of an added token: what it swallows around itself
+
+
+def write_huggingface(tokenizer: BPETokenizer) -> bytes:
+    """The file of a tokenizer.
+
+    Raises:
+        TokenizerError: two tokens with one spelling, which the format can't tell apart.
+    """
+    ids = spelled_ids(tokenizer)
+    spelled = [spell(tokenizer.token_bytes[token_id]) for token_id in tokenizer.ordinary_ids]
+    split = {
+        "type": "Split",
+        "pattern": {"Regex": PATTERNS[tokenizer.pattern]},
+        "behavior": "Isolated",
+        "invert": False,
+    }
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+    content = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {"id": token_id, "content": token, "single_word": False, "lstrip": False}
+            | {"rstrip": False, "normalized": False, "special": True}
+            for token, token_id in tokenizer.special_ids.items()
+        ],
+        "normalizer": None,
+        "pre_tokenizer": {
+            "type": "Sequence",
+            "pretokenizers": [split, byte_level | {"use_regex": False}],
+        },
+        "post_processor": None,
+        "decoder": byte_level | {"use_regex": True},
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": False,
+            "vocab": ids,
+            "merges": [[spelled[first], spelled[second]] for first, second in tokenizer.merges],
+        },
+    }
+    return (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode("utf-8")
+
+
+def read_huggingface(content: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of BPETokenizer, by name, from the parsed file.
+
+    Raises:
+        TokenizerError: names what this package does not do, or what is wrong with the vocabulary.
+    """
+    model = content.get("model")
+    if not isinstance(model, dict) or model.get("type", "BPE") != "BPE":
+        kind = model.get("type") if isinstance(model, dict) else None
+        raise TokenizerError(f"the model is {kind!r:.40}, not BPE")
+    pattern = _pattern_of(content.get("pre_tokenizer"))
+    _refuse_other_steps(content)
+    _refuse_model_settings(model)
+    ids = model.get("vocab")
+    if not isinstance(ids, dict):
+        raise TokenizerError("model.vocab must be an object, token -> id")
+    special_ids = _special_ids(content.get("added_tokens") or [], ids)
+    return arguments_of(
+        ids,
+        _pairs_of(model.get("merges")),
+        special_ids,
+        whole_first=bool(model.get("ignore_merges")),
+    ) | {"pattern": pattern}
+
+
+def _pattern_of(step: Any) -> str:
+    steps = _steps_of(step, "pretokenizers")
+    *before, last = steps or [{}]
+    if last.get("type") != "ByteLevel" or len(before) > 1:
+        kinds = ", ".join(str(one.get("type")) for one in steps) or "none"
+        raise TokenizerError(f"pre_tokenizer {kinds:.80}: only ByteLevel, or Split and ByteLevel")
+    if last.get("add_prefix_space", True) is not False:
+        raise TokenizerError("pre_tokenizer ByteLevel puts a space before the text; not supported")
+    own_pattern = last.get("use_regex", True)
+    if not before and own_pattern is True:
+        return "gpt2"
+    if not before or own_pattern is not False:
+        raise TokenizerError("pre_tokenizer must split once: by Split, or by ByteLevel's use_regex")
+    split = before[0]
+    if split.get("type") != "Split":
+        raise TokenizerError(f"pre_tokenizer {split.get('type')!r:.40} is not supported")
+    if split.get("behavior") not in ("Isolated", "isolated") or split.get("invert") is not False:
+        raise TokenizerError("pre_tokenizer Split must be Isolated and not inverted")
+    rule = split.get("pattern")
+    text = rule.get("Regex") if isinstance(rule, dict) else None
+    known = {text: name for name, text in PATTERNS.items()} | SAME_PATTERNS
+    if not isinstance(text, str) or known.get(text) not in PATTERNS:
+        raise TokenizerError(f"pattern {text!r:.80} is not one of {', '.join(PATTERNS)}")
+    return known[text]
+
+
+def _steps_of(step: Any, key: str) -> list[dict[str, Any]]:
+    """The steps of a Sequence, flattened; [] of null."""
+    if step is None:
+        return []
+    if not isinstance(step, dict):
+        raise TokenizerError(f"expected an object, not {step!r:.40}")
+    if step.get("type") != "Sequence":
+        return [step]
+    parts = step.get(key)
+    if not isinstance(parts, list):
+        raise TokenizerError(f"a Sequence without a list of {key}")
+    return [one for part in parts for one in _steps_of(part, key)]
+
+
+def _refuse_other_steps(content: dict[str, Any]) -> None:
+    for name in ("truncation", "padding"):
+        if content.get(name) is not None:
+            raise TokenizerError(f"{name} is set, which changes the ids; set it to null")
+    # ByteLevel as a post-processor trims offsets alone.
+    allowed = {"normalizer": (), "post_processor": ("ByteLevel",), "decoder": ("ByteLevel",)}
+    keys = {"normalizer": "normalizers", "post_processor": "processors", "decoder": "decoders"}
+    for name, kinds in allowed.items():
+        for step in _steps_of(content.get(name), keys[name]):
+            if step.get("type") not in kinds:
+                raise TokenizerError(f"{name} {step.get('type')!r:.40} is not supported")
+    if not _steps_of(content.get("decoder"), "decoders"):
+        raise TokenizerError("there is no decoder; llm-tiny decodes as ByteLevel does")
+
+
+def _refuse_model_settings(model: dict[str, Any]) -> None:
+    """unk_token and fuse_unk need no look: with all 256 bytes in it nothing is unknown."""
+    for name in (
+        "dropout",
+        "continuing_subword_prefix",
+        "end_of_word_suffix",
+        "byte_fallback",
+    ):
+        if model.get(name):
+            raise TokenizerError(f"model.{name} is {model[name]!r:.40}; not supported")
+
+
+def _special_ids(added: Any, ids: dict[str, Any]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    if not isinstance(added, list) or not all(isinstance(token, dict) for token in added):
+        raise TokenizerError("added_tokens must be a list of objects")
+    for token in added:
+        text, token_id = token.get("content"), token.get("id")
+        for flag in _FLAGS:
+            if token.get(flag):
+                raise TokenizerError(f"added token {text!r:.40} has {flag}; not supported")
+        if not token.get("special"):
+            raise TokenizerError(f"added token {text!r:.40} is not special; not supported")
+        if not isinstance(text, str) or text in found:
+            raise TokenizerError(f"added token {text!r:.40} is no str, or given twice")
+        # The library takes the id from the vocabulary, or the next free one, whatever stands here.
+        theirs = ids.get(text, max([len(ids), *(i + 1 for i in found.values())]))
+        if type(token_id) is not int or token_id != theirs:
+            raise TokenizerError(
+                f"added token {text!r:.40} has id {token_id!r:.40} here, but the library that "
+                f"reads such files gives it {theirs}"
+            )
+        found[text] = token_id
+    if len({bool(token.get("normalized")) for token in added}) > 1:
+        raise TokenizerError("some added tokens are normalized and some not: those go first there")
+    return found
+
+
+def _pairs_of(merges: Any) -> Sequence[tuple[str, str]]:
+    if not isinstance(merges, list):
+        raise TokenizerError("model.merges must be a list")
+    pairs = []
+    for rank, merge in enumerate(merges):
+        # Files of before 2024 have "a b"; no stand-in is a blank.
+        parts = merge.split(" ") if isinstance(merge, str) else merge
+        if (
+            not isinstance(parts, list)
+            or len(parts) != 2
+            or not all(isinstance(part, str) and part for part in parts)
+        ):
+            raise TokenizerError(f"model.merges: merge {rank} is no pair: {merge!r:.40}")
+        pairs.append((parts[0], parts[1]))
+    return pairs

@@ -1,0 +1,131 @@
+"""tiktoken's file of ranks: a line for each token, its bytes in base64 and its id.
+
+The file holds neither the split pattern nor the special tokens; tiktoken takes them as arguments.
+"""
+
+from __future__ import annotations
+
+import binascii
+from base64 import b64decode, b64encode
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from tok.errors import TokenizerError
+from tok.reach import Merger, first_unreachable
+from tok.vocabulary import MAX_ID, MAX_VOCABULARY_BYTES, inverse
+
+if TYPE_CHECKING:
+    from tok.bpe import BPETokenizer
+
+
+def write_tiktoken(tokenizer: BPETokenizer) -> bytes:
+    """The file of a tokenizer.
+
+    Raises:
+        TokenizerError: tiktoken, which merges by the bytes of tokens, would give other ids.
+    """
+    number = first_unreachable(tokenizer.merges)
+    if number is not None:
+        token_id = tokenizer.ordinary_ids[number]
+        raise TokenizerError(
+            f"token {token_id} ({tokenizer.token_bytes[token_id]!r:.60}) is not what its bytes "
+            "merge to, which tiktoken takes for granted; export to hf"
+        )
+    lines = [
+        b64encode(tokenizer.token_bytes[token_id]) + b" %d\n" % token_id
+        for token_id in tokenizer.ordinary_ids
+    ]
+    return b"".join(lines)
+
+
+def read_tiktoken(raw: bytes, special_ids: Mapping[str, int]) -> dict[str, Any]:
+    """The arguments of BPETokenizer, by name; all but the pattern.
+
+    Raises:
+        TokenizerError: not such a file, or ranks that are no byte-level BPE.
+    """
+    ranks = _parse(raw)
+    tokens = sorted(ranks, key=ranks.__getitem__)
+    name_it = "; if a special token has it, add --special TEXT=ID"
+    check_ids([ranks[token] for token in tokens], special_ids, cure=name_it)
+    if any(len(token) != 1 for token in tokens[:256]) or len(tokens) < 256:
+        raise TokenizerError("the 256 single bytes must be there and have the lowest ranks")
+    order = b"".join(tokens[:256])  # 256 different bytes, so all of them
+    return {
+        "merges": merges_of(tokens),
+        "special_tokens": dict(special_ids),
+        "byte_order": inverse(order),
+    }
+
+
+def merges_of(tokens: list[bytes]) -> list[tuple[int, int]]:
+    """The pair that each token but the 256 first was made of: what lower ranks leave of its bytes.
+
+    Raises:
+        TokenizerError: a token of which they leave more than two parts.
+    """
+    numbers = inverse(b"".join(tokens[:256]))
+    merger = Merger()
+    for token in tokens[256:]:
+        parts = merger.merge(token.translate(numbers))
+        if len(parts) != 2:
+            raise TokenizerError(
+                f"token {token!r:.60} can't be made of two tokens of lower rank; "
+                "llm-tiny has no place for a token that is never merged"
+            )
+        merger.add((parts[0], parts[1]))
+    return merger.merges
+
+
+def check_ids(ordinary: list[int], special_ids: Mapping[str, int], cure: str = "") -> None:
+    """Refuses ids that are not the lowest ones that the special tokens leave.
+
+    >>> check_ids([0, 2], {"<a>": 1})
+
+    Raises:
+        TokenizerError: names the id.
+    """
+    taken = {token_id: token for token, token_id in special_ids.items()}
+    expected = 0
+    for token_id in ordinary:
+        while expected in taken:
+            expected += 1
+        if token_id in taken:
+            raise TokenizerError(
+                f"id {token_id} of special token {taken[token_id]!r} is that of another token"
+            )
+        if token_id != expected:
+            raise TokenizerError(
+                f"ids must follow the order of the merges, without holes: where {expected} is due "
+                f"stands {token_id}{cure}"
+            )
+        expected += 1
+
+
+def _parse(raw: bytes) -> dict[bytes, int]:
+    ranks: dict[bytes, int] = {}
+    total = 0
+    for number, line in enumerate(raw.split(b"\n"), start=1):
+        words = line.split()
+        if not words:
+            continue
+        try:
+            spelled, rank_word = words
+            token, rank = b64decode(spelled, validate=True), int(rank_word)
+        except (ValueError, binascii.Error):
+            raise TokenizerError(
+                f"line {number}: not a token in base64 and a rank: {line!r:.60}"
+            ) from None
+        if not token or not 0 <= rank <= MAX_ID:
+            raise TokenizerError(f"line {number}: an empty token or a rank not in 0 to {MAX_ID}")
+        if token in ranks:
+            raise TokenizerError(f"line {number}: token {token!r:.60} is given twice")
+        ranks[token] = rank
+        total += len(token)
+    if total > MAX_VOCABULARY_BYTES:
+        raise TokenizerError(f"the tokens are longer than {MAX_VOCABULARY_BYTES} bytes")
+    if len(set(ranks.values())) < len(ranks):
+        seen: set[int] = set()
+        twice = next(rank for rank in ranks.values() if rank in seen or seen.add(rank))
+        raise TokenizerError(f"rank {twice} is given twice")
+    return ranks
