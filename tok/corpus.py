@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
@@ -118,7 +117,7 @@ def _file_size(path: Path) -> int | None:
         status = os.stat(path)
     except OSError as error:
         raise UserError(describe_os_error(error)) from None
-    return (status.st_size or None) if stat.S_ISREG(status.st_mode) else None
+    return status.st_size or None
 
 
 def _next_cut(file: BinaryIO, at: int) -> int | None:
