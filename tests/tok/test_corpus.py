@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from tok import corpus, starts
+from tok import corpus
 from tok.corpus import count_files, count_texts
 from tok.errors import TokenizerError
 from tok.split import PATTERNS, split, to_bytes, to_text
@@ -33,7 +33,6 @@ def small(monkeypatch):
     """Parts and blocks so small that a short text has many."""
     monkeypatch.setattr(corpus, "PART_BYTES", 100)
     monkeypatch.setattr(corpus, "BLOCK_BYTES", 40)
-    monkeypatch.setattr(starts, "BLOCK_BYTES", 40)
 
 
 def random_texts(seed):
@@ -130,7 +129,6 @@ def test_a_pipe_is_read_once_to_its_end(small, tmp_path):
 def test_a_file_is_never_in_memory_as_a_whole(monkeypatch, tmp_path):
     monkeypatch.setattr(corpus, "PART_BYTES", 1 << 18)
     monkeypatch.setattr(corpus, "BLOCK_BYTES", 1 << 14)
-    monkeypatch.setattr(starts, "BLOCK_BYTES", 1 << 14)
     path = tmp_path / "large.txt"
     path.write_bytes(TEXT * ((6 << 20) // len(TEXT)))
     count_files([path], workers=1)  # what is made once, such as tables of characters

@@ -72,7 +72,8 @@ def test_the_textbooks_merges_however_many_are_made_at_a_time(monkeypatch, most_
         assert learn_merges(Words(counts), n_merges, byte_ids) == expected, f"seed {seed}"
 
 
-def test_several_merges_are_made_at_a_time():
+def test_several_merges_are_made_at_a_time(monkeypatch):
+    monkeypatch.setattr(learn, "MOST_PAIRS", 10)
     steps = []
     counts = {bytes([a, b]): 1000 - a for a, b in zip(range(97, 117), range(117, 137))}
     learn_merges(Words(counts), 20, on_merge=steps.append)
@@ -99,6 +100,16 @@ def test_several_merges_are_made_at_a_time():
 def test_a_merge_that_would_change_the_next_one_comes_alone(counts, merges):
     assert naive(counts, 9) == merges
     assert learn_merges(Words(counts), 9) == merges
+
+
+def test_a_pair_that_meets_itself_is_the_last_of_its_step():
+    """In "aaaa" the merge of (a, a) makes a new pair twice that shares no id with another."""
+    corpus = learn.Corpus(*Words({b"aaaa": 1, b"cd": 2, b"ef": 4}).rows(), bytes(range(256)), 9)
+    pairs = corpus.all_pairs()
+    places = corpus.recount([pairs.pair(g) for g in range(len(pairs.count_G))])
+    best = sorted(range(3), key=lambda k: places.pairs[k].rank)
+    chosen = [places.pairs[k].rank for k in learn.next_merges(places, best, (0, 0, 0))]
+    assert chosen == [(-4, 101, 102), (-3, 97, 97)]
 
 
 def test_huge_counts_do_not_overflow():
