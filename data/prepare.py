@@ -25,6 +25,7 @@ from data.tokens import TokenFile, TokenWriter
 from data.windows import WINDOWS, cut_windows
 from tok.bpe import BPETokenizer
 from tok.files import expand_folders
+from tok.parallel import encode_documents
 from utils.cli import Parser
 from utils.config import check, setting
 from utils.errors import UserError, run_cli
@@ -230,23 +231,34 @@ def fill(
 
 
 def write_split(
-    path: Path, documents: Iterable[bytes], tokenizer: BPETokenizer, name: str
+    path: Path,
+    documents: Iterable[bytes],
+    tokenizer: BPETokenizer,
+    name: str,
+    workers: int = 0,
 ) -> dict[str, int]:
     """Encodes documents, each followed by the end-of-text token, and counts.
+
+    Args:
+        workers: processes that encode, 0 = one for each core; the file is the same.
 
     Raises:
         UserError: there is no document.
     """
     n_bytes = n_documents = 0
-    end = np.array([tokenizer.eot_id])
-    with TokenWriter(path, tokenizer.vocab_size) as writer:
+
+    def counted() -> Iterator[bytes]:
+        nonlocal n_bytes, n_documents
         for document in tqdm(
             documents, desc=f"{name} documents", unit="", disable=None, leave=False
         ):
-            writer.write(tokenizer.encode_array(document))
-            writer.write(end)
             n_bytes += len(document)
             n_documents += 1
+            yield document
+
+    with TokenWriter(path, tokenizer.vocab_size) as writer:
+        for ids in encode_documents(tokenizer, counted(), workers=workers):
+            writer.write(ids)
         if not n_documents:
             raise UserError(
                 f"the {name} part holds no text; give more text or another --val-fraction"

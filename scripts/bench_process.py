@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,6 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 ONE_CORE = {
     "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
     "RAYON_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
@@ -26,32 +26,38 @@ def run_job(job: dict[str, Any], environment: dict[str, str]) -> dict[str, Any]:
     """The figures of a job; {"error": why} if it failed. Adds "peak_bytes" of all its processes."""
     dropped = {*ONE_CORE} - {*environment}
     inherited = {name: value for name, value in os.environ.items() if name not in dropped}
-    with subprocess.Popen(
-        [sys.executable, "-m", "scripts.bench_worker"],
-        cwd=ROOT,
-        env={**inherited, **environment},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as process:
-        assert process.stdin and process.stdout and process.stderr
-        process.stdin.write(json.dumps(job).encode())
-        process.stdin.close()
-        peak = 0
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "scripts.bench_worker", json.dumps(job)],
+            cwd=ROOT,
+            env={**inherited, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+        )
         try:
-            while process.poll() is None:
-                peak = max(peak, tree_bytes(process.pid))
-                time.sleep(POLL_S if peak else POLL_S / 10)
+            peak = watch(process)
         except BaseException:
             process.kill()
+            process.wait()
             raise
-        out, err = process.stdout.read(), process.stderr.read()
+        out.seek(0)
+        err.seek(0)
+        printed, complaint = out.read(), err.read().decode("utf-8", "replace").strip()
     if process.returncode:
-        lines = err.decode("utf-8", "replace").strip().splitlines()
-        return {"error": lines[-1] if lines else f"exit status {process.returncode}"}
-    figures = json.loads(out)
+        return {"error": (complaint.splitlines() or [f"exit status {process.returncode}"])[-1]}
+    figures = json.loads(printed)
     figures["peak_bytes"] = max(peak, figures.get("peak_bytes", 0))
     return figures
+
+
+def watch(process: subprocess.Popen[bytes]) -> int:
+    """Waits for the end of a process; returns the most memory that it and those below it held."""
+    peak = 0
+    while process.poll() is None:
+        peak = max(peak, tree_bytes(process.pid))
+        time.sleep(POLL_S if peak else POLL_S / 10)
+    return peak
 
 
 def peak_rss_bytes() -> int:

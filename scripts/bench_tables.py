@@ -44,18 +44,21 @@ def show_training(rows: list[dict[str, Any]], head: str) -> str:
     lines = []
     for row in rows:
         if "error" in row:
-            lines.append([row["who"], f"failed: {row['error']:.60}", "", "", ""])
+            lines.append([row["who"], f"failed: {row['error']:.60}", *[""] * 5])
             continue
         lines.append(
             [
                 row["who"],
-                format(Spread(**row["seconds"]), ".2f"),
-                "" if row["who"] == "ours" else format(Spread(**row["ratio"]), ".2f"),
+                spread(row["seconds"]),
+                "" if row["who"] == "ours" else spread(row["ratio"]),
+                spread(row["cpu_s"]),
+                "" if row["who"] == "ours" else spread(row["cpu_ratio"]),
                 f"{row['peak_bytes'] / 1e6:,.0f}",
                 yes(row["equal"]),
             ]
         )
-    return table([head, "seconds", "ratio", "peak MB", "ids equal"], lines)
+    columns = ["seconds", "ratio", "CPU seconds", "CPU ratio", "peak MB", "ids equal"]
+    return table([head, *columns], lines)
 
 
 def show_encoding(encode: dict[str, Any]) -> str:
@@ -68,14 +71,19 @@ def show_encoding(encode: dict[str, Any]) -> str:
         lines = [
             [
                 row["who"],
-                format(Spread(**row["mb_per_s"]), ".2f"),
-                format(Spread(**row["ratio"]), ".2f") if row["ratio"] else "",
+                spread(row["mb_per_s"]),
+                spread(row.get("ratio")),
+                spread(row["cpu_mb_per_s"]),
+                spread(row.get("cpu_ratio")),
                 yes(row["equal"]),
             ]
             for row in text["rows"]
         ]
         head = f"{text['bytes'] / 1e6:g} MB of text"
-        parts.append(table([head, "MB/s", "ratio", "ids equal"], lines))
+        parts.append(table([head, "MB/s", "ratio", "MB/CPU s", "CPU ratio", "ids equal"], lines))
+    named = {row["who"].split()[0] for text in encode["texts"] for row in text["rows"]}
+    if "quicktok" in named and encode["pattern"] != "cl100k":
+        parts.append(f"quicktok splits by cl100k's pattern, not by {encode['pattern']}: other work")
     for size in encode["too_large"]:
         parts.append(f"{size / 1e6:g} MB of text: the corpus is smaller")
     for key, head, unit, digits in (
@@ -85,13 +93,18 @@ def show_encoding(encode: dict[str, Any]) -> str:
         lines = [
             [
                 row["who"],
-                format(Spread(**row["value"]), digits),
-                "" if row["who"] == "ours" else format(Spread(**row["ratio"]), ".2f"),
+                spread(row["value"], digits),
+                "" if row["who"] == "ours" else spread(row["ratio"]),
             ]
             for row in encode[key]
         ]
         parts.append(table([head, unit, "ratio"], lines))
     return "\n\n".join(parts)
+
+
+def spread(value: dict[str, float] | None, digits: str = ".2f") -> str:
+    """Median and range; "" of nothing."""
+    return format(Spread(**value), digits) if value else ""
 
 
 def yes(equal: bool) -> str:

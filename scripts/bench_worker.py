@@ -1,4 +1,4 @@
-"""One measurement in a process of its own: a job as JSON on stdin, its figures as JSON on stdout.
+"""One measurement in a process of its own: a job in JSON as argument, figures in JSON on stdout.
 
 `scripts.bench tokenizer` starts it. So the peak memory of a training is its own, no tokenizer finds
 the caches of another, and the number of cores is set before any library looks at it.
@@ -26,14 +26,14 @@ PROMPTS = 200
 
 def train(job: dict[str, Any]) -> dict[str, Any]:
     """Trains once. Reading the file is in the time, importing the library is not."""
-    prepare = TRAINERS[job["who"]]
-    run = prepare(job)
-    start = time.perf_counter()
-    tokens_of = run()
-    seconds = time.perf_counter() - start
+    run = TRAINERS[job["who"]](job)
+    seconds, cpu_s, tokens_of = timed(run)
     peak = peak_rss_bytes()
     tokens = tokens_of()
-    return {"seconds": seconds, "peak_bytes": peak, "tokens": digest(tokens), "n": len(tokens)}
+    return {"seconds": seconds, "cpu_s": cpu_s, "peak_bytes": peak} | {
+        "tokens": digest(tokens),
+        "n": len(tokens),
+    }
 
 
 def digest(tokens: Sequence[bytes]) -> str:
@@ -43,46 +43,49 @@ def digest(tokens: Sequence[bytes]) -> str:
 
 
 def encode(job: dict[str, Any]) -> dict[str, Any]:
-    """Encodes by each call of each library in turn, with a fresh tokenizer each time."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    text = Path(job["corpus"]).read_bytes()[: max(job["sizes"])].decode("utf-8", "ignore")
+    """Encodes by each call of each library in turn, with a fresh tokenizer each time.
+
+    One core because no call here starts threads or processes of its own: what CPU time says, too.
+    Not by pinning to a core, which other programs may be busy on.
+    """
+    text = (
+        Path(job["corpus"]).read_bytes()[: max(job["sizes"], default=0)].decode("utf-8", "ignore")
+    )
     loaders = {who: LOADERS[who](job) for who in job["who"]}
-    figures: dict[str, Any] = {"load_s": {}, "prompt_us": {}, "texts": []}
-    load_s: dict[str, list[float]] = figures["load_s"]
-    prompts = cut_prompts(text)
+    load_s: dict[str, list[float]] = {who: [] for who in loaders}
+    prompt_us: dict[str, list[float]] = {who: [] for who in loaders}
+    prompts = cut_prompts(Path(job["corpus"]).read_bytes()[:100_000].decode("utf-8", "ignore"))
     for _ in range(job["runs"]):
         for who, load in loaders.items():
             gc.collect()
-            seconds, calls = timed(load)
-            load_s.setdefault(who, []).append(seconds)
+            seconds, _, calls = timed(load)
+            load_s[who].append(seconds)
             call = next(iter(calls.values()))  # the one that gives a list
             times = [timed(call, prompt)[0] * 1e6 for prompt in prompts]
-            figures["prompt_us"].setdefault(who, []).append(statistics.median(times))
-    for size in job["sizes"]:
-        part = text.encode()[:size].decode("utf-8", "ignore")
-        figures["texts"].append(encode_text(part, loaders, job["runs"]))
-    return figures
+            prompt_us[who].append(statistics.median(times))
+    texts = [
+        encode_text(text.encode()[:size].decode("utf-8", "ignore"), loaders, job["runs"])
+        for size in job["sizes"]
+    ]
+    return {"load_s": load_s, "prompt_us": prompt_us, "texts": texts}
 
 
 def encode_text(text: str, loaders: dict[str, Any], runs: int) -> dict[str, Any]:
     """Seconds of each call on one text, and whether its ids are those of ours."""
-    n_bytes = len(text.encode())
     reference = list(loaders["ours"]()["encode"](text))
-    seconds: dict[str, list[float]] = {}
-    equal: dict[str, bool] = {}
-    for who, load in loaders.items():
-        for name in load():  # before anything is timed
-            ids = load()[name](text)
-            equal[f"{who} {name}"] = flat(ids) == reference
+    names = [(who, name) for who, load in loaders.items() for name in load()]
+    calls: dict[str, dict[str, Any]] = {}
+    for who, name in names:  # before anything is timed
+        ids = flat(loaders[who]()[name](text))
+        calls[f"{who} {name}"] = {"seconds": [], "cpu_s": [], "equal": ids == reference}
     for _ in range(runs):
-        for who, load in loaders.items():
-            for name in load():
-                call = load()[name]  # fresh: nothing of this text is remembered
-                gc.collect()
-                taken, _ = timed(call, text)
-                seconds.setdefault(f"{who} {name}", []).append(taken)
-    return {"bytes": n_bytes, "tokens": len(reference), "seconds": seconds, "equal": equal}
+        for who, name in names:
+            call = loaders[who]()[name]  # fresh: nothing of this text is remembered
+            gc.collect()
+            seconds, cpu_s, _ = timed(call, text)
+            calls[f"{who} {name}"]["seconds"].append(seconds)
+            calls[f"{who} {name}"]["cpu_s"].append(cpu_s)
+    return {"bytes": len(text.encode()), "tokens": len(reference), "calls": calls}
 
 
 def flat(ids: Any) -> list[int]:
@@ -100,16 +103,22 @@ def cut_prompts(text: str) -> list[str]:
     return [" ".join(words[start : start + PROMPT_WORDS]) for start in starts]
 
 
-def timed(step: Callable[..., Any], *arguments: Any) -> tuple[float, Any]:
-    """Seconds that `step` took, and what it returned."""
-    start = time.perf_counter()
+def timed(step: Callable[..., Any], *arguments: Any) -> tuple[float, float, Any]:
+    """Seconds by the clock and of all cores that `step` took, and what it returned."""
+    cpu_s, start = spent_cpu_s(), time.perf_counter()
     result = step(*arguments)
-    return time.perf_counter() - start, result
+    return time.perf_counter() - start, spent_cpu_s() - cpu_s, result
+
+
+def spent_cpu_s() -> float:
+    """CPU time of this process, its threads, and its processes that have ended."""
+    children = os.times()
+    return time.process_time() + children.children_user + children.children_system
 
 
 def main() -> None:
-    """Runs the job on stdin."""
-    job = json.load(sys.stdin)
+    """Runs the job that the command line holds."""
+    job = json.loads(sys.argv[1])
     print(json.dumps({"train": train, "encode": encode}[job["what"]](job)))
 
 

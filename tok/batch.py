@@ -23,7 +23,7 @@ from tok.merge_many import PairTable
 from tok.piece_table import WIDTHS, Block, PieceTable
 
 CUT_FROM = 32  # bytes
-GROUP = 4  # blocks whose new pieces are merged together: fewer, longer arrays
+GROUP = 8  # blocks whose new pieces are merged together: fewer, longer arrays
 MAX_CACHE_BYTES = 1 << 26  # of what is remembered beside the vocabulary; then it starts afresh
 
 
@@ -86,9 +86,9 @@ class BatchEncoder:
         self._pieces = [PieceTable(width) for width in WIDTHS]
         # The ids of pieces that have several, one after the other; of all widths.
         self._store = np.zeros(0, dtype=np.int64)
-        ((_, count_P, _),) = self._look_up([Block(self._tokens, self._token_starts)])
-        #: bool[ids]: whether the bytes of an id, as a pre-token, become that one id.
-        self.is_whole = count_P == 1
+        ((first_P, count_P, _),) = self._look_up([Block(self._tokens, self._token_starts)])
+        #: bool[ids]: whether the bytes of an id, as a pre-token, become that id.
+        self.is_whole = (count_P == 1) & (first_P == np.arange(len(first_P)))
         self._full_bytes = self._n_bytes() + MAX_CACHE_BYTES
 
     def _never_side_by_side(self) -> np.ndarray:

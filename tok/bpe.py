@@ -307,7 +307,7 @@ class BPETokenizer:
         raw = to_bytes(to_text(text)) if isinstance(text, str) else bytes(text)
         parts = self.encoder.parts(BytesIO(raw).read, allowed_special)
         arrays = [ids.astype(self.dtype) for ids in self.encoder.encode_parts(parts)]
-        return np.concatenate(arrays)
+        return np.concatenate(arrays) if arrays else np.zeros(0, dtype=self.dtype)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`, special tokens included; what is not UTF-8 in the end becomes U+FFFD.

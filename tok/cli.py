@@ -13,7 +13,7 @@ from typing import Any
 from tok import convert
 from tok.bpe import BPETokenizer
 from tok.errors import TokenizerError
-from tok.files import check_text, expand_folders, read_text
+from tok.files import STDIN, expand_folders, read_text
 from tok.progress import ProgressLine
 from tok.split import PATTERNS
 from tok.vocabulary import BYTE_ORDERS
@@ -22,7 +22,6 @@ from utils.errors import UserError
 from utils.files import read_bytes
 
 DEFAULT_TOKENIZER = Path(__file__).with_name("bpe.json")
-STDIN = "standard input"
 NAMED_FILES = 3  # in a message; a shell pattern may have given thousands
 
 DESCRIPTION = """Byte-level BPE tokenizer.
@@ -83,6 +82,13 @@ def _parser() -> Parser:
     )
     sub.add_argument(
         "--allow-special", action="store_true", help="special tokens in the text get their ids"
+    )
+    sub.add_argument(
+        "--workers",
+        type=int,
+        default=0,
+        metavar="N",
+        help="processes for a large text; 0 = one for each core (default), 1 = none but this one",
     )
     _add_errors(sub)
     _add_source(sub)
@@ -177,23 +183,13 @@ def train(arguments: argparse.Namespace) -> None:
 
 def encode(arguments: argparse.Namespace) -> None:
     """Prints ids: one line for each text."""
-    tokenizer = _tokenizer(arguments)
     if arguments.text and arguments.file:
         raise UserError("give either text or --file, not both")
-    if arguments.text:
-        raws = [(os.fsencode(text), f"text {text!r:.40}") for text in arguments.text]
-    else:
-        raws = [_read_input(arguments)]
-    start = time.monotonic()
-    n_bytes = n_tokens = 0
-    for raw, name in raws:
-        check_text(raw, name, arguments.errors)
-        ids = tokenizer.encode_bytes(raw, allowed_special=arguments.allow_special)
-        sys.stdout.write(" ".join(map(str, ids)) + "\n")
-        n_bytes += len(raw)
-        n_tokens += len(ids)
-    ratio = f" ({n_bytes / n_tokens:.2f} bytes per token)" if n_tokens else ""
-    _say(f"{n_bytes:,} bytes, {n_tokens:,} tokens{ratio}, {time.monotonic() - start:.1f} s")
+    if arguments.workers < 0:
+        raise UserError(f"--workers {arguments.workers}: give a number from 0 (all cores) on")
+    from tok import encode_command  # brings the tools for processes, slow to import
+
+    _say(encode_command.encode(_tokenizer(arguments), arguments))
 
 
 def decode(arguments: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from io import BytesIO
 from itertools import chain, islice
 from multiprocessing import connection
 from typing import TYPE_CHECKING, Any
@@ -66,6 +67,27 @@ def encode_parts(
             yield encode_job(tokenizer, job, finish)
         return
     yield from _encode_elsewhere(tokenizer, chain(first, [more], jobs), finish, workers)
+
+
+def encode_documents(
+    tokenizer: BPETokenizer, documents: Iterable[bytes], *, workers: int = 0
+) -> Iterator[np.ndarray]:
+    """The ids of documents, each followed by the end-of-text token, however many at a time.
+
+    >>> from tok.bpe import BPETokenizer
+    >>> [ids.tolist() for ids in encode_documents(BPETokenizer([]), [b"a", b"bc"])]
+    [[97, 256, 98, 99, 256]]
+
+    Args:
+        workers: as in `encode_parts`.
+
+    Raises:
+        TokenizerError: the tokenizer has no end-of-text token.
+    """
+    end = tokenizer.eot_id
+    cut = tokenizer.encoder.parts
+    parts = (chain(cut(BytesIO(document).read), [end]) for document in documents)
+    return encode_parts(tokenizer, chain.from_iterable(parts), workers=workers)
 
 
 def jobs_of(parts: Iterable[Part]) -> Iterator[list[Part]]:

@@ -292,3 +292,21 @@ def test_the_command_prints_its_counts(
 def test_settings_that_contradict_are_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         DataConfig(**settings)
+
+
+def test_the_same_file_for_any_number_of_workers(
+    tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tok.parallel.JOB_BYTES", 300)
+    monkeypatch.setattr("tok.parallel.FEW_JOBS", 1)
+    loaded = BPETokenizer.load(tokenizer)
+    documents = [b"one", b"", "two é\n".encode() * 900, b"three\xff"] * 3
+    made = []
+    for workers in (1, 2):
+        path = tmp_path / f"{workers}.npy"
+        counts = prepare.write_split(path, iter(documents), loaded, "train", workers)
+        made.append((counts, path.read_bytes()))
+    assert made[0] == made[1]
+    ids = [token for raw in documents for token in [*loaded.encode_bytes(raw), loaded.eot_id]]
+    assert np.load(path).tolist() == ids
+    assert made[0][0] == {"tokens": len(ids), "bytes": sum(map(len, documents)), "documents": 12}

@@ -297,3 +297,23 @@ def test_a_reader_that_leaves_is_no_error(folder, tmp_path):
     writer.stdout.close()
     assert b"Traceback" not in writer.stderr.read()
     assert writer.wait(timeout=60) == 0
+
+
+def test_workers_give_the_same_ids_and_a_bad_byte_at_the_end_leaves_nothing(
+    folder, tmp_path, capsysbinary, monkeypatch
+):
+    monkeypatch.setattr("tok.parallel.JOB_BYTES", 2000)
+    monkeypatch.setattr("tok.parallel.FEW_JOBS", 1)
+    path = tmp_path / "large.txt"
+    path.write_bytes(CORPUS * 2000)
+    expected = BPETokenizer.load(folder / "tok.json").encode_bytes(CORPUS * 2000)
+    source = ["--tokenizer", str(folder / "tok.json"), "--file", str(path)]
+    for workers in ("1", "2"):
+        main(["encode", *source, "--workers", workers])
+        assert capsysbinary.readouterr().out == " ".join(map(str, expected)).encode() + b"\n"
+    path.write_bytes(CORPUS * 2000 + b"\xe5\xb9")
+    with pytest.raises(UserError, match=rf"not UTF-8 at byte {2000 * len(CORPUS)} \(0xe5\)"):
+        main(["encode", *source])
+    assert capsysbinary.readouterr().out == b""
+    with pytest.raises(UserError, match="--workers -1: give a number from 0"):
+        main(["encode", "a", "--workers", "-1"])

@@ -1,8 +1,11 @@
-"""Folders of text files."""
+"""Folders of text files, and text that must be UTF-8."""
+
+from io import BytesIO
 
 import pytest
 
-from tok.files import check_text, expand_folders, read_text
+from tok import files
+from tok.files import check_stream, check_text, expand_folders, read_text
 from utils.errors import UserError
 
 
@@ -36,3 +39,18 @@ def test_line_ends_and_byte_order_mark_stay(tmp_path):
     assert check_text(b"\xff", "a", "bytes") == b"\xff"
     with pytest.raises(UserError, match="a: not UTF-8 at byte 0"):
         check_text(b"\xff", "a", "strict")
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 100])
+def test_a_stream_is_checked_as_a_whole_wherever_its_blocks_end(size, monkeypatch):
+    monkeypatch.setattr(files, "BLOCK_BYTES", size)
+    good = "aé年😀\r\n".encode()
+    assert check_stream(BytesIO(good * 3), "a", "strict") == 3 * len(good)
+    for bad in (b"\xff", b"\x80", b"\xe5\xb9", b"\xf0\x9f\x98", b"\xed\xa0\x80"):
+        for raw in (good + bad, good + bad + good):
+            with pytest.raises(UserError) as expected:
+                check_text(raw, "a", "strict")
+            with pytest.raises(UserError) as found:
+                check_stream(BytesIO(raw), "a", "strict")
+            assert str(found.value) == str(expected.value)
+            assert check_stream(BytesIO(raw), "a", "bytes") == len(raw)
