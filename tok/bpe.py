@@ -123,14 +123,8 @@ class BPETokenizer:
         """
         check_pattern(pattern)
         texts = [text] if isinstance(text, (str, bytes, bytearray)) else text
-        return cls._learn(
-            lambda: count_texts(texts, pattern, workers),
-            vocab_size,
-            special_tokens,
-            byte_order,
-            pattern,
-            progress,
-        )
+        count = partial(count_texts, texts, pattern, workers)
+        return cls._learn(count, vocab_size, special_tokens, byte_order, pattern, progress)
 
     @classmethod
     def train_files(
@@ -143,26 +137,22 @@ class BPETokenizer:
         pattern: str = "gpt2",
         errors: str = "strict",
         workers: int = 0,
+        on_bytes: Callable[[int], None] | None = None,
         progress: bool = False,
     ) -> BPETokenizer:
         """`train` on the content of files, which may be larger than the memory.
 
         Args:
             errors: "strict" refuses a file that is not UTF-8, "bytes" takes any bytes.
+            on_bytes: called with the number of bytes read so far.
 
         Raises:
             TokenizerError: as `train`.
             UserError: a file that can't be read, or is not UTF-8.
         """
         check_pattern(pattern)
-        return cls._learn(
-            lambda: count_files(paths, pattern, errors, workers),
-            vocab_size,
-            special_tokens,
-            byte_order,
-            pattern,
-            progress,
-        )
+        count = partial(count_files, paths, pattern, errors, workers, on_bytes)
+        return cls._learn(count, vocab_size, special_tokens, byte_order, pattern, progress)
 
     @classmethod
     def _learn(

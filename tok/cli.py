@@ -6,14 +6,14 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tok import convert
 from tok.bpe import BPETokenizer
 from tok.errors import TokenizerError
-from tok.files import STDIN, expand_folders, read_text
+from tok.files import STDIN, expand_folders
 from tok.progress import ProgressLine
 from tok.split import PATTERNS
 from tok.vocabulary import BYTE_ORDERS
@@ -152,21 +152,21 @@ def train(arguments: argparse.Namespace) -> None:
     start = time.monotonic()
     out = _out_path(arguments.out)
     files = expand_folders(arguments.files)
-    sizes: list[int] = []
+    show = ProgressLine("bytes", sum(path.stat().st_size for path in files), enabled=True)
+    n_bytes = 0
 
-    def texts() -> Iterator[bytes]:
-        show = ProgressLine("files", len(files), enabled=True)
-        for path in files:
-            raw = read_text(path, arguments.errors)
-            sizes.append(len(raw))
-            yield raw
-            show(len(sizes))
+    def counted(n: int) -> None:
+        nonlocal n_bytes
+        n_bytes = n
+        show(n)
 
     try:
-        tokenizer = BPETokenizer.train(
-            texts(),
+        tokenizer = BPETokenizer.train_files(
+            files,
             vocab_size=arguments.vocab_size,
             byte_order=arguments.byte_order,
+            errors=arguments.errors,
+            on_bytes=counted,
             progress=True,
         )
     except TokenizerError as error:
@@ -175,7 +175,7 @@ def train(arguments: argparse.Namespace) -> None:
         raise TokenizerError(f"{', '.join(named + more)}: {error}") from None
     tokenizer.save(out)
     _say(
-        f"learned {len(tokenizer.merges):,} merges from {sum(sizes):,} bytes in {len(files):,} "
+        f"learned {len(tokenizer.merges):,} merges from {n_bytes:,} bytes in {len(files):,} "
         f"file(s), {time.monotonic() - start:.1f} s; wrote {out} "
         f"(identity {tokenizer.identity[:12]})"
     )

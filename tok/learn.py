@@ -13,7 +13,7 @@ A pair keeps the places where it was found. What makes this fast:
 - Counts are put right late. Between merges they only fall: new places of a pair come with a new id,
   that is, with a new pair. So a pair is counted again when it comes to the top of the queue
   (tok.pair_queue); if it is still the best, it is merged.
-- Merges that cannot influence each other are made in one step; see `certain` for what that means.
+- Merges that cannot influence each other are made in one step: see `next_merges`.
 """
 
 from __future__ import annotations
@@ -62,14 +62,11 @@ def learn_merges(
     corpus = Corpus(raw, length_U, count_U, byte_ids, n_merges)
     queue = PairQueue(corpus.all_pairs())
     merges: list[tuple[int, int]] = []
-    look_at = 1
+    look_at = MOST_PAIRS
     while len(merges) < n_merges and (taken := queue.take(look_at, MOST_PLACES)):
         places = corpus.recount(taken)
         best = sorted(range(len(taken)), key=lambda k: places.pairs[k].rank)
-        chosen = independent(places, best, queue.rest_rank())[: n_merges - len(merges)]
-        if len(chosen) > 1:
-            rivals = corpus.best_new_pairs(places.only(chosen), 256 + len(merges))
-            chosen = chosen[: certain([places.pairs[k].rank for k in chosen], rivals)]
+        chosen = next_merges(places, best, queue.rest_rank())[: n_merges - len(merges)]
         for k in set(best) - set(chosen):
             queue.put_back(places.pairs[k])
         look_at = min(4 * len(chosen) + 8, MOST_PAIRS)
@@ -81,11 +78,15 @@ def learn_merges(
     return merges
 
 
-def independent(places: Places, best: Sequence[int], rest: tuple[int, int, int]) -> list[int]:
-    """The first of `best` that come before all else in the queue and share no token of the text.
+def next_merges(places: Places, best: Sequence[int], rest: tuple[int, int, int]) -> list[int]:
+    """The first of `best` that are the next merges for sure, though each makes new pairs.
 
-    Two different pairs meet in a token only where one ends with the id that the other begins with:
-    (a, b) and (b, c) in "abc". Pairs that do not, leave each other's counts as they are.
+    Two pairs meet in the text only where one ends with the id that the other begins with: (a, b)
+    and (b, c) in "abc". We stop where one would meet another, so their counts stay as they are. A
+    new pair can't come in between either: where (a, b) becomes n, each (x, n) was an (x, a), which
+    is as frequent or more, and has smaller ids. So (x, a) ranks before (x, n), it meets (a, b), and
+    we have stopped there. (n, x) was a (b, x), likewise. Only (a, a) may meet itself: "aaaa" gives
+    (n, n), which nothing announces, so we stop after it.
     """
     chosen: list[int] = []
     firsts: set[int] = set()
@@ -94,26 +95,12 @@ def independent(places: Places, best: Sequence[int], rest: tuple[int, int, int])
         pair = places.pairs[k]
         if pair.rank >= rest or pair.first in seconds or pair.second in firsts:
             break
+        chosen.append(k)
+        if pair.first == pair.second:
+            break
         firsts.add(pair.first)
         seconds.add(pair.second)
-        chosen.append(k)
     return chosen
-
-
-def certain(ranks: Sequence[tuple[int, int, int]], rivals: Sequence[tuple[int, int, int]]) -> int:
-    """How many merges are the next ones for sure, though the ones before them make new pairs.
-
-    `ranks` ascend. Merge j is certain if no merge before it can make a pair that ranks before it.
-
-    >>> certain([(-9, 1, 2), (-8, 3, 4), (-5, 6, 7)], [(-7, 1, 256), (-2, 257, 0), (-3, 258, 0)])
-    2
-    """
-    best_rival = rivals[0]
-    for j in range(1, len(ranks)):
-        if best_rival < ranks[j]:
-            return j
-        best_rival = min(best_rival, rivals[j])
-    return len(ranks)
 
 
 @dataclass(frozen=True)
@@ -223,39 +210,6 @@ class Corpus:
         ]
         return Places(counted, first_K, second_K, pair_N, start_N, middle_N, weight_N)
 
-    def best_new_pairs(self, places: Places, new: int) -> list[tuple[int, int, int]]:
-        """For each of K pairs, merged to `new`, `new + 1`, ...: the rank of the best pair to come.
-
-        Counted from the neighbours as they are now. If a neighbour is merged as well, the places
-        are divided among more pairs, with higher ids: then the rank promises too much, no less.
-        """
-        import numpy as np
-
-        length_K = self.length_V[places.first_K] + self.length_V[places.second_K]
-        before_N = self.row_C[places.start_N - 1].astype(np.int64)
-        after_N = self.row_C[places.start_N + length_K[places.pair_N]].astype(np.int64)
-        # A place has two sides: 2 * pair on the left, 2 * pair + 1 on the right.
-        side_M = np.concatenate((2 * places.pair_N, 2 * places.pair_N + 1))
-        other_M = np.concatenate((before_N, after_N))
-        weight_M = np.concatenate((places.weight_N, places.weight_N))
-        inside_M = other_M != EDGE
-        key_M = (side_M << 32 | other_M)[inside_M]
-        order_M, begin_G = grouped(key_M)
-        key_G = key_M[order_M[begin_G]]
-        count_G = sums(weight_M[inside_M][order_M], begin_G)
-        side_G, other_G = key_G >> 32, key_G & 0xFFFFFFFF
-        rivals = [(0, 0, 0)] * len(places.pairs)
-        # The best of each side: sorted by side, then highest count, then smallest id.
-        best_G = np.lexsort((other_G, -count_G, side_G))
-        best_S = best_G[np.flatnonzero(np.diff(side_G[best_G], prepend=-1))]
-        for side, other, count in zip(
-            side_G[best_S].tolist(), other_G[best_S].tolist(), count_G[best_S].tolist(), strict=True
-        ):
-            k = side // 2
-            pair = (new + k, other) if side % 2 else (other, new + k)
-            rivals[k] = min(rivals[k], (-count, *pair))
-        return rivals
-
     def merge(self, places: Places, new: int) -> PairGroup:
         """Makes the K pairs `new`, `new + 1`, ... at all their places; returns the new pairs."""
         import numpy as np
@@ -266,8 +220,7 @@ class Corpus:
         places = places.without_overlaps()
         start_N, middle_N, new_N = places.start_N, places.middle_N, new + places.pair_N
         end_N = start_N + length_V[new_N]
-        row[middle_N - 1] = EMPTY
-        row[middle_N] = EMPTY
+        row[middle_N] = EMPTY  # so that no other pair seems to stand there still
         row[start_N] = new_N
         row[end_N - 1] = new_N
         before_N = row[start_N - 1].astype(np.int64)

@@ -60,9 +60,8 @@ class PairQueue:
             heappush(self._heap, group.pair(g))
 
     def put_back(self, pair: Pair) -> None:
-        """Adds one pair, such as one that was taken; without a place left it is dropped."""
-        if pair.minus_count:
-            heappush(self._heap, pair)
+        """Adds one pair, such as one that was taken."""
+        heappush(self._heap, pair)
 
     def take(self, most: int, most_places: int) -> list[Pair]:
         """The best pairs, at least one if there is any; see `rest_rank` for the others.

@@ -15,7 +15,9 @@ from tok.errors import TokenizerError
 from tok.unicode_classes import shadow_table
 
 # Name -> pattern as published: GPT-2's in its released encoder (Radford et al. 2019), cl100k's
-# (GPT-3.5 and GPT-4) in the first releases of tiktoken.
+# (GPT-3.5 and GPT-4) in the first releases of tiktoken and in Hugging Face's copies of it. Newer
+# releases of tiktoken put `\s++$` before `\s*[\r\n]`: there "\n " at the very end of a text is one
+# pre-token, here it is two.
 PATTERNS = {
     "gpt2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     "cl100k": (

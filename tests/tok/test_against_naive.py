@@ -135,7 +135,6 @@ def test_a_text_of_several_blocks_and_parts_is_counted_as_one(monkeypatch):
     whole = BPETokenizer.train(text, vocab_size=330)
     monkeypatch.setattr("tok.corpus.PART_BYTES", 1000)
     monkeypatch.setattr("tok.corpus.BLOCK_BYTES", 100)
-    monkeypatch.setattr("tok.starts.BLOCK_BYTES", 100)
     for workers in (1, 3):
         assert BPETokenizer.train(text, vocab_size=330, workers=workers).merges == whole.merges
 

@@ -1,0 +1,148 @@
+"""Counting pre-tokens: parts, blocks and threads change nothing; files stream."""
+
+import os
+import random
+import threading
+import tracemalloc
+from collections import Counter
+
+import pytest
+
+from tok import corpus
+from tok.corpus import count_files, count_texts
+from tok.errors import TokenizerError
+from tok.split import PATTERNS, split, to_bytes, to_text
+from utils.errors import UserError
+
+TEXT = (
+    "It's the 12345th fox; naïve 年号の文字, 😀😀 two   spaces!\n\n \t\tend  of_a line \r\n"
+    "a_very_long_identifier_of_more_than_thirty_one_bytes = averylongword1234 + 0\n"
+).encode()
+
+
+def expected(texts, pattern="gpt2"):
+    return Counter(
+        piece if isinstance(piece, bytes) else to_bytes(piece)
+        for text in texts
+        for piece in split(to_text(text), pattern)
+    )
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Parts and blocks so small that a short text has many."""
+    monkeypatch.setattr(corpus, "PART_BYTES", 100)
+    monkeypatch.setattr(corpus, "BLOCK_BYTES", 40)
+
+
+def random_texts(seed):
+    draw = random.Random(seed)
+    words = [*TEXT.decode().split(" "), " ", "  ", "\n", "!", "'s", "年", "1"]
+    return [" ".join(draw.choices(words, k=draw.randrange(60))) for _ in range(20)]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("workers", [1, 3])
+def test_parts_blocks_and_threads_change_nothing(small, tmp_path, pattern, workers):
+    for seed in range(5):
+        texts = random_texts(seed)
+        counts = count_texts(iter(texts), pattern, workers)
+        assert counts.as_dict() == expected(texts, pattern)
+        assert counts.n_bytes == sum(len(text.encode()) for text in texts)
+        paths = [tmp_path / f"{i}.txt" for i in range(len(texts))]
+        for path, text in zip(paths, texts):
+            path.write_bytes(text.encode())
+        assert count_files(paths, pattern, workers=workers).as_dict() == expected(texts, pattern)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("unit", ["a", " ", "年", "\n", "!", b"\xff", "x y"])
+def test_text_without_a_place_to_cut(small, pattern, unit):
+    raw = (unit if isinstance(unit, bytes) else unit.encode()) * 500 + TEXT
+    assert count_texts([raw], pattern, 2).as_dict() == expected([raw], pattern)
+
+
+def test_a_long_text_in_parts_of_the_real_size():
+    raw = TEXT * (2 * corpus.PART_BYTES // len(TEXT) + 2)
+    once = expected([TEXT])
+    assert len(list(corpus._parts(raw))) == 3
+    counts = count_texts([raw, TEXT], workers=2).as_dict()
+    assert {piece: n / once[piece] for piece, n in counts.items()} == dict.fromkeys(
+        once, len(raw) // len(TEXT) + 1
+    )
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_first_byte_that_is_not_utf8_is_named(small, tmp_path, workers):
+    good, bad = tmp_path / "good.txt", tmp_path / "bad.txt"
+    good.write_bytes(TEXT * 9)
+    text = (TEXT * 3).decode()
+    for i in range(0, len(text), 29):
+        before, after = text[:i].encode(), text[i:].encode()
+        bad.write_bytes(before + b"\xe5\xb9 " + after + b"\xff")
+        message = rf"bad\.txt: not UTF-8 at byte {len(before)} \(0xe5\)"
+        with pytest.raises(UserError, match=message):
+            count_files([bad, good, bad] if i % 2 else [good, bad], workers=workers)
+    raw = bad.read_bytes()
+    assert count_files([bad], errors="bytes", workers=workers).as_dict() == expected([raw])
+
+
+def test_a_place_to_cut_is_found_across_reads(monkeypatch):
+    monkeypatch.setattr(corpus, "PART_BYTES", 5)
+    for size in (1, 2, 3, 100):
+        monkeypatch.setattr(corpus, "BLOCK_BYTES", size)
+        parts = [(part.begin, part.end) for part in corpus._parts(b"abcdefgh ijklmnop q !")]
+        assert parts == [(0, 8), (8, 17), (17, 21)]
+
+
+def test_progress_counts_every_byte(tmp_path):
+    paths = [tmp_path / "a", tmp_path / "b"]
+    for path in paths:
+        path.write_bytes(TEXT)
+    seen = []
+    count_files(paths, on_bytes=seen.append)
+    assert seen[-1] == 2 * len(TEXT)
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    with pytest.raises(UserError, match=r"none: No such file"):
+        count_files([tmp_path / "none"])
+    with pytest.raises(UserError, match=r"Is a directory"):
+        count_files([tmp_path])
+    with pytest.raises(TokenizerError, match="errors must be"):
+        count_files([tmp_path], errors="ignore")
+    (tmp_path / "empty").touch()
+    assert count_files([tmp_path / "empty"]).n_bytes == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_read_once_to_its_end(small, tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_bytes, args=(TEXT * 30,))
+    writer.start()
+    counts = count_files([path], workers=2)
+    writer.join()
+    assert counts.as_dict() == expected([TEXT * 30])
+
+
+def test_a_file_is_never_in_memory_as_a_whole(monkeypatch, tmp_path):
+    monkeypatch.setattr(corpus, "PART_BYTES", 1 << 18)
+    monkeypatch.setattr(corpus, "BLOCK_BYTES", 1 << 14)
+    path = tmp_path / "large.txt"
+    path.write_bytes(TEXT * ((6 << 20) // len(TEXT)))
+    count_files([path], workers=1)  # what is made once, such as tables of characters
+    tracemalloc.start()
+    try:
+        count_files([path], workers=2)
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_neither_text_nor_bytes():
+    with pytest.raises(TokenizerError, match="expected str or bytes, got int"):
+        count_texts([5])
+    with pytest.raises(TokenizerError, match="lone surrogate"):
+        count_texts(["\ud800"])
+    assert count_texts([bytearray(b"a b"), memoryview(b"a")]).as_dict() == {b"a": 2, b" b": 1}
