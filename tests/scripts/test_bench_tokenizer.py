@@ -131,6 +131,7 @@ def test_ids_that_differ_are_seen():
             "too_large": [],
             "prompt_us": measure.compared({"ours": [2.0], "quicktok": [1.0]}),
             "load_s": measure.compared({"ours": [2.0], "quicktok": [1.0]}),
+            "load_cpu_s": measure.compared({"ours": [2.0], "quicktok": [0.0]}),
         },
     }
     lines = show_tokenizer(record).splitlines()
