@@ -89,6 +89,7 @@ def show_encoding(encode: dict[str, Any]) -> str:
     for key, head, unit, digits in (
         ("prompt_us", "prompt of 20 words, first time", "microseconds", ".1f"),
         ("load_s", "loading the vocabulary", "seconds", ".3f"),
+        ("load_cpu_s", "loading the vocabulary", "CPU seconds", ".3f"),
     ):
         lines = [
             [

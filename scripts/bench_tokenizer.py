@@ -200,7 +200,9 @@ def training_row(
 def ratio(theirs: Sequence[float], ours: Sequence[float]) -> dict[str, float]:
     """How many times as fast ours was, turn by turn."""
     # A clock may be too coarse for a very short turn.
-    return asdict(Spread.of([their / (our or 1e-9) for their, our in zip(theirs, ours)]))
+    return asdict(
+        Spread.of([their / (our or 1e-9) for their, our in zip(theirs, ours, strict=True)])
+    )
 
 
 def bench_encoding(
@@ -233,6 +235,7 @@ def bench_encoding(
         "texts": [text_rows(text) for text in figures["texts"]],
         "prompt_us": compared(figures["prompt_us"]),
         "load_s": compared(figures["load_s"]),
+        "load_cpu_s": compared(figures["load_cpu_s"]),
     }
 
 

@@ -48,26 +48,26 @@ def encode(job: dict[str, Any]) -> dict[str, Any]:
     One core because no call here starts threads or processes of its own: what CPU time says, too.
     Not by pinning to a core, which other programs may be busy on.
     """
-    text = (
-        Path(job["corpus"]).read_bytes()[: max(job["sizes"], default=0)].decode("utf-8", "ignore")
-    )
+    raw = Path(job["corpus"]).read_bytes()
     loaders = {who: LOADERS[who](job) for who in job["who"]}
     load_s: dict[str, list[float]] = {who: [] for who in loaders}
     prompt_us: dict[str, list[float]] = {who: [] for who in loaders}
-    prompts = cut_prompts(Path(job["corpus"]).read_bytes()[:100_000].decode("utf-8", "ignore"))
+    load_cpu_s: dict[str, list[float]] = {who: [] for who in loaders}
+    prompts = cut_prompts(raw[:100_000].decode("utf-8", "ignore"))
     for _ in range(job["runs"]):
         for who, load in loaders.items():
             gc.collect()
-            seconds, _, calls = timed(load)
+            seconds, cpu_s, calls = timed(load)
             load_s[who].append(seconds)
+            load_cpu_s[who].append(cpu_s)
             call = next(iter(calls.values()))  # the one that gives a list
             times = [timed(call, prompt)[0] * 1e6 for prompt in prompts]
             prompt_us[who].append(statistics.median(times))
     texts = [
-        encode_text(text.encode()[:size].decode("utf-8", "ignore"), loaders, job["runs"])
+        encode_text(raw[:size].decode("utf-8", "ignore"), loaders, job["runs"])
         for size in job["sizes"]
     ]
-    return {"load_s": load_s, "prompt_us": prompt_us, "texts": texts}
+    return {"load_s": load_s, "load_cpu_s": load_cpu_s, "prompt_us": prompt_us, "texts": texts}
 
 
 def encode_text(text: str, loaders: dict[str, Any], runs: int) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def flat(ids: Any) -> list[int]:
 
 def cut_prompts(text: str) -> list[str]:
     """Different prompts of 20 words each, from the start of the text."""
-    words = text[:100_000].split()
+    words = text.split()
     starts = range(0, min(len(words), PROMPTS * PROMPT_WORDS), PROMPT_WORDS)
     return [" ".join(words[start : start + PROMPT_WORDS]) for start in starts]
 

@@ -131,6 +131,7 @@ def test_ids_that_differ_are_seen():
             "too_large": [],
             "prompt_us": measure.compared({"ours": [2.0], "quicktok": [1.0]}),
             "load_s": measure.compared({"ours": [2.0], "quicktok": [1.0]}),
+            "load_cpu_s": measure.compared({"ours": [2.0], "quicktok": [0.0]}),
         },
     }
     lines = show_tokenizer(record).splitlines()
@@ -140,6 +141,29 @@ def test_ids_that_differ_are_seen():
     assert lines[-1] == (
         "not installed, so not measured: rustbpe gigabpe (pip install rustbpe gigabpe)"
     )
+
+
+def test_wrong_ids_and_wrong_merges_are_found():
+    loaders = {
+        "ours": lambda: {"encode": lambda text: list(text.encode())},
+        "good": lambda: {"batch": lambda text: [list(text[:2].encode()), list(text[2:].encode())]},
+        "bad": lambda: {"encode": lambda text: list(text.encode())[:-1]},
+    }
+    calls = worker.encode_text("abcdef", loaders, 2)["calls"]
+    assert {name: call["equal"] for name, call in calls.items()} == {
+        "ours encode": True,
+        "good batch": True,
+        "bad encode": False,
+    }
+    assert all(len(call["seconds"]) == len(call["cpu_s"]) == 2 for call in calls.values())
+    turn = {"seconds": 2.0, "cpu_s": 3.0, "peak_bytes": 5, "tokens": "x"}
+    ours = turn | {"seconds": 1.0}
+    rows = [measure.training_row("p", [turn, turn], [ours, ours], tokens) for tokens in "xy"]
+    assert [row["equal"] for row in rows] == [True, False]
+    assert rows[0]["ratio"]["median"] == 2.0 and rows[0]["cpu_ratio"]["median"] == 1.0
+    mixed = measure.training_row("p", [turn, turn | {"tokens": "z"}], [ours, ours], "x")
+    assert mixed["equal"] is False
+    assert measure.training_row("p", [turn, {"error": "e"}], [ours, ours], "x")["error"] == "e"
 
 
 def test_a_job_in_a_process_of_its_own(tmp_path):

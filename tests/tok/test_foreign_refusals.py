@@ -104,6 +104,13 @@ def test_harmless_differences_of_a_tokenizer_json(tmp_path):
     content["added_tokens"][0]["normalized"] = True
     out.write_text(json.dumps(content), encoding="utf-8")
     assert import_tokenizer([out]) == TRAINED
+    more = content["added_tokens"][0] | {"id": 400, "content": "<b>", "normalized": False}
+    content["added_tokens"].append(more)
+    out.write_text(json.dumps(content), encoding="utf-8")
+    refused("some added tokens are normalized and some not", [out])
+    more["normalized"] = True
+    out.write_text(json.dumps(content), encoding="utf-8")
+    assert import_tokenizer([out]).special_ids == {END_OF_TEXT: 399, "<b>": 400}
 
 
 def test_merges_out_of_order_and_ignore_merges(tmp_path):
@@ -140,6 +147,14 @@ def test_merges_out_of_order_and_ignore_merges(tmp_path):
 def test_two_tokens_with_one_spelling(tmp_path, kind, tokenizer, message):
     with pytest.raises(TokenizerError, match=message):
         export_tokenizer(tokenizer, kind, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_gpt2s_files_have_gpt2s_pattern(tmp_path):
+    other = BPETokenizer([], [])
+    other.pattern = "cl100k"
+    with pytest.raises(TokenizerError, match="pattern cl100k: GPT-2's files are always split by"):
+        export_tokenizer(other, "gpt2", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
