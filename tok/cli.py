@@ -75,6 +75,13 @@ def _parser() -> Parser:
         help="ids of the 256 bytes, which decide ties: by value (default), or as GPT-2 and "
         "Hugging Face number them",
     )
+    sub.add_argument(
+        "--pattern",
+        choices=tuple(PATTERNS),
+        default="gpt2",
+        help="how text is cut into pre-tokens (default: gpt2)",
+    )
+    _add_workers(sub, "threads that count; 0 = one for each core (default)")
     _add_errors(sub)
     sub = commands.add_parser("encode", help="text to ids, separated by blanks")
     sub.add_argument(
@@ -83,12 +90,9 @@ def _parser() -> Parser:
     sub.add_argument(
         "--allow-special", action="store_true", help="special tokens in the text get their ids"
     )
-    sub.add_argument(
-        "--workers",
-        type=int,
-        default=0,
-        metavar="N",
-        help="processes for a large text; 0 = one for each core (default), 1 = none but this one",
+    _add_workers(
+        sub,
+        "processes for a large text; 0 = one for each core (default), 1 = none but this one",
     )
     _add_errors(sub)
     _add_source(sub)
@@ -133,6 +137,10 @@ def _add_export(commands: Any) -> None:
     )
 
 
+def _add_workers(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help=what)
+
+
 def _add_errors(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--errors",
@@ -150,6 +158,7 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
 def train(arguments: argparse.Namespace) -> None:
     """Learns a tokenizer from files and saves it."""
     start = time.monotonic()
+    _check_workers(arguments.workers)
     out = _out_path(arguments.out)
     files = expand_folders(arguments.files)
     show = ProgressLine("bytes", sum(path.stat().st_size for path in files), enabled=True)
@@ -165,7 +174,9 @@ def train(arguments: argparse.Namespace) -> None:
             files,
             vocab_size=arguments.vocab_size,
             byte_order=arguments.byte_order,
+            pattern=arguments.pattern,
             errors=arguments.errors,
+            workers=arguments.workers,
             on_bytes=counted,
             progress=True,
         )
@@ -185,8 +196,7 @@ def encode(arguments: argparse.Namespace) -> None:
     """Prints ids: one line for each text."""
     if arguments.text and arguments.file:
         raise UserError("give either text or --file, not both")
-    if arguments.workers < 0:
-        raise UserError(f"--workers {arguments.workers}: give a number from 0 (all cores) on")
+    _check_workers(arguments.workers)
     from tok import encode_command  # brings the tools for processes, slow to import
 
     _say(encode_command.encode(_tokenizer(arguments), arguments))
@@ -243,6 +253,11 @@ def export(arguments: argparse.Namespace) -> None:
         raise TokenizerError(f"{arguments.tokenizer}: {error}") from None
     missing = convert.left_out(tokenizer, arguments.to)
     _say(f"wrote {', '.join(map(str, paths))}" + (f"; not in it: {missing}" if missing else ""))
+
+
+def _check_workers(workers: int) -> None:
+    if workers < 0:
+        raise UserError(f"--workers {workers}: give a number from 0 (all cores) on")
 
 
 def _out_path(given: str, *, folder: bool = False) -> Path:
