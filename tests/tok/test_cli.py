@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from tok import corpus
 from tok.bpe import BPETokenizer
 from tok.cli import main
 from utils.errors import UserError
@@ -99,41 +98,6 @@ def test_train_with_the_byte_order_of_others(folder, tmp_path):
     assert BPETokenizer.load(out) == BPETokenizer.train(CORPUS, vocab_size=280, byte_order="gpt2")
     assert main(arguments) == 0
     assert out.read_bytes() == (folder / "tok.json").read_bytes()
-
-
-def test_train_with_another_pattern(folder, tmp_path):
-    out = tmp_path / "tok.json"
-    (tmp_path / "digits.txt").write_bytes(b"12345 " * 50 + CORPUS)  # cl100k cuts after three digits
-    arguments = ["train", str(tmp_path / "digits.txt"), "--vocab-size", "270", "--out", str(out)]
-    assert main([*arguments, "--pattern", "cl100k"]) == 0
-    trained = BPETokenizer.load(out)
-    raw = (tmp_path / "digits.txt").read_bytes()
-    assert trained == BPETokenizer.train(raw, vocab_size=270, pattern="cl100k")
-    assert main(arguments) == 0
-    default = BPETokenizer.load(out)
-    assert (default.pattern, trained.pattern) == ("gpt2", "cl100k")
-    assert default.merges != trained.merges
-
-
-def test_train_with_any_number_of_workers(folder, tmp_path, monkeypatch):
-    seen = []
-    count = corpus._count
-
-    def counted(parts, pattern, errors, workers, on_bytes):
-        seen.append(workers)
-        return count(parts, pattern, errors, workers, on_bytes)
-
-    monkeypatch.setattr(corpus, "_count", counted)
-    out = tmp_path / "tok.json"
-    arguments = ["train", str(folder / "corpus.txt"), "--vocab-size", "280", "--out", str(out)]
-    for more in (["--workers", "1"], ["--workers", "3"], []):
-        assert main([*arguments, *more]) == 0
-        assert out.read_bytes() == (folder / "tok.json").read_bytes()
-        out.unlink()
-    assert seen == [1, 3, 0]
-    with pytest.raises(UserError, match="--workers -1: give a number from 0"):
-        main([*arguments, "--workers", "-1"])
-    assert not out.exists()
 
 
 def test_any_bytes_with_errors_bytes(folder):

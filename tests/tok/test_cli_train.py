@@ -1,0 +1,46 @@
+"""`python -m tok.bpe train`: the flags that say how text is cut and counted."""
+
+import pytest
+
+from tests.tok.test_cli import CORPUS
+from tok import corpus
+from tok.bpe import BPETokenizer
+from tok.cli import main
+from utils.errors import UserError
+
+
+def test_train_with_another_pattern(tmp_path):
+    out = tmp_path / "tok.json"
+    raw = b"12345 " * 50 + CORPUS  # cl100k cuts after three digits
+    (tmp_path / "digits.txt").write_bytes(raw)
+    arguments = ["train", str(tmp_path / "digits.txt"), "--vocab-size", "270", "--out", str(out)]
+    assert main([*arguments, "--pattern", "cl100k"]) == 0
+    trained = BPETokenizer.load(out)
+    assert trained == BPETokenizer.train(raw, vocab_size=270, pattern="cl100k")
+    assert main(arguments) == 0
+    default = BPETokenizer.load(out)
+    assert (default.pattern, trained.pattern) == ("gpt2", "cl100k")
+    assert default.merges != trained.merges
+
+
+def test_train_with_any_number_of_workers(tmp_path, monkeypatch):
+    trained = BPETokenizer.train(CORPUS, vocab_size=280)
+    seen = []
+    count = corpus._count
+
+    def counted(parts, pattern, errors, workers, on_bytes):
+        seen.append(workers)
+        return count(parts, pattern, errors, workers, on_bytes)
+
+    monkeypatch.setattr(corpus, "_count", counted)
+    out, text = tmp_path / "tok.json", tmp_path / "corpus.txt"
+    text.write_bytes(CORPUS)
+    arguments = ["train", str(text), "--vocab-size", "280", "--out", str(out)]
+    for more in (["--workers", "1"], ["--workers", "3"], []):
+        assert main([*arguments, *more]) == 0
+        assert BPETokenizer.load(out) == trained
+        out.unlink()
+    assert seen == [1, 3, 0]
+    with pytest.raises(UserError, match="--workers -1: give a number from 0"):
+        main([*arguments, "--workers", "-1"])
+    assert not out.exists()
