@@ -331,6 +331,23 @@ def test_every_command_of_the_readme_exists(run_python):
                 assert flag.replace("_", "-") in helps[key + str(sub)], f"{command}: no flag {flag}"
 
 
+def test_the_readme_commands_on_files_run_in_a_fresh_checkout(tmp_path):
+    for name in ("tok", "data", "utils"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    lines = [line for line in readme_commands() if re.search("tok.bpe|data.prepare", line)]
+    assert len(lines) == 3
+    for line in lines:
+        done = run_program(
+            ["bash", "-c", line],
+            cwd=tmp_path,
+            env={"PATH": path, "PYTHONPATH": ":".join([str(tmp_path), *sys.path])},
+        )
+        assert done.returncode == 0, f"{line}: {done.stderr}"
+
+
 def test_the_map_of_the_readme_names_what_exists():
     if not README.exists():
         pytest.skip("README.md is not there yet")
