@@ -70,6 +70,12 @@ def made_whole(folder: Path) -> Iterator[Path]:
         yield temporary
         if (temporary / META).exists():
             _move(temporary, folder)
+    except OSError as error:
+        inside = error.filename is None or str(error.filename).startswith(str(temporary))
+        if error.errno is None or not inside:
+            raise
+        # Name the folder that the user knows; a write that fails names no file at all.
+        raise OSError(error.errno, error.strerror, str(folder)) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         if handle is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -24,14 +25,21 @@ def one_line(message: object) -> str:
     return " ".join(str(message).split())
 
 
+CURES = {
+    errno.ENOSPC: "free some space there, or write to another disk",
+    errno.EDQUOT: "free some of your quota there, or write to another disk",
+}
+
+
 def describe_os_error(error: OSError) -> str:
-    """Names the file and the reason of a failed file operation.
+    """Names the file and the reason of a failed file operation, and the cure where it is known.
 
     >>> describe_os_error(FileNotFoundError(2, "No such file or directory", "a.txt"))
     'a.txt: No such file or directory'
     """
     reason = error.strerror or str(error) or type(error).__name__
-    return f"{error.filename}: {reason}" if error.filename is not None else reason
+    line = f"{error.filename}: {reason}" if error.filename is not None else reason
+    return f"{line}; {CURES[error.errno]}" if error.errno in CURES else line
 
 
 def run_cli(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:

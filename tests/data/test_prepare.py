@@ -16,9 +16,10 @@ import pytest
 from data import folders, prepare, stories
 from data.folders import made_whole, read_meta
 from data.prepare import DataConfig
+from data.tokens import TokenWriter
 from tests.training import make_text
 from tok.bpe import BPETokenizer
-from utils.errors import UserError
+from utils.errors import UserError, describe_os_error
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +168,20 @@ def test_what_is_interrupted_leaves_nothing(
     monkeypatch.setattr(prepare, "write_split", stops)
     with pytest.raises(BaseException, match="No space|^$"):
         make((path,))
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_full_disk_names_the_folder_and_the_cure(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: TokenWriter, ids: np.ndarray) -> None:  # a write names no file, as here
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(TokenWriter, "write", full)
+    with pytest.raises(OSError, match="No space") as caught:
+        make((write(tmp_path / "a.txt", b"some text here"),))
+    line = describe_os_error(caught.value)
+    assert line.startswith(f"{tmp_path / 'cache' / 'text-'}") and "free some space" in line
     assert not (tmp_path / "cache").exists()
 
 

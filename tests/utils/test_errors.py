@@ -33,7 +33,11 @@ def raising(error: BaseException):
     [
         (UserError("a.txt:\n  no such\tfile"), 2, "error: a.txt: no such file\n"),
         (FileNotFoundError(2, "No such file", "b.txt"), 2, "error: b.txt: No such file\n"),
-        (OSError(28, "No space left on device"), 2, "error: No space left on device\n"),
+        (
+            OSError(28, "No space left on device"),
+            2,
+            "error: No space left on device; free some space there, or write to another disk\n",
+        ),
         (KeyboardInterrupt(), 130, "interrupted\n"),
         (BrokenPipeError(32, "Broken pipe"), 0, ""),
     ],
@@ -73,7 +77,10 @@ def test_a_full_disk_behind_stdout(run_python, root):
         # PYTHONUNBUFFERED would make the print itself fail; the flush at exit is the hard case.
         env = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, cwd=root, env=env)
-    assert (done.returncode, done.stderr) == (2, b"error: No space left on device\n")
+    assert (done.returncode, done.stderr) == (
+        2,
+        b"error: No space left on device; free some space there, or write to another disk\n",
+    )
 
 
 def test_a_closed_pipe_is_quiet(root):
