@@ -48,6 +48,9 @@ def run_cli(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
     A closed pipe (`| head -1`) ends quietly; Ctrl-C exits with the status shells use for it.
     Anything else is a defect of ours and keeps its traceback. Stdout is UTF-8 in any locale.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller (`>&-`): as if it were /dev/null
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
     if hasattr(sys.stdout, "reconfigure"):  # a test may have put something simpler there
         sys.stdout.reconfigure(encoding="utf-8")
     try:

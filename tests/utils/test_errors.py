@@ -69,6 +69,15 @@ def test_os_error_without_a_file():
     assert one_line(" a\n\n b ") == "a b"
 
 
+def test_closed_streams_are_no_trouble(root):
+    program = PROGRAM.format(body="print('out', flush=True); raise UserError('bad')")
+    for closed, expected in ((">&-", b"error: bad\n"), ("2>&-", b""), (">&- 2>&-", b"")):
+        command = ["bash", "-c", f'"$0" -c "$1" {closed}', sys.executable, program]
+        done = subprocess.run(command, cwd=root, capture_output=True, check=False)
+        assert (done.returncode, done.stderr) == (2, expected)
+        assert done.stdout == (b"" if closed.startswith(">") else b"out\n")
+
+
 def test_a_full_disk_behind_stdout(run_python, root):
     if not os.path.exists("/dev/full"):
         pytest.skip("this system has no /dev/full")
