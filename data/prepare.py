@@ -224,6 +224,7 @@ def fill(
                 cut_windows(
                     tokens, config.windows, block_size, config.stride, end_id=tokenizer.eot_id
                 )
+    meta["sha256"] = {part: sha256_file(folder / f"{part}.npy") for part in PARTS}
     meta["split"] = corpus.split
     meta["floor"] = story_floor(corpus) if config_may_be_stories(config) else None
     write_atomic(folder / META, (json.dumps(meta, indent=1) + "\n").encode())

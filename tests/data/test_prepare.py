@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from data import folders, prepare, stories
-from data.folders import made_whole, read_meta
+from data.folders import check_content, made_whole, read_meta
 from data.prepare import DataConfig
 from data.tokens import TokenWriter
 from tests.training import make_text
@@ -183,6 +183,22 @@ def test_a_full_disk_names_the_folder_and_the_cure(
     line = describe_os_error(caught.value)
     assert line.startswith(f"{tmp_path / 'cache' / 'text-'}") and "free some space" in line
     assert not (tmp_path / "cache").exists()
+
+
+def test_tokens_that_were_changed_are_seen(make: Make, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", b"some text here, and some more")
+    folder, train, val = make((path,))
+    check_content(folder)
+    for part in ("train", "val"):
+        raw = bytearray((folder / f"{part}.npy").read_bytes())
+        raw[-3] ^= 1  # as many tokens as before
+        (folder / f"{part}.npy").write_bytes(raw)
+        with pytest.raises(UserError, match=rf"{part}\.npy: not what data.prepare wrote, .*again"):
+            check_content(folder)
+        assert make((path,)) == (folder, train, val), "made again"
+    (folder / "val.npy").unlink()
+    with pytest.raises(UserError, match="val.npy: No such file"):
+        check_content(folder)
 
 
 def test_a_failure_keeps_what_an_earlier_one_made(
