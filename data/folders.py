@@ -70,6 +70,29 @@ def is_made(folder: Path, identity: str) -> bool:
     return True
 
 
+def require_own(folder: Path, identity: str) -> None:
+    """Checks that making the data of `identity` in `folder` replaces nothing else.
+
+    Raises:
+        UserError: other prepared data stands there, or files that are none.
+    """
+    if not folder.is_dir():
+        return
+    known = {META, "tokenizer.json", *(f"{part}.npy" for part in PARTS)}
+    if others := sorted({path.name for path in folder.iterdir()} - known):
+        raise UserError(
+            f"{folder}: holds {others[0]}, which is no prepared data; name another folder"
+        )
+    try:
+        found = read_meta(folder)["identity"]
+    except UserError:  # half moved, or damaged
+        return
+    if found != identity:
+        raise UserError(
+            f"{folder}: holds other prepared data; name another folder, or remove this one"
+        )
+
+
 @contextlib.contextmanager
 def made_whole(folder: Path) -> Iterator[Path]:
     """A temporary folder beside `folder`, whose files move there when the block ends well.

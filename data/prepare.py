@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from data import stories
 from data.documents import BLANK_LINE, ERRORS, cut_at_character, read_documents
-from data.folders import FORMAT, META, PARTS, is_made, made_whole, read_meta
+from data.folders import FORMAT, META, PARTS, is_made, made_whole, read_meta, require_own
 from data.tokens import TokenFile, TokenWriter
 from data.windows import WINDOWS, cut_windows
 from tok.bpe import BPETokenizer
@@ -192,6 +192,8 @@ def prepare(
     folder = out or Path(config.cache_dir) / f"{kind}-{identity[:12]}"
     if is_made(folder, identity):
         return folder
+    if out:
+        require_own(out, identity)
     with made_whole(folder) as temporary:
         if is_made(folder, identity):  # by the process that this one waited for
             return folder

@@ -209,16 +209,25 @@ def test_a_failure_keeps_what_an_earlier_one_made(
     )
     out = tmp_path / "out"
     prepare.prepare(config, None, out)
-    (out / "mine.txt").write_bytes(b"of the user")
+    before = stamps(out)
+    write(tmp_path / "a.txt", b"new text, and more")
+    with pytest.raises(UserError, match="out: holds other prepared data; name another folder"):
+        prepare.prepare(config, None, out)
+    assert stamps(out) == before
+    (out / "meta.json").unlink()  # as where a move was killed: what is there can be replaced
     before = stamps(out)
     write(tmp_path / "a.txt", b"new\xff")
     with pytest.raises(UserError, match="not UTF-8 at byte 3"):
         prepare.prepare(config, None, out)
-    assert stamps(out) == before and documents(out, "val") == [b"rt"]
+    assert stamps(out) == before
     write(tmp_path / "a.txt", b"new text, and more")
     prepare.prepare(config, None, out)
     assert b"".join(documents(out, "train") + documents(out, "val")) == b"new text, and more"
-    assert (out / "mine.txt").exists()
+    (out / "meta.json").unlink()
+    write(out / "mine.txt", b"of the user")
+    with pytest.raises(UserError, match="out: holds mine.txt, which is no prepared data; name"):
+        prepare.prepare(config, None, out)
+    (out / "mine.txt").unlink()
     assert {path.name for path in tmp_path.iterdir()} == {"a.txt", "out"}
 
 
@@ -304,6 +313,7 @@ def test_the_command_prints_its_counts(
     assert prepare.main([*argv, "--split", "documents", "--val_fraction", "0.5"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["folder"] == out and printed["train"]["documents"] == 1
+    out = str(tmp_path / "refused")
     with pytest.raises(UserError, match="one document can't be split"):
         prepare.main([text, "--tokenizer", str(tokenizer), "--out", out, "--split", "documents"])
     with pytest.raises(UserError, match="val part holds no text"):
