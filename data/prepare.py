@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from data import stories
 from data.documents import BLANK_LINE, ERRORS, cut_at_character, read_documents
-from data.folders import FORMAT, META, PARTS, is_made, made_whole, read_meta
+from data.folders import FORMAT, META, PARTS, is_made, made_whole, read_meta, require_own
 from data.tokens import TokenFile, TokenWriter
 from data.windows import WINDOWS, cut_windows
 from tok.bpe import BPETokenizer
@@ -193,6 +193,8 @@ def prepare(
     folder = out or Path(config.cache_dir) / f"{kind}-{identity[:12]}"
     if is_made(folder, identity):
         return folder
+    if out:
+        require_own(out, identity)
     with made_whole(folder) as temporary:
         if is_made(folder, identity):  # by the process that this one waited for
             return folder
@@ -225,6 +227,7 @@ def fill(
                 cut_windows(
                     tokens, config.windows, block_size, config.stride, end_id=tokenizer.eot_id
                 )
+    meta["sha256"] = {part: sha256_file(folder / f"{part}.npy") for part in PARTS}
     meta["split"] = corpus.split
     meta["floor"] = story_floor(corpus) if config_may_be_stories(config) else None
     write_atomic(folder / META, (json.dumps(meta, indent=1) + "\n").encode())

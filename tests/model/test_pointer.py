@@ -27,7 +27,10 @@ def naive_logits(model, ids, doc=None):
             key = pointer.key.weight @ h[s - 1]
             scores.append((pointer.query.weight @ h[t]) @ key / math.sqrt(D))
         weights = torch.stack(scores).softmax(0)[1:]
-        read = sum((w * table[s] for w, s in zip(weights, found, strict=True)), torch.zeros(D, dtype=h.dtype))
+        read = sum(
+            (w * table[s] for w, s in zip(weights, found, strict=True)),
+            torch.zeros(D, dtype=h.dtype),
+        )
         logits = model.logits(h[t] + pointer.out.weight @ read)
         gate = torch.log1p((pointer.gate.weight @ h[t] + pointer.gate.bias).exp())
         for s, weight in zip(found, weights, strict=True):
