@@ -67,7 +67,7 @@ class OptimConfig:
             step,
             peak_lr=self.lr,
             min_lr=self.lr * self.min_lr_ratio,
-            warmup_steps=min(self.warmup_steps, max_steps),
+            warmup_steps=self.warmup_steps,
             max_steps=max_steps,
             schedule=self.schedule,
             decay_fraction=self.decay_fraction,
