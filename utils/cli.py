@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from utils.errors import UserError
+from utils.nearest import nearest
 
 
 class Parser(argparse.ArgumentParser):
@@ -85,5 +85,5 @@ def unknown_flag(given: str, known: Sequence[str]) -> str:
     'unknown argument --out_dri (did you mean --out_dir?)'
     """
     flag = given.partition("=")[0]
-    near = difflib.get_close_matches(flag, known, n=1)
-    return f"unknown argument {flag}" + (f" (did you mean {near[0]}?)" if near else "")
+    near = nearest(flag.lstrip("-"), [other[2:] for other in known])
+    return f"unknown argument {flag}" + (f" (did you mean --{near}?)" if near else "")
