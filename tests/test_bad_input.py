@@ -77,6 +77,11 @@ def training(tmp_path: Path, *more: str, **changes: object) -> list[str]:
     return flags(tmp_path / "runs" / "x", same, *more, **changes)
 
 
+def on_folder(tmp_path: Path, data: Path) -> list[str]:
+    """The same on a prepared folder."""
+    return [w for w in training(tmp_path) if not w.startswith("--data.")] + [f"--data.dir={data}"]
+
+
 TEXTS = [
     (None, {}, "text.txt: No such file"),
     (b"", {}, "text.txt: no text: the files are empty"),
@@ -121,7 +126,11 @@ SETTINGS = [
     (["--train.device", "gpu"], "device gpu: not available"),
     (["--config", "none.yaml"], "none.yaml: No such file"),
     (["--data.tokenizer", "none.json"], "none.json: No such file"),
-    (["--data.dir", "none"], "data.dir names a prepared folder"),
+    (["--data.dir", "none"], "data.files has an effect without data.dir only"),
+    (["--optim.schedule=constant", "--optim.min_lr_ratio=0.1"], "optim.min_lr_ratio has an effect"),
+    (["--model.position=learned", "--model.rope_theta=3"], "with model.position rope only"),
+    (["--train.sample_prompt=A", "--train.sample_tokens=0"], "with train.sample_tokens only"),
+    (["--run-dir", "other"], "--run_dir: given twice"),
     (["--resume"], "no run to resume"),
     (["extra"], "unknown argument"),
 ]
@@ -130,7 +139,9 @@ SETTINGS = [
 @pytest.mark.parametrize(("argv", "message"), SETTINGS)
 def test_flags(argv: list[str], message: str, fails: Fails, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text(make_text(60), encoding="utf-8")
-    assert message in fails(train.main, training(tmp_path) + argv)
+    given = {word.partition("=")[0] for word in argv}
+    same = [word for word in training(tmp_path) if word.partition("=")[0] not in given]
+    assert message in fails(train.main, same + argv)
 
 
 YAML = [
@@ -226,9 +237,7 @@ def test_another_tokenizer(fails: Fails, done: Path, settings: Settings, tmp_pat
     assert other.identity[:12] in line and own in line
     shutil.copy(run / "config.yaml", tmp_path / "c.yaml")
     shutil.copy(done / "tokenizer.json", data / "tokenizer.json")
-    fresh = training(tmp_path, data__dir=data)
-    fresh = [word for word in fresh if not word.startswith("--data.files")]
-    assert "another tokenizer than the run's" in fails(train.main, fresh)
+    assert "another tokenizer than the run's" in fails(train.main, on_folder(tmp_path, data))
 
 
 def test_prepared_data_that_was_damaged(fails: Fails, settings: Settings, tmp_path: Path) -> None:
@@ -236,7 +245,7 @@ def test_prepared_data_that_was_damaged(fails: Fails, settings: Settings, tmp_pa
     text = str(settings["data.files"])
     config = prepare.DataConfig(files=(text,), doc_sep="blank-line")
     prepare.prepare(config, 300, data)
-    argv = [w for w in training(tmp_path, data__dir=data) if not w.startswith("--data.files")]
+    argv = on_folder(tmp_path, data)
     raw = (data / "val.npy").read_bytes()
     (data / "val.npy").write_bytes(raw[:-4])
     assert "val.npy: cut short" in fails(train.main, argv)

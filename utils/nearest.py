@@ -40,7 +40,8 @@ def nearest(name: str, known: Collection[str]) -> str | None:
         return leaves[leaf_of(name)]
     whole = {plain(other): other for other in known} | synonyms
     whole |= {f"{ours.rpartition('.')[0]}.{word}": ours for word, ours in synonyms.items()}
-    close = difflib.get_close_matches(name, whole, n=1)
+    longer = [word for word in whole if word.startswith(name)]  # a name cut short
+    close = longer if len(longer) == 1 else difflib.get_close_matches(name, whole, n=1)
     return whole[close[0]] if close else None
 
 
