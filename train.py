@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from model.accounting import describe
 from settings import Config, is_finished
 from trainer import STATE_KEYS, Trainer, say
 from utils import checkpoint
@@ -149,6 +151,8 @@ def start(run: RunFolder, config: Config, given: dict[str, Any], resume: bool) -
     run.claim()  # made only now: what was refused so far leaves nothing behind
     if not resume:
         require_fresh(run)  # another process may have run here meanwhile
+    for line in trainer.introduction():
+        say(line)
     write_atomic(run.config, dump(config).encode())
     trainer.tokenizer.save(run.tokenizer)
     run.write_record(trainer.record())
@@ -187,6 +191,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config, given, args = parse(argv)
     if args.print_config:
         print(dump(config, comments=True), end="")
+        print(textwrap.indent(describe(config.model, config.train.batch_size), "# "), end="")
         return 0
     with contextlib.closing(RunFolder(config.run_dir)) as run:
         return start(run, config, given, args.resume)
