@@ -194,7 +194,8 @@ def test_damaged_checkpoints(damage: str, fails: Fails, done: Path, tmp_path: Pa
             content = {"cut": raw[: len(raw) // 2], "text": b"hello", "empty": b""}
             path.write_bytes(content[damage])
     resume = ["--run_dir", str(run), "--resume", "--train.max_steps", "6"]
-    assert "last.pt: " in fails(train.main, resume)
+    line = fails(train.main, resume)
+    assert "last.pt: " in line and f"copy {run / 'best.pt'} over it" in line and "()" not in line
     assert "best.pt: " in fails(sample.main, ["--run", str(run), "--device", "cpu"])
 
 
@@ -232,6 +233,11 @@ def test_another_tokenizer(fails: Fails, done: Path, settings: Settings, tmp_pat
     shutil.copy(tmp_path / "other.json", run / "tokenizer.json")
     line = fails(sample.main, ["--run", str(run), "--device", "cpu"])
     assert other.identity[:12] in line and own in line
+    for steps in ("4", "6"):
+        line = fails(train.main, ["--run_dir", str(run), "--resume", "--train.max_steps", steps])
+        assert f"{run / 'tokenizer.json'}: another tokenizer than the run's" in line
+        assert other.identity[:12] in line and own in line
+    shutil.copy(done / "tokenizer.json", run / "tokenizer.json")
     resume = ["--run_dir", str(run), "--resume", "--train.max_steps", "6"]
     line = fails(train.main, [*resume, "--data.tokenizer", str(tmp_path / "other.json")])
     assert other.identity[:12] in line and own in line
