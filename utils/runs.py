@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -47,7 +48,8 @@ class RunFolder:
         """
         if not self.holds_run():
             raise UserError(
-                f"{self.path}: no run there; train one with `python train.py --run_dir {self.path}`"
+                f"{self.path}: no run there; train one with `python train.py --config "
+                f"configs/tiny.yaml --run_dir {shlex.quote(str(self.path))}`"
             )
 
     def require_folder(self) -> None:
