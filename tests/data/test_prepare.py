@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 
 from data import folders, prepare, stories
-from data.folders import check_content, made_whole, read_meta
+from data.folders import check_content, read_meta
 from data.prepare import DataConfig
 from data.tokens import TokenWriter
 from tests.training import make_text
@@ -241,25 +240,6 @@ def test_what_a_killed_process_left_is_cleared(make: Make, tmp_path: Path) -> No
     assert make((path,))[0] == folder
     assert sorted(stamps(folder)) == ["meta.json", "tokenizer.json", "train.npy", "val.npy"]
     assert not stale.exists()
-
-
-def test_two_processes_that_want_the_same_folder_make_it_once(tmp_path: Path) -> None:
-    folder, seen, inside = tmp_path / "deep" / "x", [], threading.Event()
-
-    def second() -> None:
-        inside.wait()
-        with made_whole(folder):
-            seen.append((folder / "meta.json").exists())
-
-    thread = threading.Thread(target=second)
-    thread.start()
-    with made_whole(folder) as temporary:
-        inside.set()
-        thread.join(0.3)
-        assert thread.is_alive() and not seen, "it waits"
-        (temporary / "meta.json").write_bytes(b"{}")
-    thread.join(10)
-    assert seen == [True] and [p.name for p in folder.parent.iterdir()] == ["x"]
 
 
 def test_a_file_in_the_way_and_a_damaged_meta(make: Make, tmp_path: Path) -> None:
