@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from model.generate import generate, sample_seeds
-from model.gpt import TinyGPT
+from model.gpt import ModelConfig, TinyGPT
 from model.load import load_model
+from settings import Config
 from tok.bpe import BPETokenizer
 from utils import checkpoint
 from utils.cli import Parser
+from utils.config import flatten, load
 from utils.device import pick_device
 from utils.errors import UserError, run_cli
 from utils.runs import RunFolder
@@ -42,23 +44,45 @@ def load_run(run_dir: str | Path, which: str = "best", device: str = "auto") -> 
     path = run.path / f"{which}.pt"
     if not path.exists():
         raise UserError(f"{path}: no checkpoint yet; wait for the run's first evaluation")
-    state = checkpoint.load(path)
+    other = "last" if which == "best" else "best"
+    state = checkpoint.load(path, cure=f"try --checkpoint {other}")
     tokenizer = BPETokenizer.load(run.tokenizer)
     if tokenizer.identity != state.get("tokenizer_sha256"):
         raise UserError(
             f"{run.tokenizer}: tokenizer {tokenizer.identity[:12]}, but {path} was trained with "
             f"{str(state.get('tokenizer_sha256'))[:12]}; put the original back"
         )
+    place = pick_device(device)
     try:
-        model = load_model(state, pick_device(device))
+        model = load_model(state, place)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
+    require_own_shape(run, path, model.config)
     return Loaded(model, tokenizer, state, path)
+
+
+def require_own_shape(run: RunFolder, path: Path, found: ModelConfig) -> None:
+    """Checks that a checkpoint's model is the one that config.yaml describes.
+
+    Raises:
+        UserError: names the first setting that differs.
+    """
+    config, _ = load(Config, [str(run.config)], {})
+    theirs = flatten(found)
+    for name, value in flatten(config.model).items():
+        if value != theirs[name]:
+            raise UserError(
+                f"{path}: model.{name} is {theirs[name]}, but {run.config} says {value}; "
+                "put the original back"
+            )
 
 
 def encode_prompt(loaded: Loaded, prompt: str) -> list[int]:
     """The prompt as ids behind an end-of-text token, cut to its end if the context is shorter."""
-    ids = [loaded.tokenizer.eot_id, *loaded.tokenizer.encode(prompt)]
+    try:
+        ids = [loaded.tokenizer.eot_id, *loaded.tokenizer.encode(prompt)]
+    except UserError as error:
+        raise UserError(f"--prompt: {error}") from None
     room = loaded.model.config.block_size
     if len(ids) > room:
         say(f"warning: the prompt holds {len(ids) - 1} tokens, only its last {room} are read")

@@ -6,9 +6,12 @@ from dataclasses import dataclass, field
 
 from data.prepare import DataConfig
 from model.gpt import ModelConfig
-from utils.config import check, setting
+from utils.config import check, check_needs, setting
 from utils.device import AMP
 from utils.optim import OptimConfig
+
+MODEL_NEEDS = {"rope_theta": {"position": ("rope",)}}
+TRAIN_NEEDS = {"sample_prompt": {"sample_tokens": True}}
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check(self)
+        check_needs(self, TRAIN_NEEDS, "train")
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,9 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        check_needs(self.model, MODEL_NEEDS, "model")
 
 
 def is_finished(config: Config, step: int, bad_evals: int) -> bool:

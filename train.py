@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import shlex
+import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +14,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from model.accounting import describe
 from settings import Config, is_finished
+from tok.bpe import BPETokenizer
 from trainer import STATE_KEYS, Trainer, say
 from utils import checkpoint
 from utils.cli import Parser
@@ -29,6 +33,8 @@ from utils.runs import RunFolder, keep_samples
 def fit(trainer: Trainer, *, fresh: bool) -> int:
     """Trains to the end or to a signal; the exit status."""
     train, run = trainer.config.train, trainer.run
+    if not fresh and not run.metrics.exists():
+        say(f"warning: {run.metrics} is gone, and the run's history with it; a new one begins")
     log = CsvLog(run.metrics, after_step=-1 if fresh else trainer.step)
     keep_samples(run.samples, -1 if fresh else trainer.step)
     meter = Throughput()
@@ -88,17 +94,19 @@ def resumed_config(run: RunFolder, given: dict[str, Any], state: dict[str, Any] 
     for name, value in wanted.items():
         if name == "run_dir" or value == course[name]:
             continue
-        if name == "train.max_steps" and value >= (state["step"] if state else 0):
-            say(
-                f"warning: train.max_steps goes from {course[name]} to {value}; "
-                "the schedule changes from here on"
-            )
-        elif not flat_fields(Config)[name][1].metadata["free"]:
+        longer = name == "train.max_steps" and value >= (state["step"] if state else 0)
+        if not longer and not flat_fields(Config)[name][1].metadata["free"]:
             raise UserError(
                 f"--resume: {name} is {course[name]} in {run.path}, not {value}; "
                 "leave it, or start a new run"
             )
-    return build(Config, wanted)
+    config = build(Config, wanted)
+    if config.train.max_steps != course["train.max_steps"]:
+        say(
+            f"warning: train.max_steps goes from {course['train.max_steps']} to "
+            f"{config.train.max_steps}; the schedule changes from here on"
+        )
+    return config
 
 
 def parse(argv: Sequence[str] | None) -> tuple[Config, dict[str, Any], argparse.Namespace]:
@@ -137,6 +145,8 @@ def start(run: RunFolder, config: Config, given: dict[str, Any], resume: bool) -
             raise UserError(f"{run.path}: no run to resume; leave out --resume to start one")
         run.claim()
         state = load_state(run)
+        if state:
+            require_tokenizer(run, state["tokenizer_sha256"])
         config = resumed_config(run, given, state)
         if state and is_finished(config, state["step"], state["bad_evals"]):
             if not run.plot.exists():  # killed after the last checkpoint
@@ -146,9 +156,13 @@ def start(run: RunFolder, config: Config, given: dict[str, Any], resume: bool) -
     else:
         require_fresh(run)
     trainer = Trainer(config, run, state)
+    if resume:
+        require_tokenizer(run, trainer.tokenizer.identity)
     run.claim()  # made only now: what was refused so far leaves nothing behind
     if not resume:
         require_fresh(run)  # another process may have run here meanwhile
+    for line in trainer.introduction():
+        say(line)
     write_atomic(run.config, dump(config).encode())
     trainer.tokenizer.save(run.tokenizer)
     run.write_record(trainer.record())
@@ -157,9 +171,24 @@ def start(run: RunFolder, config: Config, given: dict[str, Any], resume: bool) -
     draw(run)
     say(
         f"{run.path}: best val {trainer.best_val:.4f}; plot {run.plot}; "
-        f"sample with `python sample.py --run {run.path}`"
+        f"sample with `python sample.py --run {shlex.quote(str(run.path))}`"
     )
     return status
+
+
+def require_tokenizer(run: RunFolder, identity: str) -> None:
+    """Checks that the tokenizer in the folder, if there is one, is the run's.
+
+    Raises:
+        UserError: another one, or a damaged file.
+    """
+    if run.tokenizer.exists():
+        found = BPETokenizer.load(run.tokenizer).identity
+        if found != identity:
+            raise UserError(
+                f"{run.tokenizer}: another tokenizer than the run's: {found[:12]}, expected "
+                f"{identity[:12]}; put the original back, or remove the file"
+            )
 
 
 def load_state(run: RunFolder) -> dict[str, Any] | None:
@@ -170,7 +199,8 @@ def load_state(run: RunFolder) -> dict[str, Any] | None:
     """
     if not run.last.exists():
         return None
-    state = checkpoint.load(run.last)
+    cure = f"copy {run.best} over it to go on from there, or start a new run"
+    state = checkpoint.load(run.last, cure=cure)
     if missing := [name for name in STATE_KEYS if name not in state]:
         raise UserError(f"{run.last}: not a training checkpoint, it has no {missing[0]}")
     return state
@@ -187,6 +217,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config, given, args = parse(argv)
     if args.print_config:
         print(dump(config, comments=True), end="")
+        print(textwrap.indent(describe(config.model, config.train.batch_size), "# "), end="")
         return 0
     with contextlib.closing(RunFolder(config.run_dir)) as run:
         return start(run, config, given, args.resume)

@@ -12,8 +12,9 @@ import torch
 from tqdm import tqdm
 
 from data.batches import Batch, Batches
-from data.folders import read_meta
+from data.folders import check_content, read_meta
 from data.prepare import prepare
+from data.validation import scoring
 from data.windows import IGNORE
 from model.accounting import count_parameters
 from model.evaluate import Evaluation, evaluate
@@ -50,9 +51,14 @@ class Trainer:
             if config.data.dir
             else prepare(config.data, config.model.vocab_size, block_size=config.model.block_size)
         )
+        if config.data.dir:  # prepare() has looked at what it gives
+            check_content(self.folder)
         self.meta = read_meta(self.folder)
         self.tokenizer = BPETokenizer.load(self.folder / "tokenizer.json")
         self.check_data(state)
+        self.val_windows, self.floor, self.note = scoring(
+            self.folder, config.data.windows, config.model.block_size, self.tokenizer.eot_id
+        )
         self.batches = self.make_batches()
         device.seed_all(config.train.seed, 0)
         self.model = TinyGPT(config.model).to(self.device)
@@ -97,24 +103,18 @@ class Trainer:
     def make_batches(self) -> Batches:
         """The batches of the prepared folder, as the settings cut them."""
         data, train = self.config.data, self.config.train
-        batches = Batches(
+        return Batches(
             self.folder,
             block_size=self.config.model.block_size,
             rows=train.batch_size * train.grad_accum_steps,
             end_id=self.tokenizer.eot_id,
             seed=train.seed,
             windows=data.windows,
+            val_windows=self.val_windows,
             stride=data.stride,
             mask_documents=data.mask_documents,
             fixed_length=train.compile,
         )
-        for part, windows in batches.splits.items():
-            if windows.tokens.n_tokens != self.meta[part]["tokens"]:
-                raise UserError(
-                    f"{windows.tokens.path}: {windows.tokens.n_tokens} tokens, but meta.json "
-                    f"beside it says {self.meta[part]['tokens']}; run data.prepare again"
-                )
-        return batches
 
     def restore(self, state: dict[str, Any]) -> None:
         """Takes over a checkpoint.
@@ -269,8 +269,8 @@ class Trainer:
         words.append(
             f"val {result.nats_per_token:.4f} nats/token, {result.bits_per_byte:.4f} bits/byte"
         )
-        if self.meta["floor"]:
-            ratio = result.nats_per_byte / self.meta["floor"]["nats_per_byte"]
+        if self.floor:
+            ratio = result.nats_per_byte / self.floor["nats_per_byte"]
             words.append(f"{ratio - 1:+.1%} to the floor")
         return ", ".join(words)
 
@@ -289,14 +289,6 @@ class Trainer:
         }
         return place | numbers | clock
 
-    def floor(self) -> float | None:
-        """The entropy floor of the validation part in nats per token, where it is known."""
-        return (
-            self.meta["floor"]["total_nats"] / self.meta["val"]["tokens"]
-            if self.meta["floor"]
-            else None
-        )
-
     def record(self) -> dict[str, Any]:
         """What run.json holds: the data, the model, and the environment of each start."""
         starts = self.run.read_record().get("starts", []) if self.run.holds_run() else []
@@ -306,13 +298,37 @@ class Trainer:
             "step": self.step,
         }
         return {
-            "data": {"folder": str(self.folder)}
-            | {k: self.meta[k] for k in ("identity", "train", "val", "floor")},
-            "floor_nats_per_token": self.floor(),
+            "data": {"folder": str(self.folder), "floor": self.floor}
+            | {k: self.meta[k] for k in ("identity", "train", "val")},
+            "floor_nats_per_token": self.floor
+            and self.floor["total_nats"] / self.meta["val"]["tokens"],
             "seed": self.config.train.seed,
             "parameters": count_parameters(self.config.model).total,
             "starts": [*starts, now],
         }
+
+    def introduction(self) -> list[str]:
+        """What this run computes on, and what a step and an epoch are; lines for people."""
+        config, rows = self.config, self.batches.rows
+        train, data = config.train, self.meta["train"]
+        width: int | float = config.model.block_size
+        words = f"block_size {width}"
+        if config.data.windows == "documents":
+            width = data["tokens"] / data["documents"]
+            words = f"{width:.1f} of a document on average"
+        lines = [
+            f"device {device.describe_device(self.device)}, amp {self.amp}, "
+            f"{count_parameters(config.model).total:,} parameters",
+            f"{rows * width:,.0f} tokens a step (batch_size {train.batch_size} x grad_accum_steps "
+            f"{train.grad_accum_steps} x {words}), {1 / self.batches.epoch_at(1):,.1f} steps an "
+            "epoch",
+        ]
+        if config.optim.warmup_steps > train.max_steps:
+            lines.append(
+                f"warning: optim.warmup_steps {config.optim.warmup_steps} is more than "
+                f"train.max_steps {train.max_steps}: the warmup ends with the run"
+            )
+        return lines + ([self.note] if self.note else [])
 
     def finished(self) -> bool:
         """Whether all steps are done, or early stopping ended the run."""

@@ -30,6 +30,7 @@ class Batches:
         folder: holds train.npy and val.npy.
         rows: windows in one training batch, over all micro-batches.
         windows: `documents` (one document a row) or `packed` (rows of block_size tokens).
+        val_windows: the same for val.npy; None = as for training.
         stride: packed windows start every so many tokens; 0 = block_size.
         mask_documents: give document numbers, so that attention can stay inside documents.
         fixed_length: pad every row to block_size, for compiled models.
@@ -45,17 +46,20 @@ class Batches:
         end_id: int,
         seed: int,
         windows: str = "packed",
+        val_windows: str | None = None,
         stride: int = 0,
         mask_documents: bool = False,
         fixed_length: bool = False,
         splits: Sequence[str] = ("train", "val"),
     ) -> None:
         self.rows, self.end_id, self.seed, self.mask_documents = rows, end_id, seed, mask_documents
-        self.pad_to = block_size if fixed_length or windows == "packed" else 0
         self.splits: dict[str, Windows] = {}
+        self.pad_to: dict[str, int] = {}
         for split in splits:
+            kind = val_windows or windows if split == "val" else windows
+            self.pad_to[split] = block_size if fixed_length or kind == "packed" else 0
             tokens = TokenFile(folder / f"{split}.npy")
-            self.splits[split] = cut_windows(tokens, windows, block_size, stride, end_id=end_id)
+            self.splits[split] = cut_windows(tokens, kind, block_size, stride, end_id=end_id)
         self._order: tuple[str, int, np.ndarray] | None = None
 
     def get_batch(self, split: str, step: int) -> Batch:
@@ -111,7 +115,7 @@ class Batches:
 
     def _batch(self, split: str, indices: list[int]) -> Batch:
         pairs = [self.splits[split].row(index) for index in indices]
-        width = max(self.pad_to, max(len(x) for x, _ in pairs))
+        width = max(self.pad_to[split], max(len(x) for x, _ in pairs))
         x_BT = np.full((len(pairs), width), self.end_id, np.int64)
         y_BT = np.full((len(pairs), width), IGNORE, np.int64)
         for row, (x, y) in enumerate(pairs):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import UserError
-from utils.files import sync_folder
+from utils.files import sha256_file, sync_folder
 
 FORMAT = 1
 META = "meta.json"
@@ -30,6 +30,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
         version = meta["recipe"]["format"]
         whole = all(isinstance(meta[part][name], int) for part in PARTS for name in COUNTS)
         whole = whole and isinstance(meta["identity"] + meta["tokenizer_sha256"], str)
+        whole = whole and all(isinstance(meta["sha256"][part], str) for part in PARTS)
         whole = whole and isinstance(meta["floor"], (dict, type(None)))
     except (OSError, ValueError, KeyError, TypeError):
         whole, version = False, None
@@ -40,12 +41,56 @@ def read_meta(folder: Path) -> dict[str, Any]:
     return meta
 
 
+def check_content(folder: Path) -> None:
+    """Checks that the token files are those that meta.json beside them was written for.
+
+    Reads both files whole: a second or two for each gigabyte.
+
+    Raises:
+        UserError: not a prepared folder, or a file is missing or has changed.
+    """
+    expected = read_meta(folder)["sha256"]
+    for part in PARTS:
+        path = folder / f"{part}.npy"
+        if sha256_file(path) != expected[part]:
+            raise UserError(
+                f"{path}: not what data.prepare wrote, its sha256 is another than meta.json "
+                "beside it says; put the original back, or run data.prepare again"
+            )
+
+
 def is_made(folder: Path, identity: str) -> bool:
-    """Whether `folder` is whole and was made from the inputs and settings of `identity`."""
+    """Whether `folder` is whole, unchanged, and made from the inputs and settings of `identity`."""
     try:
-        return read_meta(folder)["identity"] == identity
+        if read_meta(folder)["identity"] != identity:
+            return False
+        check_content(folder)
     except UserError:
         return False
+    return True
+
+
+def require_own(folder: Path, identity: str) -> None:
+    """Checks that making the data of `identity` in `folder` replaces nothing else.
+
+    Raises:
+        UserError: other prepared data stands there, or files that are none.
+    """
+    if not folder.is_dir():
+        return
+    known = {META, "tokenizer.json", *(f"{part}.npy" for part in PARTS)}
+    if others := sorted({path.name for path in folder.iterdir()} - known):
+        raise UserError(
+            f"{folder}: holds {others[0]}, which is no prepared data; name another folder"
+        )
+    try:
+        found = read_meta(folder)["identity"]
+    except UserError:  # half moved, or damaged
+        return
+    if found != identity:
+        raise UserError(
+            f"{folder}: holds other prepared data; name another folder, or remove this one"
+        )
 
 
 @contextlib.contextmanager
@@ -70,6 +115,12 @@ def made_whole(folder: Path) -> Iterator[Path]:
         yield temporary
         if (temporary / META).exists():
             _move(temporary, folder)
+    except OSError as error:
+        inside = error.filename is None or str(error.filename).startswith(str(temporary))
+        if error.errno is None or not inside:
+            raise
+        # Name the folder that the user knows; a write that fails names no file at all.
+        raise OSError(error.errno, error.strerror, str(folder)) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         if handle is not None:

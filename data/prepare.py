@@ -20,19 +20,31 @@ from tqdm import tqdm
 
 from data import stories
 from data.documents import BLANK_LINE, ERRORS, cut_at_character, read_documents
-from data.folders import FORMAT, META, PARTS, is_made, made_whole, read_meta
+from data.folders import FORMAT, META, PARTS, is_made, made_whole, read_meta, require_own
 from data.tokens import TokenFile, TokenWriter
 from data.windows import WINDOWS, cut_windows
 from tok.bpe import BPETokenizer
 from tok.files import expand_folders
 from tok.parallel import encode_documents
 from utils.cli import Parser
-from utils.config import check, setting
+from utils.config import check, check_needs, setting
 from utils.errors import UserError, run_cli
 from utils.files import sha256_file, write_atomic
 
 SPLITS = ("auto", "documents", "bytes")
 FEW_DOCUMENTS = 10  # below this many, `auto` splits by bytes
+
+PACKED = {"windows": ("packed",)}
+NO_DIR = {"dir": False}
+NO_FILES = NO_DIR | {"files": False}
+FILES = NO_DIR | {"files": True}
+NEEDS = {
+    **dict.fromkeys(("files", "tokenizer", "cache_dir"), NO_DIR),
+    **dict.fromkeys(("story_bytes", "val_story_bytes", "story_seed"), NO_FILES),
+    **dict.fromkeys(("val_files", "doc_sep", "errors"), FILES),
+    **dict.fromkeys(("split", "val_fraction"), FILES | {"val_files": False}),
+    **dict.fromkeys(("stride", "mask_documents"), PACKED),
+}
 
 
 @dataclass(frozen=True)
@@ -75,17 +87,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check(self)
-        if self.dir and (self.files or self.tokenizer):
-            raise UserError(
-                "data.dir names a prepared folder: data.files and data.tokenizer have no effect, "
-                "drop them"
-            )
-        if self.val_files and not self.files:
-            raise UserError("data.val_files needs data.files")
-        if self.windows == "documents" and (self.stride or self.mask_documents):
-            raise UserError(
-                "data.stride and data.mask_documents have an effect with data.windows packed only"
-            )
+        check_needs(self, NEEDS, "data")
 
 
 class Corpus:
@@ -193,6 +195,8 @@ def prepare(
     folder = out or Path(config.cache_dir) / f"{kind}-{identity[:12]}"
     if is_made(folder, identity):
         return folder
+    if out:
+        require_own(out, identity)
     with made_whole(folder) as temporary:
         if is_made(folder, identity):  # by the process that this one waited for
             return folder
@@ -225,6 +229,7 @@ def fill(
                 cut_windows(
                     tokens, config.windows, block_size, config.stride, end_id=tokenizer.eot_id
                 )
+    meta["sha256"] = {part: sha256_file(folder / f"{part}.npy") for part in PARTS}
     meta["split"] = corpus.split
     meta["floor"] = story_floor(corpus) if config_may_be_stories(config) else None
     write_atomic(folder / META, (json.dumps(meta, indent=1) + "\n").encode())

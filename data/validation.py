@@ -44,6 +44,31 @@ def document_separator(folder: Path, config: DataConfig) -> str:
     return config.doc_sep if config.files or config.dir else BLANK_LINE
 
 
+def longest_document(path: Path, end_id: int) -> int:
+    """Tokens of the longest document of a token file, its end-of-text token among them."""
+    with contextlib.closing(TokenFile(path)) as tokens:
+        return int(np.diff(tokens.positions_of(end_id), prepend=-1).max(initial=0))
+
+
+def scoring(
+    folder: Path, windows: str, block_size: int, end_id: int
+) -> tuple[str, dict[str, float] | None, str]:
+    """How val.npy is scored: its windows, its floor where the loss compares with it, and a note.
+
+    Stories are scored each from its own start, however training cuts them: a story without its
+    beginning has a higher loss, which no floor belongs to. Where block_size does not hold the
+    longest one, there is no such score.
+    """
+    floor = read_meta(folder)["floor"]
+    if floor is None:
+        return windows, None, ""
+    longest = longest_document(folder / "val.npy", end_id)
+    if longest <= block_size:
+        return "documents", floor, ""
+    note = f"a story holds {longest} tokens, more than block_size {block_size}: no floor is told"
+    return windows, None, note
+
+
 def val_batches(
     folder: Path, config: DataConfig, *, block_size: int, end_id: int, windows: str
 ) -> Batches:
@@ -74,8 +99,7 @@ def write_text(path: str, separator: str, errors: str, tokenizer: BPETokenizer, 
     if not documents:
         raise UserError(f"{path}: no text in it")
     write_split(into / "val.npy", documents, tokenizer, "text")
-    with contextlib.closing(TokenFile(into / "val.npy")) as tokens:
-        return int(np.diff(tokens.positions_of(tokenizer.eot_id), prepend=-1).max())
+    return longest_document(into / "val.npy", tokenizer.eot_id)
 
 
 def text_floor(path: str, separator: str) -> float | None:

@@ -55,7 +55,9 @@ class ModelConfig:
         INIT_STD, "spread of the token embeddings at the start; untied models only", above=0.0
     )
     bigram_rows: int = setting(
-        0, "rows of a table added to the embeddings, by token and the one before; 0 = none", minimum=0
+        0,
+        "rows of a table of token pairs, added to the embeddings; 0 = none",
+        minimum=0,
     )
     pointer: bool = setting(False, "find and copy earlier tokens, see pointer.py")
     zero_init: bool = setting(False, "the branches' output matrices start at zero")

@@ -20,11 +20,12 @@ from tqdm import tqdm
 
 from data.batches import Batches
 from data.coherence import Coherence, common_faults, judge, known_documents
-from data.folders import is_made, read_meta
+from data.folders import is_made
 from data.tokens import TokenFile
 from data.validation import (
     document_separator,
     prepare_again,
+    scoring,
     text_floor,
     val_batches,
     write_text,
@@ -56,14 +57,13 @@ def own_folder(run: RunFolder, config: Config, identity: str) -> Path:
 def own_part(run: RunFolder, config: Config, loaded: Loaded) -> tuple[Batches, float | None]:
     """The run's own validation part, and its floor in nats per byte."""
     folder = own_folder(run, config, loaded.state["data_identity"])
+    end_id, block_size = loaded.tokenizer.eot_id, config.model.block_size
+    windows, floor, note = scoring(folder, config.data.windows, block_size, end_id)
+    if note:
+        say(note)
     batches = val_batches(
-        folder,
-        config.data,
-        block_size=config.model.block_size,
-        end_id=loaded.tokenizer.eot_id,
-        windows=config.data.windows,
+        folder, config.data, block_size=block_size, end_id=end_id, windows=windows
     )
-    floor = read_meta(folder)["floor"]
     return batches, floor["nats_per_byte"] if floor else None
 
 
@@ -72,18 +72,21 @@ def text_part(
 ) -> tuple[Batches, float | None]:
     """Any text, cut into documents like the run's own, and its floor where it is all stories.
 
-    Where training had one document a row and one of these is longer than block_size, all are read
-    in packed windows.
+    Stories, and whatever a run reads one document a row, are scored so, if block_size holds the
+    longest; else all is read in packed windows, and no floor compares.
     """
     separator = document_separator(Path(run.read_record()["data"]["folder"]), config.data)
     longest = write_text(path, separator, config.data.errors, loaded.tokenizer, scratch)
-    windows, block_size = config.data.windows, config.model.block_size
+    floor, windows = text_floor(path, separator), config.data.windows
+    block_size = config.model.block_size
+    if floor is not None:
+        windows = "documents"
     if windows == "documents" and longest > block_size:
         say(
             f"{path}: a document holds {longest} tokens, more than block_size {block_size}: "
             "the text is read in packed windows"
         )
-        windows = "packed"
+        windows, floor = "packed", None
     batches = val_batches(
         scratch,
         config.data,
@@ -91,7 +94,7 @@ def text_part(
         end_id=loaded.tokenizer.eot_id,
         windows=windows,
     )
-    return batches, text_floor(path, separator)
+    return batches, floor
 
 
 def score(

@@ -63,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = Path(args.out) if args.out else runs[0].plot
     metrics = {label: run.metrics for label, run in zip(labels(runs), runs, strict=True)}
     plot_losses(metrics, out, floor=common_floor(runs, args.unit), unit=args.unit)
-    print(out)
+    if out.is_file():  # not behind the picture itself, with --out /dev/stdout
+        print(out)
     return 0
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -115,6 +116,13 @@ def standing(run: RunFolder, config: Config) -> str:
     return "done" if is_finished(own, state["step"], state["bad_evals"]) else "resumable"
 
 
+def run_when_free(children: Children, job: Job, base: str) -> int | None:
+    """Runs a point; one whose process still lives, of a sweep that was killed, is waited for."""
+    while job.status == "resumable" and job.run.is_taken() and not children.stopping:
+        time.sleep(POLL_S)
+    return children.run(job.command(base), job.log)
+
+
 def run_jobs(jobs: Sequence[Job], workers: int, base: str, save: Any) -> int:
     """Runs what is not done, so many at once; the status that a signal makes the exit status, or 0.
 
@@ -126,9 +134,7 @@ def run_jobs(jobs: Sequence[Job], workers: int, base: str, save: Any) -> int:
     bar = tqdm(total=len(jobs), initial=len(jobs) - len(waiting), desc="points", disable=None)
     with Interrupt() as interrupt, bar, ThreadPoolExecutor(workers) as pool:
         try:
-            futures = {
-                pool.submit(children.run, job.command(base), job.log): job for job in waiting
-            }
+            futures = {pool.submit(run_when_free, children, job, base): job for job in waiting}
             left = set(futures)
             while left:
                 ended, left = wait(left, timeout=POLL_S, return_when=FIRST_COMPLETED)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -286,54 +285,3 @@ def test_every_config_loads(path, run_python):
         pytest.skip("a grid, not a config: tests/scripts reads it")
     done = run_python("train.py", "--config", path, "--print_config")
     assert (done.returncode, done.stderr) == (0, "")
-
-
-def readme_commands() -> list[str]:
-    """The commands in the README's ```sh blocks, continued lines joined, comments dropped."""
-    if not README.exists():
-        pytest.skip("README.md is not there yet")
-    blocks = re.findall(
-        r"^```sh\n(.*?)^```", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
-    )
-    lines = "".join(blocks).replace("\\\n", " ").splitlines()
-    return [
-        " ".join(shlex.split(line, comments=True))
-        for line in lines
-        if shlex.split(line, comments=True)
-    ]
-
-
-def test_the_readme_shows_the_two_commands():
-    assert {"make train", "make test"} <= set(readme_commands())
-
-
-def test_every_command_of_the_readme_exists(run_python):
-    helps: dict[str, str] = {}
-    for command in readme_commands():
-        words = command.split()
-        if words[0] == "make":
-            targets = {word for word in words[1:] if "=" not in word and word[0] not in "-'\""}
-            assert targets <= TARGETS | {word for word in targets if "ARGS" in command}, command
-        elif words[0] in ("python", "python3"):
-            target = words[1:3] if words[1] == "-m" else words[1:2]
-            key = " ".join(target)
-            if key in ("-m venv", "-m pip", "-m pytest"):
-                continue
-            name = target[-1].replace(".", "/") + ".py" if words[1] == "-m" else target[0]
-            assert (ROOT / name).is_file(), command
-            rest = words[1 + len(target) :]
-            sub = rest[:1] if rest and re.fullmatch(r"[a-z]+", rest[0]) else []
-            if key + str(sub) not in helps:
-                done = run_python(*target, *sub, "--help")
-                assert done.returncode == 0, f"{command}: {done.stderr}"
-                helps[key + str(sub)] = done.stdout.replace("_", "-")
-            for flag in re.findall(r"(?<=\s)--[a-z][\w.-]*", " " + " ".join(rest)):
-                assert flag.replace("_", "-") in helps[key + str(sub)], f"{command}: no flag {flag}"
-
-
-def test_the_map_of_the_readme_names_what_exists():
-    if not README.exists():
-        pytest.skip("README.md is not there yet")
-    text = README.read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#:\s]+)[)#]", text):
-        assert (ROOT / target).exists(), f"README.md links {target}"

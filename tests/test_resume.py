@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -163,6 +164,30 @@ def test_kill_9_before_the_first_checkpoint_and_inside_a_save(
     assert_same_run(run, straight())
 
 
+def test_the_cure_for_a_damaged_last_checkpoint(
+    settings: Settings, straight: Callable[..., Path], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    assert crashes(flags(run, settings), 25)
+    (run / "last.pt").write_bytes(b"")
+    with pytest.raises(UserError, match="last.pt: damaged, the file is empty; copy .*best.pt"):
+        train.main(["--run_dir", str(run), "--resume"])
+    shutil.copy(run / "best.pt", run / "last.pt")
+    assert train.main(["--run_dir", str(run), "--resume"]) == 0
+    assert_same_run(run, straight())
+
+
+def test_a_history_that_is_gone_is_told(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "my run"
+    assert train.main(flags(run, settings, train__max_steps=1)) == 0
+    assert f"--run '{run}'`" in capsys.readouterr().err
+    (run / "metrics.csv").unlink()
+    assert train.main(["--run_dir", str(run), "--resume", "--train.max_steps", "2"]) == 0
+    assert "metrics.csv is gone" in capsys.readouterr().err
+
+
 def test_kill_9_at_random_moments(
     settings: Settings, straight: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -255,6 +280,11 @@ def test_max_steps_grows_with_a_warning(
     assert "warning" in warning and "from 3 to 6" in warning
     assert [int(row["step"]) for row in rows_of(run)] == list(range(7))
     assert "max_steps: 6" in (run / "config.yaml").read_text(encoding="utf-8")
+    capsys.readouterr()
+    with pytest.raises(UserError, match=r"optim\.lr is"):
+        more = ["--train.max_steps", "7", "--optim.lr", "0.5"]
+        train.main(["--run_dir", str(run), "--resume", *more])
+    assert "warning" not in capsys.readouterr().err
     with pytest.raises(UserError, match=r"train\.max_steps is 6.*not 2"):
         train.main(["--run_dir", str(run), "--resume", "--train.max_steps", "2"])
 

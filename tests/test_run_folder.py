@@ -14,7 +14,7 @@ import sample
 import train
 from model.gpt import TinyGPT
 from settings import Config
-from tests.training import Child, flags, make_corpus, rows_of, state_of
+from tests.training import Child, build, flags, make_corpus, rows_of, state_of
 from trainer import Trainer
 from utils import checkpoint, runs
 from utils.config import load
@@ -162,7 +162,33 @@ def test_the_plot_has_the_floor_that_run_json_tells(
 ) -> None:
     run, drawn = tmp_path / "run", []
     monkeypatch.setattr(train, "plot_losses", lambda *args, **kwargs: drawn.append(kwargs))
-    monkeypatch.setattr(Trainer, "floor", lambda self: 1.25)
+    record = Trainer.record
+    monkeypatch.setattr(
+        Trainer, "record", lambda self: record(self) | {"floor_nats_per_token": 1.25}
+    )
     assert train.main(flags(run, settings, train__max_steps=1)) == 0
     assert drawn == [{"floor": 1.25}]
     assert state_of(run / "last.pt")["step"] == 1
+
+
+@pytest.mark.parametrize("accum", [1, 3])
+def test_the_log_tells_device_and_tokens_per_step(
+    accum: int, settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = {"train__max_steps": 1, "train__grad_accum_steps": accum, "optim__warmup_steps": 2}
+    assert train.main(flags(tmp_path / "run", settings, **more, train__device="cpu")) == 0
+    first, second, third, *_ = capsys.readouterr().err.splitlines()
+    assert first.startswith("device cpu (1 threads), amp off, ")
+    batch = build(tmp_path, settings, **more).batches.get_batch("train", 0)
+    assert second.startswith(f"{batch.x_BT.numel()} tokens a step (batch_size 4 x ")
+    assert f"x grad_accum_steps {accum} x block_size 32)" in second
+    assert third.startswith("warning: optim.warmup_steps 2 is more than train.max_steps 1")
+
+
+def test_print_config_tells_what_the_model_costs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert train.main(["--print_config"]) == 0
+    out = capsys.readouterr().out
+    assert (
+        f"# {'parameters':<36} {sum(p.numel() for p in TinyGPT(Config().model).parameters()):,}"
+        in out
+    )

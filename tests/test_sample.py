@@ -162,7 +162,7 @@ def test_stderr_says_what_was_read(run, capsys):
         (["--checkpoint", "newest"], "newest"),
         (["--see", "1"], "unknown argument --see .did you mean --seed"),
         (["--prompt"], "expected one argument"),
-        (["--device", "quantum"], "device quantum: not available"),
+        (["--device", "quantum"], "^device quantum: not available"),
         (["stray"], "stray"),
     ],
 )
@@ -173,14 +173,14 @@ def test_bad_arguments_are_refused(run, capsys, argv, message):
 
 
 def test_a_prompt_that_is_no_text_is_refused(run, capsys):
-    with pytest.raises(UserError, match="surrogate"):
+    with pytest.raises(UserError, match="--prompt: lone surrogate"):
         sample.main(["--run", str(run), "--prompt", "ab\udcff"])
     assert capsys.readouterr().out == ""
 
 
 def test_no_run_and_no_checkpoint_are_told_with_the_cure(copy, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="runs/tiny: no run there; train one with"):
+    with pytest.raises(UserError, match="runs/tiny: no run .*train.py --config configs/tiny.yaml"):
         sample.main([])
     (copy / "best.pt").unlink()
     with pytest.raises(UserError, match="best.pt: no checkpoint yet; wait"):
@@ -194,8 +194,9 @@ def test_a_damaged_checkpoint_is_refused(copy, damage):
     if damage == "bit":
         raw[len(raw) // 2] ^= 1
     path.write_bytes({"cut": raw[:-100], "bit": raw, "other": b"not a checkpoint"}[damage])
-    with pytest.raises(UserError, match="best.pt: (damaged|refused)"):
+    with pytest.raises(UserError, match="best.pt: (damaged|refused).*; try --checkpoint last"):
         sample.main(["--run", str(copy)])
+    assert sample.main(["--run", str(copy), "--checkpoint", "last"]) == 0
 
 
 def test_another_tokenizer_is_refused(copy):
@@ -209,6 +210,17 @@ def test_a_checkpoint_of_another_shape_is_refused(copy):
     state["config"]["model"]["n_embd"] = 32
     checkpoint.save(copy / "best.pt", state)
     with pytest.raises(UserError, match="best.pt: weight .* has shape"):
+        sample.main(["--run", str(copy)])
+
+
+@pytest.mark.parametrize("name, value, other", [("block_size", 32, 16), ("n_head", 2, 4)])
+def test_a_checkpoint_of_another_shape_than_the_runs_is_refused(copy, name, value, other):
+    path = copy / "config.yaml"
+    text = path.read_text(encoding="utf-8")
+    assert f"{name}: {value}\n" in text
+    path.write_text(text.replace(f"{name}: {value}\n", f"{name}: {other}\n"), encoding="utf-8")
+    message = rf"best.pt: model\.{name} is {value}, but .*config.yaml says {other}"
+    with pytest.raises(UserError, match=message):
         sample.main(["--run", str(copy)])
 
 

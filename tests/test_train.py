@@ -158,6 +158,23 @@ def test_evaluation_of_packed_text_counts_every_byte(settings: Settings, tmp_pat
     assert result.tokens == one.meta["val"]["tokens"]
 
 
+def test_stories_are_scored_from_their_own_start_also_where_training_cuts_them(
+    settings: Settings, tmp_path: Path
+) -> None:
+    drawn: Settings = {"data__files": "[]", "data__doc_sep": "", "data__story_bytes": 20_000}
+    drawn |= {"data__val_story_bytes": 3_000}
+    packed = build(tmp_path, settings, **drawn, model__block_size=640)
+    whole = build(tmp_path, settings, **drawn, model__block_size=640, data__windows="documents")
+    assert packed.config.data.windows == "packed" and packed.floor and packed.floor == whole.floor
+    assert packed.evaluate() == whole.evaluate()
+    assert "to the floor" in packed.summary({}, packed.evaluate())
+    assert packed.batches.get_batch("train", 0).x_BT.shape == (4, 640)
+    cut = build(tmp_path, settings, **drawn, model__block_size=64)
+    assert cut.floor is None and cut.record()["floor_nats_per_token"] is None
+    assert "floor" not in cut.summary({}, cut.evaluate())
+    assert cut.introduction()[-1].endswith("more than block_size 64: no floor is told")
+
+
 def test_training_goes_on_as_if_there_were_no_evaluation(
     settings: Settings, tmp_path: Path
 ) -> None:

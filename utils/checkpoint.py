@@ -67,13 +67,18 @@ def save(path: str | Path, content: dict[str, Any]) -> None:
     write_atomic(path, buffer.getvalue())
 
 
-def load(path: str | Path) -> dict[str, Any]:
+def load(path: str | Path, cure: str = "") -> dict[str, Any]:
     """Reads a checkpoint onto the CPU and verifies its checksum. Never runs code from the file.
+
+    Args:
+        cure: what the message about a damaged file ends with.
 
     Raises:
         UserError: missing, truncated, damaged, or not one of ours.
     """
-    raw = read_bytes(path)
+    raw, ending = read_bytes(path), f"; {cure}" if cure else ""
+    if not raw:
+        raise UserError(f"{path}: damaged, the file is empty{ending}")
     try:
         with warnings.catch_warnings():  # of a file that is refused anyway: one line is enough
             warnings.simplefilter("ignore")
@@ -81,15 +86,16 @@ def load(path: str | Path) -> dict[str, Any]:
     except UnpicklingError as error:
         reason = one_line(error).split(". ")[0]
         raise UserError(
-            f"{path}: refused, it is not a checkpoint of tensors and plain values ({reason})"
+            f"{path}: refused, it is not a checkpoint of tensors and plain values "
+            f"({reason}){ending}"
         ) from None
     except Exception as error:  # torch raises many kinds for a damaged file
         raise UserError(
-            f"{path}: damaged or not a checkpoint ({one_line(error)[:80]}); "
-            "use another checkpoint of the run"
+            f"{path}: damaged or not a checkpoint "
+            f"({one_line(error)[:80] or type(error).__name__}){ending}"
         ) from None
     if not isinstance(content, dict) or "sha256" not in content or "format" not in content:
-        raise UserError(f"{path}: not a checkpoint of this program")
+        raise UserError(f"{path}: not a checkpoint of this program{ending}")
     if content["format"] != FORMAT:
         raise UserError(
             f"{path}: checkpoint format {content['format']}, this program reads {FORMAT}"
@@ -100,7 +106,5 @@ def load(path: str | Path) -> dict[str, Any]:
     except (AssertionError, TypeError, RuntimeError):
         intact = False
     if not intact:
-        raise UserError(
-            f"{path}: damaged, its checksum does not match; use another checkpoint of the run"
-        )
+        raise UserError(f"{path}: damaged, its checksum does not match{ending}")
     return content

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+LEASH = Path(__file__).with_name("leash.py")
 
 
 class Children:
@@ -29,8 +32,8 @@ class Children:
                     return None
                 # In a session of its own: Ctrl-C reaches it once, through stop(), not twice.
                 child = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
+                    [sys.executable, str(LEASH), *command],
+                    stdin=subprocess.PIPE,  # held until stop(), or this process's death
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
@@ -42,13 +45,16 @@ class Children:
             finally:
                 with self._lock:
                     self._running.discard(child)
+                    assert child.stdin is not None
+                    child.stdin.close()
 
     def stop(self) -> None:
         """Begins nothing more and asks what runs to end (SIGTERM); does not wait for it."""
         with self._lock:
             self.stopping = True
             for child in self._running:
-                child.terminate()
+                assert child.stdin is not None
+                child.stdin.close()
 
 
 def last_line(log: Path) -> str:

@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from utils.errors import UserError
+from utils.nearest import nearest
+
+
+class StoreOnce(argparse._StoreAction):
+    """A flag that may be given once: of two values one would be ignored."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Stores the value.
+
+        Raises:
+            UserError: the flag stands there a second time.
+        """
+        assert isinstance(parser, Parser)
+        if option_string and self.dest in parser.given:
+            parser.error(f"{option_string}: given twice; give it once")
+        parser.given.add(self.dest)
+        super().__call__(parser, namespace, values, option_string)
 
 
 class Parser(argparse.ArgumentParser):
@@ -18,6 +40,8 @@ class Parser(argparse.ArgumentParser):
         kwargs.setdefault("allow_abbrev", False)
         kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(*args, **kwargs)
+        self.register("action", None, StoreOnce)
+        self.given: set[str] = set()  # flags of the line that is parsed
 
     def error(self, message: str) -> NoReturn:
         """Raises UserError instead of printing the usage.
@@ -50,6 +74,11 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             self.error(unknown_flag(unknown[0], flags_of(self, parsed)))
         return parsed
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does it; every flag may stand there once."""
+        self.given = set()
+        return super().parse_known_args(args, namespace)
 
     def _parse_optional(self, arg_string: str) -> Any:
         return super()._parse_optional(self._known_spelling(arg_string))
@@ -85,5 +114,5 @@ def unknown_flag(given: str, known: Sequence[str]) -> str:
     'unknown argument --out_dri (did you mean --out_dir?)'
     """
     flag = given.partition("=")[0]
-    near = difflib.get_close_matches(flag, known, n=1)
-    return f"unknown argument {flag}" + (f" (did you mean {near[0]}?)" if near else "")
+    near = nearest(flag.lstrip("-"), [other[2:] for other in known])
+    return f"unknown argument {flag}" + (f" (did you mean --{near}?)" if near else "")

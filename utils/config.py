@@ -125,6 +125,31 @@ def check(config: Any) -> None:
             check_range(getattr(config, field.name), field.metadata, field.name)
 
 
+# Setting -> those without which it has no effect: True = must be set, False = must not, or values.
+Needs = Mapping[str, Mapping[str, bool | tuple[Any, ...]]]
+
+
+def check_needs(config: Any, needs: Needs, section: str) -> None:
+    """Refuses a setting that differs from its default but has no effect beside the others.
+
+    Raises:
+        UserError: names it, and the one that keeps it from having an effect.
+    """
+    for field in dataclasses.fields(config):
+        if getattr(config, field.name) == field.default:
+            continue
+        for other, wanted in needs.get(field.name, {}).items():
+            value = getattr(config, other)
+            if bool(value) is wanted or isinstance(wanted, tuple) and value in wanted:
+                continue
+            words = " or ".join(map(str, wanted)) if isinstance(wanted, tuple) else ""
+            how = "without" if wanted is False else "with"
+            raise UserError(
+                f"{section}.{field.name} has an effect {how} {section}.{other}"
+                f"{words and ' ' + words} only; drop one of them"
+            )
+
+
 def cast(value: Any, kind: Any, where: str, text: str | None = None) -> Any:
     """Gives `value` the declared type, or says what was expected.
 

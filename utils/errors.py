@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -24,14 +25,21 @@ def one_line(message: object) -> str:
     return " ".join(str(message).split())
 
 
+CURES = {
+    errno.ENOSPC: "free some space there, or write to another disk",
+    errno.EDQUOT: "free some of your quota there, or write to another disk",
+}
+
+
 def describe_os_error(error: OSError) -> str:
-    """Names the file and the reason of a failed file operation.
+    """Names the file and the reason of a failed file operation, and the cure where it is known.
 
     >>> describe_os_error(FileNotFoundError(2, "No such file or directory", "a.txt"))
     'a.txt: No such file or directory'
     """
     reason = error.strerror or str(error) or type(error).__name__
-    return f"{error.filename}: {reason}" if error.filename is not None else reason
+    line = f"{error.filename}: {reason}" if error.filename is not None else reason
+    return f"{line}; {CURES[error.errno]}" if error.errno in CURES else line
 
 
 def run_cli(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
@@ -40,6 +48,9 @@ def run_cli(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
     A closed pipe (`| head -1`) ends quietly; Ctrl-C exits with the status shells use for it.
     Anything else is a defect of ours and keeps its traceback. Stdout is UTF-8 in any locale.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller (`>&-`): as if it were /dev/null
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
     if hasattr(sys.stdout, "reconfigure"):  # a test may have put something simpler there
         sys.stdout.reconfigure(encoding="utf-8")
     try:

@@ -54,11 +54,12 @@ def write_atomic(path: str | Path, content: bytes) -> None:
     Raises:
         OSError: no space, no permission; the old file is untouched and the temporary one is gone.
     """
-    target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file() and not target.is_dir():
+    # Asked of `path`: the real path of /dev/stdout, where that is a pipe, names no file.
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
         with open(path, "wb") as stream:
             stream.write(content)
         return
+    target = Path(os.path.realpath(path))
     temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
     try:
         with open(temporary, "wb") as file:

@@ -10,11 +10,10 @@ from typing import Any
 
 from utils.config import cast, check_range, flat_fields
 from utils.errors import UserError
+from utils.nearest import SYNONYMS
 from utils.strict_yaml import format_value, read_yaml
 
 SEED = "train.seed"
-# Names that other programs use for a setting of ours, beside our own without their section.
-SYNONYMS = {"d_model": "model.n_embd"}
 PLAIN_KEYS = {"config": str, "out": str, "seeds": tuple[int, ...]}
 LONGEST_NAME = 120  # characters of a folder's name; file systems stop at 255
 

@@ -106,7 +106,21 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     for row in rows:
         if not row["step"].isdecimal():
             raise UserError(f"{path}: damaged, step {row['step']!r} is not a number")
+        for name, cell in row.items():
+            if cell and not _is_number(cell):
+                raise UserError(
+                    f"{path}: damaged, step {row['step']}: {name} {cell!r} is not a number; "
+                    "put the original back"
+                )
     return rows
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def read_column(rows: list[dict[str, str]], name: str) -> tuple[list[int], list[float]]:

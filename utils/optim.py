@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from utils.config import check, setting
-from utils.errors import UserError
+from utils.config import check, check_needs, setting
 from utils.muon import MuonAdamW
 from utils.schedule import SCHEDULES, lr_at
 
-# A setting that has no effect unless another has this value.
 NEEDS = {
-    "decay_fraction": ("schedule", "wsd"),
-    "muon_lr": ("name", "muon"),
-    "muon_momentum": ("name", "muon"),
+    "decay_fraction": {"schedule": ("wsd",)},
+    "min_lr_ratio": {"schedule": ("cosine", "linear", "wsd")},
+    "muon_lr": {"name": ("muon",)},
+    "muon_momentum": {"name": ("muon",)},
 }
 
 
@@ -54,12 +52,7 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         check(self)
-        for field in dataclasses.fields(self):
-            needs, wanted = NEEDS.get(field.name, ("name", self.name))
-            if getattr(self, needs) != wanted and getattr(self, field.name) != field.default:
-                raise UserError(
-                    f"optim.{field.name} has an effect with optim.{needs} {wanted} only"
-                )
+        check_needs(self, NEEDS, "optim")
 
     def lr_at(self, step: int, max_steps: int) -> float:
         """Learning rate of optimizer step `step` (from 0) in a run of `max_steps`."""
@@ -67,7 +60,7 @@ class OptimConfig:
             step,
             peak_lr=self.lr,
             min_lr=self.lr * self.min_lr_ratio,
-            warmup_steps=min(self.warmup_steps, max_steps),
+            warmup_steps=self.warmup_steps,
             max_steps=max_steps,
             schedule=self.schedule,
             decay_fraction=self.decay_fraction,

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -47,7 +48,8 @@ class RunFolder:
         """
         if not self.holds_run():
             raise UserError(
-                f"{self.path}: no run there; train one with `python train.py --run_dir {self.path}`"
+                f"{self.path}: no run there; train one with `python train.py --config "
+                f"configs/tiny.yaml --run_dir {shlex.quote(str(self.path))}`"
             )
 
     def require_folder(self) -> None:
@@ -77,6 +79,17 @@ class RunFolder:
         self._take_lock()
         for path in self.path.glob(".*.tmp-*"):
             path.unlink(missing_ok=True)
+
+    def is_taken(self) -> bool:
+        """Whether another process writes here."""
+        if not self.path.is_dir():
+            return False
+        try:
+            self._take_lock()
+        except UserError:
+            return True
+        self.close()
+        return False
 
     def close(self) -> None:
         """Gives the folder back."""
@@ -109,13 +122,34 @@ class RunFolder:
             record = json.loads(self.record.read_text(encoding="utf-8"))
         except ValueError:
             record = None
-        if not isinstance(record, dict):
-            raise UserError(f"{self.record}: damaged, not a JSON object; put the original back")
+        if not is_record(record):
+            raise UserError(f"{self.record}: damaged, not the record of a run; put it back")
         return record
 
     def write_record(self, record: dict[str, Any]) -> None:
         """Writes run.json."""
         write_atomic(self.record, (json.dumps(record, indent=1) + "\n").encode())
+
+
+def is_record(record: Any) -> bool:
+    """Whether a value has the parts of run.json that programs read.
+
+    >>> is_record({})
+    False
+    """
+    try:
+        data = record["data"]
+        floor, floor_per_token = data["floor"], record["floor_nats_per_token"]
+        texts = (data["folder"], data["identity"])
+        known = floor is None or isinstance(floor["nats_per_byte"], float)
+        known = known and (floor_per_token is None or isinstance(floor_per_token, float))
+        return (
+            known
+            and isinstance(record["starts"], list)
+            and all(isinstance(one, str) for one in texts)
+        )
+    except (KeyError, TypeError):
+        return False
 
 
 def append_sample(path: Path, step: int, text: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -11,6 +10,7 @@ import yaml
 
 from utils.errors import UserError, one_line
 from utils.files import decode_utf8, read_bytes
+from utils.nearest import nearest
 
 
 class _Loader(yaml.SafeLoader):
@@ -69,12 +69,9 @@ def unknown_key(name: str, known: Collection[str]) -> str:
     >>> unknown_key("model.n_layers", {"model.n_layer": 0, "optim.lr": 0})
     'unknown key model.n_layers (did you mean model.n_layer?)'
     """
-    leaf = name.rpartition(".")[2]
-    near = [other for other in known if other.rpartition(".")[2] == leaf]  # in another section
-    if not near:
-        sections = {other.rpartition(".")[0] for other in known} - {"", name}
-        near = difflib.get_close_matches(name, [*known, *sorted(sections)], n=1)
-    return f"unknown key {name}" + (f" (did you mean {near[0]}?)" if near else "")
+    sections = {other.rpartition(".")[0] for other in known} - {"", name}
+    near = nearest(name, [*known, *sorted(sections)])
+    return f"unknown key {name}" + (f" (did you mean {near}?)" if near else "")
 
 
 def read_yaml(path: str, fields: Mapping[str, Any]) -> dict[str, tuple[Any, int]]:
@@ -113,6 +110,8 @@ def _walk(
         raise UserError(f"{path}:{node.start_mark.line + 1}: {what} must hold `name: value` lines")
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise UserError(f"{path}:{line}: a key must be a plain name, not a list or a mapping")
         name = prefix + str(key_node.value)
         if name in seen:
             raise UserError(f"{path}:{line}: {name} given twice (first on line {seen[name]})")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +13,12 @@ import numpy as np
 import pytest
 
 from data import folders, prepare, stories
-from data.folders import made_whole, read_meta
+from data.folders import check_content, read_meta
 from data.prepare import DataConfig
+from data.tokens import TokenWriter
 from tests.training import make_text
 from tok.bpe import BPETokenizer
-from utils.errors import UserError
+from utils.errors import UserError, describe_os_error
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +170,36 @@ def test_what_is_interrupted_leaves_nothing(
     assert not (tmp_path / "cache").exists()
 
 
+def test_a_full_disk_names_the_folder_and_the_cure(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: TokenWriter, ids: np.ndarray) -> None:  # a write names no file, as here
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(TokenWriter, "write", full)
+    with pytest.raises(OSError, match="No space") as caught:
+        make((write(tmp_path / "a.txt", b"some text here"),))
+    line = describe_os_error(caught.value)
+    assert line.startswith(f"{tmp_path / 'cache' / 'text-'}") and "free some space" in line
+    assert not (tmp_path / "cache").exists()
+
+
+def test_tokens_that_were_changed_are_seen(make: Make, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", b"some text here, and some more")
+    folder, train, val = make((path,))
+    check_content(folder)
+    for part in ("train", "val"):
+        raw = bytearray((folder / f"{part}.npy").read_bytes())
+        raw[-3] ^= 1  # as many tokens as before
+        (folder / f"{part}.npy").write_bytes(raw)
+        with pytest.raises(UserError, match=rf"{part}\.npy: not what data.prepare wrote, .*again"):
+            check_content(folder)
+        assert make((path,)) == (folder, train, val), "made again"
+    (folder / "val.npy").unlink()
+    with pytest.raises(UserError, match="val.npy: No such file"):
+        check_content(folder)
+
+
 def test_a_failure_keeps_what_an_earlier_one_made(
     tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,16 +208,25 @@ def test_a_failure_keeps_what_an_earlier_one_made(
     )
     out = tmp_path / "out"
     prepare.prepare(config, None, out)
-    (out / "mine.txt").write_bytes(b"of the user")
+    before = stamps(out)
+    write(tmp_path / "a.txt", b"new text, and more")
+    with pytest.raises(UserError, match="out: holds other prepared data; name another folder"):
+        prepare.prepare(config, None, out)
+    assert stamps(out) == before
+    (out / "meta.json").unlink()  # as where a move was killed: what is there can be replaced
     before = stamps(out)
     write(tmp_path / "a.txt", b"new\xff")
     with pytest.raises(UserError, match="not UTF-8 at byte 3"):
         prepare.prepare(config, None, out)
-    assert stamps(out) == before and documents(out, "val") == [b"rt"]
+    assert stamps(out) == before
     write(tmp_path / "a.txt", b"new text, and more")
     prepare.prepare(config, None, out)
     assert b"".join(documents(out, "train") + documents(out, "val")) == b"new text, and more"
-    assert (out / "mine.txt").exists()
+    (out / "meta.json").unlink()
+    write(out / "mine.txt", b"of the user")
+    with pytest.raises(UserError, match="out: holds mine.txt, which is no prepared data; name"):
+        prepare.prepare(config, None, out)
+    (out / "mine.txt").unlink()
     assert {path.name for path in tmp_path.iterdir()} == {"a.txt", "out"}
 
 
@@ -201,25 +240,6 @@ def test_what_a_killed_process_left_is_cleared(make: Make, tmp_path: Path) -> No
     assert make((path,))[0] == folder
     assert sorted(stamps(folder)) == ["meta.json", "tokenizer.json", "train.npy", "val.npy"]
     assert not stale.exists()
-
-
-def test_two_processes_that_want_the_same_folder_make_it_once(tmp_path: Path) -> None:
-    folder, seen, inside = tmp_path / "deep" / "x", [], threading.Event()
-
-    def second() -> None:
-        inside.wait()
-        with made_whole(folder):
-            seen.append((folder / "meta.json").exists())
-
-    thread = threading.Thread(target=second)
-    thread.start()
-    with made_whole(folder) as temporary:
-        inside.set()
-        thread.join(0.3)
-        assert thread.is_alive() and not seen, "it waits"
-        (temporary / "meta.json").write_bytes(b"{}")
-    thread.join(10)
-    assert seen == [True] and [p.name for p in folder.parent.iterdir()] == ["x"]
 
 
 def test_a_file_in_the_way_and_a_damaged_meta(make: Make, tmp_path: Path) -> None:
@@ -273,6 +293,7 @@ def test_the_command_prints_its_counts(
     assert prepare.main([*argv, "--split", "documents", "--val_fraction", "0.5"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["folder"] == out and printed["train"]["documents"] == 1
+    out = str(tmp_path / "refused")
     with pytest.raises(UserError, match="one document can't be split"):
         prepare.main([text, "--tokenizer", str(tokenizer), "--out", out, "--split", "documents"])
     with pytest.raises(UserError, match="val part holds no text"):
@@ -282,8 +303,24 @@ def test_the_command_prints_its_counts(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"dir": "x", "files": ("a",)}, "data.dir names a prepared folder"),
-        ({"val_files": ("a",)}, "data.val_files needs data.files"),
+        ({"dir": "x", "files": ("a",)}, "data.files has an effect without data.dir only"),
+        ({"dir": "x", "story_seed": 2}, "data.story_seed has an effect without data.dir only"),
+        ({"dir": "x", "doc_sep": "%"}, "data.doc_sep has an effect without data.dir only"),
+        ({"val_files": ("a",)}, "data.val_files has an effect with data.files only"),
+        ({"split": "bytes"}, "data.split has an effect with data.files only"),
+        ({"val_fraction": 0.2}, "data.val_fraction has an effect with data.files only"),
+        ({"doc_sep": "%"}, "data.doc_sep has an effect with data.files only"),
+        ({"errors": "bytes"}, "data.errors has an effect with data.files only"),
+        ({"files": ("a",), "story_bytes": 9000}, "data.story_bytes .* without data.files only"),
+        ({"files": ("a",), "story_seed": 2}, "data.story_seed .* without data.files only"),
+        (
+            {"files": ("a",), "val_files": ("b",), "val_fraction": 0.2},
+            "data.val_fraction has an effect without data.val_files only",
+        ),
+        (
+            {"files": ("a",), "val_files": ("b",), "split": "bytes"},
+            "data.split has an effect without data.val_files only",
+        ),
         ({"windows": "documents", "stride": 3}, "with data.windows packed only"),
         ({"windows": "rows"}, "documents, packed"),
         ({"val_fraction": 1.0}, "must be below 1"),

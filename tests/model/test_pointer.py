@@ -13,7 +13,7 @@ from model.gpt import ModelConfig
 
 
 def naive_logits(model, ids, doc=None):
-    """Place by place: softmax of 0 (none) and q(h_t) . k(h_(s-1)); what it finds, raised and read."""
+    """Place by place: softmax of 0 (none) and q(h_t) . k(h_(s-1)); then what it finds."""
     (h,) = model.hidden(ids, doc)
     pointer, D = model.pointer, h.shape[-1]
     table = model.token_embedding(ids[0])
@@ -27,7 +27,10 @@ def naive_logits(model, ids, doc=None):
             key = pointer.key.weight @ h[s - 1]
             scores.append((pointer.query.weight @ h[t]) @ key / math.sqrt(D))
         weights = torch.stack(scores).softmax(0)[1:]
-        read = sum((w * table[s] for w, s in zip(weights, found, strict=True)), torch.zeros(D, dtype=h.dtype))
+        read = sum(
+            (w * table[s] for w, s in zip(weights, found, strict=True)),
+            torch.zeros(D, dtype=h.dtype),
+        )
         logits = model.logits(h[t] + pointer.out.weight @ read)
         gate = torch.log1p((pointer.gate.weight @ h[t] + pointer.gate.bias).exp())
         for s, weight in zip(found, weights, strict=True):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import signal
 import subprocess
 import sys
@@ -18,7 +17,9 @@ from tests.conftest import ROOT, clean_environment
 from tests.training import make_corpus
 from utils.config import load
 from utils.errors import UserError
+from utils.grid import Point
 from utils.results import CLOCK
+from utils.runs import RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +131,20 @@ def test_workers_share_the_cores(sweep_file, base, tmp_path, monkeypatch):
     assert job.config.train.num_threads == 1 and "num_threads" not in str(job.command(""))
 
 
+def test_a_point_whose_process_still_lives_is_waited_for(tmp_path, monkeypatch):
+    run, holder, begun = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "run"), []
+    job = script.Job(Point("x", {}, None, {}), {}, Config(), run, tmp_path / "log", "resumable")
+    holder.claim()
+    monkeypatch.setattr(
+        script.time, "sleep", lambda seconds: (begun.append("slept"), holder.close())
+    )
+    monkeypatch.setattr(
+        script.Children, "run", lambda self, command, log: begun.append(command[-1])
+    )
+    script.run_when_free(script.Children(), job, "")
+    assert begun == ["slept", "--resume"]
+
+
 @pytest.mark.slow
 def test_a_killed_sweep_goes_on_to_the_same_results(sweep_file, base, tmp_path):
     text = "grid: {d_model: [8, 16], lr: [0.01, 0.02]}\nset: {max_steps: 100, eval_every_steps: 20}"
@@ -150,8 +165,8 @@ def test_a_killed_sweep_goes_on_to_the_same_results(sweep_file, base, tmp_path):
     while not list(broken.glob("*/last.pt")):
         assert first.poll() is None and time.monotonic() < end
         time.sleep(0.01)
-    os.kill(first.pid, signal.SIGTERM)
-    assert first.wait(60) == 128 + signal.SIGTERM
+    first.kill()
+    assert first.wait(60) == -signal.SIGKILL
     assert any(row["status"] != "done" for row in results(broken))
     assert start(broken).wait(300) == 0
     assert results(broken) == results(whole)

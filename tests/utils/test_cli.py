@@ -57,6 +57,9 @@ def test_short_flags(words):
         (["--val-size", "much"], "argument --val_size: invalid float value: 'much'"),
         (["--val-size"], "argument --val_size: expected one argument"),
         (["decode"], "invalid choice: 'decode'"),
+        (["--val_size", "1", "--val-size", "2"], "--val_size: given twice"),
+        (["-n1", "-n2"], "-n: given twice"),
+        (["encode", "--out_file=a", "--out-file", "a"], "--out_file: given twice"),
     ],
 )
 def test_a_mistake_is_a_user_error(words, message, capsys):
@@ -95,3 +98,8 @@ def test_a_misspelt_required_flag_is_named():
 
 def test_words_after_two_dashes_are_no_flags():
     assert make_parser().parse_args(["encode", "--", "--val-siz"]).files == ["--val-siz"]
+
+
+def test_a_parser_serves_twice():
+    parser = make_parser()
+    assert parser.parse_args(["-n", "1"]).n == parser.parse_args(["-n", "1"]).n == 1

@@ -33,7 +33,11 @@ def raising(error: BaseException):
     [
         (UserError("a.txt:\n  no such\tfile"), 2, "error: a.txt: no such file\n"),
         (FileNotFoundError(2, "No such file", "b.txt"), 2, "error: b.txt: No such file\n"),
-        (OSError(28, "No space left on device"), 2, "error: No space left on device\n"),
+        (
+            OSError(28, "No space left on device"),
+            2,
+            "error: No space left on device; free some space there, or write to another disk\n",
+        ),
         (KeyboardInterrupt(), 130, "interrupted\n"),
         (BrokenPipeError(32, "Broken pipe"), 0, ""),
     ],
@@ -65,6 +69,15 @@ def test_os_error_without_a_file():
     assert one_line(" a\n\n b ") == "a b"
 
 
+def test_closed_streams_are_no_trouble(root):
+    program = PROGRAM.format(body="print('out', flush=True); raise UserError('bad')")
+    for closed, expected in ((">&-", b"error: bad\n"), ("2>&-", b""), (">&- 2>&-", b"")):
+        command = ["bash", "-c", f'"$0" -c "$1" {closed}', sys.executable, program]
+        done = subprocess.run(command, cwd=root, capture_output=True, check=False)
+        assert (done.returncode, done.stderr) == (2, expected)
+        assert done.stdout == (b"" if closed.startswith(">") else b"out\n")
+
+
 def test_a_full_disk_behind_stdout(run_python, root):
     if not os.path.exists("/dev/full"):
         pytest.skip("this system has no /dev/full")
@@ -73,7 +86,10 @@ def test_a_full_disk_behind_stdout(run_python, root):
         # PYTHONUNBUFFERED would make the print itself fail; the flush at exit is the hard case.
         env = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, cwd=root, env=env)
-    assert (done.returncode, done.stderr) == (2, b"error: No space left on device\n")
+    assert (done.returncode, done.stderr) == (
+        2,
+        b"error: No space left on device; free some space there, or write to another disk\n",
+    )
 
 
 def test_a_closed_pipe_is_quiet(root):

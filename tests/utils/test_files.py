@@ -124,6 +124,12 @@ def test_a_pipe_is_written_to_not_replaced(tmp_path):
     assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 
+def test_standard_output_may_be_a_pipe(run_python):
+    program = "from utils.files import write_atomic; write_atomic('/dev/stdout', b'through')"
+    done = run_python("-c", program)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "through", "")
+
+
 def test_a_system_that_cannot_open_folders(tmp_path, monkeypatch):
     real_open = os.open
 

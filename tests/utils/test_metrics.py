@@ -116,6 +116,17 @@ def test_what_is_not_ours_is_refused(tmp_path: Path) -> None:
         read_rows(path)
 
 
+@pytest.mark.parametrize("cell", ["val_loss", "elapsed_s"])
+def test_a_cell_that_is_no_number_is_named(cell: str, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    log = CsvLog(path)
+    log.write({"step": 0, "val_loss": 1.0})
+    log.write({"step": 3, "val_loss": 1.0, "elapsed_s": 2.0, cell: 77.5})
+    path.write_text(path.read_text(encoding="utf-8").replace("77.5", "7x"), encoding="utf-8")
+    with pytest.raises(UserError, match=f"metrics.csv: damaged, step 3: {cell} '7x' is not a num"):
+        read_rows(path)
+
+
 def test_throughput_counts_training_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter([0.0, 2.0, 100.0, 103.0])
     monkeypatch.setattr(metrics.time, "perf_counter", lambda: next(now))

@@ -65,9 +65,14 @@ def test_the_record(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     with pytest.raises(UserError, match="no run there; train one with"):
         run.read_record()
-    run.write_record({"a": [1, None]})
-    assert run.holds_run() and run.read_record() == {"a": [1, None]}
-    for text in ("", "{", "[1]", "null"):
+    data = {"folder": "x", "identity": "ab", "floor": None}
+    record = {"data": data, "floor_nats_per_token": None, "starts": [{}]}
+    run.write_record(record)
+    assert run.holds_run() and run.read_record() == record
+    torn = [{k: v for k, v in record.items() if k != name} for name in record]
+    torn += [record | {"data": {k: v for k, v in data.items() if k != name}} for name in data]
+    torn += [record | {"starts": {}}, record | {"data": data | {"floor": {}}}]
+    for text in ("", "{", "[1]", "null", "{}", *map(json.dumps, torn)):
         run.record.write_text(text, encoding="utf-8")
         with pytest.raises(UserError, match=r"run\.json: damaged"):
             run.read_record()

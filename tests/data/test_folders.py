@@ -1,0 +1,27 @@
+"""Prepared folders: made whole, and once."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from data.folders import made_whole
+
+
+def test_two_processes_that_want_the_same_folder_make_it_once(tmp_path: Path) -> None:
+    folder, seen, inside = tmp_path / "deep" / "x", [], threading.Event()
+
+    def second() -> None:
+        inside.wait()
+        with made_whole(folder):
+            seen.append((folder / "meta.json").exists())
+
+    thread = threading.Thread(target=second)
+    thread.start()
+    with made_whole(folder) as temporary:
+        inside.set()
+        thread.join(0.3)
+        assert thread.is_alive() and not seen, "it waits"
+        (temporary / "meta.json").write_bytes(b"{}")
+    thread.join(10)
+    assert seen == [True] and [p.name for p in folder.parent.iterdir()] == ["x"]

@@ -1,0 +1,116 @@
+"""The README shows what works: its commands, its map, its lines for one's own text."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import sample
+import train
+from tests.conftest import ROOT, run_program
+from tests.test_repo import TARGETS
+from utils.metrics import read_rows
+
+README = ROOT / "README.md"
+
+
+def readme_commands() -> list[str]:
+    """The commands in the README's ```sh blocks, continued lines joined, comments dropped."""
+    if not README.exists():
+        pytest.skip("README.md is not there yet")
+    blocks = re.findall(
+        r"^```sh\n(.*?)^```", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    return [
+        " ".join(shlex.split(line, comments=True))
+        for line in lines
+        if shlex.split(line, comments=True)
+    ]
+
+
+def test_the_readme_shows_the_two_commands():
+    assert {"make train", "make test"} <= set(readme_commands())
+
+
+def test_every_command_of_the_readme_exists(run_python):
+    helps: dict[str, str] = {}
+    for command in readme_commands():
+        words = command.split()
+        if words[0] == "make":
+            targets = {word for word in words[1:] if "=" not in word and word[0] not in "-'\""}
+            assert targets <= TARGETS | {word for word in targets if "ARGS" in command}, command
+        elif words[0] in ("python", "python3"):
+            target = words[1:3] if words[1] == "-m" else words[1:2]
+            key = " ".join(target)
+            if key in ("-m venv", "-m pip", "-m pytest"):
+                continue
+            name = target[-1].replace(".", "/") + ".py" if words[1] == "-m" else target[0]
+            assert (ROOT / name).is_file(), command
+            rest = words[1 + len(target) :]
+            sub = rest[:1] if rest and re.fullmatch(r"[a-z]+", rest[0]) else []
+            if key + str(sub) not in helps:
+                done = run_python(*target, *sub, "--help")
+                assert done.returncode == 0, f"{command}: {done.stderr}"
+                helps[key + str(sub)] = done.stdout.replace("_", "-")
+            for flag in re.findall(r"(?<=\s)--[a-z][\w.-]*", " " + " ".join(rest)):
+                assert flag.replace("_", "-") in helps[key + str(sub)], f"{command}: no flag {flag}"
+
+
+def test_the_readme_commands_on_files_run_in_a_fresh_checkout(tmp_path):
+    for name in ("tok", "data", "utils"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    lines = [line for line in readme_commands() if re.search("tok.bpe|data.prepare", line)]
+    assert len(lines) == 5
+    for line in lines:
+        done = run_program(
+            ["bash", "-c", line],
+            cwd=tmp_path,
+            env={"PATH": path, "PYTHONPATH": ":".join([str(tmp_path), *sys.path])},
+        )
+        assert done.returncode == 0, f"{line}: {done.stderr}"
+
+
+def test_the_map_of_the_readme_names_what_exists():
+    if not README.exists():
+        pytest.skip("README.md is not there yet")
+    text = README.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#:\s]+)[)#]", text):
+        assert (ROOT / target).exists(), f"README.md links {target}"
+
+
+def test_the_lines_for_ones_own_text_run_as_they_stand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On 100 kB, with two steps of a smaller model; .ci/run runs them whole."""
+    text = (ROOT / "configs" / "text.yaml").read_text(encoding="utf-8")
+    for name, value in (("n_layer", 1), ("n_embd", 32), ("max_steps", 2), ("vocab_size", 300)):
+        text, n = re.subn(rf"(?m)^  {name}: .*$", f"  {name}: {value}", text)
+        assert n == 1
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "text.yaml").write_text(text, encoding="utf-8")
+    (tmp_path / "mytext.txt").write_bytes((ROOT / "data" / "tiny.txt").read_bytes()[:100_000])
+    monkeypatch.chdir(tmp_path)
+    section = README.read_text(encoding="utf-8").split("## Your own text")[1]
+    lines = section.split("```sh\n")[1].split("```")[0].splitlines()
+    assert 1 <= len(lines) <= 4
+    programs: dict[str, Callable[[list[str]], int]] = {
+        "train.py": train.main,
+        "sample.py": sample.main,
+    }
+    for line in lines:
+        python, program, *argv = shlex.split(line)
+        capsys.readouterr()
+        assert python == "python" and programs[program](argv) == 0
+    assert program == "sample.py" and capsys.readouterr().out.startswith("The")
+    assert read_rows(tmp_path / "runs" / "mine" / "metrics.csv")[-1]["step"] == "2"
