@@ -30,6 +30,7 @@ from utils.cli import Parser
 from utils.config import check, check_needs, setting
 from utils.errors import UserError, run_cli
 from utils.files import sha256_file, write_atomic
+from utils.progress import plain
 
 SPLITS = ("auto", "documents", "bytes")
 FEW_DOCUMENTS = 10  # below this many, `auto` splits by bytes
@@ -202,6 +203,7 @@ def prepare(
             return folder
         if tokenizer is None:
             assert vocab_size is not None
+            plain(f"{folder}: training a tokenizer of {vocab_size} tokens on the {kind}")
             texts = corpus.documents("train")
             tokenizer = BPETokenizer.train(texts, vocab_size=vocab_size, progress=True)
         meta = {"identity": identity, "recipe": recipe}
@@ -223,6 +225,7 @@ def fill(
     config = corpus.config
     for part in PARTS:
         path = folder / f"{part}.npy"
+        plain(f"encoding the {part} documents")
         meta[part] = write_split(path, corpus.documents(part), tokenizer, part)
         if block_size:
             with contextlib.closing(TokenFile(path)) as tokens:
