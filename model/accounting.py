@@ -145,7 +145,7 @@ def forward_flops_per_token(
     per token looked at, in each layer. A token looks at (T + 1) / 2 tokens on average with
     causal=True, which is what must be computed; causal=False counts all T, as many papers do
     (Kaplan et al. 2020, arXiv 2001.08361; Chowdhery et al. 2022, arXiv 2204.02311). A pointer adds
-    three matrices and the same two products. Norms, activations, softmax and rotations are left out.
+    three matrices and the same two products. Norms, activations, softmax, rotations are left out.
 
     >>> config = ModelConfig(vocab_size=256, block_size=3, n_layer=1, n_embd=8, n_head=2)
     >>> forward_flops_per_token(config)  # 2 * (12 * 64 + 8 * 256) + 4 * 8 * 2

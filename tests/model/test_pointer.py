@@ -13,7 +13,7 @@ from model.gpt import ModelConfig
 
 
 def naive_logits(model, ids, doc=None):
-    """Place by place: softmax of 0 (none) and q(h_t) . k(h_(s-1)); what it finds, raised and read."""
+    """Place by place: softmax of 0 (none) and q(h_t) . k(h_(s-1)); what it finds, raised, read."""
     (h,) = model.hidden(ids, doc)
     pointer, D = model.pointer, h.shape[-1]
     table = model.token_embedding(ids[0])
