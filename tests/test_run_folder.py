@@ -20,6 +20,7 @@ from trainer import Trainer
 from utils import checkpoint, runs
 from utils.config import load
 from utils.errors import UserError
+from utils.runs import RunFolder
 
 Settings = dict[str, object]
 
@@ -156,6 +157,25 @@ def test_a_compiled_run_saves_plain_names(
     assert train.main(flags(eager, settings, **{**more, "train__compile": "false"})) == 0
     ends = [float(rows_of(one)[-1]["val_loss"]) for one in (run, eager)]
     assert ends[0] == pytest.approx(ends[1], abs=5e-3)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_checkpoint_goes_from_compiled_to_eager_and_back(
+    compiled: bool, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = torch.compile  # its wrapper and tracing as ever, without a C++ compiler behind them
+    monkeypatch.setattr(torch, "compile", lambda model: original(model, backend="eager"))
+    one = build(tmp_path, settings, train__compile=str(compiled).lower())
+    one.train_step()
+    path = tmp_path / "last.pt"
+    checkpoint.save(path, one.state())
+    config, _, _ = train.parse(flags(tmp_path, settings, train__compile=str(not compiled).lower()))
+    other = Trainer(config, RunFolder(tmp_path), checkpoint.load(path))
+    assert (one.forward is one.model, other.forward is other.model) == (not compiled, compiled)
+    assert checkpoint.digest(other.state()["model"]) == checkpoint.digest(one.state()["model"])
+    assert other.step == 1 and other.evaluate() == one.evaluate()
+    losses = [trained.train_step()["train_loss"] for trained in (one, other)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 def test_the_plot_has_the_floor_that_run_json_tells(
