@@ -31,7 +31,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def quick() -> Iterator[None]:  # its own patch: a test may undo those of monkeypatch
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "plot_losses", lambda *args, **kwargs: None)
         patch.setattr(runs, "git_commit", lambda: None)
