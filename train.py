@@ -27,6 +27,7 @@ from utils.flags import add_flags, given_flags
 from utils.interrupt import Interrupt
 from utils.metrics import CsvLog, Throughput
 from utils.plot import plot_losses
+from utils.progress import plain
 from utils.runs import RunFolder, keep_samples
 
 
@@ -39,7 +40,8 @@ def fit(trainer: Trainer, *, fresh: bool) -> int:
     keep_samples(run.samples, -1 if fresh else trainer.step)
     meter = Throughput()
     bar = tqdm(total=train.max_steps, initial=trainer.step, desc="train", unit="step", disable=None)
-    since = time.perf_counter() - trainer.elapsed_s
+    begun, first = time.perf_counter(), trainer.step
+    since = begun - trainer.elapsed_s
     with Interrupt() as interrupt, bar:
         if fresh:
             trainer.evaluate_and_save(log, {})
@@ -55,16 +57,21 @@ def fit(trainer: Trainer, *, fresh: bool) -> int:
             if not at_eval and trainer.step % train.log_every_steps:
                 continue
             trainer.rate = meter.take()
-            bar.set_postfix_str(f"loss {numbers['train_loss']:.3f}, {trainer.rate:,.0f} tokens/s")
+            epoch = trainer.batches.epoch_at(trainer.step)
+            bar.set_postfix_str(
+                f"epoch {epoch:.2f}, loss {numbers['train_loss']:.3f}, {trainer.rate:,.0f} tokens/s"
+            )
             if at_eval:
                 trainer.evaluate_and_save(log, numbers)
             else:
                 log.write(trainer.row(numbers))
-                if bar.disable:
-                    say(
-                        f"step {trainer.step}/{train.max_steps}: loss {numbers['train_loss']:.4f}, "
-                        f"lr {numbers['lr']:.3g}, {trainer.rate:,.0f} tokens/s"
-                    )
+                step_s = (time.perf_counter() - begun) / (trainer.step - first)
+                left = tqdm.format_interval(step_s * (train.max_steps - trainer.step))
+                plain(
+                    f"step {trainer.step}/{train.max_steps}, epoch {epoch:.2f}: "
+                    f"loss {numbers['train_loss']:.4f}, lr {numbers['lr']:.3g}, "
+                    f"{trainer.rate:,.0f} tokens/s, {left} left"
+                )
         if not trainer.finished():
             trainer.check_weights()
             checkpoint.save(run.last, trainer.state())

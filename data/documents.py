@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from utils.files import decode_utf8, read_bytes
+from utils.files import TAKE_ANY_BYTES, decode_utf8, read_bytes
 
 BLANK_LINE = "blank-line"
 ERRORS = ("strict", "bytes")
@@ -34,16 +34,18 @@ def split_documents(raw: bytes, doc_sep: str) -> list[bytes]:
     return [part for part in stripped if part]
 
 
-def read_documents(files: Sequence[Path], doc_sep: str, errors: str) -> Iterator[bytes]:
+def read_documents(
+    files: Sequence[Path], doc_sep: str, errors: str, *, cure: str = TAKE_ANY_BYTES
+) -> Iterator[bytes]:
     """Every document of the files, in order, one file in memory at a time.
 
     Raises:
-        UserError: a file can't be read, or is not UTF-8 and `errors` is strict.
+        UserError: a file can't be read, or is not UTF-8 and `errors` is strict: see the `cure`.
     """
     for path in files:
         raw = read_bytes(path)
         if errors == "strict":
-            decode_utf8(raw, path)
+            decode_utf8(raw, path, cure=cure)
         yield from split_documents(raw, doc_sep)
 
 

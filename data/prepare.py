@@ -24,12 +24,14 @@ from data.folders import FORMAT, META, PARTS, is_made, made_whole, read_meta, re
 from data.tokens import TokenFile, TokenWriter
 from data.windows import WINDOWS, cut_windows
 from tok.bpe import BPETokenizer
+from tok.errors import TokenizerError
 from tok.files import expand_folders
 from tok.parallel import encode_documents
 from utils.cli import Parser
 from utils.config import check, check_needs, setting
 from utils.errors import UserError, run_cli
 from utils.files import sha256_file, write_atomic
+from utils.progress import plain
 
 SPLITS = ("auto", "documents", "bytes")
 FEW_DOCUMENTS = 10  # below this many, `auto` splits by bytes
@@ -93,8 +95,9 @@ class DataConfig:
 class Corpus:
     """The training and validation documents that the settings name, and their fingerprint."""
 
-    def __init__(self, config: DataConfig) -> None:
-        self.config = config
+    def __init__(self, config: DataConfig, flags: str = "--data.") -> None:
+        """`flags`: what the command puts before the name of a setting, for messages."""
+        self.config, self.flags = config, flags
         self.files = expand_folders(config.files)
         self.val_files = expand_folders(config.val_files)
         self.split = config.split
@@ -111,12 +114,34 @@ class Corpus:
             "settings": [c.doc_sep, c.split, c.val_fraction, c.errors],
         }
 
+    def flag(self, name: str) -> str:
+        """The flag of a setting as the command spells it.
+
+        >>> Corpus(DataConfig()).flag("doc_sep"), Corpus(DataConfig(), "--").flag("doc_sep")
+        ('--data.doc_sep', '--doc-sep')
+        """
+        return self.flags + (name.replace("_", "-") if self.flags == "--" else name)
+
     def documents(self, part: str) -> Iterator[bytes]:
-        """The documents of `train` or `val`, in order.
+        """The documents of `train` or `val`, in order; one at least.
 
         Raises:
             UserError: unreadable, empty or not UTF-8 files; too few documents to split.
         """
+        empty = True
+        for document in self._choose(part):
+            empty = False
+            yield document
+        if empty and self.val_files:
+            names = self.config.files if part == "train" else self.config.val_files
+            raise UserError(f"{', '.join(names)}: no text in it for the {part} part")
+        if empty:
+            raise UserError(
+                f"the {part} part holds no text; give more text or another "
+                f"{self.flag('val_fraction')}"
+            )
+
+    def _choose(self, part: str) -> Iterator[bytes]:
         c = self.config
         if not self.files:
             seed, size = (
@@ -137,7 +162,8 @@ class Corpus:
         return self._split_documents(part, len(sizes))
 
     def _read(self, files: Sequence[Path]) -> Iterator[bytes]:
-        return read_documents(files, self.config.doc_sep, self.config.errors)
+        cure = f"convert the file, or pass {self.flag('errors')} bytes to take any bytes"
+        return read_documents(files, self.config.doc_sep, self.config.errors, cure=cure)
 
     def _split_bytes(self, part: str, total: int) -> Iterator[bytes]:
         """The last val_fraction of the bytes is validation; the document there is cut in two."""
@@ -152,7 +178,8 @@ class Corpus:
         """Validation documents are spread evenly over the corpus, so that no draw decides them."""
         if n < 2:
             raise UserError(
-                "one document can't be split by documents; use --split bytes, or name --doc-sep"
+                f"one document can't be split by documents; use {self.flag('split')} bytes, or "
+                f"name {self.flag('doc_sep')}"
             )
         n_val = min(n - 1, max(1, round(n * self.config.val_fraction)))
         chosen = set(np.linspace(0, n - 1, n_val + 2)[1:-1].round().astype(int).tolist())
@@ -166,6 +193,7 @@ def prepare(
     vocab_size: int | None,
     out: Path | None = None,
     block_size: int | None = None,
+    flags: str = "--data.",
 ) -> Path:
     """Makes the prepared folder that the settings describe, unless it is there already.
 
@@ -174,11 +202,12 @@ def prepare(
         vocab_size: of the tokenizer to train when config names none.
         out: the folder; by default one named by its identity below config.cache_dir.
         block_size: when given, both parts must fill windows of that many tokens.
+        flags: what the command puts before the name of a data setting, for messages.
 
     Raises:
         UserError: bad input; nothing is left behind.
     """
-    corpus = Corpus(config)
+    corpus = Corpus(config, flags)
     tokenizer = BPETokenizer.load(config.tokenizer) if config.tokenizer else None
     if tokenizer and vocab_size not in (None, tokenizer.vocab_size):
         raise UserError(
@@ -202,8 +231,12 @@ def prepare(
             return folder
         if tokenizer is None:
             assert vocab_size is not None
+            plain(f"{folder}: training a tokenizer of {vocab_size} tokens on the {kind}")
             texts = corpus.documents("train")
-            tokenizer = BPETokenizer.train(texts, vocab_size=vocab_size, progress=True)
+            try:
+                tokenizer = BPETokenizer.train(texts, vocab_size=vocab_size, progress=True)
+            except TokenizerError as error:
+                raise UserError(f"model.vocab_size: {error}") from None
         meta = {"identity": identity, "recipe": recipe}
         fill(temporary, corpus, tokenizer, meta, block_size)
     return folder
@@ -223,6 +256,7 @@ def fill(
     config = corpus.config
     for part in PARTS:
         path = folder / f"{part}.npy"
+        plain(f"encoding the {part} documents")
         meta[part] = write_split(path, corpus.documents(part), tokenizer, part)
         if block_size:
             with contextlib.closing(TokenFile(path)) as tokens:
@@ -246,9 +280,6 @@ def write_split(
 
     Args:
         workers: processes that encode, 0 = one for each core; the file is the same.
-
-    Raises:
-        UserError: there is no document.
     """
     n_bytes = n_documents = 0
 
@@ -264,10 +295,6 @@ def write_split(
     with TokenWriter(path, tokenizer.vocab_size) as writer:
         for ids in encode_documents(tokenizer, counted(), workers=workers):
             writer.write(ids)
-        if not n_documents:
-            raise UserError(
-                f"the {name} part holds no text; give more text or another --val-fraction"
-            )
     return {"tokens": writer.n_tokens, "bytes": n_bytes, "documents": n_documents}
 
 
@@ -307,7 +334,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = vars(parser.parse_args(argv))
     out = Path(args.pop("out"))
     args["files"], args["val_files"] = tuple(args["files"]), tuple(args["val_files"])
-    folder = prepare(DataConfig(**args), None, out)
+    folder = prepare(DataConfig(**args), None, out, flags="--")
     meta = read_meta(folder)
     print(json.dumps({"folder": str(folder), **meta}))
     return 0

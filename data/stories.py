@@ -211,7 +211,7 @@ def read_stories(path: str | Path) -> list[str]:
     Raises:
         UserError: it can't be read, is not UTF-8 or holds no story.
     """
-    stories = split(decode_utf8(read_bytes(path), path))
+    stories = split(decode_utf8(read_bytes(path), path, cure="convert the file to UTF-8"))
     if not stories:
         raise UserError(f"{path}: holds no text; make a file with --bytes N --seed S --out FILE")
     return stories

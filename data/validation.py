@@ -95,7 +95,8 @@ def write_text(path: str, separator: str, errors: str, tokenizer: BPETokenizer, 
     Raises:
         UserError: a file can't be read, or is not UTF-8 and `errors` is strict; there is no text.
     """
-    documents = list(read_documents(expand_folders([path]), separator, errors))
+    files, cure = expand_folders([path]), "convert the file to UTF-8"
+    documents = list(read_documents(files, separator, errors, cure=cure))
     if not documents:
         raise UserError(f"{path}: no text in it")
     write_split(into / "val.npy", documents, tokenizer, "text")

@@ -68,15 +68,17 @@ class ModelConfig:
     def __post_init__(self) -> None:
         check(self)
         if self.n_embd % self.n_head:
-            raise UserError(f"n_embd {self.n_embd} is not a multiple of n_head {self.n_head}")
+            raise UserError(
+                f"model.n_embd {self.n_embd} is not a multiple of model.n_head {self.n_head}"
+            )
         if self.tie_weights and self.embedding_std != INIT_STD:
             raise UserError(
-                "embedding_std has an effect without tie_weights only; drop one of them"
+                "model.embedding_std has an effect without model.tie_weights only; drop one of them"
             )
         if self.position == "rope" and self.head_size % 2:
             raise UserError(
-                f"position rope needs an even head size, but n_embd {self.n_embd} / n_head "
-                f"{self.n_head} is {self.head_size}"
+                f"model.position rope needs an even head size, but model.n_embd {self.n_embd} / "
+                f"model.n_head {self.n_head} is {self.head_size}"
             )
 
     @property

@@ -20,6 +20,7 @@ from utils.device import describe_device, peak_memory_bytes, synchronize
 from utils.errors import UserError
 from utils.flags import add_flags, given_flags
 from utils.measure import Spread, timed_windows
+from utils.progress import plain
 from utils.runs import RunFolder
 
 FORMULA = "3 x forward; forward = 2 per matrix weight + 4 D per token looked at and layer, causal"
@@ -66,7 +67,10 @@ def bench_train(args: argparse.Namespace) -> dict[str, Any]:
             warmup=args.warmup_steps,
             synchronize=lambda: synchronize(trainer.device),
         )
-        windows = list(tqdm(timed, total=args.windows, desc="windows", disable=None, leave=False))
+        windows = []
+        for window in tqdm(timed, total=args.windows, desc="windows", disable=None, leave=False):
+            windows.append(window)
+            plain(f"window {len(windows)}/{args.windows}: {window.rate:,.0f} tokens/s")
     rate = Spread.of([window.rate for window in windows])
     step_s = Spread.of([window.seconds / args.steps_per_window for window in windows])
     return describe_training(trainer, rate, step_s) | {

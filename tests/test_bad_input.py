@@ -22,6 +22,9 @@ from utils import checkpoint, errors, runs
 Settings = dict[str, object]
 Fails = Callable[..., str]
 
+# What may stand above the error: how far it came.
+PROGRESS = re.compile("^warning: |^encoding the (train|val) documents$|: training a tokenizer of ")
+
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,7 +66,7 @@ def fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Fails:
         assert stop.value.code == 2
         assert lines and lines[-1].startswith("error: "), lines
         assert not [line for line in lines if "Traceback" in line]
-        assert len([line for line in lines if not line.startswith("warning: ")]) == 1
+        assert [line for line in lines if not PROGRESS.search(line)] == lines[-1:]
         assert tree() == before, "nothing is left behind"
         return lines[-1]
 
@@ -82,17 +85,34 @@ def on_folder(tmp_path: Path, data: Path) -> list[str]:
     return [w for w in training(tmp_path) if not w.startswith("--data.")] + [f"--data.dir={data}"]
 
 
+FEW = {"model__vocab_size": 257}  # a vocabulary that any text fills
+
 TEXTS = [
     (None, {}, "text.txt: No such file"),
     (b"", {}, "text.txt: no text: the files are empty"),
-    (b"\n\n \n", {}, "val part holds no text|no text"),
-    (b"fine\nthen \xff\xfe", {}, r"text.txt: not UTF-8 at byte 10 \(0xff\)"),
+    (b"\n\n\n", {}, "text.txt: no text: the files are empty"),
+    (
+        b"a\n\nb",
+        FEW | {"data__split": "bytes", "model__block_size": 1},
+        "val part holds no text; .* another --data.val_fraction$",
+    ),
+    (b"a", {"data__split": "documents"}, "use --data.split bytes, or name --data.doc_sep$"),
+    (
+        b"fine\nthen \xff\xfe",
+        {},
+        r"text.txt: not UTF-8 at byte 10 \(0xff\); .* pass --data.errors bytes",
+    ),
     ("directory", {}, "no files in this folder"),
-    (b"one two", {}, "fewer than model.block_size 32|can't be filled"),
+    (b"one two", {}, "model.vocab_size: vocabulary 300 can't be filled"),
+    (b"one two", FEW, "fewer than model.block_size 32"),
     (make_text(40).encode(), {"model__block_size": 4096}, "fewer than model.block_size 4096"),
-    (make_text(40).encode(), {"model__vocab_size": 3000}, "vocabulary 3000 can't be filled"),
-    (make_text(40).encode(), {"model__vocab_size": 256}, "256"),
-    (make_text(40).encode(), {"model__vocab_size": 100}, "100"),
+    (
+        make_text(40).encode(),
+        {"model__vocab_size": 3000},
+        "model.vocab_size: vocabulary 3000 can't be filled",
+    ),
+    (make_text(40).encode(), {"model__vocab_size": 256}, "model.vocab_size: vocabulary 256 is too"),
+    (make_text(40).encode(), {"model__vocab_size": 100}, "model.vocab_size: vocabulary 100 is too"),
     (make_text(40).encode(), {"data__windows": "documents"}, "more than model.block_size 32"),
     (make_text(40).encode(), {"data__stride": 33}, "data.stride 33 is more than"),
 ]
@@ -111,6 +131,16 @@ def test_texts(
     assert re.search(message, line), line
 
 
+@pytest.mark.parametrize("empty", ["train", "val"])
+def test_an_empty_file_beside_another_is_named(empty: str, fails: Fails, tmp_path: Path) -> None:
+    for name, part in (("text", "train"), ("other", "val")):
+        text = "\n" if part == empty else make_text(40)
+        (tmp_path / f"{name}.txt").write_text(text, encoding="utf-8")
+    line = fails(train.main, training(tmp_path, data__val_files=tmp_path / "other.txt"))
+    name = tmp_path / ("text.txt" if empty == "train" else "other.txt")
+    assert f"error: {name}: no text in it for the {empty} part" in line
+
+
 SETTINGS = [
     (["--model.n_layers", "3"], "did you mean --model.n_layer"),
     (["--optim.learning_rat=1"], "did you mean --optim.lr?"),
@@ -121,7 +151,7 @@ SETTINGS = [
     (["--optim.lr", "0"], "--optim.lr: must be above 0"),
     (["--optim.lr", "nan"], "optim.lr"),
     (["--model.dropout", "1"], "must be below 1"),
-    (["--model.n_head", "3"], "n_embd 16 is not a multiple of n_head 3"),
+    (["--model.n_head", "3"], "model.n_embd 16 is not a multiple of model.n_head 3"),
     (["--train.amp", "bf61"], "did you mean bf16"),
     (["--train.device", "gpu"], "device gpu: not available"),
     (["--config", "none.yaml"], "none.yaml: No such file"),

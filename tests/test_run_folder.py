@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from trainer import Trainer
 from utils import checkpoint, runs
 from utils.config import load
 from utils.errors import UserError
+from utils.runs import RunFolder
 
 Settings = dict[str, object]
 
@@ -29,7 +31,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def quick() -> Iterator[None]:  # its own patch: a test may undo those of monkeypatch
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "plot_losses", lambda *args, **kwargs: None)
         patch.setattr(runs, "git_commit", lambda: None)
@@ -157,6 +159,25 @@ def test_a_compiled_run_saves_plain_names(
     assert ends[0] == pytest.approx(ends[1], abs=5e-3)
 
 
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_checkpoint_goes_from_compiled_to_eager_and_back(
+    compiled: bool, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = torch.compile  # its wrapper and tracing as ever, without a C++ compiler behind them
+    monkeypatch.setattr(torch, "compile", lambda model: original(model, backend="eager"))
+    one = build(tmp_path, settings, train__compile=str(compiled).lower())
+    one.train_step()
+    path = tmp_path / "last.pt"
+    checkpoint.save(path, one.state())
+    config, _, _ = train.parse(flags(tmp_path, settings, train__compile=str(not compiled).lower()))
+    other = Trainer(config, RunFolder(tmp_path), checkpoint.load(path))
+    assert (one.forward is one.model, other.forward is other.model) == (not compiled, compiled)
+    assert checkpoint.digest(other.state()["model"]) == checkpoint.digest(one.state()["model"])
+    assert other.step == 1 and other.evaluate() == one.evaluate()
+    losses = [trained.train_step()["train_loss"] for trained in (one, other)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
 def test_the_plot_has_the_floor_that_run_json_tells(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,13 +197,30 @@ def test_the_log_tells_device_and_tokens_per_step(
     accum: int, settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     more = {"train__max_steps": 1, "train__grad_accum_steps": accum, "optim__warmup_steps": 2}
+    batch = build(tmp_path, settings, **more).batches.get_batch("train", 0)
+    capsys.readouterr()  # of preparing the data
     assert train.main(flags(tmp_path / "run", settings, **more, train__device="cpu")) == 0
     first, second, third, *_ = capsys.readouterr().err.splitlines()
     assert first.startswith("device cpu (1 threads), amp off, ")
-    batch = build(tmp_path, settings, **more).batches.get_batch("train", 0)
     assert second.startswith(f"{batch.x_BT.numel()} tokens a step (batch_size 4 x ")
     assert f"x grad_accum_steps {accum} x block_size 32)" in second
     assert third.startswith("warning: optim.warmup_steps 2 is more than train.max_steps 1")
+
+
+def test_away_from_a_terminal_plain_lines_tell_how_far_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, corpus = tmp_path / "run", make_corpus(tmp_path)
+    assert train.main(flags(run, corpus, train__max_steps=3, train__log_every_steps=2)) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert "training a tokenizer of 300 tokens on the text" in lines[0]
+    assert lines[1:3] == ["encoding the train documents", "encoding the val documents"]
+    (line,) = [line for line in lines if line.startswith("step 2")]
+    epoch = float(rows_of(run)[1]["epoch"])
+    assert epoch > 0 and line.startswith(f"step 2/3, epoch {epoch:.2f}: loss ")
+    assert re.search(r" tokens/s, \d\d:\d\d left$", line)
+    assert train.main(flags(tmp_path / "again", corpus, train__max_steps=1)) == 0
+    assert "encoding" not in capsys.readouterr().err
 
 
 def test_print_config_tells_what_the_model_costs(capsys: pytest.CaptureFixture[str]) -> None:

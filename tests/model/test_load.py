@@ -87,7 +87,7 @@ def test_a_longer_learned_context_is_refused(tiny):
         ({"n_layers": 2}, "unknown key model.n_layers (did you mean model.n_layer?)"),
         ({"n_layer": "2"}, "model.n_layer: expected int, got '2'"),
         ({"dropout": 2.0}, "dropout: must be below 1.0, got 2.0"),
-        ({"n_head": 3}, "n_embd 8 is not a multiple of n_head 3"),
+        ({"n_head": 3}, "model.n_embd 8 is not a multiple of model.n_head 3"),
     ],
 )
 def test_wrong_settings_are_refused(tiny, changes, expected):

@@ -40,6 +40,9 @@ def test_the_figures_fit_together(argv, printed, tmp_path, monkeypatch):
     assert record["peak_memory_bytes"] > 1e7 and record["threads"] == 1
     assert (record["windows"], record["steps_per_window"], record["warmup_steps"]) == (3, 2, 1)
     assert record["command"] == "train" and "tokens/s" in people
+    told = [line for line in people.splitlines() if line.startswith("window ")]
+    assert [line.partition(":")[0] for line in told] == ["window 1/3", "window 2/3", "window 3/3"]
+    assert told[0].endswith(" tokens/s")
     assert list(tmp_path.iterdir()) == []  # no run folder
 
 

@@ -88,7 +88,10 @@ def test_a_dry_run_prints_the_commands_and_writes_nothing(sweep_file, tmp_path, 
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("grid: {d_model: [15]}", "point n_embd=15: n_embd 15 is not a multiple of n_head 2"),
+        (
+            "grid: {d_model: [15]}",
+            "point n_embd=15: model.n_embd 15 is not a multiple of model.n_head 2",
+        ),
         ("grid: {data.files: [[nowhere.txt]]}", "nowhere.txt"),
         ("grid: {n_layers: [1]}", "sweep.yaml:3: unknown key grid.n_layers .*n_layer"),
     ],

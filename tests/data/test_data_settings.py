@@ -1,0 +1,39 @@
+"""Settings of the data: those that contradict each other, or have no effect, are refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from data.prepare import DataConfig
+from utils.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"dir": "x", "files": ("a",)}, "data.files has an effect without data.dir only"),
+        ({"dir": "x", "story_seed": 2}, "data.story_seed has an effect without data.dir only"),
+        ({"dir": "x", "doc_sep": "%"}, "data.doc_sep has an effect without data.dir only"),
+        ({"val_files": ("a",)}, "data.val_files has an effect with data.files only"),
+        ({"split": "bytes"}, "data.split has an effect with data.files only"),
+        ({"val_fraction": 0.2}, "data.val_fraction has an effect with data.files only"),
+        ({"doc_sep": "%"}, "data.doc_sep has an effect with data.files only"),
+        ({"errors": "bytes"}, "data.errors has an effect with data.files only"),
+        ({"files": ("a",), "story_bytes": 9000}, "data.story_bytes .* without data.files only"),
+        ({"files": ("a",), "story_seed": 2}, "data.story_seed .* without data.files only"),
+        (
+            {"files": ("a",), "val_files": ("b",), "val_fraction": 0.2},
+            "data.val_fraction has an effect without data.val_files only",
+        ),
+        (
+            {"files": ("a",), "val_files": ("b",), "split": "bytes"},
+            "data.split has an effect without data.val_files only",
+        ),
+        ({"windows": "documents", "stride": 3}, "with data.windows packed only"),
+        ({"windows": "rows"}, "documents, packed"),
+        ({"val_fraction": 1.0}, "must be below 1"),
+    ],
+)
+def test_settings_that_contradict_are_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        DataConfig(**settings)

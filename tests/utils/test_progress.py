@@ -1,0 +1,18 @@
+"""Plain lines of progress: where there is no bar, and only there."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from utils.progress import plain
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_plain_lines_are_for_where_there_is_no_terminal(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    plain("window 1/5")
+    assert capsys.readouterr() == ("", "" if terminal else "window 1/5\n")
