@@ -80,8 +80,9 @@ def value_name(value: Any) -> str:
 def short_names(names: Sequence[str]) -> dict[str, str]:
     """Short name -> dotted name, where only one setting ends in it; and the synonyms.
 
-    >>> short_names(["model.n_embd", "optim.lr", "a.x", "b.x"])
-    {'n_embd': 'model.n_embd', 'lr': 'optim.lr', 'd_model': 'model.n_embd'}
+    >>> names = short_names(["model.n_embd", "optim.lr", "a.x", "b.x"])
+    >>> names["lr"], names["d_model"], "x" in names
+    ('optim.lr', 'model.n_embd', False)
     """
     leaves = [name.rpartition(".")[2] for name in names]
     short = {
