@@ -7,7 +7,6 @@ import torch
 
 from model.accounting import count_parameters
 from model.bigram import bigram_rows
-from model.generate import generate_ids
 from model.gpt import ModelConfig, TinyGPT
 
 SETTINGS = {"vocab_size": 11, "block_size": 8, "n_layer": 1, "n_head": 2, "n_embd": 8}
@@ -66,16 +65,6 @@ def test_no_place_sees_what_comes_later_or_another_document(tiny):
         assert torch.equal(model(ids)[:, :5], model(later)[:, :5])
         assert torch.allclose(model(ids, doc)[:, 5:], model(earlier, doc)[:, 5:], atol=1e-5)
         assert not torch.allclose(model(ids)[:, 5:], model(earlier)[:, 5:], atol=1e-5)
-
-
-def test_generation_knows_the_token_before(tiny):
-    model = tiny(bigram_rows=64)
-    (ids,) = generate_ids(model, [1, 2], seeds=[0], max_new_tokens=5, temperature=0.0)
-    row = [1, 2]
-    for token in ids:
-        with torch.no_grad():
-            assert token == model(torch.tensor([row]))[0, -1].argmax()
-        row.append(token)
 
 
 def test_it_counts_as_an_embedding():

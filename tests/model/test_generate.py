@@ -189,8 +189,9 @@ def draw(model, n_samples=3, **settings):
     return generate_ids(model, **settings)
 
 
-def test_greedy_is_the_argmax_again_and_again(tiny):
-    model = tiny()
+@pytest.mark.parametrize("settings", [{}, {"pointer": True}, {"bigram_rows": 64}])
+def test_greedy_is_the_argmax_again_and_again(tiny, settings):
+    model = tiny(**settings)
     ids = [1, 2]
     for _ in range(12):  # beyond block_size 8: the last 8 are the context
         ids.append(model(torch.tensor([ids[-8:]]))[0, -1].argmax().item())
