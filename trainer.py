@@ -323,10 +323,10 @@ class Trainer:
             f"{train.grad_accum_steps} x {words}), {1 / self.batches.epoch_at(1):,.1f} steps an "
             "epoch",
         ]
-        if config.optim.warmup_steps > train.max_steps:
+        if config.optim.warmup_steps >= train.max_steps:
             lines.append(
-                f"warning: optim.warmup_steps {config.optim.warmup_steps} is more than "
-                f"train.max_steps {train.max_steps}: the warmup ends with the run"
+                f"warning: optim.warmup_steps {config.optim.warmup_steps} does not fit in "
+                f"train.max_steps {train.max_steps}: the warmup is cut, the last step is not in it"
             )
         return lines + ([self.note] if self.note else [])
 

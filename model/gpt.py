@@ -172,15 +172,24 @@ class TinyGPT(nn.Module):
             return self.logits(x_BTD)
         mask_B1TT = None if doc_BT is None else document_mask(doc_BT)
         read_BTD, gains_BTT = self.pointer(x_BTD, self.token_embedding(ids_BT), mask_B1TT)
-        logits_BTV = self.logits(x_BTD + read_BTD)
-        where_BTT = ids_BT[:, None].expand_as(gains_BTT)
-        return logits_BTV.scatter_add(2, where_BTT, gains_BTT.to(logits_BTV.dtype))
+        return self._pointed_logits(x_BTD + read_BTD, gains_BTT, ids_BT)
 
     def next_logits(self, ids_BT: Tensor) -> Tensor:
         """Logits (B, V) of what may follow each row: the last row of `forward`, at less cost."""
-        if self.config.pointer:  # its keys are made of all places
-            return self(ids_BT)[:, -1]
-        return self.logits(self.hidden(ids_BT)[:, -1])
+        x_BTD = self.hidden(ids_BT)
+        if not self.config.pointer:
+            return self.logits(x_BTD[:, -1])
+        read_BTD, gains_BTT = self.pointer(x_BTD, self.token_embedding(ids_BT), None)
+        last_B1D = (x_BTD + read_BTD)[:, -1:]
+        return self._pointed_logits(last_B1D, gains_BTT[:, -1:], ids_BT)[:, -1]
+
+    def _pointed_logits(self, x_BSD: Tensor, gains_BST: Tensor, ids_BT: Tensor) -> Tensor:
+        """The head's logits (B, S, V), with each token's gains added; S places of T."""
+        logits_BSV = self.logits(x_BSD)
+        # In half precision a token's many small gains would be lost one by one.
+        wide = torch.promote_types(logits_BSV.dtype, torch.float32)
+        where_BST = ids_BT[:, None].expand_as(gains_BST)
+        return logits_BSV.to(wide).scatter_add(2, where_BST, gains_BST.to(wide))
 
     def hidden(self, ids_BT: Tensor, doc_BT: Tensor | None = None) -> Tensor:
         """Everything but the head: (B, T, D), after the final norm. Arguments as in `forward`."""

@@ -28,7 +28,8 @@ GATE_START = 2.0  # how far a weight of 1 raises a logit at the start, before so
 class Pointer(nn.Module):
     """a_ts = softmax over s <= t of q(h_t) . k(h_(s-1)), for token s; s = 0 stands for none.
 
-    Token s gains gate(h_t) * a_ts at place t; the head reads h_t + out(sum of a_ts * e_s).
+    Over 1 <= s <= t, token s gains gate(h_t) * a_ts at place t, and the head reads
+    h_t + out(sum of a_ts * layer_norm(e_s)).
     """
 
     def __init__(self, config: ModelConfig) -> None:

@@ -204,7 +204,7 @@ def test_the_log_tells_device_and_tokens_per_step(
     assert first.startswith("device cpu (1 threads), amp off, ")
     assert second.startswith(f"{batch.x_BT.numel()} tokens a step (batch_size 4 x ")
     assert f"x grad_accum_steps {accum} x block_size 32)" in second
-    assert third.startswith("warning: optim.warmup_steps 2 is more than train.max_steps 1")
+    assert third.startswith("warning: optim.warmup_steps 2 does not fit in train.max_steps 1")
 
 
 def test_away_from_a_terminal_plain_lines_tell_how_far_it_is(

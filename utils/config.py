@@ -143,11 +143,13 @@ def check_needs(config: Any, needs: Needs, section: str) -> None:
             if bool(value) is wanted or isinstance(wanted, tuple) and value in wanted:
                 continue
             words = " or ".join(map(str, wanted)) if isinstance(wanted, tuple) else ""
-            how = "without" if wanted is False else "with"
-            raise UserError(
-                f"{section}.{field.name} has an effect {how} {section}.{other}"
-                f"{words and ' ' + words} only; drop one of them"
+            needed = f"{section}.{other}{words and ' ' + words}"
+            how, cure = (
+                ("without", "drop one of them")
+                if wanted is False
+                else ("with", f"drop it, or set {section}.{other}")
             )
+            raise UserError(f"{section}.{field.name} has an effect {how} {needed} only; {cure}")
 
 
 def cast(value: Any, kind: Any, where: str, text: str | None = None) -> Any:

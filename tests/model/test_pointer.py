@@ -73,3 +73,11 @@ def test_it_costs_what_it_says():
     )
     extra = forward_flops_per_token(pointing) - forward_flops_per_token(plain)
     assert extra == 2 * (3 * 16) + 4 * 4 * 4.5
+
+
+def test_many_small_gains_add_up_in_half_precision(tiny):
+    model = tiny(pointer=True, vocab_size=2, block_size=128).bfloat16()
+    x = torch.zeros(1, 1, 8, dtype=torch.bfloat16)
+    gains = torch.full((1, 1, 128), 1 / 128, dtype=torch.bfloat16)
+    logits = model._pointed_logits(x, gains, torch.zeros(1, 128, dtype=torch.long))
+    assert logits.dtype == torch.float32 and logits.tolist() == [[[1.0, 0.0]]]

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from tests.conftest import ROOT, clean_environment
-from utils.children import Children
+from utils.children import LEASH, Children
 
 SLEEP = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(60)"
 STARTER = """
@@ -71,3 +71,14 @@ def test_status_and_output_are_the_commands(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "import sys; print('said'); sys.exit(7)"]
     assert Children().run(command, tmp_path / "log") == 7
     assert (tmp_path / "log").read_text(encoding="utf-8") == "said\n"
+
+
+def test_a_signal_to_the_leash_ends_the_command_first(tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    command = [sys.executable, str(LEASH), sys.executable, "-c", SLEEP, str(path)]
+    leash = subprocess.Popen(command, stdin=subprocess.PIPE)
+    child = started(path)
+    leash.send_signal(signal.SIGTERM)
+    assert leash.wait(30) == 128 + signal.SIGTERM and not lives(child)
+    assert leash.stdin is not None
+    leash.stdin.close()

@@ -6,8 +6,6 @@ import csv
 import io
 import math
 import sys
-import threading
-import time
 
 import pytest
 
@@ -78,21 +76,3 @@ def test_children_run_and_leave_a_log(tmp_path):
     assert sorted(log.read_text(encoding="utf-8").split()) == ["one", "two"]
     log.write_bytes(b"error: x\r 10%\r 20%\n\n")
     assert last_line(log) == "20%" and last_line(tmp_path / "none") == ""
-
-
-def test_stopped_children_end_and_no_more_begin(tmp_path):
-    children, ends = Children(), []
-    program = "import time; print('on', flush=True); time.sleep(60)"
-    thread = threading.Thread(
-        target=lambda: ends.append(children.run([sys.executable, "-c", program], tmp_path / "log")),
-        daemon=True,
-    )
-    thread.start()
-    end = time.monotonic() + 30
-    while last_line(tmp_path / "log") != "on" and time.monotonic() < end:
-        time.sleep(0.01)
-    assert thread.is_alive()
-    children.stop()
-    thread.join(30)
-    assert ends == [128 + 15]  # as a shell tells the signal
-    assert children.run([sys.executable, "-c", "print(1)"], tmp_path / "other") is None
