@@ -110,7 +110,8 @@ def _shadow(raw: bytes, pattern: str) -> tuple[np.ndarray, np.ndarray]:
     import numpy as np
 
     text = raw.decode("utf-8", "surrogateescape")
-    codes_C = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+    # An array of one string holds its code points. Encoding to UTF-32 would stop at each of those.
+    codes_C = np.array([text], dtype=f"<U{len(text)}").view("<u4")
     shadow_C = shadow_table(pattern).take(codes_C)
     escaped_C = (codes_C >> 7) == 0xDC80 >> 7
     if not escaped_C.any():  # valid UTF-8: characters begin where no continuation byte stands
