@@ -1,6 +1,7 @@
 """Evaluates a run: `python -m scripts.eval --run runs/tiny [--text FILE] [--coherence 100]`.
 
-The last line of stdout is one JSON object; everything for people goes to stderr.
+The last line of stdout is one JSON object; everything for people goes to stderr. --tokens and
+--heat - (colours for a terminal) come before it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from tqdm import tqdm
 from data.batches import Batches
 from data.coherence import Coherence, common_faults, judge, known_documents
 from data.folders import is_made
+from data.scores import TokenScores, token_records
 from data.tokens import TokenFile
 from data.validation import (
     document_separator,
@@ -38,9 +40,13 @@ from utils.cli import Parser
 from utils.config import load
 from utils.device import autocast, pick_amp
 from utils.errors import UserError, run_cli
+from utils.heat import check_picture, heat_picture, heat_text
 from utils.report import json_line
 from utils.runs import RunFolder
+from utils.visible import cells
 
+STDIN = "-"  # --text - reads it
+STDOUT = "-"  # --heat - colours a terminal
 SAMPLES_AT_ONCE = 50
 FAULTS_SHOWN = 5
 
@@ -75,6 +81,9 @@ def text_part(
     Stories, and whatever a run reads one document a row, are scored so, if block_size holds the
     longest; else all is read in packed windows, and no floor compares.
     """
+    if path == STDIN:
+        path = str(scratch / "standard input")
+        Path(path).write_bytes(sys.stdin.buffer.read())
     separator = document_separator(Path(run.read_record()["data"]["folder"]), config.data)
     longest = write_text(path, separator, config.data.errors, loaded.tokenizer, scratch)
     floor, windows = text_floor(path, separator), config.data.windows
@@ -98,9 +107,17 @@ def text_part(
 
 
 def score(
-    loaded: Loaded, config: Config, batches: Batches, batch_size: int, floor: float | None
+    loaded: Loaded,
+    config: Config,
+    batches: Batches,
+    batch_size: int,
+    floor: float | None,
+    scores: TokenScores | None,
 ) -> dict[str, Any]:
-    """One pass over the validation windows, as training does it; the figures by name."""
+    """One pass over the validation windows, as training does it; the figures by name.
+
+    `scores` takes down each token's share.
+    """
     device = next(loaded.model.parameters()).device
     n_rows = batches.splits["val"].n_windows
     bar = tqdm(
@@ -113,7 +130,8 @@ def score(
     context = autocast(device, pick_amp(config.train.amp, device))
     byte_lengths_V = torch.tensor(loaded.tokenizer.byte_lengths)
     parts = (tuple(t for t in batch if t is not None) for batch in bar)
-    result = evaluate(loaded.model, parts, byte_lengths_V, context)
+    each = scores.add if scores else None
+    result = evaluate(loaded.model, parts, byte_lengths_V, context, each)
     say(describe(result, floor))
     return {
         "nats_per_token": result.nats_per_token,
@@ -138,6 +156,27 @@ def describe(result: Evaluation, floor: float | None) -> str:
         over = result.nats_per_byte / floor - 1
         line += f"; the floor is {floor:.4f} nats/byte, {over:+.1%} to it"
     return line
+
+
+def show_tokens(loaded: Loaded, scores: TokenScores, args: Any) -> None:
+    """What --tokens and --heat ask for: a JSON line for each token, the text in colours."""
+    records = token_records(scores, loaded.tokenizer)
+    if args.tokens:
+        for record in records:
+            print(json_line(record))
+    if not args.heat:
+        return
+    special, raw = set(loaded.tokenizer.special_ids.values()), loaded.tokenizer.token_bytes
+    pairs = zip(scores.ids_N.tolist(), scores.nats_N.tolist(), strict=True)
+    parts = list(cells((raw[token], nats, token in special) for token, nats in pairs))
+    if args.heat == STDOUT:
+        sys.stdout.write(heat_text(parts))
+        return
+    text = {None: "validation part", STDIN: "standard input"}.get(args.text, args.text)
+    drawn = heat_picture(parts, Path(args.heat), f"{text}, {loaded.path}")
+    say(f"{args.heat}: how much each token surprised the model")
+    if drawn < len(parts):
+        say(f"{args.heat}: the first {drawn:,} of {len(parts):,} parts; --tokens lists all")
 
 
 def sample_stories(loaded: Loaded, n_samples: int) -> tuple[list[str], list[bool]]:
@@ -190,7 +229,17 @@ def arguments(argv: Sequence[str] | None) -> Any:
     parser.add_argument(
         "--checkpoint", choices=("best", "last"), default="best", help="default: %(default)s"
     )
-    parser.add_argument("--text", help="score this file instead of the run's validation part")
+    parser.add_argument(
+        "--text", help="score this file or folder (- is stdin) instead of the run's validation part"
+    )
+    parser.add_argument(
+        "--tokens", action="store_true", help="print each token's log-probability, a JSON line each"
+    )
+    parser.add_argument(
+        "--heat",
+        metavar="PICTURE",
+        help="draw the text in the colours of its surprises; - prints it to a terminal",
+    )
     parser.add_argument(
         "--batch-size", type=int, default=0, help="rows at once (default: as in training)"
     )
@@ -202,6 +251,10 @@ def arguments(argv: Sequence[str] | None) -> Any:
     for name in ("batch_size", "coherence"):
         if getattr(args, name) < 0:
             raise UserError(f"--{name.replace('_', '-')}: must be 1 or more")
+    if args.heat == STDOUT and args.tokens:
+        raise UserError("--heat -: --tokens goes to stdout too; name a picture, or leave one out")
+    if args.heat and args.heat != STDOUT:
+        check_picture(Path(args.heat))
     return args
 
 
@@ -217,7 +270,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             batches, floor = text_part(args.text, run, config, loaded, Path(scratch))
         else:
             batches, floor = own_part(run, config, loaded)
-        figures = score(loaded, config, batches, args.batch_size or config.train.batch_size, floor)
+        rows = args.batch_size or config.train.batch_size
+        scores = TokenScores(batches, "val", rows) if args.tokens or args.heat else None
+        figures = score(loaded, config, batches, rows, floor, scores)
+    if scores:
+        show_tokens(loaded, scores, args)
     figures |= {"checkpoint": str(loaded.path), "step": state["step"], "text": args.text}
     if args.coherence:
         train = own_folder(run, config, state["data_identity"]) / "train.npy"
