@@ -17,8 +17,8 @@ from data.prepare import prepare
 from data.validation import scoring
 from data.windows import IGNORE
 from model.accounting import count_parameters
-from model.evaluate import Evaluation, evaluate
 from model.draw import sample_seeds
+from model.evaluate import Evaluation, evaluate
 from model.generate import generate_ids
 from model.gpt import TinyGPT
 from model.load import load_weights
