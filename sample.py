@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from model.generate import generate, sample_seeds
+from model.draw import Drawing, sample_seeds
+from model.generate import generate
 from model.gpt import ModelConfig, TinyGPT
 from model.load import load_model
 from settings import Config
@@ -122,13 +123,12 @@ def write_samples(
     loaded: Loaded, prompt: str, n_samples: int, stop: str, settings: dict[str, Any]
 ) -> None:
     """Streams one sample to stdout as it is drawn, or several one after the other."""
-    steps = generate(
-        loaded.model, encode_prompt(loaded, prompt), stop_id=loaded.tokenizer.eot_id, **settings
-    )
+    prompts = [encode_prompt(loaded, prompt)] * n_samples
+    steps = generate(loaded.model, prompts, stop_id=loaded.tokenizer.eot_id, **settings)
     if n_samples > 1:
-        samples = list(zip(*steps, strict=True))
+        samples = list(zip(*(step.ids for step in steps), strict=True))
     else:
-        samples = [(step[0] for step in steps)]
+        samples = [(step.ids[0] for step in steps)]
     for number, ids in enumerate(samples):
         sys.stdout.write("\n" if number else "")
         sys.stdout.write(prompt)
@@ -198,9 +198,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = {
         "seeds": sample_seeds(args.seed, args.num_samples),
         "max_new_tokens": args.steps,
-        "temperature": args.temp,
-        "top_k": args.top_k,
-        "top_p": args.top_p,
+        "drawing": Drawing(args.temp, args.top_k, args.top_p),
     }
     write_samples(loaded, args.prompt, args.num_samples, args.stop, settings)
     return 0

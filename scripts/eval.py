@@ -190,7 +190,7 @@ def sample_stories(loaded: Loaded, n_samples: int) -> tuple[list[str], list[bool
             seeds = list(range(first, min(first + SAMPLES_AT_ONCE, n_samples)))
             for ids in generate_ids(
                 loaded.model,
-                [end_id],
+                [[end_id]] * len(seeds),
                 seeds=seeds,
                 max_new_tokens=loaded.model.config.block_size,
                 stop_id=end_id,

@@ -12,7 +12,8 @@ import pytest
 
 import sample
 import train
-from model.generate import generate_ids, sample_seeds
+from model.draw import Drawing, sample_seeds
+from model.generate import generate_ids
 from tests.conftest import ROOT, clean_environment
 from tests.training import flags, make_corpus
 from tok.bpe import BPETokenizer
@@ -54,11 +55,11 @@ def whole(run: Path, prompt: str, steps: int, seed: int, **settings: object) -> 
     prompt_ids = [end, *loaded.tokenizer.encode(prompt)]
     (ids,) = generate_ids(
         loaded.model,
-        prompt_ids[-loaded.model.config.block_size :],
+        [prompt_ids[-loaded.model.config.block_size :]],
         seeds=sample_seeds(seed, 1),
         max_new_tokens=steps,
         stop_id=end,
-        **settings,
+        drawing=Drawing(**settings),
     )
     return prompt + loaded.tokenizer.decode([i for i in ids if i != end]) + "\n"
 
