@@ -34,8 +34,9 @@ from data.validation import (
 )
 from model.evaluate import Evaluation, evaluate
 from model.generate import generate_ids
-from sample import DEFAULT_RUN, Loaded, load_run, say
+from sample import say
 from settings import Config
+from trained import DEFAULT_RUN, Loaded, load_run
 from utils.cli import Parser
 from utils.config import load
 from utils.device import autocast, pick_amp
