@@ -18,9 +18,12 @@ def converse(answer: Callable[[str], None]) -> None:
     """
     if hasattr(sys.stdin, "reconfigure"):  # as stdout: UTF-8 in any locale
         sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
-    ask = asker()
+    ask, interrupted = asker(), False
     while True:
         try:
+            if interrupted:  # told here, where one more Ctrl-C is caught too
+                interrupted = False
+                print(file=sys.stderr)
             line = ask()
             if not line.strip():
                 return
@@ -30,7 +33,7 @@ def converse(answer: Callable[[str], None]) -> None:
                 print(file=sys.stderr)  # what the shell says next shall not stand behind the mark
             return
         except KeyboardInterrupt:
-            print(file=sys.stderr)
+            interrupted = True
         except UserError as error:
             print(f"error: {one_line(error)}", file=sys.stderr)
 
