@@ -54,8 +54,7 @@ def test_a_second_signal_ends_the_process(
     first: signal.Signals, second: signal.Signals, root: Path
 ) -> None:
     program = (
-        "import signal\nfrom tests.conftest import clean_environment
-from utils.interrupt import Interrupt\nwith Interrupt():\n"
+        "import signal\nfrom utils.interrupt import Interrupt\nwith Interrupt():\n"
         f"    signal.raise_signal({int(first)})\n    print('on', flush=True)\n"
         f"    signal.raise_signal({int(second)})\n    print('still on')\n"
     )
