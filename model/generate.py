@@ -7,15 +7,18 @@ on its seed alone, not on how many others are drawn beside it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from typing import NamedTuple
 
 import torch
-from torch import Generator, nn
+from torch import Generator, Tensor, nn
 
+from model.decode import Decoder
 from model.draw import Drawing, chosen_logprobs, sample_next
 from model.gpt import TinyGPT
-from model.mode import evaluating, raw_module
+from model.mode import raw_module
+
+NUMBERS_AT_ONCE = 256  # of each generator: one by one they would cost more than the draws
 
 
 class Step(NamedTuple):
@@ -38,10 +41,10 @@ def generate(
     """Draws a continuation of each prompt, side by side, and yields a token of each per step.
 
     A sample ends with `stop_id`, which is yielded, or after `max_new_tokens`; ended samples cost
-    nothing more. Equal prompts are read once. When prompt and new tokens outgrow block_size, the
-    model sees the last block_size of them. The global random state is neither read nor changed. The
-    model (compiled or wrapped as it may be) is in eval mode while it computes, and in its own mode
-    whenever the caller has the turn.
+    nothing more. Equal prompts are read once, a prompt longer than block_size from its last
+    block_size ids on. What the model sees beyond block_size: see `model.decode.Decoder`. The global
+    random state is neither read nor changed. The model (compiled or wrapped as it may be) is in
+    eval mode while it computes, and in its own mode whenever the caller has the turn.
 
     Args:
         prompts: for several samples of one prompt `[ids] * n`.
@@ -57,39 +60,28 @@ def generate(
         raise ValueError(f"{len(prompts)} prompts need as many seeds, got {len(seeds)}")
     if not all(prompts):
         raise ValueError("a prompt is empty; give at least one id, such as end-of-text")
-    raw, drawing = raw_module(model), drawing or Drawing()
+    raw = raw_module(model)
     assert isinstance(raw, TinyGPT)
-    device = raw.token_embedding.weight.device
-    size = raw.config.block_size
-    contexts = [list(prompt)[-size:] for prompt in prompts]
-    active = list(range(len(seeds)))  # samples that go on
-    generators = [Generator().manual_seed(seed) for seed in seeds]
-    for _ in range(max_new_tokens):
-        if not active:
+    if not prompts or max_new_tokens < 1:
+        return
+    prompts = [list(prompt)[-raw.config.block_size :] for prompt in prompts]
+    with torch.inference_mode():  # left before each yield
+        batch = Batch(raw, prompts, seeds, max_new_tokens, drawing or Drawing())
+    # A GPU is told the next step before the last one's ids are read, and need not wait for the
+    # host. A CPU would only show its tokens later.
+    n_ahead = 1 if batch.device.type == "cuda" else 0
+    waiting: list[Drawn] = []
+    for n_left in range(max_new_tokens - 1, -1, -1):
+        with torch.inference_mode():
+            waiting.append(batch.draw())
+        while len(waiting) > min(n_ahead, n_left):
+            step = waiting.pop(0).step(len(prompts), batch.ended)
+            ended = [i for i, token in enumerate(step.ids) if token == stop_id is not None]
+            with torch.inference_mode():
+                batch.remove(ended)
+            yield step
+        if not batch.samples:
             return
-        with torch.inference_mode(), evaluating(raw):  # left before each yield
-            turn = [contexts[i] for i in active]
-            alike = len({len(context) for context in turn}) == 1
-            batches = [turn] if alike else [[context] for context in turn]
-            rows = [raw.next_logits(torch.tensor(batch, device=device)) for batch in batches]
-            logits_BV = torch.cat(rows)
-            if device.type == "mps":  # has no float64
-                logits_BV = logits_BV.cpu()
-            draws = [torch.rand((), generator=generators[i], dtype=torch.float64) for i in active]
-            seen_BV = torch.zeros_like(logits_BV, dtype=torch.bool)
-            for row, i in enumerate(active):
-                seen_BV[row, contexts[i]] = True
-            uniform_B = torch.stack(draws).to(logits_BV.device)
-            ids_B = sample_next(logits_BV, uniform_B, drawing, seen_BV)
-            logprobs_B = chosen_logprobs(logits_BV, ids_B)
-        step = Step([None] * len(seeds), [None] * len(seeds))
-        for i, token, logprob in zip(active, ids_B.tolist(), logprobs_B.tolist(), strict=True):
-            if math.isnan(logprob):
-                raise ValueError("the model's logits are not finite; its weights are damaged")
-            step.ids[i], step.logprobs[i] = token, logprob
-            contexts[i] = [*contexts[i], token][-size:]
-        active = [i for i in active if stop_id is None or step.ids[i] != stop_id]
-        yield step
 
 
 def generate_ids(
@@ -115,3 +107,110 @@ def generate_ids(
             if token is not None:
                 sample.append(token)
     return samples
+
+
+class Drawn:
+    """The ids of one step on their way to the host."""
+
+    def __init__(self, samples: Sequence[int], ids_B: Tensor, logprobs_B: Tensor) -> None:
+        """samples: the number of each row's sample."""
+        self.samples = list(samples)
+        self.ids_B = ids_B.to("cpu", non_blocking=True)
+        self.logprobs_B = logprobs_B.to("cpu", non_blocking=True)
+        self.arrived = torch.cuda.Event() if ids_B.is_cuda else None
+        if self.arrived is not None:
+            self.arrived.record()
+
+    def step(self, n_samples: int, ended: Set[int]) -> Step:
+        """What was drawn, once it is there, less the samples that had ended before.
+
+        Raises:
+            ValueError: the model's logits are not finite.
+        """
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        step = Step([None] * n_samples, [None] * n_samples)
+        for i, token, logprob in zip(
+            self.samples, self.ids_B.tolist(), self.logprobs_B.tolist(), strict=True
+        ):
+            if i in ended:
+                continue
+            if math.isnan(logprob):
+                raise ValueError("the model's logits are not finite; its weights are damaged")
+            step.ids[i], step.logprobs[i] = token, logprob
+        return step
+
+
+class Batch:
+    """The samples that go on, one in each row, and what the next draw needs."""
+
+    def __init__(
+        self,
+        model: TinyGPT,
+        prompts: Sequence[Sequence[int]],
+        seeds: Sequence[int],
+        max_new_tokens: int,
+        drawing: Drawing,
+    ) -> None:
+        """Reads no prompt yet; each holds 1 to block_size ids."""
+        self.prompts, self.drawing = prompts, drawing
+        self.decoder = Decoder(model, prompts, max_new_tokens)
+        self.device = self.decoder.embedding.device
+        # Ids are drawn in float64, which mps does not have.
+        self.draw_device = torch.device("cpu") if self.device.type == "mps" else self.device
+        self.generators = [Generator().manual_seed(seed) for seed in seeds]
+        self.samples = list(range(len(seeds)))  # of each row
+        self.ended: set[int] = set()
+        self.n_drawn = 0
+        self.ids_B: Tensor | None = None  # the last that were drawn
+        self.seen_BV: Tensor | None = None
+        if drawing.repetition_penalty != 1:
+            shape = (len(seeds), model.config.vocab_size)
+            self.seen_BV = torch.zeros(shape, dtype=torch.bool, device=self.draw_device)
+            for seen_V, prompt in zip(self.seen_BV, prompts, strict=True):
+                seen_V[list(prompt)] = True
+
+    def draw(self) -> Drawn:
+        """Draws the next id of every row."""
+        if self.ids_B is None:
+            logits_BV = self.decoder.prefill(self.prompts)
+        else:
+            logits_BV = self.decoder.step(self.ids_B)
+        logits_BV = logits_BV.to(self.draw_device)
+        ids_B = sample_next(logits_BV, self._numbers(), self.drawing, self.seen_BV)
+        drawn = Drawn(self.samples, ids_B, chosen_logprobs(logits_BV, ids_B))
+        if self.seen_BV is not None:
+            self.seen_BV.scatter_(1, ids_B[:, None], True)
+        self.ids_B = ids_B.to(self.device)
+        self.n_drawn += 1
+        return drawn
+
+    def _numbers(self) -> Tensor:
+        """A number of each row's own generator, from 0 to 1, float64 (B,)."""
+        turn = self.n_drawn % NUMBERS_AT_ONCE
+        if turn == 0:
+            shape = (NUMBERS_AT_ONCE,)
+            columns = [torch.rand(shape, generator=g, dtype=torch.float64) for g in self.generators]
+            self.numbers_NS = torch.stack(columns, dim=1).to(self.draw_device)
+        numbers_S = self.numbers_NS[turn]
+        return numbers_S[self.samples] if self.ended else numbers_S
+
+    def remove(self, ended: Sequence[int]) -> None:
+        """Takes samples out: the last row comes into the place of each."""
+        if not ended:
+            return
+        assert self.ids_B is not None
+        self.ended.update(ended)
+        for sample in ended:
+            row, last = self.samples.index(sample), len(self.samples) - 1
+            if row < last:
+                self.decoder.cache.move(last, row)
+                self.ids_B[row] = self.ids_B[last]
+                if self.seen_BV is not None:
+                    self.seen_BV[row] = self.seen_BV[last]
+                self.samples[row] = self.samples[last]
+            self.samples.pop()
+        self.decoder.cache.keep_rows(len(self.samples))
+        self.ids_B = self.ids_B[: len(self.samples)]
+        if self.seen_BV is not None:
+            self.seen_BV = self.seen_BV[: len(self.samples)]
