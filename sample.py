@@ -75,6 +75,7 @@ def draw(
     rows = [(prompt, i) for prompt in range(len(prompts)) for i in range(request.n_samples)]
     size = rows_at_once(loaded.model.config)
     for part in (rows[start : start + size] for start in range(0, len(rows), size)):
+        gone: set[int] = set()
         steps = generate(
             loaded.model,
             [encoded[prompt] for prompt, _ in part],
@@ -82,12 +83,13 @@ def draw(
             max_new_tokens=request.max_new_tokens,
             drawing=request.drawing,
             stop_id=request.stop_id,
+            gone=gone,
         )
         samples = [
             Sample(loaded.tokenizer, prompts[prompt], i, request.stop_id, request.stops)
             for prompt, i in part
         ]
-        yield from in_order(samples, pace.watch(steps))
+        yield from in_order(samples, pace.watch(steps), gone)
 
 
 def write_samples(loaded: Loaded, prompts: Sequence[str], request: Request, first: int = 0) -> None:

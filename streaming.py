@@ -118,18 +118,23 @@ class Sample:
         }
 
 
-def in_order(samples: Sequence[Sample], steps: Iterable[Step]) -> Iterator[tuple[Sample, str]]:
+def in_order(
+    samples: Sequence[Sample], steps: Iterable[Step], gone: set[int]
+) -> Iterator[tuple[Sample, str]]:
     """(sample, new text) for each sample after the other, though all grow side by side.
 
     The first is told as it grows; when it has ended, what the second has so far, and so on. The
-    last word of each comes with its `ended` set. Stops when all have ended.
+    last word of each comes with its `ended` set. Stops when all have ended; the numbers of those
+    that have go into `gone`.
     """
     waiting = list(samples)
     yield waiting[0], ""
     for step in steps:
-        for sample, token, logprob in zip(samples, step.ids, step.logprobs, strict=True):
-            if token is not None and not sample.ended:
-                sample.feed(token, logprob)
+        for i, (token, logprob) in enumerate(zip(step.ids, step.logprobs, strict=True)):
+            if token is not None and not samples[i].ended:
+                samples[i].feed(token, logprob)
+                if samples[i].ended:
+                    gone.add(i)
         while waiting and waiting[0].ended:
             sample = waiting.pop(0)
             yield sample, sample.take()

@@ -37,6 +37,7 @@ def generate(
     max_new_tokens: int,
     drawing: Drawing | None = None,
     stop_id: int | None = None,
+    gone: Set[int] = frozenset(),
 ) -> Iterator[Step]:
     """Draws a continuation of each prompt, side by side, and yields a token of each per step.
 
@@ -50,6 +51,7 @@ def generate(
         prompts: for several samples of one prompt `[ids] * n`.
         seeds: one per prompt; for several samples from one seed see `sample_seeds`.
         drawing: None draws from the model's own distribution.
+        gone: samples of no more use, such as those that met a stop text; looked at after each step.
 
     Raises:
         ValueError: a prompt is empty (start a document with its end-of-text token), there are not
@@ -76,10 +78,10 @@ def generate(
             waiting.append(batch.draw())
         while len(waiting) > min(n_ahead, n_left):
             step = waiting.pop(0).step(len(prompts), batch.ended)
-            ended = [i for i, token in enumerate(step.ids) if token == stop_id is not None]
-            with torch.inference_mode():
-                batch.remove(ended)
             yield step
+            drawn = [(i, token) for i, token in enumerate(step.ids) if token is not None]
+            with torch.inference_mode():
+                batch.remove([i for i, token in drawn if token == stop_id or i in gone])
         if not batch.samples:
             return
 

@@ -111,7 +111,8 @@ def test_a_sample_knows_why_it_ended():
 def test_samples_come_in_order_and_each_as_soon_as_it_can():
     samples = [Sample(BYTES, "", i, END) for i in range(3)]
     rows = [[*b"abc", END], [*b"d", END], [*b"efghij"]]
-    seen = [(s.number, text, s.ended) for s, text in in_order(samples, steps_of(*rows))]
+    gone: set[int] = set()
+    seen = [(s.number, text, s.ended) for s, text in in_order(samples, steps_of(*rows), gone)]
     assert seen == [
         (0, "", ""),
         (0, "a", ""),
@@ -124,13 +125,14 @@ def test_samples_come_in_order_and_each_as_soon_as_it_can():
         (2, "j", ""),
         (2, "", "steps"),
     ]
+    assert gone == {0, 1}
     assert [sample.logprobs[0] for sample in samples] == [-97.0, -100.0, -101.0]
 
 
 def test_no_step_is_asked_for_once_all_have_ended():
     samples = [Sample(BYTES, "", i, END, ["b"]) for i in range(2)]
     steps = iter(steps_of(b"xxb" + b"y" * 50, b"b" + b"z" * 50))
-    assert [text for _, text in in_order(samples, steps) if text] == ["x", "x"]
+    assert [text for _, text in in_order(samples, steps, set()) if text] == ["x", "x"]
     assert len(list(steps)) == 50 and samples[1].text == "" and samples[1].ids == [98]
 
 

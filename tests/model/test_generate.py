@@ -72,6 +72,17 @@ def test_ended_samples_are_none_and_leave_the_batch(tiny):
     assert any(token is not None for token in steps[-1].ids)
 
 
+def test_the_caller_may_let_samples_go_and_the_others_do_not_change(tiny):
+    model, seeds = tiny(), sample_seeds(4, 5)
+    whole, gone, found = draw(model, 5), set(), [[] for _ in seeds]
+    settings = {"seeds": seeds, "max_new_tokens": 12, "gone": gone}
+    for place, step in enumerate(generate(model, [[1, 2]] * 5, **settings)):
+        for sample, token in zip(found, step.ids):
+            sample += [] if token is None else [token]
+        gone |= {2: {1}, 4: {0, 4}, 9: {2, 3}}.get(place, set())
+    assert found == [sample[:n] for sample, n in zip(whole, (5, 3, 10, 10, 5))]
+
+
 def test_nothing_to_draw(tiny):
     assert draw(tiny(), max_new_tokens=0) == [[], [], []]
     assert draw(tiny(), seeds=[]) == []
