@@ -7,10 +7,11 @@ import warnings
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from utils import heat
 from utils.errors import UserError
-from utils.heat import Fonts, check_picture, heat_picture, heat_text, lay_out, paint
+from utils.heat import Fonts, check_picture, draw_cells, heat_picture, heat_text, lay_out, paint
 from utils.visible import Cell, columns
 
 WORDS = [Cell("the", 0.1), Cell("·cat", 6.5), Cell("↵", 1.2, True), Cell("世界🙂", 9.0)]
@@ -54,7 +55,7 @@ def test_lines_are_never_wider_than_asked_and_lose_nothing():
 @pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
 def test_a_picture_of_any_characters_warns_of_nothing(tmp_path, kind):
     """Some systems have a font for all of these, some for few."""
-    odd = [Cell(text, 2.0) for text in ("$x$", r"\frac", "%_^{", "\ue000", "◌\u0301", "é", "𝔘")]
+    odd = [Cell(text, 2.0) for text in (r"$\frac{$", "%_^{", "\ue000", "◌\u0301", "é", "𝔘")]
     out = tmp_path / f"heat.{kind}"
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # of a glyph that no font has, for one
@@ -77,6 +78,15 @@ def test_a_hot_cell_is_darker(tmp_path):
 
     levels = [darkness(nats) for nats in (0.0, 2.0, 4.0, 5.9)]
     assert levels == sorted(set(levels))
+
+
+def test_letters_stand_out_from_their_box():
+    figure = Figure()
+    places = list(lay_out([Cell("cold", 0.5), Cell("hot", 9.0)], 50, 1))
+    draw_cells(figure, places, 1, Fonts(), "title")
+    cold, hot = figure.axes[0].texts
+    light, dark = figure.axes[0].collections[0].get_facecolor()[:, :3].mean(axis=1)
+    assert (cold.get_color(), hot.get_color()) == ("black", "white") and light > 0.7 > 0.4 > dark
 
 
 def test_a_long_text_is_cut_and_the_number_drawn_is_told(tmp_path, monkeypatch):
