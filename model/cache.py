@@ -38,9 +38,12 @@ class Cache:
         """
         B, S, D = len(lengths), n_slots, config.n_embd
         self.n_slots = S
-        # Zeros: what a row may not see is weighted by 0, and 0 times rubbish may be NaN.
-        self._kv = weight.new_zeros(config.n_layer, 2, B, config.n_head, S, config.head_size)
-        self._found = weight.new_zeros(2, B, S, D if config.pointer else 0)
+        self._kv = weight.new_empty(config.n_layer, 2, B, config.n_head, S, config.head_size)
+        self._found = weight.new_empty(2, B, S, D if config.pointer else 0)
+        # A short prompt's row has slots that it never fills. It may not look there, but to weigh
+        # rubbish by 0 is not to leave it out: it may be NaN.
+        self._kv[:, :, :, :, : max(lengths)] = 0
+        self._found[:, :, : max(lengths)] = 0
         self._ids = torch.zeros(B, S, dtype=torch.int64, device=weight.device)
         self.restart(max(lengths), [max(lengths) - length for length in lengths])
 

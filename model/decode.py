@@ -224,25 +224,23 @@ class Decoder:
         """
         cache, T = self.cache, len(ids_T)
         slots_T = cache.slots(first, first + T)
+        rows_R1 = torch.tensor(rows, device=ids_T.device)[:, None]
 
         def keep_in(kv_2BHSK: Tensor) -> Keep:
             def keep(k_1HTK: Tensor, v_1HTK: Tensor) -> None:
-                for row in rows:
-                    kv_2BHSK[0, row].index_copy_(1, slots_T, k_1HTK[0])
-                    kv_2BHSK[1, row].index_copy_(1, slots_T, v_1HTK[0])
+                kv_2BHSK[0][rows_R1, :, slots_T] = k_1HTK.transpose(1, 2)
+                kv_2BHSK[1][rows_R1, :, slots_T] = v_1HTK.transpose(1, 2)
 
             return keep
 
         with evaluating(self.model):
             h_TD = self.model.hidden(ids_T[None], keeps=list(map(keep_in, cache.kv_L2BHSK)))[0]
-        for row in rows:
-            cache.ids_BS[row].index_copy_(0, slots_T, ids_T)
+        cache.ids_BS[rows_R1, slots_T] = ids_T
         if self.config.pointer:
             keys_TD, tokens_TD = self.model.pointer.key(h_TD), self._readable(ids_T)
             after_T = cache.slots(first + 1, first + 1 + T)  # a key lies with the token after it
-            for row in rows:
-                cache.found_2BSD[0, row].index_copy_(0, after_T, keys_TD)
-                cache.found_2BSD[1, row].index_copy_(0, slots_T, tokens_TD)
+            cache.found_2BSD[0][rows_R1, after_T] = keys_TD
+            cache.found_2BSD[1][rows_R1, slots_T] = tokens_TD
         return h_TD[-1]
 
 
