@@ -25,7 +25,7 @@ from tok.vocabulary import END_OF_TEXT
 from trained import DEFAULT_RUN, Loaded, find_token, load_run
 from utils.cli import Parser
 from utils.errors import UserError, run_cli
-from utils.files import decode_utf8, read_bytes
+from utils.files import decode_utf8, read_bytes, read_stdin
 from utils.report import json_line
 
 MOST_ROWS = 64  # samples side by side
@@ -214,7 +214,7 @@ def read_prompts(args: Any) -> list[str]:
     if args.prompt_file:
         piped = args.prompt_file == "-"
         name = "standard input" if piped else args.prompt_file
-        raw = sys.stdin.buffer.read() if piped else read_bytes(name)
+        raw = read_stdin() if piped else read_bytes(name)
         decode_utf8(raw, name, cure="convert it to UTF-8")
         found = split_documents(raw, args.prompt_sep)
         if not found:

@@ -15,7 +15,12 @@ def converse(answer: Callable[[str], None]) -> None:
 
     Ctrl-C ends the answer, or the line that is being typed, not the session. A mistake in a line
     costs a line on stderr. Where stdout is a file, the mark goes to stderr.
+
+    Raises:
+        UserError: stdin is closed.
     """
+    if sys.stdin is None:
+        raise UserError("standard input: closed; prompts are read from it")
     if hasattr(sys.stdin, "reconfigure"):  # as stdout: UTF-8 in any locale
         sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
     ask, interrupted = asker(), False

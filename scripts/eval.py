@@ -46,6 +46,7 @@ from utils.cli import Parser
 from utils.config import load
 from utils.device import autocast, pick_amp
 from utils.errors import UserError, run_cli
+from utils.files import read_stdin
 from utils.heat import check_picture, heat_picture, heat_text
 from utils.report import json_line
 from utils.runs import RunFolder
@@ -87,9 +88,6 @@ def text_part(
     Stories, and whatever a run reads one document a row, are scored so, if block_size holds the
     longest; else all is read in packed windows, and no floor compares.
     """
-    if path == STDIN:
-        path = str(scratch / "standard input")
-        Path(path).write_bytes(sys.stdin.buffer.read())
     separator = document_separator(Path(run.read_record()["data"]["folder"]), config.data)
     longest = write_text(path, separator, config.data.errors, loaded.tokenizer, scratch)
     floor, windows = text_floor(path, separator), config.data.windows
@@ -98,8 +96,8 @@ def text_part(
         windows = "documents"
     if windows == "documents" and longest > block_size:
         say(
-            f"{path}: a document holds {longest} tokens, more than block_size {block_size}: "
-            "the text is read in packed windows"
+            f"{Path(path).name}: a document holds {longest} tokens, more than block_size "
+            f"{block_size}: the text is read in packed windows"
         )
         windows, floor = "packed", None
     batches = val_batches(
@@ -110,6 +108,18 @@ def text_part(
         windows=windows,
     )
     return batches, floor
+
+
+def stdin_part(
+    run: RunFolder, config: Config, loaded: Loaded, scratch: Path
+) -> tuple[Batches, float | None]:
+    """The text of standard input, see `text_part`."""
+    path = scratch / "standard input"
+    path.write_bytes(read_stdin())
+    try:
+        return text_part(str(path), run, config, loaded, scratch)
+    except UserError as error:
+        raise UserError(str(error).replace(str(path), path.name)) from None
 
 
 def score(
@@ -272,7 +282,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     config, _ = load(Config, [str(run.config)], {})
     say(f"{loaded.path}: step {state['step']}, val loss {state['last_val']:.4f} when written")
     with tempfile.TemporaryDirectory() as scratch:
-        if args.text:
+        if args.text == STDIN:
+            batches, floor = stdin_part(run, config, loaded, Path(scratch))
+        elif args.text:
             batches, floor = text_part(args.text, run, config, loaded, Path(scratch))
         else:
             batches, floor = own_part(run, config, loaded)

@@ -154,6 +154,13 @@ def test_a_program_can_hold_a_session_in_json(converse):
     assert [json.loads(line)["prompt"] for line in out.splitlines()] == ["one", "two"]
 
 
+def test_a_closed_stdin_is_told(text_run, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    for argv in (["--interactive"], ["--prompt-file", "-"]):
+        with pytest.raises(UserError, match="standard input: closed"):
+            sample.main(["--run", str(text_run), *argv])
+
+
 @pytest.mark.parametrize("other", [["--prompt", "a"], ["--prompt-file", "x"]])
 def test_prompts_of_two_kinds_are_refused(text_run, other):
     with pytest.raises(UserError, match=f"--interactive: .* leave out {other[0]}$"):

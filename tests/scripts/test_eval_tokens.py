@@ -99,6 +99,23 @@ def test_the_text_may_come_from_stdin_and_be_seen_in_colours(
     assert json.loads(last) | {"text": str(path)} == same
 
 
+@pytest.mark.parametrize(
+    "stdin, message",
+    [
+        (
+            types.SimpleNamespace(buffer=io.BytesIO(b"ab\xff")),
+            "^standard input: not UTF-8 at byte 2",
+        ),
+        (types.SimpleNamespace(buffer=io.BytesIO(b"")), "^standard input: no text in it"),
+        (None, "^standard input: closed"),
+    ],
+)
+def test_a_bad_text_of_stdin_is_refused_by_its_name(story_run, monkeypatch, stdin, message):
+    monkeypatch.setattr(sys, "stdin", stdin)
+    with pytest.raises(UserError, match=message):
+        script.main(["--run", str(story_run), "--text", "-"])
+
+
 def test_a_heat_map_is_drawn_of_a_text_or_of_the_runs_own(story_run, capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(heat_map, "MAX_LINES", 5)
     text, heat = tmp_path / "some.txt", tmp_path / "heat.png"
