@@ -7,7 +7,7 @@ import torch
 
 from model.decode import Decoder
 from model.draw import Drawing
-from model.generate import generate, generate_ids
+from model.generate import generate
 from tests.model.uncached import all_logits
 
 KINDS = [
