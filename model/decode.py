@@ -86,7 +86,7 @@ class Decoder:
         if self.config.position == "learned":
             self._make_place()
         cache = self.cache
-        before_B = cache.ids_BS[:, cache.slot]
+        before_B = cache.ids_BS[:, cache.slot].clone()  # of block_size 1, it is the next slot too
         cache.advance()
         cache.ids_BS[:, cache.slot] = ids_B
         x_DB, rope = self._embed(ids_B, before_B)
