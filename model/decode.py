@@ -86,7 +86,7 @@ class Decoder:
         if self.config.position == "learned":
             self._make_place()
         cache = self.cache
-        before_B = cache.ids_BS[:, cache.slot]
+        before_B = cache.ids_BS[:, cache.slot].clone()  # of block_size 1, it is the next slot too
         cache.advance()
         cache.ids_BS[:, cache.slot] = ids_B
         x_DB, rope = self._embed(ids_B, before_B)
@@ -104,14 +104,14 @@ class Decoder:
             y_BH1K = F.scaled_dot_product_attention(
                 q_BH1K, read[2 * i], read[2 * i + 1], attn_mask=mask_B11n
             )
-            x_DB = x_DB + product(layer.attn_proj, y_BH1K.reshape(len(ids_B), -1).t())
+            x_DB = product(layer.attn_proj, y_BH1K.reshape(len(ids_B), -1).t(), onto_NB=x_DB)
             h_DB = layer.mlp_norm(x_DB.t()).t()
             wide = product(layer.fc, h_DB)
             if layer.gate is None:
                 wide = activate(self.config.mlp, wide)
             else:
                 wide = F.silu(product(layer.gate, h_DB)) * wide
-            x_DB = x_DB + product(layer.mlp_proj, wide)
+            x_DB = product(layer.mlp_proj, wide, onto_NB=x_DB)
         return self._logits(self.final_norm(x_DB.t()))
 
     def _queries_keys_values(
@@ -244,8 +244,8 @@ class Decoder:
         return h_TD[-1]
 
 
-def product(matrix: Matrix, x_DB: Tensor) -> Tensor:
-    """W x + b for each column: (N, B).
+def product(matrix: Matrix, x_DB: Tensor, onto_NB: Tensor | None = None) -> Tensor:
+    """W x + b for each column, added to what is given: (N, B).
 
     A row's vector stands in a column: W x is the order in which PyTorch's products are fastest for
     few rows. On a CPU the product with a single vector runs on one core and can't read memory as
@@ -255,12 +255,17 @@ def product(matrix: Matrix, x_DB: Tensor) -> Tensor:
     [[3.0], [4.0]]
     """
     weight_ND, bias_N = matrix
-    B = x_DB.shape[1]
-    if B == 1 and weight_ND.numel() >= MANY_WEIGHTS and weight_ND.device.type == "cpu":
-        x_DB = torch.cat((x_DB.t(), x_DB.t())).t()
-    if bias_N is None:
-        return torch.mm(weight_ND, x_DB)[:, :B]
-    return torch.addmm(bias_N[:, None], weight_ND, x_DB)[:, :B]
+    twice = x_DB.shape[1] == 1 and weight_ND.numel() >= MANY_WEIGHTS and not x_DB.is_cuda
+    if twice:
+        x_DB = x_DB.t().repeat(2, 1).t()
+    if bias_N is not None:
+        bias_N1 = bias_N[:, None]
+        onto_NB = bias_N1 if onto_NB is None else onto_NB + bias_N1
+    if onto_NB is None:
+        y_NB = torch.mm(weight_ND, x_DB)
+    else:
+        y_NB = torch.addmm(onto_NB, weight_ND, x_DB)
+    return y_NB[:, :1] if twice else y_NB
 
 
 def layer_of(block: nn.Module) -> Layer:

@@ -7,7 +7,7 @@ import torch
 
 from model.decode import Decoder
 from model.draw import Drawing
-from model.generate import generate, generate_ids
+from model.generate import generate
 from tests.model.uncached import all_logits
 
 KINDS = [
@@ -59,3 +59,34 @@ def test_logits_are_those_without_a_cache(tiny, kind, position, prompts):
             steps = [decoder.prefill(prompts), *map(decoder.step, more_NB)]
         got_BNV = torch.stack(steps, dim=1)
         assert (got_BNV - torch.stack(wanted)).abs().max() < atol
+
+
+@positions
+@pytest.mark.parametrize("block_size", [1, 2, 3, 7])
+def test_contexts_of_hardly_any_tokens(tiny, position, block_size):
+    model = tiny(double=True, position=position, block_size=block_size, pointer=True, bigram_rows=9)
+    prompts = [[5], [1, 2, 3, 4, 5, 6, 7][:block_size]]
+    ids_NB = torch.randint(0, 11, (12, 2))
+    with torch.inference_mode():
+        decoder = Decoder(model, prompts, 12)
+        got = torch.stack([decoder.prefill(prompts), *map(decoder.step, ids_NB)], dim=1)
+    for row, prompt in enumerate(prompts):
+        wanted = all_logits(model, [*prompt, *ids_NB[:, row].tolist()])[len(prompt) - 1 :]
+        assert (got[row] - wanted).abs().max() < 1e-9
+
+
+@positions
+def test_many_weights_and_slots_never_filled(tiny, position, monkeypatch):
+    # Both ways of `product`, and uninitialised memory as bad as it may be.
+    monkeypatch.setattr("model.decode.MANY_WEIGHTS", 0)
+    monkeypatch.setattr(
+        torch.Tensor, "new_empty", lambda self, *shape: self.new_full(shape, torch.nan)
+    )
+    model = tiny(double=True, position=position, pointer=True, bias=True)
+    for prompts in (ONE, EIGHT):
+        steps = list(generate(model, prompts, seeds=range(len(prompts)), max_new_tokens=20))
+        for row, prompt in enumerate(prompts):
+            ids = [step.ids[row] for step in steps]
+            logprobs_TV = all_logits(model, [*prompt, *ids])[len(prompt) - 1 : -1].log_softmax(-1)
+            wanted = logprobs_TV.gather(1, torch.tensor(ids)[:, None])[:, 0].tolist()
+            assert [step.logprobs[row] for step in steps] == pytest.approx(wanted, abs=1e-9)

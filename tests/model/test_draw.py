@@ -11,6 +11,7 @@ from model.draw import (
     Drawing,
     chosen_logprobs,
     inverse_cdf,
+    k_largest,
     keep_min_p,
     keep_top_k,
     keep_top_p,
@@ -238,3 +239,33 @@ def test_seeds_do_not_overlap():
     seeds = [seed for first in range(50) for seed in sample_seeds(first, 50)]
     assert len(set(seeds)) == 2500
     assert sample_seeds(3, 8)[:2] == sample_seeds(3, 2)
+
+
+@given(
+    st.lists(st.lists(st.sampled_from([-1.5, 0.0, 0.5, 1.0, 2.0]), min_size=6, max_size=6)),
+    st.integers(0, 7),
+    st.sampled_from([0.0, 0.7, 1.0]),
+    st.sampled_from([0.6, 1.0]),
+    st.sampled_from([0.0, 0.3]),
+    st.sampled_from([0.5, 1.0, 2.0]),
+)
+def test_a_draw_is_one_from_next_probs(rows, top_k, temperature, top_p, min_p, penalty):
+    # Ties and none: the short way for top_k and the long one.
+    logits = torch.tensor([[2.25, 1.25, 0.75, -0.5, 3.0, 1.0], *rows])
+    seen = logits > 0.6
+    drawing = Drawing(temperature, top_k, top_p, min_p, penalty)
+    probs = next_probs(logits, drawing, seen)
+    for number in torch.rand(8, dtype=torch.float64):
+        uniform = number.expand(len(logits))
+        ids = sample_next(logits, uniform, drawing, seen)
+        assert ids.tolist() == inverse_cdf(probs, uniform).tolist()
+
+
+def test_k_largest_is_what_top_k_keeps():
+    logits = torch.randn(20, 50)
+    found, ids = k_largest(logits, 7)
+    assert ids.tolist() == kept(keep_top_k(logits, 7))
+    assert torch.equal(found, logits.gather(1, ids))
+    logits[3, ids[3, 0]] = logits[3].sort(descending=True).values[7]  # now the 7th and 8th tie
+    assert k_largest(logits, 7) is None
+    assert k_largest(logits, 50) is k_largest(logits, 0) is k_largest(logits, None) is None

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from model.decode import Decoder
 from model.draw import Drawing, sample_seeds
 from model.generate import generate, generate_ids
 
@@ -12,16 +13,6 @@ from model.generate import generate, generate_ids
 def draw(model, n_samples=3, prompt=(1, 2), **settings):
     settings = {"max_new_tokens": 12, "seeds": sample_seeds(4, n_samples)} | settings
     return generate_ids(model, [prompt] * len(settings["seeds"]), **settings)
-
-
-@pytest.mark.parametrize("settings", [{}, {"pointer": True}, {"bigram_rows": 64}])
-def test_greedy_is_the_argmax_again_and_again(tiny, settings):
-    model = tiny(**settings)
-    ids = [1, 2]
-    for _ in range(12):  # beyond block_size 8: the last 8 are the context
-        ids.append(model(torch.tensor([ids[-8:]]))[0, -1].argmax().item())
-    assert draw(model, 2, drawing=Drawing(0)) == [ids[2:]] * 2
-    assert len(set(ids[2:])) > 1
 
 
 def test_a_long_prompt_is_cut_to_its_end(tiny):
@@ -38,15 +29,49 @@ def test_same_seed_same_ids_and_another_seed_others(tiny):
     assert len({tuple(sample) for sample in draw(model, 8)}) == 8
 
 
-@pytest.mark.parametrize("settings", [{}, {"drawing": Drawing(0.7, top_k=5, top_p=0.9)}])
-def test_a_sample_does_not_depend_on_the_others(tiny, settings):
+MANY = [[1, 2], [3], [1, 2], [4] * 8, [5, 6, 7], [1, 2], [9] * 5, [3]]  # some alike, some full
+
+
+@pytest.mark.parametrize(
+    ("position", "drawing", "prompts"),
+    [
+        ("rope", Drawing(), [[1, 2]] * 8),
+        ("rope", Drawing(0.7, 5, 0.9), MANY),
+        ("learned", Drawing(0.7, 5, 0.9), [[1, 2]] * 8),
+        ("learned", Drawing(repetition_penalty=1.5, min_p=0.05), MANY),
+    ],
+)
+def test_a_sample_does_not_depend_on_the_others(tiny, position, drawing, prompts):
+    model = tiny(double=True, position=position, pointer=True, bigram_rows=64)
+    settings = {"max_new_tokens": 30, "drawing": drawing}
+    seeds = sample_seeds(4, 8)
+    stop_id = generate_ids(model, prompts[:1], seeds=seeds[:1], **settings)[0][12]
+    many = generate_ids(model, prompts, seeds=seeds, stop_id=stop_id, **settings)
+    assert len({len(sample) for sample in many}) > 2  # some end early, and rows change places
+    two = generate_ids(model, prompts[:2], seeds=seeds[:2], stop_id=stop_id, **settings)
+    assert two == many[:2]
+    for sample, prompt, seed in zip(many, prompts, seeds):
+        alone = generate_ids(model, [prompt], seeds=[seed], stop_id=stop_id, **settings)
+        assert alone == [sample]
+
+
+def test_equal_prompts_are_read_once(tiny, monkeypatch):
+    model, read = tiny(), []
+    model.blocks[0].register_forward_pre_hook(lambda _, args: read.append(args[0].shape[:2]))
+    generate_ids(model, MANY, seeds=range(8), max_new_tokens=3)
+    assert read == [(1, 2), (1, 1), (1, 8), (1, 3), (1, 5)]
+
+
+def test_the_penalty_counts_the_prompt_and_what_was_drawn(tiny):
+    # So strong that no id comes twice while there are others: 11 ids, one in the prompt.
+    drawing = Drawing(0, repetition_penalty=1e6)
     model = tiny()
-    stop_id = draw(model, 1, **settings)[0][5]
-    many = draw(model, 8, stop_id=stop_id, **settings)
-    assert len({len(sample) for sample in many}) > 1  # some stopped early
-    assert draw(model, 2, stop_id=stop_id, **settings) == many[:2]
-    for sample, seed in zip(many, sample_seeds(4, 8), strict=True):
-        assert draw(model, seeds=[seed], stop_id=stop_id, **settings) == [sample]
+    with torch.no_grad():
+        model.head.weight.abs_()  # with these, all logits are positive
+        model.final_norm.weight.fill_(0.0)
+        model.final_norm.register_parameter("bias", torch.nn.Parameter(torch.ones(8)))
+    (ids,) = generate_ids(model, [[4]], seeds=[1], max_new_tokens=10, drawing=drawing)
+    assert sorted([4, *ids]) == list(range(11))
 
 
 def test_a_sample_ends_with_the_stop_id(tiny):
@@ -57,10 +82,9 @@ def test_a_sample_ends_with_the_stop_id(tiny):
         assert short == long[:end]
 
 
-def test_ended_samples_are_none_and_leave_the_batch(tiny):
-    model = tiny()
-    rows = []
-    model.final_norm.register_forward_pre_hook(lambda _, args: rows.append(args[0].shape[0]))
+def test_ended_samples_are_none_and_leave_the_batch(tiny, monkeypatch):
+    model, rows, real = tiny(), [8], Decoder.step
+    monkeypatch.setattr(Decoder, "step", lambda self, ids: rows.append(len(ids)) or real(self, ids))
     seeds = sample_seeds(4, 8)
     steps = list(generate(model, [[1]] * 8, seeds=seeds, max_new_tokens=40, stop_id=3))
     assert rows == [sum(token is not None for token in step.ids) for step in steps]
@@ -69,6 +93,8 @@ def test_ended_samples_are_none_and_leave_the_batch(tiny):
         ids = [token for token in column if token is not None]
         assert list(column) == ids + [None] * (len(column) - len(ids))
         assert ids[-1] == 3 or len(ids) == len(steps) == 40
+    for step in steps:
+        assert [p is None for p in step.logprobs] == [token is None for token in step.ids]
     assert any(token is not None for token in steps[-1].ids)
 
 
