@@ -42,6 +42,10 @@ class PackedWindows:
             y[: self.block_size - self.stride] = IGNORE
         return x, y
 
+    def first(self, index: int) -> int:
+        """The place in the token file of the first target of window `index`."""
+        return index * self.stride
+
 
 class DocumentWindows:
     """One whole document a window: end-of-text, then the document, up to its own end-of-text."""
@@ -68,6 +72,10 @@ class DocumentWindows:
         start = int(self.starts[index])
         ids = self.tokens.read(start, start + int(self.lengths[index])).astype(np.int64)
         return np.concatenate(([self.end_id], ids[:-1])), ids
+
+    def first(self, index: int) -> int:
+        """The place in the token file of the first target of document `index`."""
+        return int(self.starts[index])
 
 
 Windows = PackedWindows | DocumentWindows

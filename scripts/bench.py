@@ -1,6 +1,7 @@
-"""Measures on this machine: `python -m scripts.bench train|tokenizer ... [--json]`.
+"""Measures on this machine: `python -m scripts.bench train|sample|tokenizer ... [--json]`.
 
     python -m scripts.bench train --config configs/tiny.yaml
+    python -m scripts.bench sample --run runs/tiny
     python -m scripts.bench tokenizer --corpus data/tiny.txt --vocab-size 1024 --peers
 
 Figures go to stdout; with --json they go to stderr, and stdout is one JSON object.
@@ -21,7 +22,7 @@ from utils.errors import run_cli
 from utils.report import json_line
 
 # Each lies in scripts/bench_NAME.py and is loaded when asked for: tokenizers need no torch.
-COMMANDS = ("train", "tokenizer")
+COMMANDS = ("train", "sample", "tokenizer")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
