@@ -8,6 +8,7 @@ from data.prepare import DataConfig
 from model.gpt import ModelConfig
 from utils.config import check, check_needs, setting
 from utils.device import AMP
+from utils.errors import UserError
 from utils.optim import OptimConfig
 
 MODEL_NEEDS = {"rope_theta": {"position": ("rope",)}}
@@ -55,6 +56,10 @@ class Config:
 
     def __post_init__(self) -> None:
         check_needs(self.model, MODEL_NEEDS, "model")
+        if self.model.tie_weights and self.optim.head_lr_ratio != 1.0:
+            raise UserError(
+                "optim.head_lr_ratio has an effect without model.tie_weights only; drop one of them"
+            )
 
 
 def is_finished(config: Config, step: int, bad_evals: int) -> bool:
