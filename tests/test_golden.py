@@ -1,4 +1,4 @@
-"""The first steps of classic models, to the digit: work on speed must not change what is learned."""
+"""The first losses of classic models: work on speed must not change what is learned."""
 
 from __future__ import annotations
 
