@@ -17,8 +17,8 @@ def ngram_bits(train: np.ndarray, text: np.ndarray, vocab_size: int, order: int)
     which is counted with nothing before it.
 
     >>> text = np.array([0, 1] * 50)
-    >>> round(ngram_bits(text, text, vocab_size=4, order=1))  # a coin for each token
-    100
+    >>> round(ngram_bits(text, text, vocab_size=4, order=1))  # a coin for each token, nearly
+    101
     >>> ngram_bits(text, text, vocab_size=4, order=2) < 10
     True
 
@@ -60,8 +60,9 @@ def _interpolate(
     else:  # in how many ways it goes on to the left
         longer = np.unique(_sequences(train, vocab_size, n + 1))
         grams, counts = np.unique(longer % base**n, return_counts=True)
-    once, twice = (counts == 1).sum(), (counts == 2).sum()
-    discount = once / max(once + 2 * twice, 1)
+    # One at least, so that something is left for what was never seen.
+    once, twice = max((counts == 1).sum(), 1), (counts == 2).sum()
+    discount = once / (once + 2 * twice)
     contexts, first = np.unique(grams // base, return_index=True)
     totals = np.add.reduceat(counts, first)
     kinds = np.diff(np.append(first, len(grams)))

@@ -43,7 +43,8 @@ def plot_race(record: dict[str, Any], out: Path) -> None:
             bits, linestyle=("--", "-.", ":", (0, (1, 4)))[number % 4], label=name, **style
         )
     finals = [one["bits_per_byte"] for who in COLOURS for one in record[who]]
-    axes.set_ylim(min(finals) - 0.1, max(finals) + 1.0)  # the first evaluations are far above
+    low = min(*finals, *record["ngrams"].values())
+    axes.set_ylim(low - 0.1, max(finals) + 1.0)  # the first evaluations are far above
     axes.set_xlim(left=0)
     axes.set_xlabel("seconds since the process began")
     axes.set_ylabel(f"bits per byte, validation part of {record['corpus']}")
