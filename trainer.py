@@ -112,6 +112,7 @@ class Trainer:
             windows=data.windows,
             val_windows=self.val_windows,
             stride=data.stride,
+            shift=data.shift,
             mask_documents=data.mask_documents,
             fixed_length=train.compile,
         )
