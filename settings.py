@@ -11,7 +11,10 @@ from utils.device import AMP
 from utils.errors import UserError
 from utils.optim import OptimConfig
 
-MODEL_NEEDS = {"rope_theta": {"position": ("rope",)}}
+MODEL_NEEDS = {
+    "rope_theta": {"position": ("rope",)},
+    "bigram_dropout": {"bigram_rows": True},
+}
 TRAIN_NEEDS = {"sample_prompt": {"sample_tokens": True}}
 
 

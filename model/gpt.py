@@ -61,6 +61,9 @@ class ModelConfig:
         "rows of a table of token pairs, added to the embeddings; 0 = none",
         minimum=0,
     )
+    bigram_dropout: float = setting(
+        0.0, "share of places where training leaves the pair out", minimum=0.0, below=1.0
+    )
     pointer: bool = setting(False, "find and copy earlier tokens, see pointer.py")
     zero_init: bool = setting(False, "the branches' output matrices start at zero")
     attention: str = setting(
@@ -150,6 +153,7 @@ class TinyGPT(nn.Module):
             self.register_buffer("rope_sin_T1K", sin_TK[:, None], persistent=False)
         if config.bigram_rows:
             self.bigram_embedding = nn.Embedding(config.bigram_rows, config.n_embd)
+            self.bigram_dropout = nn.Dropout(config.bigram_dropout)
         if config.embedding_norm:
             self.embedding_norm = make_norm(config)
         self.dropout = nn.Dropout(config.dropout)
@@ -208,7 +212,10 @@ class TinyGPT(nn.Module):
         x_BTD = self.token_embedding(ids_BT)
         if n_rows := self.config.bigram_rows:
             rows_BT = bigram_rows(ids_BT, self.config.vocab_size, n_rows, doc_BT)
-            x_BTD = x_BTD + self.bigram_embedding(rows_BT)
+            pairs_BTD = self.bigram_embedding(rows_BT)
+            # Whole places: a token is to be guessed without the pair too, as for a pair never seen.
+            kept_BT1 = self.bigram_dropout(torch.ones_like(pairs_BTD[..., :1]))
+            x_BTD = x_BTD + kept_BT1 * pairs_BTD
         rope = None
         if self.config.position == "learned":
             x_BTD = x_BTD + self.position_embedding.weight[:T]
