@@ -18,9 +18,11 @@ from itertools import islice
 
 import numpy as np
 
+from tok.block import WIDTHS, Block
 from tok.merge_long import merge_long
 from tok.merge_many import PairTable
-from tok.piece_table import WIDTHS, Block, PieceTable
+from tok.piece_table import PieceTable
+from tok.ranges import ranges
 
 CUT_FROM = 32  # bytes
 GROUP = 8  # blocks whose new pieces are merged together: fewer, longer arrays
@@ -133,16 +135,6 @@ def lay_out(store: np.ndarray, first_P: np.ndarray, count_P: np.ndarray) -> np.n
     place = np.cumsum(count_P)[several] - count  # where the first id of each goes
     laid[ranges(place, count)] = store[ranges(first, count)]
     return laid
-
-
-def ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """starts[0], starts[0] + 1, ... (counts[0] of them), then those from starts[1] on, and so on.
-
-    >>> ranges(np.array([5, 20]), np.array([3, 2])).tolist()
-    [5, 6, 7, 20, 21]
-    """
-    before = np.cumsum(counts) - counts
-    return np.repeat(starts - before, counts) + np.arange(counts.sum())
 
 
 def pairs_before(raw: bytes, places: np.ndarray) -> np.ndarray:

@@ -1,24 +1,28 @@
-"""Counting the pre-tokens of texts and files, of any size, with several threads.
+"""Counting the pre-tokens of texts and files, of any size, with all cores.
 
-A text is cut into parts that are counted on their own. Threads do, without copies between
-processes: NumPy lets others run while it works on an array.
+A text is cut into parts that are counted on their own, in any process or thread, and added up.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
+import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from io import BytesIO
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
-from tok.counts import PieceCounts
+from tok.counts import PieceCounts, Tally
 from tok.errors import TokenizerError
-from tok.parallel import all_cores
+from tok.parallel import all_cores, begin_worker, worker_killed
 from tok.split import to_bytes, to_text
 from tok.starts import blocks, split_starts
 from utils.errors import UserError, describe_os_error
@@ -29,12 +33,10 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-# What a thread takes at a time. Small enough that a few threads end together.
-PART_BYTES = 1 << 22
+# What a worker takes at a time. Small enough that a few workers end together.
+PART_BYTES = 1 << 24
 
-# Blocks are larger here than is best for one thread: others wait less often for Python between the
-# array operations.
-BLOCK_BYTES = 1 << 19
+BLOCK_BYTES = 1 << 18
 
 # In every pattern, white space after an ASCII letter or digit starts a pre-token, whatever came
 # before. So a text may be cut there without reading it from its beginning.
@@ -111,7 +113,10 @@ def _parts(source: bytes | Path) -> Iterator[Part]:
     with closing(Part(source, 0, size).open()) as file:
         while begin < size:
             end = _next_cut(file, begin + PART_BYTES) or size
-            yield Part(source, begin, end)
+            if isinstance(source, bytes):  # the part alone, should another process count it
+                yield Part(source[begin:end], 0, end - begin)
+            else:
+                yield Part(source, begin, end)
             begin = end
 
 
@@ -169,8 +174,7 @@ def _jobs(parts: Iterable[Part]) -> Iterator[list[Part]]:
         yield job
 
 
-def _count_job(job: list[Part], pattern: str, errors: str) -> PieceCounts:
-
+def _count_job(job: list[Part], pattern: str, errors: str) -> Tally:
     counts = PieceCounts()
     kept: list[tuple[bytes, np.ndarray]] = []  # short texts, until they fill a block
     n_kept = 0
@@ -178,12 +182,12 @@ def _count_job(job: list[Part], pattern: str, errors: str) -> PieceCounts:
         for raw, starts_P in _blocks(part, pattern, errors):
             kept.append((raw, starts_P + n_kept))
             n_kept += len(raw)
-            if n_kept >= BLOCK_BYTES:
+            if n_kept >= BLOCK_BYTES // 2:
                 counts.add(*_joined(kept))
                 kept, n_kept = [], 0
     if kept:
         counts.add(*_joined(kept))
-    return counts
+    return counts.tally()
 
 
 def _blocks(part: Part, pattern: str, errors: str) -> Iterator[tuple[bytes, np.ndarray]]:
@@ -229,17 +233,15 @@ def _joined(texts: list[tuple[bytes, np.ndarray]]) -> tuple[bytes, np.ndarray]:
 
 
 def _in_order(
-    work: Callable[..., PieceCounts], jobs: Iterator[tuple[Any, ...]], workers: int
-) -> Iterator[PieceCounts]:
+    work: Callable[..., Tally], jobs: Iterator[tuple[Any, ...]], workers: int
+) -> Iterator[Tally]:
     """work(*job) of each job, in order; few jobs are waiting at any time."""
     first_two = list(islice(jobs, 2))
     if workers == 1 or len(first_two) < 2:
         yield from (work(*job) for job in chain(first_two, jobs))
         return
-    from concurrent.futures import ThreadPoolExecutor
-
-    pool = ThreadPoolExecutor(workers)
-    waiting: deque[Future[PieceCounts]] = deque()
+    pool = _pool(workers)
+    waiting: deque[Future[Tally]] = deque()
     try:
         for job in chain(first_two, jobs):
             waiting.append(pool.submit(work, *job))
@@ -247,5 +249,21 @@ def _in_order(
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+    except BrokenProcessPool:
+        raise worker_killed() from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _pool(workers: int) -> Executor:
+    """Forked processes where that is safe, and threads elsewhere.
+
+    Between NumPy's calls threads wait for each other, so that a second one adds little. Forking
+    costs nothing, but where other threads run (PyTorch's, a program's own) the child may hang, and
+    on macOS always. A spawned process would run a program that has no `if __name__ == "__main__"`
+    a second time.
+    """
+    if sys.platform == "linux" and threading.active_count() == 1 and "torch" not in sys.modules:
+        fork = multiprocessing.get_context("fork")
+        return ProcessPoolExecutor(workers, mp_context=fork, initializer=begin_worker)
+    return ThreadPoolExecutor(workers)

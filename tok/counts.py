@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
-
-from tok.pieces import LONGEST, WORDS, by_length, leaders, number, pack
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
 
-# Blocks repeat the same pieces. When a table has grown to twice what it held after the last time,
-# equal pieces are added up, so it never holds much more than it must.
-_SMALLEST = 1 << 16
+# Words (tok.block). The few longer pieces are counted in a Python dict.
+WIDTHS = (1, 2, 4)
+
+SLOT_BITS = 13
+# An odd number whose bits show no pattern: 2^64 divided by the golden ratio (Knuth, TAOCP 6.4).
+_GOLDEN = 0x9E3779B97F4A7C15
+
+
+class Tally(NamedTuple):
+    """Distinct pieces and their counts, to be added to others."""
+
+    columns: list[tuple[list[np.ndarray], np.ndarray]]  #: keys as in tok.block, int64[U]
+    longer: dict[bytes, int]
+    n_bytes: int
 
 
 class PieceCounts:
     """Distinct pieces and their counts, for one corpus or a part of it."""
 
     def __init__(self) -> None:
-        self._tables = {n_words: _Table(n_words) for n_words in WORDS}
+        self._columns = [_Column(width) for width in WIDTHS]
         self._longer: Counter[bytes] = Counter()
         self.n_bytes = 0  #: of all that was counted
 
@@ -32,23 +42,25 @@ class PieceCounts:
         >>> sorted(counts.as_dict().items())
         [(b' cat', 1), (b' the', 1), (b'the', 1)]
         """
-        import numpy as np
+        from tok.block import Block
 
+        block = Block(raw, starts_P)
+        *by_width, long = block.by_width(WIDTHS)
+        for column, chosen in zip(self._columns, by_width, strict=True):
+            column.add(*add_up(block.keys(chosen, column.width)))
+        self._longer.update(map(block.piece, long))
         self.n_bytes += len(raw)
-        lengths_P = np.diff(starts_P, append=len(raw))
-        for n_words, members_M in by_length(lengths_P):
-            packed_KM = pack(raw, starts_P[members_M], lengths_P[members_M], n_words)
-            first_U, _, counts_U = number(leaders(packed_KM))
-            self._tables[n_words].add(packed_KM[:, first_U], counts_U)
-        for i in np.flatnonzero(lengths_P > LONGEST).tolist():
-            start = int(starts_P[i])
-            self._longer[raw[start : start + int(lengths_P[i])]] += 1
 
-    def update(self, other: PieceCounts) -> None:
+    def tally(self) -> Tally:
+        """What `update` takes: small, to be sent from one process to another."""
+        columns = [(column.keys(), column.counts()) for column in self._columns]
+        return Tally(columns, dict(self._longer), self.n_bytes)
+
+    def update(self, other: Tally) -> None:
         """Adds the counts of another part of the corpus."""
-        for n_words, table in other._tables.items():
-            self._tables[n_words].add(*table.squeezed())
-        self._longer.update(other._longer)
+        for column, (keys, counts_U) in zip(self._columns, other.columns, strict=True):
+            column.add(keys, counts_U)
+        self._longer.update(other.longer)
         self.n_bytes += other.n_bytes
 
     def rows(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -56,13 +68,12 @@ class PieceCounts:
         import numpy as np
 
         raw, lengths, counts = [], [], []
-        for n_words, table in self._tables.items():
-            packed_KU, counts_U = table.squeezed()
-            bytes_UB = np.ascontiguousarray(packed_KU.T).view(np.uint8)  # [U, 8 * n_words]
+        for column in self._columns:
+            bytes_UB = np.stack(column.keys(), axis=1).astype("<u8").view(np.uint8)
             lengths_U = bytes_UB[:, -1].astype(np.int64)
-            raw.append(bytes_UB[np.arange(8 * n_words) < lengths_U[:, None]])
+            raw.append(bytes_UB[np.arange(8 * column.width) < lengths_U[:, None]])
             lengths.append(lengths_U)
-            counts.append(counts_U)
+            counts.append(column.counts())
         raw.append(np.frombuffer(b"".join(self._longer), dtype=np.uint8))
         lengths.append(np.array([len(piece) for piece in self._longer], dtype=np.int64))
         counts.append(np.array([*self._longer.values()], dtype=np.int64))
@@ -80,33 +91,77 @@ class PieceCounts:
         }
 
 
-class _Table:
-    """Pieces of one size in words, in parts that may hold the same piece."""
+def add_up(words: Sequence[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
+    """Most of equal keys made one: fewer keys, and how often each of them was there, int64.
 
-    def __init__(self, n_words: int) -> None:
+    A large table of all pieces lies in slow memory; this one is small. All keys are written to the
+    slots that their hashes name, and the last one to write stays:
+
+        key             the   cat   the   mat
+        slot              5     2     5     2       table after it   [. . mat . . the]
+        as the table?   yes    no   yes   yes
+
+    Those who find their own key there are counted by slot. The few others stay as they are.
+
+    >>> import numpy as np
+    >>> (keys,), counts = add_up([np.array([7, 9, 7], dtype=np.uint64)])
+    >>> sorted(zip(keys.tolist(), counts.tolist()))
+    [(7, 2), (9, 1)]
+    """
+    import numpy as np
+
+    slots_N = words[0] * _GOLDEN
+    for word_N in words[1:]:
+        slots_N = (slots_N ^ word_N) * _GOLDEN
+    slots_N = (slots_N >> np.uint64(64 - SLOT_BITS)).view(np.int64)
+    same_N = np.ones(len(slots_N), dtype=bool)
+    table = [np.zeros(1 << SLOT_BITS, dtype=np.uint64) for _ in words]
+    for column, word_N in zip(table, words, strict=True):
+        column[slots_N] = word_N
+        same_N &= column.take(slots_N) == word_N
+    others = np.flatnonzero(~same_N)
+    counts = np.bincount(slots_N, minlength=1 << SLOT_BITS)
+    counts -= np.bincount(slots_N[others], minlength=1 << SLOT_BITS)
+    used = np.flatnonzero(counts)
+    keys = [
+        np.concatenate((column[used], word_N[others]))
+        for column, word_N in zip(table, words, strict=True)
+    ]
+    return keys, np.concatenate((counts[used], np.ones(len(others), dtype=np.int64)))
+
+
+class _Column:
+    """The pieces of one width (tok.block), numbered in a table, and how often each occurs."""
+
+    def __init__(self, width: int) -> None:
         import numpy as np
 
-        empty_KU = np.zeros((n_words, 0), dtype=np.uint64)
-        self._parts = [(empty_KU, np.zeros(0, dtype=np.int64))]
-        self._size, self._limit = 0, _SMALLEST
+        from tok.table import Table
 
-    def add(self, packed_KU: np.ndarray, counts_U: np.ndarray) -> None:
-        self._parts.append((packed_KU, counts_U))
-        self._size += len(counts_U)
-        if self._size > self._limit:
-            self.squeezed()
-            self._limit = max(2 * self._size, _SMALLEST)
+        self.width = width
+        self._table = Table(width, n_keys=1 << 12)
+        self._counts = np.zeros(0, dtype=np.int64)  # of the first pieces; of the others it is 0
 
-    def squeezed(self) -> tuple[np.ndarray, np.ndarray]:
-        """uint64[K, U], int64[U]: every piece once, in one part."""
+    def add(self, words: Sequence[np.ndarray], counts_N: np.ndarray) -> None:
+        """Counts N pieces, which may be equal, counts_N[n] times each."""
         import numpy as np
 
-        if len(self._parts) > 1:
-            packed_KP = np.concatenate([packed for packed, _ in self._parts], axis=1)
-            counts_P = np.concatenate([counts for _, counts in self._parts])
-            first_U, inverse_P, _ = number(leaders(packed_KP))
-            counts_U = np.zeros(len(first_U), dtype=np.int64)
-            np.add.at(counts_U, inverse_P, counts_P)
-            self._parts = [(packed_KP[:, first_U], counts_U)]
-            self._size = len(first_U)
-        return self._parts[0]
+        numbers_N, _ = self._table.find_or_add(words)
+        self._make_room()
+        np.add.at(self._counts, numbers_N, counts_N)
+
+    def _make_room(self) -> None:
+        """A count for each piece, and for some to come."""
+        import numpy as np
+
+        if len(self._counts) < len(self._table):
+            more = np.zeros(2 * len(self._table) - len(self._counts), dtype=np.int64)
+            self._counts = np.concatenate((self._counts, more))
+
+    def keys(self) -> list[np.ndarray]:
+        """`width` arrays uint64[U]."""
+        return self._table.keys()
+
+    def counts(self) -> np.ndarray:
+        """int64[U], in the order of `keys`."""
+        return self._counts[: len(self._table)]

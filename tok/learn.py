@@ -18,13 +18,15 @@ A pair keeps the places where it was found. What makes this fast:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from tok.counts import PieceCounts
 from tok.merge import EDGE, EMPTY
-from tok.pair_queue import Pair, PairGroup, PairQueue
+from tok.pair_queue import PairGroup, PairQueue, Rank
+from tok.places import Places, grouped, sums
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,8 +34,8 @@ if TYPE_CHECKING:
 BYTES_BY_VALUE = bytes(range(256))
 # Pairs, and places, that are looked at in one step: enough that NumPy's cost per call is small,
 # few enough that little is looked at in vain.
-MOST_PAIRS = 128
-MOST_PLACES = 1 << 14
+MOST_PAIRS = 1 << 10
+MOST_PLACES = 1 << 15
 
 
 def learn_merges(
@@ -57,94 +59,85 @@ def learn_merges(
     Returns:
         The merges; fewer than asked for when no pair is left. The same for any order of `pieces`.
     """
+    import numpy as np
+
     raw, length_U, count_U = pieces.rows()
     n_merges = min(n_merges, len(raw))  # each merge removes a token at least
     corpus = Corpus(raw, length_U, count_U, byte_ids, n_merges)
     queue = PairQueue(corpus.all_pairs())
     merges: list[tuple[int, int]] = []
     look_at = MOST_PAIRS
-    while len(merges) < n_merges and (taken := queue.take(look_at, MOST_PLACES)):
-        places = corpus.recount(taken)
-        best = sorted(range(len(taken)), key=lambda k: places.pairs[k].rank)
-        chosen = next_merges(places, best, queue.rest_rank())[: n_merges - len(merges)]
-        for k in set(best) - set(chosen):
-            queue.put_back(places.pairs[k])
-        look_at = min(4 * len(chosen) + 8, MOST_PAIRS)
+    while len(merges) < n_merges:
+        queue.refill(look_at, MOST_PLACES)
+        active_K = queue.active_K
+        if not len(active_K):
+            break
+        ids = queue.first.values[active_K], queue.second.values[active_K]
+        places = corpus.find(*ids, *queue.places())
+        order_K, ranks = places.order()
+        n_sure = bisect_left(ranks, queue.rest_rank())
+        chosen = next_merges(ranks[:n_sure], corpus.meetings(places, order_K[:n_sure]))
+        del chosen[n_merges - len(merges) :]
+        count_K = places.counts.copy()
+        count_K[order_K[chosen]] = 0
+        queue.settle(count_K, places.start_N, places.weight_N, np.diff(places.ends))
+        look_at = min(2 * len(chosen) + 64, MOST_PAIRS)
         if chosen:
-            queue.put_group(corpus.merge(places.only(chosen), 256 + len(merges)))
-            merges += [places.pairs[k][1:3] for k in chosen]
+            queue.add(corpus.merge(places.only(order_K[chosen]), 256 + len(merges)))
+            merges += [ranks[k][1:] for k in chosen]
             if on_merge:
                 on_merge(len(merges))
     return merges
 
 
-def next_merges(places: Places, best: Sequence[int], rest: tuple[int, int, int]) -> list[int]:
-    """The first of `best` that are the next merges for sure, though each makes new pairs.
+class Meeting(NamedTuple):
+    """Two pairs that share a token: (a, b) and (b, c) in "abc"."""
 
-    Two pairs meet in the text only where one ends with the id that the other begins with: (a, b)
-    and (b, c) in "abc". We stop where one would meet another, so their counts stay as they are. A
-    new pair can't come in between either: where (a, b) becomes n, each (x, n) was an (x, a), which
-    is as frequent or more, and has smaller ids. So (x, a) ranks before (x, n), it meets (a, b), and
-    we have stopped there. (n, x) was a (b, x), likewise. Only (a, a) may meet itself: "aaaa" gives
-    (n, n), which nothing announces, so we stop after it.
+    earlier: int  #: their numbers in the order of merging
+    later: int
+    weight: int  #: how often in the corpus
+
+
+def next_merges(ranks: Sequence[Rank], meetings: Iterable[Meeting]) -> list[int]:
+    """The numbers of those pairs that are the next merges for sure, in order.
+
+    A pair that meets none of those before it stays as frequent as it was counted, whatever becomes
+    of them. One that meets a pair that is merged loses the places where they meet. So it has to
+    wait, and so have all that may come after it now: those with a count up to `limit`.
+
+    A new pair can't come in between either. Where (a, b) becomes n, each (x, n) was an (x, a) that
+    met (a, b) there. (x, a) comes before (x, n), since it is as frequent or more, and has smaller
+    ids. So if (x, n) comes before one of `ranks`, (x, a) is one of them, and (x, n) is at most as
+    frequent as the two meet: `limit` again. Likewise (n, x). Only (a, a) meets itself, in "aaa";
+    then we stop after it.
+
+    >>> ranks = [(-9, 97, 98), (-8, 98, 99), (-7, 100, 101), (-5, 102, 103)]
+    >>> next_merges(ranks, [Meeting(0, 1, 2)])  # (98, 99) will have a count of 6
+    [0, 2]
     """
+    met: dict[int, list[Meeting]] = defaultdict(list)
+    for meeting in meetings:
+        met[meeting.later].append(meeting)
     chosen: list[int] = []
-    firsts: set[int] = set()
-    seconds: set[int] = set()
-    for k in best:
-        pair = places.pairs[k]
-        if pair.rank >= rest or pair.first in seconds or pair.second in firsts:
+    waiting: set[int] = set()
+    limit = 0
+    for k, (minus_count, _, _) in enumerate(ranks):
+        count = -minus_count
+        if count <= limit:
             break
-        chosen.append(k)
-        if pair.first == pair.second:
+        lost = 0
+        for earlier, _, weight in met.get(k, ()):
+            limit = max(limit, weight)
+            if earlier not in waiting and earlier != k:
+                lost = max(lost, weight)
+        if lost:
+            waiting.add(k)
+            limit = max(limit, count - lost)
+        else:
+            chosen.append(k)
+        if any(earlier == k for earlier, _, _ in met.get(k, ())):
             break
-        firsts.add(pair.first)
-        seconds.add(pair.second)
     return chosen
-
-
-@dataclass(frozen=True)
-class Places:
-    """N places where one of K pairs stands, in the order of the pairs, then of the text."""
-
-    pairs: Sequence[Pair]  #: K
-    first_K: np.ndarray  #: int64[K]
-    second_K: np.ndarray  #: int64[K]
-    pair_N: np.ndarray  #: int64[N]: which pair
-    start_N: np.ndarray  #: int64[N]: the first cell of its first token
-    middle_N: np.ndarray  #: int64[N]: the first cell of its second token
-    weight_N: np.ndarray  #: int64[N]: how often the pre-token around it occurs in the corpus
-
-    def only(self, chosen: Sequence[int]) -> Places:
-        """The places of some pairs, which are numbered afresh in the order of `chosen`."""
-        import numpy as np
-
-        number_K = np.full(len(self.pairs), -1)
-        number_K[chosen] = np.arange(len(chosen))
-        return Places(
-            [self.pairs[k] for k in chosen],
-            self.first_K[chosen],
-            self.second_K[chosen],
-            *self._where(number_K[self.pair_N] >= 0, number_K[self.pair_N]),
-        )
-
-    def without_overlaps(self) -> Places:
-        """Of (a, a) in "aaaa" every second place, from the left; of other pairs all places."""
-        import numpy as np
-
-        if not (self.first_K == self.second_K).any():
-            return self
-        index_N = np.arange(len(self.start_N))
-        overlaps_N = np.zeros(len(index_N), dtype=bool)
-        overlaps_N[1:] = self.start_N[1:] == self.middle_N[:-1]
-        overlaps_N &= (self.first_K == self.second_K)[self.pair_N]
-        # "aaaa": overlaps 0 1 1, number within the row of overlapping places 0 1 2, kept 0 and 2.
-        row_begin_N = np.maximum.accumulate(np.where(overlaps_N, 0, index_N))
-        keep_N = (index_N - row_begin_N) % 2 == 0
-        return Places(self.pairs, self.first_K, self.second_K, *self._where(keep_N, self.pair_N))
-
-    def _where(self, keep_N: np.ndarray, pair_N: np.ndarray) -> list[np.ndarray]:
-        return [a[keep_N] for a in (pair_N, self.start_N, self.middle_N, self.weight_N)]
 
 
 class Corpus:
@@ -161,61 +154,86 @@ class Corpus:
         """`raw`: the U pieces behind each other, uint8; their lengths and counts, int64[U]."""
         import numpy as np
 
-        piece_of_byte = np.repeat(np.arange(len(length_U)), length_U)
-        cell_of_byte = np.arange(len(raw)) + piece_of_byte + 1  # an EDGE before each piece
         n_cells = len(raw) + len(length_U) + 1
-        self.row_C = np.full(n_cells, EDGE, dtype=np.int32)
-        self.row_C[cell_of_byte] = np.frombuffer(byte_ids, dtype=np.uint8)[raw]
-        self.weight_C = np.zeros(n_cells, dtype=np.int64)
-        self.weight_C[cell_of_byte] = count_U[piece_of_byte]
+        edge_U = np.cumsum(length_U + 1) - (length_U + 1)  # an EDGE before each piece
+        inside_C = np.ones(n_cells, dtype=bool)
+        inside_C[edge_U] = inside_C[-1] = False
+        # As narrow as the ids allow: the cells that are looked at lie anywhere, few in the cache.
+        narrow = np.int16 if 256 + n_merges <= 1 << 15 else np.int32
+        self.row_C = np.full(n_cells, EDGE, dtype=narrow)
+        self.row_C[inside_C] = np.frombuffer(byte_ids, dtype=np.uint8)[raw]
+        self._weight_C = np.repeat(np.append(count_U, 0), np.append(length_U + 1, 1))
+        self._pair_C = np.full(n_cells, -1, dtype=np.int16)  # see meetings; -1 between its calls
         self.length_V = np.ones(256 + n_merges, dtype=np.int64)  # id -> bytes
 
     def all_pairs(self) -> PairGroup:
         """Every pair of bytes."""
         import numpy as np
 
-        first_C, second_C = self.row_C[:-1], self.row_C[1:]
-        start_N = np.flatnonzero((first_C != EDGE) & (second_C != EDGE))
-        # Two bytes in 16 bits: NumPy sorts those by counting, in linear time.
-        key_N = (first_C[start_N] << 8 | second_C[start_N]).astype(np.uint16)
+        is_byte_C = self.row_C != EDGE
+        start_N = np.flatnonzero(is_byte_C[:-1] & is_byte_C[1:])
+        byte_C = self.row_C.astype(np.uint16)
+        key_N = (byte_C[:-1] << 8 | byte_C[1:])[start_N]
         order_N, begin_G = grouped(key_N)
         key_G = key_N[order_N[begin_G]].astype(np.int64)
         start_N = start_N[order_N]
-        count_G = sums(self.weight_C[start_N], begin_G)
-        return PairGroup(key_G >> 8, key_G & 255, count_G, begin_G, start_N)
+        weight_N = self._weight_C[start_N]
+        del self._weight_C  # from now on places come with their weights
+        return PairGroup(
+            key_G >> 8, key_G & 255, sums(weight_N, begin_G), begin_G, start_N, weight_N
+        )
 
-    def recount(self, pairs: Sequence[Pair]) -> Places:
-        """The places where `pairs` still stand, with the counts put right.
+    def find(
+        self,
+        first_K: np.ndarray,
+        second_K: np.ndarray,
+        start_N: np.ndarray,
+        weight_N: np.ndarray,
+        n_places_K: np.ndarray,
+    ) -> Places:
+        """Those of the places `start_N` of K pairs, pair after pair, where they still stand.
 
         An id that was merged away never comes back to its cell, so looking at the two cells tells.
         """
         import numpy as np
 
-        first_K = np.array([pair.first for pair in pairs])
-        second_K = np.array([pair.second for pair in pairs])
-        pair_N = np.repeat(np.arange(len(pairs)), [len(pair.start_N) for pair in pairs])
-        start_N = np.concatenate([pair.start_N for pair in pairs])
-        middle_N = start_N + self.length_V[first_K][pair_N]
-        stands_N = self.row_C[start_N] == first_K[pair_N]
-        stands_N &= self.row_C[middle_N] == second_K[pair_N]
-        pair_N, start_N, middle_N = pair_N[stands_N], start_N[stands_N], middle_N[stands_N]
-        weight_N = self.weight_C[start_N]
-        ends = np.searchsorted(pair_N, np.arange(len(pairs) + 1))
-        total = np.append(0, np.cumsum(weight_N))[ends]
-        counted = [
-            Pair(-count, pair.first, pair.second, start_N[begin:end])
-            for pair, count, begin, end in zip(
-                pairs, np.diff(total).tolist(), ends[:-1].tolist(), ends[1:].tolist(), strict=True
-            )
-        ]
-        return Places(counted, first_K, second_K, pair_N, start_N, middle_N, weight_N)
+        pair_N = np.repeat(np.arange(len(first_K)), n_places_K)
+        middle_N = start_N + np.repeat(self.length_V[first_K], n_places_K)
+        stands_N = self.row_C.take(start_N) == np.repeat(first_K, n_places_K)
+        stands_N &= self.row_C.take(middle_N) == np.repeat(second_K, n_places_K)
+        there_N = np.flatnonzero(stands_N)
+        pair_N, start_N, middle_N = pair_N[there_N], start_N[there_N], middle_N[there_N]
+        return Places(first_K, second_K, pair_N, start_N, middle_N, weight_N[there_N])
+
+    def meetings(self, places: Places, order_S: np.ndarray) -> list[Meeting]:
+        """Where those pairs of `places` meet that are in `order_S`, numbered by their place in it.
+
+        Two pairs that meet at both ends, in "abc" and "cab", meet twice: no place is counted twice
+        in one of the two.
+        """
+        import numpy as np
+
+        number_K = np.full(len(places.first_K), -1, dtype=np.int16)
+        number_K[order_S] = np.arange(len(order_S))
+        left_N = np.repeat(number_K, np.diff(places.ends))
+        self._pair_C[places.start_N] = left_N  # one place at most starts in a cell
+        right_N = self._pair_C.take(places.middle_N)
+        self._pair_C[places.start_N] = -1
+        meet_M = np.flatnonzero((right_N >= 0) & (left_N >= 0))
+        left_M, right_M = left_N[meet_M].astype(np.int64), right_N[meet_M].astype(np.int64)
+        order_M, begin_G = grouped(left_M * len(order_S) + right_M)
+        weight_G = sums(places.weight_N[meet_M[order_M]], begin_G)
+        left_G, right_G = left_M[order_M[begin_G]], right_M[order_M[begin_G]]
+        earlier_G, later_G = np.minimum(left_G, right_G), np.maximum(left_G, right_G)
+        columns = (earlier_G.tolist(), later_G.tolist(), weight_G.tolist())
+        return list(map(Meeting, *columns))
 
     def merge(self, places: Places, new: int) -> PairGroup:
         """Makes the K pairs `new`, `new + 1`, ... at all their places; returns the new pairs."""
         import numpy as np
 
         row, length_V = self.row_C, self.length_V
-        n_new = len(places.pairs)
+        n_new = len(places.first_K)
         length_V[new : new + n_new] = length_V[places.first_K] + length_V[places.second_K]
         places = places.without_overlaps()
         start_N, middle_N, new_N = places.start_N, places.middle_N, new + places.pair_N
@@ -231,38 +249,10 @@ class Corpus:
         first_M = np.concatenate((before_N[left_N], new_N[right_N]))
         second_M = np.concatenate((new_N[left_N], after_N[right_N]))
         start_M = np.concatenate((start_N[left_N] - length_V[before_N[left_N]], start_N[right_N]))
-        weight_M = places.weight_N[np.concatenate((left_N, right_N))]
-        order_M, begin_G = grouped(first_M << 32 | second_M)
+        order_M, begin_G = grouped(first_M * len(length_V) + second_M)
         one_G = order_M[begin_G]
-        count_G = sums(weight_M[order_M], begin_G)
-        return PairGroup(first_M[one_G], second_M[one_G], count_G, begin_G, start_M[order_M])
-
-
-def grouped(key_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The order that puts equal keys together, int64[N], and where each group begins, int64[G].
-
-    Within a group the order stays as it was.
-
-    >>> import numpy as np
-    >>> [array.tolist() for array in grouped(np.array([5, 3, 5, 3, 9]))]
-    [[1, 3, 0, 2, 4], [0, 2, 4]]
-    """
-    import numpy as np
-
-    order_N = np.argsort(key_N, kind="stable")
-    sorted_N = key_N[order_N]
-    begins_N = np.ones(len(key_N), dtype=bool)
-    np.not_equal(sorted_N[1:], sorted_N[:-1], out=begins_N[1:])
-    return order_N, np.flatnonzero(begins_N)
-
-
-def sums(value_N: np.ndarray, begin_G: np.ndarray) -> np.ndarray:
-    """int64[G]: the sum of each group; `begin_G` as from `grouped`.
-
-    >>> import numpy as np
-    >>> sums(np.array([1, 2, 3]), np.array([0, 2])).tolist()
-    [3, 3]
-    """
-    import numpy as np
-
-    return np.add.reduceat(value_N, begin_G) if len(begin_G) else np.zeros(0, dtype=np.int64)
+        weight_M = places.weight_N[np.concatenate((left_N, right_N))][order_M]
+        count_G = sums(weight_M, begin_G)
+        return PairGroup(
+            first_M[one_G], second_M[one_G], count_G, begin_G, start_M[order_M], weight_M
+        )

@@ -19,12 +19,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tok.table import ABSENT, Table
+from tok.errors import TokenizerError
+from tok.table import ABSENT
 
 LINE_BITS = 8
 MAX_LINES = 1 << LINE_BITS  # each round looks at all lines: this does not pay for long pre-tokens
 _LINE = MAX_LINES - 1
 _LOOK_UPS = 1 << 16
+# An odd number whose bits show no pattern: 2^64 divided by the golden ratio (Knuth, TAOCP 6.4). The
+# pairs are the vocabulary's own: no text chooses them.
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 NO_OFFER = np.int64(np.iinfo(np.int64).max)
 
 
@@ -36,11 +40,14 @@ class PairTable:
     ) -> None:
         """merges[i] makes id 256 + i; byte_ids[b] is the id of byte b; lengths[id] in bytes."""
         self.edge = 256 + len(merges)  # no id: stands before and after a pre-token
+        self._id_bits = np.uint64(self.edge.bit_length())
+        self._id_mask = np.uint64((1 << self.edge.bit_length()) - 1)
+        if 3 * self.edge.bit_length() > 64:  # two ids and a third do not fit a word
+            raise TokenizerError(f"{len(merges):,} merges are more than can be encoded with")
         self.byte_ids = np.frombuffer(byte_ids, dtype=np.uint8).astype(np.int64)
         self.lengths = np.array([*lengths, 1], dtype=np.int64)
         self._pairs_M2 = pairs_M2 = np.array(merges, dtype=np.int64).reshape(-1, 2)
-        self._table = Table(width=1, n_keys=len(merges))  # pair -> number of its merge
-        self._table.find_or_add([self._key(pairs_M2[:, 0], pairs_M2[:, 1])])
+        self._enter(self._key(pairs_M2[:, 0], pairs_M2[:, 1]))
         # For the first look at a text, whose ids are all bytes: int64[256, 256], no hashing.
         of_bytes = np.flatnonzero((pairs_M2 < 256).all(axis=1))
         of_ids = np.full((256, 256), ABSENT, dtype=np.int64)
@@ -54,17 +61,53 @@ class PairTable:
             return np.concatenate(
                 [self.find(first[e - _LOOK_UPS : e], second[e - _LOOK_UPS : e]) for e in ends]
             )
-        numbers = self._table.find([self._key(first, second)])
-        return np.where(numbers == ABSENT, ABSENT, 256 + numbers)
+        key_N = self._key(first, second)
+        slot_N = self._hash(key_N)
+        found_N = self._slots.take(slot_N)
+        made_N = (found_N & self._id_mask).view(np.int64)
+        other_N = found_N >> self._id_bits != key_N
+        made_N[other_N] = ABSENT
+        searching = np.flatnonzero(other_N & (found_N != 0))
+        tries = 0
+        while len(searching):  # another pair stands in the slot: the next ones, as in tok.table
+            tries += 1
+            slot_N[searching] = (slot_N[searching] + tries) & self._last_slot
+            found = self._slots[slot_N[searching]]
+            hit = found >> self._id_bits == key_N[searching]
+            made_N[searching[hit]] = (found[hit] & self._id_mask).view(np.int64)
+            searching = searching[~hit & (found != 0)]
+        return made_N
+
+    def _enter(self, key_M: np.ndarray) -> None:
+        """Makes the slots, each of them pair << id bits | new id, so that a look-up reads once.
+
+        A free slot is 0: no new id is. The first merge of a pair is entered last, and so it counts.
+        """
+        bits = max(10, (4 * len(key_M)).bit_length())
+        self._shift, self._last_slot = np.uint64(64 - bits), (1 << bits) - 1
+        self._slots = np.zeros(1 << bits, dtype=np.uint64)
+        waiting = np.arange(len(key_M))
+        slot_M = self._hash(key_M)
+        tries = 0
+        while len(waiting):
+            tries += 1
+            free = waiting[self._slots[slot_M[waiting]] == 0][::-1]
+            new_id = (256 + free).astype(np.uint64)
+            self._slots[slot_M[free]] = key_M[free] << self._id_bits | new_id
+            stands = self._slots[slot_M[waiting]] & self._id_mask
+            waiting = waiting[stands != (256 + waiting).astype(np.uint64)]
+            slot_M[waiting] = (slot_M[waiting] + tries) & self._last_slot
+
+    def _hash(self, key_N: np.ndarray) -> np.ndarray:
+        return ((key_N * _MULTIPLIER) >> self._shift).view(np.int64)
 
     def parts(self, new: int) -> tuple[int, int]:
         """The pair that becomes `new`."""
         first, second = self._pairs_M2[new - 256].tolist()
         return first, second
 
-    @staticmethod
-    def _key(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        return (((first.astype(np.int64, copy=False) + 1) << 32) | second).view(np.uint64)
+    def _key(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        return (first.astype(np.int64, copy=False) * (self.edge + 1) + second).view(np.uint64)
 
 
 def merge_many(

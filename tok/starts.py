@@ -1,14 +1,8 @@
 """Where pre-tokens start, found for a whole block of bytes at once by comparing neighbours.
 
-What this file and tok.pieces offer to those who work on long texts:
-
     for raw, starts in blocks(open(path, "rb").read, "gpt2"):  # files larger than RAM stream
         raw                         # bytes[n], whole pre-tokens of the text
         starts                      # int64[P], where each begins: raw[starts[i] : starts[i + 1]]
-        pieces = distinct(raw, starts)  # tok.pieces
-        pieces.first                # int64[U], one pre-token (index into starts) of each piece
-        pieces.inverse              # int64[P], the piece (0 to U - 1) of each pre-token
-        pieces.counts               # int64[U]
 
 The rules are those of the patterns in tok.split, whose regular expressions stay for short text.
 Both read text through the same *shadow* (tok.unicode_classes): one ASCII character for each
@@ -116,7 +110,8 @@ def _shadow(raw: bytes, pattern: str) -> tuple[np.ndarray, np.ndarray]:
     import numpy as np
 
     text = raw.decode("utf-8", "surrogateescape")
-    codes_C = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+    # An array of one string holds its code points. Encoding to UTF-32 would stop at each of those.
+    codes_C = np.array([text], dtype=f"<U{len(text)}").view("<u4")
     shadow_C = shadow_table(pattern).take(codes_C)
     escaped_C = (codes_C >> 7) == 0xDC80 >> 7
     if not escaped_C.any():  # valid UTF-8: characters begin where no continuation byte stands

@@ -82,18 +82,45 @@ class Table:
             new (of several equal keys the first).
         """
         slots_N = self._hash(words)
-        numbers_N = self._numbers[slots_N]
+        numbers_N = self._numbers.take(slots_N)
         strangers = np.flatnonzero(~self._stand_at(slots_N, words))
-        if not len(strangers):
-            return numbers_N, strangers
-        if 2 * (self._n_keys + len(strangers)) > self._last_slot:
-            self._grow(self._n_keys + len(strangers))
-            return self.find_or_add(words)
-        slots_S, new = self._enter([word[strangers] for word in words], slots_N[strangers])
-        self._numbers[slots_S[new]] = np.arange(self._n_keys, self._n_keys + len(new))
-        self._n_keys += len(new)
-        numbers_N[strangers] = self._numbers[slots_S]
-        return numbers_N, strangers[new]
+        added = [strangers[:0]]
+        while len(strangers):
+            room = self._room()
+            # Equal strangers need one place. So those for whom there is room go first; many of the
+            # others are known after that.
+            if room < min(len(strangers), self._n_keys):
+                self._grow(2 * self._n_keys)
+                room = self._room()
+            turn, rest = strangers[:room], strangers[room:]
+            keys_T = [word.take(turn) for word in words]
+            slots_T, new = self._enter(keys_T, self._hash(keys_T))
+            self._numbers[slots_T[new]] = np.arange(self._n_keys, self._n_keys + len(new))
+            self._n_keys += len(new)
+            numbers_N[turn] = self._numbers[slots_T]
+            added.append(turn[new])
+            keys_R = [word.take(rest) for word in words]
+            slots_R = self._hash(keys_R)
+            numbers_N[rest] = self._numbers.take(slots_R)
+            strangers = rest[~self._stand_at(slots_R, keys_R)]
+        return numbers_N, np.concatenate(added)
+
+    def keys(self) -> list[np.ndarray]:
+        """`width` arrays uint64[keys]: all keys in the order of their numbers.
+
+        >>> table = Table(width=1)
+        >>> numbers, _ = table.find_or_add([np.array([7, 5, 7], dtype=np.uint64)])
+        >>> [words.tolist() for words in table.keys()]
+        [[7, 5]]
+        """
+        taken = np.flatnonzero(self._words[-1])
+        slots = np.empty(self._n_keys, dtype=np.int64)
+        slots[self._numbers[taken]] = taken
+        return [column[slots] for column in self._words]
+
+    def _room(self) -> int:
+        """How many keys may be entered: half of the slots stay free."""
+        return (self._last_slot + 1) // 2 - self._n_keys
 
     def _enter(
         self, keys: Sequence[np.ndarray], slots: np.ndarray

@@ -13,10 +13,10 @@ from tests.tok.hostile import hostile_strings
 from tests.tok.test_against_naive import naive_encode, replace_pair
 from tok import batch, encode, parallel
 from tok.batch import BatchEncoder
+from tok.block import LONGEST, WIDTHS, Block
 from tok.bpe import BPETokenizer
 from tok.merge_long import merge_long
 from tok.merge_many import MAX_LINES, PairTable, merge_many
-from tok.piece_table import LONGEST, WIDTHS, Block
 from tok.split import PATTERNS
 from tok.starts import split_starts
 from tok.table import Table

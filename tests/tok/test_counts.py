@@ -2,11 +2,16 @@
 
 import random
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tok import counts as counts_module
 from tok.counts import PieceCounts
+from tok.starts import split_starts
 
 
 def add(counts, words):
@@ -14,8 +19,9 @@ def add(counts, words):
     counts.add(b"".join(words), starts)
 
 
-def test_blocks_and_parts_add_up(monkeypatch):
-    monkeypatch.setattr(counts_module, "_SMALLEST", 8)  # equal pieces are added up all the time
+@pytest.mark.parametrize("slot_bits", [1, 13])
+def test_blocks_and_parts_add_up(monkeypatch, slot_bits):
+    monkeypatch.setattr(counts_module, "SLOT_BITS", slot_bits)  # with 2 slots most keys are lost
     draw = random.Random(2)
     expected, parts = Counter(), []
     for _ in range(4):
@@ -26,7 +32,7 @@ def test_blocks_and_parts_add_up(monkeypatch):
             expected.update(words)
     whole = PieceCounts()
     for part in parts:
-        whole.update(part)
+        whole.update(part.tally())
     assert whole.as_dict() == expected
     assert whole.n_bytes == sum(len(word) * n for word, n in expected.items())
     raw, lengths, counts = whole.rows()
@@ -37,3 +43,36 @@ def test_nothing():
     raw, lengths, counts = PieceCounts().rows()
     assert len(raw) == len(lengths) == len(counts) == 0
     assert PieceCounts().as_dict() == {}
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.lists(
+        st.sampled_from([b"\0", b"\0\0", b"a", b"a\0", b"\xff" * 7, b"\xff" * 8, b"\0" * 15])
+        | st.integers(1, 70).map(lambda n: b"ab" * (n // 2) + b"c" * (n % 2))
+        | st.binary(min_size=1, max_size=20),
+        min_size=1,
+        max_size=60,
+    )
+)
+def test_equal_to_a_dict(words):
+    counts = PieceCounts()
+    add(counts, words)
+    assert counts.as_dict() == Counter(words)
+
+
+def test_many_words_of_few_letters():
+    draw = random.Random(1)
+    words = [bytes(draw.choices(b"ab", k=draw.randrange(1, 34))) for _ in range(5000)]
+    counts = PieceCounts()
+    add(counts, words)
+    add(counts, words)
+    assert counts.as_dict() == Counter(words + words)
+
+
+def test_pieces_of_a_text():
+    raw = "the cat, the mat; it's a préfix prefix ".encode() * 50
+    starts = split_starts(raw)
+    counts = PieceCounts()
+    counts.add(raw, starts)
+    assert counts.as_dict() == Counter(raw[a:b] for a, b in pairwise([*starts.tolist(), len(raw)]))

@@ -58,8 +58,8 @@ def random_words(seed):
     return {word: draw.choice([1, 1, 2, 5, draw.randrange(1, 1000)]) for word in words}
 
 
-@pytest.mark.parametrize("most_pairs", [1, 3, 128])
-@pytest.mark.parametrize("most_places", [1, 1 << 14])
+@pytest.mark.parametrize("most_pairs", [1, 3, 1 << 10])
+@pytest.mark.parametrize("most_places", [1, 1 << 15])
 def test_the_textbooks_merges_however_many_are_made_at_a_time(monkeypatch, most_pairs, most_places):
     monkeypatch.setattr(learn, "MOST_PAIRS", most_pairs)
     monkeypatch.setattr(learn, "MOST_PLACES", most_places)
@@ -102,14 +102,57 @@ def test_a_merge_that_would_change_the_next_one_comes_alone(counts, merges):
     assert learn_merges(Words(counts), 9) == merges
 
 
+def find_all(counts):
+    """The corpus, and the places of all its pairs."""
+    corpus = learn.Corpus(*Words(counts).rows(), bytes(range(256)), 9)
+    queue = PairQueue(corpus.all_pairs())
+    for _ in range(9):  # each time with a lower floor
+        queue.refill(1 << 10, 1 << 20)
+    ids = queue.first.values[queue.active_K], queue.second.values[queue.active_K]
+    return corpus, corpus.find(*ids, *queue.places())
+
+
+def chosen_pairs(counts):
+    corpus, places = find_all(counts)
+    order, ranks = places.order()
+    return [ranks[k] for k in learn.next_merges(ranks, corpus.meetings(places, order))]
+
+
 def test_a_pair_that_meets_itself_is_the_last_of_its_step():
     """In "aaaa" the merge of (a, a) makes a new pair twice that shares no id with another."""
-    corpus = learn.Corpus(*Words({b"aaaa": 1, b"cd": 2, b"ef": 4}).rows(), bytes(range(256)), 9)
-    pairs = corpus.all_pairs()
-    places = corpus.recount([pairs.pair(g) for g in range(len(pairs.count_G))])
-    best = sorted(range(3), key=lambda k: places.pairs[k].rank)
-    chosen = [places.pairs[k].rank for k in learn.next_merges(places, best, (0, 0, 0))]
-    assert chosen == [(-4, 101, 102), (-3, 97, 97)]
+    assert chosen_pairs({b"aaaa": 1, b"cd": 2, b"ef": 4}) == [(-4, 101, 102), (-3, 97, 97)]
+
+
+def test_pairs_that_meet_nowhere_are_merged_together_whatever_ids_they_share():
+    assert chosen_pairs({b"ab": 5, b"bc": 4, b"db": 3}) == [
+        (-5, 97, 98),
+        (-4, 98, 99),
+        (-3, 100, 98),
+    ]
+
+
+def test_a_pair_that_meets_a_better_one_waits_and_so_do_those_it_may_come_after():
+    # (b, c) goes from 6 to 2, and the new pair (ab, c) comes with 4.
+    counts = {b"abc": 4, b"ab": 3, b"bc": 2, b"xy": 5, b"vw": 4, b"tu": 3}
+    assert chosen_pairs(counts) == [(-7, 97, 98), (-5, 120, 121)]
+
+
+def test_a_pair_that_meets_only_one_that_waits_is_merged():
+    # (b, c) meets (a, b) and waits with a count of 7 left; (c, d) meets (b, c) alone.
+    counts = {b"abc": 2, b"ab": 8, b"bc": 6, b"bcd": 1, b"cd": 7}
+    assert chosen_pairs(counts) == [(-10, 97, 98), (-8, 99, 100)]
+
+
+def test_meetings_are_found_with_their_weight():
+    corpus, places = find_all({b"abab": 3, b"xab": 4, b"aaa": 5})
+    order, ranks = places.order()
+    names = [bytes(rank[1:]).decode() for rank in ranks]
+    met = {(names[m.earlier], names[m.later]): [] for m in corpus.meetings(places, order)}
+    for meeting in corpus.meetings(places, order):
+        met[names[meeting.earlier], names[meeting.later]].append(meeting.weight)
+    # "abab" has ab, ba, ab: ab and ba meet on either side; "aaa" has aa twice.
+    assert names == ["aa", "ab", "xa", "ba"]
+    assert met == {("ab", "ba"): [3, 3], ("ab", "xa"): [4], ("aa", "aa"): [5]}
 
 
 def test_huge_counts_do_not_overflow():
@@ -125,30 +168,99 @@ def group(*pairs):
     """PairGroup of (count, first, second, places)."""
     counts, firsts, seconds, places = zip(*pairs)
     begins = np.cumsum([0, *map(len, places)])[:-1]
-    return PairGroup(*map(np.array, (firsts, seconds, counts)), begins, np.concatenate(places))
+    starts = np.concatenate(places)
+    return PairGroup(*map(np.array, (firsts, seconds, counts)), begins, starts, starts + 1000)
+
+
+def look(queue, most=1, most_places=1):
+    """The ranks of the pairs that the queue makes active, and their places."""
+    queue.refill(most, most_places)
+    numbers = queue.active_K
+    columns = (
+        -queue.count.values[numbers],
+        queue.first.values[numbers],
+        queue.second.values[numbers],
+    )
+    starts, weights, n_places = queue.places()
+    assert np.array_equal(weights, starts + 1000)
+    ends = np.cumsum(n_places)
+    places = [starts[end - n : end].tolist() for end, n in zip(ends, n_places)]
+    return [*zip(*(column.tolist() for column in columns))], places
+
+
+def settle(queue, counts, keep=()):
+    """Gives active pairs new counts; of their places those in `keep` stay."""
+    starts, weights, n_places = queue.places()
+    stays = np.isin(starts, keep)
+    pair = np.repeat(np.arange(len(n_places)), n_places)[stays]
+    n_places = np.bincount(pair, minlength=len(n_places))
+    queue.settle(np.array(counts), starts[stays], weights[stays], n_places)
 
 
 def test_queue_gives_the_best_first_and_knows_what_is_left():
     queue = PairQueue(group((3, 1, 2, [10]), (100, 5, 6, [11, 12]), (3, 1, 1, [13])))
-    queue.put_group(group((7, 8, 9, [14, 15, 16])))
+    queue.add(group((7, 8, 9, [14, 15, 16])))
     assert queue.rest_rank() <= (-100, 5, 6)
-    ranks, places = [], []
-    while taken := queue.take(1, 1):
-        ranks.append(taken[0].rank)
-        places.append(taken[0].start_N.tolist())
-        assert taken[0].rank < queue.rest_rank()
-    assert ranks == [(-100, 5, 6), (-7, 8, 9), (-3, 1, 1), (-3, 1, 2)]
-    assert places == [[11, 12], [14, 15, 16], [13], [10]]
+    found = []
+    while True:
+        ranks, places = look(queue)
+        if not ranks:
+            break
+        assert len(ranks) == 1 and ranks[0] < queue.rest_rank()
+        found += [*zip(ranks, places)]
+        settle(queue, [0])
+    assert found == [
+        ((-100, 5, 6), [11, 12]),
+        ((-7, 8, 9), [14, 15, 16]),
+        ((-3, 1, 1), [13]),
+        ((-3, 1, 2), [10]),
+    ]
 
 
-def test_queue_takes_no_more_than_asked_and_takes_back():
+def test_queue_takes_no_more_than_asked():
     queue = PairQueue(group(*[(50, 1, k, [k, k]) for k in range(9)]))
-    assert len(queue.take(3, 1000)) == 3
-    assert len(queue.take(9, 5)) == 2
-    (pair,) = queue.take(1, 0)
-    queue.put_back(pair._replace(minus_count=0))
-    queue.put_back(queue.take(1, 9)[0]._replace(minus_count=-1))
-    assert [p.rank for p in queue.take(9, 99)] == [(-50, 1, 7), (-50, 1, 8)]
-    assert queue.rest_rank() <= (-1, 1, 6)
-    assert [p.rank for p in queue.take(9, 99)] == [(-1, 1, 6)]
-    assert queue.take(9, 99) == []
+    assert len(look(queue, 3, 1000)[0]) == 3
+    assert len(look(queue, 9, 9)[0]) == 4  # one more, which makes eight places
+
+
+def test_queue_sorts_pairs_in_again_when_their_counts_have_changed():
+    queue = PairQueue(group((50, 1, 1, [1, 2]), (49, 1, 2, [3]), (40, 1, 3, [4]), (9, 1, 4, [5])))
+    assert [rank[2] for rank in look(queue, 2, 99)[0]] == [1, 2]
+    settle(queue, [45, 30], keep=[2, 3])
+    assert look(queue, 1, 99) == ([(-45, 1, 1)], [[2]])  # before the rest; (1, 2) is late
+    assert queue.rest_rank() == (-40, 1, 3)
+    settle(queue, [0])
+    queue.add(group((41, 2, 1, [6]), (39, 2, 2, [7])))  # one comes before the rest, one is late
+    assert look(queue, 1, 99)[0] == [(-41, 2, 1)]
+    settle(queue, [0])
+    assert look(queue, 2, 99)[0] == [(-40, 1, 3), (-39, 2, 2)]
+    settle(queue, [0, 0])
+    assert look(queue, 9, 99)[0] == [(-30, 1, 2)]
+    settle(queue, [8])  # below the floor
+    assert look(queue, 9, 99)[0] == [(-9, 1, 4), (-8, 1, 2)]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_queue_against_a_sorted_list(seed):
+    """Pairs come, are counted again and are merged: the active ones always are the best."""
+    draw = random.Random(seed)
+    queue, alive = PairQueue(group((1, 0, 0, [0]))), {(0, 0): 1}
+    for step in range(1, 60):
+        new = [((step, k), draw.choice([1, 2, 3, 50, 400])) for k in range(draw.randrange(6))]
+        if new:
+            queue.add(group(*[(count, *ids, [step]) for ids, count in new]))
+            alive.update(new)
+        ranks, _ = look(queue, draw.randrange(1, 8), 99)
+        assert {
+            ids: -minus for minus, *pair in ranks for ids in [tuple(pair)]
+        }.items() <= alive.items()
+        others = [(-alive[ids], *ids) for ids in alive if (-alive[ids], *ids) not in ranks]
+        assert all(queue.rest_rank() <= rank for rank in others)
+        assert bool(ranks) == bool(alive)
+        counts = [draw.choice([0, -rank[0], draw.randint(0, -rank[0])]) for rank in ranks]
+        for count, (_, *ids) in zip(counts, ranks):
+            if count:
+                alive[tuple(ids)] = count
+            else:
+                del alive[tuple(ids)]
+        settle(queue, counts, keep=range(99))
