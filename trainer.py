@@ -28,7 +28,7 @@ from tok.bpe import BPETokenizer
 from utils import checkpoint, device
 from utils.errors import UserError
 from utils.metrics import CsvLog
-from utils.optim import make_optimizer, set_lr
+from utils.optim import clip_gradients, make_optimizer, set_lr, set_momentum
 from utils.runs import RunFolder, append_sample, environment
 
 COUNTERS = ("step", "tokens", "bad_evals", "best_val", "last_val", "elapsed_s")
@@ -113,6 +113,7 @@ class Trainer:
             windows=data.windows,
             val_windows=self.val_windows,
             stride=data.stride,
+            shift=data.shift,
             mask_documents=data.mask_documents,
             fixed_length=train.compile,
         )
@@ -166,6 +167,7 @@ class Trainer:
         optim, train = self.config.optim, self.config.train
         lr = optim.lr_at(self.step, train.max_steps)
         set_lr(self.optimizer, lr)
+        set_momentum(self.optimizer, optim.momentum_at(self.step))
         device.seed_all(train.seed, self.step + 1)  # dropout too is a function of (seed, step)
         whole = self.batches.get_batch("train", self.step)
         n_targets = int((whole.y_BT != IGNORE).sum())
@@ -178,9 +180,7 @@ class Trainer:
             self.scaler.scale(loss_sum / n_targets).backward()
             nats += float(loss_sum.detach())
         self.scaler.unscale_(self.optimizer)
-        norm = float(
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), optim.grad_clip or math.inf)
-        )
+        norm = clip_gradients(self.model, optim.grad_clip)
         loss = nats / n_targets
         self.check_finite(loss, norm, lr)
         self.scaler.step(self.optimizer)

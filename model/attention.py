@@ -53,8 +53,9 @@ class CausalSelfAttention(nn.Module):
         # One matrix for all three, rows in the order [q; k; v]; in each, head by head.
         self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
         self.proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
-        self.q_norm = RMSNorm(config.head_size, config.norm_eps) if config.qk_norm else None
-        self.k_norm = RMSNorm(config.head_size, config.norm_eps) if config.qk_norm else None
+        norm = (config.head_size, config.norm_eps, config.norm_gain)
+        self.q_norm = RMSNorm(*norm) if config.qk_norm else None
+        self.k_norm = RMSNorm(*norm) if config.qk_norm else None
         self.proj_dropout = nn.Dropout(config.dropout)
         if self.manual:
             self.register_buffer("mask_TT", causal_mask(config.block_size), persistent=False)
@@ -76,10 +77,13 @@ class CausalSelfAttention(nn.Module):
         B, T, D = x_BTD.shape
         qk_BT2D, v_BTD = self.qkv(x_BTD).split((2 * D, D), dim=-1)
         qk_BTHK = qk_BT2D.view(B, T, 2 * self.n_head, D // self.n_head)
-        if self.q_norm is not None and self.k_norm is not None:
+        if self.q_norm is not None and self.q_norm.weight is None:  # the same for both
+            qk_BTHK = self.q_norm(qk_BTHK)
+        elif self.q_norm is not None and self.k_norm is not None:
             q_BTHK, k_BTHK = qk_BTHK.split(self.n_head, dim=2)
             qk_BTHK = torch.cat((self.q_norm(q_BTHK), self.k_norm(k_BTHK)), dim=2)
-        if rope is not None:  # after the norms, as in Qwen3; q and k in one go
+        # After the norms, as in Qwen3. Without gain the order is the same: a rotation keeps lengths.
+        if rope is not None:
             qk_BTHK = apply_rope(qk_BTHK, *rope).to(v_BTD.dtype)
         q_BHTK, k_BHTK = qk_BTHK.transpose(1, 2).split(self.n_head, dim=1)
         v_BHTK = v_BTD.view(B, T, self.n_head, D // self.n_head).transpose(1, 2)
