@@ -63,8 +63,8 @@ class Decoder:
         n_slots = min(self.config.block_size, max(lengths) + max_new_tokens)
         self.cache = Cache(self.config, lengths, n_slots, self.embedding)
         self.layers = [layer_of(block) for block in model.blocks]
-        few = weights_read(model) <= FEW_WEIGHTS and self.embedding.device.type == "cpu"
-        self.product = product_alike if few else product
+        self.alike = weights_read(model) <= FEW_WEIGHTS and self.embedding.device.type == "cpu"
+        self.product = product_alike if self.alike else product
         self.final_norm = norm_of(model.final_norm)
         self.rope = self._rope_table(n_slots) if self.config.position == "rope" else None
         if self.config.pointer:
@@ -82,7 +82,7 @@ class Decoder:
         for prompt, rows in rows_of.items():
             ids_T = torch.tensor(prompt, device=self.embedding.device)
             h_BD[rows] = self._read(ids_T, rows, self.cache.starts[rows[0]])
-        return self._logits(h_BD)
+        return self._logits(self._filled(h_BD))
 
     def step(self, ids_B: Tensor) -> Tensor:
         """Takes the next id of each row, int64; logits (B, V) of what may follow it."""
@@ -93,6 +93,7 @@ class Decoder:
         cache.advance()
         cache.ids_BS[:, cache.slot] = ids_B
         x_BD, rope = self._embed(ids_B, before_B)
+        x_BD = self._filled(x_BD)
         mask_B11n = None
         if not cache.alike:
             older_Bn = cache.older()
@@ -107,7 +108,8 @@ class Decoder:
             y_BH1K = F.scaled_dot_product_attention(
                 q_BH1K, read[2 * i], read[2 * i + 1], attn_mask=mask_B11n
             )
-            x_BD = self.product(layer.attn_proj, y_BH1K.reshape(len(ids_B), -1), x_BD)
+            y_BD = self._filled(y_BH1K.reshape(len(ids_B), -1))
+            x_BD = self.product(layer.attn_proj, y_BD, x_BD)
             h_BD = layer.mlp_norm(x_BD)
             wide = self.product(layer.fc, h_BD)
             if layer.gate is None:
@@ -117,11 +119,16 @@ class Decoder:
             x_BD = self.product(layer.mlp_proj, wide, x_BD)
         return self._logits(self.final_norm(x_BD))
 
+    def _filled(self, x_BD: Tensor) -> Tensor:
+        """For `product_alike`: rows of zeros behind the others, up to a multiple of 4."""
+        more = -len(x_BD) % 4 if self.alike else 0
+        return F.pad(x_BD, (0, 0, 0, more)) if more else x_BD
+
     def _queries_keys_values(
         self, layer: Layer, x_BD: Tensor, rope: Rope | None
     ) -> tuple[Tensor, Tensor]:
         H, K = self.config.n_head, self.config.head_size
-        qkv_BN = self.product(layer.qkv, layer.attn_norm(x_BD))
+        qkv_BN = self.product(layer.qkv, layer.attn_norm(x_BD))[: len(self.cache.starts)]
         qkv_3BHK = qkv_BN.unflatten(1, (3, H, K)).transpose(0, 1)
         if layer.qk_gain is not None or rope is not None:
             qk_2BHK = qkv_3BHK[:2]
@@ -160,11 +167,12 @@ class Decoder:
         return cos_TK.to(self.embedding), sin_TK.to(self.embedding)
 
     def _logits(self, h_BD: Tensor) -> Tensor:
-        """From the final norm's output at the newest column to logits (B, V)."""
+        """From the final norm's output at the newest column, filled, to logits (B, V)."""
+        B = len(self.cache.starts)
         if not self.config.pointer:
-            return self._head(h_BD)
+            return self._head(h_BD)[:B]
         read_BD, gains_Bn = self._point(h_BD)
-        logits_BV = self._head(h_BD + read_BD)
+        logits_BV = self._head(h_BD + read_BD)[:B]
         wide = torch.promote_types(logits_BV.dtype, torch.float32)
         ids_Bn = self.cache.ids_BS[:, : self.cache.visible]
         return logits_BV.to(wide).scatter_add(1, ids_Bn, gains_Bn.to(wide))
@@ -176,27 +184,29 @@ class Decoder:
         return logits_BV
 
     def _point(self, h_BD: Tensor) -> tuple[Tensor, Tensor]:
-        """What the pointer reads (B, D), and adds to the logit of the token in each slot (B, n).
+        """What the pointer reads (B, D), filled, and adds to the logit of each slot's token, (B, n).
 
         Also files the key of the token to come, as it is made of h. The oldest column that a row
         may see has no key that it may see: as column 0 in training it stands for none of them.
         """
         cache, n, D = self.cache, self.cache.visible, self.config.n_embd
-        query_BD, key_BD, gate_B1 = self.product(self.ask, h_BD).split((D, D, 1), dim=1)
+        B = len(cache.starts)
+        query_BD, key_BD, gate_B1 = self.product(self.ask, h_BD)[:B].split((D, D, 1), dim=1)
         keys_BnD, tokens_BnD = cache.found_2BSD[:, :, :n]
         cache.found_2BSD[1, :, cache.slot] = self._readable(cache.ids_BS[:, cache.slot])
         query_BD1 = query_BD[:, :, None]
-        if len(h_BD) == 1:  # one product alone is computed otherwise than one of several
+        if B == 1:  # one product alone is computed otherwise than one of several
             keys_BnD, query_BD1 = keys_BnD.expand(2, -1, -1), query_BD1.expand(2, -1, -1)
-        scores_Bn = torch.bmm(keys_BnD, query_BD1)[: len(h_BD), :, 0]
+        scores_Bn = torch.bmm(keys_BnD, query_BD1)[:B, :, 0]
         oldest = max(0, cache.column + 1 - cache.n_slots)
         if cache.alike:
-            none_B1 = torch.full((len(h_BD), 1), oldest % cache.n_slots, device=h_BD.device)
+            none_B1 = torch.full((B, 1), oldest % cache.n_slots, device=h_BD.device)
         else:
             scores_Bn = scores_Bn.masked_fill(cache.older(), -torch.inf)
             none_B1 = cache.start_B.clamp(min=oldest)[:, None] % cache.n_slots
         weights_Bn = scores_Bn.scatter(1, none_B1, 0.0).softmax(dim=-1).scatter(1, none_B1, 0.0)
-        read_BD = self.product(self.out, torch.bmm(weights_Bn[:, None], tokens_BnD)[:, 0])
+        found_BD = torch.bmm(weights_Bn[:, None], tokens_BnD)[:, 0]
+        read_BD = self.product(self.out, self._filled(found_BD))
         gains_Bn = F.softplus(gate_B1 + self.model.pointer.gate.bias) * weights_Bn
         cache.found_2BSD[0, :, (cache.column + 1) % cache.n_slots] = key_BD
         return read_BD, gains_Bn
@@ -272,25 +282,20 @@ def product(matrix: Matrix, x_BD: Tensor, onto_BN: Tensor | None = None) -> Tens
 
 
 def product_alike(matrix: Matrix, x_BD: Tensor, onto_BN: Tensor | None = None) -> Tensor:
-    """As `product`, and bit for bit the same for a row however many are beside it.
+    """As `product`; a row's bits do not depend on those beside it, if B is a multiple of 4.
 
     Libraries add up in another order for one row, for two or three, and for a rest of rows that
-    does not fill a block. (Seen with MKL, one and two threads; the order is nobody's promise.) So
-    rows of zeros fill the batch up to a multiple of 4, which costs time where weights are many.
+    fills no block. (Seen with MKL, one and two threads; the order is nobody's promise.) Four rows
+    for one cost time where weights are many, so models of more than FEW_WEIGHTS go without.
 
-    >>> x_BD = torch.linspace(0, 1, 300).view(3, 100)
-    >>> weight = torch.linspace(-1, 2, 200).view(2, 100)
-    >>> three, one = (product_alike((weight, None), x_BD[:n]) for n in (3, 1))
-    >>> torch.equal(three[:1], one)
-    True
+    >>> product_alike((torch.ones(2, 3), torch.tensor([0.0, 1.0])), torch.ones(4, 3))[0].tolist()
+    [3.0, 4.0]
     """
     weight_ND, bias_N = matrix
-    B = len(x_BD)
     onto_BN = _sum(onto_BN, bias_N)
-    if more := -B % 4:
-        x_BD = F.pad(x_BD, (0, 0, 0, more))
-    y_BN = torch.mm(x_BD, weight_ND.t())[:B]
-    return y_BN if onto_BN is None else y_BN.add_(onto_BN)
+    if onto_BN is None:
+        return torch.mm(x_BD, weight_ND.t())
+    return torch.addmm(onto_BN, x_BD, weight_ND.t())
 
 
 def _sum(onto_BN: Tensor | None, bias_N: Tensor | None) -> Tensor | None:
