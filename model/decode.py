@@ -184,7 +184,7 @@ class Decoder:
         return logits_BV
 
     def _point(self, h_BD: Tensor) -> tuple[Tensor, Tensor]:
-        """What the pointer reads (B, D), filled, and adds to the logit of each slot's token, (B, n).
+        """What the pointer reads (B, D), filled, and adds to the logit of each slot's id (B, n).
 
         Also files the key of the token to come, as it is made of h. The oldest column that a row
         may see has no key that it may see: as column 0 in training it stands for none of them.
