@@ -8,9 +8,13 @@ from data.prepare import DataConfig
 from model.gpt import ModelConfig
 from utils.config import check, check_needs, setting
 from utils.device import AMP
+from utils.errors import UserError
 from utils.optim import OptimConfig
 
-MODEL_NEEDS = {"rope_theta": {"position": ("rope",)}}
+MODEL_NEEDS = {
+    "rope_theta": {"position": ("rope",)},
+    "bigram_dropout": {"bigram_rows": True},
+}
 TRAIN_NEEDS = {"sample_prompt": {"sample_tokens": True}}
 
 
@@ -55,6 +59,10 @@ class Config:
 
     def __post_init__(self) -> None:
         check_needs(self.model, MODEL_NEEDS, "model")
+        if self.model.tie_weights and self.optim.head_lr_ratio != 1.0:
+            raise UserError(
+                "optim.head_lr_ratio has an effect without model.tie_weights only; drop one of them"
+            )
 
 
 def is_finished(config: Config, step: int, bad_evals: int) -> bool:

@@ -27,7 +27,7 @@ from tok.bpe import BPETokenizer
 from utils import checkpoint, device
 from utils.errors import UserError
 from utils.metrics import CsvLog
-from utils.optim import make_optimizer, set_lr
+from utils.optim import make_optimizer, set_lr, set_momentum
 from utils.runs import RunFolder, append_sample, environment
 
 COUNTERS = ("step", "tokens", "bad_evals", "best_val", "last_val", "elapsed_s")
@@ -112,6 +112,7 @@ class Trainer:
             windows=data.windows,
             val_windows=self.val_windows,
             stride=data.stride,
+            shift=data.shift,
             mask_documents=data.mask_documents,
             fixed_length=train.compile,
         )
@@ -165,6 +166,7 @@ class Trainer:
         optim, train = self.config.optim, self.config.train
         lr = optim.lr_at(self.step, train.max_steps)
         set_lr(self.optimizer, lr)
+        set_momentum(self.optimizer, optim.momentum_at(self.step))
         device.seed_all(train.seed, self.step + 1)  # dropout too is a function of (seed, step)
         whole = self.batches.get_batch("train", self.step)
         n_targets = int((whole.y_BT != IGNORE).sum())

@@ -32,6 +32,7 @@ class Batches:
         windows: `documents` (one document a row) or `packed` (rows of block_size tokens).
         val_windows: the same for val.npy; None = as for training.
         stride: packed windows start every so many tokens; 0 = block_size.
+        shift: each epoch cuts the training text into packed windows at other places.
         mask_documents: give document numbers, so that attention can stay inside documents.
         fixed_length: pad every row to block_size, for compiled models.
         splits: which of the two files to open.
@@ -48,11 +49,13 @@ class Batches:
         windows: str = "packed",
         val_windows: str | None = None,
         stride: int = 0,
+        shift: bool = False,
         mask_documents: bool = False,
         fixed_length: bool = False,
         splits: Sequence[str] = ("train", "val"),
     ) -> None:
         self.rows, self.end_id, self.seed, self.mask_documents = rows, end_id, seed, mask_documents
+        self.shift = shift
         self.splits: dict[str, Windows] = {}
         self.pad_to: dict[str, int] = {}
         for split in splits:
@@ -60,16 +63,14 @@ class Batches:
             self.pad_to[split] = block_size if fixed_length or kind == "packed" else 0
             tokens = TokenFile(folder / f"{split}.npy")
             self.splits[split] = cut_windows(tokens, kind, block_size, stride, end_id=end_id)
-        self._order: tuple[str, int, np.ndarray] | None = None
+        self._order: tuple[str, int, np.ndarray, int] | None = None
 
     def get_batch(self, split: str, step: int) -> Batch:
         """Batch of step `step` (from 0): the next `rows` places of the endless row of epochs."""
         n = self.splits[split].n_windows
         first = step * self.rows
         places = (divmod(place, n) for place in range(first, first + self.rows))
-        return self._batch(
-            split, [int(self._epoch_order(split, epoch)[place]) for epoch, place in places]
-        )
+        return self._batch([self._row(split, epoch, place) for epoch, place in places], split)
 
     def close(self) -> None:
         """Closes the token files."""
@@ -83,22 +84,27 @@ class Batches:
         if windows.lengths is not None:
             order = np.argsort(windows.lengths, kind="stable")
         for start in range(0, len(order), rows):
-            yield self._batch(split, order[start : start + rows].tolist())
+            yield self._batch([windows.row(i) for i in order[start : start + rows].tolist()], split)
 
     def epoch_at(self, step: int) -> float:
         """Epochs of training data consumed by `step` steps."""
         return step * self.rows / self.splits["train"].n_windows
 
-    def _epoch_order(self, split: str, epoch: int) -> np.ndarray:
-        """The order of the windows in one epoch: a function of (seed, split, epoch) alone."""
+    def _row(self, split: str, epoch: int, place: int) -> tuple[np.ndarray, np.ndarray]:
+        order, shift = self._epoch_order(split, epoch)
+        return self.splits[split].row(int(order[place]), shift)
+
+    def _epoch_order(self, split: str, epoch: int) -> tuple[np.ndarray, int]:
+        """Order and shift of the windows in one epoch: a function of (seed, split, epoch) alone."""
         if self._order is None or self._order[:2] != (split, epoch):
             windows = self.splits[split]
             rng = np.random.Generator(np.random.PCG64([self.seed, epoch, int(split == "val")]))
             order = rng.permutation(windows.n_windows)
             if windows.lengths is not None:
                 order = self._bucket(order, windows.lengths, rng)
-            self._order = (split, epoch, order)
-        return self._order[2]
+            shift = int(rng.integers(windows.tokens.n_tokens)) if self.shift else 0
+            self._order = (split, epoch, order, shift)
+        return self._order[2:]
 
     def _bucket(
         self, order: np.ndarray, lengths: np.ndarray, rng: np.random.Generator
@@ -113,8 +119,7 @@ class Batches:
             pieces += [groups[i] for i in rng.permutation(len(groups))]
         return np.concatenate(pieces)
 
-    def _batch(self, split: str, indices: list[int]) -> Batch:
-        pairs = [self.splits[split].row(index) for index in indices]
+    def _batch(self, pairs: list[tuple[np.ndarray, np.ndarray]], split: str) -> Batch:
         width = max(self.pad_to[split], max(len(x) for x, _ in pairs))
         x_BT = np.full((len(pairs), width), self.end_id, np.int64)
         y_BT = np.full((len(pairs), width), IGNORE, np.int64)

@@ -45,7 +45,7 @@ NEEDS = {
     **dict.fromkeys(("story_bytes", "val_story_bytes", "story_seed"), NO_FILES),
     **dict.fromkeys(("val_files", "doc_sep", "errors"), FILES),
     **dict.fromkeys(("split", "val_fraction"), FILES | {"val_files": False}),
-    **dict.fromkeys(("stride", "mask_documents"), PACKED),
+    **dict.fromkeys(("stride", "shift", "mask_documents"), PACKED),
 }
 
 
@@ -85,6 +85,7 @@ class DataConfig:
     stride: int = setting(
         0, "packed: a window starts every so many tokens; 0 = block_size", minimum=0
     )
+    shift: bool = setting(False, "packed: each epoch's windows begin at other places")
     mask_documents: bool = setting(False, "packed: attention stays inside a document")
 
     def __post_init__(self) -> None:

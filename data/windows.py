@@ -32,15 +32,28 @@ class PackedWindows:
         self.n_windows = 1 + -(-(tokens.n_tokens - block_size) // stride)
         self.lengths = None
 
-    def row(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Inputs and targets of window `index`, int64 of one length; the last may be shorter."""
+    def row(self, index: int, shift: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Inputs and targets of window `index`, int64 of one length; the last may be shorter.
+
+        With a shift, windows are cut as if the file began that many tokens later and went on, after
+        its end, with its beginning.
+        """
         start = index * self.stride
-        raw = self.tokens.read(max(0, start - 1), start + self.block_size).astype(np.int64)
-        stream = raw if start else np.concatenate(([self.end_id], raw))
+        stop = min(start + self.block_size, self.tokens.n_tokens)
+        stream = self._read(start - 1 + shift, stop + shift).astype(np.int64)
         x, y = stream[:-1], stream[1:].copy()
         if index:
             y[: self.block_size - self.stride] = IGNORE
         return x, y
+
+    def _read(self, start: int, stop: int) -> np.ndarray:
+        """Tokens `start` to `stop`, past the end too; at -1 stands the end-of-text before all."""
+        if start < 0:
+            return np.concatenate(([self.end_id], self.tokens.read(0, stop)))
+        n = self.tokens.n_tokens
+        start, stop = start % n, start % n + stop - start
+        head = self.tokens.read(start, stop)
+        return head if stop <= n else np.concatenate((head, self.tokens.read(0, stop - n)))
 
 
 class DocumentWindows:
@@ -63,8 +76,9 @@ class DocumentWindows:
             )
         self.tokens, self.end_id, self.n_windows = tokens, end_id, len(ends)
 
-    def row(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def row(self, index: int, shift: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Inputs and targets of document `index`, each int64 of its length."""
+        assert not shift, "a document has its own place"
         start = int(self.starts[index])
         ids = self.tokens.read(start, start + int(self.lengths[index])).astype(np.int64)
         return np.concatenate(([self.end_id], ids[:-1])), ids

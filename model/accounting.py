@@ -20,6 +20,7 @@ class Parameters:
     head: int  # 0 when tied: it is the token embedding
     pointer: int = 0
     bigram_embedding: int = 0
+    embedding_norm: int = 0
 
     @property
     def embedding(self) -> int:
@@ -34,7 +35,8 @@ class Parameters:
     @property
     def total(self) -> int:
         """What an optimizer holds."""
-        return self.embedding + self.blocks + self.final_norm + self.head + self.pointer
+        norms = self.embedding_norm + self.final_norm
+        return self.embedding + self.blocks + norms + self.head + self.pointer
 
 
 def block_matrix_parameters(config: ModelConfig) -> int:
@@ -54,12 +56,12 @@ def count_parameters(config: ModelConfig) -> Parameters:
     4888
     """
     D, width = config.n_embd, config.mlp_width
-    norm = D * (2 if config.norm == "layernorm" and config.bias else 1)
+    norm = D * (2 if config.norm == "layernorm" and config.bias else 1) * config.norm_gain
     block = block_matrix_parameters(config) + 2 * norm
     if config.bias:  # of qkv and proj; of fc (and gate) and proj
         block += 3 * D + D + (2 if config.mlp == "swiglu" else 1) * width + D
     if config.qk_norm:
-        block += 2 * config.head_size
+        block += 2 * config.head_size * config.norm_gain
     return Parameters(
         token_embedding=config.vocab_size * D,
         position_embedding=config.block_size * D if config.position == "learned" else 0,
@@ -68,6 +70,7 @@ def count_parameters(config: ModelConfig) -> Parameters:
         head=0 if config.tie_weights else config.vocab_size * D,
         pointer=3 * D * D + D + 1 if config.pointer else 0,
         bigram_embedding=config.bigram_rows * D,
+        embedding_norm=norm if config.embedding_norm else 0,
     )
 
 
@@ -91,9 +94,10 @@ def activation_numbers(config: ModelConfig, length: int | None = None) -> int:
 
     Per block: input and output of both norms 4 D (rmsnorm 2 D more), qkv 3 D, turned copies of q
     and k 2 D with RoPE, normed ones 2 D with qk_norm, the attention's output D, and 2 (swiglu 4)
-    times mlp_width. Attention weights, H * T once, only where the fused kernel is not
-    used; 3 times with dropout, which also keeps 2 D of noise. Outside the blocks: 2 D, and three
-    (softcap: four) times V for the logits, their softmax and their gradient.
+    times mlp_width. Without norm_gain rmsnorm and qk_norm keep nothing more. Attention weights,
+    H * T once, only where the fused kernel is not used; 3 times with dropout, which also keeps 2 D
+    of noise. Outside the blocks: 2 D, and three (softcap: four) times V for the logits, their
+    softmax and their gradient.
 
     Args:
         length: T, block_size if not given.
@@ -101,12 +105,20 @@ def activation_numbers(config: ModelConfig, length: int | None = None) -> int:
     D, T = config.n_embd, config.block_size if length is None else length
     wide = (4 if config.mlp == "swiglu" else 2) * config.mlp_width
     block = 8 * D + wide
-    block += 2 * D * sum((config.norm == "rmsnorm", config.position == "rope", config.qk_norm))
+    gain = config.norm_gain  # its gradient needs the normed numbers
+    block += (
+        2
+        * D
+        * sum(
+            (config.norm == "rmsnorm" and gain, config.position == "rope", config.qk_norm and gain)
+        )
+    )
     if config.dropout:
         block += 2 * D + 3 * config.n_head * T
     elif config.attention == "manual":
         block += config.n_head * T
     outside = (3 if config.dropout else 2) * D + (D if config.bigram_rows else 0)
+    outside += (1 + gain) * D if config.embedding_norm else 0
     outside += (4 if config.softcap else 3) * config.vocab_size
     if config.pointer:  # its inputs, queries and keys; scores, weights and gains; the logits' copy
         outside += 6 * D + 4 * T + config.vocab_size
@@ -178,6 +190,7 @@ def describe(config: ModelConfig, batch_size: int) -> str:
         ("  position embedding", f"{count.position_embedding:,}"),
         ("  bigram embedding", f"{count.bigram_embedding:,}"),
         ("  blocks", f"{count.blocks:,} ({config.n_layer} of {count.blocks // config.n_layer:,})"),
+        ("  embedding norm", f"{count.embedding_norm:,}"),
         ("  final norm", f"{count.final_norm:,}"),
         ("  head", f"{count.head:,}" + (" (tied)" if config.tie_weights else "")),
         ("  pointer", f"{count.pointer:,}"),

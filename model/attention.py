@@ -50,8 +50,9 @@ class CausalSelfAttention(nn.Module):
         # One matrix for all three, rows in the order [q; k; v]; in each, head by head.
         self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
         self.proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
-        self.q_norm = RMSNorm(config.head_size, config.norm_eps) if config.qk_norm else None
-        self.k_norm = RMSNorm(config.head_size, config.norm_eps) if config.qk_norm else None
+        norm = (config.head_size, config.norm_eps, config.norm_gain)
+        self.q_norm = RMSNorm(*norm) if config.qk_norm else None
+        self.k_norm = RMSNorm(*norm) if config.qk_norm else None
         self.proj_dropout = nn.Dropout(config.dropout)
         if self.manual:
             self.register_buffer("mask_TT", causal_mask(config.block_size), persistent=False)
@@ -72,6 +73,7 @@ class CausalSelfAttention(nn.Module):
         qk_BT2D, v_BTD = self.qkv(x_BTD).split((2 * D, D), dim=-1)
         qk_BTHK = qk_BT2D.view(B, T, 2 * self.n_head, D // self.n_head)
         if self.q_norm is not None and self.k_norm is not None:
+            # Without gain it is the same before and after RoPE, which keeps lengths.
             q_BTHK, k_BTHK = qk_BTHK.split(self.n_head, dim=2)
             qk_BTHK = torch.cat((self.q_norm(q_BTHK), self.k_norm(k_BTHK)), dim=2)
         if rope is not None:  # after the norms, as in Qwen3; q and k in one go

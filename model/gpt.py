@@ -39,7 +39,9 @@ class ModelConfig:
     position: str = setting("rope", "how positions are told", choices=("learned", "rope"))
     rope_theta: float = setting(10000.0, "base of the rotary frequencies", above=0.0)
     norm: str = setting("layernorm", "kind of norm", choices=("layernorm", "rmsnorm"))
+    norm_gain: bool = setting(True, "norms have a learned gain for each number")
     norm_eps: float = setting(1e-5, "added to the variance in every norm", above=0.0)
+    embedding_norm: bool = setting(False, "a norm also after the embeddings")
     mlp: str = setting(
         "gelu", "activation of the MLP", choices=("gelu", "gelu_tanh", "relu2", "swiglu")
     )
@@ -59,6 +61,9 @@ class ModelConfig:
         "rows of a table of token pairs, added to the embeddings; 0 = none",
         minimum=0,
     )
+    bigram_dropout: float = setting(
+        0.0, "share of places where training leaves the pair out", minimum=0.0, below=1.0
+    )
     pointer: bool = setting(False, "find and copy earlier tokens, see pointer.py")
     zero_init: bool = setting(False, "the branches' output matrices start at zero")
     attention: str = setting(
@@ -70,6 +75,11 @@ class ModelConfig:
         if self.n_embd % self.n_head:
             raise UserError(
                 f"model.n_embd {self.n_embd} is not a multiple of model.n_head {self.n_head}"
+            )
+        if self.bias and not self.norm_gain and self.norm == "layernorm":
+            raise UserError(
+                "model.norm_gain false leaves a layer norm no bias either: set model.bias false, "
+                "or model.norm rmsnorm"
             )
         if self.tie_weights and self.embedding_std != INIT_STD:
             raise UserError(
@@ -143,6 +153,9 @@ class TinyGPT(nn.Module):
             self.register_buffer("rope_sin_T1K", sin_TK[:, None], persistent=False)
         if config.bigram_rows:
             self.bigram_embedding = nn.Embedding(config.bigram_rows, config.n_embd)
+            self.bigram_dropout = nn.Dropout(config.bigram_dropout)
+        if config.embedding_norm:
+            self.embedding_norm = make_norm(config)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.final_norm = make_norm(config)
@@ -199,12 +212,17 @@ class TinyGPT(nn.Module):
         x_BTD = self.token_embedding(ids_BT)
         if n_rows := self.config.bigram_rows:
             rows_BT = bigram_rows(ids_BT, self.config.vocab_size, n_rows, doc_BT)
-            x_BTD = x_BTD + self.bigram_embedding(rows_BT)
+            pairs_BTD = self.bigram_embedding(rows_BT)
+            # Whole places: a token is to be guessed without the pair too, as for a pair never seen.
+            kept_BT1 = self.bigram_dropout(torch.ones_like(pairs_BTD[..., :1]))
+            x_BTD = x_BTD + kept_BT1 * pairs_BTD
         rope = None
         if self.config.position == "learned":
             x_BTD = x_BTD + self.position_embedding.weight[:T]
         else:
             rope = (self.rope_cos_T1K[:T], self.rope_sin_T1K[:T])
+        if self.config.embedding_norm:
+            x_BTD = self.embedding_norm(x_BTD)
         x_BTD = self.dropout(x_BTD)
         mask_B1TT = None if doc_BT is None else document_mask(doc_BT)
         for block in self.blocks:

@@ -1,9 +1,11 @@
-"""Measures on this machine: `python -m scripts.bench train|tokenizer ... [--json]`.
+"""Measures on this machine: `python -m scripts.bench train|tokenizer|race ... [--json [FILE]]`.
 
     python -m scripts.bench train --config configs/tiny.yaml
     python -m scripts.bench tokenizer --corpus data/tiny.txt --vocab-size 1024 --peers
+    python -m scripts.bench race --nanogpt ../nanoGPT --corpus shakespeare.txt --seeds 3
 
-Figures go to stdout; with --json they go to stderr, and stdout is one JSON object.
+Figures go to stdout; with --json they go to stderr, and stdout is one JSON object; with --json FILE
+that goes to the file.
 """
 
 from __future__ import annotations
@@ -18,10 +20,12 @@ if not __package__:  # started as scripts/bench.py, which leaves the root out
 
 from utils.cli import Parser
 from utils.errors import run_cli
+from utils.files import require_place, write_atomic
 from utils.report import json_line
 
 # Each lies in scripts/bench_NAME.py and is loaded when asked for: tokenizers need no torch.
-COMMANDS = ("train", "tokenizer")
+COMMANDS = ("train", "tokenizer", "race")
+STDOUT = "-"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,14 +36,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in [name for name in COMMANDS if name in words[:1]] or COMMANDS:
         import_module(f"scripts.bench_{name}").add_command(commands)
     for command in commands.choices.values():
-        command.add_argument("--json", action="store_true", help="one JSON object on stdout")
+        command.add_argument(
+            "--json",
+            nargs="?",
+            const=STDOUT,
+            metavar="FILE",
+            help="one JSON object, into FILE or on stdout",
+        )
     args = parser.parse_args(words)
+    if args.json not in (None, STDOUT):
+        require_place(args.json, "--json")
     record = args.measure(args)
-    if args.json:
-        print(args.show(record), file=sys.stderr)
-        print(json_line({"command": args.command, **record}))
-    else:
-        print(args.show(record))
+    line = json_line({"command": args.command, **record})
+    print(args.show(record), file=sys.stderr if args.json == STDOUT else sys.stdout)
+    if args.json == STDOUT:
+        print(line)
+    elif args.json:
+        write_atomic(args.json, f"{line}\n".encode())
     return 0
 
 

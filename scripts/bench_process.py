@@ -1,4 +1,4 @@
-"""Runs a job of scripts.bench_worker in a process of its own and watches its memory."""
+"""Runs programs in processes of their own, and watches their memory or what they write."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,15 @@ ALL_CORES = {"TOKENIZERS_PARALLELISM": "true"}
 POLL_S = 0.1
 
 
-def run_job(job: dict[str, Any], environment: dict[str, str]) -> dict[str, Any]:
+def run_job(
+    job: dict[str, Any], environment: dict[str, str], module: str = "scripts.bench_worker"
+) -> dict[str, Any]:
     """The figures of a job; {"error": why} if it failed. Adds "peak_bytes" of all its processes."""
     dropped = {*ONE_CORE} - {*environment}
     inherited = {name: value for name, value in os.environ.items() if name not in dropped}
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = subprocess.Popen(
-            [sys.executable, "-m", "scripts.bench_worker", json.dumps(job)],
+            [sys.executable, "-m", module, json.dumps(job)],
             cwd=ROOT,
             env={**inherited, **environment},
             stdin=subprocess.DEVNULL,
@@ -97,3 +100,54 @@ def family(pid: int) -> Iterator[int]:
                 yield from family(int(child))
     except OSError:
         return
+
+
+@dataclass
+class Timed:
+    """A program's time, and what it told meanwhile as (seconds since its start, value)."""
+
+    seconds: float = 0.0
+    status: int = 0
+    told: list[tuple[float, float]] = field(default_factory=list)
+
+
+def run_timed(
+    command: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    log: Path,
+    look: Callable[[], list[float]],
+) -> Timed:
+    """Runs a program from start to end, all that it prints going to `log`.
+
+    Args:
+        look: reads the values that the program has told so far, in order; asked ten times a second.
+    """
+    result = Timed()
+    with open(log, "wb") as output:
+        start = time.perf_counter()
+        process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            running = True
+            while running:
+                try:
+                    result.status = process.wait(POLL_S)
+                    running = False
+                except subprocess.TimeoutExpired:
+                    pass
+                result.seconds = time.perf_counter() - start
+                values = look()[len(result.told) :]
+                result.told += [(result.seconds, value) for value in values]
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+    return result

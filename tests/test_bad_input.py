@@ -159,6 +159,7 @@ SETTINGS = [
     (["--data.dir", "none"], "data.files has an effect without data.dir only"),
     (["--optim.schedule=constant", "--optim.min_lr_ratio=0.1"], "optim.min_lr_ratio has an effect"),
     (["--model.position=learned", "--model.rope_theta=3"], "with model.position rope only"),
+    (["--model.bigram_dropout=0.5"], "with model.bigram_rows only"),
     (["--train.sample_prompt=A", "--train.sample_tokens=0"], "with train.sample_tokens only"),
     (["--run-dir", "other"], "--run_dir: given twice"),
     (["--resume"], "no run to resume"),

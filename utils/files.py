@@ -77,6 +77,21 @@ def write_atomic(path: str | Path, content: bytes) -> None:
     sync_folder(target.parent)
 
 
+def require_place(path: str | Path, flag: str) -> None:
+    """Checks, before long work, that a file could be written there when it is done.
+
+    Raises:
+        UserError: it is a folder, or its folder is missing or closed to us.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{flag} {path}: a folder stands there; name a file")
+    if not path.parent.is_dir():
+        raise UserError(f"{flag} {path}: there is no folder {path.parent}; make it first")
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"{flag} {path}: can't write into {path.parent}; name another place")
+
+
 def sync_folder(folder: Path) -> None:
     """Makes a rename in `folder` durable. Systems that can't open a folder (Windows) skip it."""
     try:

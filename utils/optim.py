@@ -17,7 +17,12 @@ NEEDS = {
     "min_lr_ratio": {"schedule": ("cosine", "linear", "wsd")},
     "muon_lr": {"name": ("muon",)},
     "muon_momentum": {"name": ("muon",)},
+    "muon_warmup_steps": {"name": ("muon",)},
 }
+
+# While the weights still move fast a long memory points back: the value is the speed run's, see
+# https://github.com/KellerJordan/modded-nanogpt.
+MOMENTUM_START = 0.85
 
 
 @dataclass(frozen=True)
@@ -32,8 +37,17 @@ class OptimConfig:
     lr: float = setting(3e-3, "peak learning rate of AdamW", above=0)
     muon_lr: float = setting(0.02, "peak learning rate of Muon", above=0)
     muon_momentum: float = setting(0.95, "Muon's decay rate of its momentum", minimum=0, below=1)
+    muon_warmup_steps: int = setting(
+        0, "steps in which Muon's momentum rises to muon_momentum from 0.85, or stays", minimum=0
+    )
     embedding_lr_ratio: float = setting(
         1.0, "learning rate of the embeddings, as a multiple of lr", above=0
+    )
+    head_lr_ratio: float = setting(
+        1.0, "learning rate of an untied head, as a multiple of lr", above=0
+    )
+    vector_lr_ratio: float = setting(
+        1.0, "learning rate of biases and gains, as a multiple of lr", above=0
     )
     min_lr_ratio: float = setting(
         0.0, "learning rate of the last step, as a share of lr", minimum=0, maximum=1
@@ -66,6 +80,17 @@ class OptimConfig:
             decay_fraction=self.decay_fraction,
         )
 
+    def momentum_at(self, step: int) -> float:
+        """Muon's momentum in optimizer step `step` (from 0).
+
+        >>> config = OptimConfig(name="muon", muon_momentum=0.95, muon_warmup_steps=4)
+        >>> [round(config.momentum_at(step), 3) for step in (0, 2, 4, 5)]
+        [0.85, 0.9, 0.95, 0.95]
+        """
+        start = min(MOMENTUM_START, self.muon_momentum)
+        share = min(1.0, step / self.muon_warmup_steps) if self.muon_warmup_steps else 1.0
+        return start + share * (self.muon_momentum - start)
+
 
 def param_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
     """Groups of parameters that share weight decay, rate and kind of update.
@@ -90,10 +115,12 @@ def group_settings(name: str, parameter: nn.Parameter, config: OptimConfig) -> d
     {'weight_decay': 0.0, 'lr_ratio': 1.0}
     """
     if parameter.ndim < 2:
-        return {"weight_decay": 0.0, "lr_ratio": 1.0}
+        return {"weight_decay": 0.0, "lr_ratio": config.vector_lr_ratio}
     settings: dict[str, Any] = {"weight_decay": config.weight_decay, "lr_ratio": 1.0}
     if "embedding" in name:
         settings["lr_ratio"] = config.embedding_lr_ratio
+    elif name.startswith("head."):
+        settings["lr_ratio"] = config.head_lr_ratio
     elif config.name == "muon" and name.startswith(("blocks.", "pointer.")) and len(parameter) > 1:
         # Not the pointer's gate, a single row. qkv stacks three matrices, each of which is one map.
         settings |= {"muon": True, "momentum": config.muon_momentum, "split": ".qkv." in name}
@@ -113,3 +140,10 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Sets the rate of every group; called each step, so that no restored one counts."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_ratio"]
+
+
+def set_momentum(optimizer: torch.optim.Optimizer, momentum: float) -> None:
+    """Sets the momentum of Muon's groups; called each step, as the rate is."""
+    for group in optimizer.param_groups:
+        if group.get("muon"):
+            group["momentum"] = momentum

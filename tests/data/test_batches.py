@@ -45,7 +45,13 @@ def batches(folder: Path, **changes: object) -> Batches:
 
 
 KINDS = pytest.mark.parametrize(
-    "kind", [{"windows": "packed"}, {"windows": "packed", "stride": 7}, {"windows": "documents"}]
+    "kind",
+    [
+        {"windows": "packed"},
+        {"windows": "packed", "stride": 7},
+        {"windows": "packed", "stride": 7, "shift": True},
+        {"windows": "documents"},
+    ],
 )
 
 
@@ -73,6 +79,27 @@ def test_an_epoch_holds_every_token_once(
     one.close()
 
 
+def test_shifted_epochs_cut_the_text_elsewhere(folder: Path) -> None:
+    one, plain = batches(folder, shift=True, rows=1), batches(folder, rows=1)
+    windows, n = one.splits["train"], one.splits["train"].n_windows
+    ring = np.tile(windows.tokens.read(0, 10**6).astype(int), 2)
+    shifts = set()
+    for epoch in range(4):
+        order, shift = one._epoch_order("train", epoch)
+        assert order.tolist() == plain._epoch_order("train", epoch)[0].tolist()
+        shifts.add(shift)
+        for place, index in enumerate(order.tolist()):
+            x_BT, y_BT, _ = one.get_batch("train", epoch * n + place)
+            start = shift + 10 * index
+            filled = int((y_BT != IGNORE).sum())
+            assert filled == min(10, windows.tokens.n_tokens - 10 * index)
+            assert y_BT[0, :filled].tolist() == ring[start : start + filled].tolist()
+            assert x_BT[0, 0] == ring[start - 1]
+    assert len(shifts) == 4
+    for mine, other in zip(one.eval_batches("val", 9), plain.eval_batches("val", 9), strict=True):
+        assert torch.equal(mine.y_BT, other.y_BT)  # evaluation knows no epochs
+
+
 @KINDS
 def test_a_batch_depends_on_seed_and_step_alone(kind: dict[str, object], folder: Path) -> None:
     one = batches(folder, **kind)
@@ -92,7 +119,7 @@ def test_seeds_epochs_and_parts_have_their_own_order(kind: dict[str, object], fo
     n = one.splits["train"].n_windows
 
     def order(source: Batches, epoch: int, part: str = "train") -> list[int]:
-        return source._epoch_order(part, epoch).tolist()
+        return source._epoch_order(part, epoch)[0].tolist()
 
     assert sorted(order(one, 0)) == sorted(order(one, 1)) == list(range(n))
     orders = [order(one, 0), order(one, 1), order(other, 0), list(range(n))]

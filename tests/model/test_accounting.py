@@ -13,6 +13,7 @@ from model.accounting import (
     training_flops_per_token,
     training_memory,
 )
+from model.family import MODERN
 from model.gpt import ModelConfig, TinyGPT
 from model.loss import next_token_loss
 
@@ -42,6 +43,20 @@ def test_counts_equal_the_built_model(mlp, bias, norm):
         assert count.head == numel("head")
         assert count.embedding + count.non_embedding == count.total
         assert training_memory(config, 1).weights == 4 * count.total
+
+
+@pytest.mark.parametrize("norm", ["layernorm", "rmsnorm"])
+@pytest.mark.parametrize("gain", [False, True])
+def test_gains_and_the_norm_of_the_embeddings_count(norm, gain):
+    config = ModelConfig(
+        vocab_size=13, block_size=7, n_layer=2, n_head=2, n_embd=12, norm=norm, norm_gain=gain,
+        embedding_norm=True, qk_norm=True,
+    )  # fmt: skip
+    named = dict(TinyGPT(config).named_parameters())
+    count = count_parameters(config)
+    assert count.total == sum(value.numel() for value in named.values())
+    assert any("norm" in name for name in named) == gain
+    assert count.embedding_norm == (12 if gain else 0)
 
 
 @pytest.mark.parametrize("tie", [False, True])
@@ -126,6 +141,7 @@ def saved_bytes(config, batch):
         {"mlp": "relu2"},
         {"mlp": "swiglu", "norm": "rmsnorm"},
         {"qk_norm": True, "softcap": 5.0},
+        MODERN,
         {"dropout": 0.1},
         {"attention": "manual"},
         {"attention": "manual", "dropout": 0.1, "tie_weights": True},

@@ -54,6 +54,28 @@ def test_the_table_is_added_to_the_embeddings():
         torch.testing.assert_close(with_table(ids), plain(torch.arange(5)[None]))
 
 
+def test_dropout_leaves_whole_pairs_out_in_training_alone(tiny):
+    kept, model = (tiny(bigram_rows=64, bigram_dropout=p) for p in (0.0, 0.75))
+    ids_BT = torch.randint(0, 11, (200, 8))
+    with torch.no_grad():
+        assert torch.equal(model(ids_BT), kept(ids_BT))
+        model.train()
+        rows = bigram_rows(ids_BT, 11, 64, None)
+        for module in (model.blocks, kept.blocks):  # what is left: the embeddings, normed
+            module.__init__()
+        for head in (model.head, kept.head):
+            head.weight.copy_(torch.randn(head.weight.shape))
+        logits = model(ids_BT).flatten(0, 1)
+        tokens, pairs = model.token_embedding(ids_BT), model.bigram_embedding(rows)
+        with_pair, without = (
+            model.logits(model.final_norm(x)).flatten(0, 1) for x in (tokens + 4 * pairs, tokens)
+        )
+    whole = (logits - with_pair).abs().amax(-1) < 1e-4  # four times as much, as in any dropout
+    left_out = (logits - without).abs().amax(-1) < 1e-4
+    assert (whole ^ left_out).all()
+    assert 0.2 < whole.double().mean() < 0.3
+
+
 def test_no_place_sees_what_comes_later_or_another_document(tiny):
     model = tiny(bigram_rows=64)
     ids = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6]])

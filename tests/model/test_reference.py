@@ -14,7 +14,7 @@ def norm(x, prefix, weights, config, kind):
     eps = config.norm_eps
     if kind == "layernorm":
         x = x - x.mean()
-    y = x / math.sqrt((x**2).mean() + eps) * weights[prefix + ".weight"]
+    y = x / math.sqrt((x**2).mean() + eps) * weights.get(prefix + ".weight", 1.0)
     return y + weights.get(prefix + ".bias", 0.0)
 
 
@@ -77,6 +77,8 @@ def naive_logits(model, ids):
     xs = [weights["token_embedding.weight"][i] for i in ids]
     if config.position == "learned":
         xs = [x + weights["position_embedding.weight"][t] for t, x in enumerate(xs)]
+    if config.embedding_norm:
+        xs = [norm(x, "embedding_norm", weights, config, config.norm) for x in xs]
     for layer in range(config.n_layer):
         prefix = f"blocks.{layer}"
         normed = [norm(x, prefix + ".attn_norm", weights, config, config.norm) for x in xs]
@@ -102,6 +104,8 @@ MIXES = [
         "softcap": 3.0 * (i in (1, 4)),
         "rope_theta": 100.0 if i < 5 else 10000.0,
         "norm_eps": 1e-5 if i % 2 else 0.1,
+        "norm_gain": i % 3 != 1,
+        "embedding_norm": i in (1, 2, 6),
     }
     for i, (kind, position, qk_norm) in enumerate(
         itertools.product(("layernorm", "rmsnorm"), ("learned", "rope"), (False, True))

@@ -10,7 +10,7 @@ from torch import nn
 
 from utils.errors import UserError
 from utils.muon import orthogonalize
-from utils.optim import OptimConfig, make_optimizer, param_groups, set_lr
+from utils.optim import OptimConfig, make_optimizer, param_groups, set_lr, set_momentum
 
 
 class Tied(nn.Module):
@@ -122,6 +122,36 @@ def test_muon_takes_the_matrices_of_the_blocks() -> None:
     assert ratios["blocks.0.fc.weight"] == pytest.approx(4.0)
 
 
+def test_each_kind_of_weight_has_its_rate() -> None:
+    model = Blocks()
+    config = OptimConfig(
+        name="muon",
+        lr=0.1,
+        muon_lr=0.05,
+        embedding_lr_ratio=3.0,
+        head_lr_ratio=0.5,
+        vector_lr_ratio=2.0,
+    )
+    optimizer = make_optimizer(model, config)
+    set_lr(optimizer, 0.01)  # a tenth of the peak
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    found = {name: rates[id(p)] for name, p in model.named_parameters()}
+    wanted = {"token_embedding.weight": 0.03, "head.weight": 0.005, "blocks.0.qkv.weight": 0.005}
+    wanted |= {"blocks.0.qkv.bias": 0.02, "blocks.0.fc.weight": 0.005, "blocks.0.fc.bias": 0.02}
+    assert found == pytest.approx(wanted)
+
+
+def test_the_momentum_of_muon_alone_is_set() -> None:
+    optimizer = make_optimizer(Blocks(), OptimConfig(name="muon"))
+    set_momentum(optimizer, 0.7)
+    assert [group["momentum"] for group in optimizer.param_groups if "momentum" in group] == [
+        0.7,
+        0.7,
+    ]
+    low = OptimConfig(name="muon", muon_momentum=0.8, muon_warmup_steps=9)
+    assert [low.momentum_at(step) for step in (0, 5, 20)] == [0.8] * 3  # 0.85 would be above
+
+
 def naive_orthogonal(matrix: torch.Tensor) -> torch.Tensor:
     """The quintic iteration of the source on one matrix in float64, as written there."""
     x = matrix.double()
@@ -194,7 +224,9 @@ def test_muon_skips_what_the_scaler_skips_and_weights_without_gradient() -> None
     assert not any(torch.equal(p, before[name]) for name, p in model.named_parameters())
 
 
-@pytest.mark.parametrize("without_effect", [{"muon_lr": 0.1}, {"decay_fraction": 0.5}])
+@pytest.mark.parametrize(
+    "without_effect", [{"muon_lr": 0.1}, {"decay_fraction": 0.5}, {"muon_warmup_steps": 5}]
+)
 def test_a_setting_without_effect_is_refused(without_effect: dict[str, float]) -> None:
     with pytest.raises(UserError, match="has an effect with optim"):
         OptimConfig(**without_effect)
