@@ -27,7 +27,7 @@ from tok.bpe import BPETokenizer
 from utils import checkpoint, device
 from utils.errors import UserError
 from utils.metrics import CsvLog
-from utils.optim import make_optimizer, set_lr, set_momentum
+from utils.optim import clip_gradients, make_optimizer, set_lr, set_momentum
 from utils.runs import RunFolder, append_sample, environment
 
 COUNTERS = ("step", "tokens", "bad_evals", "best_val", "last_val", "elapsed_s")
@@ -179,9 +179,7 @@ class Trainer:
             self.scaler.scale(loss_sum / n_targets).backward()
             nats += float(loss_sum.detach())
         self.scaler.unscale_(self.optimizer)
-        norm = float(
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), optim.grad_clip or math.inf)
-        )
+        norm = clip_gradients(self.model, optim.grad_clip)
         loss = nats / n_targets
         self.check_finite(loss, norm, lr)
         self.scaler.step(self.optimizer)

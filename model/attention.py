@@ -72,11 +72,13 @@ class CausalSelfAttention(nn.Module):
         B, T, D = x_BTD.shape
         qk_BT2D, v_BTD = self.qkv(x_BTD).split((2 * D, D), dim=-1)
         qk_BTHK = qk_BT2D.view(B, T, 2 * self.n_head, D // self.n_head)
-        if self.q_norm is not None and self.k_norm is not None:
-            # Without gain it is the same before and after RoPE, which keeps lengths.
+        if self.q_norm is not None and self.q_norm.weight is None:  # the same for both
+            qk_BTHK = self.q_norm(qk_BTHK)
+        elif self.q_norm is not None and self.k_norm is not None:
             q_BTHK, k_BTHK = qk_BTHK.split(self.n_head, dim=2)
             qk_BTHK = torch.cat((self.q_norm(q_BTHK), self.k_norm(k_BTHK)), dim=2)
-        if rope is not None:  # after the norms, as in Qwen3; q and k in one go
+        # After the norms, as in Qwen3; without gain the order does not matter, RoPE keeps lengths.
+        if rope is not None:
             qk_BTHK = apply_rope(qk_BTHK, *rope).to(v_BTD.dtype)
         q_BHTK, k_BHTK = qk_BTHK.transpose(1, 2).split(self.n_head, dim=1)
         v_BHTK = v_BTD.view(B, T, self.n_head, D // self.n_head).transpose(1, 2)

@@ -147,3 +147,17 @@ def set_momentum(optimizer: torch.optim.Optimizer, momentum: float) -> None:
     for group in optimizer.param_groups:
         if group.get("muon"):
             group["momentum"] = momentum
+
+
+def clip_gradients(model: nn.Module, largest: float) -> float:
+    """Global norm of the gradients, which are then scaled down to `largest`; 0 leaves them alone.
+
+    >>> model = nn.Linear(1, 1, bias=False)
+    >>> model.weight.grad = torch.tensor([[3.0]])
+    >>> clip_gradients(model, 0.0), clip_gradients(model, 2.0), round(model.weight.grad.item(), 5)
+    (3.0, 3.0, 2.0)
+    """
+    if largest:
+        return float(nn.utils.clip_grad_norm_(model.parameters(), largest))
+    gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
+    return float(nn.utils.get_total_norm(gradients))  # one pass over them less
