@@ -1,80 +1,48 @@
-"""Samples text from a run: `python sample.py --run runs/tiny --prompt "Once" --temp 0.8`."""
+"""Samples text from a run: `python sample.py --run runs/tiny --prompt "Once" --temp 0.8`.
+
+The text goes to stdout as it is drawn, speed and warnings to stderr.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from model.generate import generate, sample_seeds
-from model.gpt import ModelConfig, TinyGPT
-from model.load import load_model
-from settings import Config
-from tok.bpe import BPETokenizer
-from utils import checkpoint
+if __name__ == "__main__":  # before the imports that take long
+    from utils.interrupt import end_at_once
+
+    end_at_once()
+
+from data.documents import literal, split_documents
+from model.draw import Drawing, sample_seeds
+from model.generate import generate
+from model.gpt import ModelConfig
+from session import converse
+from streaming import Pace, Sample, in_order
+from tok.vocabulary import END_OF_TEXT
+from trained import DEFAULT_RUN, Loaded, find_token, load_run
 from utils.cli import Parser
-from utils.config import flatten, load
-from utils.device import pick_device
 from utils.errors import UserError, run_cli
-from utils.runs import RunFolder
+from utils.files import decode_utf8, read_bytes, read_stdin
+from utils.report import json_line
 
-DEFAULT_RUN = "runs/tiny"  # where `make train` leaves the default model
-
-
-@dataclass
-class Loaded:
-    """A trained model with its tokenizer and the checkpoint both came from."""
-
-    model: TinyGPT
-    tokenizer: BPETokenizer
-    state: dict[str, Any]
-    path: Path
+MOST_ROWS = 64  # samples side by side
+MOST_CACHE_BYTES = 1 << 30  # for the keys and values of all of them
 
 
-def load_run(run_dir: str | Path, which: str = "best", device: str = "auto") -> Loaded:
-    """Loads best.pt or last.pt of a run and the tokenizer beside it; also of one in training.
+@dataclass(frozen=True)
+class Request:
+    """What is wanted of every prompt."""
 
-    Raises:
-        UserError: no run, no checkpoint yet, a damaged one, or one of another tokenizer.
-    """
-    run = RunFolder(run_dir)
-    run.require_run()
-    path = run.path / f"{which}.pt"
-    if not path.exists():
-        raise UserError(f"{path}: no checkpoint yet; wait for the run's first evaluation")
-    other = "last" if which == "best" else "best"
-    state = checkpoint.load(path, cure=f"try --checkpoint {other}")
-    tokenizer = BPETokenizer.load(run.tokenizer)
-    if tokenizer.identity != state.get("tokenizer_sha256"):
-        raise UserError(
-            f"{run.tokenizer}: tokenizer {tokenizer.identity[:12]}, but {path} was trained with "
-            f"{str(state.get('tokenizer_sha256'))[:12]}; put the original back"
-        )
-    place = pick_device(device)
-    try:
-        model = load_model(state, place)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-    require_own_shape(run, path, model.config)
-    return Loaded(model, tokenizer, state, path)
-
-
-def require_own_shape(run: RunFolder, path: Path, found: ModelConfig) -> None:
-    """Checks that a checkpoint's model is the one that config.yaml describes.
-
-    Raises:
-        UserError: names the first setting that differs.
-    """
-    config, _ = load(Config, [str(run.config)], {})
-    theirs = flatten(found)
-    for name, value in flatten(config.model).items():
-        if value != theirs[name]:
-            raise UserError(
-                f"{path}: model.{name} is {theirs[name]}, but {run.config} says {value}; "
-                "put the original back"
-            )
+    n_samples: int
+    seed: int
+    max_new_tokens: int
+    drawing: Drawing
+    stop_id: int | None
+    stops: tuple[str, ...]
+    as_json: bool
 
 
 def encode_prompt(loaded: Loaded, prompt: str) -> list[int]:
@@ -89,58 +57,118 @@ def encode_prompt(loaded: Loaded, prompt: str) -> list[int]:
     return ids[-room:]
 
 
-def until_stop(pieces: Iterator[str], stop: str) -> Iterator[str]:
-    """Passes text on up to the first `stop`, holding back what may be its beginning.
+def rows_at_once(config: ModelConfig) -> int:
+    """Samples that are drawn side by side: as many as fit the memory, and not above MOST_ROWS."""
+    row_bytes = 2 * config.n_layer * config.block_size * config.n_embd * 4  # fp32
+    return max(1, min(MOST_ROWS, MOST_CACHE_BYTES // row_bytes))
 
-    >>> "".join(until_stop(iter(["one t", "w", "o three"]), "two"))
-    'one '
+
+def draw(
+    loaded: Loaded, prompts: Sequence[str], request: Request, pace: Pace, first: int = 0
+) -> Iterator[tuple[Sample, str]]:
+    """Each sample of each prompt in turn, as `in_order` tells it.
+
+    Sample i of a prompt has the seed of place `first` + i, whichever prompts stand beside it.
     """
-    held = ""
-    for piece in pieces:
-        held += piece
-        if stop and stop in held:
-            yield held[: held.index(stop)]
-            return
-        keep = next(
-            (n for n in range(min(len(stop) - 1, len(held)), 0, -1) if held.endswith(stop[:n])), 0
+    seeds = sample_seeds(request.seed, first + request.n_samples)[first:]
+    encoded = [encode_prompt(loaded, prompt) for prompt in prompts]
+    rows = [(prompt, i) for prompt in range(len(prompts)) for i in range(request.n_samples)]
+    size = rows_at_once(loaded.model.config)
+    for part in (rows[start : start + size] for start in range(0, len(rows), size)):
+        gone: set[int] = set()
+        steps = generate(
+            loaded.model,
+            [encoded[prompt] for prompt, _ in part],
+            seeds=[seeds[i] for _, i in part],
+            max_new_tokens=request.max_new_tokens,
+            drawing=request.drawing,
+            stop_id=request.stop_id,
+            gone=gone,
         )
-        yield held[: len(held) - keep]
-        held = held[len(held) - keep :]
-    yield held
+        samples = [
+            Sample(loaded.tokenizer, prompts[prompt], i, request.stop_id, request.stops)
+            for prompt, i in part
+        ]
+        yield from in_order(samples, pace.watch(steps), gone)
 
 
-def text_of(loaded: Loaded, ids: Iterator[int | None]) -> Iterator[str]:
-    """The text of ids as they come, whole characters only; the end-of-text token has none."""
-    decoder = loaded.tokenizer.stream_decoder()
-    for token in ids:
-        if token is not None and token != loaded.tokenizer.eot_id:
-            yield decoder.feed(token)
-    yield decoder.finish()
-
-
-def write_samples(
-    loaded: Loaded, prompt: str, n_samples: int, stop: str, settings: dict[str, Any]
-) -> None:
-    """Streams one sample to stdout as it is drawn, or several one after the other."""
-    steps = generate(
-        loaded.model, encode_prompt(loaded, prompt), stop_id=loaded.tokenizer.eot_id, **settings
-    )
-    if n_samples > 1:
-        samples = list(zip(*steps, strict=True))
-    else:
-        samples = [(step[0] for step in steps)]
-    for number, ids in enumerate(samples):
-        sys.stdout.write("\n" if number else "")
-        sys.stdout.write(prompt)
-        for piece in until_stop(text_of(loaded, iter(ids)), stop):
-            sys.stdout.write(piece)
+def write_samples(loaded: Loaded, prompts: Sequence[str], request: Request, first: int = 0) -> None:
+    """Writes each sample to stdout as it is drawn, one after the other, or a JSON line of each."""
+    pace, current = Pace(), None
+    try:
+        for sample, piece in draw(loaded, prompts, request, pace, first):
+            if request.as_json:
+                sys.stdout.write(json_line(sample.record()) + "\n" if sample.ended else "")
+            else:
+                if sample is not current:
+                    sys.stdout.write(("\n" if current else "") + sample.prompt)
+                    current = sample
+                sys.stdout.write(piece + ("\n" if sample.ended else ""))
             sys.stdout.flush()
-        sys.stdout.write("\n")
+    except KeyboardInterrupt:
+        if current and not current.ended:
+            sys.stdout.write("\n")
+        raise
+    finally:
+        say(str(pace))
 
 
 def say(line: str) -> None:
     """One line for people, on stderr."""
     print(line, file=sys.stderr)
+
+
+def add_arguments(parser: Parser) -> None:
+    """Every flag of the command."""
+    add = parser.add_argument
+    add("--run", default=DEFAULT_RUN, help="run folder (default: %(default)s)")
+    add("--checkpoint", choices=("best", "last"), default="best", help="default: %(default)s")
+    add(
+        "--prompt",
+        action="append",
+        help="how the text begins; empty (the default) starts a document; may be given repeatedly",
+    )
+    add("--prompt-file", metavar="FILE", help="a prompt on each line; - is stdin")
+    add(
+        "--prompt-sep",
+        default="\\n",
+        metavar="TEXT",
+        help=r"what parts the prompts of the file: blank-line, or a text in which \n is a newline "
+        "(default: the end of a line)",
+    )
+    add("--interactive", action="store_true", help="ask for prompts; an empty one leaves")
+    add("--num-samples", type=int, default=1, help="of each prompt (default: %(default)s)")
+    add("--steps", type=int, default=300, help="most new tokens (default: %(default)s)")
+    add("--seed", type=int, default=1, help="same seed, same text (default: %(default)s)")
+    add("--temp", type=float, default=1.0, help="temperature; 0 = the likeliest token")
+    add("--top-k", type=int, default=0, help="keep the k likeliest tokens; 0 = all")
+    add("--top-p", type=float, default=1.0, help="keep the smallest set that reaches p; 1 = all")
+    add(
+        "--min-p",
+        type=float,
+        default=0.0,
+        help="keep tokens at least p times as likely as the likeliest; 0 = all",
+    )
+    add(
+        "--repetition-penalty",
+        type=float,
+        default=1.0,
+        help="above 1, what stands there already is less likely to come again; 1 = none",
+    )
+    add(
+        "--stop",
+        action="append",
+        metavar="TEXT",
+        help=r"end before this text (\n is a newline); may be given repeatedly",
+    )
+    add(
+        "--stop-token",
+        default=END_OF_TEXT,
+        metavar="TEXT",
+        help="end with this token; empty = none (default: %(default)s)",
+    )
+    add("--json", action="store_true", help="a JSON line for each sample, with ids and logprobs")
+    add("--device", default="auto", help="auto, cpu, cuda, ...")
 
 
 def arguments(argv: Sequence[str] | None) -> Any:
@@ -150,59 +178,87 @@ def arguments(argv: Sequence[str] | None) -> Any:
         UserError: an argument is unknown, malformed or out of range.
     """
     parser = Parser(prog="sample.py", description=__doc__)
-    parser.add_argument("--run", default=DEFAULT_RUN, help="run folder (default: %(default)s)")
-    parser.add_argument(
-        "--checkpoint", choices=("best", "last"), default="best", help="default: %(default)s"
-    )
-    parser.add_argument("--prompt", default="", help="how the text begins; empty starts a document")
-    parser.add_argument(
-        "--steps", type=int, default=300, help="most new tokens (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--temp", type=float, default=1.0, help="temperature; 0 = the likeliest token"
-    )
-    parser.add_argument("--top-k", type=int, default=0, help="keep the k likeliest tokens; 0 = all")
-    parser.add_argument(
-        "--top-p", type=float, default=1.0, help="keep the smallest set that reaches p; 1 = all"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=1, help="same seed, same text (default: %(default)s)"
-    )
-    parser.add_argument("--num-samples", type=int, default=1, help="default: %(default)s")
-    parser.add_argument("--stop", default="", help="end before this text")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
+    add_arguments(parser)
     args = parser.parse_args(argv)
+    finite = float("inf")
     checks = (
         ("steps", args.steps >= 1, "at least 1"),
-        ("temp", 0 <= args.temp < float("inf"), "0 or more"),
+        ("temp", 0 <= args.temp < finite, "0 or more"),
         ("top-k", args.top_k >= 0, "0 or more"),
         ("top-p", 0 < args.top_p <= 1, "above 0 and at most 1"),
+        ("min-p", 0 <= args.min_p <= 1, "from 0 to 1"),
+        ("repetition-penalty", 0 < args.repetition_penalty < finite, "above 0"),
         ("num-samples", args.num_samples >= 1, "at least 1"),
+        ("prompt-sep", args.prompt_sep, "some text"),
+        ("stop", all(args.stop or ()), "some text; leave it out for none"),
     )
     for name, holds, words in checks:
         if not holds:
-            raise UserError(
-                f"--{name}: must be {words}, got {getattr(args, name.replace('-', '_'))}"
-            )
+            value = getattr(args, name.replace("-", "_"))
+            raise UserError(f"--{name}: must be {words}, got {value!r}")
+    if args.interactive and (args.prompt is not None or args.prompt_file):
+        other = "--prompt-file" if args.prompt_file else "--prompt"
+        raise UserError(f"--interactive: asks for prompts itself; leave out {other}")
+    if "prompt_sep" in parser.given and not args.prompt_file:
+        raise UserError("--prompt-sep: parts the prompts of --prompt-file, which is not given")
     return args
+
+
+def read_prompts(args: Any) -> list[str]:
+    """The prompts of the command line, then those of the file; an empty one without either.
+
+    Raises:
+        UserError: the file can't be read, is not UTF-8, or holds no prompt.
+    """
+    prompts = list(args.prompt or [])
+    if args.prompt_file:
+        piped = args.prompt_file == "-"
+        name = "standard input" if piped else args.prompt_file
+        raw = read_stdin() if piped else read_bytes(name)
+        decode_utf8(raw, name, cure="convert it to UTF-8")
+        found = split_documents(raw, args.prompt_sep)
+        if not found:
+            raise UserError(f"{name}: no prompt in it")
+        prompts += [part.decode() for part in found]
+    return prompts or [""]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Loads the run, says on stderr what it read, writes the samples to stdout."""
     args = arguments(argv)
+    prompts = read_prompts(args)
     loaded = load_run(args.run, args.checkpoint, args.device)
+    try:
+        stop_id = (
+            find_token(loaded.tokenizer, literal(args.stop_token)) if args.stop_token else None
+        )
+    except UserError as error:
+        raise UserError(f"--stop-token: {error}") from None
+    request = Request(
+        n_samples=args.num_samples,
+        seed=args.seed,
+        max_new_tokens=args.steps,
+        drawing=Drawing(
+            temperature=args.temp,
+            top_k=args.top_k,
+            top_p=args.top_p,
+            min_p=args.min_p,
+            repetition_penalty=args.repetition_penalty,
+        ),
+        stop_id=stop_id,
+        stops=tuple(map(literal, args.stop or ())),
+        as_json=args.json,
+    )
     step, loss = loaded.state["step"], loaded.state["last_val"]
     say(f"{loaded.path}: step {step}, val loss {loss:.4f} nats/token")
     if hasattr(sys.stdout, "reconfigure"):  # any text, whatever the terminal's locale
         sys.stdout.reconfigure(encoding="utf-8", newline="\n")
-    settings = {
-        "seeds": sample_seeds(args.seed, args.num_samples),
-        "max_new_tokens": args.steps,
-        "temperature": args.temp,
-        "top_k": args.top_k,
-        "top_p": args.top_p,
-    }
-    write_samples(loaded, args.prompt, args.num_samples, args.stop, settings)
+    if not args.interactive:
+        write_samples(loaded, prompts, request)
+        return 0
+    say("a line is a prompt; an empty one or Ctrl-D leaves, Ctrl-C stops a text")
+    turns = iter(range(0, sys.maxsize, request.n_samples))  # no two texts from one seed
+    converse(lambda line: write_samples(loaded, [line], request, next(turns)))
     return 0
 
 

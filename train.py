@@ -12,6 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+if __name__ == "__main__":  # before the imports that take long
+    from utils.interrupt import end_at_once
+
+    end_at_once()
+
 from tqdm import tqdm
 
 from model.accounting import describe

@@ -17,8 +17,9 @@ from data.prepare import prepare
 from data.validation import scoring
 from data.windows import IGNORE
 from model.accounting import count_parameters
+from model.draw import sample_seeds
 from model.evaluate import Evaluation, evaluate
-from model.generate import generate_ids, sample_seeds
+from model.generate import generate_ids
 from model.gpt import TinyGPT
 from model.load import load_weights
 from model.loss import next_token_loss
@@ -228,7 +229,7 @@ class Trainer:
         prompt = [self.tokenizer.eot_id, *self.tokenizer.encode(train.sample_prompt)]
         (ids,) = generate_ids(
             self.model,
-            prompt[-self.config.model.block_size :],
+            [prompt[-self.config.model.block_size :]],
             seeds=sample_seeds(train.seed, 1),
             max_new_tokens=train.sample_tokens,
             stop_id=self.tokenizer.eot_id,

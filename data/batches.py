@@ -80,11 +80,17 @@ class Batches:
     def eval_batches(self, split: str, rows: int) -> Iterator[Batch]:
         """Every window of a split once, in a fixed order, `rows` at a time."""
         windows = self.splits[split]
+        for indices in self.eval_rows(split, rows):
+            yield self._batch([windows.row(index) for index in indices], split)
+
+    def eval_rows(self, split: str, rows: int) -> Iterator[list[int]]:
+        """The windows in each of the `eval_batches`: those of like length go together."""
+        windows = self.splits[split]
         order = np.arange(windows.n_windows)
         if windows.lengths is not None:
             order = np.argsort(windows.lengths, kind="stable")
         for start in range(0, len(order), rows):
-            yield self._batch([windows.row(i) for i in order[start : start + rows].tolist()], split)
+            yield order[start : start + rows].tolist()
 
     def epoch_at(self, step: int) -> float:
         """Epochs of training data consumed by `step` steps."""

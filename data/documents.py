@@ -12,6 +12,15 @@ BLANK_LINE = "blank-line"
 ERRORS = ("strict", "bytes")
 
 
+def literal(text: str) -> str:
+    r"""What a text of the command line means: `\n` is a newline there and `\t` a tab.
+
+    >>> literal(r"--\n")
+    '--\n'
+    """
+    return text.replace("\\n", "\n").replace("\\t", "\t")
+
+
 def split_documents(raw: bytes, doc_sep: str) -> list[bytes]:
     r"""Cuts a file's bytes into documents.
 
@@ -29,7 +38,7 @@ def split_documents(raw: bytes, doc_sep: str) -> list[bytes]:
     if doc_sep == BLANK_LINE:
         parts = re.split(rb"\r?\n(?:[ \t]*\r?\n)+", raw)
     else:
-        parts = raw.split(doc_sep.replace("\\n", "\n").replace("\\t", "\t").encode())
+        parts = raw.split(literal(doc_sep).encode())
     stripped = (part.strip(b"\r\n") for part in parts)
     return [part for part in stripped if part]
 

@@ -55,6 +55,10 @@ class PackedWindows:
         head = self.tokens.read(start, stop)
         return head if stop <= n else np.concatenate((head, self.tokens.read(0, stop - n)))
 
+    def first(self, index: int) -> int:
+        """The place in the token file of the first target of window `index`."""
+        return index * self.stride
+
 
 class DocumentWindows:
     """One whole document a window: end-of-text, then the document, up to its own end-of-text."""
@@ -82,6 +86,10 @@ class DocumentWindows:
         start = int(self.starts[index])
         ids = self.tokens.read(start, start + int(self.lengths[index])).astype(np.int64)
         return np.concatenate(([self.end_id], ids[:-1])), ids
+
+    def first(self, index: int) -> int:
+        """The place in the token file of the first target of document `index`."""
+        return int(self.starts[index])
 
 
 Windows = PackedWindows | DocumentWindows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +15,8 @@ from model.rope import apply_rope
 
 if TYPE_CHECKING:
     from model.gpt import ModelConfig
+
+Keep = Callable[[Tensor, Tensor], None]  # takes keys and values, each (B, H, T, K)
 
 
 def causal_mask(length: int, device: torch.device | str | None = None) -> Tensor:
@@ -62,12 +65,14 @@ class CausalSelfAttention(nn.Module):
         x_BTD: Tensor,
         rope: tuple[Tensor, Tensor] | None = None,
         mask_B1TT: Tensor | None = None,
+        keep: Keep | None = None,
     ) -> Tensor:
         """(B, T, D) to (B, T, D).
 
         Args:
             rope: cosine and sine for these T positions, each (T, 1, K); None for no rotation.
             mask_B1TT: True where a token may look, instead of the whole past.
+            keep: is given the keys, turned by rope, and the values.
         """
         B, T, D = x_BTD.shape
         qk_BT2D, v_BTD = self.qkv(x_BTD).split((2 * D, D), dim=-1)
@@ -82,6 +87,8 @@ class CausalSelfAttention(nn.Module):
             qk_BTHK = apply_rope(qk_BTHK, *rope).to(v_BTD.dtype)
         q_BHTK, k_BHTK = qk_BTHK.transpose(1, 2).split(self.n_head, dim=1)
         v_BHTK = v_BTD.view(B, T, self.n_head, D // self.n_head).transpose(1, 2)
+        if keep is not None:
+            keep(k_BHTK, v_BHTK)
         y_BHTK = (self._attend if self.manual else self._attend_fused)(
             q_BHTK, k_BHTK, v_BHTK, mask_B1TT
         )

@@ -29,5 +29,13 @@ def bigram_rows(ids_BT: Tensor, vocab_size: int, n_rows: int, doc_BT: Tensor | N
     if doc_BT is not None:
         first_BT |= doc_BT != doc_BT.roll(1, dims=1)
     first_BT[:, 0] = True
-    pair_BT = before_BT.masked_fill(first_BT, vocab_size) * vocab_size + ids_BT
-    return (pair_BT * SPREAD & 0xFFFFFFFF) * n_rows >> 32
+    return pair_rows(before_BT.masked_fill(first_BT, vocab_size), ids_BT, vocab_size, n_rows)
+
+
+def pair_rows(before: Tensor, ids: Tensor, vocab_size: int, n_rows: int) -> Tensor:
+    """The row of each pair, int64 in the shape of both; vocab_size stands for no token before.
+
+    >>> pair_rows(torch.tensor([5]), torch.tensor([7]), vocab_size=10, n_rows=1000).tolist()
+    [227]
+    """
+    return ((before * vocab_size + ids) * SPREAD & 0xFFFFFFFF) * n_rows >> 32

@@ -59,6 +59,7 @@ def evaluate(
     batches: Iterable[tuple[Tensor | None, ...]],
     byte_lengths_V: Tensor,
     autocast: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
+    each: Callable[[Tensor, Tensor], None] | None = None,
 ) -> Evaluation:
     """Scores batches of (ids_BT, targets_BT) or (ids_BT, targets_BT, doc_BT).
 
@@ -69,6 +70,8 @@ def evaluate(
     Args:
         byte_lengths_V: bytes of text that each id stands for, 0 for special tokens; integers.
         autocast: makes the context in which the model runs.
+        each: called after each batch with its targets_BT and their nats_BT (0 where ignored), both
+            on the CPU.
 
     Raises:
         ValueError: there is not one target, or the targets stand for no byte.
@@ -85,7 +88,10 @@ def evaluate(
             with autocast():
                 logits_BTV = model(ids_BT, *doc)
             # Moved first: not every device has float64.
-            nats += token_nats(logits_BTV, targets_BT).cpu().double().sum()
+            nats_BT = token_nats(logits_BTV, targets_BT).cpu()
+            nats += nats_BT.double().sum()
+            if each is not None:
+                each(targets_BT.cpu(), nats_BT)
             scored = targets_BT != IGNORE
             tokens += scored.sum()
             n_bytes += byte_lengths_V[targets_BT[scored]].sum()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from model.attention import CausalSelfAttention, document_mask
+from model.attention import CausalSelfAttention, Keep, document_mask
 from model.bigram import bigram_rows
 from model.mlp import MLP
 from model.norm import make_norm
@@ -126,10 +127,14 @@ class Block(nn.Module):
         self.mlp = MLP(config)
 
     def forward(
-        self, x_BTD: Tensor, rope: tuple[Tensor, Tensor] | None, mask_B1TT: Tensor | None
+        self,
+        x_BTD: Tensor,
+        rope: tuple[Tensor, Tensor] | None,
+        mask_B1TT: Tensor | None,
+        keep: Keep | None = None,
     ) -> Tensor:
-        """(B, T, D) to (B, T, D); rope and mask as in `CausalSelfAttention.forward`."""
-        x_BTD = x_BTD + self.attn(self.attn_norm(x_BTD), rope, mask_B1TT)
+        """(B, T, D) to (B, T, D); the others as in `CausalSelfAttention.forward`."""
+        x_BTD = x_BTD + self.attn(self.attn_norm(x_BTD), rope, mask_B1TT, keep)
         return x_BTD + self.mlp(self.mlp_norm(x_BTD))
 
 
@@ -204,8 +209,17 @@ class TinyGPT(nn.Module):
         where_BST = ids_BT[:, None].expand_as(gains_BST)
         return logits_BSV.to(wide).scatter_add(2, where_BST, gains_BST.to(wide))
 
-    def hidden(self, ids_BT: Tensor, doc_BT: Tensor | None = None) -> Tensor:
-        """Everything but the head: (B, T, D), after the final norm. Arguments as in `forward`."""
+    def hidden(
+        self,
+        ids_BT: Tensor,
+        doc_BT: Tensor | None = None,
+        keeps: Sequence[Keep | None] | None = None,
+    ) -> Tensor:
+        """Everything but the head: (B, T, D), after the final norm. Arguments as in `forward`.
+
+        Args:
+            keeps: for each block what takes its keys and values, see `CausalSelfAttention.forward`.
+        """
         T = ids_BT.shape[1]
         if T > self.config.block_size:
             raise ValueError(f"{T} tokens do not fit in block_size {self.config.block_size}")
@@ -225,8 +239,8 @@ class TinyGPT(nn.Module):
             x_BTD = self.embedding_norm(x_BTD)
         x_BTD = self.dropout(x_BTD)
         mask_B1TT = None if doc_BT is None else document_mask(doc_BT)
-        for block in self.blocks:
-            x_BTD = block(x_BTD, rope, mask_B1TT)
+        for block, keep in zip(self.blocks, keeps or [None] * len(self.blocks), strict=True):
+            x_BTD = block(x_BTD, rope, mask_B1TT, keep)
         return self.final_norm(x_BTD)
 
     def logits(self, x_BTD: Tensor) -> Tensor:

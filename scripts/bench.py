@@ -1,6 +1,7 @@
-"""Measures on this machine: `python -m scripts.bench train|tokenizer|race ... [--json [FILE]]`.
+"""Measures on this machine: `python -m scripts.bench NAME ... [--json [FILE]]`.
 
     python -m scripts.bench train --config configs/tiny.yaml
+    python -m scripts.bench sample --run runs/tiny
     python -m scripts.bench tokenizer --corpus data/tiny.txt --vocab-size 1024 --peers
     python -m scripts.bench race --nanogpt ../nanoGPT --corpus shakespeare.txt --seeds 3
 
@@ -24,7 +25,7 @@ from utils.files import require_place, write_atomic
 from utils.report import json_line
 
 # Each lies in scripts/bench_NAME.py and is loaded when asked for: tokenizers need no torch.
-COMMANDS = ("train", "tokenizer", "race")
+COMMANDS = ("train", "sample", "tokenizer", "race")
 STDOUT = "-"
 
 

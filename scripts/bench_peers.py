@@ -29,6 +29,9 @@ PEERS = {
 }
 # Peers that train number the bytes by value or by stand-in, and so part at the first tie.
 TRAINED_BYTE_ORDER = {"rustbpe": "value", "tokenizers": "gpt2", "gigabpe": "gpt2"}
+# Peers that take every line of a file for a text of its own, so that no pre-token holds a line end
+# and what follows it.
+TRAINED_BY_LINE = {"gigabpe"}
 ENCODING_PEERS = ("tiktoken", "tokenizers", "quicktok")
 FEED_BYTES = 1 << 18  # of text given to a peer's trainer at once: enough pieces for all cores
 BATCH_BYTES = 1 << 14
@@ -42,13 +45,18 @@ def installed() -> list[str]:
 def train_ours(job: Job) -> Callable[[], Callable[[], list[bytes]]]:
     """Prepares our training; what it returns trains, and what that returns gives the tokens."""
 
+    settings = {
+        "vocab_size": job["vocab_size"],
+        "special_tokens": [],
+        "byte_order": job.get("byte_order", "value"),
+    }
+
     def run() -> Callable[[], list[bytes]]:
-        trained = BPETokenizer.train_files(
-            [job["corpus"]],
-            vocab_size=job["vocab_size"],
-            special_tokens=[],
-            byte_order=job.get("byte_order", "value"),
-        )
+        if job.get("by_line"):
+            with open(job["corpus"], "rb") as lines:
+                trained = BPETokenizer.train(lines, **settings)
+        else:
+            trained = BPETokenizer.train_files([job["corpus"]], **settings)
         if "save" in job:
             trained.save(job["save"])
         return lambda: trained.token_bytes[256:]
@@ -96,7 +104,10 @@ def train_rustbpe(job: Job) -> Callable[[], Callable[[], list[bytes]]]:
 
 
 def train_gigabpe(job: Job) -> Callable[[], Callable[[], list[bytes]]]:
-    """gigabpe, given the file. Its alphabet is the bytes that occur: as many merges need less."""
+    """gigabpe, given the file.
+
+    Its alphabet is the bytes that occur, so that as many merges make fewer tokens.
+    """
     import gigabpe
 
     from tok.stand_ins import unspell

@@ -8,8 +8,8 @@ from utils.measure import Spread
 from utils.report import table
 
 EQUAL_NOTE = (
-    "ids equal: merges, in order, against ours with the same numbering of the bytes; ids of all "
-    "of each text"
+    "ids equal: merges, in order, against ours with the same numbering of the bytes (gigabpe takes "
+    "every line for a text of its own, and is compared with ours doing so); ids of all of each text"
 )
 
 

@@ -25,6 +25,7 @@ from scripts.bench_corpus import LIMIT_BYTES, python_corpus
 from scripts.bench_peers import (
     ENCODING_PEERS,
     PEERS,
+    TRAINED_BY_LINE,
     TRAINED_BYTE_ORDER,
     TRAINERS,
     installed,
@@ -156,15 +157,15 @@ def bench_training(
     """
     job = {"what": "train", "corpus": str(path.resolve()), "vocab_size": vocab_size}
     contenders = ["ours", *(name for name in TRAINERS if name in peers)]
-    # Once with each numbering of the bytes that a peer has: to compare with, not timed.
-    orders = {"value", *(TRAINED_BYTE_ORDER[name] for name in contenders[1:])}
+    # Once in each way in which a peer numbers bytes and takes text: to compare with, not timed.
     expected = {}
-    for order in sorted(orders):
-        save = {"save": str(out)} if order == "value" else {}
-        reference = run_job({**job, "who": "ours", "byte_order": order, **save}, ALL_CORES)
+    for order, by_line in sorted({way_of(name) for name in contenders}):
+        way = {"byte_order": order, "by_line": by_line}
+        save = {"save": str(out)} if (order, by_line) == way_of("ours") else {}
+        reference = run_job({**job, "who": "ours", **way, **save}, ALL_CORES)
         if "error" in reference:
             raise UserError(f"{path}: {reference['error'].partition('Error: ')[2]}")
-        expected[order] = reference["tokens"]
+        expected[order, by_line] = reference["tokens"]
     turns: dict[str, list[dict[str, Any]]] = {name: [] for name in contenders}
     with tqdm(total=runs * len(contenders), desc="train", disable=None, leave=False) as bar:
         for _ in range(runs):
@@ -172,11 +173,18 @@ def bench_training(
                 turns[name].append(run_job({**job, "who": name}, ALL_CORES))
                 bar.update()
     return [
-        training_row(
-            name, turns[name], turns["ours"], expected[TRAINED_BYTE_ORDER.get(name, "value")]
-        )
+        training_row(name, turns[name], turns["ours"], expected[way_of(name)])
         for name in contenders
     ]
+
+
+def way_of(who: str) -> tuple[str, bool]:
+    """How a trainer numbers the bytes, and whether it takes every line for a text of its own.
+
+    >>> way_of("ours"), way_of("gigabpe")
+    (('value', False), ('gpt2', True))
+    """
+    return TRAINED_BYTE_ORDER.get(who, "value"), who in TRAINED_BY_LINE
 
 
 def training_row(

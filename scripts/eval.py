@@ -1,6 +1,7 @@
 """Evaluates a run: `python -m scripts.eval --run runs/tiny [--text FILE] [--coherence 100]`.
 
-The last line of stdout is one JSON object; everything for people goes to stderr.
+The last line of stdout is one JSON object; everything for people goes to stderr. --tokens and
+--heat - (colours for a terminal) come before it.
 """
 
 from __future__ import annotations
@@ -15,12 +16,18 @@ from typing import Any
 if not __package__:  # started as scripts/eval.py, which leaves the root out
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+if __name__ == "__main__":  # before the imports that take long
+    from utils.interrupt import end_at_once
+
+    end_at_once()
+
 import torch
 from tqdm import tqdm
 
 from data.batches import Batches
 from data.coherence import Coherence, common_faults, judge, known_documents
 from data.folders import is_made
+from data.scores import TokenScores, token_records
 from data.tokens import TokenFile
 from data.validation import (
     document_separator,
@@ -32,15 +39,21 @@ from data.validation import (
 )
 from model.evaluate import Evaluation, evaluate
 from model.generate import generate_ids
-from sample import DEFAULT_RUN, Loaded, load_run, say
+from sample import say
 from settings import Config
+from trained import DEFAULT_RUN, Loaded, load_run
 from utils.cli import Parser
 from utils.config import load
 from utils.device import autocast, pick_amp
 from utils.errors import UserError, run_cli
+from utils.files import read_stdin
+from utils.heat import check_picture, heat_picture, heat_text
 from utils.report import json_line
 from utils.runs import RunFolder
+from utils.visible import cells
 
+STDIN = "-"  # --text - reads it
+STDOUT = "-"  # --heat - colours a terminal
 SAMPLES_AT_ONCE = 50
 FAULTS_SHOWN = 5
 
@@ -83,8 +96,8 @@ def text_part(
         windows = "documents"
     if windows == "documents" and longest > block_size:
         say(
-            f"{path}: a document holds {longest} tokens, more than block_size {block_size}: "
-            "the text is read in packed windows"
+            f"{Path(path).name}: a document holds {longest} tokens, more than block_size "
+            f"{block_size}: the text is read in packed windows"
         )
         windows, floor = "packed", None
     batches = val_batches(
@@ -97,10 +110,30 @@ def text_part(
     return batches, floor
 
 
+def stdin_part(
+    run: RunFolder, config: Config, loaded: Loaded, scratch: Path
+) -> tuple[Batches, float | None]:
+    """The text of standard input, see `text_part`."""
+    path = scratch / "standard input"
+    path.write_bytes(read_stdin())
+    try:
+        return text_part(str(path), run, config, loaded, scratch)
+    except UserError as error:
+        raise UserError(str(error).replace(str(path), path.name)) from None
+
+
 def score(
-    loaded: Loaded, config: Config, batches: Batches, batch_size: int, floor: float | None
+    loaded: Loaded,
+    config: Config,
+    batches: Batches,
+    batch_size: int,
+    floor: float | None,
+    scores: TokenScores | None,
 ) -> dict[str, Any]:
-    """One pass over the validation windows, as training does it; the figures by name."""
+    """One pass over the validation windows, as training does it; the figures by name.
+
+    `scores` takes down each token's share.
+    """
     device = next(loaded.model.parameters()).device
     n_rows = batches.splits["val"].n_windows
     bar = tqdm(
@@ -113,7 +146,8 @@ def score(
     context = autocast(device, pick_amp(config.train.amp, device))
     byte_lengths_V = torch.tensor(loaded.tokenizer.byte_lengths)
     parts = (tuple(t for t in batch if t is not None) for batch in bar)
-    result = evaluate(loaded.model, parts, byte_lengths_V, context)
+    each = scores.add if scores else None
+    result = evaluate(loaded.model, parts, byte_lengths_V, context, each)
     say(describe(result, floor))
     return {
         "nats_per_token": result.nats_per_token,
@@ -140,6 +174,27 @@ def describe(result: Evaluation, floor: float | None) -> str:
     return line
 
 
+def show_tokens(loaded: Loaded, scores: TokenScores, args: Any) -> None:
+    """What --tokens and --heat ask for: a JSON line for each token, the text in colours."""
+    records = token_records(scores, loaded.tokenizer)
+    if args.tokens:
+        for record in records:
+            print(json_line(record))
+    if not args.heat:
+        return
+    special, raw = set(loaded.tokenizer.special_ids.values()), loaded.tokenizer.token_bytes
+    pairs = zip(scores.ids_N.tolist(), scores.nats_N.tolist(), strict=True)
+    parts = list(cells((raw[token], nats, token in special) for token, nats in pairs))
+    if args.heat == STDOUT:
+        sys.stdout.write(heat_text(parts))
+        return
+    text = {None: "validation part", STDIN: "standard input"}.get(args.text, args.text)
+    drawn = heat_picture(parts, Path(args.heat), f"{text}, {loaded.path}")
+    say(f"{args.heat}: how much each token surprised the model")
+    if drawn < len(parts):
+        say(f"{args.heat}: the first {drawn:,} of {len(parts):,} parts; --tokens lists all")
+
+
 def sample_stories(loaded: Loaded, n_samples: int) -> tuple[list[str], list[bool]]:
     """Texts from end token to end token, at temperature 1 without filters, and which of them ended.
 
@@ -151,7 +206,7 @@ def sample_stories(loaded: Loaded, n_samples: int) -> tuple[list[str], list[bool
             seeds = list(range(first, min(first + SAMPLES_AT_ONCE, n_samples)))
             for ids in generate_ids(
                 loaded.model,
-                [end_id],
+                [[end_id]] * len(seeds),
                 seeds=seeds,
                 max_new_tokens=loaded.model.config.block_size,
                 stop_id=end_id,
@@ -190,7 +245,17 @@ def arguments(argv: Sequence[str] | None) -> Any:
     parser.add_argument(
         "--checkpoint", choices=("best", "last"), default="best", help="default: %(default)s"
     )
-    parser.add_argument("--text", help="score this file instead of the run's validation part")
+    parser.add_argument(
+        "--text", help="score this file or folder (- is stdin) instead of the run's validation part"
+    )
+    parser.add_argument(
+        "--tokens", action="store_true", help="print each token's log-probability, a JSON line each"
+    )
+    parser.add_argument(
+        "--heat",
+        metavar="PICTURE",
+        help="draw the text in the colours of its surprises; - prints it to a terminal",
+    )
     parser.add_argument(
         "--batch-size", type=int, default=0, help="rows at once (default: as in training)"
     )
@@ -202,6 +267,10 @@ def arguments(argv: Sequence[str] | None) -> Any:
     for name in ("batch_size", "coherence"):
         if getattr(args, name) < 0:
             raise UserError(f"--{name.replace('_', '-')}: must be 1 or more")
+    if args.heat == STDOUT and args.tokens:
+        raise UserError("--heat -: --tokens goes to stdout too; name a picture, or leave one out")
+    if args.heat and args.heat != STDOUT:
+        check_picture(Path(args.heat))
     return args
 
 
@@ -213,11 +282,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     config, _ = load(Config, [str(run.config)], {})
     say(f"{loaded.path}: step {state['step']}, val loss {state['last_val']:.4f} when written")
     with tempfile.TemporaryDirectory() as scratch:
-        if args.text:
+        if args.text == STDIN:
+            batches, floor = stdin_part(run, config, loaded, Path(scratch))
+        elif args.text:
             batches, floor = text_part(args.text, run, config, loaded, Path(scratch))
         else:
             batches, floor = own_part(run, config, loaded)
-        figures = score(loaded, config, batches, args.batch_size or config.train.batch_size, floor)
+        rows = args.batch_size or config.train.batch_size
+        scores = TokenScores(batches, "val", rows) if args.tokens or args.heat else None
+        figures = score(loaded, config, batches, rows, floor, scores)
+    if scores:
+        show_tokens(loaded, scores, args)
     figures |= {"checkpoint": str(loaded.path), "step": state["step"], "text": args.text}
     if args.coherence:
         train = own_folder(run, config, state["data_identity"]) / "train.npy"

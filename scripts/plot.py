@@ -10,6 +10,11 @@ from pathlib import Path
 if not __package__:  # started as scripts/plot.py, which leaves the root out
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+if __name__ == "__main__":  # before the imports that take long
+    from utils.interrupt import end_at_once
+
+    end_at_once()
+
 from sample import DEFAULT_RUN, say
 from utils.cli import Parser
 from utils.errors import UserError, run_cli

@@ -19,6 +19,11 @@ from typing import Any
 if not __package__:  # started as scripts/sweep.py, which leaves the root out
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+if __name__ == "__main__":  # before the imports that take long
+    from utils.interrupt import end_at_once
+
+    end_at_once()
+
 from tqdm import tqdm
 
 from data.prepare import prepare

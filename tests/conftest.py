@@ -72,6 +72,18 @@ def run_program(
     )
 
 
+@pytest.fixture(scope="session")
+def text_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny run on text, hardly trained: its samples are full of odd bytes. No test changes it."""
+    import train  # tok/ is tested without torch too
+    from tests.training import flags, make_corpus
+
+    folder = tmp_path_factory.mktemp("text")
+    settings = make_corpus(folder) | {"train.sample_tokens": 0, "train.max_steps": 4}
+    assert train.main(flags(folder / "run", settings)) == 0
+    return folder / "run"
+
+
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
     """Tiny tensors: a second thread costs more than it does, very much so on a busy machine."""

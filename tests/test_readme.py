@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import re
 import shlex
@@ -13,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import sample
+import scripts.eval
 import train
 from tests.conftest import ROOT, run_program
 from tests.test_repo import TARGETS
@@ -114,3 +117,40 @@ def test_the_lines_for_ones_own_text_run_as_they_stand(
         assert python == "python" and programs[program](argv) == 0
     assert program == "sample.py" and capsys.readouterr().out.startswith("The")
     assert read_rows(tmp_path / "runs" / "mine" / "metrics.csv")[-1]["step"] == "2"
+
+
+def test_the_lines_on_samples_and_scores_run_as_they_stand(
+    text_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """On a tiny run; what a line writes into a file is taken from stdout here."""
+    shutil.copytree(text_run, tmp_path / "runs" / "tiny")
+    (tmp_path / "prompts.txt").write_text("the cat\nAnna\n", encoding="utf-8")
+    (tmp_path / "mytext.txt").write_text("the cat sat.\n\nAnna saw 🙂.\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    section = README.read_text(encoding="utf-8").split("## Samples and scores")[1]
+    lines = section.split("```sh\n")[1].split("```")[0].splitlines()
+    printed = {}
+    for line in lines:
+        words = shlex.split(line.partition(" > ")[0])
+        program, argv = (
+            (scripts.eval, words[3:])
+            if words[1:3] == ["-m", "scripts.eval"]
+            else ({"sample.py": sample}[words[1]], words[2:])
+        )
+        monkeypatch.setattr(
+            sys, "stdin", io.TextIOWrapper(io.BytesIO(b"the\n\n"), encoding="utf-8")
+        )
+        capsys.readouterr()
+        assert words[0] == "python" and program.main(argv) == 0
+        printed[line.rpartition(" --")[2]] = capsys.readouterr().out.splitlines()
+    assert len(printed) == len(lines) == 5
+    samples = [json.loads(line) for line in printed["json > samples.jsonl"]]
+    assert [one["prompt"] for one in samples] == ["the cat", "Anna"]
+    assert printed["steps 100"][0].startswith("the")
+    assert sum(line.startswith("Once") for line in printed["num-samples 3"]) == 3
+    tokens = [json.loads(line) for line in printed["tokens > tokens.jsonl"]]
+    assert len(tokens) == tokens[-1]["tokens"] + 1 and "logprob" in tokens[0]
+    assert (tmp_path / "heat.png").stat().st_size > 1000

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import re
 import shutil
 import subprocess
 import sys
@@ -11,23 +11,19 @@ from pathlib import Path
 import pytest
 
 import sample
-import train
-from model.generate import generate_ids, sample_seeds
+from model.draw import Drawing, sample_seeds
+from model.generate import generate_ids
 from tests.conftest import ROOT, clean_environment
-from tests.training import flags, make_corpus
 from tok.bpe import BPETokenizer
+from trained import load_run
 from utils import checkpoint
 from utils.errors import UserError
 from utils.runs import RunFolder
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Path:
-    """A tiny run on text, hardly trained: its samples are full of odd bytes."""
-    folder = tmp_path_factory.mktemp("sample")
-    settings = make_corpus(folder) | {"train.sample_tokens": 0, "train.max_steps": 4}
-    assert train.main(flags(folder / "run", settings)) == 0
-    return folder / "run"
+@pytest.fixture
+def run(text_run) -> Path:
+    return text_run
 
 
 @pytest.fixture
@@ -49,16 +45,16 @@ def copy(run, tmp_path) -> Path:
 
 def whole(run: Path, prompt: str, steps: int, seed: int, **settings: object) -> str:
     """The text of one sample, all ids at once: the oracle of the stream."""
-    loaded = sample.load_run(run)
+    loaded = load_run(run)
     end = loaded.tokenizer.eot_id
     prompt_ids = [end, *loaded.tokenizer.encode(prompt)]
     (ids,) = generate_ids(
         loaded.model,
-        prompt_ids[-loaded.model.config.block_size :],
+        [prompt_ids[-loaded.model.config.block_size :]],
         seeds=sample_seeds(seed, 1),
         max_new_tokens=steps,
         stop_id=end,
-        **settings,
+        drawing=Drawing(**settings),
     )
     return prompt + loaded.tokenizer.decode([i for i in ids if i != end]) + "\n"
 
@@ -70,26 +66,15 @@ def test_the_stream_is_the_decoded_whole(text, run, prompt, seed):
     assert streamed == whole(run, prompt, 60, seed)
 
 
-def test_no_piece_holds_half_a_character(run, text, monkeypatch):
-    pieces = []
-    monkeypatch.setattr(sys.stdout, "write", lambda piece: pieces.append(piece))
-    loaded = sample.load_run(run)
-    raw = "a世🙂é".encode()
-    assert "".join(sample.text_of(loaded, iter(raw))) == "a世🙂é"  # byte b is id b
-    parts = list(sample.text_of(loaded, iter(raw)))
-    assert [part for part in parts if part] == ["a", "世", "🙂", "é"]
-    cut = list(sample.text_of(loaded, iter("🙂".encode()[:2])))
-    assert "".join(cut) == "\ufffd" and "\ufffd" not in "".join(cut[:-1])
-
-
 def test_same_seed_same_text_and_another_seed_another(text):
     assert text("--seed", "3") == text("--seed", "3") != text("--seed", "4")
 
 
-def test_sample_i_does_not_depend_on_how_many_are_asked_for(text):
-    argv = ["--steps", "20", "--prompt", "a", "--num-samples"]
-    one, two, four = (text(*argv, str(n)) for n in (1, 2, 4))
-    assert two.startswith(one + "\n") and four.startswith(two + "\n") and len(four) > len(two)
+@pytest.mark.parametrize("argv", [[], ["--top-k", "9"], ["--temp", "1.5", "--min-p", "0.01"]])
+def test_sample_i_does_not_depend_on_how_many_are_asked_for(text, argv):
+    argv = ["--steps", "40", "--prompt", "a", *argv, "--num-samples"]
+    one, two, eight = (text(*argv, str(n)) for n in (1, 2, 8))
+    assert two.startswith(one + "\n") and eight.startswith(two + "\n") and len(eight) > len(two)
 
 
 def test_temperature_0_takes_the_likeliest(text, run):
@@ -105,28 +90,25 @@ def test_filters_and_both_spellings_reach_the_model(text, run):
     assert given == whole(run, "", 30, 1, top_k=5, top_p=0.7, temperature=0.8)
 
 
+def test_min_p_and_repetition_penalty_reach_the_model(text, run):
+    for flag, value in (("min_p", 0.95), ("repetition_penalty", 1.7)):
+        given = text(f"--{flag.replace('_', '-')}", str(value), "--steps", "30")
+        assert given == whole(run, "", 30, 1, **{flag: value}) != text("--steps", "30")
+
+
 def test_a_stop_text_ends_the_sample_before_it(text):
     full = text("--steps", "60", "--prompt", "the")
     stop = full[20:23]
     stopped = text("--steps", "60", "--prompt", "the", "--stop", stop)
     assert stopped == full[: full.index(stop, 3)] + "\n"
     assert text("--steps", "60", "--prompt", "the", "--stop", "never in there") == full
-
-
-@pytest.mark.parametrize("stop", ["", "b", "ab", "aab", "abab", "xyz"])
-def test_until_stop_is_the_same_however_the_text_is_cut(stop):
-    whole_text = "aababaabxa"
-    expected = whole_text.split(stop)[0] if stop else whole_text
-    for cuts in itertools.product([True, False], repeat=len(whole_text) - 1):
-        pieces, piece = [], whole_text[0]
-        for char, cut in zip(whole_text[1:], cuts, strict=True):
-            pieces, piece = ([*pieces, piece], char) if cut else (pieces, piece + char)
-        assert "".join(sample.until_stop(iter([*pieces, piece]), stop)) == expected
+    several = ["--stop", "never", "--stop", stop, "--stop", full[40:43]]
+    assert text("--steps", "60", "--prompt", "the", *several) == stopped
 
 
 def test_a_prompt_too_long_is_cut_to_its_end_with_one_warning(text, run, capsys):
     long = "the cat sat on a mat with old Anna " * 30 + "and night came"
-    loaded = sample.load_run(run)
+    loaded = load_run(run)
     assert sample.encode_prompt(loaded, long) == loaded.tokenizer.encode(long)[-32:]
     capsys.readouterr()
     assert sample.main(["--run", str(run), "--prompt", long, "--steps", "5"]) == 0
@@ -144,6 +126,9 @@ def test_stderr_says_what_was_read(run, capsys):
         err = capsys.readouterr().err
         assert str(run / f"{which}.pt") in err and f"step {state['step']}," in err
         assert f"val loss {state['last_val']:.4f}" in err
+        assert re.search(
+            r"^1 token in \S+ s: [\d,]+ tokens/s, the first after [\d,]+ ms$", err, re.M
+        )
 
 
 @pytest.mark.parametrize(
@@ -157,6 +142,16 @@ def test_stderr_says_what_was_read(run, capsys):
         (["--top-k", "-1"], "--top-k: must be 0 or more"),
         (["--top-p", "0"], "--top-p: must be above 0"),
         (["--top_p", "1.1"], "--top-p: must be above 0 and at most 1"),
+        (["--min-p", "1.5"], "--min-p: must be from 0 to 1, got 1.5"),
+        (["--min_p", "nan"], "--min-p: must be from 0 to 1"),
+        (["--repetition-penalty", "0"], "--repetition-penalty: must be above 0"),
+        (["--repetition-penalty", "inf"], "--repetition-penalty: must be above 0"),
+        (["--stop", "a", "--stop", ""], "--stop: must be some text"),
+        (["--stop-token", "the cat sat"], "--stop-token: 'the cat sat' is . tokens; .*endoftext"),
+        (["--stop-token", "a", "--stop-token", "b"], "--stop-token: given twice"),
+        (["--prompt-sep", "x"], "--prompt-sep: parts the prompts of --prompt-file"),
+        (["--prompt-sep", "", "--prompt-file", "x"], "--prompt-sep: must be some text"),
+        (["--interactive", "--prompt", ""], "--interactive: .*leave out --prompt$"),
         (["--num-samples", "0"], "--num-samples: must be at least 1"),
         (["--chekpoint", "best"], "did you mean --checkpoint"),
         (["--checkpoint", "newest"], "newest"),

@@ -92,13 +92,17 @@ class PairQueue:
         self._enter(n_before + np.flatnonzero(group.count_G >= self._floor))
 
     def refill(self, most: int, most_places: int) -> None:
-        """Makes the next pairs active, if there are any and fewer than `most` are.
+        """Makes the best pairs active, `most` of them if there are as many.
 
         Args:
-            most_places: fewer if they have more places than that together, but one at least.
+            most_places: no pair more, once the active ones have as many places; one pair at least.
         """
         import numpy as np
 
+        if len(self.active_K) > most:
+            active_K = self._sorted(self.active_K)
+            self.active_K = active_K[:most]
+            self._level_L = np.concatenate((active_K[most:], self._level_L))
         while not len(self._level_L) and not len(self._late_L) and self._floor > 1:
             self._lower_floor()
         if len(self._late_L) > len(self._level_L) - most:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -53,6 +54,8 @@ def run_cli(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
     if hasattr(sys.stdout, "reconfigure"):  # a test may have put something simpler there
         sys.stdout.reconfigure(encoding="utf-8")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see utils.interrupt.end_at_once
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         status = main(None) or 0
         sys.stdout.flush()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from pathlib import Path
 
 from utils.errors import UserError, describe_os_error
@@ -19,6 +20,17 @@ def read_bytes(path: str | Path) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise UserError(describe_os_error(error)) from None
+
+
+def read_stdin() -> bytes:
+    """All of standard input.
+
+    Raises:
+        UserError: it is closed (`<&-`).
+    """
+    if sys.stdin is None:
+        raise UserError("standard input: closed; give it a file or a pipe")
+    return sys.stdin.buffer.read()
 
 
 TAKE_ANY_BYTES = "convert the file, or pass --errors bytes to take any bytes"

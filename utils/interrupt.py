@@ -9,6 +9,16 @@ from typing import Any
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+def end_at_once() -> None:
+    """From here to `run_cli`, Ctrl-C ends the process without a word, as for any other program.
+
+    For the imports at the head of a program, which take seconds: a traceback through them would
+    help nobody. Where Ctrl-C is ignored (nohup, a job in the background) it stays so.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Interrupt:
     """While entered, a first signal sets `number` and a second one ends the process at once."""
 

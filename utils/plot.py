@@ -36,10 +36,7 @@ def plot_losses(
     import matplotlib.figure  # a second of import time, for this alone
 
     figure = matplotlib.figure.Figure(figsize=(8, 4.8), layout="constrained")
-    known = figure.canvas.get_supported_filetypes()
-    kind = out.suffix.lstrip(".").lower() or "png"
-    if kind not in known:
-        raise UserError(f"{out}: can't draw a .{kind}; known: {', '.join(sorted(known))}")
+    kind = picture_kind(figure, out)
     axes = figure.subplots()
     drawn = [
         value
@@ -60,6 +57,19 @@ def plot_losses(
     picture = io.BytesIO()
     figure.savefig(picture, format=kind, dpi=120)
     write_atomic(out, picture.getvalue())
+
+
+def picture_kind(figure: Any, out: Path) -> str:
+    """The format of a picture by its name's ending; PNG without one.
+
+    Raises:
+        UserError: Matplotlib does not know it.
+    """
+    known = figure.canvas.get_supported_filetypes()
+    kind = out.suffix.lstrip(".").lower() or "png"
+    if kind not in known:
+        raise UserError(f"{out}: can't draw a .{kind}; known: {', '.join(sorted(known))}")
+    return kind
 
 
 def draw_run(axes: Any, label: str, path: Path, colour: str, unit: str, alone: bool) -> list[float]:

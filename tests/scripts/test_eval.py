@@ -211,7 +211,7 @@ def test_coherence_counts_what_the_grammar_accepts(story_run, printed, monkeypat
         "ended": 5 / 6,
     }
     settings = {"seeds": [0, 1, 2, 3, 4, 5], "max_new_tokens": 640, "stop_id": end}
-    assert given == [([end], settings)]
+    assert given == [([[end]] * 6, settings)]
     assert "never ends" in people and ">>Zebra<<" in people and "3 coherent" in people
 
 

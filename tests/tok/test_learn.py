@@ -223,6 +223,14 @@ def test_queue_takes_no_more_than_asked():
     assert len(look(queue, 9, 9)[0]) == 4  # one more, which makes eight places
 
 
+def test_queue_has_no_more_active_pairs_than_asked_for():
+    queue = PairQueue(group((9, 1, 1, [1])))
+    look(queue)
+    queue.add(group(*[(5 + k, 2, k, [k]) for k in range(6)]))
+    assert [rank[0] for rank in look(queue, 2, 99)[0]] == [-10, -9]
+    assert queue.rest_rank() == (-9, 2, 4)
+
+
 def test_queue_sorts_pairs_in_again_when_their_counts_have_changed():
     queue = PairQueue(group((50, 1, 1, [1, 2]), (49, 1, 2, [3]), (40, 1, 3, [4]), (9, 1, 4, [5])))
     assert [rank[2] for rank in look(queue, 2, 99)[0]] == [1, 2]

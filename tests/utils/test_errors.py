@@ -1,11 +1,13 @@
 import io
 import os
+import signal
 import subprocess
 import sys
 
 import pytest
 
 from utils.errors import UserError, describe_os_error, one_line, run_cli
+from utils.interrupt import end_at_once
 
 PROGRAM = """
 from utils.errors import UserError, run_cli
@@ -13,6 +15,20 @@ def main(argv):
     {body}
 run_cli(main)
 """
+
+
+def test_ctrl_c_is_ours_again_after_the_imports():
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        end_at_once()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+        assert status_of(lambda argv: signal.raise_signal(signal.SIGINT)) == 130
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # by nohup
+        end_at_once()
+        assert status_of(lambda argv: signal.raise_signal(signal.SIGINT)) == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def status_of(main) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import clean_environment
 from utils.interrupt import Interrupt
 
 
@@ -20,6 +22,30 @@ def test_a_signal_is_noted(number: signal.Signals, status: int) -> None:
         signal.raise_signal(number)
         assert interrupt.number == number and interrupt.exit_status == status
     assert signal.getsignal(number) == before
+
+
+CTRL_C_IN_IMPORT = """
+import os, signal, sys
+os.kill(os.getpid(), signal.SIGINT)
+sys.exit("still going")
+"""
+
+
+@pytest.mark.parametrize("program", ["sample.py", "train.py", "-m scripts.eval", "-m scripts.plot"])
+def test_ctrl_c_while_a_program_is_imported_ends_it_quietly(
+    program: str, root: Path, tmp_path: Path
+) -> None:
+    for name in ("torch", "matplotlib", "tqdm"):  # whichever is first takes its time
+        (tmp_path / f"{name}.py").write_text(CTRL_C_IN_IMPORT, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, *program.split(), "--help"],
+        capture_output=True,
+        cwd=root,
+        env=clean_environment(PYTHONPATH=f"{tmp_path}{os.pathsep}{root}"),
+        check=False,
+    )
+    # A shell reports it as 130.
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")
 
 
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])

@@ -1,0 +1,302 @@
+"""One more token for each row, at the cost of one token: the model over a cache.
+
+`TinyGPT.forward` computes all places of a row at once; `Decoder.step` computes one, and takes the
+rest from the cache. For a single row little costs more than to start an operation and to read the
+weights, so the step spells out what the modules do, in few operations, and calls none of them.
+Tests hold it to `forward`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.attention import Keep
+from model.bigram import pair_rows
+from model.cache import Cache
+from model.gpt import Block, TinyGPT
+from model.mlp import activate
+from model.mode import evaluating
+from model.norm import RMSNorm
+from model.rope import apply_rope, rope_table
+
+MANY_WEIGHTS = 1 << 18  # see `product`
+
+Norm = Callable[[Tensor], Tensor]
+Matrix = tuple[Tensor, Tensor | None]  # weights (N, D) and bias (N)
+Rope = tuple[Tensor, Tensor]
+
+
+class Layer(NamedTuple):
+    """A block's weights, looked up once: attributes of modules are slow to look up."""
+
+    attn_norm: Norm
+    qkv: Matrix
+    qk_gain: Tensor | None  # of the norms of queries and keys, (2, 1, 1, K)
+    attn_proj: Matrix
+    mlp_norm: Norm
+    gate: Matrix | None
+    fc: Matrix
+    mlp_proj: Matrix
+
+
+class Decoder:
+    """A model that reads prompts, and then goes on token by token.
+
+    Beyond block_size: with RoPE a token sees itself and the block_size - 1 before it, at their
+    absolute places. With learned positions there is no place beyond the last, so a full row is read
+    anew, from the last half of its tokens on.
+    """
+
+    def __init__(
+        self, model: TinyGPT, prompts: Sequence[Sequence[int]], max_new_tokens: int
+    ) -> None:
+        """Makes room for one row per prompt, each of 1 to block_size ids."""
+        self.model, self.config = model, model.config
+        self.embedding = model.token_embedding.weight
+        lengths = [len(prompt) for prompt in prompts]
+        n_slots = min(self.config.block_size, max(lengths) + max_new_tokens)
+        self.cache = Cache(self.config, lengths, n_slots, self.embedding)
+        self.layers = [layer_of(block) for block in model.blocks]
+        self.final_norm = norm_of(model.final_norm)
+        self.rope = self._rope_table(n_slots) if self.config.position == "rope" else None
+        if self.config.pointer:
+            pointer, scale = model.pointer, self.config.n_embd**-0.5
+            self.ask = (torch.cat((pointer.query.weight * scale, pointer.key.weight)), None)
+            self.gate = matrix_of(pointer.gate)
+            self.out = matrix_of(pointer.out)
+
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> Tensor:
+        """Reads the prompts, equal ones once; logits (B, V) of what may follow."""
+        rows_of: dict[tuple[int, ...], list[int]] = {}
+        for row, prompt in enumerate(prompts):
+            rows_of.setdefault(tuple(prompt), []).append(row)
+        h_BD = self.embedding.new_empty(len(prompts), self.config.n_embd)
+        for prompt, rows in rows_of.items():
+            ids_T = torch.tensor(prompt, device=self.embedding.device)
+            h_BD[rows] = self._read(ids_T, rows, self.cache.starts[rows[0]])
+        return self._logits(h_BD)
+
+    def step(self, ids_B: Tensor) -> Tensor:
+        """Takes the next id of each row, int64; logits (B, V) of what may follow it."""
+        if self.config.position == "learned":
+            self._make_place()
+        cache = self.cache
+        before_B = cache.ids_BS[:, cache.slot].clone()  # of block_size 1, it is the next slot too
+        cache.advance()
+        cache.ids_BS[:, cache.slot] = ids_B
+        x_DB, rope = self._embed(ids_B, before_B)
+        mask_B11n = None
+        if not cache.alike:
+            older_Bn = cache.older()
+            mask_B11n = self.embedding.new_zeros(older_Bn.shape)
+            mask_B11n = mask_B11n.masked_fill_(older_Bn, -torch.inf)[:, None, None]
+        # Views of all layers at once: to make one costs half as much as to fill it.
+        write = cache.kv_L2BHSK.select(4, cache.slot).unbind(0)
+        read = cache.kv_L2BHSK[:, :, :, :, : cache.visible].flatten(0, 1).unbind(0)
+        for i, layer in enumerate(self.layers):
+            q_BH1K, kv_2BHK = self._queries_keys_values(layer, x_DB, rope)
+            write[i].copy_(kv_2BHK)
+            y_BH1K = F.scaled_dot_product_attention(
+                q_BH1K, read[2 * i], read[2 * i + 1], attn_mask=mask_B11n
+            )
+            x_DB = product(layer.attn_proj, y_BH1K.reshape(len(ids_B), -1).t(), onto_NB=x_DB)
+            h_DB = layer.mlp_norm(x_DB.t()).t()
+            wide = product(layer.fc, h_DB)
+            if layer.gate is None:
+                wide = activate(self.config.mlp, wide)
+            else:
+                wide = F.silu(product(layer.gate, h_DB)) * wide
+            x_DB = product(layer.mlp_proj, wide, onto_NB=x_DB)
+        return self._logits(self.final_norm(x_DB.t()))
+
+    def _queries_keys_values(
+        self, layer: Layer, x_DB: Tensor, rope: Rope | None
+    ) -> tuple[Tensor, Tensor]:
+        B, H, K = x_DB.shape[1], self.config.n_head, self.config.head_size
+        qkv_NB = product(layer.qkv, layer.attn_norm(x_DB.t()).t())
+        qkv_3BHK = qkv_NB.view(3, H, K, B).permute(0, 3, 1, 2)
+        if layer.qk_gain is not None or rope is not None:
+            qk_2BHK = qkv_3BHK[:2]
+            if layer.qk_gain is not None:
+                eps = self.config.norm_eps
+                qk_2BHK = torch.rms_norm(qk_2BHK, (K,), None, eps) * layer.qk_gain
+            if rope is not None:
+                qk_2BHK = apply_rope(qk_2BHK, *rope)
+            qkv_3BHK = torch.cat((qk_2BHK, qkv_3BHK[2:]))
+        return qkv_3BHK[0].contiguous()[:, :, None], qkv_3BHK[1:]
+
+    def _embed(self, ids_B: Tensor, before_B: Tensor) -> tuple[Tensor, Rope | None]:
+        """The tokens' vectors (D, B), and the rotation of their positions."""
+        cache, n_rows = self.cache, self.config.bigram_rows
+        x_BD = F.embedding(ids_B, self.embedding)
+        if n_rows:
+            V = self.config.vocab_size
+            if cache.column in cache.starts:  # nothing stands before
+                before_B = before_B.masked_fill(cache.start_B == cache.column, V)
+            rows_B = pair_rows(before_B, ids_B, V, n_rows)
+            x_BD = x_BD + F.embedding(rows_B, self.model.bigram_embedding.weight)
+        column = cache.column
+        place = slice(column, column + 1) if cache.alike else column - cache.start_B
+        if self.config.position == "learned":
+            return (x_BD + self.model.position_embedding.weight[place]).t(), None
+        if self.rope is None or column >= len(self.rope[0]):
+            self.rope = self._rope_table(2 * column)
+        cos_TK, sin_TK = self.rope
+        return x_BD.t(), (cos_TK[place][:, None], sin_TK[place][:, None])
+
+    def _rope_table(self, n_positions: int) -> Rope:
+        """As the model's own, which ends with block_size."""
+        dtype = torch.promote_types(self.embedding.dtype, torch.float32)
+        config = self.config
+        cos_TK, sin_TK = rope_table(n_positions, config.head_size, config.rope_theta, dtype)
+        return cos_TK.to(self.embedding), sin_TK.to(self.embedding)
+
+    def _logits(self, h_BD: Tensor) -> Tensor:
+        """From the final norm's output at the newest column to logits (B, V)."""
+        if not self.config.pointer:
+            return self._head(h_BD)
+        read_BD, gains_Bn = self._point(h_BD)
+        logits_BV = self._head(h_BD + read_BD)
+        wide = torch.promote_types(logits_BV.dtype, torch.float32)
+        ids_Bn = self.cache.ids_BS[:, : self.cache.visible]
+        return logits_BV.to(wide).scatter_add(1, ids_Bn, gains_Bn.to(wide))
+
+    def _head(self, h_BD: Tensor) -> Tensor:
+        logits_BV = product((self.model.head_weight, None), h_BD.t()).t()
+        if cap := self.config.softcap:
+            logits_BV = cap * torch.tanh(logits_BV / cap)
+        return logits_BV
+
+    def _point(self, h_BD: Tensor) -> tuple[Tensor, Tensor]:
+        """What the pointer reads (B, D), and adds to the logit of the token in each slot (B, n).
+
+        Also files the key of the token to come, as it is made of h. The oldest column that a row
+        may see has no key that it may see: as column 0 in training it stands for none of them.
+        """
+        cache, n = self.cache, self.cache.visible
+        asked_NB = product(self.ask, h_BD.t())
+        query_BD, key_BD = asked_NB.t().split(self.config.n_embd, dim=1)
+        keys_BnD, tokens_BnD = cache.found_2BSD[:, :, :n]
+        cache.found_2BSD[1, :, cache.slot] = self._readable(cache.ids_BS[:, cache.slot])
+        scores_Bn = torch.bmm(keys_BnD, query_BD[:, :, None])[:, :, 0]
+        oldest = max(0, cache.column + 1 - cache.n_slots)
+        if cache.alike:
+            none_B1 = torch.full((len(h_BD), 1), oldest % cache.n_slots, device=h_BD.device)
+        else:
+            scores_Bn = scores_Bn.masked_fill(cache.older(), -torch.inf)
+            none_B1 = cache.start_B.clamp(min=oldest)[:, None] % cache.n_slots
+        weights_Bn = scores_Bn.scatter(1, none_B1, 0.0).softmax(dim=-1).scatter(1, none_B1, 0.0)
+        read_BD = product(self.out, torch.bmm(weights_Bn[:, None], tokens_BnD)[:, 0].t()).t()
+        gains_Bn = F.softplus(product(self.gate, h_BD.t()).t()) * weights_Bn
+        cache.found_2BSD[0, :, (cache.column + 1) % cache.n_slots] = key_BD
+        return read_BD, gains_Bn
+
+    def _readable(self, ids: Tensor) -> Tensor:
+        return F.layer_norm(F.embedding(ids, self.embedding), (self.config.n_embd,))
+
+    def _make_place(self) -> None:
+        """For learned positions: reads full rows anew, from the last half of their tokens on."""
+        cache, kept = self.cache, self.config.block_size // 2
+        n_columns, starts = cache.column + 1, list(cache.starts)
+        size = self.config.block_size
+        full = [row for row, start in enumerate(starts) if n_columns - start == size]
+        if not full:
+            return
+        last_Bh = cache.ids_BS[:, cache.slots(n_columns - kept, n_columns)]
+        if len(full) == len(starts):  # all of them, so they can be alike again
+            n_columns = kept
+            cache.restart(kept, [0] * len(starts))
+        for row in full:
+            starts[row] = n_columns - kept
+        cache.set_starts(starts)
+        for row in full if kept else ():
+            self._read(last_Bh[row], [row], starts[row])
+
+    def _read(self, ids_T: Tensor, rows: Sequence[int], first: int) -> Tensor:
+        """Computes a context, into the cache of rows from a column on; the last place's h, (D,).
+
+        Each context by itself, so that what a row holds does not depend on the rows beside it.
+        """
+        cache, T = self.cache, len(ids_T)
+        slots_T = cache.slots(first, first + T)
+        rows_R1 = torch.tensor(rows, device=ids_T.device)[:, None]
+
+        def keep_in(kv_2BHSK: Tensor) -> Keep:
+            def keep(k_1HTK: Tensor, v_1HTK: Tensor) -> None:
+                kv_2BHSK[0][rows_R1, :, slots_T] = k_1HTK.transpose(1, 2)
+                kv_2BHSK[1][rows_R1, :, slots_T] = v_1HTK.transpose(1, 2)
+
+            return keep
+
+        with evaluating(self.model):
+            h_TD = self.model.hidden(ids_T[None], keeps=list(map(keep_in, cache.kv_L2BHSK)))[0]
+        cache.ids_BS[rows_R1, slots_T] = ids_T
+        if self.config.pointer:
+            keys_TD, tokens_TD = self.model.pointer.key(h_TD), self._readable(ids_T)
+            after_T = cache.slots(first + 1, first + 1 + T)  # a key lies with the token after it
+            cache.found_2BSD[0][rows_R1, after_T] = keys_TD
+            cache.found_2BSD[1][rows_R1, slots_T] = tokens_TD
+        return h_TD[-1]
+
+
+def product(matrix: Matrix, x_DB: Tensor, onto_NB: Tensor | None = None) -> Tensor:
+    """W x + b for each column, added to what is given: (N, B).
+
+    A row's vector stands in a column: W x is the order in which PyTorch's products are fastest for
+    few rows. On a CPU the product with a single vector runs on one core and can't read memory as
+    fast as that of a matrix, so where the weights are many, the vector is taken twice.
+
+    >>> product((torch.ones(2, 3), torch.tensor([0.0, 1.0])), torch.ones(3, 1)).tolist()
+    [[3.0], [4.0]]
+    """
+    weight_ND, bias_N = matrix
+    twice = x_DB.shape[1] == 1 and weight_ND.numel() >= MANY_WEIGHTS and not x_DB.is_cuda
+    if twice:
+        x_DB = x_DB.t().repeat(2, 1).t()
+    if bias_N is not None:
+        bias_N1 = bias_N[:, None]
+        onto_NB = bias_N1 if onto_NB is None else onto_NB + bias_N1
+    if onto_NB is None:
+        y_NB = torch.mm(weight_ND, x_DB)
+    else:
+        y_NB = torch.addmm(onto_NB, weight_ND, x_DB)
+    return y_NB[:, :1] if twice else y_NB
+
+
+def layer_of(block: nn.Module) -> Layer:
+    """The weights of a block, gathered."""
+    assert isinstance(block, Block)
+    attn, mlp = block.attn, block.mlp
+    gain = None
+    if attn.q_norm is not None and attn.k_norm is not None:
+        gain = torch.stack((attn.q_norm.weight, attn.k_norm.weight))[:, None, None]
+    return Layer(
+        attn_norm=norm_of(block.attn_norm),
+        qkv=matrix_of(attn.qkv),
+        qk_gain=gain,
+        attn_proj=matrix_of(attn.proj),
+        mlp_norm=norm_of(block.mlp_norm),
+        gate=matrix_of(mlp.gate) if mlp.kind == "swiglu" else None,
+        fc=matrix_of(mlp.fc),
+        mlp_proj=matrix_of(mlp.proj),
+    )
+
+
+def matrix_of(linear: nn.Linear) -> Matrix:
+    """Weights and bias of a linear layer."""
+    return linear.weight, linear.bias
+
+
+def norm_of(module: nn.Module) -> Norm:
+    """What a norm computes, without the module around it."""
+    if isinstance(module, RMSNorm):
+        size, weight, eps = module.weight.shape, module.weight, module.eps
+        return lambda x: torch.rms_norm(x, size, weight, eps)
+    assert isinstance(module, nn.LayerNorm)
+    shape, gain, shift = module.normalized_shape, module.weight, module.bias
+    return lambda x: torch.layer_norm(x, shape, gain, shift, module.eps)

@@ -1,0 +1,238 @@
+"""Drawing: logits -> the next id. Filters, the draw itself, and a seed for each sample."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+ROUNDING = 1e-9  # a sum of probabilities this close below top_p has reached it
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How an id is drawn: by repetition penalty, temperature, top_k, top_p and min_p, in turn.
+
+    >>> Drawing(temperature=0.8, top_k=50).top_p
+    1.0
+
+    Args:
+        temperature: divides the logits; 0 takes the largest.
+        top_k: see `keep_top_k`.
+        top_p: see `keep_top_p`.
+        min_p: see `keep_min_p`.
+        repetition_penalty: see `penalize`.
+
+    Raises:
+        ValueError: names the first setting that is out of range.
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        top_k = self.top_k or 0
+        checks = (
+            ("temperature", 0 <= self.temperature < math.inf, "0 or more, and finite"),
+            ("top_k", isinstance(top_k, int) and top_k >= 0, "0 or more"),
+            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("min_p", 0 <= self.min_p <= 1, "from 0 to 1"),
+            ("repetition_penalty", 0 < self.repetition_penalty < math.inf, "above 0, and finite"),
+        )
+        for name, holds, words in checks:
+            if not holds:
+                raise ValueError(f"{name} must be {words}, got {getattr(self, name)}")
+
+
+def keep_top_k(logits_BV: Tensor, k: int | None) -> Tensor:
+    """Leaves the k largest logits of each row and sets the others to -inf.
+
+    0, None and k >= V leave all. Of equal logits the smaller id stays.
+
+    >>> keep_top_k(torch.tensor([[1.0, 3.0, 2.0, 2.0]]), 2).tolist()
+    [[-inf, 3.0, 2.0, -inf]]
+
+    Raises:
+        ValueError: k is negative.
+    """
+    Drawing(top_k=k)
+    if not k or k >= logits_BV.shape[-1]:
+        return logits_BV
+    smallest_B1 = logits_BV.topk(k, dim=-1).values[:, -1:]
+    above_BV, ties_BV = logits_BV > smallest_B1, logits_BV == smallest_B1
+    room_B1 = k - above_BV.sum(dim=-1, keepdim=True)
+    keep_BV = above_BV | (ties_BV & (ties_BV.cumsum(dim=-1) <= room_B1))
+    return logits_BV.masked_fill(~keep_BV, -math.inf)
+
+
+def keep_top_p(logits_BV: Tensor, p: float) -> Tensor:
+    """Leaves the smallest set of likeliest ids whose probabilities reach p, the others become -inf.
+
+    Nucleus sampling, Holtzman et al. 2019, arXiv 1904.09751. At least one id stays; p = 1 leaves
+    all. Of equal probabilities the smaller id comes first.
+
+    >>> logits_BV = torch.tensor([[0.2, 0.5, 0.3]], dtype=torch.float64).log()
+    >>> keep_top_p(logits_BV, 0.8).exp().round(decimals=3).tolist()
+    [[0.0, 0.5, 0.3]]
+
+    Raises:
+        ValueError: p is not above 0 and at most 1.
+    """
+    Drawing(top_p=p)
+    if p == 1:
+        return logits_BV
+    probs_BV, order_BV = logits_BV.double().softmax(-1).sort(dim=-1, descending=True, stable=True)
+    before_BV = probs_BV.cumsum(dim=-1) - probs_BV
+    keep_sorted_BV = before_BV < p - ROUNDING
+    keep_sorted_BV[:, 0] = True
+    keep_BV = torch.zeros_like(keep_sorted_BV).scatter(-1, order_BV, keep_sorted_BV)
+    return logits_BV.masked_fill(~keep_BV, -math.inf)
+
+
+def keep_min_p(logits_BV: Tensor, p: float) -> Tensor:
+    """Leaves the ids at least p times as likely as the likeliest, the others become -inf.
+
+    Nguyen et al. 2024, arXiv 2407.01082. The likeliest always stays; p = 0 leaves all.
+
+    >>> logits_BV = torch.tensor([[0.2, 0.5, 0.3]], dtype=torch.float64).log()
+    >>> keep_min_p(logits_BV, 0.5).exp().round(decimals=3).tolist()
+    [[0.0, 0.5, 0.3]]
+
+    Raises:
+        ValueError: p is not from 0 to 1.
+    """
+    Drawing(min_p=p)
+    if p == 0:
+        return logits_BV
+    # The same slack as for top_p, relative: what is p times as likely but for rounding stays.
+    least_B1 = logits_BV.amax(dim=-1, keepdim=True) + math.log(p) - ROUNDING
+    return logits_BV.masked_fill(logits_BV < least_B1, -math.inf)
+
+
+def penalize(logits_BV: Tensor, seen_BV: Tensor, penalty: float) -> Tensor:
+    """Makes ids that stand in the context less likely: z / penalty where z > 0, else z * penalty.
+
+    Keskar et al. 2019, "CTRL" (arXiv 1909.05858), section 4.1, in the form that Hugging Face gave
+    it: dividing a negative logit would raise it. How often an id occurred makes no difference.
+    1 changes nothing, less than 1 favours what was seen.
+
+    >>> seen_BV = torch.tensor([[True, True, False]])
+    >>> penalize(torch.tensor([[3.0, -1.0, 2.0]]), seen_BV, 2.0).tolist()
+    [[1.5, -2.0, 2.0]]
+
+    Raises:
+        ValueError: the penalty is not above 0.
+    """
+    Drawing(repetition_penalty=penalty)
+    if penalty == 1:
+        return logits_BV
+    less_BV = torch.where(logits_BV > 0, logits_BV / penalty, logits_BV * penalty)
+    return torch.where(seen_BV, less_BV, logits_BV)
+
+
+def next_probs(logits_BV: Tensor, drawing: Drawing, seen_BV: Tensor | None = None) -> Tensor:
+    """The distribution that is drawn from; (B, V) in float64.
+
+    Temperature 0 puts everything on the largest logit (the smallest id among equals).
+
+    >>> next_probs(torch.tensor([[1.0, 2.0, 2.0]]), Drawing(temperature=0)).tolist()
+    [[0.0, 1.0, 0.0]]
+
+    Args:
+        seen_BV: True for the ids that stand in the context; None penalizes none.
+    """
+    logits_BV = logits_BV.double()
+    if seen_BV is not None:
+        logits_BV = penalize(logits_BV, seen_BV, drawing.repetition_penalty)
+    if drawing.temperature == 0:
+        return nn.functional.one_hot(logits_BV.argmax(-1), logits_BV.shape[-1]).double()
+    # Largest first to 0: then no temperature, however small, makes an infinity.
+    logits_BV = (logits_BV - logits_BV.amax(dim=-1, keepdim=True)) / drawing.temperature
+    logits_BV = keep_top_p(keep_top_k(logits_BV, drawing.top_k), drawing.top_p)
+    return keep_min_p(logits_BV, drawing.min_p).softmax(dim=-1)
+
+
+def inverse_cdf(probs_BV: Tensor, uniform_B: Tensor) -> Tensor:
+    """The id of each row at which the running sum of probabilities passes its number in [0, 1).
+
+    Never an id of probability 0. The rows need not sum to 1.
+
+    >>> probs_BV = torch.tensor([[0.5, 0.0, 0.5]] * 3, dtype=torch.float64)
+    >>> inverse_cdf(probs_BV, torch.tensor([0.49, 0.5, 0.999], dtype=torch.float64)).tolist()
+    [0, 2, 2]
+    """
+    cdf_BV = probs_BV.cumsum(dim=-1)
+    # A float64 below 1 is at most 1 - 2**-53, so the product never rounds up to the whole sum.
+    ids_B1 = torch.searchsorted(cdf_BV, uniform_B[:, None] * cdf_BV[:, -1:], right=True)
+    return ids_B1[:, 0].clamp_(max=probs_BV.shape[-1] - 1)  # beyond the last only if one is NaN
+
+
+def sample_next(
+    logits_BV: Tensor, uniform_B: Tensor, drawing: Drawing, seen_BV: Tensor | None = None
+) -> Tensor:
+    """Draws one id per row, int64 (B,), by each row's number in [0, 1) (float64).
+
+    >>> logits_BV = torch.tensor([[0.0, 1.0, 2.0]] * 2)
+    >>> sample_next(logits_BV, torch.tensor([0.0, 0.9]).double(), Drawing()).tolist()
+    [0, 2]
+
+    Args:
+        seen_BV: see `next_probs`.
+    """
+    if seen_BV is not None and drawing.repetition_penalty != 1:
+        logits_BV = penalize(logits_BV.double(), seen_BV, drawing.repetition_penalty)
+    if drawing.temperature == 0:
+        return logits_BV.argmax(dim=-1)
+    narrow = k_largest(logits_BV, drawing.top_k)
+    if narrow is None:
+        return inverse_cdf(next_probs(logits_BV, drawing), uniform_B)
+    logits_Bk, ids_Bk = narrow
+    chosen_B = inverse_cdf(next_probs(logits_Bk, drawing), uniform_B)
+    return ids_Bk.gather(1, chosen_B[:, None])[:, 0]
+
+
+def k_largest(logits_BV: Tensor, k: int | None) -> tuple[Tensor, Tensor] | None:
+    """What `keep_top_k` leaves, without the others: logits and ids (B, k), ids rising in each row.
+
+    Then k numbers go on in float64 instead of V. None where that does not pay or is not so easy: k
+    leaves all, the k-th and the next logit are equal, or a GPU would have to be asked whether they
+    are, and waited for.
+
+    >>> k_largest(torch.tensor([[1.0, 3.0, 2.0, 0.0]]), 2)
+    (tensor([[3., 2.]]), tensor([[1, 2]]))
+    """
+    if not k or k >= logits_BV.shape[-1] or logits_BV.is_cuda:
+        return None
+    largest_Bk, ids_Bk = logits_BV.topk(k + 1, dim=-1)
+    if (largest_Bk[:, k - 1] == largest_Bk[:, k]).any():
+        return None
+    ids_Bk = ids_Bk[:, :k].sort(dim=-1).values
+    return logits_BV.gather(1, ids_Bk), ids_Bk
+
+
+def chosen_logprobs(logits_BV: Tensor, ids_B: Tensor) -> Tensor:
+    """Log-probability in nats of one id per row under the logits as they are, (B,).
+
+    NaN where a logit is NaN or +inf, or all are -inf: then the model is damaged.
+
+    >>> chosen_logprobs(torch.zeros(1, 4), torch.tensor([2])).exp().tolist()
+    [0.25]
+    """
+    return logits_BV.log_softmax(dim=-1).gather(1, ids_B[:, None])[:, 0]
+
+
+def sample_seeds(seed: int, n_samples: int) -> list[int]:
+    """A seed for each of several samples: the same first ones, however many are asked for.
+
+    >>> sample_seeds(1, 3)[:2] == sample_seeds(1, 2)
+    True
+    """
+    # A hash, as seed + i would make sample 1 of seed 0 the same as sample 0 of seed 1.
+    names = [f"{seed} {i}".encode("ascii") for i in range(n_samples)]
+    return [int.from_bytes(hashlib.sha256(name).digest()[:7], "big") for name in names]

@@ -1,0 +1,92 @@
+"""The model over a cache is the model without one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from model.decode import Decoder
+from model.draw import Drawing
+from model.generate import generate
+from tests.model.uncached import all_logits
+
+KINDS = [
+    {},
+    {"bias": True, "tie_weights": True, "mlp": "gelu_tanh"},  # GPT-2
+    {"norm": "rmsnorm", "qk_norm": True, "mlp": "relu2", "softcap": 5.0},  # nanochat
+    {"mlp": "swiglu", "bias": True, "norm": "rmsnorm"},
+    {"attention": "manual", "n_head": 1, "bigram_rows": 64, "tie_weights": True},
+    {"pointer": True},
+    {"pointer": True, "bigram_rows": 64, "qk_norm": True, "mlp": "relu2", "softcap": 5.0},
+]
+kinds = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(kind) or "plain")
+positions = pytest.mark.parametrize("position", ["rope", "learned"])
+ONE = [[5]]
+EIGHT = [[1], [1, 2], [7, 3, 9], [1, 2, 3, 4], [1] * 5, [6, 2, 8, 3, 1, 8], [4] * 7, [*range(8)]]
+prompts = pytest.mark.parametrize("prompts", [ONE, EIGHT], ids=["one", "eight"])
+
+
+@kinds
+@positions
+@prompts
+def test_greedy_text_is_that_without_a_cache(tiny, kind, position, prompts):
+    model = tiny(double=True, position=position, **kind)
+    n = 3 * model.config.block_size
+    settings = {"seeds": range(len(prompts)), "max_new_tokens": n, "drawing": Drawing(0)}
+    steps = list(generate(model, prompts, **settings))
+    assert len(steps) == n
+    for row, prompt in enumerate(prompts):
+        ids = [step.ids[row] for step in steps]
+        # Each token is the likeliest after the others: so by induction the whole text is.
+        logits_TV = all_logits(model, [*prompt, *ids])[len(prompt) - 1 : -1]
+        assert ids == logits_TV.argmax(-1).tolist()
+        logprobs = torch.tensor([step.logprobs[row] for step in steps], dtype=torch.float64)
+        assert (logits_TV.log_softmax(-1).amax(-1) - logprobs).abs().max() < 1e-9
+
+
+@kinds
+@positions
+@prompts
+def test_logits_are_those_without_a_cache(tiny, kind, position, prompts):
+    for double, atol in ((True, 1e-9), (False, 1e-4)):
+        model = tiny(double=double, position=position, **kind)
+        n = 3 * model.config.block_size
+        more_NB = torch.randint(0, 11, (n, len(prompts)))
+        rows = [[*prompt, *more] for prompt, more in zip(prompts, more_NB.T.tolist(), strict=True)]
+        wanted = [all_logits(model, row)[len(p) - 1 :] for p, row in zip(prompts, rows)]
+        with torch.inference_mode():
+            decoder = Decoder(model, prompts, n)
+            steps = [decoder.prefill(prompts), *map(decoder.step, more_NB)]
+        got_BNV = torch.stack(steps, dim=1)
+        assert (got_BNV - torch.stack(wanted)).abs().max() < atol
+
+
+@positions
+@pytest.mark.parametrize("block_size", [1, 2, 3, 7])
+def test_contexts_of_hardly_any_tokens(tiny, position, block_size):
+    model = tiny(double=True, position=position, block_size=block_size, pointer=True, bigram_rows=9)
+    prompts = [[5], [1, 2, 3, 4, 5, 6, 7][:block_size]]
+    ids_NB = torch.randint(0, 11, (12, 2))
+    with torch.inference_mode():
+        decoder = Decoder(model, prompts, 12)
+        got = torch.stack([decoder.prefill(prompts), *map(decoder.step, ids_NB)], dim=1)
+    for row, prompt in enumerate(prompts):
+        wanted = all_logits(model, [*prompt, *ids_NB[:, row].tolist()])[len(prompt) - 1 :]
+        assert (got[row] - wanted).abs().max() < 1e-9
+
+
+@positions
+def test_many_weights_and_slots_never_filled(tiny, position, monkeypatch):
+    # Both ways of `product`, and uninitialised memory as bad as it may be.
+    monkeypatch.setattr("model.decode.MANY_WEIGHTS", 0)
+    monkeypatch.setattr(
+        torch.Tensor, "new_empty", lambda self, *shape: self.new_full(shape, torch.nan)
+    )
+    model = tiny(double=True, position=position, pointer=True, bias=True)
+    for prompts in (ONE, EIGHT):
+        steps = list(generate(model, prompts, seeds=range(len(prompts)), max_new_tokens=20))
+        for row, prompt in enumerate(prompts):
+            ids = [step.ids[row] for step in steps]
+            logprobs_TV = all_logits(model, [*prompt, *ids])[len(prompt) - 1 : -1].log_softmax(-1)
+            wanted = logprobs_TV.gather(1, torch.tensor(ids)[:, None])[:, 0].tolist()
+            assert [step.logprobs[row] for step in steps] == pytest.approx(wanted, abs=1e-9)

@@ -1,0 +1,146 @@
+"""scripts.eval --tokens and --heat: what each token of a text cost."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import types
+
+import pytest
+import torch
+
+from data import stories
+from sample import load_run
+from scripts import eval as script
+from utils import heat as heat_map
+from utils.errors import UserError
+
+TEXT = "Grüße,  世界 🙂\tfor $5\r\n\x1b[0m end"
+
+
+def lines_of(capsys, *argv: object) -> list[str]:
+    capsys.readouterr()
+    assert script.main([str(word) for word in argv]) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def logprobs_of(run, document: str) -> list[float]:
+    """One document alone, from the end-of-text token to the next: the oracle."""
+    loaded = load_run(run)
+    end = loaded.tokenizer.eot_id
+    ids = [*loaded.tokenizer.encode(document), end]
+    with torch.no_grad():
+        logits = loaded.model(torch.tensor([[end, *ids[:-1]]]))[0].double()
+    return logits.log_softmax(-1)[range(len(ids)), ids].tolist()
+
+
+def test_each_token_has_its_log_probability_in_the_order_of_the_text(story_run, capsys, tmp_path):
+    drawn = list(stories.draw(77, 2500))
+    path = tmp_path / "some.txt"
+    path.write_text(stories.join(drawn), encoding="utf-8")
+    *tokens, last = map(
+        json.loads, lines_of(capsys, "--run", story_run, "--text", path, "--tokens")
+    )
+    assert "".join(token["text"] for token in tokens) == "".join(
+        story + "<|endoftext|>" for story in drawn
+    )
+    expected = [logprob for story in drawn for logprob in logprobs_of(story_run, story)]
+    assert [token["logprob"] for token in tokens] == pytest.approx(expected, abs=1e-4)
+    assert [token["place"] for token in tokens] == list(range(len(expected)))
+    total = -sum(token["logprob"] for token in tokens)
+    assert total / len(tokens) == pytest.approx(last["nats_per_token"], abs=1e-6)
+
+
+def test_bytes_that_are_no_character_are_told(story_run, capsys, tmp_path):
+    path = tmp_path / "some.txt"
+    path.write_bytes(TEXT.encode())
+    *tokens, last = map(
+        json.loads, lines_of(capsys, "--run", story_run, "--text", path, "--tokens")
+    )
+    assert last["tokens"] == len(tokens)
+    raw = [
+        bytes.fromhex(token["hex"]) if token["text"] is None else token["text"].encode()
+        for token in tokens
+    ]
+    assert b"".join(raw) == TEXT.encode() + b"<|endoftext|>"
+    assert any(token["text"] is None for token in tokens)
+    assert [token["logprob"] for token in tokens] == pytest.approx(
+        logprobs_of(story_run, TEXT), abs=1e-4
+    )
+
+
+def test_a_text_longer_than_the_context_is_scored_once(story_run, capsys, tmp_path):
+    path = tmp_path / "long.txt"
+    path.write_text("abc " * 900, encoding="utf-8")
+    *tokens, last = map(
+        json.loads, lines_of(capsys, "--run", story_run, "--text", path, "--tokens")
+    )
+    assert len(tokens) == last["tokens"] > load_run(story_run).model.config.block_size
+    assert "".join(token["text"] for token in tokens[:-1]) == "abc " * 900
+    total = -sum(token["logprob"] for token in tokens)
+    assert total / len(tokens) == pytest.approx(last["nats_per_token"], abs=1e-6)
+
+
+def test_the_text_may_come_from_stdin_and_be_seen_in_colours(
+    story_run, capsys, monkeypatch, tmp_path
+):
+    stdin = types.SimpleNamespace(buffer=io.BytesIO(TEXT.encode()))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    *lines, last = lines_of(capsys, "--run", story_run, "--text", "-", "--heat", "-")
+    assert lines[0].startswith("nats:")
+    plain = "".join(lines[1:])
+    for colour in {part.split("m")[0] for part in plain.split("\x1b[")[1:]}:
+        plain = plain.replace(f"\x1b[{colour}m", "")
+    assert plain == r"Grüße,··世界·🙂→for·$5␍↵\x1b[0m·end<|endoftext|>"
+    path = tmp_path / "same.txt"
+    path.write_bytes(TEXT.encode())
+    same = json.loads(lines_of(capsys, "--run", story_run, "--text", path)[-1])
+    assert json.loads(last) | {"text": str(path)} == same
+
+
+@pytest.mark.parametrize(
+    "stdin, message",
+    [
+        (
+            types.SimpleNamespace(buffer=io.BytesIO(b"ab\xff")),
+            "^standard input: not UTF-8 at byte 2",
+        ),
+        (types.SimpleNamespace(buffer=io.BytesIO(b"")), "^standard input: no text in it"),
+        (None, "^standard input: closed"),
+    ],
+)
+def test_a_bad_text_of_stdin_is_refused_by_its_name(story_run, monkeypatch, stdin, message):
+    monkeypatch.setattr(sys, "stdin", stdin)
+    with pytest.raises(UserError, match=message):
+        script.main(["--run", str(story_run), "--text", "-"])
+
+
+def test_a_heat_map_is_drawn_of_a_text_or_of_the_runs_own(story_run, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(heat_map, "MAX_LINES", 5)
+    text, heat = tmp_path / "some.txt", tmp_path / "heat.png"
+    text.write_bytes(TEXT.encode())
+    assert len(lines_of(capsys, "--run", story_run, "--text", text, "--heat", heat)) == 1
+    assert heat.read_bytes()[:4] == b"\x89PNG"
+    own = tmp_path / "own.svg"
+    assert script.main(["--run", str(story_run), "--heat", str(own), "--tokens"]) == 0
+    out, err = capsys.readouterr()
+    figures = json.loads(out.splitlines()[-1])
+    assert len(out.splitlines()) == figures["tokens"] + 1 and "<svg" in own.read_text("utf-8")
+    assert f"{own}: how much" in err and f"{own}: the first" in err
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["--heat", "-", "--tokens"], "--heat -: --tokens goes to stdout too"),
+        (["--heat", "heat.docx"], "can't draw a .docx"),
+        (["--heat", "no/such/heat.png"], "no such folder"),
+        (["--heat"], "expected one argument"),
+    ],
+)
+def test_a_bad_request_is_refused_before_the_work(story_run, capsys, monkeypatch, argv, message):
+    monkeypatch.setattr(script, "load_run", None)
+    with pytest.raises(UserError, match=message):
+        script.main(["--run", str(story_run), *argv])
+    assert capsys.readouterr().out == ""

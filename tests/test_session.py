@@ -1,0 +1,167 @@
+"""A session: prompts at a terminal, texts that Ctrl-C stops, settings that hold."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import sample
+from tests.conftest import ROOT, clean_environment
+from utils.errors import UserError
+
+MARK = "> "
+
+
+class Terminal:
+    """sample.py with a terminal for stdin, stdout and stderr, and a person who types."""
+
+    def __init__(self, run: Path, *argv: str) -> None:
+        self.own, theirs = pty.openpty()
+        self.program = subprocess.Popen(
+            [sys.executable, str(ROOT / "sample.py"), "--run", str(run), "--interactive", *argv],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env=clean_environment(TERM="dumb", OMP_NUM_THREADS="1"),
+            start_new_session=True,
+        )
+        os.close(theirs)
+
+    def wait_for(self, text: str, timeout_s: float = 60, must: bool = True) -> str:
+        """All that appears up to `text`; what came in time, unless it must come."""
+        seen, end = b"", time.monotonic() + timeout_s
+        while text.encode() not in seen:
+            ready, _, _ = select.select([self.own], [], [], max(0.0, end - time.monotonic()))
+            assert ready or not must, f"no {text!r} within {timeout_s} s: {seen!r}"
+            if not ready:
+                break
+            seen += os.read(self.own, 1)  # not what comes behind it
+        return seen.decode("utf-8", "replace")
+
+    def type(self, text: str) -> None:
+        os.write(self.own, text.encode())
+
+    def interrupt(self) -> str:
+        """Ctrl-C, once more if need be, up to the next mark; all that appears.
+
+        readline does not see one that comes while it gets ready.
+        """
+        seen = ""
+        while MARK not in seen:
+            self.program.send_signal(signal.SIGINT)
+            seen += self.wait_for(MARK, timeout_s=1, must=False)
+        return seen
+
+    def rest(self) -> str:
+        """What appears until the program ends."""
+        seen = b""
+        try:
+            while part := os.read(self.own, 4096):
+                seen += part
+        except OSError:  # the other side is closed
+            pass
+        assert self.program.wait(60) == 0
+        return seen.decode("utf-8", "replace")
+
+    def close(self) -> None:
+        if self.program.poll() is None:
+            self.program.kill()
+            self.program.wait()
+        os.close(self.own)
+
+
+@pytest.fixture
+def terminal(text_run) -> Iterator[Terminal]:
+    opened = Terminal(text_run, "--steps", "100000", "--stop-token", "", "--top-k", "20")
+    yield opened
+    opened.close()
+
+
+def test_ctrl_c_stops_the_text_and_not_the_program(terminal):
+    assert "Ctrl-D leaves" in terminal.wait_for(MARK)
+    terminal.type("the cat\n")
+    terminal.wait_for("the cat\r\nthe cat")  # what was typed, then the text
+    os.read(terminal.own, 1)  # which goes on
+    assert "tokens/s" in terminal.interrupt()
+    terminal.type("half a line")
+    terminal.wait_for("line")
+    terminal.interrupt()
+    pytest.importorskip("readline")
+    terminal.type("\x1b[A\n")  # arrow up: the line before
+    terminal.wait_for("the cat\r\nthe cat")
+    terminal.interrupt()
+    terminal.type("\x04")
+    assert "Traceback" not in terminal.rest()
+
+
+@pytest.fixture
+def converse(text_run, monkeypatch, capsys):
+    """converse("one\\ntwo\\n", "--steps", "5"): stdout and stderr of a session on these lines."""
+
+    def talk(lines: str, *argv: str) -> tuple[str, str]:
+        raw = io.BytesIO(lines.encode("utf-8", "surrogateescape"))
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(raw, encoding="ascii"))
+        capsys.readouterr()
+        assert sample.main(["--run", str(text_run), "--interactive", *argv]) == 0
+        out, err = capsys.readouterr()
+        return out, err
+
+    return talk
+
+
+def test_each_line_is_a_prompt_and_the_settings_hold(text_run, converse, capsys):
+    argv = ["--steps", "12", "--temp", "0.7", "--seed", "5", "--num-samples", "2"]
+    out, err = converse("the cat\nGrüße 🙂\n", *argv)
+    assert err.count("tokens/s") == 2 and "Traceback" not in err
+    capsys.readouterr()
+    sample.main(["--run", str(text_run), "--prompt", "the cat", *argv])
+    first = capsys.readouterr().out
+    assert out.startswith(first) and out[len(first) :].count("Grüße 🙂") == 2
+
+
+def test_the_same_line_again_has_another_text_and_the_same_session_the_same(converse):
+    once, _ = converse("a\n", "--steps", "20")
+    twice, _ = converse("a\na\n", "--steps", "20")
+    assert twice.startswith(once) and twice[len(once) :] not in ("", once)
+    assert converse("a\na\n", "--steps", "20")[0] == twice
+
+
+@pytest.mark.parametrize("lines", ["", "\n", "  \nthe\n", "the\n\nthe\n"])
+def test_an_empty_line_or_the_end_leaves(converse, lines):
+    out, _ = converse(lines, "--steps", "3")
+    assert out.count("the") == lines.startswith("the")
+
+
+def test_a_line_that_is_no_text_costs_one_line(converse):
+    out, err = converse("a\udcff\nthe\n", "--steps", "3")
+    assert out.startswith("the") and err.count("error: --prompt: lone surrogate") == 1
+
+
+def test_a_program_can_hold_a_session_in_json(converse):
+    import json
+
+    out, _ = converse("one\ntwo\n", "--steps", "3", "--json")
+    assert [json.loads(line)["prompt"] for line in out.splitlines()] == ["one", "two"]
+
+
+def test_a_closed_stdin_is_told(text_run, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    for argv in (["--interactive"], ["--prompt-file", "-"]):
+        with pytest.raises(UserError, match="standard input: closed"):
+            sample.main(["--run", str(text_run), *argv])
+
+
+@pytest.mark.parametrize("other", [["--prompt", "a"], ["--prompt-file", "x"]])
+def test_prompts_of_two_kinds_are_refused(text_run, other):
+    with pytest.raises(UserError, match=f"--interactive: .* leave out {other[0]}$"):
+        sample.main(["--run", str(text_run), "--interactive", *other])

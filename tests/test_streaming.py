@@ -1,0 +1,152 @@
+"""Texts as they appear: joined they are the whole, in order, up to the first stop text."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model.generate import Step
+from streaming import Pace, Sample, StopTexts, in_order
+from tok.bpe import BPETokenizer
+
+BYTES = BPETokenizer([])  # byte b is id b; 256 is end-of-text
+END = BYTES.eot_id
+
+
+def steps_of(*rows: bytes | list[int]) -> list[Step]:
+    """The steps of samples that draw these ids, each for as long as it lasts."""
+    return [
+        Step(list(ids), [None if token is None else -float(token) for token in ids])
+        for ids in itertools.zip_longest(*rows)
+    ]
+
+
+def naive_stop(text: str, stops: list[str]) -> str:
+    """The text before the stop text that is complete first, seen character by character."""
+    for end in range(1, len(text) + 1):
+        ending = [stop for stop in stops if text[:end].endswith(stop)]
+        if ending:
+            return text[: end - max(map(len, ending))]
+    return text
+
+
+@pytest.mark.parametrize(
+    "stops", [[], ["b"], ["ab"], ["aab"], ["abab"], ["xyz"], ["aba", "b"], ["bxa", "abx", "x"]]
+)
+def test_stop_texts_are_found_however_the_text_is_cut(stops):
+    whole = "aababaabxa"
+    for cuts in itertools.product([True, False], repeat=len(whole) - 1):
+        pieces, piece = [], whole[0]
+        for char, cut in zip(whole[1:], cuts):
+            pieces, piece = ([*pieces, piece], char) if cut else (pieces, piece + char)
+        finder = StopTexts(stops)
+        shown = "".join(finder.feed(part) for part in [*pieces, piece]) + finder.finish()
+        assert shown == naive_stop(whole, stops)
+        assert finder.met == (shown != whole)
+
+
+@given(st.text("ab🙂", max_size=12), st.lists(st.text("ab🙂", min_size=1, max_size=4), max_size=3))
+def test_stop_texts_as_the_naive_search_finds_them(text, stops):
+    finder = StopTexts(stops)
+    shown = []
+    for character in text:
+        shown.append(finder.feed(character))
+        # What is shown is never taken back, and no more is held back than could be a beginning.
+        assert naive_stop(text, stops).startswith("".join(shown))
+    assert "".join(shown) + finder.finish() == naive_stop(text, stops)
+
+
+@given(st.binary(max_size=20) | st.text(max_size=8).map(str.encode))
+def test_the_pieces_of_a_sample_joined_are_its_decoded_whole(raw):
+    sample, pieces = Sample(BYTES, "", 0, END), []
+    for token in raw:
+        sample.feed(token, -1.0)
+        pieces.append(sample.take())
+    sample.end("steps")
+    pieces.append(sample.take())
+    assert "".join(pieces) == sample.text == BYTES.decode(raw)
+    assert sample.ids == list(raw) and sample.ended == "steps"
+
+
+def test_no_piece_holds_half_a_character():
+    sample, pieces = Sample(BYTES, "", 0), []
+    for token in "a世🙂é".encode():
+        sample.feed(token, None)
+        pieces.append(sample.take())
+    assert [piece for piece in pieces if piece] == ["a", "世", "🙂", "é"]
+
+
+def test_a_sample_knows_why_it_ended():
+    cut = Sample(BYTES, "p", 3, END, ["lo"])
+    for token in b"hello":
+        cut.feed(token, -0.5)
+    assert cut.record() == {
+        "prompt": "p",
+        "sample": 3,
+        "text": "hel",
+        "ids": list(b"hello"),
+        "logprobs": [-0.5] * 5,
+        "ended": "stop",
+    }
+    stopped = Sample(BYTES, "", 0, END, ["xy"])
+    for token in [*b"ax", *"🙂".encode()[:2], END]:
+        stopped.feed(token, -0.5)
+    assert (stopped.text, stopped.ended) == ("ax\ufffd", "stop-token")
+    with pytest.raises(AssertionError):
+        stopped.feed(97, -0.5)
+    runs_on = Sample(BYTES, "", 0, stop_id=97)
+    for token in (END, 98, 97):
+        runs_on.feed(token, -0.5)
+    assert (runs_on.text, runs_on.ended) == ("<|endoftext|>b", "stop-token")
+    held = Sample(BYTES, "", 0, END, ["xy"])
+    held.feed(ord("x"), -0.5)
+    assert held.take() == ""
+    held.end("steps")
+    assert (held.take(), held.ended) == ("x", "steps")
+
+
+def test_samples_come_in_order_and_each_as_soon_as_it_can():
+    samples = [Sample(BYTES, "", i, END) for i in range(3)]
+    rows = [[*b"abc", END], [*b"d", END], [*b"efghij"]]
+    gone: set[int] = set()
+    seen = [(s.number, text, s.ended) for s, text in in_order(samples, steps_of(*rows), gone)]
+    assert seen == [
+        (0, "", ""),
+        (0, "a", ""),
+        (0, "b", ""),
+        (0, "c", ""),
+        (0, "", "stop-token"),
+        (1, "d", "stop-token"),
+        (2, "efgh", ""),
+        (2, "i", ""),
+        (2, "j", ""),
+        (2, "", "steps"),
+    ]
+    assert gone == {0, 1}
+    assert [sample.logprobs[0] for sample in samples] == [-97.0, -100.0, -101.0]
+
+
+def test_no_step_is_asked_for_once_all_have_ended():
+    samples = [Sample(BYTES, "", i, END, ["b"]) for i in range(2)]
+    steps = iter(steps_of(b"xxb" + b"y" * 50, b"b" + b"z" * 50))
+    assert [text for _, text in in_order(samples, steps, set()) if text] == ["x", "x"]
+    assert len(list(steps)) == 50 and samples[1].text == "" and samples[1].ids == [98]
+
+
+def test_the_pace_counts_what_was_drawn_and_no_readers_time(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+
+    def slow() -> object:
+        for number, step in enumerate(steps_of(b"abc", b"d")):
+            clock[0] += 0.25 if number else 0.5
+            yield step
+
+    pace = Pace()
+    assert str(pace) == "no tokens"
+    for _ in pace.watch(slow()):
+        clock[0] += 100
+    assert str(pace) == "4 tokens in 1.00 s: 4 tokens/s, the first after 500 ms"

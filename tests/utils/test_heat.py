@@ -1,0 +1,113 @@
+"""Heat maps: the colour follows the surprise, whatever characters the text holds."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from pathlib import Path
+
+import pytest
+from matplotlib.figure import Figure
+
+from utils import heat
+from utils.errors import UserError
+from utils.heat import Fonts, check_picture, draw_cells, heat_picture, heat_text, lay_out, paint
+from utils.visible import Cell, columns
+
+WORDS = [Cell("the", 0.1), Cell("·cat", 6.5), Cell("↵", 1.2, True), Cell("世界🙂", 9.0)]
+COLOURED = re.compile(r"\x1b\[48;5;(\d+);38;5;(\d+)m(.*?)\x1b\[0m")
+
+
+def test_hotter_is_another_colour_up_to_the_hottest():
+    shades = [COLOURED.match(paint("x", nats)).group(1) for nats in range(heat.HOTTEST + 1)]
+    assert len(set(shades)) == heat.HOTTEST + 1
+    assert paint("x", 1000.0) == paint("x", float(heat.HOTTEST)) == paint("x", float("inf"))
+    assert paint("x", float("nan")) == paint("x", 1000.0)
+    assert paint("x", -1e-9) == paint("x", 0.0) != paint("x", 1.0)  # rounding may pass 0
+
+
+def test_the_text_for_a_terminal_is_the_cells_in_order():
+    scale, *lines = heat_text(WORDS).split("\n")
+    assert [text for _, _, text in COLOURED.findall(scale)][-1] == f" {heat.HOTTEST}+ "
+    assert COLOURED.sub(r"\3", "\n".join(lines)) == "the·cat↵\n世界🙂\n"
+    found = {text: shade for shade, _, text in COLOURED.findall("\n".join(lines))}
+    scales = {text.strip(): shade for shade, _, text in COLOURED.findall(scale)}
+    assert found == {
+        "the": scales["0"],
+        "·cat": scales["6"],
+        "↵": scales["1"],
+        "世界🙂": scales["8+"],
+    }
+    assert heat_text([Cell("↵", 0.0, True)]).count("\n") == 2 and heat_text([]).count("\n") == 1
+
+
+def test_lines_are_never_wider_than_asked_and_lose_nothing():
+    cells = [*WORDS, Cell("x" * 25, 3.0), Cell("世" * 9, 2.0, True), Cell("end", 1.0)]
+    places = list(lay_out(cells, 10, 99))
+    assert "".join(cell.text for _, _, cell in places) == "".join(cell.text for cell in cells)
+    assert all(column + columns(cell.text) <= 10 for _, column, cell in places)
+    taken = [(line, column) for line, column, _ in places]
+    assert taken == sorted(set(taken))
+    assert places[3][:2] == (1, 0), "a line ends after a newline"
+    assert {line for line, _, _ in lay_out(cells, 10, 2)} == {0, 1}
+
+
+@pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
+def test_a_picture_of_any_characters_warns_of_nothing(tmp_path, kind):
+    """Some systems have a font for all of these, some for few."""
+    odd = [Cell(text, 2.0) for text in (r"$\frac{$", "%_^{", "\ue000", "◌\u0301", "é", "𝔘")]
+    out = tmp_path / f"heat.{kind}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of a glyph that no font has, for one
+        assert heat_picture([*WORDS, *odd], out, "a $title$") == len(WORDS) + len(odd)
+    raw = out.read_bytes()
+    assert raw[:4] in (b"\x89PNG", b"<?xm", b"%PDF")
+    heat_picture([*WORDS, *odd, Cell("↵" * 90, 1.0, True)], out, "a $title$")
+    assert out.read_bytes() != raw
+
+
+def test_a_hot_cell_is_darker(tmp_path):
+    from PIL import Image  # comes with Matplotlib
+
+    def darkness(nats: float) -> float:
+        heat_picture([Cell("word", nats)] * 30, tmp_path / "heat.png", "")
+        with Image.open(tmp_path / "heat.png") as picture:
+            grey = picture.convert("L")
+            lower = grey.crop((0, grey.height // 2, grey.width, grey.height))
+            return -sum(lower.tobytes()) / lower.width
+
+    levels = [darkness(nats) for nats in (0.0, 5.9)]
+    assert levels == sorted(set(levels))
+
+
+def test_letters_stand_out_from_their_box():
+    figure = Figure()
+    places = list(lay_out([Cell("cold", 0.5), Cell("hot", 9.0)], 50, 1))
+    draw_cells(figure, places, 1, Fonts(), "title")
+    cold, hot = figure.axes[0].texts
+    light, dark = figure.axes[0].collections[0].get_facecolor()[:, :3].mean(axis=1)
+    assert (cold.get_color(), hot.get_color()) == ("black", "white") and light > 0.7 > 0.4 > dark
+
+
+def test_a_long_text_is_cut_and_the_number_drawn_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(heat, "MAX_LINES", 3)
+    cells = [Cell("0123456789", 1.0)] * 50
+    assert heat_picture(cells, tmp_path / "heat.png", "") == 30  # ten in a line of 100
+    assert heat_picture(cells[:7], tmp_path / "heat.png", "") == 7
+    assert heat_picture([], tmp_path / "heat.png", "") == 0
+
+
+def test_characters_without_a_font_stand_as_numbers(monkeypatch):
+    fonts = Fonts()
+    assert fonts.written("café·") == "café·"
+    assert fonts.written("a\ue123") == r"a\ue123"
+    monkeypatch.setattr(fonts, "_paths", fonts._paths[:1])
+    assert fonts.written("世a🙂") == r"\u4e16a\U0001f642"
+
+
+def test_a_picture_that_cannot_be_is_refused_before_the_work(tmp_path):
+    with pytest.raises(UserError, match="can't draw a .docx; known: .*png"):
+        check_picture(Path("heat.docx"))
+    with pytest.raises(UserError, match="no such folder as .*gone; make it"):
+        check_picture(tmp_path / "gone" / "heat.png")
+    check_picture(tmp_path / "heat.png")
