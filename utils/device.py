@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -85,6 +86,40 @@ def peak_memory_bytes(device: torch.device) -> int:
         return 0
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS, else in KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def answers_at_once(device: torch.device) -> bool:
+    """Whether reading a number off the device costs nothing; a GPU is behind and must catch up."""
+    return device.type == "cpu"
+
+
+def spare_memory_bytes(device: torch.device) -> int:
+    """Memory of a GPU that is free now; 0 elsewhere, where data need not be kept at hand."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+
+
+def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor on the device; a GPU copies it while this process goes on."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()  # from other memory the copy would be waited for
+    return tensor.to(device, non_blocking=True)
+
+
+def keep_freed_memory() -> bool:
+    """Lets this process keep the memory that tensors give back; whether the system can do so.
+
+    By default glibc returns every large piece to Linux at once, and each step of training gets its
+    activations anew, page by page. See mallopt(3) for the two numbers.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another C library
+        return False
+    trim_threshold, mmap_threshold = -1, -3
+    largest = 2**31 - 1
+    return bool(mallopt(mmap_threshold, largest // 2) and mallopt(trim_threshold, largest))
 
 
 def seed_all(seed: int, step: int) -> None:
