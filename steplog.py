@@ -18,16 +18,19 @@ from utils.runs import environment
 class StepLog:
     """Times every step, and tells of those whose turn it is. Evaluations are not in its clock."""
 
-    def __init__(self, trainer: Trainer, log: CsvLog) -> None:
-        """Begins a bar, which `bar.close` ends; elapsed time goes on from the trainer's."""
-        self.trainer, self.log = trainer, log
+    def __init__(self, trainer: Trainer, log: CsvLog, *, quiet: bool = False) -> None:
+        """Begins a bar, which `bar.close` ends; elapsed time goes on from the trainer's.
+
+        `quiet`: nothing is shown, only written.
+        """
+        self.trainer, self.log, self.quiet = trainer, log, quiet
         self.meter, self.tokens = Throughput(), trainer.tokens
         self.bar = tqdm(
             total=trainer.config.train.max_steps,
             initial=trainer.step,
             desc="train",
             unit="step",
-            disable=None,
+            disable=quiet or None,
         )
         self.begun, self.first = time.perf_counter(), trainer.step
         self.since = self.begun - trainer.elapsed_s
@@ -69,11 +72,13 @@ class StepLog:
         self.log.write(trainer.row(numbers))
         step_s = (time.perf_counter() - self.begun) / (trainer.step - self.first)
         left = tqdm.format_interval(step_s * (train.max_steps - trainer.step))
-        plain(
+        line = (
             f"step {trainer.step}/{train.max_steps}, epoch {epoch:.2f}: "
             f"loss {numbers['train_loss']:.4f}, lr {numbers['lr']:.3g}, "
             f"{trainer.rate:,.0f} tokens/s, {left} left"
         )
+        if not self.quiet:
+            plain(line)
 
 
 def introduction(trainer: Trainer) -> list[str]:

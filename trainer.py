@@ -47,19 +47,7 @@ class Trainer:
         device.keep_freed_memory()
         self.amp = device.pick_amp(config.train.amp, self.device)
         self.autocast = device.autocast(self.device, self.amp)
-        self.folder = (
-            Path(config.data.dir)
-            if config.data.dir
-            else prepare(config.data, config.model.vocab_size, block_size=config.model.block_size)
-        )
-        if config.data.dir:  # prepare() has looked at what it gives
-            check_content(self.folder)
-        self.meta = read_meta(self.folder)
-        self.tokenizer = BPETokenizer.load(self.folder / "tokenizer.json")
-        self.check_data(state)
-        self.val_windows, self.floor, self.note = scoring(
-            self.folder, config.data.windows, config.model.block_size, self.tokenizer.eot_id
-        )
+        self.load_data(state)
         self.batches = self.make_batches()
         self.batches.settle(self.device, device.spare_memory_bytes(self.device))
         device.seed_all(config.train.seed, 0)
@@ -82,6 +70,24 @@ class Trainer:
         self.numbers: dict[str, float] = {}
         # Told at the end of each part of a step; scripts.bench puts a clock here.
         self.mark: Callable[[str], object] = lambda part: None
+
+    def load_data(self, state: dict[str, Any] | None) -> None:
+        """Finds or makes the prepared folder, and what belongs to it."""
+        config = self.config
+        self.folder = (
+            Path(config.data.dir)
+            if config.data.dir
+            else prepare(config.data, config.model.vocab_size, block_size=config.model.block_size)
+        )
+        if config.data.dir:  # prepare() has looked at what it gives
+            check_content(self.folder)
+        self.meta = read_meta(self.folder)
+        self.tokenizer = BPETokenizer.load(self.folder / "tokenizer.json")
+        self.check_data(state)
+        self.val_windows, self.floor, self.note = scoring(
+            self.folder, config.data.windows, config.model.block_size, self.tokenizer.eot_id
+        )
+        self.end_id = self.tokenizer.eot_id
 
     def check_data(self, state: dict[str, Any] | None) -> None:
         """Checks that tokenizer, data, model and checkpoint belong together.
@@ -115,7 +121,7 @@ class Trainer:
             self.folder,
             block_size=self.config.model.block_size,
             rows=train.batch_size * train.grad_accum_steps,
-            end_id=self.tokenizer.eot_id,
+            end_id=self.end_id,
             seed=train.seed,
             windows=data.windows,
             val_windows=self.val_windows,

@@ -7,6 +7,7 @@ import ctypes
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 import torch
@@ -127,23 +128,30 @@ def seed_all(seed: int, step: int) -> None:
 
     The CPU's generator takes 32 bits, so the two are mixed by NumPy's SeedSequence.
     """
-    torch.manual_seed(int(np.random.SeedSequence([seed, step]).generate_state(1)[0]))
+    mixed = int(np.random.SeedSequence([seed, step]).generate_state(1)[0])
+    # torch.manual_seed does the same, but notes a call stack for each kind of device it lacks.
+    torch.default_generator.manual_seed(mixed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(mixed)
+    elif torch.backends.mps.is_available():
+        torch.mps.manual_seed(mixed)
 
 
 def compile_or_eager(
     model: torch.nn.Module,
     context: Callable[[], AbstractContextManager[object]],
     *inputs: torch.Tensor,
-) -> Callable[..., torch.Tensor]:
+    part: int | None = None,
+) -> Callable[..., Any]:
     """The compiled model if a forward and a backward pass on `inputs` work, else the model itself.
 
     Both passes are tried, in the `context` of training (autocast), because each is compiled when it
-    first runs.
+    first runs. `part`: which of several outputs the backward pass starts from.
     """
     try:
         compiled = torch.compile(model)
         with context():
-            outputs = compiled(*inputs)
+            outputs = compiled(*inputs) if part is None else compiled(*inputs)[part]
         outputs.float().mean().backward()
         return compiled
     except Exception as error:  # compilers fail in many ways, none of which should end a run
