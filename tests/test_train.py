@@ -16,6 +16,7 @@ import train
 import trainer
 from data.windows import IGNORE
 from model.evaluate import Evaluation
+from steplog import introduction, record
 from tests.training import build, flags, make_corpus, rows_of
 from trainer import Trainer
 from utils import checkpoint, optim, runs
@@ -170,9 +171,9 @@ def test_stories_are_scored_from_their_own_start_also_where_training_cuts_them(
     assert "to the floor" in packed.summary({}, packed.evaluate())
     assert packed.batches.get_batch("train", 0).x_BT.shape == (4, 640)
     cut = build(tmp_path, settings, **drawn, model__block_size=64)
-    assert cut.floor is None and cut.record()["floor_nats_per_token"] is None
+    assert cut.floor is None and record(cut)["floor_nats_per_token"] is None
     assert "floor" not in cut.summary({}, cut.evaluate())
-    assert cut.introduction()[-1].endswith("more than block_size 64: no floor is told")
+    assert introduction(cut)[-1].endswith("more than block_size 64: no floor is told")
 
 
 def test_training_goes_on_as_if_there_were_no_evaluation(
@@ -255,22 +256,27 @@ def test_early_stopping(
     assert checkpoint.load(run / "best.pt")["last_val"] == 1.0, "it may go on after all"
 
 
-@pytest.mark.parametrize("broken", ["loss", "gradient"])
+@pytest.mark.parametrize("broken, waits", [("loss", True), ("gradient", True), ("loss", False)])
 def test_a_non_finite_number_stops_before_the_step(
-    broken: str, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    broken: str, waits: bool, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, original, calls = tmp_path / "run", trainer.next_token_loss, [0]
+    run, original, calls = tmp_path / "run", trainer.summed_nats, [0]
 
-    def breaks(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        loss, count = original(logits, targets)
+    def breaks(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        loss = original(logits, targets)
         calls[0] += 1
         if calls[0] == 7:  # the loss itself, or its gradient alone
             loss = loss * math.nan if broken == "loss" else loss + (loss * 0).abs().sqrt()
-        return loss, count
+        return loss
 
-    monkeypatch.setattr(trainer, "next_token_loss", breaks)
+    monkeypatch.setattr(trainer, "summed_nats", breaks)
+    monkeypatch.setattr(trainer.device, "answers_at_once", lambda device: waits)
+    log_every = 1 if waits else 9  # it must be seen before the evaluation after step 9
     with pytest.raises(UserError) as stop:
-        train.main(flags(run, settings, train__eval_every_steps=3))
+        train.main(
+            flags(run, settings, train__eval_every_steps=3, train__log_every_steps=log_every)
+        )
+    assert calls[0] == (7 if waits else 9)
     message = str(stop.value)
     assert "before step 7" in message and "lr 0.00" in message and "norm nan" in message
     assert rows_of(run)[-1]["step"] == "6"
@@ -307,6 +313,25 @@ def test_fp16_skips_a_step_whose_gradient_overflows(settings: Settings, tmp_path
         next(one.model.parameters()).fill_(math.nan)
     with pytest.raises(UserError, match="before step 2"):
         one.train_step()
+
+
+def test_a_run_that_waits_for_nothing_is_the_same_run(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = build(tmp_path, settings)
+    numbers = [one.train_step() for _ in range(3)][-1]
+    monkeypatch.setattr(trainer.device, "answers_at_once", lambda device: False)
+    other = build(tmp_path, settings)
+    assert [other.train_step() for _ in range(3)] == [{}, {}, {}]
+    assert other.read() == numbers == other.read()
+    assert checkpoint.digest(one.model.state_dict()) == checkpoint.digest(other.model.state_dict())
+
+
+def test_the_parts_of_a_step_are_told_in_order(settings: Settings, tmp_path: Path) -> None:
+    one, told = build(tmp_path, settings, train__grad_accum_steps=2), []
+    one.mark = told.append
+    one.train_step()
+    assert told == ["data", *["forward", "backward"] * 2, "clip", "optimizer"]
 
 
 def test_optim_is_used_as_configured(settings: Settings, tmp_path: Path) -> None:
