@@ -82,7 +82,7 @@ class CausalSelfAttention(nn.Module):
         elif self.q_norm is not None and self.k_norm is not None:
             q_BTHK, k_BTHK = qk_BTHK.split(self.n_head, dim=2)
             qk_BTHK = torch.cat((self.q_norm(q_BTHK), self.k_norm(k_BTHK)), dim=2)
-        # After the norms, as in Qwen3. Without gain the order is the same: a rotation keeps lengths.
+        # After the norms, as in Qwen3. Without gain the order is all one: a rotation keeps lengths.
         if rope is not None:
             qk_BTHK = apply_rope(qk_BTHK, *rope).to(v_BTD.dtype)
         q_BHTK, k_BHTK = qk_BTHK.transpose(1, 2).split(self.n_head, dim=1)

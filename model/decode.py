@@ -63,6 +63,8 @@ class Decoder:
         self.cache = Cache(self.config, lengths, n_slots, self.embedding)
         self.layers = [layer_of(block) for block in model.blocks]
         self.final_norm = norm_of(model.final_norm)
+        config = self.config
+        self.embedding_norm = norm_of(model.embedding_norm) if config.embedding_norm else None
         self.rope = self._rope_table(n_slots) if self.config.position == "rope" else None
         if self.config.pointer:
             pointer, scale = model.pointer, self.config.n_embd**-0.5
@@ -120,11 +122,12 @@ class Decoder:
         B, H, K = x_DB.shape[1], self.config.n_head, self.config.head_size
         qkv_NB = product(layer.qkv, layer.attn_norm(x_DB.t()).t())
         qkv_3BHK = qkv_NB.view(3, H, K, B).permute(0, 3, 1, 2)
-        if layer.qk_gain is not None or rope is not None:
+        if self.config.qk_norm or rope is not None:
             qk_2BHK = qkv_3BHK[:2]
+            if self.config.qk_norm:
+                qk_2BHK = torch.rms_norm(qk_2BHK, (K,), None, self.config.norm_eps)
             if layer.qk_gain is not None:
-                eps = self.config.norm_eps
-                qk_2BHK = torch.rms_norm(qk_2BHK, (K,), None, eps) * layer.qk_gain
+                qk_2BHK = qk_2BHK * layer.qk_gain
             if rope is not None:
                 qk_2BHK = apply_rope(qk_2BHK, *rope)
             qkv_3BHK = torch.cat((qk_2BHK, qkv_3BHK[2:]))
@@ -143,7 +146,11 @@ class Decoder:
         column = cache.column
         place = slice(column, column + 1) if cache.alike else column - cache.start_B
         if self.config.position == "learned":
-            return (x_BD + self.model.position_embedding.weight[place]).t(), None
+            x_BD = x_BD + self.model.position_embedding.weight[place]
+        if self.embedding_norm is not None:
+            x_BD = self.embedding_norm(x_BD)
+        if self.config.position == "learned":
+            return x_BD.t(), None
         if self.rope is None or column >= len(self.rope[0]):
             self.rope = self._rope_table(2 * column)
         cos_TK, sin_TK = self.rope
@@ -273,7 +280,7 @@ def layer_of(block: nn.Module) -> Layer:
     assert isinstance(block, Block)
     attn, mlp = block.attn, block.mlp
     gain = None
-    if attn.q_norm is not None and attn.k_norm is not None:
+    if attn.q_norm is not None and attn.k_norm is not None and attn.q_norm.weight is not None:
         gain = torch.stack((attn.q_norm.weight, attn.k_norm.weight))[:, None, None]
     return Layer(
         attn_norm=norm_of(block.attn_norm),
@@ -295,7 +302,7 @@ def matrix_of(linear: nn.Linear) -> Matrix:
 def norm_of(module: nn.Module) -> Norm:
     """What a norm computes, without the module around it."""
     if isinstance(module, RMSNorm):
-        size, weight, eps = module.weight.shape, module.weight, module.eps
+        size, weight, eps = (module.size,), module.weight, module.eps
         return lambda x: torch.rms_norm(x, size, weight, eps)
     assert isinstance(module, nn.LayerNorm)
     shape, gain, shift = module.normalized_shape, module.weight, module.bias

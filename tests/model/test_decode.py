@@ -14,7 +14,8 @@ KINDS = [
     {},
     {"bias": True, "tie_weights": True, "mlp": "gelu_tanh"},  # GPT-2
     {"norm": "rmsnorm", "qk_norm": True, "mlp": "relu2", "softcap": 5.0},  # nanochat
-    {"mlp": "swiglu", "bias": True, "norm": "rmsnorm"},
+    {"norm": "rmsnorm", "norm_gain": False, "qk_norm": True, "embedding_norm": True},
+    {"mlp": "swiglu", "bias": True, "norm": "rmsnorm", "embedding_norm": True},
     {"attention": "manual", "n_head": 1, "bigram_rows": 64, "tie_weights": True},
     {"pointer": True},
     {"pointer": True, "bigram_rows": 64, "qk_norm": True, "mlp": "relu2", "softcap": 5.0},
