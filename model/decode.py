@@ -22,13 +22,12 @@ from model.gpt import Block, TinyGPT
 from model.mlp import activate
 from model.mode import evaluating
 from model.norm import RMSNorm
+from model.products import Matrix, product, product_alike
 from model.rope import apply_rope, rope_table
 
-MANY_WEIGHTS = 1 << 18  # of a matrix, see `product`
 FEW_WEIGHTS = 1 << 22  # of a model, see `product_alike`
 
 Norm = Callable[[Tensor], Tensor]
-Matrix = tuple[Tensor, Tensor | None]  # weights (N, D) and bias (N)
 Rope = tuple[Tensor, Tensor]
 
 
@@ -66,6 +65,8 @@ class Decoder:
         self.alike = weights_read(model) <= FEW_WEIGHTS and self.embedding.device.type == "cpu"
         self.product = product_alike if self.alike else product
         self.final_norm = norm_of(model.final_norm)
+        config = self.config
+        self.embedding_norm = norm_of(model.embedding_norm) if config.embedding_norm else None
         self.rope = self._rope_table(n_slots) if self.config.position == "rope" else None
         if self.config.pointer:
             pointer, scale = model.pointer, self.config.n_embd**-0.5
@@ -130,11 +131,12 @@ class Decoder:
         H, K = self.config.n_head, self.config.head_size
         qkv_BN = self.product(layer.qkv, layer.attn_norm(x_BD))[: len(self.cache.starts)]
         qkv_3BHK = qkv_BN.unflatten(1, (3, H, K)).transpose(0, 1)
-        if layer.qk_gain is not None or rope is not None:
+        if self.config.qk_norm or rope is not None:
             qk_2BHK = qkv_3BHK[:2]
+            if self.config.qk_norm:
+                qk_2BHK = torch.rms_norm(qk_2BHK, (K,), None, self.config.norm_eps)
             if layer.qk_gain is not None:
-                eps = self.config.norm_eps
-                qk_2BHK = torch.rms_norm(qk_2BHK, (K,), None, eps) * layer.qk_gain
+                qk_2BHK = qk_2BHK * layer.qk_gain
             if rope is not None:
                 qk_2BHK = apply_rope(qk_2BHK, *rope)
             qkv_3BHK = torch.cat((qk_2BHK, qkv_3BHK[2:]))
@@ -153,7 +155,11 @@ class Decoder:
         column = cache.column
         place = slice(column, column + 1) if cache.alike else column - cache.start_B
         if self.config.position == "learned":
-            return x_BD + self.model.position_embedding.weight[place], None
+            x_BD = x_BD + self.model.position_embedding.weight[place]
+        if self.embedding_norm is not None:
+            x_BD = self.embedding_norm(x_BD)
+        if self.config.position == "learned":
+            return x_BD, None
         if self.rope is None or column >= len(self.rope[0]):
             self.rope = self._rope_table(2 * column)
         cos_TK, sin_TK = self.rope
@@ -259,51 +265,6 @@ class Decoder:
         return h_TD[-1]
 
 
-def product(matrix: Matrix, x_BD: Tensor, onto_BN: Tensor | None = None) -> Tensor:
-    """x W^T + b for each row, added to what is given: (B, N).
-
-    Computed as W x^T, which takes PyTorch on a CPU half the time for few rows of many weights. It
-    runs the product with a single vector on one core, which can't read memory as fast as two; so
-    where the weights are many, a row of zeros goes along.
-
-    >>> product((torch.ones(2, 3), torch.tensor([0.0, 1.0])), torch.ones(1, 3)).tolist()
-    [[3.0, 4.0]]
-    """
-    weight_ND, bias_N = matrix
-    twice = len(x_BD) == 1 and weight_ND.numel() >= MANY_WEIGHTS and not x_BD.is_cuda
-    if twice:
-        x_BD = F.pad(x_BD, (0, 0, 0, 1))
-    onto_BN = _sum(onto_BN, bias_N)
-    if onto_BN is None:
-        y_NB = torch.mm(weight_ND, x_BD.t())
-    else:
-        y_NB = torch.addmm(onto_BN.t(), weight_ND, x_BD.t())
-    return y_NB[:, :1].t() if twice else y_NB.t()
-
-
-def product_alike(matrix: Matrix, x_BD: Tensor, onto_BN: Tensor | None = None) -> Tensor:
-    """As `product`; a row's bits do not depend on those beside it, if B is a multiple of 4.
-
-    Libraries add up in another order for one row, for two or three, and for a rest of rows that
-    fills no block. (Seen with MKL, one and two threads; the order is nobody's promise.) Four rows
-    for one cost time where weights are many, so models of more than FEW_WEIGHTS go without.
-
-    >>> product_alike((torch.ones(2, 3), torch.tensor([0.0, 1.0])), torch.ones(4, 3))[0].tolist()
-    [3.0, 4.0]
-    """
-    weight_ND, bias_N = matrix
-    onto_BN = _sum(onto_BN, bias_N)
-    if onto_BN is None:
-        return torch.mm(x_BD, weight_ND.t())
-    return torch.addmm(onto_BN, x_BD, weight_ND.t())
-
-
-def _sum(onto_BN: Tensor | None, bias_N: Tensor | None) -> Tensor | None:
-    if onto_BN is None or bias_N is None:
-        return onto_BN if bias_N is None else bias_N[None]
-    return onto_BN + bias_N
-
-
 def weights_read(model: TinyGPT) -> int:
     """Weights that a step reads: all but tables of which it looks up single rows."""
     tables = ("token_embedding.", "position_embedding.", "bigram_embedding.")
@@ -317,7 +278,7 @@ def layer_of(block: nn.Module) -> Layer:
     assert isinstance(block, Block)
     attn, mlp = block.attn, block.mlp
     gain = None
-    if attn.q_norm is not None and attn.k_norm is not None:
+    if attn.q_norm is not None and attn.k_norm is not None and attn.q_norm.weight is not None:
         gain = torch.stack((attn.q_norm.weight, attn.k_norm.weight))[:, None, None]
     return Layer(
         attn_norm=norm_of(block.attn_norm),
@@ -339,7 +300,7 @@ def matrix_of(linear: nn.Linear) -> Matrix:
 def norm_of(module: nn.Module) -> Norm:
     """What a norm computes, without the module around it."""
     if isinstance(module, RMSNorm):
-        size, weight, eps = module.weight.shape, module.weight, module.eps
+        size, weight, eps = (module.size,), module.weight, module.eps
         return lambda x: torch.rms_norm(x, size, weight, eps)
     assert isinstance(module, nn.LayerNorm)
     shape, gain, shift = module.normalized_shape, module.weight, module.bias

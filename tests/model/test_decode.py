@@ -14,7 +14,8 @@ KINDS = [
     {},
     {"bias": True, "tie_weights": True, "mlp": "gelu_tanh"},  # GPT-2
     {"norm": "rmsnorm", "qk_norm": True, "mlp": "relu2", "softcap": 5.0},  # nanochat
-    {"mlp": "swiglu", "bias": True, "norm": "rmsnorm"},
+    {"norm": "rmsnorm", "norm_gain": False, "qk_norm": True, "embedding_norm": True},
+    {"mlp": "swiglu", "bias": True, "norm": "rmsnorm", "embedding_norm": True},
     {"attention": "manual", "n_head": 1, "bigram_rows": 64, "tie_weights": True},
     {"pointer": True},
     {"pointer": True, "bigram_rows": 64, "qk_norm": True, "mlp": "relu2", "softcap": 5.0},
@@ -95,7 +96,7 @@ def test_contexts_of_hardly_any_tokens(tiny, position, block_size):
 def test_many_weights_and_slots_never_filled(tiny, position, monkeypatch):
     # As in a large model, and uninitialised memory as bad as it may be.
     monkeypatch.setattr("model.decode.FEW_WEIGHTS", 0)
-    monkeypatch.setattr("model.decode.MANY_WEIGHTS", 0)
+    monkeypatch.setattr("model.products.MANY_WEIGHTS", 0)
     monkeypatch.setattr(
         torch.Tensor, "new_empty", lambda self, *shape: self.new_full(shape, torch.nan)
     )
