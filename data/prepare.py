@@ -11,12 +11,6 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
-
-if __name__ == "__main__":  # before the imports that take long
-    from utils.interrupt import end_at_once
-
-    end_at_once()
-
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
