@@ -25,7 +25,12 @@ Settings = dict[str, object]
 
 # Between them: packed and whole documents, overlap, mask, accumulation, epochs, three formats.
 MODES: dict[str, Settings] = {
-    "packed": {"train.grad_accum_steps": 3, "data.stride": 20, "data.mask_documents": "true"},
+    "packed": {
+        "train.grad_accum_steps": 3,
+        "data.stride": 20,
+        "data.shift": "true",
+        "data.mask_documents": "true",
+    },
     "bf16": {
         "train.amp": "bf16",
         "data.windows": "documents",
