@@ -315,25 +315,6 @@ def test_fp16_skips_a_step_whose_gradient_overflows(settings: Settings, tmp_path
         one.train_step()
 
 
-def test_a_run_that_waits_for_nothing_is_the_same_run(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    one = build(tmp_path, settings)
-    numbers = [one.train_step() for _ in range(3)][-1]
-    monkeypatch.setattr(trainer.device, "answers_at_once", lambda device: False)
-    other = build(tmp_path, settings)
-    assert [other.train_step() for _ in range(3)] == [{}, {}, {}]
-    assert other.read() == numbers == other.read()
-    assert checkpoint.digest(one.model.state_dict()) == checkpoint.digest(other.model.state_dict())
-
-
-def test_the_parts_of_a_step_are_told_in_order(settings: Settings, tmp_path: Path) -> None:
-    one, told = build(tmp_path, settings, train__grad_accum_steps=2), []
-    one.mark = told.append
-    one.train_step()
-    assert told == ["data", *["forward", "backward"] * 2, "clip", "optimizer"]
-
-
 def test_optim_is_used_as_configured(settings: Settings, tmp_path: Path) -> None:
     one = build(tmp_path, settings, optim__lr=0.7, optim__betas=(0.5, 0.6), optim__eps=1e-3)
     group = one.optimizer.param_groups[0]
