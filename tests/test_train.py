@@ -324,15 +324,14 @@ def test_optim_is_used_as_configured(settings: Settings, tmp_path: Path) -> None
     assert {group["lr"] for group in one.optimizer.param_groups} == {0.25}
 
 
-def test_a_step_sets_rate_and_momentum(settings: Settings, tmp_path: Path) -> None:
-    muon = {"optim__name": "muon", "optim__muon_momentum": 0.95, "optim__muon_warmup_steps": 2}
-    one = build(tmp_path, settings, **muon)
-    for momentum in (0.85, 0.9, 0.95, 0.95):
-        one.train_step()
-        found = [g["momentum"] for g in one.optimizer.param_groups if g.get("muon")]
-        assert found == pytest.approx([momentum] * 2)
-
-
-def test_a_rate_of_a_head_that_is_no_weight_of_its_own(settings: Settings, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="head_lr_ratio has an effect without model.tie_weights"):
-        build(tmp_path, settings, optim__head_lr_ratio=2.0, model__tie_weights="true")
+def test_the_best_checkpoint_of_a_resumed_run_counts_earlier_evaluations(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    assert train.main(flags(run, settings, train__max_steps=4)) == 0
+    low = min(float(row["val_loss"]) for row in rows_of(run) if row["val_loss"])
+    worse = trainer.Evaluation(nats=99.0, tokens=1, bytes=1)
+    monkeypatch.setattr(trainer.Trainer, "evaluate", lambda self: worse)
+    assert train.main(["--run_dir", str(run), "--resume", "--train.max_steps", "8"]) == 0
+    assert checkpoint.load(run / "best.pt")["last_val"] == low
+    assert checkpoint.load(run / "last.pt")["best_val"] == low

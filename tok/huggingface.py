@@ -147,10 +147,26 @@ def _refuse_other_steps(content: dict[str, Any]) -> None:
     keys = {"normalizer": "normalizers", "post_processor": "processors", "decoder": "decoders"}
     for name, kinds in allowed.items():
         for step in _steps_of(content.get(name), keys[name]):
-            if step.get("type") not in kinds:
+            if step.get("type") not in kinds and not _is_bare_template(step):
                 raise TokenizerError(f"{name} {step.get('type')!r:.40} is not supported")
     if not _steps_of(content.get("decoder"), "decoders"):
         raise TokenizerError("there is no decoder; llm-tiny decodes as ByteLevel does")
+
+
+def _is_bare_template(step: dict[str, Any]) -> bool:
+    """A template that adds nothing, as transformers 5 writes when it saves a tokenizer of ours.
+
+    >>> _is_bare_template({"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A"}}]})
+    True
+    """
+    pieces = step.get("single")
+    return (
+        step.get("type") == "TemplateProcessing"
+        and isinstance(pieces, list)
+        and len(pieces) == 1
+        and isinstance(pieces[0], dict)
+        and list(pieces[0]) == ["Sequence"]
+    )
 
 
 def _refuse_model_settings(model: dict[str, Any]) -> None:

@@ -30,6 +30,8 @@ def banded(model: TinyGPT, ids: list[int]) -> Tensor:
     if n_rows := config.bigram_rows:
         rows_1T = bigram_rows(ids_1T, config.vocab_size, n_rows, None)
         x_1TD = x_1TD + model.bigram_embedding(rows_1T)
+    if config.embedding_norm:
+        x_1TD = model.embedding_norm(x_1TD)
     for block in model.blocks:
         x_1TD = block(x_1TD, rope, band_11TT)
     x_1TD = model.final_norm(x_1TD)

@@ -42,6 +42,11 @@ WRONG_HF = [
     ("normalizer", {"type": "Sequence"}, "a Sequence without a list of normalizers"),
     ("normalizer", "NFC", "expected an object, not 'NFC'"),
     ("post_processor", {"type": "TemplateProcessing"}, "post_processor 'TemplateProcessing' is"),
+    (
+        "post_processor",
+        {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>"}}]},
+        "post_processor 'TemplateProcessing' is not supported",
+    ),
     ("decoder", {"type": "WordPiece"}, "decoder 'WordPiece' is not supported"),
     ("decoder", None, "there is no decoder"),
     ("truncation", {"max_length": 5}, "truncation is set"),

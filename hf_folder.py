@@ -1,0 +1,168 @@
+"""A folder as Hugging Face's transformers write and read it: model, tokenizer, their settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from model.gpt import ModelConfig
+from model.hf_config import from_hf, kind_of, to_hf
+from model.hf_weights import from_hf_weights, to_hf_weights
+from tok.bpe import BPETokenizer
+from tok.convert import import_tokenizer
+from tok.huggingface import write_huggingface
+from tok.vocabulary import END_OF_TEXT
+from utils.errors import UserError
+from utils.extras import missing
+from utils.files import read_bytes
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"  # of weights in several files
+PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """What a folder holds, in our terms."""
+
+    config: ModelConfig
+    weights: dict[str, Tensor]
+    tokenizer: BPETokenizer
+
+
+def folder_files(
+    config: ModelConfig, weights: Mapping[str, Tensor], tokenizer: BPETokenizer
+) -> dict[str, bytes]:
+    """Name -> content of the files that AutoModelForCausalLM and AutoTokenizer load.
+
+    Raises:
+        UserError: no class holds such a model, or safetensors is not installed.
+        TokenizerError: tokenizer.json can't hold the tokenizer.
+    """
+    kind = kind_of(config)
+    try:
+        from safetensors.torch import save
+    except ImportError:
+        raise missing("safetensors", "--to hf") from None
+    end = tokenizer.eot_id
+    # A text begins after the end of the one before it, as in training. No pad token: a prompt that
+    # holds its id would be masked there.
+    special = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": None}
+    names = {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT}
+    settings = {
+        # Without a class one is chosen by model_type, and some of those change ids.
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": config.block_size,
+        **names,
+    }
+    return {
+        "config.json": to_json(to_hf(config) | special),
+        "generation_config.json": to_json(special | {"max_length": config.block_size}),
+        WEIGHTS: save(to_hf_weights(kind, config, weights), metadata={"format": "pt"}),
+        "tokenizer.json": write_huggingface(tokenizer),
+        "tokenizer_config.json": to_json(settings),
+        "special_tokens_map.json": to_json(names),
+    }
+
+
+def to_json(content: Mapping[str, Any]) -> bytes:
+    """The bytes of a JSON file."""
+    return (json.dumps(content, indent=2) + "\n").encode()
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """The settings of the model in a folder.
+
+    Raises:
+        UserError: there is none, or one that TinyGPT can't be.
+    """
+    return _named(folder / "config.json", lambda content: from_hf(content))
+
+
+def read_tokenizer(folder: Path) -> BPETokenizer:
+    """The tokenizer in a folder: tokenizer.json, or GPT-2's two files.
+
+    Raises:
+        UserError: there is none, or one whose ids this package would not give.
+    """
+    whole, parts = folder / "tokenizer.json", [folder / "vocab.json", folder / "merges.txt"]
+    if whole.exists():
+        return import_tokenizer([whole])
+    if all(path.exists() for path in parts):
+        return import_tokenizer(parts)
+    raise UserError(f"{folder}: no tokenizer.json, and no vocab.json with merges.txt")
+
+
+def read_folder(folder: str | Path) -> Pretrained:
+    """Everything in a folder. Reads safetensors alone, which can hold no code.
+
+    Raises:
+        UserError: names the file and what in it TinyGPT can't take.
+    """
+    folder = Path(folder)
+    config, tokenizer = read_config(folder), read_tokenizer(folder)
+    if tokenizer.vocab_size != config.vocab_size:
+        raise UserError(
+            f"{folder}: the model has {config.vocab_size} tokens, the tokenizer "
+            f"{tokenizer.vocab_size}; cut or fill the embeddings to one size first"
+        )
+    tensors = read_tensors(folder)
+    kind = _named(folder / "config.json", lambda content: str(content["model_type"]))
+    try:
+        weights = from_hf_weights(kind, config, tensors)
+    except UserError as error:
+        raise UserError(f"{folder}: {error}") from None
+    return Pretrained(config, weights, tokenizer)
+
+
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a folder, from one file or several.
+
+    Raises:
+        UserError: no safetensors there, or damaged ones.
+    """
+    if (folder / WEIGHTS).exists():
+        names = [WEIGHTS]
+    elif (folder / INDEX).exists():
+        names = _named(folder / INDEX, lambda content: sorted(set(content["weight_map"].values())))
+    else:
+        pickle = next((name for name in PICKLES if (folder / name).exists()), None)
+        if pickle:
+            raise UserError(
+                f"{folder / pickle}: a pickle, which may run code; write the model as safetensors "
+                f"with transformers (`save_pretrained`) first"
+            )
+        raise UserError(f"{folder}: no {WEIGHTS} in it")
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+    except ImportError:
+        raise missing("safetensors", "train.init_from") from None
+    tensors: dict[str, Tensor] = {}
+    for name in names:
+        path = folder / Path(name).name  # an index leads nowhere else
+        try:
+            tensors |= load(read_bytes(path))
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise UserError(f"{path}: damaged or no safetensors ({error})") from None
+    return tensors
+
+
+def _named(path: Path, use: Any) -> Any:
+    """What `use` makes of the object in a JSON file; its errors name the file."""
+    raw = read_bytes(path)
+    try:
+        content = json.loads(raw)
+        if not isinstance(content, dict):
+            raise UserError("not a JSON object")
+        return use(content)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path}: damaged ({type(error).__name__}: {error})") from None

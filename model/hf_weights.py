@@ -1,0 +1,245 @@
+"""Weights of a TinyGPT <-> tensors of the Hugging Face classes that model/hf_config.py lists.
+
+One table of names serves both directions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from model.gpt import ModelConfig, TinyGPT
+from utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class Names:
+    """How one class calls the parts of a TinyGPT."""
+
+    base: str  # what stands before all but the head; files of the bare model lack it
+    outer: Mapping[str, str]
+    block: str
+    inner: Mapping[str, str | tuple[str, str, str]]
+    head: str = "lm_head"
+    ignored: tuple[str, ...] = ()  # ends of buffers that older versions wrote: masks, frequencies
+
+
+_LLAMA = Names(
+    base="model.",
+    outer={"token_embedding": "embed_tokens", "final_norm": "norm"},
+    block="layers",
+    inner={
+        "attn_norm": "input_layernorm",
+        "attn.qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        "attn.q_norm": "self_attn.q_norm",
+        "attn.k_norm": "self_attn.k_norm",
+        "attn.proj": "self_attn.o_proj",
+        "mlp_norm": "post_attention_layernorm",
+        "mlp.gate": "mlp.gate_proj",
+        "mlp.fc": "mlp.up_proj",
+        "mlp.proj": "mlp.down_proj",
+    },
+    ignored=(".self_attn.rotary_emb.inv_freq",),
+)
+NAMES = {
+    "gpt2": Names(
+        base="transformer.",
+        outer={"token_embedding": "wte", "position_embedding": "wpe", "final_norm": "ln_f"},
+        block="h",
+        inner={
+            "attn_norm": "ln_1",
+            "attn.qkv": "attn.c_attn",
+            "attn.proj": "attn.c_proj",
+            "mlp_norm": "ln_2",
+            "mlp.fc": "mlp.c_fc",
+            "mlp.proj": "mlp.c_proj",
+        },
+        ignored=(".attn.bias", ".attn.masked_bias"),
+    ),
+    "gpt_neox": Names(
+        base="gpt_neox.",
+        outer={"token_embedding": "embed_in", "final_norm": "final_layer_norm"},
+        block="layers",
+        inner={
+            "attn_norm": "input_layernorm",
+            "attn.qkv": "attention.query_key_value",
+            "attn.proj": "attention.dense",
+            "mlp_norm": "post_attention_layernorm",
+            "mlp.fc": "mlp.dense_h_to_4h",
+            "mlp.proj": "mlp.dense_4h_to_h",
+        },
+        head="embed_out",
+        ignored=(".attention.bias", ".attention.masked_bias", ".attention.rotary_emb.inv_freq"),
+    ),
+    "llama": _LLAMA,
+    "qwen3": _LLAMA,
+    "nanochat": replace(
+        _LLAMA, inner=dict(_LLAMA.inner) | {"mlp.fc": "mlp.fc1", "mlp.proj": "mlp.fc2"}
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where one tensor of ours stands in their file."""
+
+    names: tuple[str, ...]
+    form: str = "same"  # see `_to_theirs`
+
+
+def to_hf_weights(
+    kind: str, config: ModelConfig, weights: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The tensors that a class of Hugging Face loads, in fp32 on the CPU, none shared.
+
+    Biases and gains that the class has and the model has not are zeros and ones.
+
+    Args:
+        kind: the class, a key of NAMES (`kind_of` tells it).
+        weights: state dict of the TinyGPT.
+    """
+    found: dict[str, Tensor] = {}
+    shapes = _shapes(kind, config)
+    for name, entry in _entries(kind, config, shapes).items():
+        fill = 1.0 if name.endswith("weight") else 0.0
+        tensor = weights[name] if name in weights else torch.full(shapes[name].shape, fill)
+        parts = _to_theirs(entry.form, tensor.detach().float().cpu(), config)
+        for theirs, part in zip(entry.names, parts, strict=True):
+            found[theirs] = part.clone(memory_format=torch.contiguous_format)
+    return found
+
+
+def from_hf_weights(
+    kind: str, config: ModelConfig, tensors: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The state dict of a TinyGPT in fp32, from the tensors of a class of Hugging Face.
+
+    Args:
+        kind: the class, a key of NAMES.
+        config: what `from_hf` made of the config.json beside them.
+
+    Raises:
+        UserError: names the first tensor that is missing, superfluous or of another shape.
+    """
+    names = NAMES[kind]
+    if kind == "gpt_neox":  # transformers 5 calls its head as the others do, once it is loaded
+        tensors = {k.replace("lm_head.", "embed_out."): v for k, v in tensors.items()}
+    if not any(name.startswith(names.base) for name in tensors):  # saved without the head's class
+        heads = (f"{names.head}.",)
+        tensors = {k if k.startswith(heads) else names.base + k: v for k, v in tensors.items()}
+    weights: dict[str, Tensor] = {}
+    shapes = _shapes(kind, config)
+    entries = _entries(kind, config, shapes)
+    for name, entry in entries.items():
+        wanted = [part.shape for part in _to_theirs(entry.form, shapes[name], config)]
+        parts = [_take(tensors, *one) for one in zip(entry.names, wanted, strict=True)]
+        weights[name] = _to_ours(entry.form, parts, config)
+    _refuse_rest(names, config, tensors, {one for entry in entries.values() for one in entry.names})
+    if kind == "gpt_neox" and not config.bias:
+        for name in [name for name in weights if name.endswith(".bias")]:
+            if weights.pop(name).any():
+                raise UserError(
+                    f"attention_bias is false, but {entries[name].names[0]} is not zero: TinyGPT "
+                    "has biases everywhere or nowhere"
+                )
+    return weights
+
+
+def _shapes(kind: str, config: ModelConfig) -> dict[str, Tensor]:
+    """The state dict, without numbers, of the TinyGPT that has every part that the class has."""
+    bias = config.bias or kind in ("gpt2", "gpt_neox")
+    config = replace(config, bias=bias, norm_gain=kind != "nanochat")
+    with torch.device("meta"):
+        return TinyGPT(config).state_dict()
+
+
+def _entries(kind: str, config: ModelConfig, ours: Iterable[str]) -> dict[str, Entry]:
+    names, found = NAMES[kind], {}
+    for name in ours:
+        part, _, leaf = name.rpartition(".")
+        if part == "head":
+            found[name] = Entry((f"{names.head}.{leaf}",))
+            continue
+        if part in names.outer:
+            found[name] = Entry((f"{names.base}{names.outer[part]}.{leaf}",))
+            continue
+        _, layer, inner = part.split(".", 2)
+        if kind == "gpt_neox" and not config.bias and inner.startswith("attn.") and leaf == "bias":
+            continue  # the only biases that this class can be without
+        theirs = names.inner[inner]
+        words = (theirs,) if isinstance(theirs, str) else theirs
+        form = "same"
+        if inner == "attn.qkv":
+            form = {"gpt2": "transposed", "gpt_neox": "by head", "nanochat": "split, turned"}.get(
+                kind, "split"
+            )
+        elif kind == "gpt2":
+            form = "transposed"
+        where = f"{names.base}{names.block}.{layer}."
+        found[name] = Entry(tuple(f"{where}{word}.{leaf}" for word in words), form)
+    return found
+
+
+def _to_theirs(form: str, tensor: Tensor, config: ModelConfig) -> list[Tensor]:
+    """One tensor of ours in their form: several for queries, keys and values that stand apart.
+
+    transposed: GPT-2's matrices are (in, out). by head: GPT-NeoX's rows are [q; k; v] of head 0,
+    then of head 1, ours are q of all heads, then k, then v. turned: NanoChat's rotation has the
+    opposite sign, so the halves of each head's q and k change places.
+    """
+    if form == "transposed":
+        return [tensor.mT if tensor.ndim == 2 else tensor]
+    if form == "by head":
+        by_kind = tensor.unflatten(0, (3, config.n_head, config.head_size))
+        return [by_kind.transpose(0, 1).flatten(0, 2)]
+    if form == "same":
+        return [tensor]
+    q, k, v = tensor.chunk(3)
+    return [_turned(q, config), _turned(k, config), v] if form == "split, turned" else [q, k, v]
+
+
+def _to_ours(form: str, parts: list[Tensor], config: ModelConfig) -> Tensor:
+    """`_to_theirs` backwards."""
+    if form == "by head":
+        by_head = parts[0].unflatten(0, (config.n_head, 3, config.head_size))
+        return by_head.transpose(0, 1).flatten(0, 2)
+    if form.startswith("split"):
+        q, k, v = parts
+        turned = form == "split, turned"
+        return torch.cat((_turned(q, config), _turned(k, config), v) if turned else (q, k, v))
+    return _to_theirs(form, parts[0], config)[0].clone(memory_format=torch.contiguous_format)
+
+
+def _turned(rows: Tensor, config: ModelConfig) -> Tensor:
+    halves = rows.unflatten(0, (config.n_head, 2, config.head_size // 2))
+    return halves.flip(1).flatten(0, 2)
+
+
+def _take(tensors: Mapping[str, Tensor], name: str, shape: torch.Size) -> Tensor:
+    if name not in tensors:
+        raise UserError(f"tensor {name} is missing, but config.json asks for it")
+    tensor = tensors[name]
+    if not tensor.is_floating_point():
+        raise UserError(f"tensor {name} is {tensor.dtype}; quantised weights are not supported")
+    if tensor.shape != shape:
+        raise UserError(
+            f"tensor {name} has shape {tuple(tensor.shape)}, but config.json asks for "
+            f"{tuple(shape)}"
+        )
+    return tensor.float()
+
+
+def _refuse_rest(
+    names: Names, config: ModelConfig, tensors: Mapping[str, Tensor], used: set[str]
+) -> None:
+    """What is left may be buffers, or a tied head written out; anything else has a meaning."""
+    for name, tensor in tensors.items():
+        if name in used or name.endswith(names.ignored):
+            continue
+        embedding = tensors[f"{names.base}{names.outer['token_embedding']}.weight"]
+        if name == f"{names.head}.weight" and config.tie_weights and torch.equal(tensor, embedding):
+            continue
+        raise UserError(f"tensor {name} is unknown to the class that config.json names")

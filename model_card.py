@@ -1,0 +1,188 @@
+"""The README.md of an exported model: what it is, its data, its loss, its settings, its licence."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+from model.accounting import count_parameters
+from settings import Config
+from trained import Loaded
+from utils.config import dump
+from utils.errors import UserError
+from utils.metrics import read_rows
+from utils.runs import RunFolder
+
+STORIES_LICENCE = "mit"  # data/README.md
+UNKNOWN_LICENCE = "other"  # Hugging Face's word for one that is not in its list
+
+TEMPLATE = """---
+license: {licence}
+{language}tags:
+- llm-tiny
+{front}---
+
+# {name}
+
+A GPT of {parameters:,} parameters ({kind}), trained with llm-tiny, step {step:,} of {max_steps:,}.
+
+## Use
+
+{use}
+Texts begin after the token `<|endoftext|>` and end with it: put it before a prompt that starts a
+text. The context is {block_size:,} tokens.
+
+## Data
+
+{data}
+
+| | tokens | bytes | documents |
+|---|---|---|---|
+| training | {train} |
+| validation | {val} |
+
+Identity (sha256) of the prepared data: `{identity}`.
+
+The tokenizer is a byte-level BPE of {vocab_size:,} tokens, identity `{tokenizer}`.
+
+## Loss
+
+On the validation part, each token once: {loss}.
+
+## Settings
+
+```yaml
+{settings}```
+
+## Licence
+
+{licence_words}
+"""
+
+HF_USE = """```python
+from transformers import pipeline
+
+generate = pipeline("text-generation", model="{name}")  # this folder
+print(generate("<|endoftext|>", do_sample=True, top_k=0)[0]["generated_text"])
+```
+"""
+GGUF_USE = """For llama.cpp and what is built on it:
+
+    llama-cli -m model.gguf -no-cnv -p "<|endoftext|>"
+"""
+
+
+def require_licence(licence: str) -> None:
+    """Checks that a licence can stand in the card's header.
+
+    Raises:
+        UserError: it is no identifier.
+    """
+    if licence and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", licence):
+        raise UserError(
+            f"--license {licence!r:.40}: give Hugging Face's identifier, such as mit or cc-by-4.0"
+        )
+
+
+def model_card(
+    loaded: Loaded, run: RunFolder, config: Config, *, name: str, kind: str, licence: str
+) -> bytes:
+    """The text of the card, UTF-8.
+
+    Args:
+        name: of the folder that it lies in.
+        kind: the class or format that the model has there.
+        licence: an identifier of Hugging Face; empty where nobody said.
+
+    Raises:
+        UserError: run.json or metrics.csv is damaged.
+    """
+    record, state = run.read_record(), loaded.state
+    data, stories = record["data"], not (config.data.files or config.data.dir)
+    given = licence or (STORIES_LICENCE if stories else UNKNOWN_LICENCE)
+    text = TEMPLATE.format(
+        licence=given,
+        language="language: en\n" if stories else "",
+        front=(
+            "" if kind == "GGUF" else "library_name: transformers\npipeline_tag: text-generation\n"
+        ),
+        name=name,
+        kind=kind,
+        parameters=count_parameters(config.model).total,
+        step=state["step"],
+        max_steps=config.train.max_steps,
+        use=GGUF_USE if kind == "GGUF" else HF_USE.format(name=name),
+        block_size=config.model.block_size,
+        data=_data_words(config, stories),
+        train=_counts(data["train"]),
+        val=_counts(data["val"]),
+        identity=data["identity"],
+        vocab_size=config.model.vocab_size,
+        tokenizer=loaded.tokenizer.identity,
+        loss=_loss(run, state, record["floor_nats_per_token"]),
+        settings=dump(without_paths(config)),
+        licence_words=_licence_words(licence, stories),
+    )
+    return text.encode()
+
+
+def without_paths(config: Config) -> Config:
+    """The settings without folders of the machine that trained: names of files alone.
+
+    >>> from data.prepare import DataConfig
+    >>> without_paths(Config(run_dir="runs/x", data=DataConfig(files=("a/b.txt",)))).data.files
+    ('b.txt',)
+    """
+    data = config.data
+    data = dataclasses.replace(
+        data,
+        dir=Path(data.dir).name,
+        files=tuple(Path(path).name for path in data.files),
+        val_files=tuple(Path(path).name for path in data.val_files),
+        tokenizer=Path(data.tokenizer).name,
+        **({} if data.dir else {"cache_dir": "artifacts"}),
+    )
+    return dataclasses.replace(config, run_dir=Path(config.run_dir).name, data=data)
+
+
+def _data_words(config: Config, stories: bool) -> str:
+    if stories:
+        seed = config.data.story_seed
+        return (
+            f"Short stories in English, drawn from llm-tiny's own grammar (seed {seed}; {seed + 1} "
+            "for validation)."
+        )
+    if config.data.dir:
+        return f"The prepared folder {Path(config.data.dir).name}."
+    names = ", ".join(Path(path).name for path in config.data.files)
+    return f"Text of {names}."
+
+
+def _counts(part: dict[str, Any]) -> str:
+    return " | ".join(f"{part[name]:,}" for name in ("tokens", "bytes", "documents"))
+
+
+def _loss(run: RunFolder, state: dict[str, Any], floor: float | None) -> str:
+    words = f"{state['last_val']:.4f} nats per token"
+    rows = read_rows(run.metrics) if run.metrics.exists() else []
+    row = next((row for row in rows if row["step"] == str(state["step"])), None)
+    if row and row["val_bpb"]:
+        words += (
+            f", perplexity {float(row['val_ppl']):.3f}, {float(row['val_bpb']):.4f} bits per byte"
+        )
+    if floor:
+        words += f"; no model can have less than {floor:.4f} nats per token there"
+    return words
+
+
+def _licence_words(licence: str, stories: bool) -> str:
+    if licence:
+        return f"As whoever exported the model said: {licence}."
+    if stories:
+        return "MIT, as llm-tiny and its stories."
+    return (
+        "Not told: it depends on that of the training text. Put an identifier in place of `other` "
+        "at the head of this file, or export with `--license`."
+    )
