@@ -7,6 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from scripts.bench_process import run_job
 from scripts.bench_train_subjects import PARTS
 from settings import Config
@@ -52,6 +54,7 @@ def take_turns(
     settings = {name: value for name, value in flatten(config).items() if name != "run_dir"}
     common = {"settings": settings, "random": random, **counts}
     common["nanogpt"] = str(Path(nanogpt).absolute()) if nanogpt else ""
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     modes = {}
     for mode in ("eager", "compiled") if compiled else ("eager",):
         results: dict[str, list[dict[str, Any]]] = {who: [] for who in whos}
@@ -60,7 +63,8 @@ def take_turns(
             # Who goes first changes, as machines slow down and speed up.
             for who in whos if turn % 2 == 0 else whos[::-1]:
                 plain(f"turn {turn + 1}/{runs}: {who}, {mode}")
-                figures = run_job({**common, "who": who, "compile": mode == "compiled"}, {}, WORKER)
+                job = {**common, "who": who, "compile": mode == "compiled"}
+                figures = run_job(job, threads, WORKER, watched=False)
                 if "error" in figures:
                     error = f"{who}: {figures['error']}"
                     break

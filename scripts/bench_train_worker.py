@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 
+from scripts.bench_process import peak_rss_bytes
 from scripts.bench_train_subjects import NanoGPT, Ours, Subject, clock_parts
 from settings import Config
 from utils.config import build
-from utils.device import synchronize
+from utils.device import peak_memory_bytes, synchronize
 from utils.measure import Spread, timed_windows
 
 
@@ -46,7 +47,9 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         )
         rate = Spread.of([window.rate for window in windows])
         parts = clock_parts(subject, job["parts_steps"])
-    return {"tokens_per_s": rate.median, "parts_s": parts}
+    on_gpu = subject.device.type == "cuda"
+    peak = peak_memory_bytes(subject.device) if on_gpu else peak_rss_bytes()
+    return {"tokens_per_s": rate.median, "parts_s": parts, "peak_bytes": peak}
 
 
 def main() -> None:

@@ -25,19 +25,14 @@ Settings = dict[str, object]
 
 # Between them: packed and whole documents, overlap, mask, accumulation, epochs, three formats.
 MODES: dict[str, Settings] = {
-    "packed": {
-        "train.grad_accum_steps": 3,
-        "data.stride": 20,
-        "data.shift": "true",
-        "data.mask_documents": "true",
-    },
+    "packed": {"train.grad_accum_steps": 3, "data.stride": 20, "data.mask_documents": "true"},
     "bf16": {
         "train.amp": "bf16",
         "data.windows": "documents",
         "train.batch_size": 9,
         "model.block_size": 64,
     },
-    "fp16": {"train.amp": "fp16", "train.grad_accum_steps": 4},
+    "fp16": {"train.amp": "fp16", "train.grad_accum_steps": 4, "data.shift": "true"},
 }
 
 
