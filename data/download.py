@@ -1,4 +1,4 @@
-"""Well-known corpora, verified: `python -m data.download NAME`; `--list` tells which, and from where.
+"""Well-known corpora, verified: `python -m data.download NAME`; `--list` tells which there are.
 
 A broken download goes on where it was. The last line of stdout is a JSON object with the files.
 """
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.corpora import CORPORA, FOLDER, Content, KnownCorpus, Source
-from data.fetch import Broken, Refused, fetch
+from data.fetch import BrokenError, RefusedError, fetch
 from data.unpack import unpack
 from utils.cli import Parser
 from utils.errors import UserError, run_cli
@@ -89,7 +89,7 @@ def download(source: Source, target: Path) -> None:
         say(f"{target}: {source.content.size_bytes} bytes from {url}")
         try:
             fetch(url, target, source.content)
-        except (Refused, Broken) as error:
+        except (RefusedError, BrokenError) as error:
             failures.append(str(error))
         else:
             return

@@ -33,11 +33,11 @@ PAUSE_S = 1.0  # before the second try; twice as long before each one after it
 MAY_PASS = (408, 425, 429, 500, 502, 503, 504)  # HTTP status of what another try may mend
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """This address does not give the file, and asking again won't help."""
 
 
-class Broken(Exception):
+class BrokenError(Exception):
     """The connection failed or ended early; another try may go on."""
 
 
@@ -52,13 +52,13 @@ def check_scheme(url: str) -> None:
 
     >>> check_scheme("file:///etc/passwd")
     Traceback (most recent call last):
-    data.fetch.Refused: file:///etc/passwd: only https is allowed
+    data.fetch.RefusedError: file:///etc/passwd: only https is allowed
 
     Raises:
-        Refused: another scheme.
+        RefusedError: another scheme.
     """
     if urlsplit(url).scheme not in SCHEMES:
-        raise Refused(f"{url}: only {' or '.join(SCHEMES)} is allowed")
+        raise RefusedError(f"{url}: only {' or '.join(SCHEMES)} is allowed")
 
 
 def opener() -> urllib.request.OpenerDirector:
@@ -83,8 +83,8 @@ def fetch(url: str, target: Path, content: Content) -> None:
     What has come is kept in a hidden file beside `target`; the next call goes on there.
 
     Raises:
-        Refused: the address does not give this file.
-        Broken: the network failed TRIES times in a row.
+        RefusedError: the address does not give this file.
+        BrokenError: the network failed TRIES times in a row.
         UserError: another process downloads the same file.
         OSError: the file can't be written.
     """
@@ -102,7 +102,7 @@ def fetch(url: str, target: Path, content: Content) -> None:
         os.fsync(file.fileno())
     if found != content.sha256:
         partial.unlink()
-        raise Refused(f"{url}: wrong content: sha256 {found}, expected {content.sha256}")
+        raise RefusedError(f"{url}: wrong content: sha256 {found}, expected {content.sha256}")
     os.replace(partial, target)
     sync_folder(target.parent)
 
@@ -167,7 +167,7 @@ def _fill(url: str, file: IO[bytes], content: Content) -> None:
                     size_bytes = start + len(block)
                     bar.n = size_bytes
                     bar.update(0)
-            except Broken:
+            except BrokenError:
                 failures = 0 if size_bytes > before else failures + 1
                 if failures >= TRIES:
                     raise
@@ -180,8 +180,8 @@ def _blocks(url: str, offset: int, content: Content) -> Iterator[tuple[int, byte
     """Yields (place in the file, bytes) from `offset` on, or from 0 where the server won't resume.
 
     Raises:
-        Refused: what the server says or sends can't be this file.
-        Broken: it ended before the file did.
+        RefusedError: what the server says or sends can't be this file.
+        BrokenError: it ended before the file did.
     """
     check_scheme(url)
     headers = {"User-Agent": "llm-tiny", "Accept-Encoding": "identity"}
@@ -194,23 +194,23 @@ def _blocks(url: str, offset: int, content: Content) -> Iterator[tuple[int, byte
             while start < content.size_bytes:
                 block = response.read1(BLOCK_BYTES)  # what has come, though it be less
                 if not block:
-                    raise Broken(f"{url}: ended at byte {start} of {content.size_bytes}")
+                    raise BrokenError(f"{url}: ended at byte {start} of {content.size_bytes}")
                 if start + len(block) > content.size_bytes:
-                    raise Refused(f"{url}: sends more than {content.size_bytes} bytes")
+                    raise RefusedError(f"{url}: sends more than {content.size_bytes} bytes")
                 yield start, block
                 start += len(block)
             if response.read(1):
-                raise Refused(f"{url}: sends more than {content.size_bytes} bytes")
+                raise RefusedError(f"{url}: sends more than {content.size_bytes} bytes")
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == 416 and offset:  # it has no such range: begin again
             yield from _blocks(url, 0, content)
             return
-        kind = Broken if error.code in MAY_PASS else Refused
+        kind = BrokenError if error.code in MAY_PASS else RefusedError
         raise kind(f"{url}: HTTP status {error.code} {error.reason}") from None
     except (OSError, http.client.HTTPException) as error:  # none of a write: that happens outside
         reason = getattr(error, "reason", None) or error
-        kind = Refused if isinstance(reason, ssl.SSLCertVerificationError) else Broken
+        kind = RefusedError if isinstance(reason, ssl.SSLCertVerificationError) else BrokenError
         raise kind(f"{url}: {str(reason) or type(reason).__name__}") from None
 
 
@@ -218,15 +218,15 @@ def _start(response: Any, url: str, offset: int, content: Content) -> int:
     """The place in the file at which a response begins, after its headers were found sensible."""
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding != "identity":
-        raise Refused(f"{url}: comes in the encoding {encoding}, which was not asked for")
+        raise RefusedError(f"{url}: comes in the encoding {encoding}, which was not asked for")
     start, total = 0, response.headers.get("Content-Length")
     if response.status == 206:
         found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
         if not found or int(found[1]) != offset:
-            raise Refused(f"{url}: answers another range than was asked for")
+            raise RefusedError(f"{url}: answers another range than was asked for")
         start, total = offset, None if found[2] == "*" else found[2]
     elif response.status != 200:
-        raise Refused(f"{url}: HTTP status {response.status}")
+        raise RefusedError(f"{url}: HTTP status {response.status}")
     if total is not None and total != str(content.size_bytes):
-        raise Refused(f"{url}: has {total} bytes, expected {content.size_bytes}")
+        raise RefusedError(f"{url}: has {total} bytes, expected {content.size_bytes}")
     return start

@@ -1,4 +1,4 @@
-"""Named members of zip files, unpacked whole or not at all; nothing else in the file is looked at."""
+"""Named members of zip files, unpacked whole or not at all; what else is in them is left there."""
 
 from __future__ import annotations
 

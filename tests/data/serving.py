@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -58,6 +59,11 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Request)
         self.answers = answers
         self.ranges: list[str | None] = []  # that were asked for
+
+    def server_bind(self) -> None:
+        """As HTTPServer does it, less its question for this machine's name, which takes seconds."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.server_address[:2]
 
     @property
     def url(self) -> str:

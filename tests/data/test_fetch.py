@@ -13,7 +13,7 @@ import pytest
 
 from data import fetch
 from data.corpora import Content
-from data.fetch import Broken, Refused
+from data.fetch import BrokenError, RefusedError
 from tests.data import serving
 from tests.data.serving import Answer, Server, breaks, good
 from utils.errors import UserError
@@ -65,7 +65,7 @@ def test_what_breaks_off_goes_on_where_it_was(tmp_path: Path) -> None:
 
 def test_a_later_call_goes_on_too(tmp_path: Path) -> None:
     target = tmp_path / "file"
-    with pytest.raises(Broken, match=f"ended at byte {HALF} of {len(BODY)}"):
+    with pytest.raises(BrokenError, match=f"ended at byte {HALF} of {len(BODY)}"):
         run(target, breaks(BODY, HALF))
     assert not target.exists() and partial(target).read_bytes() == BODY[:HALF]
     assert run(target, good(BODY)).ranges == [f"bytes={HALF}-"]
@@ -75,7 +75,7 @@ def test_a_later_call_goes_on_too(tmp_path: Path) -> None:
 def test_it_gives_up_after_some_tries_that_bring_nothing(tmp_path: Path) -> None:
     target = tmp_path / "new" / "file"
     with serving.serving(serving.status(503)) as server:
-        with pytest.raises(Broken, match="HTTP status 503"):
+        with pytest.raises(BrokenError, match="HTTP status 503"):
             fetch.fetch(server.url, target, CONTENT)
     assert len(server.ranges) == fetch.TRIES
     assert not target.parent.exists(), "nothing is left behind"
@@ -120,7 +120,7 @@ def test_what_is_another_file_is_refused_at_once(
     answer: Answer, message: str, tmp_path: Path
 ) -> None:
     with serving.serving(answer) as server:
-        with pytest.raises(Refused, match=message):
+        with pytest.raises(RefusedError, match=message):
             fetch.fetch(server.url, tmp_path / "file", CONTENT)
     assert len(server.ranges) == 1 and not (tmp_path / "file").exists()
 
@@ -130,7 +130,7 @@ def test_what_is_another_file_is_refused_at_once(
 )
 def test_another_range_than_was_asked_for_is_refused(range_: str, tmp_path: Path) -> None:
     target = tmp_path / "file"
-    with pytest.raises(Refused, match="another range|has 7 bytes"):
+    with pytest.raises(RefusedError, match="another range|has 7 bytes"):
         run(target, breaks(BODY, HALF), serving.other_range(BODY[HALF:], range_))
     assert partial(target).read_bytes() == BODY[:HALF]
 
@@ -143,7 +143,7 @@ def test_a_beginning_of_another_file_is_given_up(tmp_path: Path) -> None:
         assert only(target) == BODY
         target.unlink()
     partial(target).write_bytes(b"other")
-    with pytest.raises(Refused, match="wrong content"):
+    with pytest.raises(RefusedError, match="wrong content"):
         run(target, good(BODY[::-1]))
     assert list(tmp_path.iterdir()) == []
 
@@ -164,7 +164,7 @@ def test_silence_is_a_break(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_no_server_and_no_such_name(tmp_path: Path) -> None:
     for url in ("http://127.0.0.1:1/file", "http://nowhere.invalid/file"):
-        with pytest.raises(Broken, match=url):
+        with pytest.raises(BrokenError, match=url):
             fetch.fetch(url, tmp_path / "file", CONTENT)
     assert list(tmp_path.iterdir()) == []
 
@@ -188,9 +188,9 @@ def test_https_alone_is_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         "ftp://127.0.0.1/f",
         "/etc/passwd",
     ):
-        with pytest.raises(Refused, match=f"{url}: only https is allowed"):
+        with pytest.raises(RefusedError, match=f"{url}: only https is allowed"):
             fetch.fetch(url, tmp_path / "file", CONTENT)
-        with pytest.raises(Refused, match=f"{url}: only https is allowed"):
+        with pytest.raises(RefusedError, match=f"{url}: only https is allowed"):
             request = urllib.request.Request("https://example.com")
             fetch._Redirects().redirect_request(request, None, 302, "Found", {}, url)
     assert not any(hasattr(one, "file_open") for one in fetch.opener().handlers)
