@@ -188,8 +188,9 @@ def _blocks(url: str, offset: int, content: Content) -> Iterator[tuple[int, byte
     if offset:
         headers["Range"] = f"bytes={offset}-"
     request = urllib.request.Request(url, headers=headers)
+    web = opener()
     try:
-        with opener().open(request, timeout=TIMEOUT_S) as response:
+        with web.open(request, timeout=TIMEOUT_S) as response:
             start = _start(response, url, offset, content)
             while start < content.size_bytes:
                 block = response.read1(BLOCK_BYTES)  # what has come, though it be less

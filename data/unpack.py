@@ -27,19 +27,19 @@ def unpack(archive: Path, members: Sequence[Content], folder: Path) -> None:
         OSError: a file can't be written.
     """
     try:
-        with zipfile.ZipFile(archive) as opened:
+        with zipfile.ZipFile(archive) as zipped:
             for member in members:
-                _unpack_one(opened, archive, member, folder / Path(member.name).name)
+                _unpack_one(zipped, archive, member, folder / Path(member.name).name)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise UserError(
             f"{archive}: not a whole zip file ({error}); remove it and download it again"
         ) from None
 
 
-def _unpack_one(opened: zipfile.ZipFile, archive: Path, member: Content, target: Path) -> None:
+def _unpack_one(zipped: zipfile.ZipFile, archive: Path, member: Content, target: Path) -> None:
     wrong = f"{archive}: its {member.name} is not the known one; remove it and download it again"
     try:
-        stream = opened.open(member.name)
+        stream = zipped.open(member.name)
     except KeyError:
         raise UserError(f"{archive}: holds no {member.name}; is it another file?") from None
     temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
