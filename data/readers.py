@@ -107,6 +107,7 @@ def json_documents(stream: Stream, field: str = FIELD) -> Iterator[bytes]:
     while line := stream.readline():
         number += 1
         line = line.removeprefix(BOM) if number == 1 else line
+        line = line.rstrip(b"\r\n")
         if not line.strip():
             continue
         if text := _field_of(line, field, f"{stream.path}:{number}"):

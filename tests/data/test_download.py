@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from data import download, fetch
-from data.corpora import CORPORA, Content, KnownCorpus, Source
+from data.corpora import CORPORA, FOLDER, Content, KnownCorpus, Source
 from data.unpack import unpack
+from settings import Config
 from tests.data.serving import breaks, good, serving, status
+from utils.config import load
 from utils.errors import UserError
 
 TEXT, OTHER = b"the text\n" * 999, b"another text\n" * 99
@@ -57,6 +59,15 @@ def test_the_table_is_sound() -> None:
                 assert source.content.name.endswith(".zip")
             names |= {(corpus.name, text.name) for text in source.texts()}
     assert len(names) == 8
+
+
+@pytest.mark.parametrize("corpus", CORPORA, ids=lambda corpus: corpus.name)
+def test_each_corpus_has_its_config(corpus: KnownCorpus, root: Path) -> None:
+    config, _ = load(Config, [str(root / "configs" / f"{corpus.name}.yaml")], {})
+    texts = {text.name for source in corpus.sources for text in source.texts()}
+    files = [Path(name) for name in (*config.data.files, *config.data.val_files)]
+    assert files and all(path.parent == Path(FOLDER, corpus.name) for path in files)
+    assert {path.name for path in files} == texts - {"wiki.test.raw"}
 
 
 def test_what_is_verified_was_seen(root: Path) -> None:
