@@ -23,6 +23,7 @@ from model.generate import generate_ids
 from model.gpt import TinyGPT
 from model.load import load_weights
 from model.loss import next_token_loss
+from pretrained import starting_point
 from settings import Config, is_finished
 from tok.bpe import BPETokenizer
 from utils import checkpoint, device
@@ -47,13 +48,17 @@ class Trainer:
         self.device = device.pick_device(config.train.device)
         self.amp = device.pick_amp(config.train.amp, self.device)
         self.autocast = device.autocast(self.device, self.amp)
-        self.folder = (
-            Path(config.data.dir)
-            if config.data.dir
-            else prepare(config.data, config.model.vocab_size, block_size=config.model.block_size)
-        )
+        weights, self.foreign = starting_point(config, run, state)
+        self.folder = Path(config.data.dir)
         if config.data.dir:  # prepare() has looked at what it gives
             check_content(self.folder)
+        else:
+            self.folder = prepare(
+                config.data,
+                config.model.vocab_size,
+                block_size=config.model.block_size,
+                tokenizer=self.foreign,
+            )
         self.meta = read_meta(self.folder)
         self.tokenizer = BPETokenizer.load(self.folder / "tokenizer.json")
         self.check_data(state)
@@ -63,6 +68,8 @@ class Trainer:
         self.batches = self.make_batches()
         device.seed_all(config.train.seed, 0)
         self.model = TinyGPT(config.model).to(self.device)
+        if weights:
+            load_weights(self.model, weights)
         self.optimizer = make_optimizer(self.model, config.optim)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == "fp16")
         self.byte_lengths = torch.tensor(self.tokenizer.byte_lengths)
@@ -89,6 +96,8 @@ class Trainer:
                 f"set --model.vocab_size {size}"
             )
         pairs = [("tokenizer", self.tokenizer.identity, self.meta["tokenizer_sha256"], self.folder)]
+        if self.foreign:  # which came with the weights
+            pairs.append(("tokenizer", self.foreign.identity, self.tokenizer.identity, self.folder))
         if state:
             pairs.append(
                 ("tokenizer", state["tokenizer_sha256"], self.tokenizer.identity, self.folder)

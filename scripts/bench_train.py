@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from data.windows import IGNORE
 from model.accounting import count_parameters, training_flops_per_token, training_memory
+from pretrained import adopt
 from settings import Config
 from trainer import Trainer
 from utils.config import load
@@ -51,7 +52,8 @@ def bench_train(args: argparse.Namespace) -> dict[str, Any]:
     for name, least in (("steps_per_window", 1), ("windows", 1), ("warmup_steps", 0)):
         if getattr(args, name) < least:
             raise UserError(f"--{name.replace('_', '-')}: must be {least} or more")
-    config, _ = load(Config, args.config, given_flags(args, Config))
+    config, given = load(Config, args.config, given_flags(args, Config))
+    config = adopt(config, given)
     with tempfile.TemporaryDirectory() as scratch:  # for messages alone: a step writes nothing
         trainer = Trainer(config, RunFolder(scratch), None)
 
