@@ -87,13 +87,14 @@ def require_licence(licence: str) -> None:
 
 
 def model_card(
-    loaded: Loaded, run: RunFolder, config: Config, *, name: str, kind: str, licence: str
+    loaded: Loaded, run: RunFolder, config: Config, *, name: str, kind: str, to: str, licence: str
 ) -> bytes:
     """The text of the card, UTF-8.
 
     Args:
         name: of the folder that it lies in.
-        kind: the class or format that the model has there.
+        kind: what the model is called there.
+        to: the format, hf or gguf.
         licence: an identifier of Hugging Face; empty where nobody said.
 
     Raises:
@@ -106,14 +107,14 @@ def model_card(
         licence=given,
         language="language: en\n" if stories else "",
         front=(
-            "" if kind == "GGUF" else "library_name: transformers\npipeline_tag: text-generation\n"
+            "" if to == "gguf" else "library_name: transformers\npipeline_tag: text-generation\n"
         ),
         name=name,
         kind=kind,
         parameters=count_parameters(config.model).total,
         step=state["step"],
         max_steps=config.train.max_steps,
-        use=GGUF_USE if kind == "GGUF" else HF_USE.format(name=name),
+        use=GGUF_USE if to == "gguf" else HF_USE.format(name=name),
         block_size=config.model.block_size,
         data=_data_words(config, stories),
         train=_counts(data["train"]),

@@ -36,6 +36,9 @@ class TrainConfig:
         200, "length of the sample at each evaluation; 0 = none", minimum=0, free=True
     )
     sample_prompt: str = setting("", "what that sample starts with", free=True)
+    init_from: str = setting(
+        "", "Hugging Face folder whose model and tokenizer to start from; empty = new weights"
+    )
     seed: int = setting(1, "decides weights, data order and dropout", minimum=0)
     device: str = setting("auto", "auto (cuda, mps, cpu), or a device as torch spells it")
     amp: str = setting("auto", "format of matrix products; off = fp32", choices=AMP)

@@ -17,6 +17,7 @@ if __name__ == "__main__":  # before the imports that take long
     end_at_once()
 
 from model.accounting import describe
+from pretrained import adopt
 from settings import Config, is_finished
 from steplog import StepLog, introduction, record
 from tok.bpe import BPETokenizer
@@ -105,6 +106,8 @@ def parse(argv: Sequence[str] | None) -> tuple[Config, dict[str, Any], argparse.
     add_flags(parser, Config)
     args = parser.parse_args(argv)
     config, given = load(Config, args.config, given_flags(args, Config))
+    if not args.resume:  # a run that goes on has its own
+        config = adopt(config, given)
     if not config.run_dir:
         name = Path(args.config[-1]).stem if args.config else "default"
         config = dataclasses.replace(config, run_dir=f"runs/{name}")

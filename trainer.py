@@ -22,6 +22,7 @@ from model.generate import generate_ids
 from model.gpt import TinyGPT
 from model.load import load_weights
 from model.loss import summed_nats
+from pretrained import starting_point
 from settings import Config, is_finished
 from tok.bpe import BPETokenizer
 from utils import checkpoint, device
@@ -47,11 +48,14 @@ class Trainer:
         device.keep_freed_memory()
         self.amp = device.pick_amp(config.train.amp, self.device)
         self.autocast = device.autocast(self.device, self.amp)
+        weights, self.foreign = starting_point(config, run, state)
         self.load_data(state)
         self.batches = self.make_batches()
         self.batches.settle(self.device, device.spare_memory_bytes(self.device))
         device.seed_all(config.train.seed, 0)
         self.model = TinyGPT(config.model).to(self.device)
+        if weights:
+            load_weights(self.model, weights)
         self.optimizer = make_optimizer(self.model, config.optim)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == "fp16")
         self.byte_lengths = torch.tensor(self.tokenizer.byte_lengths)
@@ -74,13 +78,12 @@ class Trainer:
     def load_data(self, state: dict[str, Any] | None) -> None:
         """Finds or makes the prepared folder, and what belongs to it."""
         config = self.config
-        self.folder = (
-            Path(config.data.dir)
-            if config.data.dir
-            else prepare(config.data, config.model.vocab_size, block_size=config.model.block_size)
-        )
+        self.folder = Path(config.data.dir)
         if config.data.dir:  # prepare() has looked at what it gives
             check_content(self.folder)
+        else:
+            size, block = config.model.vocab_size, config.model.block_size
+            self.folder = prepare(config.data, size, block_size=block, tokenizer=self.foreign)
         self.meta = read_meta(self.folder)
         self.tokenizer = BPETokenizer.load(self.folder / "tokenizer.json")
         self.check_data(state)
@@ -102,6 +105,8 @@ class Trainer:
                 f"set --model.vocab_size {size}"
             )
         pairs = [("tokenizer", self.tokenizer.identity, self.meta["tokenizer_sha256"], self.folder)]
+        if self.foreign:  # which came with the weights
+            pairs.append(("tokenizer", self.foreign.identity, self.tokenizer.identity, self.folder))
         if state:
             pairs.append(
                 ("tokenizer", state["tokenizer_sha256"], self.tokenizer.identity, self.folder)

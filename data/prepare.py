@@ -100,6 +100,7 @@ def prepare(
     out: Path | None = None,
     block_size: int | None = None,
     flags: str = "--data.",
+    tokenizer: BPETokenizer | None = None,
 ) -> Path:
     """Makes the prepared folder that the settings describe, unless it is there already.
 
@@ -109,12 +110,14 @@ def prepare(
         out: the folder; by default one named by its identity below config.cache_dir.
         block_size: when given, both parts must fill windows of that many tokens.
         flags: what the command puts before the name of a data setting, for messages.
+        tokenizer: takes the place of the one that config names.
 
     Raises:
         UserError: bad input; nothing is left behind.
     """
     corpus = Corpus(config, flags)
-    tokenizer = BPETokenizer.load(config.tokenizer) if config.tokenizer else None
+    if config.tokenizer and not tokenizer:
+        tokenizer = BPETokenizer.load(config.tokenizer)
     if tokenizer and vocab_size not in (None, tokenizer.vocab_size):
         raise UserError(
             f"{config.tokenizer}: a tokenizer of {tokenizer.vocab_size} tokens, but "

@@ -18,15 +18,24 @@ from tok.files import expand_folders
 from utils.errors import UserError
 
 
-def prepare_again(config: DataConfig, vocab_size: int, folder: Path, identity: str) -> Path:
+def prepare_again(
+    config: DataConfig,
+    vocab_size: int,
+    folder: Path,
+    identity: str,
+    tokenizer: BPETokenizer | None = None,
+) -> Path:
     """Makes the data of a run anew, whose folder is gone or has changed.
+
+    Args:
+        tokenizer: of a run whose settings don't say it.
 
     Raises:
         UserError: the settings don't say how it was made, or it comes out different.
     """
     if config.dir:
         raise UserError(f"{folder}: the run's data is gone or has changed; put the folder back")
-    made = prepare(config, vocab_size)
+    made = prepare(config, vocab_size, tokenizer=tokenizer)
     found = read_meta(made)["identity"]
     if found != identity:
         raise UserError(

@@ -102,11 +102,9 @@ def to_hf_weights(
         weights: state dict of the TinyGPT.
     """
     found: dict[str, Tensor] = {}
-    shapes = _shapes(kind, config)
-    for name, entry in _entries(kind, config, shapes).items():
-        fill = 1.0 if name.endswith("weight") else 0.0
-        tensor = weights[name] if name in weights else torch.full(shapes[name].shape, fill)
-        parts = _to_theirs(entry.form, tensor.detach().float().cpu(), config)
+    whole = whole_weights(kind, config, weights)
+    for name, entry in _entries(kind, config, whole).items():
+        parts = _to_theirs(entry.form, whole[name], config)
         for theirs, part in zip(entry.names, parts, strict=True):
             found[theirs] = part.clone(memory_format=torch.contiguous_format)
     return found
@@ -146,6 +144,23 @@ def from_hf_weights(
                     "has biases everywhere or nowhere"
                 )
     return weights
+
+
+def whole_weights(
+    kind: str, config: ModelConfig, weights: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """A state dict with every part that a class has, in fp32 on the CPU.
+
+    Biases that the model has not are zeros, gains are ones.
+    """
+    return {
+        name: (
+            weights[name].detach().float().cpu()
+            if name in weights
+            else torch.full(shape.shape, 1.0 if name.endswith("weight") else 0.0)
+        )
+        for name, shape in _shapes(kind, config).items()
+    }
 
 
 def _shapes(kind: str, config: ModelConfig) -> dict[str, Tensor]:
@@ -236,7 +251,8 @@ def _refuse_rest(
     names: Names, config: ModelConfig, tensors: Mapping[str, Tensor], used: set[str]
 ) -> None:
     """What is left may be buffers, or a tied head written out; anything else has a meaning."""
-    for name, tensor in tensors.items():
+    for name in sorted(tensors):
+        tensor = tensors[name]
         if name in used or name.endswith(names.ignored):
             continue
         embedding = tensors[f"{names.base}{names.outer['token_embedding']}.weight"]

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from data.windows import IGNORE
 from model.accounting import count_parameters, training_flops_per_token, training_memory
+from pretrained import adopt
 from scripts.bench_train_subjects import (
     PARTS,
     SHAPES,
@@ -72,7 +73,8 @@ def bench_train(args: argparse.Namespace) -> dict[str, Any]:
         if getattr(args, name) < least:
             raise UserError(f"--{name.replace('_', '-')}: must be {least} or more")
     shape = {name: str(value) for name, value in SHAPES.get(args.shape, {}).items()}
-    config, _ = load(Config, args.config, shape | given_flags(args, Config))
+    config, given = load(Config, args.config, shape | given_flags(args, Config))
+    config = adopt(config, given)
     counts = {name: getattr(args, name) for name in ("steps_per_window", "windows", "warmup_steps")}
     with tempfile.TemporaryDirectory() as scratch:
         if args.nanogpt:

@@ -58,18 +58,19 @@ SAMPLES_AT_ONCE = 50
 FAULTS_SHOWN = 5
 
 
-def own_folder(run: RunFolder, config: Config, identity: str) -> Path:
+def own_folder(run: RunFolder, config: Config, loaded: Loaded) -> Path:
     """The folder with the run's own data, made again where it is gone."""
-    folder = Path(run.read_record()["data"]["folder"])
+    folder, identity = Path(run.read_record()["data"]["folder"]), loaded.state["data_identity"]
     if is_made(folder, identity):
         return folder
     say(f"{folder}: gone or changed, the run's data is prepared again")
-    return prepare_again(config.data, config.model.vocab_size, folder, identity)
+    tokenizer = loaded.tokenizer if config.train.init_from else None
+    return prepare_again(config.data, config.model.vocab_size, folder, identity, tokenizer)
 
 
 def own_part(run: RunFolder, config: Config, loaded: Loaded) -> tuple[Batches, float | None]:
     """The run's own validation part, and its floor in nats per byte."""
-    folder = own_folder(run, config, loaded.state["data_identity"])
+    folder = own_folder(run, config, loaded)
     end_id, block_size = loaded.tokenizer.eot_id, config.model.block_size
     windows, floor, note = scoring(folder, config.data.windows, block_size, end_id)
     if note:
@@ -295,7 +296,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         show_tokens(loaded, scores, args)
     figures |= {"checkpoint": str(loaded.path), "step": state["step"], "text": args.text}
     if args.coherence:
-        train = own_folder(run, config, state["data_identity"]) / "train.npy"
+        train = own_folder(run, config, loaded) / "train.npy"
         coherence = measure_coherence(loaded, args.coherence, train)
         figures["coherence"] = {"samples": args.coherence, **coherence.shares()}
     print(json_line(figures))

@@ -21,6 +21,7 @@ if __name__ == "__main__":  # before the imports that take long
 
     end_at_once()
 
+from gguf_file import NAME, write_gguf
 from hf_folder import folder_files
 from model.hf_config import CLASSES, kind_of
 from model_card import model_card, require_licence
@@ -34,7 +35,7 @@ from utils.new_folder import new_folder, require_new
 from utils.report import json_line
 from utils.runs import RunFolder
 
-FORMATS = ("hf",)
+FORMATS = ("hf", "gguf")
 
 
 def arguments(argv: Sequence[str] | None) -> Any:
@@ -59,34 +60,39 @@ def arguments(argv: Sequence[str] | None) -> Any:
     return args
 
 
-def files_of(loaded: Loaded, to: str) -> tuple[str, dict[str, bytes]]:
-    """What the model is called there, and the files: name -> content.
+def write_files(folder: Path, loaded: Loaded, to: str, name: str) -> str:
+    """Writes all but the card; what the model is called there.
 
     Raises:
         UserError: the format can't hold it.
     """
     config, weights = loaded.model.config, loaded.model.state_dict()
     try:
-        return CLASSES[kind_of(config)], folder_files(config, weights, loaded.tokenizer)
+        if to == "gguf":
+            return write_gguf(folder / NAME, config, weights, loaded.tokenizer, name)
+        for file, content in folder_files(config, weights, loaded.tokenizer).items():
+            (folder / file).write_bytes(content)
     except UserError as error:
         raise UserError(f"{loaded.path}: {error}") from None
+    return CLASSES[kind_of(config)]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Loads the run, writes the folder, and prints what it is as one JSON object."""
     args = arguments(argv)
     loaded = load_run(args.run, args.checkpoint, "cpu")
-    kind, files = files_of(loaded, args.to)
     run, out = RunFolder(args.run), Path(args.out)
     config, _ = load(Config, [str(run.config)], {})
-    files["README.md"] = model_card(
-        loaded, run, config, name=out.absolute().name, kind=kind, licence=args.license
-    )
+    name = out.absolute().name
     with new_folder(out) as temporary:
-        for name, content in files.items():
-            (temporary / name).write_bytes(content)
+        kind = write_files(temporary, loaded, args.to, name)
+        card = model_card(
+            loaded, run, config, name=name, kind=kind, to=args.to, licence=args.license
+        )
+        (temporary / "README.md").write_bytes(card)
+    files = sorted(path.name for path in out.iterdir())
     say(f"{out}: {kind}, from {loaded.path}, step {loaded.state['step']}")
-    print(json_line({"out": str(out), "kind": kind, "files": sorted(files)}))
+    print(json_line({"out": str(out), "kind": kind, "files": files}))
     return 0
 
 

@@ -27,6 +27,7 @@ if __name__ == "__main__":  # before the imports that take long
 from tqdm import tqdm
 
 from data.prepare import prepare
+from pretrained import adopt
 from settings import Config, is_finished
 from trainer import say
 from utils import checkpoint
@@ -83,13 +84,14 @@ def make_jobs(grid: Grid, path: str, out: Path, threads: int) -> list[Job]:
     Raises:
         UserError: settings that don't go together, or a folder that holds another run.
     """
-    base, _ = load(Config, [grid.config] if grid.config else [], {})
+    base, given = load(Config, [grid.config] if grid.config else [], {})
     shared = {} if base.train.num_threads else {THREADS: threads}
     jobs = []
     for point in grid.points():
         settings, run = shared | point.settings, RunFolder(out / point.name)
         try:
             config = build(Config, flatten(base) | settings | {"run_dir": str(run.path)})
+            config = adopt(config, given | settings)
             status = standing(run, config)
         except UserError as error:
             raise UserError(f"{path}: point {point.name}: {error}") from None
@@ -210,7 +212,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{job.status}: {shlex.join(job.command(grid.config))}")
         return 0
     for job in jobs:  # before anything runs: it may be refused, and the points share it
-        if job.status != "done" and not job.config.data.dir:
+        prepared = job.config.data.dir or job.config.train.init_from  # whose tokenizer is its own
+        if job.status != "done" and not prepared:
             prepare(job.config.data, job.config.model.vocab_size)
     (out / "logs").mkdir(parents=True, exist_ok=True)
 

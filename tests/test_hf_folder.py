@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import hf_folder
 from model.draw import Drawing
 from model.generate import generate_ids
 from model.gpt import ModelConfig, TinyGPT
-from model.hf_config import CLASSES, HOLDS, kind_of
+from model.hf_config import CLASSES, HOLDS, from_hf, kind_of, to_hf
 from tests.tok.hostile import hostile_strings
 from tests.training import make_text
 from tok.bpe import BPETokenizer
@@ -121,7 +122,8 @@ def test_the_same_model(settings, tokenizer, auto, tmp_path):
     assert ours_BTV.std() > 0.2
     assert (ours_BTV - theirs_BTV).abs().max() <= 1e-5
     prompt = ids_BT[:1, :4]
-    drawn = theirs.generate(prompt, attention_mask=torch.ones_like(prompt), do_sample=False)[0, 4:]
+    prompt[0, 1] = 0  # a pad token of that id would be masked
+    drawn = theirs.generate(prompt, do_sample=False)[0, 4:]
     greedy = Drawing(temperature=0.0)
     stop = tokenizer.eot_id
     (expected,) = generate_ids(
@@ -163,3 +165,28 @@ def test_the_same_ids(kind, tokenizer, auto, tmp_path):
     assert found == [tokenizer.encode(text, allowed_special=True) for text in texts]
     assert theirs.bos_token_id == theirs.eos_token_id == tokenizer.eot_id
     assert theirs.batch_decode(found) == [tokenizer.decode(ids) for ids in found]
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_the_keys_of_transformers_4_say_the_same(kind):
+    settings = next(one for one in COMBINATIONS if kind_of(config_of(one)) == kind)
+    content = to_hf(config_of(settings))
+    found = from_hf(content)
+    content.pop("rope_parameters", None)
+    assert from_hf(content) == found
+    assert found.rope_theta == (10000.0 if kind == "gpt2" else 500.0)
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_what_transformers_save_is_read(kind, tokenizer, auto, tmp_path):
+    """As after a fine-tuning there: their own config.json, names, files, half precision."""
+    settings = next(one for one in COMBINATIONS if kind_of(config_of(one)) == kind)
+    model = make_model(config_of(settings))
+    theirs, their_tokenizer = auto(write(tmp_path, model, tokenizer))
+    theirs.half().save_pretrained(tmp_path / "again")
+    their_tokenizer.save_pretrained(tmp_path / "again")
+    found = hf_folder.read_folder(tmp_path / "again")
+    assert found.config.mlp_width == model.config.mlp_width and found.tokenizer == tokenizer
+    assert replace(found.config, mlp_ratio=UNUSUAL["mlp_ratio"]) == model.config
+    for name, weight in model.state_dict().items():
+        assert torch.equal(found.weights[name], weight.half().float())

@@ -20,10 +20,11 @@ import data.download
 import data.fetch
 import sample
 import scripts.eval
+import scripts.export
 import train
 from data.corpora import Content, KnownCorpus, Source
-from tests.data.serving import good, serving
 from tests.conftest import ROOT, run_program
+from tests.data.serving import good, serving
 from tests.test_repo import TARGETS
 from utils.metrics import read_rows
 
@@ -192,3 +193,33 @@ def test_the_lines_on_samples_and_scores_run_as_they_stand(
     tokens = [json.loads(line) for line in printed["tokens > tokens.jsonl"]]
     assert len(tokens) == tokens[-1]["tokens"] + 1 and "logprob" in tokens[0]
     assert (tmp_path / "heat.png").stat().st_size > 1000
+
+
+def test_the_lines_out_and_in_run_as_they_stand(
+    text_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a tiny run, with two steps; what pip installs is there already."""
+    for name in ("safetensors", "gguf"):
+        pytest.importorskip(name, reason=f"extra: not installed (pip install {name})")
+    shutil.copytree(text_run, tmp_path / "runs" / "tiny")
+    (tmp_path / "mytext.txt").write_bytes((ROOT / "data" / "tiny.txt").read_bytes()[:20_000])
+    monkeypatch.chdir(tmp_path)
+    section = README.read_text(encoding="utf-8").split("## Out and in")[1].split("\n## ")[0]
+    lines = section.split("```sh\n")[1].split("```")[0].splitlines()
+    assert lines.pop(0).startswith("pip install") and len(lines) == 4
+    for line in lines:
+        words = shlex.split(line.replace("max_steps 200", "max_steps 2 --train.batch_size 2"))
+        program, argv = (
+            (scripts.export, words[3:])
+            if words[1] == "-m"
+            else ({"train.py": train}[words[1]], words[2:])
+        )
+        assert words[0] == "python" and program.main(argv) == 0
+    found = {path.name: {one.name for one in path.iterdir()} for path in Path("exported").iterdir()}
+    assert found.keys() == {"tiny", "tiny-gguf", "tuned"}
+    assert found["tiny-gguf"] == {"README.md", "model.gguf"}
+    assert found["tiny"] == found["tuned"] >= {"config.json", "model.safetensors", "README.md"}
+    pytest.importorskip("transformers", reason="extra: not installed (pip install transformers)")
+    code = section.split("```python\n")[1].split("```")[0]
+    done = run_program([sys.executable, "-c", code], cwd=tmp_path, env={"HF_HUB_OFFLINE": "1"})
+    assert done.returncode == 0 and "Once" in done.stdout, done.stderr

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import ROOT
 
 
-@pytest.mark.parametrize("name", ["bench", "eval", "plot", "sweep"])
+@pytest.mark.parametrize("name", ["bench", "eval", "export", "plot", "sweep"])
 def test_a_script_started_as_a_file_finds_the_root(name, monkeypatch, capsys):
     path = ROOT / "scripts" / f"{name}.py"
     # As Python sets it up: the script's own folder, and not the root.

@@ -1,0 +1,181 @@
+"""A model and its tokenizer in one GGUF file, which llama.cpp and what is built on it run.
+
+Keys and tensor names are those of llama.cpp (MIT) and of its library `gguf`. Its GELU is the tanh
+form, from a table in fp16; so for GPT-2 and GPT-NeoX logits agree to about 1e-3, for the others
+to about 1e-5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from model.gpt import ModelConfig
+from model.hf_config import CLASSES, kind_of
+from model.hf_weights import whole_weights
+from tok.bpe import BPETokenizer
+from tok.foreign import spelled_ids
+from tok.stand_ins import spell
+from utils.errors import UserError
+from utils.extras import missing
+
+if TYPE_CHECKING:
+    from gguf import GGUFWriter
+
+NAME = "model.gguf"
+ARCHITECTURES = {"gpt2": "gpt2", "gpt_neox": "gptneox", "llama": "llama", "qwen3": "qwen3"}
+OUTER = {
+    "token_embedding": "token_embd",
+    "position_embedding": "position_embd",
+    "final_norm": "output_norm",
+    "head": "output",
+}
+INNER = {
+    "attn_norm": "attn_norm",
+    "attn.qkv": "attn_qkv",
+    "attn.q_norm": "attn_q_norm",
+    "attn.k_norm": "attn_k_norm",
+    "attn.proj": "attn_output",
+    "mlp_norm": "ffn_norm",
+    "mlp.gate": "ffn_gate",
+    "mlp.fc": "ffn_up",
+    "mlp.proj": "ffn_down",
+}
+
+
+def gguf_kind(config: ModelConfig, tokenizer: BPETokenizer) -> str:
+    """The model type of `kind_of`, if llama.cpp runs it just so.
+
+    Raises:
+        UserError: it does not; says why.
+    """
+    kind = kind_of(config)
+    if kind not in ARCHITECTURES:
+        raise UserError(f"llama.cpp has no {CLASSES[kind]} of these settings; export --to hf")
+    if config.mlp == "relu2":
+        raise UserError(
+            f"model.mlp relu2: llama.cpp's {ARCHITECTURES[kind]} computes GELU; export --to hf"
+        )
+    if tokenizer.pattern != "gpt2":
+        raise UserError(
+            f"the tokenizer splits by the pattern {tokenizer.pattern}; in GGUF only gpt2 is "
+            "supported"
+        )
+    return kind
+
+
+def write_gguf(
+    path: Path,
+    config: ModelConfig,
+    weights: Mapping[str, Tensor],
+    tokenizer: BPETokenizer,
+    name: str,
+) -> str:
+    """Writes the file, fp32; the name that llama.cpp has for the architecture.
+
+    Args:
+        name: of the model, for people.
+
+    Raises:
+        UserError: as `gguf_kind`; the library `gguf` is not installed; two tokens with one
+            spelling.
+    """
+    kind = gguf_kind(config, tokenizer)
+    try:
+        from gguf import GGUFWriter
+    except ImportError:
+        raise missing("gguf", "--to gguf") from None
+    spelled_ids(tokenizer)  # refuses what llama.cpp, too, knows by its spelling
+    writer = GGUFWriter(path, ARCHITECTURES[kind])
+    writer.add_name(name)
+    _add_settings(writer, config, kind)
+    _add_tokenizer(writer, tokenizer)
+    for theirs, tensor in gguf_tensors(kind, config, weights).items():
+        writer.add_tensor(theirs, tensor.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return ARCHITECTURES[kind]
+
+
+def gguf_tensors(
+    kind: str, config: ModelConfig, weights: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Their name -> tensor, fp32. Matrices stand as ours do, (out, in), and q, k, v in our order.
+
+    llama has queries, keys and values apart, and pairs of a rotation side by side.
+    """
+    found: dict[str, Tensor] = {}
+    for name, tensor in whole_weights(kind, config, weights).items():
+        part, _, leaf = name.rpartition(".")
+        if part in OUTER:
+            found[f"{OUTER[part]}.{leaf}"] = tensor.contiguous()
+            continue
+        _, layer, inner = part.split(".", 2)
+        where = f"blk.{layer}."
+        if inner != "attn.qkv" or kind in ("gpt2", "gpt_neox"):
+            found[f"{where}{INNER[inner]}.{leaf}"] = tensor.contiguous()
+            continue
+        q, k, v = tensor.chunk(3)
+        if kind == "llama":
+            q, k = _paired(q, config), _paired(k, config)
+        for letter, rows in zip("qkv", (q, k, v), strict=True):
+            found[f"{where}attn_{letter}.{leaf}"] = rows.contiguous()
+    if kind == "gpt_neox" and config.tie_weights:  # there it must stand
+        found["output.weight"] = found["token_embd.weight"]
+    return found
+
+
+def _paired(rows: Tensor, config: ModelConfig) -> Tensor:
+    """Rows k and k + K/2 of each head, which one rotation turns, side by side."""
+    halves = rows.unflatten(0, (config.n_head, 2, config.head_size // 2))
+    return halves.transpose(1, 2).flatten(0, 2)
+
+
+def _add_settings(writer: GGUFWriter, config: ModelConfig, kind: str) -> None:
+    writer.add_file_type(0)  # all fp32
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_context_length(config.block_size)
+    writer.add_embedding_length(config.n_embd)
+    writer.add_block_count(config.n_layer)
+    writer.add_feed_forward_length(config.mlp_width)
+    writer.add_head_count(config.n_head)
+    writer.add_head_count_kv(config.n_head)
+    if kind in ("gpt2", "gpt_neox"):
+        writer.add_layer_norm_eps(config.norm_eps)
+    else:
+        writer.add_layer_norm_rms_eps(config.norm_eps)
+        writer.add_key_length(config.head_size)
+        writer.add_value_length(config.head_size)
+    if kind == "gpt_neox":
+        writer.add_parallel_residual(False)
+    if kind != "gpt2":
+        writer.add_rope_dimension_count(config.head_size)
+        writer.add_rope_freq_base(config.rope_theta)
+
+
+def _add_tokenizer(writer: GGUFWriter, tokenizer: BPETokenizer) -> None:
+    from gguf import TokenType
+
+    special = {token_id: token for token, token_id in tokenizer.special_ids.items()}
+    tokens, types = [], []
+    for token_id, raw in enumerate(tokenizer.token_bytes):
+        tokens.append(special.get(token_id) or spell(raw) or f"[unused {token_id}]")
+        types.append(
+            TokenType.CONTROL
+            if token_id in special
+            else TokenType.NORMAL if raw else TokenType.UNUSED
+        )
+    spelled = [spell(tokenizer.token_bytes[token_id]) for token_id in tokenizer.ordinary_ids]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(tokens)
+    writer.add_token_types(types)
+    writer.add_token_merges([f"{spelled[one]} {spelled[other]}" for one, other in tokenizer.merges])
+    writer.add_bos_token_id(tokenizer.eot_id)
+    writer.add_eos_token_id(tokenizer.eot_id)
+    writer.add_add_bos_token(False)
