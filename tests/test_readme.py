@@ -22,8 +22,8 @@ import sample
 import scripts.eval
 import train
 from data.corpora import Content, KnownCorpus, Source
-from tests.data.serving import good, serving
 from tests.conftest import ROOT, run_program
+from tests.data.serving import good, serving
 from tests.test_repo import TARGETS
 from utils.metrics import read_rows
 
