@@ -50,9 +50,9 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 def check_scheme(url: str) -> None:
     """Lets no address pass but those of SCHEMES: not http, nor file or ftp.
 
-    >>> check_scheme("file:///etc/passwd")
+    >>> check_scheme("file:/etc/passwd")
     Traceback (most recent call last):
-    data.fetch.RefusedError: file:///etc/passwd: only https is allowed
+    data.fetch.RefusedError: file:/etc/passwd: only https is allowed
 
     Raises:
         RefusedError: another scheme.

@@ -113,7 +113,7 @@ def test_without_a_length_it_is_read_to_the_end(tmp_path: Path) -> None:
         (serving.status(200, Content_Encoding="gzip"), "in the encoding gzip"),
         (serving.status(302, Location="ftp://127.0.0.1/file"), "ftp.*: only http is allowed"),
         (serving.status(302, Location="https://127.0.0.1/file"), "https.*: only http is allowed"),
-        (serving.status(302, Location="file:///etc/passwd"), "file:///etc/passwd' is not allowed"),
+        (serving.status(302, Location="file:/etc/passwd"), "file:/etc/passwd' is not allowed"),
     ],
 )
 def test_what_is_another_file_is_refused_at_once(
@@ -184,7 +184,7 @@ def test_https_alone_is_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert fetch.SCHEMES == ("https",)
     for url in (
         "http://127.0.0.1/file",
-        "file:///etc/hostname",
+        "file:/etc/hostname",
         "ftp://127.0.0.1/f",
         "/etc/passwd",
     ):
