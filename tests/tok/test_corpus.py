@@ -9,7 +9,7 @@ import threading
 import time
 import tracemalloc
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import pytest
 
@@ -61,8 +61,9 @@ def test_parts_blocks_and_workers_change_nothing(small, tmp_path, pattern, worke
         assert count_files(paths, pattern, workers=workers).as_dict() == expected(texts, pattern)
 
 
-def test_threads_where_a_fork_is_not_safe(small, monkeypatch):
+def test_threads_where_a_fork_is_not_safe(small, forks, monkeypatch):
     texts = random_texts(7)
+    assert isinstance(corpus._pool(2), ProcessPoolExecutor)
     forked = count_texts(texts, workers=3)
     monkeypatch.setitem(sys.modules, "torch", object())
     assert isinstance(corpus._pool(2), ThreadPoolExecutor)
@@ -70,17 +71,15 @@ def test_threads_where_a_fork_is_not_safe(small, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux alone")
-def test_a_worker_that_is_killed_ends_in_one_line(small, monkeypatch):
-    monkeypatch.delitem(sys.modules, "torch", raising=False)
+def test_a_worker_that_is_killed_ends_in_one_line(small, forks, monkeypatch):
     monkeypatch.setattr(corpus, "_count_job", _die)
     with pytest.raises(UserError, match="worker process ended unexpectedly"):
         count_texts([TEXT * 9], workers=2)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux alone")
-def test_an_interrupt_waits_for_no_job(small, monkeypatch, tmp_path):
+def test_an_interrupt_waits_for_no_job(small, forks, monkeypatch, tmp_path):
     """Ctrl-C in the middle: the jobs that were handed out would take minutes."""
-    monkeypatch.delitem(sys.modules, "torch", raising=False)
     monkeypatch.setattr(corpus, "_count_job", _first_then_sleep)
     path = tmp_path / "text"
     path.write_bytes(TEXT * 99)
@@ -118,7 +117,15 @@ def test_a_daemon_that_may_have_no_children_counts_with_threads(tmp_path):
 
 
 def _die(*_):
+    assert multiprocessing.parent_process() is not None, "this is the test's own process"
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.fixture
+def forks(monkeypatch):
+    """Counts as in a program of one thread without torch, whatever the tests before imported."""
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    monkeypatch.setattr(threading, "active_count", lambda: 1)
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
