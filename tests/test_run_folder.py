@@ -183,9 +183,9 @@ def test_the_plot_has_the_floor_that_run_json_tells(
 ) -> None:
     run, drawn = tmp_path / "run", []
     monkeypatch.setattr(train, "plot_losses", lambda *args, **kwargs: drawn.append(kwargs))
-    record = Trainer.record
+    record = train.record
     monkeypatch.setattr(
-        Trainer, "record", lambda self: record(self) | {"floor_nats_per_token": 1.25}
+        train, "record", lambda trainer: record(trainer) | {"floor_nats_per_token": 1.25}
     )
     assert train.main(flags(run, settings, train__max_steps=1)) == 0
     assert drawn == [{"floor": 1.25}]
