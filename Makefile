@@ -6,6 +6,8 @@ CONFIG  ?= configs/tiny.yaml
 SWEEP   ?= configs/sweep.yaml
 RUN     ?= runs/$(basename $(notdir $(CONFIG)))
 ARGS    ?=
+CORPUS  ?=
+NANOGPT ?=
 PIPARGS ?=
 
 # `make VENV= PYTHON=python3 ...` uses that Python as it is and installs nothing.
@@ -24,7 +26,7 @@ PIP_INSTALL = $(PY) -m pip install --disable-pip-version-check $(PIPARGS) -c con
 # Under -j too, targets run one after the other, in the order given: all would share two cores and one .venv.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: install train test test-all format lint sample eval sweep plot bench clean help \
+.PHONY: install train test test-all format lint sample eval sweep plot bench gpu-check clean help \
         check-python check-config check-sweep
 
 # One clear line instead of a page from pip: no Python, too old a Python, no venv.
@@ -88,6 +90,10 @@ sweep: check-sweep $(READY) ## train every point of the grid in SWEEP; a killed 
 
 bench: check-config $(READY) ## measure tokens per second and memory of training CONFIG
 	$(PY) -m scripts.bench train --config "$(CONFIG)" $(ARGS)
+
+gpu-check: $(READY) ## tests and benchmarks on a GPU into gpu-check.json: CORPUS=FILE [NANOGPT=PATH]
+	@test -n "$(CORPUS)" || { echo 'error: gpu-check needs a text: make gpu-check CORPUS=FILE [NANOGPT=PATH]' >&2; exit 2; }
+	$(PY) -m scripts.gpu_check --corpus "$(CORPUS)" $(if $(NANOGPT),--nanogpt "$(NANOGPT)") $(ARGS)
 
 test: $(READY_TEST) ## run the fast tests with coverage; ARGS="--no-cov tests/tok" runs a part
 	$(PY) -m pytest -m "not slow" --cov --cov-report=term-missing $(ARGS)

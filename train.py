@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import shlex
 import textwrap
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,10 @@ if __name__ == "__main__":  # before the imports that take long
 
     end_at_once()
 
-from tqdm import tqdm
-
 from model.accounting import describe
 from pretrained import adopt
 from settings import Config, is_finished
+from steplog import StepLog, introduction, record
 from tok.bpe import BPETokenizer
 from trainer import STATE_KEYS, Trainer, say
 from utils import checkpoint
@@ -31,54 +29,29 @@ from utils.errors import UserError, run_cli
 from utils.files import write_atomic
 from utils.flags import add_flags, given_flags
 from utils.interrupt import Interrupt
-from utils.metrics import CsvLog, Throughput
+from utils.metrics import CsvLog
 from utils.plot import plot_losses
-from utils.progress import plain
 from utils.runs import RunFolder, keep_samples
 
 
 def fit(trainer: Trainer, *, fresh: bool) -> int:
     """Trains to the end or to a signal; the exit status."""
-    train, run = trainer.config.train, trainer.run
+    run = trainer.run
     if not fresh and not run.metrics.exists():
         say(f"warning: {run.metrics} is gone, and the run's history with it; a new one begins")
     log = CsvLog(run.metrics, after_step=-1 if fresh else trainer.step)
     keep_samples(run.samples, -1 if fresh else trainer.step)
-    meter = Throughput()
-    bar = tqdm(total=train.max_steps, initial=trainer.step, desc="train", unit="step", disable=None)
-    begun, first = time.perf_counter(), trainer.step
-    since = begun - trainer.elapsed_s
-    with Interrupt() as interrupt, bar:
+    steps = StepLog(trainer, log)
+    with Interrupt() as interrupt, steps.bar:
         if fresh:
             trainer.evaluate_and_save(log, {})
         while not trainer.finished() and interrupt.number is None:
-            meter.start()
-            before = trainer.tokens
-            numbers = trainer.train_step()
-            meter.stop(trainer.tokens - before)
-            trainer.elapsed_s = time.perf_counter() - since
-            bar.update()
-            at_end = trainer.step == train.max_steps
-            at_eval = at_end or trainer.step % train.eval_every_steps == 0
-            if not at_eval and trainer.step % train.log_every_steps:
-                continue
-            trainer.rate = meter.take()
-            epoch = trainer.batches.epoch_at(trainer.step)
-            bar.set_postfix_str(
-                f"epoch {epoch:.2f}, loss {numbers['train_loss']:.3f}, {trainer.rate:,.0f} tokens/s"
-            )
-            if at_eval:
-                trainer.evaluate_and_save(log, numbers)
-            else:
-                log.write(trainer.row(numbers))
-                step_s = (time.perf_counter() - begun) / (trainer.step - first)
-                left = tqdm.format_interval(step_s * (train.max_steps - trainer.step))
-                plain(
-                    f"step {trainer.step}/{train.max_steps}, epoch {epoch:.2f}: "
-                    f"loss {numbers['train_loss']:.4f}, lr {numbers['lr']:.3g}, "
-                    f"{trainer.rate:,.0f} tokens/s, {left} left"
-                )
+            steps.before_step()
+            trainer.train_step()
+            if steps.after_step():
+                trainer.evaluate_and_save(log, trainer.read())
         if not trainer.finished():
+            trainer.read()  # nothing is saved after a loss that is not finite
             trainer.check_weights()
             checkpoint.save(run.last, trainer.state())
             say(f"{run.path}: stopped at step {trainer.step}; go on with --resume")
@@ -176,11 +149,11 @@ def start(run: RunFolder, config: Config, given: dict[str, Any], resume: bool) -
     run.claim()  # made only now: what was refused so far leaves nothing behind
     if not resume:
         require_fresh(run)  # another process may have run here meanwhile
-    for line in trainer.introduction():
+    for line in introduction(trainer):
         say(line)
     write_atomic(run.config, dump(config).encode())
     trainer.tokenizer.save(run.tokenizer)
-    run.write_record(trainer.record())
+    run.write_record(record(trainer))
     with contextlib.closing(trainer.batches):
         status = fit(trainer, fresh=state is None)
     draw(run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,12 @@ from data.batches import Batch, Batches
 from data.folders import check_content, read_meta
 from data.prepare import prepare
 from data.validation import scoring
-from data.windows import IGNORE
-from model.accounting import count_parameters
 from model.draw import sample_seeds
 from model.evaluate import Evaluation, evaluate
 from model.generate import generate_ids
 from model.gpt import TinyGPT
 from model.load import load_weights
-from model.loss import next_token_loss
+from model.loss import summed_nats
 from pretrained import starting_point
 from settings import Config, is_finished
 from tok.bpe import BPETokenizer
@@ -30,7 +29,7 @@ from utils import checkpoint, device
 from utils.errors import UserError
 from utils.metrics import CsvLog
 from utils.optim import clip_gradients, make_optimizer, set_lr, set_momentum
-from utils.runs import RunFolder, append_sample, environment
+from utils.runs import RunFolder, append_sample
 
 COUNTERS = ("step", "tokens", "bad_evals", "best_val", "last_val", "elapsed_s")
 IDENTITIES = ("tokenizer_sha256", "data_identity", "threads", "torch")
@@ -46,26 +45,13 @@ class Trainer:
         if threads := state["threads"] if state else config.train.num_threads:
             torch.set_num_threads(threads)  # sums depend on the number of threads
         self.device = device.pick_device(config.train.device)
+        device.keep_freed_memory()
         self.amp = device.pick_amp(config.train.amp, self.device)
         self.autocast = device.autocast(self.device, self.amp)
         weights, self.foreign = starting_point(config, run, state)
-        self.folder = Path(config.data.dir)
-        if config.data.dir:  # prepare() has looked at what it gives
-            check_content(self.folder)
-        else:
-            self.folder = prepare(
-                config.data,
-                config.model.vocab_size,
-                block_size=config.model.block_size,
-                tokenizer=self.foreign,
-            )
-        self.meta = read_meta(self.folder)
-        self.tokenizer = BPETokenizer.load(self.folder / "tokenizer.json")
-        self.check_data(state)
-        self.val_windows, self.floor, self.note = scoring(
-            self.folder, config.data.windows, config.model.block_size, self.tokenizer.eot_id
-        )
+        self.load_data(state)
         self.batches = self.make_batches()
+        self.batches.settle(self.device, device.spare_memory_bytes(self.device))
         device.seed_all(config.train.seed, 0)
         self.model = TinyGPT(config.model).to(self.device)
         if weights:
@@ -82,6 +68,29 @@ class Trainer:
             x_BT, _, *doc_BT = self.micro_batches(self.batches.get_batch("train", 0))[0]
             self.forward = device.compile_or_eager(self.model, self.autocast, x_BT, *doc_BT)
         self.rate = 0.0
+        self.weights = list(self.model.parameters())
+        self.unwatched = not device.answers_at_once(self.device) and self.amp != "fp16"
+        self.unread: list[tuple[int, float, int, torch.Tensor, torch.Tensor]] = []
+        self.numbers: dict[str, float] = {}
+        # Told at the end of each part of a step; scripts.bench puts a clock here.
+        self.mark: Callable[[str], object] = lambda part: None
+
+    def load_data(self, state: dict[str, Any] | None) -> None:
+        """Finds or makes the prepared folder, and what belongs to it."""
+        config = self.config
+        self.folder = Path(config.data.dir)
+        if config.data.dir:  # prepare() has looked at what it gives
+            check_content(self.folder)
+        else:
+            size, block = config.model.vocab_size, config.model.block_size
+            self.folder = prepare(config.data, size, block_size=block, tokenizer=self.foreign)
+        self.meta = read_meta(self.folder)
+        self.tokenizer = BPETokenizer.load(self.folder / "tokenizer.json")
+        self.check_data(state)
+        self.val_windows, self.floor, self.note = scoring(
+            self.folder, config.data.windows, config.model.block_size, self.tokenizer.eot_id
+        )
+        self.end_id = self.tokenizer.eot_id
 
     def check_data(self, state: dict[str, Any] | None) -> None:
         """Checks that tokenizer, data, model and checkpoint belong together.
@@ -117,7 +126,7 @@ class Trainer:
             self.folder,
             block_size=self.config.model.block_size,
             rows=train.batch_size * train.grad_accum_steps,
-            end_id=self.tokenizer.eot_id,
+            end_id=self.end_id,
             seed=train.seed,
             windows=data.windows,
             val_windows=self.val_windows,
@@ -163,42 +172,72 @@ class Trainer:
 
     def micro_batches(self, whole: Batch) -> list[tuple[torch.Tensor, ...]]:
         """Parts of a batch, on the device: (x_BT, y_BT), and doc_BT where documents are masked."""
-        tensors = [t for t in whole if t is not None]
+        tensors = [device.send(t, self.device) for t in whole if t is not None]
         parts = zip(*(t.split(self.config.train.batch_size) for t in tensors), strict=True)
-        return [tuple(t.to(self.device, non_blocking=True) for t in part) for part in parts]
+        return list(parts)
 
     def train_step(self) -> dict[str, float]:
         """One optimizer step; the numbers of its row in metrics.csv.
 
+        On a GPU, which is not waited for here, there are none: `read` tells them.
+
         Raises:
             UserError: the loss or the gradient is not finite; the weights are as before the step.
+                On a GPU `read` raises it, later, but before anything is saved.
         """
         optim, train = self.config.optim, self.config.train
         lr = optim.lr_at(self.step, train.max_steps)
         set_lr(self.optimizer, lr)
         set_momentum(self.optimizer, optim.momentum_at(self.step))
         device.seed_all(train.seed, self.step + 1)  # dropout too is a function of (seed, step)
-        whole = self.batches.get_batch("train", self.step)
-        n_targets = int((whole.y_BT != IGNORE).sum())
+        whole, n_targets = self.batches.training_batch(self.step)
+        parts = self.micro_batches(whole)
+        self.mark("data")
         self.optimizer.zero_grad(set_to_none=True)
-        nats = 0.0
-        for x_BT, y_BT, *doc_BT in self.micro_batches(whole):
-            with self.autocast():
-                loss_sum, _ = next_token_loss(self.forward(x_BT, *doc_BT), y_BT)
-            # Divided by the targets of the whole step, so that accumulation equals the big batch.
-            self.scaler.scale(loss_sum / n_targets).backward()
-            nats += float(loss_sum.detach())
+        nats = self.backward(parts, n_targets)
         self.scaler.unscale_(self.optimizer)
-        norm = clip_gradients(self.model, optim.grad_clip)
-        loss = nats / n_targets
-        self.check_finite(loss, norm, lr)
+        norm = clip_gradients(self.weights, optim.grad_clip)
+        self.mark("clip")
+        self.unread.append((self.step, lr, n_targets, nats, norm))
+        numbers = {} if self.unwatched else self.read()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.step += 1
         self.tokens += n_targets
-        return {"lr": lr, "train_loss": loss, "grad_norm": norm}
+        self.mark("optimizer")
+        return numbers
 
-    def check_finite(self, loss: float, norm: float, lr: float) -> None:
+    def read(self) -> dict[str, float]:
+        """The numbers of the last step; looks through all since the last call.
+
+        Raises:
+            UserError: the loss or the gradient of one of them is not finite.
+        """
+        if self.unread:
+            told = [number for *_, nats, norm in self.unread for number in (nats, norm)]
+            values = iter(torch.stack(told).tolist())  # the one place where a GPU is waited for
+            for step, lr, n_targets, _, _ in self.unread:
+                loss, norm = next(values) / n_targets, next(values)
+                self.check_finite(step, loss, norm, lr)
+                self.numbers = {"lr": lr, "train_loss": loss, "grad_norm": norm}
+            self.unread.clear()
+        return self.numbers
+
+    def backward(self, parts: list[tuple[torch.Tensor, ...]], n_targets: int) -> torch.Tensor:
+        """Adds up the gradients of all micro-batches; the sum of their losses, on the device."""
+        sums = []
+        for x_BT, y_BT, *doc_BT in parts:
+            with self.autocast():
+                loss_sum = summed_nats(self.forward(x_BT, *doc_BT), y_BT)
+            # Divided by the targets of the whole step, so that accumulation equals the big batch.
+            loss = self.scaler.scale(loss_sum / n_targets)
+            self.mark("forward")
+            loss.backward()
+            self.mark("backward")
+            sums.append(loss_sum.detach())
+        return sums[0] if len(sums) == 1 else torch.stack(sums).sum()
+
+    def check_finite(self, step: int, loss: float, norm: float, lr: float) -> None:
         """Stops the run before a step that would destroy the weights.
 
         A gradient that overflows fp16 is the scaler's to skip, while its scale can still shrink.
@@ -207,7 +246,7 @@ class Trainer:
         if math.isfinite(loss) and (math.isfinite(norm) or skipped_by_scaler):
             return
         raise UserError(
-            f"{self.run.path}: stopped before step {self.step + 1}: loss {loss}, "
+            f"{self.run.path}: stopped before step {step + 1}: loss {loss}, "
             f"gradient norm {norm}, lr {lr:.3g}; the checkpoints are those before it; "
             "try a lower --optim.lr in a new run"
         )
@@ -298,47 +337,6 @@ class Trainer:
             "memory_bytes": memory,
         }
         return place | numbers | clock
-
-    def record(self) -> dict[str, Any]:
-        """What run.json holds: the data, the model, and the environment of each start."""
-        starts = self.run.read_record().get("starts", []) if self.run.holds_run() else []
-        now = environment() | {
-            "device": device.describe_device(self.device),
-            "amp": self.amp,
-            "step": self.step,
-        }
-        return {
-            "data": {"folder": str(self.folder), "floor": self.floor}
-            | {k: self.meta[k] for k in ("identity", "train", "val")},
-            "floor_nats_per_token": self.floor
-            and self.floor["total_nats"] / self.meta["val"]["tokens"],
-            "seed": self.config.train.seed,
-            "parameters": count_parameters(self.config.model).total,
-            "starts": [*starts, now],
-        }
-
-    def introduction(self) -> list[str]:
-        """What this run computes on, and what a step and an epoch are; lines for people."""
-        config, rows = self.config, self.batches.rows
-        train, data = config.train, self.meta["train"]
-        width: int | float = config.model.block_size
-        words = f"block_size {width}"
-        if config.data.windows == "documents":
-            width = data["tokens"] / data["documents"]
-            words = f"{width:.1f} of a document on average"
-        lines = [
-            f"device {device.describe_device(self.device)}, amp {self.amp}, "
-            f"{count_parameters(config.model).total:,} parameters",
-            f"{rows * width:,.0f} tokens a step (batch_size {train.batch_size} x grad_accum_steps "
-            f"{train.grad_accum_steps} x {words}), {1 / self.batches.epoch_at(1):,.1f} steps an "
-            "epoch",
-        ]
-        if config.optim.warmup_steps >= train.max_steps:
-            lines.append(
-                f"warning: optim.warmup_steps {config.optim.warmup_steps} does not fit in "
-                f"train.max_steps {train.max_steps}: the warmup is cut, the last step is not in it"
-            )
-        return lines + ([self.note] if self.note else [])
 
     def finished(self) -> bool:
         """Whether all steps are done, or early stopping ended the run."""

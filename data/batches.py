@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from data.resident import ResidentTokens, fits
 from data.tokens import TokenFile
-from data.windows import IGNORE, Windows, cut_windows
+from data.windows import IGNORE, PackedWindows, Windows, cut_windows
 
 BUCKET_BATCHES = 16  # documents are sorted by length within this many batches, to pad less
 
@@ -64,13 +65,42 @@ class Batches:
             tokens = TokenFile(folder / f"{split}.npy")
             self.splits[split] = cut_windows(tokens, kind, block_size, stride, end_id=end_id)
         self._order: tuple[str, int, np.ndarray, int] | None = None
+        self._resident: ResidentTokens | None = None
+
+    def settle(self, device: torch.device, spare_bytes: int) -> bool:
+        """Keeps the training tokens on the device if they are packed and fit; whether it does."""
+        windows = self.splits["train"]
+        if isinstance(windows, PackedWindows) and fits(windows.tokens.n_tokens, spare_bytes):
+            self._resident = ResidentTokens(windows, device)
+        return self._resident is not None
+
+    def training_batch(self, step: int) -> tuple[Batch, int]:
+        """The training batch of a step and the number of its targets.
+
+        It lies on the device where the tokens do, in host memory otherwise.
+        """
+        if self._resident is None:
+            batch = self.get_batch("train", step)
+            return batch, int((batch.y_BT != IGNORE).sum())
+        picked = [
+            (order[place], shift)
+            for epoch, place in self._places("train", step)
+            for order, shift in [self._epoch_order("train", epoch)]
+        ]
+        index_B, shift_B = np.array(picked, np.int64).T
+        x_BT, y_BT, n_targets = self._resident.cut(index_B, shift_B)
+        doc_BT = torch.cumsum(x_BT == self.end_id, dim=1) if self.mask_documents else None
+        return Batch(x_BT, y_BT, doc_BT), n_targets
 
     def get_batch(self, split: str, step: int) -> Batch:
         """Batch of step `step` (from 0): the next `rows` places of the endless row of epochs."""
-        n = self.splits[split].n_windows
-        first = step * self.rows
-        places = (divmod(place, n) for place in range(first, first + self.rows))
+        places = self._places(split, step)
         return self._batch([self._row(split, epoch, place) for epoch, place in places], split)
+
+    def _places(self, split: str, step: int) -> list[tuple[int, int]]:
+        """(epoch, place in its order) of each row of a step's batch."""
+        n, first = self.splits[split].n_windows, step * self.rows
+        return [divmod(place, n) for place in range(first, first + self.rows)]
 
     def close(self) -> None:
         """Closes the token files."""

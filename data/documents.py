@@ -6,9 +6,13 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from utils.files import TAKE_ANY_BYTES, decode_utf8, read_bytes
+from data.readers import FIELD, Readable, Stream, is_json_lines, json_documents
+from tok.files import end_of_whole_characters
+from utils.files import TAKE_ANY_BYTES, decode_utf8
 
 BLANK_LINE = "blank-line"
+BLANK_LINES = re.compile(rb"\r?\n(?:[ \t]*\r?\n)+")
+BLOCK_BYTES = 1 << 20
 ERRORS = ("strict", "bytes")
 
 
@@ -36,26 +40,93 @@ def split_documents(raw: bytes, doc_sep: str) -> list[bytes]:
     if not doc_sep:
         return [raw] if raw else []
     if doc_sep == BLANK_LINE:
-        parts = re.split(rb"\r?\n(?:[ \t]*\r?\n)+", raw)
+        parts = BLANK_LINES.split(raw)
     else:
         parts = raw.split(literal(doc_sep).encode())
     stripped = (part.strip(b"\r\n") for part in parts)
     return [part for part in stripped if part]
 
 
+def stream_documents(stream: Readable, doc_sep: str) -> Iterator[bytes]:
+    r"""`split_documents` of a stream, of which little more than one document is in memory.
+
+    >>> import io
+    >>> list(stream_documents(io.BytesIO(b"one\ntwo\n\nthree\n"), "blank-line"))
+    [b'one\ntwo', b'three']
+    """
+    kept = b""
+    # A document longer than a block is searched again with every block: as long as all before, so
+    # that the work stays in proportion to its length.
+    while block := stream.read(max(BLOCK_BYTES, len(kept))):
+        kept += block
+        if end := settled_end(kept, doc_sep):
+            yield from split_documents(kept[:end], doc_sep)
+            kept = kept[end:]
+    yield from split_documents(kept, doc_sep)
+
+
+def settled_end(raw: bytes, doc_sep: str) -> int:
+    r"""Where the last separator ends that nothing which follows can change; 0 if there is none.
+
+    >>> settled_end(b"a\n\nb", "blank-line"), settled_end(b"a\n\n", "blank-line")
+    (3, 0)
+    """
+    if not doc_sep:
+        return 0
+    if doc_sep != BLANK_LINE:
+        # From the left, as split does it: in "aaa" the separator "aa" stands at 0, not at 1.
+        return len(raw) - len(raw.split(literal(doc_sep).encode())[-1])
+    body = len(raw.rstrip(b" \t\r\n"))  # what comes may lengthen the white space at the end
+    ends = [match.end() for match in BLANK_LINES.finditer(raw) if match.end() <= body]
+    return ends[-1] if ends else 0
+
+
 def read_documents(
-    files: Sequence[Path], doc_sep: str, errors: str, *, cure: str = TAKE_ANY_BYTES
+    files: Sequence[Path],
+    doc_sep: str,
+    errors: str,
+    *,
+    field: str = FIELD,
+    cure: str = TAKE_ANY_BYTES,
 ) -> Iterator[bytes]:
-    """Every document of the files, in order, one file in memory at a time.
+    """Every document of the files, in order; without a separator, one file in memory at a time.
+
+    In a file of JSON lines (by its name) each line is a document: its `field`.
 
     Raises:
-        UserError: a file can't be read, or is not UTF-8 and `errors` is strict: see the `cure`.
+        UserError: a file can't be read, or is not UTF-8 and `errors` is strict: see the `cure`; or
+            a JSON line has no such text.
     """
     for path in files:
-        raw = read_bytes(path)
-        if errors == "strict":
-            decode_utf8(raw, path, cure=cure)
-        yield from split_documents(raw, doc_sep)
+        with Stream(path) as stream:
+            if is_json_lines(path):
+                yield from json_documents(stream, field)
+            else:
+                checked = stream if errors != "strict" else CheckedStream(stream, cure)
+                yield from stream_documents(checked, doc_sep)
+
+
+class CheckedStream:
+    """A stream that refuses what is not UTF-8 while it is read."""
+
+    def __init__(self, stream: Stream, cure: str) -> None:
+        self._stream, self._cure = stream, cure
+        self._place, self._rest = 0, b""  # of the next byte; the begun character before it
+
+    def read(self, size: int = -1, /) -> bytes:
+        """As the stream's.
+
+        Raises:
+            UserError: not UTF-8; names the byte.
+        """
+        block = self._stream.read(size)
+        raw, offset = self._rest + block, self._place - len(self._rest)
+        end = end_of_whole_characters(raw) if block else len(raw)
+        if not raw.isascii():
+            decode_utf8(raw[:end], self._stream.name, cure=self._cure, offset=offset)
+        self._place += len(block)
+        self._rest = raw[end:]
+        return block
 
 
 def cut_at_character(raw: bytes, place: int) -> int:

@@ -9,23 +9,22 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from data import stories
-from data.documents import BLANK_LINE, ERRORS, cut_at_character, read_documents
+from data.corpus import Corpus
+from data.documents import BLANK_LINE, ERRORS
 from data.folders import FORMAT, META, PARTS, is_made, made_whole, read_meta, require_own
+from data.readers import FIELD
 from data.tokens import TokenFile, TokenWriter
 from data.windows import WINDOWS, cut_windows
 from tok.bpe import BPETokenizer
 from tok.errors import TokenizerError
-from tok.files import expand_folders
 from tok.parallel import encode_documents
 from utils.cli import Parser
 from utils.config import check, check_needs, setting
@@ -34,7 +33,6 @@ from utils.files import sha256_file, write_atomic
 from utils.progress import plain
 
 SPLITS = ("auto", "documents", "bytes")
-FEW_DOCUMENTS = 10  # below this many, `auto` splits by bytes
 
 PACKED = {"windows": ("packed",)}
 NO_DIR = {"dir": False}
@@ -43,7 +41,7 @@ FILES = NO_DIR | {"files": True}
 NEEDS = {
     **dict.fromkeys(("files", "tokenizer", "cache_dir"), NO_DIR),
     **dict.fromkeys(("story_bytes", "val_story_bytes", "story_seed"), NO_FILES),
-    **dict.fromkeys(("val_files", "doc_sep", "errors"), FILES),
+    **dict.fromkeys(("val_files", "doc_sep", "json_field", "errors"), FILES),
     **dict.fromkeys(("split", "val_fraction"), FILES | {"val_files": False}),
     **dict.fromkeys(("stride", "shift", "mask_documents"), PACKED),
 }
@@ -56,13 +54,16 @@ class DataConfig:
     dir: str = setting(
         "", "folder made by data.prepare; empty = make one from the settings below", free=True
     )
-    files: tuple[str, ...] = setting((), "text files or folders; empty = draw stories", free=True)
+    files: tuple[str, ...] = setting(
+        (), "files (text, .jsonl, .gz) or folders; empty = draw stories", free=True
+    )
     val_files: tuple[str, ...] = setting(
         (), "text files for validation; empty = split off a part of files", free=True
     )
     doc_sep: str = setting(
         "", "what parts the documents of a file: blank-line or a text; empty = nothing"
     )
+    json_field: str = setting(FIELD, "where a line of a .jsonl file holds its document")
     split: str = setting("auto", "how validation is split off", choices=SPLITS)
     val_fraction: float = setting(
         0.1, "share of documents or bytes for validation", above=0, below=1
@@ -91,102 +92,6 @@ class DataConfig:
     def __post_init__(self) -> None:
         check(self)
         check_needs(self, NEEDS, "data")
-
-
-class Corpus:
-    """The training and validation documents that the settings name, and their fingerprint."""
-
-    def __init__(self, config: DataConfig, flags: str = "--data.") -> None:
-        """`flags`: what the command puts before the name of a setting, for messages."""
-        self.config, self.flags = config, flags
-        self.files = expand_folders(config.files)
-        self.val_files = expand_folders(config.val_files)
-        self.split = config.split
-
-    def fingerprint(self) -> dict[str, Any]:
-        """All that decides the documents: file contents and settings, or the stories' draw."""
-        c = self.config
-        if not self.files:
-            draw = [c.story_seed, c.story_bytes, c.val_story_bytes]
-            return {"stories": draw, "grammar": stories.grammar_identity()}
-        return {
-            "files": [sha256_file(path) for path in self.files],
-            "val_files": [sha256_file(path) for path in self.val_files],
-            "settings": [c.doc_sep, c.split, c.val_fraction, c.errors],
-        }
-
-    def flag(self, name: str) -> str:
-        """The flag of a setting as the command spells it.
-
-        >>> Corpus(DataConfig()).flag("doc_sep"), Corpus(DataConfig(), "--").flag("doc_sep")
-        ('--data.doc_sep', '--doc-sep')
-        """
-        return self.flags + (name.replace("_", "-") if self.flags == "--" else name)
-
-    def documents(self, part: str) -> Iterator[bytes]:
-        """The documents of `train` or `val`, in order; one at least.
-
-        Raises:
-            UserError: unreadable, empty or not UTF-8 files; too few documents to split.
-        """
-        empty = True
-        for document in self._choose(part):
-            empty = False
-            yield document
-        if empty and self.val_files:
-            names = self.config.files if part == "train" else self.config.val_files
-            raise UserError(f"{', '.join(names)}: no text in it for the {part} part")
-        if empty:
-            raise UserError(
-                f"the {part} part holds no text; give more text or another "
-                f"{self.flag('val_fraction')}"
-            )
-
-    def _choose(self, part: str) -> Iterator[bytes]:
-        c = self.config
-        if not self.files:
-            seed, size = (
-                (c.story_seed, c.story_bytes)
-                if part == "train"
-                else (c.story_seed + 1, c.val_story_bytes)
-            )
-            return (story.encode() for story in stories.draw(seed, size))
-        if self.val_files:
-            return self._read(self.files if part == "train" else self.val_files)
-        sizes = [len(document) for document in self._read(self.files)]
-        if not sizes:
-            raise UserError(f"{', '.join(c.files)}: no text: the files are empty")
-        if self.split == "auto":
-            self.split = "documents" if len(sizes) >= FEW_DOCUMENTS else "bytes"
-        if self.split == "bytes":
-            return self._split_bytes(part, sum(sizes))
-        return self._split_documents(part, len(sizes))
-
-    def _read(self, files: Sequence[Path]) -> Iterator[bytes]:
-        cure = f"convert the file, or pass {self.flag('errors')} bytes to take any bytes"
-        return read_documents(files, self.config.doc_sep, self.config.errors, cure=cure)
-
-    def _split_bytes(self, part: str, total: int) -> Iterator[bytes]:
-        """The last val_fraction of the bytes is validation; the document there is cut in two."""
-        border, place = total - math.floor(total * self.config.val_fraction), 0
-        for document in self._read(self.files):
-            cut = cut_at_character(document, min(max(border - place, 0), len(document)))
-            place += len(document)
-            if piece := document[:cut] if part == "train" else document[cut:]:
-                yield piece
-
-    def _split_documents(self, part: str, n: int) -> Iterator[bytes]:
-        """Validation documents are spread evenly over the corpus, so that no draw decides them."""
-        if n < 2:
-            raise UserError(
-                f"one document can't be split by documents; use {self.flag('split')} bytes, or "
-                f"name {self.flag('doc_sep')}"
-            )
-        n_val = min(n - 1, max(1, round(n * self.config.val_fraction)))
-        chosen = set(np.linspace(0, n - 1, n_val + 2)[1:-1].round().astype(int).tolist())
-        for index, document in enumerate(self._read(self.files)):
-            if (index in chosen) == (part == "val"):
-                yield document
 
 
 def prepare(
@@ -319,7 +224,7 @@ def story_floor(corpus: Corpus) -> dict[str, float] | None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Prepares a folder and prints its counts as JSON."""
     parser = Parser(prog="data.prepare", description=__doc__)
-    parser.add_argument("files", nargs="+", help="text files or folders")
+    parser.add_argument("files", nargs="+", help="files (text, .jsonl, .gz) or folders")
     parser.add_argument(
         "--tokenizer", default="tok/bpe.json", help="tokenizer file (default: %(default)s)"
     )
@@ -328,6 +233,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--val-files", nargs="*", default=[], help="text for validation instead of a split"
     )
     parser.add_argument("--doc-sep", default="", help="what parts documents: blank-line, or a text")
+    parser.add_argument(
+        "--json-field", default=FIELD, help="where a line of a .jsonl file holds its document"
+    )
     parser.add_argument(
         "--split", choices=SPLITS, default="auto", help="how validation is split off"
     )

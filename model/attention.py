@@ -75,24 +75,41 @@ class CausalSelfAttention(nn.Module):
             keep: is given the keys, turned by rope, and the values.
         """
         B, T, D = x_BTD.shape
-        qk_BT2D, v_BTD = self.qkv(x_BTD).split((2 * D, D), dim=-1)
-        qk_BTHK = qk_BT2D.view(B, T, 2 * self.n_head, D // self.n_head)
-        if self.q_norm is not None and self.q_norm.weight is None:  # the same for both
-            qk_BTHK = self.q_norm(qk_BTHK)
-        elif self.q_norm is not None and self.k_norm is not None:
-            q_BTHK, k_BTHK = qk_BTHK.split(self.n_head, dim=2)
-            qk_BTHK = torch.cat((self.q_norm(q_BTHK), self.k_norm(k_BTHK)), dim=2)
-        # After the norms, as in Qwen3. Without gain the order is all one: a rotation keeps lengths.
-        if rope is not None:
-            qk_BTHK = apply_rope(qk_BTHK, *rope).to(v_BTD.dtype)
-        q_BHTK, k_BHTK = qk_BTHK.transpose(1, 2).split(self.n_head, dim=1)
-        v_BHTK = v_BTD.view(B, T, self.n_head, D // self.n_head).transpose(1, 2)
+        q_BHTK, k_BHTK, v_BHTK = self._heads(self.qkv(x_BTD), rope)
         if keep is not None:
             keep(k_BHTK, v_BHTK)
         y_BHTK = (self._attend if self.manual else self._attend_fused)(
             q_BHTK, k_BHTK, v_BHTK, mask_B1TT
         )
         return self.proj_dropout(self.proj(y_BHTK.transpose(1, 2).reshape(B, T, D)))
+
+    def _heads(
+        self, qkv_BTF: Tensor, rope: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each (B, H, T, K), from (B, T, 3 D); normed, then rotated."""
+        B, T, width = qkv_BTF.shape
+        D = width // 3
+        if rope is None and self.q_norm is None:  # one cut, as it costs one copy going backward
+            shape = (B, T, self.n_head, D // self.n_head)
+            q_BTD, k_BTD, v_BTD = qkv_BTF.split(D, dim=-1)
+            return (
+                q_BTD.view(shape).transpose(1, 2),
+                k_BTD.view(shape).transpose(1, 2),
+                v_BTD.view(shape).transpose(1, 2),
+            )
+        qk_BT2D, v_BTD = qkv_BTF.split((2 * D, D), dim=-1)
+        qk_BTHK = qk_BT2D.view(B, T, 2 * self.n_head, D // self.n_head)
+        if self.q_norm is not None and self.q_norm.weight is None:  # the same for both
+            qk_BTHK = self.q_norm(qk_BTHK)
+        elif self.q_norm is not None and self.k_norm is not None:
+            q_BTHK, k_BTHK = qk_BTHK.split(self.n_head, dim=2)
+            qk_BTHK = torch.cat((self.q_norm(q_BTHK), self.k_norm(k_BTHK)), dim=2)
+        # After the norms, as in Qwen3; without gain the order does not matter, RoPE keeps lengths.
+        if rope is not None:
+            qk_BTHK = apply_rope(qk_BTHK, *rope).to(v_BTD.dtype)
+        q_BHTK, k_BHTK = qk_BTHK.transpose(1, 2).split(self.n_head, dim=1)
+        v_BHTK = v_BTD.view(B, T, self.n_head, D // self.n_head).transpose(1, 2)
+        return q_BHTK, k_BHTK, v_BHTK
 
     def _attend_fused(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         # The functional knows no eval mode: left on, dropout would spoil every evaluation.

@@ -22,12 +22,12 @@ from model.gpt import Block, TinyGPT
 from model.mlp import activate
 from model.mode import evaluating
 from model.norm import RMSNorm
+from model.products import Matrix, product, product_alike
 from model.rope import apply_rope, rope_table
 
-MANY_WEIGHTS = 1 << 18  # see `product`
+FEW_WEIGHTS = 1 << 22  # of a model, see `product_alike`
 
 Norm = Callable[[Tensor], Tensor]
-Matrix = tuple[Tensor, Tensor | None]  # weights (N, D) and bias (N)
 Rope = tuple[Tensor, Tensor]
 
 
@@ -62,14 +62,16 @@ class Decoder:
         n_slots = min(self.config.block_size, max(lengths) + max_new_tokens)
         self.cache = Cache(self.config, lengths, n_slots, self.embedding)
         self.layers = [layer_of(block) for block in model.blocks]
+        self.alike = weights_read(model) <= FEW_WEIGHTS and self.embedding.device.type == "cpu"
+        self.product = product_alike if self.alike else product
         self.final_norm = norm_of(model.final_norm)
         config = self.config
         self.embedding_norm = norm_of(model.embedding_norm) if config.embedding_norm else None
         self.rope = self._rope_table(n_slots) if self.config.position == "rope" else None
         if self.config.pointer:
             pointer, scale = model.pointer, self.config.n_embd**-0.5
-            self.ask = (torch.cat((pointer.query.weight * scale, pointer.key.weight)), None)
-            self.gate = matrix_of(pointer.gate)
+            parts = (pointer.query.weight * scale, pointer.key.weight, pointer.gate.weight)
+            self.ask = (torch.cat(parts), None)
             self.out = matrix_of(pointer.out)
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> Tensor:
@@ -81,7 +83,7 @@ class Decoder:
         for prompt, rows in rows_of.items():
             ids_T = torch.tensor(prompt, device=self.embedding.device)
             h_BD[rows] = self._read(ids_T, rows, self.cache.starts[rows[0]])
-        return self._logits(h_BD)
+        return self._logits(self._filled(h_BD))
 
     def step(self, ids_B: Tensor) -> Tensor:
         """Takes the next id of each row, int64; logits (B, V) of what may follow it."""
@@ -91,7 +93,8 @@ class Decoder:
         before_B = cache.ids_BS[:, cache.slot].clone()  # of block_size 1, it is the next slot too
         cache.advance()
         cache.ids_BS[:, cache.slot] = ids_B
-        x_DB, rope = self._embed(ids_B, before_B)
+        x_BD, rope = self._embed(ids_B, before_B)
+        x_BD = self._filled(x_BD)
         mask_B11n = None
         if not cache.alike:
             older_Bn = cache.older()
@@ -101,27 +104,33 @@ class Decoder:
         write = cache.kv_L2BHSK.select(4, cache.slot).unbind(0)
         read = cache.kv_L2BHSK[:, :, :, :, : cache.visible].flatten(0, 1).unbind(0)
         for i, layer in enumerate(self.layers):
-            q_BH1K, kv_2BHK = self._queries_keys_values(layer, x_DB, rope)
+            q_BH1K, kv_2BHK = self._queries_keys_values(layer, x_BD, rope)
             write[i].copy_(kv_2BHK)
             y_BH1K = F.scaled_dot_product_attention(
                 q_BH1K, read[2 * i], read[2 * i + 1], attn_mask=mask_B11n
             )
-            x_DB = product(layer.attn_proj, y_BH1K.reshape(len(ids_B), -1).t(), onto_NB=x_DB)
-            h_DB = layer.mlp_norm(x_DB.t()).t()
-            wide = product(layer.fc, h_DB)
+            y_BD = self._filled(y_BH1K.reshape(len(ids_B), -1))
+            x_BD = self.product(layer.attn_proj, y_BD, x_BD)
+            h_BD = layer.mlp_norm(x_BD)
+            wide = self.product(layer.fc, h_BD)
             if layer.gate is None:
                 wide = activate(self.config.mlp, wide)
             else:
-                wide = F.silu(product(layer.gate, h_DB)) * wide
-            x_DB = product(layer.mlp_proj, wide, onto_NB=x_DB)
-        return self._logits(self.final_norm(x_DB.t()))
+                wide = F.silu(self.product(layer.gate, h_BD)) * wide
+            x_BD = self.product(layer.mlp_proj, wide, x_BD)
+        return self._logits(self.final_norm(x_BD))
+
+    def _filled(self, x_BD: Tensor) -> Tensor:
+        """For `product_alike`: rows of zeros behind the others, up to a multiple of 4."""
+        more = -len(x_BD) % 4 if self.alike else 0
+        return F.pad(x_BD, (0, 0, 0, more)) if more else x_BD
 
     def _queries_keys_values(
-        self, layer: Layer, x_DB: Tensor, rope: Rope | None
+        self, layer: Layer, x_BD: Tensor, rope: Rope | None
     ) -> tuple[Tensor, Tensor]:
-        B, H, K = x_DB.shape[1], self.config.n_head, self.config.head_size
-        qkv_NB = product(layer.qkv, layer.attn_norm(x_DB.t()).t())
-        qkv_3BHK = qkv_NB.view(3, H, K, B).permute(0, 3, 1, 2)
+        H, K = self.config.n_head, self.config.head_size
+        qkv_BN = self.product(layer.qkv, layer.attn_norm(x_BD))[: len(self.cache.starts)]
+        qkv_3BHK = qkv_BN.unflatten(1, (3, H, K)).transpose(0, 1)
         if self.config.qk_norm or rope is not None:
             qk_2BHK = qkv_3BHK[:2]
             if self.config.qk_norm:
@@ -134,7 +143,7 @@ class Decoder:
         return qkv_3BHK[0].contiguous()[:, :, None], qkv_3BHK[1:]
 
     def _embed(self, ids_B: Tensor, before_B: Tensor) -> tuple[Tensor, Rope | None]:
-        """The tokens' vectors (D, B), and the rotation of their positions."""
+        """The tokens' vectors (B, D), and the rotation of their positions."""
         cache, n_rows = self.cache, self.config.bigram_rows
         x_BD = F.embedding(ids_B, self.embedding)
         if n_rows:
@@ -150,11 +159,11 @@ class Decoder:
         if self.embedding_norm is not None:
             x_BD = self.embedding_norm(x_BD)
         if self.config.position == "learned":
-            return x_BD.t(), None
+            return x_BD, None
         if self.rope is None or column >= len(self.rope[0]):
             self.rope = self._rope_table(2 * column)
         cos_TK, sin_TK = self.rope
-        return x_BD.t(), (cos_TK[place][:, None], sin_TK[place][:, None])
+        return x_BD, (cos_TK[place][:, None], sin_TK[place][:, None])
 
     def _rope_table(self, n_positions: int) -> Rope:
         """As the model's own, which ends with block_size."""
@@ -164,42 +173,47 @@ class Decoder:
         return cos_TK.to(self.embedding), sin_TK.to(self.embedding)
 
     def _logits(self, h_BD: Tensor) -> Tensor:
-        """From the final norm's output at the newest column to logits (B, V)."""
+        """From the final norm's output at the newest column, filled, to logits (B, V)."""
+        B = len(self.cache.starts)
         if not self.config.pointer:
-            return self._head(h_BD)
+            return self._head(h_BD)[:B]
         read_BD, gains_Bn = self._point(h_BD)
-        logits_BV = self._head(h_BD + read_BD)
+        logits_BV = self._head(h_BD + read_BD)[:B]
         wide = torch.promote_types(logits_BV.dtype, torch.float32)
         ids_Bn = self.cache.ids_BS[:, : self.cache.visible]
         return logits_BV.to(wide).scatter_add(1, ids_Bn, gains_Bn.to(wide))
 
     def _head(self, h_BD: Tensor) -> Tensor:
-        logits_BV = product((self.model.head_weight, None), h_BD.t()).t()
+        logits_BV = self.product((self.model.head_weight, None), h_BD)
         if cap := self.config.softcap:
             logits_BV = cap * torch.tanh(logits_BV / cap)
         return logits_BV
 
     def _point(self, h_BD: Tensor) -> tuple[Tensor, Tensor]:
-        """What the pointer reads (B, D), and adds to the logit of the token in each slot (B, n).
+        """What the pointer reads (B, D), filled, and adds to the logit of each slot's id (B, n).
 
         Also files the key of the token to come, as it is made of h. The oldest column that a row
         may see has no key that it may see: as column 0 in training it stands for none of them.
         """
-        cache, n = self.cache, self.cache.visible
-        asked_NB = product(self.ask, h_BD.t())
-        query_BD, key_BD = asked_NB.t().split(self.config.n_embd, dim=1)
+        cache, n, D = self.cache, self.cache.visible, self.config.n_embd
+        B = len(cache.starts)
+        query_BD, key_BD, gate_B1 = self.product(self.ask, h_BD)[:B].split((D, D, 1), dim=1)
         keys_BnD, tokens_BnD = cache.found_2BSD[:, :, :n]
         cache.found_2BSD[1, :, cache.slot] = self._readable(cache.ids_BS[:, cache.slot])
-        scores_Bn = torch.bmm(keys_BnD, query_BD[:, :, None])[:, :, 0]
+        query_BD1 = query_BD[:, :, None]
+        if B == 1:  # one product alone is computed otherwise than one of several
+            keys_BnD, query_BD1 = keys_BnD.expand(2, -1, -1), query_BD1.expand(2, -1, -1)
+        scores_Bn = torch.bmm(keys_BnD, query_BD1)[:B, :, 0]
         oldest = max(0, cache.column + 1 - cache.n_slots)
         if cache.alike:
-            none_B1 = torch.full((len(h_BD), 1), oldest % cache.n_slots, device=h_BD.device)
+            none_B1 = torch.full((B, 1), oldest % cache.n_slots, device=h_BD.device)
         else:
             scores_Bn = scores_Bn.masked_fill(cache.older(), -torch.inf)
             none_B1 = cache.start_B.clamp(min=oldest)[:, None] % cache.n_slots
         weights_Bn = scores_Bn.scatter(1, none_B1, 0.0).softmax(dim=-1).scatter(1, none_B1, 0.0)
-        read_BD = product(self.out, torch.bmm(weights_Bn[:, None], tokens_BnD)[:, 0].t()).t()
-        gains_Bn = F.softplus(product(self.gate, h_BD.t()).t()) * weights_Bn
+        found_BD = torch.bmm(weights_Bn[:, None], tokens_BnD)[:, 0]
+        read_BD = self.product(self.out, self._filled(found_BD))
+        gains_Bn = F.softplus(gate_B1 + self.model.pointer.gate.bias) * weights_Bn
         cache.found_2BSD[0, :, (cache.column + 1) % cache.n_slots] = key_BD
         return read_BD, gains_Bn
 
@@ -251,28 +265,12 @@ class Decoder:
         return h_TD[-1]
 
 
-def product(matrix: Matrix, x_DB: Tensor, onto_NB: Tensor | None = None) -> Tensor:
-    """W x + b for each column, added to what is given: (N, B).
-
-    A row's vector stands in a column: W x is the order in which PyTorch's products are fastest for
-    few rows. On a CPU the product with a single vector runs on one core and can't read memory as
-    fast as that of a matrix, so where the weights are many, the vector is taken twice.
-
-    >>> product((torch.ones(2, 3), torch.tensor([0.0, 1.0])), torch.ones(3, 1)).tolist()
-    [[3.0], [4.0]]
-    """
-    weight_ND, bias_N = matrix
-    twice = x_DB.shape[1] == 1 and weight_ND.numel() >= MANY_WEIGHTS and not x_DB.is_cuda
-    if twice:
-        x_DB = x_DB.t().repeat(2, 1).t()
-    if bias_N is not None:
-        bias_N1 = bias_N[:, None]
-        onto_NB = bias_N1 if onto_NB is None else onto_NB + bias_N1
-    if onto_NB is None:
-        y_NB = torch.mm(weight_ND, x_DB)
-    else:
-        y_NB = torch.addmm(onto_NB, weight_ND, x_DB)
-    return y_NB[:, :1] if twice else y_NB
+def weights_read(model: TinyGPT) -> int:
+    """Weights that a step reads: all but tables of which it looks up single rows."""
+    tables = ("token_embedding.", "position_embedding.", "bigram_embedding.")
+    named = model.named_parameters()
+    n = sum(weight.numel() for name, weight in named if not name.startswith(tables))
+    return n + (model.token_embedding.weight.numel() if model.config.tie_weights else 0)
 
 
 def layer_of(block: nn.Module) -> Layer:

@@ -79,7 +79,8 @@ def evaluate(
     raw = raw_module(model)
     device = next(raw.parameters()).device
     byte_lengths_V = byte_lengths_V.to(device)
-    nats = torch.zeros((), dtype=torch.float64)
+    wide = torch.device("cpu") if device.type == "mps" else device  # mps has no float64
+    nats = torch.zeros((), dtype=torch.float64, device=wide)
     tokens = torch.zeros((), dtype=torch.int64, device=device)
     n_bytes = torch.zeros((), dtype=torch.int64, device=device)
     with torch.inference_mode(), evaluating(raw):
@@ -87,14 +88,14 @@ def evaluate(
             ids_BT, targets_BT, *doc = (part if part is None else part.to(device) for part in batch)
             with autocast():
                 logits_BTV = model(ids_BT, *doc)
-            # Moved first: not every device has float64.
-            nats_BT = token_nats(logits_BTV, targets_BT).cpu()
-            nats += nats_BT.double().sum()
+            nats_BT = token_nats(logits_BTV, targets_BT)
+            nats += nats_BT.to(wide).double().sum()
             if each is not None:
-                each(targets_BT.cpu(), nats_BT)
-            scored = targets_BT != IGNORE
-            tokens += scored.sum()
-            n_bytes += byte_lengths_V[targets_BT[scored]].sum()
+                each(targets_BT.cpu(), nats_BT.cpu())
+            scored_BT = targets_BT != IGNORE
+            tokens += scored_BT.sum()
+            # Not by picking the scored ones: how many those are would have to be waited for.
+            n_bytes += (byte_lengths_V[targets_BT.clamp(min=0)] * scored_BT).sum()
     if not tokens or not n_bytes:
         raise ValueError(f"nothing to score: {int(tokens)} targets of {int(n_bytes)} bytes")
     return Evaluation(nats=nats.item(), tokens=int(tokens), bytes=int(n_bytes))

@@ -29,8 +29,16 @@ def next_token_loss(logits_BTV: Tensor, targets_BT: Tensor) -> tuple[Tensor, Ten
     >>> nats.item(), count.item()
     (1.3862943649291992, 1)
     """
-    nats = _cross_entropy(logits_BTV, targets_BT, "sum")
-    return nats, (targets_BT != IGNORE).sum()
+    return summed_nats(logits_BTV, targets_BT), (targets_BT != IGNORE).sum()
+
+
+def summed_nats(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
+    """The sum of `next_token_loss` alone, for those who know the number of targets.
+
+    >>> summed_nats(torch.zeros(1, 2, 4), torch.tensor([[3, IGNORE]])).item()
+    1.3862943649291992
+    """
+    return _cross_entropy(logits_BTV, targets_BT, "sum")
 
 
 def _cross_entropy(logits_BTV: Tensor, targets_BT: Tensor, reduction: str) -> Tensor:

@@ -44,9 +44,9 @@ def consecutive(
         yield tail[None, :-1], tail[None, 1:]
 
 
-def load_module(path: Path) -> ModuleType:
+def load_module(path: Path, name: str = "nanogpt_model") -> ModuleType:
     """A Python file as a module of its own; `model` is the name of a package of ours."""
-    spec = importlib.util.spec_from_file_location("nanogpt_model", path)
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module

@@ -24,9 +24,17 @@ POLL_S = 0.1
 
 
 def run_job(
-    job: dict[str, Any], environment: dict[str, str], module: str = "scripts.bench_worker"
+    job: dict[str, Any],
+    environment: dict[str, str],
+    module: str = "scripts.bench_worker",
+    *,
+    watched: bool = True,
 ) -> dict[str, Any]:
-    """The figures of a job; {"error": why} if it failed. Adds "peak_bytes" of all its processes."""
+    """The figures of a job; {"error": why} if it failed. Adds "peak_bytes" of all its processes.
+
+    Watching its memory takes a core's time, which a job that is timed on all cores feels; one that
+    is not watched tells "peak_bytes" itself.
+    """
     dropped = {*ONE_CORE} - {*environment}
     inherited = {name: value for name, value in os.environ.items() if name not in dropped}
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
@@ -39,7 +47,8 @@ def run_job(
             stderr=err,
         )
         try:
-            peak = watch(process)
+            peak = watch(process) if watched else 0
+            process.wait()
         except BaseException:
             process.kill()
             process.wait()

@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from model.accounting import count_parameters
+from model.decode import weights_read
 from model.draw import Drawing, sample_seeds
 from model.generate import generate_ids
 from model.gpt import ModelConfig, TinyGPT
@@ -102,7 +103,7 @@ def bench_sample(args: argparse.Namespace) -> dict[str, Any]:
         "torch": str(torch.__version__),
         "model": args.run or args.shape,
         "parameters": count_parameters(config).total,
-        "weight_bytes": weight_bytes(model),
+        "weight_bytes": weights_read(model) * model.head_weight.element_size(),
         "new_tokens": n_tokens,
         "top_k": TOP_K,
         "runs": args.runs,
@@ -124,16 +125,6 @@ def ours(model: TinyGPT) -> Engine:
         )
 
     return draw
-
-
-def weight_bytes(model: TinyGPT) -> int:
-    """What a step must read of the weights: all but tables of which it looks up single rows."""
-    tables = {"token_embedding", "position_embedding", "bigram_embedding"}
-    sizes = {
-        name: weight.numel() * weight.element_size() for name, weight in model.named_parameters()
-    }
-    read = sum(size for name, size in sizes.items() if name.split(".")[0] not in tables)
-    return read + (sizes["token_embedding.weight"] if model.config.tie_weights else 0)
 
 
 class Measure:

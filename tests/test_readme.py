@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import io
 import json
 import os
@@ -14,12 +16,16 @@ from pathlib import Path
 
 import pytest
 
+import data.download
+import data.fetch
 import sample
 import scripts.eval
 import scripts.export
 import train
+from data.corpora import Content, KnownCorpus, Source
 from model.hf_config import kind_of
 from tests.conftest import ROOT, run_program
+from tests.data.serving import good, serving
 from tests.test_repo import TARGETS
 from utils.metrics import read_rows
 
@@ -75,8 +81,10 @@ def test_the_readme_commands_on_files_run_in_a_fresh_checkout(tmp_path):
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python").symlink_to(sys.executable)
     path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    with gzip.open(tmp_path / "stories.jsonl.gz", "wb") as file:
+        file.write(b'{"story": "The cat sat."}\n' * 12)
     lines = [line for line in readme_commands() if re.search("tok.bpe|data.prepare", line)]
-    assert len(lines) == 5
+    assert len(lines) == 6
     for line in lines:
         done = run_program(
             ["bash", "-c", line],
@@ -124,6 +132,36 @@ def test_the_lines_for_ones_own_text_run_as_they_stand(
         assert python == "python" and programs[program](argv) == 0
     assert program == "sample.py" and capsys.readouterr().out.startswith("The")
     assert read_rows(tmp_path / "runs" / "mine" / "metrics.csv")[-1]["step"] == "2"
+
+
+def test_the_lines_on_known_corpora_run_as_they_stand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From a server of our own, which has another text; with two steps of a smaller model."""
+    name = "tinyshakespeare"
+    config = (ROOT / "configs" / f"{name}.yaml").read_text(encoding="utf-8")
+    for key, value in (("n_layer", 1), ("n_embd", 32), ("max_steps", 2), ("vocab_size", 300)):
+        config, n = re.subn(rf"(?m)^  {key}: .*$", f"  {key}: {value}", config)
+        assert n == 1
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / f"{name}.yaml").write_text(config, encoding="utf-8")
+    raw = (ROOT / "data" / "tiny.txt").read_bytes()[:60_000]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(data.fetch, "SCHEMES", ("http",))
+    section = README.read_text(encoding="utf-8").split("## Known corpora")[1]
+    lines = [shlex.split(line) for line in section.split("```sh\n")[1].split("```")[0].splitlines()]
+    assert [words[1] for words in lines] == ["-m", "-m", "train.py", "sample.py"]
+    with serving(good(raw)) as server:
+        content = Content("input.txt", len(raw), hashlib.sha256(raw).hexdigest())
+        source = Source(content, (server.url,), "this test", verified=True)
+        corpus = KnownCorpus(name, "a text", "MIT", (source,))
+        monkeypatch.setattr(data.download, "CORPORA", (corpus,))
+        for words in lines[:2]:
+            assert words[2] == "data.download" and data.download.main(words[3:]) == 0
+    assert train.main(lines[2][2:]) == 0
+    capsys.readouterr()
+    assert sample.main(lines[3][2:]) == 0 and capsys.readouterr().out.startswith("ROMEO:")
 
 
 def test_the_lines_on_samples_and_scores_run_as_they_stand(

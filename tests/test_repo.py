@@ -17,7 +17,8 @@ README = ROOT / "README.md"
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 MAX_FILE_BYTES = 250_000
 TARGETS = set(
-    "install train test test-all format lint sample eval sweep plot bench clean help".split()
+    "install train test test-all format lint sample eval sweep plot bench gpu-check clean "
+    "help".split()
 )
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 

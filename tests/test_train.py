@@ -16,6 +16,7 @@ import train
 import trainer
 from data.windows import IGNORE
 from model.evaluate import Evaluation
+from steplog import introduction, record
 from tests.training import build, flags, make_corpus, rows_of
 from trainer import Trainer
 from utils import checkpoint, optim, runs
@@ -170,9 +171,9 @@ def test_stories_are_scored_from_their_own_start_also_where_training_cuts_them(
     assert "to the floor" in packed.summary({}, packed.evaluate())
     assert packed.batches.get_batch("train", 0).x_BT.shape == (4, 640)
     cut = build(tmp_path, settings, **drawn, model__block_size=64)
-    assert cut.floor is None and cut.record()["floor_nats_per_token"] is None
+    assert cut.floor is None and record(cut)["floor_nats_per_token"] is None
     assert "floor" not in cut.summary({}, cut.evaluate())
-    assert cut.introduction()[-1].endswith("more than block_size 64: no floor is told")
+    assert introduction(cut)[-1].endswith("more than block_size 64: no floor is told")
 
 
 def test_training_goes_on_as_if_there_were_no_evaluation(
@@ -255,22 +256,27 @@ def test_early_stopping(
     assert checkpoint.load(run / "best.pt")["last_val"] == 1.0, "it may go on after all"
 
 
-@pytest.mark.parametrize("broken", ["loss", "gradient"])
+@pytest.mark.parametrize("broken, waits", [("loss", True), ("gradient", True), ("loss", False)])
 def test_a_non_finite_number_stops_before_the_step(
-    broken: str, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    broken: str, waits: bool, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, original, calls = tmp_path / "run", trainer.next_token_loss, [0]
+    run, original, calls = tmp_path / "run", trainer.summed_nats, [0]
 
-    def breaks(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        loss, count = original(logits, targets)
+    def breaks(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        loss = original(logits, targets)
         calls[0] += 1
         if calls[0] == 7:  # the loss itself, or its gradient alone
             loss = loss * math.nan if broken == "loss" else loss + (loss * 0).abs().sqrt()
-        return loss, count
+        return loss
 
-    monkeypatch.setattr(trainer, "next_token_loss", breaks)
+    monkeypatch.setattr(trainer, "summed_nats", breaks)
+    monkeypatch.setattr(trainer.device, "answers_at_once", lambda device: waits)
+    log_every = 1 if waits else 9  # it must be seen before the evaluation after step 9
     with pytest.raises(UserError) as stop:
-        train.main(flags(run, settings, train__eval_every_steps=3))
+        train.main(
+            flags(run, settings, train__eval_every_steps=3, train__log_every_steps=log_every)
+        )
+    assert calls[0] == (7 if waits else 9)
     message = str(stop.value)
     assert "before step 7" in message and "lr 0.00" in message and "norm nan" in message
     assert rows_of(run)[-1]["step"] == "6"
@@ -318,15 +324,14 @@ def test_optim_is_used_as_configured(settings: Settings, tmp_path: Path) -> None
     assert {group["lr"] for group in one.optimizer.param_groups} == {0.25}
 
 
-def test_a_step_sets_rate_and_momentum(settings: Settings, tmp_path: Path) -> None:
-    muon = {"optim__name": "muon", "optim__muon_momentum": 0.95, "optim__muon_warmup_steps": 2}
-    one = build(tmp_path, settings, **muon)
-    for momentum in (0.85, 0.9, 0.95, 0.95):
-        one.train_step()
-        found = [g["momentum"] for g in one.optimizer.param_groups if g.get("muon")]
-        assert found == pytest.approx([momentum] * 2)
-
-
-def test_a_rate_of_a_head_that_is_no_weight_of_its_own(settings: Settings, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="head_lr_ratio has an effect without model.tie_weights"):
-        build(tmp_path, settings, optim__head_lr_ratio=2.0, model__tie_weights="true")
+def test_the_best_checkpoint_of_a_resumed_run_counts_earlier_evaluations(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    assert train.main(flags(run, settings, train__max_steps=4)) == 0
+    low = min(float(row["val_loss"]) for row in rows_of(run) if row["val_loss"])
+    worse = trainer.Evaluation(nats=99.0, tokens=1, bytes=1)
+    monkeypatch.setattr(trainer.Trainer, "evaluate", lambda self: worse)
+    assert train.main(["--run_dir", str(run), "--resume", "--train.max_steps", "8"]) == 0
+    assert checkpoint.load(run / "best.pt")["last_val"] == low
+    assert checkpoint.load(run / "last.pt")["best_val"] == low

@@ -18,6 +18,11 @@ from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+if __name__ == "__main__":  # before the imports that take long
+    from utils.interrupt import end_at_once
+
+    end_at_once()
+
 from tok import formats
 from tok.corpus import count_files, count_texts
 from tok.counts import PieceCounts
@@ -115,7 +120,8 @@ class BPETokenizer:
             vocab_size: all ids: 256 bytes, the merges, the special tokens.
             byte_order: numbers the bytes, and so decides between pairs that are equally frequent.
             pattern: how text is cut into pre-tokens, one of tok.split.PATTERNS.
-            workers: threads that count, 0 for one on each core; the result is the same.
+            workers: processes that count, forked (threads where a fork is not safe, see
+                tok.corpus); 0 for one on each core; the result is the same.
             progress: shows a progress line if stderr is a terminal.
 
         Raises:

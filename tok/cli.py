@@ -81,7 +81,7 @@ def _parser() -> Parser:
         default="gpt2",
         help="how text is cut into pre-tokens (default: gpt2)",
     )
-    _add_workers(sub, "threads that count; 0 = one for each core (default)")
+    _add_workers(sub, "processes that count; 0 = one for each core (default)")
     _add_errors(sub)
     sub = commands.add_parser("encode", help="text to ids, separated by blanks")
     sub.add_argument(

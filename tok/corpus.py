@@ -67,7 +67,7 @@ def count_texts(
     [(b' b', 3), (b'a', 1)]
 
     Args:
-        workers: threads; 0 for as many as there are processor cores.
+        workers: processes, or threads where a fork is not safe; 0 for one a processor core.
 
     Raises:
         TokenizerError: a text that is neither str nor bytes, or holds a lone surrogate.
@@ -161,7 +161,7 @@ def _count(
 
 
 def _jobs(parts: Iterable[Part]) -> Iterator[list[Part]]:
-    """Small parts together, so that each job is worth a thread's while."""
+    """Small parts together, so that each job is worth a worker's while."""
     job: list[Part] = []
     n_bytes = 0
     for part in parts:
@@ -240,6 +240,7 @@ def _in_order(
     if workers == 1 or len(first_two) < 2:
         yield from (work(*job) for job in chain(first_two, jobs))
         return
+    others = set(multiprocessing.active_children())
     pool = _pool(workers)
     waiting: deque[Future[Tally]] = deque()
     try:
@@ -251,6 +252,10 @@ def _in_order(
             yield waiting.popleft().result()
     except BrokenProcessPool:
         raise worker_killed() from None
+    except BaseException:  # Ctrl-C, or a text that can't be read: nobody wants the other jobs
+        for worker in set(multiprocessing.active_children()) - others:
+            worker.kill()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -260,10 +265,11 @@ def _pool(workers: int) -> Executor:
 
     Between NumPy's calls threads wait for each other, so that a second one adds little. Forking
     costs nothing, but where other threads run (PyTorch's, a program's own) the child may hang, and
-    on macOS always. A spawned process would run a program that has no `if __name__ == "__main__"`
-    a second time.
+    on macOS always. A daemon, such as a worker of a Pool, may have no children. A spawned process
+    would run a program that has no `if __name__ == "__main__"` a second time.
     """
-    if sys.platform == "linux" and threading.active_count() == 1 and "torch" not in sys.modules:
+    alone = threading.active_count() == 1 and "torch" not in sys.modules
+    if sys.platform == "linux" and alone and not multiprocessing.current_process().daemon:
         fork = multiprocessing.get_context("fork")
         return ProcessPoolExecutor(workers, mp_context=fork, initializer=begin_worker)
     return ThreadPoolExecutor(workers)

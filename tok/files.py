@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,8 +14,13 @@ BLOCK_BYTES = 1 << 20
 STDIN = "standard input"  # its name in messages
 
 
-def expand_folders(paths: Iterable[str | Path]) -> list[Path]:
+def expand_folders(
+    paths: Iterable[str | Path], cure: Callable[[Path], str] = lambda path: ""
+) -> list[Path]:
     """Each file as it is; for a folder all files below it, by name, without hidden ones.
+
+    Args:
+        cure: what to say behind the message about a path that does not exist.
 
     Raises:
         UserError: no such path, or a folder without files.
@@ -33,7 +38,7 @@ def expand_folders(paths: Iterable[str | Path]) -> list[Path]:
         elif path.exists():
             files.append(path)
         else:
-            raise UserError(f"{path}: No such file or directory")
+            raise UserError(f"{path}: No such file or directory{cure(path)}")
     return files
 
 

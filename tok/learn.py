@@ -163,7 +163,8 @@ class Corpus:
         self.row_C = np.full(n_cells, EDGE, dtype=narrow)
         self.row_C[inside_C] = np.frombuffer(byte_ids, dtype=np.uint8)[raw]
         self._weight_C = np.repeat(np.append(count_U, 0), np.append(length_U + 1, 1))
-        self._pair_C = np.full(n_cells, -1, dtype=np.int16)  # see meetings; -1 between its calls
+        # See `meetings`; -1 between its calls. Its numbers stay below MOST_PAIRS.
+        self._pair_C = np.full(n_cells, -1, dtype=np.int16)
         self.length_V = np.ones(256 + n_merges, dtype=np.int64)  # id -> bytes
 
     def all_pairs(self) -> PairGroup:
@@ -213,6 +214,7 @@ class Corpus:
         """
         import numpy as np
 
+        assert len(order_S) <= 1 << 15, "more pairs than int16 numbers"
         number_K = np.full(len(places.first_K), -1, dtype=np.int16)
         number_K[order_S] = np.arange(len(order_S))
         left_N = np.repeat(number_K, np.diff(places.ends))

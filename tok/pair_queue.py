@@ -92,15 +92,17 @@ class PairQueue:
         self._enter(n_before + np.flatnonzero(group.count_G >= self._floor))
 
     def refill(self, most: int, most_places: int) -> None:
-        """Makes the next pairs active, if there are any and fewer than `most` are.
+        """Makes the best pairs active, `most` of them if there are as many.
 
         Args:
-            most_places: fewer if they have more places than that together, but one at least.
+            most_places: no pair more, once the active ones have as many places; one pair at least.
         """
         import numpy as np
 
         while not len(self._level_L) and not len(self._late_L) and self._floor > 1:
             self._lower_floor()
+        # Before the level runs out, the late ones are sorted into it; sooner if they are many, as
+        # every step looks through them.
         if len(self._late_L) > len(self._level_L) - most:
             self._level_L = self._sorted(np.concatenate((self._level_L, self._late_L)))
             self._late_L = self._late_L[:0]
@@ -111,8 +113,19 @@ class PairQueue:
             n = max(n, 1)
         next_K, self._level_L = self._level_L[:n], self._level_L[n:]
         self.active_K = np.concatenate((self.active_K, next_K))
+        # The rest begins further down now, so some of the late ones may come before it.
         late_L, self._late_L = self._late_L, self._late_L[:0]
         self._enter(late_L)
+        self._put_back_all_but(most)
+
+    def _put_back_all_but(self, most: int) -> None:
+        """Leaves the best pairs active. The others come before the whole level: it stays sorted."""
+        import numpy as np
+
+        if len(self.active_K) > most:
+            active_K = self._sorted(self.active_K)
+            self.active_K = active_K[:most]
+            self._level_L = np.concatenate((active_K[most:], self._level_L))
 
     def settle(
         self, count_K: np.ndarray, start_N: np.ndarray, weight_N: np.ndarray, n_places_K: np.ndarray

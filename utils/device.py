@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 import torch
@@ -87,28 +89,69 @@ def peak_memory_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def answers_at_once(device: torch.device) -> bool:
+    """Whether reading a number off the device costs nothing; a GPU is behind and must catch up."""
+    return device.type == "cpu"
+
+
+def spare_memory_bytes(device: torch.device) -> int:
+    """Memory of a GPU that is free now; 0 elsewhere, where data need not be kept at hand."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+
+
+def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor on the device; a GPU copies it while this process goes on."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()  # from other memory the copy would be waited for
+    return tensor.to(device, non_blocking=True)
+
+
+def keep_freed_memory() -> bool:
+    """Lets this process keep the memory that tensors give back; whether the system can do so.
+
+    By default glibc returns every large piece to Linux at once, and each step of training gets its
+    activations anew, page by page. See mallopt(3) for the two numbers.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another C library
+        return False
+    trim_threshold, mmap_threshold = -1, -3
+    largest = 2**31 - 1
+    return bool(mallopt(mmap_threshold, largest // 2) and mallopt(trim_threshold, largest))
+
+
 def seed_all(seed: int, step: int) -> None:
     """Seeds torch's generators on every device from (seed, step).
 
     The CPU's generator takes 32 bits, so the two are mixed by NumPy's SeedSequence.
     """
-    torch.manual_seed(int(np.random.SeedSequence([seed, step]).generate_state(1)[0]))
+    mixed = int(np.random.SeedSequence([seed, step]).generate_state(1)[0])
+    # torch.manual_seed does the same, but notes a call stack for each kind of device it lacks.
+    torch.default_generator.manual_seed(mixed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(mixed)
+    elif torch.backends.mps.is_available():
+        torch.mps.manual_seed(mixed)
 
 
 def compile_or_eager(
     model: torch.nn.Module,
     context: Callable[[], AbstractContextManager[object]],
     *inputs: torch.Tensor,
-) -> Callable[..., torch.Tensor]:
+    part: int | None = None,
+) -> Callable[..., Any]:
     """The compiled model if a forward and a backward pass on `inputs` work, else the model itself.
 
     Both passes are tried, in the `context` of training (autocast), because each is compiled when it
-    first runs.
+    first runs. `part`: which of several outputs the backward pass starts from.
     """
     try:
         compiled = torch.compile(model)
         with context():
-            outputs = compiled(*inputs)
+            outputs = compiled(*inputs) if part is None else compiled(*inputs)[part]
         outputs.float().mean().backward()
         return compiled
     except Exception as error:  # compilers fail in many ways, none of which should end a run

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from utils.config import check, check_needs, setting
 from utils.muon import MuonAdamW
@@ -149,15 +150,21 @@ def set_momentum(optimizer: torch.optim.Optimizer, momentum: float) -> None:
             group["momentum"] = momentum
 
 
-def clip_gradients(model: nn.Module, largest: float) -> float:
+def clip_gradients(parameters: Iterable[Tensor], largest: float) -> Tensor:
     """Global norm of the gradients, which are then scaled down to `largest`; 0 leaves them alone.
 
-    >>> model = nn.Linear(1, 1, bias=False)
-    >>> model.weight.grad = torch.tensor([[3.0]])
-    >>> clip_gradients(model, 0.0), clip_gradients(model, 2.0), round(model.weight.grad.item(), 5)
-    (3.0, 3.0, 2.0)
+    The norm is a scalar on their device; a GPU is not waited for.
+
+    >>> weight = nn.Parameter(torch.ones(1))
+    >>> weight.grad = torch.tensor([3.0])
+    >>> [clip_gradients([weight], largest).item() for largest in (0.0, 4.0, 2.0)]
+    [3.0, 3.0, 3.0]
+    >>> round(weight.grad.item(), 5)
+    2.0
     """
-    if largest:
-        return float(nn.utils.clip_grad_norm_(model.parameters(), largest))
-    gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
-    return float(nn.utils.get_total_norm(gradients))  # one pass over them less
+    trained = [weight for weight in parameters if weight.grad is not None]
+    norm = nn.utils.get_total_norm([weight.grad for weight in trained])
+    # Where the norm is known without waiting, gradients that are small enough cost no second pass.
+    if largest and (norm.device.type != "cpu" or not norm <= largest):
+        nn.utils.clip_grads_with_norm_(trained, largest, norm)
+    return norm

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from model.decode import Decoder
-from model.draw import Drawing
+from model.draw import Drawing, sample_seeds
 from model.generate import generate
 from tests.model.uncached import all_logits
 
@@ -63,6 +63,22 @@ def test_logits_are_those_without_a_cache(tiny, kind, position, prompts):
 
 
 @positions
+@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="MKL's order of addition")
+def test_in_a_small_model_no_bit_depends_on_the_samples_alongside(tiny, position):
+    settings = {"pointer": True, "bigram_rows": 64, "qk_norm": True, "bias": True, "n_embd": 128}
+    model = tiny(position=position, block_size=16, **settings)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(0.3)  # so wide a model would always draw the same id
+    columns = {}
+    for n in (1, 2, 3, 8, 21):
+        steps = generate(model, [[1, 2, 3]] * n, seeds=sample_seeds(1, n), max_new_tokens=20)
+        columns[n] = [[step.ids[:1], step.logprobs[:1]] for step in steps]
+    assert all(column == columns[21] for column in columns.values())
+    assert len({str(ids) for ids, _ in columns[1]}) > 3
+
+
+@positions
 @pytest.mark.parametrize("block_size", [1, 2, 3, 7])
 def test_contexts_of_hardly_any_tokens(tiny, position, block_size):
     model = tiny(double=True, position=position, block_size=block_size, pointer=True, bigram_rows=9)
@@ -78,8 +94,9 @@ def test_contexts_of_hardly_any_tokens(tiny, position, block_size):
 
 @positions
 def test_many_weights_and_slots_never_filled(tiny, position, monkeypatch):
-    # Both ways of `product`, and uninitialised memory as bad as it may be.
-    monkeypatch.setattr("model.decode.MANY_WEIGHTS", 0)
+    # As in a large model, and uninitialised memory as bad as it may be.
+    monkeypatch.setattr("model.decode.FEW_WEIGHTS", 0)
+    monkeypatch.setattr("model.products.MANY_WEIGHTS", 0)
     monkeypatch.setattr(
         torch.Tensor, "new_empty", lambda self, *shape: self.new_full(shape, torch.nan)
     )

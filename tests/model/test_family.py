@@ -10,20 +10,24 @@ from model.family import MODERN, beyond_modern
 from model.gpt import ModelConfig
 from model.norm import make_norm
 from model.rope import apply_rope
+from settings import Config
 from tests.conftest import ROOT
 from utils.config import load
 from utils.errors import UserError
 
 
 def test_the_preset_file_says_the_same():
-    from settings import Config
-
     _, given = load(Config, [str(ROOT / "configs" / "modern.yaml")], {})
     stated = {name.removeprefix("model."): value for name, value in given.items()}
     assert stated == {
         name: v for name, v in MODERN.items() if name not in ("bigram_rows", "pointer")
     }
     assert beyond_modern(ModelConfig(**stated)) == []
+
+
+def test_the_recipe_is_of_the_family_but_for_the_table_of_pairs():
+    config, _ = load(Config, [str(ROOT / "configs" / "shakespeare_cpu.yaml")], {})
+    assert beyond_modern(config.model) == ["bigram_rows"]
 
 
 @pytest.mark.parametrize(

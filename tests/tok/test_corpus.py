@@ -1,10 +1,12 @@
-"""Counting pre-tokens: parts, blocks and threads change nothing; files stream."""
+"""Counting pre-tokens: parts, blocks and workers change nothing; files stream."""
 
+import multiprocessing
 import os
 import random
 import signal
 import sys
 import threading
+import time
 import tracemalloc
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +15,7 @@ import pytest
 
 from tok import corpus
 from tok.corpus import count_files, count_texts
+from tok.counts import PieceCounts
 from tok.errors import TokenizerError
 from tok.split import PATTERNS, split, to_bytes, to_text
 from utils.errors import UserError
@@ -46,7 +49,7 @@ def random_texts(seed):
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize("workers", [1, 3])
-def test_parts_blocks_and_threads_change_nothing(small, tmp_path, pattern, workers):
+def test_parts_blocks_and_workers_change_nothing(small, tmp_path, pattern, workers):
     for seed in range(5):
         texts = random_texts(seed)
         counts = count_texts(iter(texts), pattern, workers)
@@ -72,6 +75,46 @@ def test_a_worker_that_is_killed_ends_in_one_line(small, monkeypatch):
     monkeypatch.setattr(corpus, "_count_job", _die)
     with pytest.raises(UserError, match="worker process ended unexpectedly"):
         count_texts([TEXT * 9], workers=2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux alone")
+def test_an_interrupt_waits_for_no_job(small, monkeypatch, tmp_path):
+    """Ctrl-C in the middle: the jobs that were handed out would take minutes."""
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    monkeypatch.setattr(corpus, "_count_job", _first_then_sleep)
+    path = tmp_path / "text"
+    path.write_bytes(TEXT * 99)
+
+    def interrupt(n_bytes):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        count_files([path], workers=2, on_bytes=interrupt)
+    assert not multiprocessing.active_children()
+
+
+def _first_then_sleep(job, *_):
+    if job[0].begin:
+        time.sleep(600)
+    return PieceCounts().tally()
+
+
+def _train_in_a_pool(path):
+    monkey = pytest.MonkeyPatch()
+    monkey.delitem(sys.modules, "torch", raising=False)
+    monkey.setattr(corpus, "PART_BYTES", 100)
+    try:
+        return count_files([path], workers=2).as_dict()
+    finally:
+        monkey.undo()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux alone")
+def test_a_daemon_that_may_have_no_children_counts_with_threads(tmp_path):
+    path = tmp_path / "text"
+    path.write_bytes(TEXT * 9)
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert pool.apply(_train_in_a_pool, [path]) == expected([TEXT * 9])
 
 
 def _die(*_):

@@ -6,6 +6,8 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tok import learn
 from tok.learn import learn_merges
@@ -70,6 +72,19 @@ def test_the_textbooks_merges_however_many_are_made_at_a_time(monkeypatch, most_
         n_merges = draw.randrange(1, 200)
         expected = naive(counts, n_merges, byte_ids)
         assert learn_merges(Words(counts), n_merges, byte_ids) == expected, f"seed {seed}"
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    st.dictionaries(
+        st.text("abc", min_size=1, max_size=9).map(str.encode) | st.binary(min_size=1, max_size=6),
+        st.sampled_from([1, 2, 3, 40]),
+        max_size=25,
+    ),
+    st.integers(1, 60),
+)
+def test_the_textbooks_merges_of_any_words(counts, n_merges):
+    assert learn_merges(Words(counts), n_merges) == naive(counts, n_merges)
 
 
 def test_several_merges_are_made_at_a_time(monkeypatch):
@@ -223,6 +238,14 @@ def test_queue_takes_no_more_than_asked():
     assert len(look(queue, 9, 9)[0]) == 4  # one more, which makes eight places
 
 
+def test_queue_has_no_more_active_pairs_than_asked_for():
+    queue = PairQueue(group((9, 1, 1, [1])))
+    look(queue)
+    queue.add(group(*[(5 + k, 2, k, [k]) for k in range(6)]))
+    assert [rank[0] for rank in look(queue, 2, 99)[0]] == [-10, -9]
+    assert queue.rest_rank() == (-9, 2, 4)
+
+
 def test_queue_sorts_pairs_in_again_when_their_counts_have_changed():
     queue = PairQueue(group((50, 1, 1, [1, 2]), (49, 1, 2, [3]), (40, 1, 3, [4]), (9, 1, 4, [5])))
     assert [rank[2] for rank in look(queue, 2, 99)[0]] == [1, 2]
@@ -250,7 +273,9 @@ def test_queue_against_a_sorted_list(seed):
         if new:
             queue.add(group(*[(count, *ids, [step]) for ids, count in new]))
             alive.update(new)
-        ranks, _ = look(queue, draw.randrange(1, 8), 99)
+        most = draw.randrange(1, 8)
+        ranks, _ = look(queue, most, 99)
+        assert len(ranks) <= most
         assert {
             ids: -minus for minus, *pair in ranks for ids in [tuple(pair)]
         }.items() <= alive.items()

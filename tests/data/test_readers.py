@@ -1,0 +1,204 @@
+"""JSON lines, gzip and streams: the same documents as from whole files, exact errors."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data import documents, prepare
+from data.documents import read_documents, split_documents, stream_documents
+from data.prepare import DataConfig
+from tests.training import make_text
+from tok.bpe import BPETokenizer
+from utils.errors import UserError
+
+PIECES = st.sampled_from(["a", "aa", "b", "%", "\n", "\r\n", "\r", " ", "\t", "é", "🙂", "\n\n"])
+
+
+class Dribble(io.BytesIO):
+    """Gives at most a few bytes at a time, as pipes do."""
+
+    def __init__(self, raw: bytes, most: int) -> None:
+        super().__init__(raw)
+        self.most = most
+
+    def read(self, size: int | None = -1) -> bytes:
+        return super().read(self.most)
+
+
+@given(
+    raw=st.lists(PIECES, max_size=40).map(lambda pieces: "".join(pieces).encode()),
+    doc_sep=st.sampled_from(["", "blank-line", "%", "aa", "aaa", "\\n", "ab", "é"]),
+    most=st.integers(1, 9),
+)
+def test_a_stream_has_the_documents_of_the_whole(raw: bytes, doc_sep: str, most: int) -> None:
+    wanted = split_documents(raw, doc_sep)
+    assert list(stream_documents(Dribble(raw, most), doc_sep)) == wanted
+    assert list(stream_documents(io.BytesIO(raw), doc_sep)) == wanted
+
+
+def test_little_more_than_a_document_is_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(documents, "BLOCK_BYTES", 64)
+    asked = []
+
+    class Watched(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            asked.append(size)
+            return super().read(size)
+
+    raw = b"%".join(b"x" * (30 + n % 50) for n in range(500))
+    assert list(stream_documents(Watched(raw), "%")) == raw.split(b"%")
+    assert len(asked) > 300 and max(asked) <= 160
+
+
+@given(
+    texts=st.lists(st.text(max_size=9), max_size=6),
+    field=st.sampled_from(["text", "story body"]),
+    newline=st.sampled_from(["\n", "\r\n", "\n\n"]),
+    ascii_only=st.booleans(),
+)
+def test_each_json_line_is_a_document(
+    texts: list[str], field: str, newline: str, ascii_only: bool, tmp_path_factory: object
+) -> None:
+    texts = [text for text in texts if text.encode("utf-8", "replace").decode() == text]
+    lines = [json.dumps({"id": 1, field: text}, ensure_ascii=ascii_only) for text in texts]
+    raw = newline.join(lines).encode()
+    folder = tmp_path_factory.mktemp("json", numbered=True)  # type: ignore[attr-defined]
+    wanted = [text.encode() for text in texts if text]
+    for name, content in (("a.jsonl", b"\xef\xbb\xbf" + raw), ("b.ndjson.gz", gzip.compress(raw))):
+        (folder / name).write_bytes(content)
+        assert list(read_documents([folder / name], "", "strict", field=field)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b'{"text": "a"', r"not JSON at character 12: Expecting ',' delimiter"),
+        (b"text", "not JSON at character 0: Expecting value"),
+        (b'["text"]', r'expected an object such as {"text": "..."}'),
+        (b"{}", "no field 'text'; it has nothing; name the field that has it"),
+        (b'{"body": 1, "Text": 2}', "no field 'text'; it has 'Text', 'body'; name"),
+        (b'{"text": 3}', r"the field 'text' holds no text \(a int"),
+        (b'{"text": null}', "the field 'text' holds no text"),
+        (b'{"text": "a\\ud800b"}', "holds half a character .* at 1, which is no text"),
+        (b'{"text": "a\xff"}', r"not UTF-8 at byte 11 \(0xff\); JSON lines are UTF-8"),
+        (b'{"text": ' + b"[" * 100_000, "JSON that can't be read"),
+        (b'{"n": ' + b"9" * 5000 + b', "text": 3}', "JSON that can't be read|holds no text"),
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_bad_line_is_named(line: bytes, message: str, packed: bool, tmp_path: Path) -> None:
+    path = tmp_path / ("a.jsonl.gz" if packed else "a.jsonl")
+    raw = b'{"text": "good"}\n\n' + line + b'\n{"text": "never reached"}\n'
+    path.write_bytes(gzip.compress(raw) if packed else raw)
+    for errors in ("strict", "bytes"):
+        found = read_documents([path], "", errors)
+        assert next(found) == b"good"
+        with pytest.raises(UserError, match=f"^{path}:3: .*{message}") as caught:
+            next(found)
+        assert len(str(caught.value)) < 1000 + len(str(path))
+
+
+def test_gzip_is_unpacked_and_damage_is_named(tmp_path: Path) -> None:
+    raw = b"one\n\ntwo\n\n" * 9999 + "é".encode()
+    good = gzip.compress(raw)
+    path = tmp_path / "a.txt.GZ"
+    path.write_bytes(good)
+    assert list(read_documents([path], "blank-line", "strict")) == split_documents(
+        raw, "blank-line"
+    )
+    path.write_bytes(gzip.compress(b"one") + gzip.compress(b"two"))  # as two runs of gzip write it
+    assert list(read_documents([path], "", "strict")) == [b"onetwo"]
+    path.write_bytes(gzip.compress(b"good\xff"))
+    with pytest.raises(UserError, match=r"a\.txt\.GZ \(unpacked\): not UTF-8 at byte 4 \(0xff\)"):
+        list(read_documents([path], "", "strict"))
+    assert list(read_documents([path], "", "bytes")) == [b"good\xff"]
+    for bad, message in (
+        (good[:-9], "cut short"),
+        (b"plain text", "not gzip"),
+        (good[:20] + b"\0\0\0\0" + good[24:], "not gzip, or damaged"),
+        (good[:-6] + b"\0\0" + good[-4:], "not gzip, or damaged"),
+    ):
+        path.write_bytes(bad)
+        with pytest.raises(UserError, match=rf"^{path}: {message}"):
+            list(read_documents([path], "", "strict"))
+    with pytest.raises(UserError, match="Is a directory"):
+        list(read_documents([tmp_path], "", "strict"))
+    with pytest.raises(UserError, match="none.gz: No such file"):
+        list(read_documents([tmp_path / "none.gz"], "", "strict"))
+
+
+def test_not_utf8_is_named_by_its_byte_in_any_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(documents, "BLOCK_BYTES", 2)
+    path = tmp_path / "a.txt"
+    text = "ab🙂é%".encode()
+    for n in range(12):
+        for bad in (b"\xff", b"\xe9", b"\xf0\x9f"):
+            path.write_bytes(text * n + bad)
+            with pytest.raises(UserError, match=rf"a\.txt: not UTF-8 at byte {len(text) * n} "):
+                list(read_documents([path], "%", "strict"))
+        path.write_bytes(text * n)
+        assert list(read_documents([path], "%", "strict")) == ["ab🙂é".encode()] * n
+
+
+def test_a_mixed_folder_is_prepared(tmp_path: Path) -> None:
+    """Text, JSON lines and gzip make the same tokens as plain files of the same documents."""
+    BPETokenizer.train(make_text(), vocab_size=300).save(tmp_path / "tok.json")
+    texts = [f"the cat {n} sat" for n in range(12)]
+    lines = "\n".join(json.dumps({"body": text}) for text in texts[2:8])
+    mixed, plain = tmp_path / "mixed", tmp_path / "plain"
+    mixed.mkdir()
+    plain.mkdir()
+    (mixed / "a.txt").write_bytes(texts[0].encode())
+    (mixed / "b.txt.gz").write_bytes(gzip.compress(texts[1].encode()))
+    (mixed / "c.jsonl").write_bytes(lines.encode())
+    (mixed / "d.jsonl.gz").write_bytes(
+        gzip.compress("\n".join(json.dumps({"body": text}) for text in texts[8:]).encode())
+    )
+    for n, text in enumerate(texts):
+        (plain / f"{n:02d}.txt").write_bytes(text.encode())
+    made = []
+    for files, field in ((mixed, "body"), (plain, "text")):
+        out = tmp_path / f"{files.name}-out"
+        argv = [str(files), "--tokenizer", str(tmp_path / "tok.json"), "--out", str(out)]
+        argv += ["--json-field", field] if field != "text" else []
+        assert prepare.main([*argv, "--val-fraction", "0.2"]) == 0
+        made.append([(out / f"{part}.npy").read_bytes() for part in ("train", "val")])
+        assert json.loads((out / "meta.json").read_text(encoding="utf-8"))["split"] == "documents"
+    assert made[0] == made[1]
+
+
+def test_settings_without_effect_and_names_count(tmp_path: Path) -> None:
+    text, lines = tmp_path / "a.txt", tmp_path / "a.jsonl"
+    for path in (text, lines):
+        path.write_bytes(b'{"text": "a", "b": "c"}\n')
+    with pytest.raises(UserError, match="--data.json_field: has an effect on JSON lines only"):
+        prepare.Corpus(DataConfig(files=(str(text),), json_field="b"))
+    with pytest.raises(UserError, match=r"--doc-sep: has no effect on .*a\.jsonl, where each line"):
+        prepare.Corpus(DataConfig(files=(str(lines),), doc_sep="%"), "--")
+    both = DataConfig(files=(str(tmp_path),), doc_sep="%", json_field="b")
+    assert list(prepare.Corpus(both)._read([text, lines])) == [text.read_bytes().strip(), b"c"]
+    settings = [(text, "text"), (lines, "text"), (lines, "b")]
+    prints = [
+        json.dumps(prepare.Corpus(DataConfig(files=(str(path),), json_field=field)).fingerprint())
+        for path, field in settings
+    ]
+    assert len(set(prints)) == 3 and "kinds" not in prints[0], "text keeps the identity it had"
+
+
+def test_a_missing_corpus_says_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="No such file .*; `python -m data.download enwik8` brings"):
+        prepare.Corpus(DataConfig(files=("corpora/enwik8/enwik8",)))
+    with pytest.raises(UserError, match="^mytext.txt: No such file or directory$"):
+        prepare.Corpus(DataConfig(files=("mytext.txt",)))

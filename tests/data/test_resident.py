@@ -1,0 +1,38 @@
+"""data.resident: windows cut on a device are those that are read from the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from data.batches import Batches
+from data.windows import IGNORE
+from tests.data.test_batches import batches, folder  # noqa: F401
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("stride", [0, 7, 1])
+@pytest.mark.parametrize("shift", [False, True])
+@pytest.mark.parametrize("mask", [False, True])
+def test_the_same_batches(stride: int, shift: bool, mask: bool, folder: Path) -> None:  # noqa: F811
+    changes = {"stride": stride, "shift": shift, "mask_documents": mask}
+    one, other = batches(folder, **changes), batches(folder, **changes)
+    assert other.settle(CPU, 1 << 20)
+    for step in range(3 * one.splits["train"].n_windows // one.rows):
+        (wanted, n_wanted), (found, n_found) = one.training_batch(step), other.training_batch(step)
+        assert n_wanted == n_found == int((found.y_BT != IGNORE).sum())
+        for left, right in zip(wanted, found):
+            assert (left is None) == (right is None)
+            assert left is None or (left.dtype == right.dtype and torch.equal(left, right))
+
+
+def test_documents_and_what_does_not_fit_stay_in_the_file(folder: Path) -> None:  # noqa: F811
+    def settled(one: Batches, spare_bytes: int) -> bool:
+        return one.settle(CPU, spare_bytes)
+
+    assert not settled(batches(folder, windows="documents"), 1 << 20)
+    n = batches(folder).splits["train"].tokens.n_tokens
+    assert not settled(batches(folder), 32 * n - 1) and settled(batches(folder), 32 * n)

@@ -1,0 +1,134 @@
+"""scripts.bench sample: what is timed, beside whom, and what follows from it."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+
+from model.decode import weights_read
+from model.gpt import ModelConfig, TinyGPT
+from scripts import bench as script
+from scripts import bench_sample
+from utils.errors import UserError
+
+SMALL = {"vocab_size": 11, "n_layer": 1, "n_head": 2, "n_embd": 8, "block_size": 16}
+FEW = ["sample", "--shape", "0.8M", "--batch-sizes", "1", "3", "--runs", "2", "--new-tokens", "5"]
+
+NANOGPT = """
+import torch
+from dataclasses import dataclass
+
+
+@dataclass
+class GPTConfig:
+    block_size: int
+    vocab_size: int
+    n_layer: int
+    n_head: int
+    n_embd: int
+    dropout: float
+    bias: bool
+
+
+class GPT(torch.nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        assert config == GPTConfig(16, 11, 1, 2, 8, 0.0, False)
+        print("number of parameters: 0.00M")
+
+    def generate(self, ids, n, top_k):
+        assert ids.tolist() == [[0]] * len(ids) and top_k == 11 and not self.training
+"""
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setitem(bench_sample.SHAPES, "0.8M", SMALL)
+    monkeypatch.setattr(bench_sample, "BANDWIDTH_BYTES", 2**20)
+
+
+def test_the_figures_fit_together(printed, tmp_path, monkeypatch):
+    (tmp_path / "model.py").write_text(NANOGPT, encoding="utf-8")
+    state = torch.get_rng_state()
+    record, people = printed(script.main, *FEW, "--nanogpt", str(tmp_path), "--json")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert (record["command"], record["model"], record["new_tokens"]) == ("sample", "0.8M", 5)
+    model = TinyGPT(ModelConfig(**SMALL, position="learned", tie_weights=True))
+    assert record["weight_bytes"] == 4 * weights_read(model)
+    assert [batch["samples"] for batch in record["batches"]] == [1, 3]
+    for batch in record["batches"]:
+        mine, theirs = batch["rows"]
+        assert (mine["who"], theirs["who"]) == ("ours", "nanoGPT") and batch["left_out_s"] == {}
+        for row in (mine, theirs):
+            for name in ("tokens_per_s", "first_s"):
+                assert 0 < row[name]["low"] <= row[name]["median"] <= row[name]["high"]
+        assert theirs["ratio"]["low"] > 0 and "ratio" not in mine
+    assert record["bandwidth_bytes_per_s"]["low"] > 0
+    share = record["weight_bytes"] * record["batches"][0]["rows"][0]["tokens_per_s"]["median"]
+    share /= record["bandwidth_bytes_per_s"]["median"]
+    assert f"{share:.0%} of that" in people
+    assert "batch 3, run 2/2, nanoGPT:" in people
+
+
+def test_the_weights_that_a_step_reads():
+    shape = {"vocab_size": 11, "block_size": 16, "n_layer": 1, "n_head": 1, "n_embd": 4}
+    block = 4 * 12 + 4 * 4 + 4 * 16 * 2 + 4 * 2
+    for settings, more in (
+        ({"position": "learned"}, 0),
+        ({"tie_weights": True}, 0),
+        ({"bigram_rows": 50}, 0),
+        ({"pointer": True}, 3 * 16 + 4 + 1),
+    ):
+        model = TinyGPT(ModelConfig(**shape, **settings))
+        assert weights_read(model) == block + 4 + 11 * 4 + more
+
+
+def test_a_run_is_measured_at_its_own_shape(printed, story_run):
+    argv = ["sample", "--run", str(story_run), "--batch-sizes", "1", "--runs", "1"]
+    record, _ = printed(script.main, *argv, "--new-tokens", "3", "--json")
+    assert record["model"] == str(story_run) and record["new_tokens"] == 3
+
+
+def test_a_peer_that_would_take_too_long_is_left_out(printed, tmp_path):
+    (tmp_path / "model.py").write_text(NANOGPT, encoding="utf-8")
+    argv = [*FEW, "--nanogpt", str(tmp_path), "--limit-s", "1e-9"]
+    record, people = printed(script.main, *argv, "--json")
+    for batch in record["batches"]:
+        assert [row["who"] for row in batch["rows"]] == ["ours"]
+        assert list(batch["left_out_s"]) == ["nanoGPT"]
+    assert "left out: about 0 s a run (--limit-s)" in people
+
+
+def test_transformers_draws_as_many_tokens(printed):
+    pytest.importorskip("transformers")
+    record, _ = printed(script.main, *FEW, "--hf", "--json")
+    assert [row["who"] for row in record["batches"][1]["rows"]] == ["ours", "transformers"]
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["--runs", "0"], "--runs: must be above 0"),
+        (["--limit-s", "0"], "--limit-s: must be above 0"),
+        (["--new-tokens", "-1"], "--new-tokens: must be above 0"),
+        (["--batch-sizes", "0"], "--batch-sizes: must be 1 or more"),
+        (["--nanogpt", "nowhere"], "nowhere/model.py: no such file; git clone"),
+        (["--run", "runs/x"], "give one of --run DIR and --shape"),
+    ],
+)
+def test_bad_arguments_are_refused(argv, message):
+    with pytest.raises(UserError, match=message):
+        script.main(["sample", "--shape", "0.8M", *argv])
+
+
+def test_a_model_is_named():
+    with pytest.raises(UserError, match="give one of --run DIR and --shape"):
+        script.main(["sample"])
+
+
+def test_without_transformers_one_line_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(UserError, match="pip install transformers"):
+        script.main([*FEW, "--hf"])

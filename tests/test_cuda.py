@@ -1,0 +1,73 @@
+"""What only a GPU can show; skipped without one. `make gpu-check` runs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.training import build, make_corpus
+from trainer import Trainer
+from utils import checkpoint
+
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> dict[str, object]:
+    return make_corpus(tmp_path) | {"model.dropout": 0.0, "optim.lr": 0.01}
+
+
+def losses(one: Trainer, steps: int) -> list[float]:
+    return [(one.train_step(), one.read()["train_loss"])[1] for _ in range(steps)]
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_a_gpu_computes_what_the_cpu_does(name, settings, tmp_path):
+    settings |= {"train.amp": "off"} | ({"optim.name": name} if name == "muon" else {})
+    here = build(tmp_path / "a", settings, train__device="cpu")
+    there = build(tmp_path / "b", settings, train__device="cuda")
+    # Muon turns its matrices in bf16 there.
+    assert losses(there, 10) == pytest.approx(
+        losses(here, 10), rel=1e-3 if name == "adamw" else 0.05
+    )
+
+
+def test_the_corpus_lies_on_the_gpu_and_nobody_waits(settings, tmp_path):
+    one = build(tmp_path, settings, train__device="cuda", train__amp="bf16")
+    one.train_step()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        assert [one.train_step() for _ in range(3)] == [{}, {}, {}]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert one.batches.training_batch(0)[0].x_BT.is_cuda
+    assert one.read()["train_loss"] > 0
+
+
+def test_a_resumed_run_is_the_same_run(settings, tmp_path):
+    one = build(tmp_path, settings, train__device="cuda")
+    losses(one, 3)
+    checkpoint.save(tmp_path / "x.pt", one.state())
+    other = Trainer(one.config, one.run, checkpoint.load(tmp_path / "x.pt"))
+    assert losses(other, 3) == losses(one, 3)
+
+
+def test_bf16_and_compilation_learn_the_same(settings, tmp_path):
+    eager = build(tmp_path / "a", settings, train__device="cuda", train__amp="bf16")
+    compiled = build(
+        tmp_path / "b", settings, train__device="cuda", train__amp="bf16", train__compile=True
+    )
+    assert compiled.forward is not compiled.model, "torch.compile does not work here"
+    assert losses(compiled, 10) == pytest.approx(losses(eager, 10), rel=0.02)
+
+
+def test_an_evaluation_is_the_cpus(settings, tmp_path):
+    here = build(tmp_path / "a", settings, train__device="cpu", train__amp="off").evaluate()
+    there = build(tmp_path / "b", settings, train__device="cuda", train__amp="off").evaluate()
+    assert (here.tokens, here.bytes) == (there.tokens, there.bytes)
+    assert there.nats == pytest.approx(here.nats, rel=1e-5)
