@@ -14,11 +14,14 @@ import sample
 import train
 from model.gpt import TinyGPT
 from scripts import eval as score
+from scripts import sweep
+from settings import Config
 from tests.test_hf_folder import COMBINATIONS, EXTRA, config_of, make_model, write
 from tests.training import assert_same_run, flags, make_text, state_of
 from tok.bpe import BPETokenizer
 from trainer import Trainer
 from utils.errors import UserError
+from utils.grid import load_grid
 from utils.metrics import read_rows
 
 safetensors = pytest.importorskip("safetensors.torch", reason=EXTRA)
@@ -109,6 +112,19 @@ def test_it_goes_on_when_their_folder_is_gone(folder, settings, tmp_path, monkey
     assert state_of(tmp_path / "part" / "last.pt")["step"] == 2
     assert train.main(["--run_dir", str(tmp_path / "part"), "--resume"]) == 0
     assert_same_run(tmp_path / "part", tmp_path / "whole")
+
+
+def test_a_sweep_knows_its_points_again(folder, settings, tmp_path):
+    lines = [f"  {name}: {value}" for name, value in settings.items() if name != "optim.lr"]
+    text = "\n".join(["grid:", "  lr: [0.001, 0.002]", "set:", *lines]) + "\n"
+    (tmp_path / "sweep.yaml").write_text(text, encoding="utf-8")
+    grid = load_grid(str(tmp_path / "sweep.yaml"), Config)
+    jobs = sweep.make_jobs(grid, "sweep.yaml", tmp_path / "runs", 1)
+    assert [job.config.model for job in jobs] == 2 * [hf_folder.read_config(folder)]
+    argv = jobs[0].command("")[2:]
+    assert train.main(argv) == 0
+    jobs = sweep.make_jobs(grid, "sweep.yaml", tmp_path / "runs", 1)
+    assert [job.status for job in jobs] == ["done", "new"]
 
 
 def test_a_shorter_context_keeps_the_first_positions(folder, settings, tmp_path):

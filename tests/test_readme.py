@@ -23,6 +23,7 @@ import scripts.eval
 import scripts.export
 import train
 from data.corpora import Content, KnownCorpus, Source
+from model.hf_config import kind_of
 from tests.conftest import ROOT, run_program
 from tests.data.serving import good, serving
 from tests.test_repo import TARGETS
@@ -101,17 +102,22 @@ def test_the_map_of_the_readme_names_what_exists():
         assert (ROOT / target).exists(), f"README.md links {target}"
 
 
-def test_the_lines_for_ones_own_text_run_as_they_stand(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """On 100 kB, with two steps of a smaller model; .ci/run runs them whole."""
+def small_text_config(folder: Path) -> None:
+    """configs/text.yaml for two steps of a smaller model, and 100 kB in mytext.txt."""
     text = (ROOT / "configs" / "text.yaml").read_text(encoding="utf-8")
     for name, value in (("n_layer", 1), ("n_embd", 32), ("max_steps", 2), ("vocab_size", 300)):
         text, n = re.subn(rf"(?m)^  {name}: .*$", f"  {name}: {value}", text)
         assert n == 1
-    (tmp_path / "configs").mkdir()
-    (tmp_path / "configs" / "text.yaml").write_text(text, encoding="utf-8")
-    (tmp_path / "mytext.txt").write_bytes((ROOT / "data" / "tiny.txt").read_bytes()[:100_000])
+    (folder / "configs").mkdir()
+    (folder / "configs" / "text.yaml").write_text(text, encoding="utf-8")
+    (folder / "mytext.txt").write_bytes((ROOT / "data" / "tiny.txt").read_bytes()[:100_000])
+
+
+def test_the_lines_for_ones_own_text_run_as_they_stand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On 100 kB, with two steps of a smaller model; .ci/run runs them whole."""
+    small_text_config(tmp_path)
     monkeypatch.chdir(tmp_path)
     section = README.read_text(encoding="utf-8").split("## Your own text")[1]
     lines = section.split("```sh\n")[1].split("```")[0].splitlines()
@@ -196,13 +202,12 @@ def test_the_lines_on_samples_and_scores_run_as_they_stand(
 
 
 def test_the_lines_out_and_in_run_as_they_stand(
-    text_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a tiny run, with two steps; what pip installs is there already."""
+    """With two steps of a smaller model; what pip installs is there already."""
     for name in ("safetensors", "gguf"):
         pytest.importorskip(name, reason=f"extra: not installed (pip install {name})")
-    shutil.copytree(text_run, tmp_path / "runs" / "tiny")
-    (tmp_path / "mytext.txt").write_bytes((ROOT / "data" / "tiny.txt").read_bytes()[:20_000])
+    small_text_config(tmp_path)
     monkeypatch.chdir(tmp_path)
     section = README.read_text(encoding="utf-8").split("## Out and in")[1].split("\n## ")[0]
     lines = section.split("```sh\n")[1].split("```")[0].splitlines()
@@ -211,15 +216,25 @@ def test_the_lines_out_and_in_run_as_they_stand(
         words = shlex.split(line.replace("max_steps 200", "max_steps 2 --train.batch_size 2"))
         program, argv = (
             (scripts.export, words[3:])
-            if words[1] == "-m"
+            if words[1:3] == ["-m", "scripts.export"]
             else ({"train.py": train}[words[1]], words[2:])
         )
         assert words[0] == "python" and program.main(argv) == 0
-    found = {path.name: {one.name for one in path.iterdir()} for path in Path("exported").iterdir()}
-    assert found.keys() == {"tiny", "tiny-gguf", "tuned"}
-    assert found["tiny-gguf"] == {"README.md", "model.gguf"}
-    assert found["tiny"] == found["tuned"] >= {"config.json", "model.safetensors", "README.md"}
+    exported = {
+        path.name: {one.name for one in path.iterdir()} for path in Path("exported").iterdir()
+    }
+    assert exported.keys() == {"qwen", "qwen-gguf"}
+    assert exported["qwen-gguf"] == {"README.md", "model.gguf"}
+    assert exported["qwen"] >= {"config.json", "model.safetensors", "tokenizer.json", "README.md"}
+    assert read_rows(Path("runs/tuned/metrics.csv"))[-1]["step"] == "2"
     pytest.importorskip("transformers", reason="extra: not installed (pip install transformers)")
     code = section.split("```python\n")[1].split("```")[0]
     done = run_program([sys.executable, "-c", code], cwd=tmp_path, env={"HF_HUB_OFFLINE": "1"})
-    assert done.returncode == 0 and "Once" in done.stdout, done.stderr
+    assert done.returncode == 0 and "The" in done.stdout, done.stderr
+
+
+def test_the_modern_family_can_leave() -> None:
+    """As configs/modern.yaml says: after another file, whose model it changes."""
+    files = ["--config", "configs/text.yaml", "--config", "configs/modern.yaml"]
+    config, _, _ = train.parse([*files, "--data.files", "mytext.txt"])
+    assert kind_of(config.model) == "nanochat"

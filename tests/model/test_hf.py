@@ -1,0 +1,77 @@
+"""Settings and weights there and back, for any shape; needs no library but torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.gpt import ModelConfig, TinyGPT
+from model.hf_config import HOLDS, from_hf, kind_of, to_hf
+from model.hf_weights import from_hf_weights, to_hf_weights
+from utils.errors import UserError
+
+kinds = st.sampled_from(sorted(HOLDS))
+
+
+@st.composite
+def configs(draw):
+    """A config of any size that some class holds."""
+    held = HOLDS[draw(kinds)]
+    chosen = {name: draw(st.sampled_from(values)) for name, values in held.items()}
+    n_head, half = draw(st.integers(1, 4)), draw(st.integers(1, 4))
+    chosen.setdefault("bias", draw(st.booleans()))
+    if not chosen["bias"] or chosen["norm"] == "rmsnorm":
+        chosen.setdefault("norm_gain", draw(st.booleans()))
+    return ModelConfig(
+        vocab_size=draw(st.integers(2, 20)),
+        block_size=draw(st.integers(1, 9)),
+        n_layer=draw(st.integers(1, 3)),
+        n_head=n_head,
+        n_embd=2 * half * n_head,
+        mlp_ratio=draw(st.floats(0.3, 6)),
+        norm_eps=draw(st.floats(1e-8, 1e-2)),
+        rope_theta=draw(st.floats(2, 1e6)) if chosen["position"] == "rope" else 10000.0,
+        tie_weights=draw(st.booleans()),
+        **chosen,
+    )
+
+
+@settings(max_examples=40)
+@given(configs())
+def test_settings_come_back_through_json(config):
+    back = from_hf(json.loads(json.dumps(to_hf(config))))
+    kind = kind_of(config)
+    assert kind_of(back) == kind and back.mlp_width == config.mlp_width
+    whole = {"norm_gain": kind != "nanochat", "bias": config.bias or kind == "gpt2"}
+    assert back == replace(config, **whole, mlp_ratio=back.mlp_ratio)
+
+
+@settings(max_examples=40)
+@given(configs())
+def test_weights_come_back_bit_for_bit(config):
+    with torch.random.fork_rng(devices=[]):
+        weights = TinyGPT(config).state_dict()
+    kind = kind_of(config)
+    theirs = to_hf_weights(kind, config, weights)
+    back = from_hf_weights(kind, from_hf(to_hf(config)), theirs)
+    for name, weight in back.items():
+        filled = torch.ones_like if name.endswith("weight") else torch.zeros_like
+        assert torch.equal(weight, weights.get(name, filled(weight)))
+    assert back.keys() >= weights.keys()
+    again = to_hf_weights(kind, from_hf(to_hf(config)), back)
+    assert again.keys() == theirs.keys()
+    assert all(torch.equal(again[name], theirs[name]) for name in theirs)
+    storages = [one.untyped_storage().data_ptr() for one in theirs.values()]
+    assert len(storages) == len(set(storages)), "safetensors refuses shared memory"
+
+
+@pytest.mark.parametrize("value", [None, True, "x", [], 0, -3, 1.5])
+def test_a_size_that_is_none_is_refused(value):
+    content = to_hf(ModelConfig()) | {"hidden_size": value}
+    with pytest.raises(UserError, match="^hidden_size is "):
+        from_hf(content)
