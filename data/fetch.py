@@ -144,12 +144,9 @@ def _fill(url: str, file: IO[bytes], content: Content) -> None:
     """Appends what is missing, in as many connections as it takes."""
     failures = 0
     size_bytes = file.seek(0, os.SEEK_END)
-    if size_bytes > content.size_bytes:
-        size_bytes = 0
-        file.truncate(0)
     bar = tqdm(
         total=content.size_bytes,
-        initial=size_bytes,
+        initial=min(size_bytes, content.size_bytes),
         desc=content.name,
         unit="B",
         unit_scale=True,
@@ -192,16 +189,14 @@ def _blocks(url: str, offset: int, content: Content) -> Iterator[tuple[int, byte
     try:
         with web.open(request, timeout=TIMEOUT_S) as response:
             start = _start(response, url, offset, content)
-            while start < content.size_bytes:
-                block = response.read1(BLOCK_BYTES)  # what has come, though it be less
-                if not block:
-                    raise BrokenError(f"{url}: ended at byte {start} of {content.size_bytes}")
+            # One byte more than should come is asked for, so that more is seen.
+            while block := response.read1(min(BLOCK_BYTES, content.size_bytes - start + 1)):
                 if start + len(block) > content.size_bytes:
                     raise RefusedError(f"{url}: sends more than {content.size_bytes} bytes")
                 yield start, block
                 start += len(block)
-            if response.read(1):
-                raise RefusedError(f"{url}: sends more than {content.size_bytes} bytes")
+        if start < content.size_bytes:
+            raise BrokenError(f"{url}: ended at byte {start} of {content.size_bytes}")
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == 416 and offset:  # it has no such range: begin again

@@ -49,7 +49,7 @@ def _unpack_one(zipped: zipfile.ZipFile, archive: Path, member: Content, target:
             while block := stream.read(BLOCK_BYTES):
                 size_bytes += len(block)
                 if size_bytes > member.size_bytes:
-                    raise UserError(wrong)
+                    raise UserError(f"{archive}: its {member.name} is larger than the known one")
                 digest.update(block)
                 file.write(block)
             file.flush()

@@ -125,10 +125,15 @@ def status(code: int, **headers: object) -> Answer:
     return lambda request: request.begin(code, **headers)
 
 
-def silent(body: bytes, at: int, pause_s: float) -> Answer:
+def silent(body: bytes, at: int, ended: list[bool]) -> Answer:
+    """Sends nothing more from `at` on; `ended` gets whether the client came again meanwhile."""
+
     def answer(request: Request) -> None:
         request.whole(body, at)
         request.wfile.flush()
-        time.sleep(pause_s)
+        n_before, give_up = len(request.server.ranges), time.monotonic() + 5
+        while (waits := len(request.server.ranges) == n_before) and time.monotonic() < give_up:
+            time.sleep(0.02)
+        ended.append(not waits)
 
     return answer

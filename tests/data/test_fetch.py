@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import random
+import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -158,7 +159,13 @@ def test_a_whole_file_that_was_not_renamed_needs_no_server(tmp_path: Path) -> No
 def test_silence_is_a_break(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch, "TIMEOUT_S", 0.2)
     target = tmp_path / "file"
-    server = run(target, serving.silent(BODY, HALF, 1.0), good(BODY))
+    came_again: list[bool] = []
+    server = run(target, serving.silent(BODY, HALF, came_again), good(BODY))
+    for _ in range(100):  # the silent one may still be asleep
+        if came_again:
+            break
+        time.sleep(0.02)
+    assert came_again == [True]
     assert server.ranges == [None, f"bytes={HALF}-"] and only(target) == BODY
 
 

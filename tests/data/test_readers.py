@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from data import documents, prepare
@@ -37,6 +37,9 @@ class Dribble(io.BytesIO):
     doc_sep=st.sampled_from(["", "blank-line", "%", "aa", "aaa", "\\n", "ab", "é"]),
     most=st.integers(1, 9),
 )
+@example(raw=b"a\n\n \nb", doc_sep="blank-line", most=3)  # the separator goes on behind the block
+@example(raw=b"a\n\n\r\nb", doc_sep="blank-line", most=4)
+@example(raw=b"aaab", doc_sep="aa", most=3)
 def test_a_stream_has_the_documents_of_the_whole(raw: bytes, doc_sep: str, most: int) -> None:
     wanted = split_documents(raw, doc_sep)
     assert list(stream_documents(Dribble(raw, most), doc_sep)) == wanted
