@@ -27,6 +27,7 @@ from settings import Config, is_finished
 from tok.bpe import BPETokenizer
 from utils import checkpoint, device
 from utils.errors import UserError
+from utils.memory import keep_freed_memory
 from utils.metrics import CsvLog
 from utils.optim import clip_gradients, make_optimizer, set_lr, set_momentum
 from utils.runs import RunFolder, append_sample
@@ -45,7 +46,7 @@ class Trainer:
         if threads := state["threads"] if state else config.train.num_threads:
             torch.set_num_threads(threads)  # sums depend on the number of threads
         self.device = device.pick_device(config.train.device)
-        device.keep_freed_memory()
+        keep_freed_memory()
         self.amp = device.pick_amp(config.train.amp, self.device)
         self.autocast = device.autocast(self.device, self.amp)
         weights, self.foreign = starting_point(config, run, state)

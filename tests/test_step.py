@@ -65,7 +65,7 @@ def test_freed_memory_is_kept_where_the_system_can(run_python) -> None:
     code = """
 import resource
 import torch
-from utils.device import keep_freed_memory
+from utils.memory import keep_freed_memory
 if keep_freed_memory():
     for _ in range(3):
         torch.empty(8 << 20).fill_(1)

@@ -20,6 +20,7 @@ from multiprocessing import connection
 from typing import TYPE_CHECKING, Any
 
 from utils.errors import UserError
+from utils.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 JOB_BYTES = 1 << 20
 FEW_JOBS = 16  # up to so many are encoded here
-KEPT_BYTES = 24 << 20
 AHEAD = 2  # jobs handed out in advance for each worker
 
 Finish = Callable[["BPETokenizer", "np.ndarray"], Any]
@@ -151,17 +151,6 @@ def _start_worker(tokenizer: BPETokenizer, finish: Finish | None) -> None:
     begin_worker()
 
 
-def keep_memory() -> None:
-    """Lets the process keep memory that it has freed; otherwise every array is zeroed pages anew.
-
-    The C library of Linux returns large blocks to the system at once, until one of up to 32 MB has
-    been freed: from then on it keeps as much. Elsewhere this does nothing.
-    """
-    import numpy as np
-
-    np.empty(KEPT_BYTES, dtype=np.uint8)
-
-
 def worker_killed() -> UserError:
     """What to raise when a process of the pool is gone."""
     return UserError(
@@ -171,7 +160,7 @@ def worker_killed() -> UserError:
 
 def begin_worker() -> None:
     """What every worker process does first."""
-    keep_memory()
+    keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent ends the others
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -104,23 +103,6 @@ def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     if device.type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()  # from other memory the copy would be waited for
     return tensor.to(device, non_blocking=True)
-
-
-def keep_freed_memory() -> bool:
-    """Lets this process keep the memory that tensors give back; whether the system can do so.
-
-    By default glibc returns every large piece to Linux at once, and each step of training gets its
-    activations anew, page by page. See mallopt(3) for the two numbers.
-    """
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):  # another C library
-        return False
-    trim_threshold, mmap_threshold = -1, -3
-    largest = 2**31 - 1
-    return bool(mallopt(mmap_threshold, largest // 2) and mallopt(trim_threshold, largest))
 
 
 def seed_all(seed: int, step: int) -> None:

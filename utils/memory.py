@@ -1,0 +1,23 @@
+"""The memory of this process."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+
+def keep_freed_memory() -> bool:
+    """Lets this process keep the memory that arrays give back; whether the system can do so.
+
+    By default glibc returns every large piece to Linux at once, and each step of training, or block
+    of text, gets its arrays anew, page by page. See mallopt(3) for the two numbers.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another C library
+        return False
+    trim_threshold, mmap_threshold = -1, -3
+    largest = 2**31 - 1
+    return bool(mallopt(mmap_threshold, largest // 2) and mallopt(trim_threshold, largest))
