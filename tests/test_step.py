@@ -10,6 +10,7 @@ import torch
 import trainer
 from tests.training import build, make_corpus
 from utils import checkpoint, device
+from utils.errors import UserError
 from utils.optim import clip_gradients
 
 Settings = dict[str, object]
@@ -78,3 +79,17 @@ if keep_freed_memory():
     assert (done.returncode, done.stderr) == (0, "")
     # Each of the 20 is 32 MiB, more than glibc ever keeps by itself: of 4 KiB, 8,192 pages.
     assert not done.stdout or int(done.stdout) < 10 * 8192
+
+
+def test_a_step_sets_rate_and_momentum(settings: Settings, tmp_path: Path) -> None:
+    muon = {"optim__name": "muon", "optim__muon_momentum": 0.95, "optim__muon_warmup_steps": 2}
+    one = build(tmp_path, settings, **muon)
+    for momentum in (0.85, 0.9, 0.95, 0.95):
+        one.train_step()
+        found = [g["momentum"] for g in one.optimizer.param_groups if g.get("muon")]
+        assert found == pytest.approx([momentum] * 2)
+
+
+def test_a_rate_of_a_head_that_is_no_weight_of_its_own(settings: Settings, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="head_lr_ratio has an effect without model.tie_weights"):
+        build(tmp_path, settings, optim__head_lr_ratio=2.0, model__tie_weights="true")
