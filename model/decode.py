@@ -9,6 +9,7 @@ Tests hold it to `forward`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -22,7 +23,7 @@ from model.gpt import Block, TinyGPT
 from model.mlp import activate
 from model.mode import evaluating
 from model.norm import RMSNorm
-from model.products import Matrix, product, product_alike
+from model.products import Matrix, alike, gelu, product, product_alike
 from model.rope import apply_rope, rope_table
 
 FEW_WEIGHTS = 1 << 22  # of a model, see `product_alike`
@@ -62,8 +63,12 @@ class Decoder:
         n_slots = min(self.config.block_size, max(lengths) + max_new_tokens)
         self.cache = Cache(self.config, lengths, n_slots, self.embedding)
         self.layers = [layer_of(block) for block in model.blocks]
-        self.alike = weights_read(model) <= FEW_WEIGHTS and self.embedding.device.type == "cpu"
-        self.product = product_alike if self.alike else product
+        on_cpu = self.embedding.device.type == "cpu"
+        few = on_cpu and weights_read(model) <= FEW_WEIGHTS
+        self.product = product_alike if few else product
+        elementwise = alike if few else lambda function: function
+        self.activate = elementwise(activation_of(self.config.mlp, on_cpu))
+        self.softplus, self.tanh = elementwise(F.softplus), elementwise(torch.tanh)
         self.final_norm = norm_of(model.final_norm)
         config = self.config
         self.embedding_norm = norm_of(model.embedding_norm) if config.embedding_norm else None
@@ -83,7 +88,7 @@ class Decoder:
         for prompt, rows in rows_of.items():
             ids_T = torch.tensor(prompt, device=self.embedding.device)
             h_BD[rows] = self._read(ids_T, rows, self.cache.starts[rows[0]])
-        return self._logits(self._filled(h_BD))
+        return self._logits(h_BD)
 
     def step(self, ids_B: Tensor) -> Tensor:
         """Takes the next id of each row, int64; logits (B, V) of what may follow it."""
@@ -94,7 +99,6 @@ class Decoder:
         cache.advance()
         cache.ids_BS[:, cache.slot] = ids_B
         x_BD, rope = self._embed(ids_B, before_B)
-        x_BD = self._filled(x_BD)
         mask_B11n = None
         if not cache.alike:
             older_Bn = cache.older()
@@ -109,27 +113,21 @@ class Decoder:
             y_BH1K = F.scaled_dot_product_attention(
                 q_BH1K, read[2 * i], read[2 * i + 1], attn_mask=mask_B11n
             )
-            y_BD = self._filled(y_BH1K.reshape(len(ids_B), -1))
-            x_BD = self.product(layer.attn_proj, y_BD, x_BD)
+            x_BD = self.product(layer.attn_proj, y_BH1K.flatten(1), x_BD)
             h_BD = layer.mlp_norm(x_BD)
             wide = self.product(layer.fc, h_BD)
             if layer.gate is None:
-                wide = activate(self.config.mlp, wide)
+                wide = self.activate(wide)
             else:
-                wide = F.silu(self.product(layer.gate, h_BD)) * wide
+                wide = self.activate(self.product(layer.gate, h_BD)) * wide
             x_BD = self.product(layer.mlp_proj, wide, x_BD)
         return self._logits(self.final_norm(x_BD))
-
-    def _filled(self, x_BD: Tensor) -> Tensor:
-        """For `product_alike`: rows of zeros behind the others, up to a multiple of 4."""
-        more = -len(x_BD) % 4 if self.alike else 0
-        return F.pad(x_BD, (0, 0, 0, more)) if more else x_BD
 
     def _queries_keys_values(
         self, layer: Layer, x_BD: Tensor, rope: Rope | None
     ) -> tuple[Tensor, Tensor]:
         H, K = self.config.n_head, self.config.head_size
-        qkv_BN = self.product(layer.qkv, layer.attn_norm(x_BD))[: len(self.cache.starts)]
+        qkv_BN = self.product(layer.qkv, layer.attn_norm(x_BD))
         qkv_3BHK = qkv_BN.unflatten(1, (3, H, K)).transpose(0, 1)
         if self.config.qk_norm or rope is not None:
             qk_2BHK = qkv_3BHK[:2]
@@ -173,12 +171,11 @@ class Decoder:
         return cos_TK.to(self.embedding), sin_TK.to(self.embedding)
 
     def _logits(self, h_BD: Tensor) -> Tensor:
-        """From the final norm's output at the newest column, filled, to logits (B, V)."""
-        B = len(self.cache.starts)
+        """From the final norm's output at the newest column to logits (B, V)."""
         if not self.config.pointer:
-            return self._head(h_BD)[:B]
+            return self._head(h_BD)
         read_BD, gains_Bn = self._point(h_BD)
-        logits_BV = self._head(h_BD + read_BD)[:B]
+        logits_BV = self._head(h_BD + read_BD)
         wide = torch.promote_types(logits_BV.dtype, torch.float32)
         ids_Bn = self.cache.ids_BS[:, : self.cache.visible]
         return logits_BV.to(wide).scatter_add(1, ids_Bn, gains_Bn.to(wide))
@@ -186,18 +183,18 @@ class Decoder:
     def _head(self, h_BD: Tensor) -> Tensor:
         logits_BV = self.product((self.model.head_weight, None), h_BD)
         if cap := self.config.softcap:
-            logits_BV = cap * torch.tanh(logits_BV / cap)
+            logits_BV = cap * self.tanh(logits_BV / cap)
         return logits_BV
 
     def _point(self, h_BD: Tensor) -> tuple[Tensor, Tensor]:
-        """What the pointer reads (B, D), filled, and adds to the logit of each slot's id (B, n).
+        """What the pointer reads (B, D), and adds to the logit of each slot's id (B, n).
 
         Also files the key of the token to come, as it is made of h. The oldest column that a row
         may see has no key that it may see: as column 0 in training it stands for none of them.
         """
         cache, n, D = self.cache, self.cache.visible, self.config.n_embd
         B = len(cache.starts)
-        query_BD, key_BD, gate_B1 = self.product(self.ask, h_BD)[:B].split((D, D, 1), dim=1)
+        query_BD, key_BD, gate_B1 = self.product(self.ask, h_BD).split((D, D, 1), dim=1)
         keys_BnD, tokens_BnD = cache.found_2BSD[:, :, :n]
         cache.found_2BSD[1, :, cache.slot] = self._readable(cache.ids_BS[:, cache.slot])
         query_BD1 = query_BD[:, :, None]
@@ -212,8 +209,8 @@ class Decoder:
             none_B1 = cache.start_B.clamp(min=oldest)[:, None] % cache.n_slots
         weights_Bn = scores_Bn.scatter(1, none_B1, 0.0).softmax(dim=-1).scatter(1, none_B1, 0.0)
         found_BD = torch.bmm(weights_Bn[:, None], tokens_BnD)[:, 0]
-        read_BD = self.product(self.out, self._filled(found_BD))
-        gains_Bn = F.softplus(gate_B1 + self.model.pointer.gate.bias) * weights_Bn
+        read_BD = self.product(self.out, found_BD)
+        gains_Bn = self.softplus(gate_B1 + self.model.pointer.gate.bias) * weights_Bn
         cache.found_2BSD[0, :, (cache.column + 1) % cache.n_slots] = key_BD
         return read_BD, gains_Bn
 
@@ -290,6 +287,13 @@ def layer_of(block: nn.Module) -> Layer:
         fc=matrix_of(mlp.fc),
         mlp_proj=matrix_of(mlp.proj),
     )
+
+
+def activation_of(kind: str, on_cpu: bool) -> Callable[[Tensor], Tensor]:
+    """The activation of an MLP; for swiglu that of its gate."""
+    if kind == "swiglu":
+        return F.silu
+    return gelu if kind == "gelu" and on_cpu else partial(activate, kind)
 
 
 def matrix_of(linear: nn.Linear) -> Matrix:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 ROUNDING = 1e-9  # a sum of probabilities this close below top_p has reached it
+FEW_LOGITS = 256  # then float64 costs less than to part the k largest from the others
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,13 @@ def keep_top_k(logits_BV: Tensor, k: int | None) -> Tensor:
     Drawing(top_k=k)
     if not k or k >= logits_BV.shape[-1]:
         return logits_BV
-    smallest_B1 = logits_BV.topk(k, dim=-1).values[:, -1:]
+    if logits_BV.is_cuda:
+        smallest_B1 = logits_BV.topk(k, dim=-1).values[:, -1:]
+    else:
+        edge_B2 = logits_BV.topk(k + 1, dim=-1).values[:, -2:]
+        smallest_B1 = edge_B2[:, :1]
+        if not _has_ties(edge_B2):
+            return logits_BV.masked_fill(logits_BV < smallest_B1, -math.inf)
     above_BV, ties_BV = logits_BV > smallest_B1, logits_BV == smallest_B1
     room_B1 = k - above_BV.sum(dim=-1, keepdim=True)
     keep_BV = above_BV | (ties_BV & (ties_BV.cumsum(dim=-1) <= room_B1))
@@ -152,10 +159,16 @@ def next_probs(logits_BV: Tensor, drawing: Drawing, seen_BV: Tensor | None = Non
         logits_BV = penalize(logits_BV, seen_BV, drawing.repetition_penalty)
     if drawing.temperature == 0:
         return nn.functional.one_hot(logits_BV.argmax(-1), logits_BV.shape[-1]).double()
-    # Largest first to 0: then no temperature, however small, makes an infinity.
-    logits_BV = (logits_BV - logits_BV.amax(dim=-1, keepdim=True)) / drawing.temperature
-    logits_BV = keep_top_p(keep_top_k(logits_BV, drawing.top_k), drawing.top_p)
-    return keep_min_p(logits_BV, drawing.min_p).softmax(dim=-1)
+    if drawing.temperature != 1:
+        # Largest first to 0: then no temperature, however small, makes an infinity.
+        logits_BV = (logits_BV - logits_BV.amax(dim=-1, keepdim=True)) / drawing.temperature
+    if drawing.top_k:
+        logits_BV = keep_top_k(logits_BV, drawing.top_k)
+    if drawing.top_p < 1:
+        logits_BV = keep_top_p(logits_BV, drawing.top_p)
+    if drawing.min_p > 0:
+        logits_BV = keep_min_p(logits_BV, drawing.min_p)
+    return logits_BV.softmax(dim=-1)
 
 
 def inverse_cdf(probs_BV: Tensor, uniform_B: Tensor) -> Tensor:
@@ -200,20 +213,26 @@ def sample_next(
 def k_largest(logits_BV: Tensor, k: int | None) -> tuple[Tensor, Tensor] | None:
     """What `keep_top_k` leaves, without the others: logits and ids (B, k), ids rising in each row.
 
-    Then k numbers go on in float64 instead of V. None where that does not pay or is not so easy: k
-    leaves all, the k-th and the next logit are equal, or a GPU would have to be asked whether they
-    are, and waited for.
+    Then k numbers go on in float64 instead of V. None where that does not pay or is not so easy:
+    there are few logits, k leaves all, the k-th and the next logit are equal, or a GPU would have
+    to be asked whether they are, and waited for.
 
-    >>> k_largest(torch.tensor([[1.0, 3.0, 2.0, 0.0]]), 2)
-    (tensor([[3., 2.]]), tensor([[1, 2]]))
+    >>> logits_BV = torch.arange(300.0)[None]
+    >>> k_largest(logits_BV, 2)
+    (tensor([[298., 299.]]), tensor([[298, 299]]))
     """
-    if not k or k >= logits_BV.shape[-1] or logits_BV.is_cuda:
+    V = logits_BV.shape[-1]
+    if not k or k >= V or V <= FEW_LOGITS or logits_BV.is_cuda:
         return None
     largest_Bk, ids_Bk = logits_BV.topk(k + 1, dim=-1)
-    if (largest_Bk[:, k - 1] == largest_Bk[:, k]).any():
+    if _has_ties(largest_Bk[:, -2:]):
         return None
     ids_Bk = ids_Bk[:, :k].sort(dim=-1).values
     return logits_BV.gather(1, ids_Bk), ids_Bk
+
+
+def _has_ties(edge_B2: Tensor) -> bool:
+    return any(last == next_ for last, next_ in edge_B2.tolist())  # on a CPU faster than tensors
 
 
 def chosen_logprobs(logits_BV: Tensor, ids_B: Tensor) -> Tensor:

@@ -63,18 +63,20 @@ def test_logits_are_those_without_a_cache(tiny, kind, position, prompts):
 
 
 @positions
+@pytest.mark.parametrize("n_embd", [20, 128])  # of 20, no matrix has rows of whole vectors
+@pytest.mark.parametrize("kind", [{}, {"mlp": "gelu_tanh", "softcap": 5.0}, {"mlp": "swiglu"}])
 @pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="MKL's order of addition")
-def test_in_a_small_model_no_bit_depends_on_the_samples_alongside(tiny, position):
-    settings = {"pointer": True, "bigram_rows": 64, "qk_norm": True, "bias": True, "n_embd": 128}
-    model = tiny(position=position, block_size=16, **settings)
+def test_in_a_small_model_no_bit_depends_on_the_samples_alongside(tiny, position, n_embd, kind):
+    settings = {"pointer": True, "bigram_rows": 64, "qk_norm": True, "bias": True, "n_embd": n_embd}
+    model = tiny(position=position, block_size=16, **settings, **kind)
     with torch.no_grad():
         for weight in model.parameters():
             weight.mul_(0.3)  # so wide a model would always draw the same id
     columns = {}
-    for n in (1, 2, 3, 8, 21):
+    for n in (1, 2, 3, 8, 37):
         steps = generate(model, [[1, 2, 3]] * n, seeds=sample_seeds(1, n), max_new_tokens=20)
         columns[n] = [[step.ids[:1], step.logprobs[:1]] for step in steps]
-    assert all(column == columns[21] for column in columns.values())
+    assert all(column == columns[37] for column in columns.values())
     assert len({str(ids) for ids, _ in columns[1]}) > 3
 
 

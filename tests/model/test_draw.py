@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from unittest import mock
 
 import pytest
 import torch
@@ -250,18 +251,22 @@ def test_seeds_do_not_overlap():
     st.sampled_from([0.5, 1.0, 2.0]),
 )
 def test_a_draw_is_one_from_next_probs(rows, top_k, temperature, top_p, min_p, penalty):
-    # Ties and none: the short way for top_k and the long one.
+    # Ties and none: the short ways for top_k and the long one.
     logits = torch.tensor([[2.25, 1.25, 0.75, -0.5, 3.0, 1.0], *rows])
     seen = logits > 0.6
     drawing = Drawing(temperature, top_k, top_p, min_p, penalty)
     probs = next_probs(logits, drawing, seen)
     for number in torch.rand(8, dtype=torch.float64):
         uniform = number.expand(len(logits))
-        ids = sample_next(logits, uniform, drawing, seen)
-        assert ids.tolist() == inverse_cdf(probs, uniform).tolist()
+        for few in (0, 256):
+            with mock.patch("model.draw.FEW_LOGITS", few):
+                ids = sample_next(logits, uniform, drawing, seen)
+            assert ids.tolist() == inverse_cdf(probs, uniform).tolist()
 
 
-def test_k_largest_is_what_top_k_keeps():
+def test_k_largest_is_what_top_k_keeps(monkeypatch):
+    assert k_largest(torch.randn(1, 50), 7) is None
+    monkeypatch.setattr("model.draw.FEW_LOGITS", 0)
     logits = torch.randn(20, 50)
     found, ids = k_largest(logits, 7)
     assert ids.tolist() == kept(keep_top_k(logits, 7))
