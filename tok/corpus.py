@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from tok.counts import PieceCounts, Tally
 from tok.errors import TokenizerError
-from tok.parallel import all_cores, begin_worker, worker_killed
+from tok.parallel import all_cores, begin_worker, kill_workers, worker_killed
 from tok.split import to_bytes, to_text
 from tok.starts import blocks, split_starts
 from utils.errors import UserError, describe_os_error
@@ -250,11 +250,10 @@ def _in_order(
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-    except BrokenProcessPool:
-        raise worker_killed() from None
-    except BaseException:  # Ctrl-C, or a text that can't be read: nobody wants the other jobs
-        for worker in set(multiprocessing.active_children()) - others:
-            worker.kill()
+    except BaseException as error:
+        kill_workers(others)
+        if isinstance(error, BrokenProcessPool):
+            raise worker_killed() from None
         raise
     finally:
         pool.shutdown(cancel_futures=True)

@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from io import BytesIO
@@ -121,6 +121,7 @@ def encode_job(tokenizer: BPETokenizer, job: list[Part], finish: Finish | None) 
 def _encode_elsewhere(
     tokenizer: BPETokenizer, jobs: Iterator[list[Part]], finish: Finish | None, workers: int
 ) -> Iterator[Any]:
+    others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(
         workers,
         # A forked child of a process with threads (PyTorch's) may hang.
@@ -136,8 +137,11 @@ def _encode_elsewhere(
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-    except BrokenProcessPool:
-        raise worker_killed() from None
+    except BaseException as error:
+        kill_workers(others)
+        if isinstance(error, BrokenProcessPool):
+            raise worker_killed() from None
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -149,6 +153,16 @@ def _start_worker(tokenizer: BPETokenizer, finish: Finish | None) -> None:
     global _worker
     _worker = tokenizer, finish
     begin_worker()
+
+
+def kill_workers(others: Set[multiprocessing.process.BaseProcess]) -> None:
+    """Ends the child processes that are not among `others`, whose work nobody waits for any more.
+
+    After Ctrl-C they would finish their jobs first. When one of them has been killed, Python ends
+    the rest, but may miss one that has just been started, and then waits for it for ever.
+    """
+    for worker in set(multiprocessing.active_children()) - others:
+        worker.kill()
 
 
 def worker_killed() -> UserError:
