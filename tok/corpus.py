@@ -10,10 +10,8 @@ import os
 import re
 import sys
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from io import BytesIO
 from itertools import chain, islice
@@ -22,15 +20,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from tok.counts import PieceCounts, Tally
 from tok.errors import TokenizerError
-from tok.parallel import all_cores, begin_worker, kill_workers, worker_killed
+from tok.parallel import all_cores, begin_worker, in_order
 from tok.split import to_bytes, to_text
 from tok.starts import blocks, split_starts
 from utils.errors import UserError, describe_os_error
 from utils.files import decode_utf8
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     import numpy as np
 
 # What a worker takes at a time. Small enough that a few workers end together.
@@ -240,23 +236,7 @@ def _in_order(
     if workers == 1 or len(first_two) < 2:
         yield from (work(*job) for job in chain(first_two, jobs))
         return
-    others = set(multiprocessing.active_children())
-    pool = _pool(workers)
-    waiting: deque[Future[Tally]] = deque()
-    try:
-        for job in chain(first_two, jobs):
-            waiting.append(pool.submit(work, *job))
-            if len(waiting) > 2 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    except BaseException as error:
-        kill_workers(others)
-        if isinstance(error, BrokenProcessPool):
-            raise worker_killed() from None
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
+    yield from in_order(_pool(workers), work, chain(first_two, jobs), 2 * workers)
 
 
 def _pool(workers: int) -> Executor:

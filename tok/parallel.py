@@ -11,8 +11,8 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Set
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from io import BytesIO
 from itertools import chain, islice
@@ -121,7 +121,6 @@ def encode_job(tokenizer: BPETokenizer, job: list[Part], finish: Finish | None) 
 def _encode_elsewhere(
     tokenizer: BPETokenizer, jobs: Iterator[list[Part]], finish: Finish | None, workers: int
 ) -> Iterator[Any]:
-    others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(
         workers,
         # A forked child of a process with threads (PyTorch's) may hang.
@@ -129,18 +128,31 @@ def _encode_elsewhere(
         initializer=_start_worker,
         initargs=(tokenizer, finish),
     )
+    yield from in_order(pool, _work, ((job,) for job in jobs), AHEAD * workers)
+
+
+def in_order(
+    pool: Executor, work: Callable[..., Any], jobs: Iterable[tuple[Any, ...]], most_waiting: int
+) -> Iterator[Any]:
+    """work(*job) of each job, in order, by the pool, which is shut down in the end.
+
+    Raises:
+        UserError: a worker process was killed.
+    """
     waiting: deque[Future[Any]] = deque()
     try:
         for job in jobs:
-            waiting.append(pool.submit(_work, job))
-            if len(waiting) > AHEAD * workers:
+            waiting.append(pool.submit(work, *job))
+            if len(waiting) > most_waiting:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
     except BaseException as error:
-        kill_workers(others)
+        kill_workers(pool)
         if isinstance(error, BrokenProcessPool):
-            raise worker_killed() from None
+            raise UserError(
+                "a worker process ended unexpectedly (out of memory?); try again with --workers 1"
+            ) from None
         raise
     finally:
         pool.shutdown(cancel_futures=True)
@@ -155,21 +167,15 @@ def _start_worker(tokenizer: BPETokenizer, finish: Finish | None) -> None:
     begin_worker()
 
 
-def kill_workers(others: Set[multiprocessing.process.BaseProcess]) -> None:
-    """Ends the child processes that are not among `others`, whose work nobody waits for any more.
+def kill_workers(pool: Executor) -> None:
+    """Ends the processes of a pool, if it has any, whose work nobody waits for any more.
 
     After Ctrl-C they would finish their jobs first. When one of them has been killed, Python ends
     the rest, but may miss one that has just been started, and then waits for it for ever.
     """
-    for worker in set(multiprocessing.active_children()) - others:
+    # Python 3.14 has a method for it; before, only the pool knows which children are its own.
+    for worker in list((getattr(pool, "_processes", None) or {}).values()):
         worker.kill()
-
-
-def worker_killed() -> UserError:
-    """What to raise when a process of the pool is gone."""
-    return UserError(
-        "a worker process ended unexpectedly (out of memory?); try again with --workers 1"
-    )
 
 
 def begin_worker() -> None:
