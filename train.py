@@ -21,7 +21,7 @@ from pretrained import adopt
 from settings import Config, is_finished
 from steplog import StepLog, introduction, record
 from tok.bpe import BPETokenizer
-from trainer import STATE_KEYS, Trainer, say
+from trainer import STATE_KEYS, Trainer
 from utils import checkpoint
 from utils.cli import Parser
 from utils.config import build, dump, flat_fields, flatten, load
@@ -31,6 +31,7 @@ from utils.flags import add_flags, given_flags
 from utils.interrupt import Interrupt
 from utils.metrics import CsvLog
 from utils.plot import plot_losses
+from utils.progress import say
 from utils.runs import RunFolder, keep_samples
 
 

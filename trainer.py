@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from data.batches import Batch, Batches
-from data.folders import check_content, read_meta
+from data.folders import check_belonging, check_content, read_meta
 from data.prepare import prepare
 from data.validation import scoring
 from model.draw import sample_seeds
@@ -30,6 +28,7 @@ from utils.errors import UserError
 from utils.memory import keep_freed_memory
 from utils.metrics import CsvLog
 from utils.optim import clip_gradients, make_optimizer, set_lr, set_momentum
+from utils.progress import say
 from utils.runs import RunFolder, append_sample
 
 COUNTERS = ("step", "tokens", "bad_evals", "best_val", "last_val", "elapsed_s")
@@ -87,38 +86,13 @@ class Trainer:
             self.folder = prepare(config.data, size, block_size=block, tokenizer=self.foreign)
         self.meta = read_meta(self.folder)
         self.tokenizer = BPETokenizer.load(self.folder / "tokenizer.json")
-        self.check_data(state)
+        check_belonging(
+            self.folder, self.tokenizer, config.model.vocab_size, foreign=self.foreign, state=state
+        )
         self.val_windows, self.floor, self.note = scoring(
             self.folder, config.data.windows, config.model.block_size, self.tokenizer.eot_id
         )
         self.end_id = self.tokenizer.eot_id
-
-    def check_data(self, state: dict[str, Any] | None) -> None:
-        """Checks that tokenizer, data, model and checkpoint belong together.
-
-        Raises:
-            UserError: they don't; names both sides.
-        """
-        size, wanted = self.tokenizer.vocab_size, self.config.model.vocab_size
-        if size != wanted:
-            raise UserError(
-                f"model.vocab_size is {wanted}, the tokenizer has {size} tokens; "
-                f"set --model.vocab_size {size}"
-            )
-        pairs = [("tokenizer", self.tokenizer.identity, self.meta["tokenizer_sha256"], self.folder)]
-        if self.foreign:  # which came with the weights
-            pairs.append(("tokenizer", self.foreign.identity, self.tokenizer.identity, self.folder))
-        if state:
-            pairs.append(
-                ("tokenizer", state["tokenizer_sha256"], self.tokenizer.identity, self.folder)
-            )
-            pairs.append(("data", state["data_identity"], self.meta["identity"], self.folder))
-        for what, expected, found, where in pairs:
-            if expected != found:
-                raise UserError(
-                    f"{where}: another {what} than the run's: {found[:12]}, "
-                    f"expected {expected[:12]}; put the original back, or start a new run"
-                )
 
     def make_batches(self) -> Batches:
         """The batches of the prepared folder, as the settings cut them."""
@@ -342,8 +316,3 @@ class Trainer:
     def finished(self) -> bool:
         """Whether all steps are done, or early stopping ended the run."""
         return is_finished(self.config, self.step, self.bad_evals)
-
-
-def say(line: str) -> None:
-    """One line for people, above the progress bar."""
-    tqdm.write(line, file=sys.stderr)

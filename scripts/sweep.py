@@ -29,7 +29,6 @@ from tqdm import tqdm
 from data.prepare import prepare
 from pretrained import adopt
 from settings import Config, is_finished
-from trainer import say
 from utils import checkpoint
 from utils.children import Children, last_line
 from utils.cli import Parser
@@ -38,6 +37,7 @@ from utils.errors import UserError, run_cli
 from utils.files import write_atomic
 from utils.grid import Grid, Point, load_grid
 from utils.interrupt import Interrupt
+from utils.progress import say
 from utils.results import measured, rank, ranking, to_csv, verdict
 from utils.runs import RunFolder
 from utils.strict_yaml import format_value
