@@ -67,7 +67,7 @@ class StepLog:
         self.bar.set_postfix_str(
             f"epoch {epoch:.2f}, loss {numbers['train_loss']:.3f}, {trainer.rate:,.0f} tokens/s"
         )
-        if not row:
+        if not row or not trainer.ranks.first:
             return
         self.log.write(trainer.row(numbers))
         step_s = (time.perf_counter() - self.begun) / (trainer.step - self.first)
@@ -97,6 +97,8 @@ def introduction(trainer: Trainer) -> list[str]:
         f"{train.grad_accum_steps} x {words}), {1 / trainer.batches.epoch_at(1):,.1f} steps an "
         "epoch",
     ]
+    if trainer.ranks.size > 1:
+        lines.append(trainer.ranks.describe(rows))
     if config.optim.warmup_steps >= train.max_steps:
         lines.append(
             f"warning: optim.warmup_steps {config.optim.warmup_steps} does not fit in "
@@ -111,6 +113,7 @@ def record(trainer: Trainer) -> dict[str, Any]:
     now = environment() | {
         "device": device.describe_device(trainer.device),
         "amp": trainer.amp,
+        "ranks": trainer.ranks.size,
         "step": trainer.step,
     }
     return {

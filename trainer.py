@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from utils.memory import keep_freed_memory
 from utils.metrics import CsvLog
 from utils.optim import clip_gradients, make_optimizer, set_lr, set_momentum
 from utils.progress import say
+from utils.ranks import ALONE, Ranks
 from utils.runs import RunFolder, append_sample
 
 COUNTERS = ("step", "tokens", "bad_evals", "best_val", "last_val", "elapsed_s")
@@ -39,12 +41,20 @@ STATE_KEYS = ("model", "optimizer", "scaler", "config", *COUNTERS, *IDENTITIES)
 class Trainer:
     """One run: everything that a step, an evaluation and a checkpoint need."""
 
-    def __init__(self, config: Config, run: RunFolder, state: dict[str, Any] | None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        run: RunFolder,
+        state: dict[str, Any] | None,
+        ranks: Ranks = ALONE,
+    ) -> None:
         """Builds all parts; `state`: the checkpoint to go on from. Writes nothing into the run."""
-        self.config, self.run = config, run
-        if threads := state["threads"] if state else config.train.num_threads:
+        self.config, self.run, self.ranks = config, run, ranks
+        self.part = ranks.rows(config.train.batch_size * config.train.grad_accum_steps)
+        known = state and state.get("ranks", 1) == ranks.size  # older checkpoints are of one
+        if threads := state["threads"] if known else config.train.num_threads or ranks.threads():
             torch.set_num_threads(threads)  # sums depend on the number of threads
-        self.device = device.pick_device(config.train.device)
+        self.device = device.pick_device(ranks.device_name(config.train.device))
         keep_freed_memory()
         self.amp = device.pick_amp(config.train.amp, self.device)
         self.autocast = device.autocast(self.device, self.amp)
@@ -83,7 +93,8 @@ class Trainer:
             check_content(self.folder)
         else:
             size, block = config.model.vocab_size, config.model.block_size
-            self.folder = prepare(config.data, size, block_size=block, tokenizer=self.foreign)
+            with self.ranks.first_alone("data"):
+                self.folder = prepare(config.data, size, block_size=block, tokenizer=self.foreign)
         self.meta = read_meta(self.folder)
         self.tokenizer = BPETokenizer.load(self.folder / "tokenizer.json")
         check_belonging(
@@ -130,6 +141,12 @@ class Trainer:
                 f"warning: the run began with torch {state['torch']}, this is {torch.__version__}: "
                 "from here on its numbers may differ in the last digits"
             )
+        if (before := state.get("ranks", 1)) != self.ranks.size:
+            masks = ", and dropout draws other masks" if self.config.model.dropout else ""
+            say(
+                f"warning: the run had {before} ranks till now, these are {self.ranks.size}: "
+                f"from here on its numbers may differ in the last digits{masks}"
+            )
 
     def state(self) -> dict[str, Any]:
         """All that going on from here needs; data order and dropout follow from the step."""
@@ -142,12 +159,13 @@ class Trainer:
             "tokenizer_sha256": self.tokenizer.identity,
             "data_identity": self.meta["identity"],
             "threads": torch.get_num_threads(),
+            "ranks": self.ranks.size,
             "torch": str(torch.__version__),
         }
 
     def micro_batches(self, whole: Batch) -> list[tuple[torch.Tensor, ...]]:
-        """Parts of a batch, on the device: (x_BT, y_BT), and doc_BT where documents are masked."""
-        tensors = [device.send(t, self.device) for t in whole if t is not None]
+        """This rank's micro-batches: (x_BT, y_BT), and doc_BT where documents are masked."""
+        tensors = [device.send(t[self.part], self.device) for t in whole if t is not None]
         parts = zip(*(t.split(self.config.train.batch_size) for t in tensors), strict=True)
         return list(parts)
 
@@ -164,7 +182,8 @@ class Trainer:
         lr = optim.lr_at(self.step, train.max_steps)
         set_lr(self.optimizer, lr)
         set_momentum(self.optimizer, optim.momentum_at(self.step))
-        device.seed_all(train.seed, self.step + 1)  # dropout too is a function of (seed, step)
+        # Dropout too is a function of (seed, step), with other masks for the rows of other ranks.
+        device.seed_all(train.seed, self.step + 1, self.ranks.rank)
         whole, n_targets = self.batches.training_batch(self.step)
         parts = self.micro_batches(whole)
         self.mark("data")
@@ -199,7 +218,7 @@ class Trainer:
         return self.numbers
 
     def backward(self, parts: list[tuple[torch.Tensor, ...]], n_targets: int) -> torch.Tensor:
-        """Adds up the gradients of all micro-batches; the sum of their losses, on the device."""
+        """Adds up the gradients of all micro-batches of all ranks; the sum of their losses."""
         sums = []
         for x_BT, y_BT, *doc_BT in parts:
             with self.autocast():
@@ -210,7 +229,8 @@ class Trainer:
             loss.backward()
             self.mark("backward")
             sums.append(loss_sum.detach())
-        return sums[0] if len(sums) == 1 else torch.stack(sums).sum()
+        nats = sums[0] if len(sums) == 1 else torch.stack(sums).sum()
+        return self.ranks.add_up(self.weights, nats)
 
     def check_finite(self, step: int, loss: float, norm: float, lr: float) -> None:
         """Stops the run before a step that would destroy the weights.
@@ -241,10 +261,13 @@ class Trainer:
                 )
 
     def evaluate(self) -> Evaluation:
-        """One pass over the whole validation part."""
+        """One pass over the whole validation part; the ranks take turns at its batches."""
         batches = self.batches.eval_batches("val", self.config.train.batch_size)
-        parts = (tuple(t for t in batch if t is not None) for batch in batches)
-        return evaluate(self.model, parts, self.byte_lengths, self.autocast)
+        own = islice(batches, self.ranks.rank, None, self.ranks.size)
+        parts = (tuple(t for t in batch if t is not None) for batch in own)
+        return evaluate(
+            self.model, parts, self.byte_lengths, self.autocast, total=self.ranks.totals
+        )
 
     def sample(self) -> str:
         """A short text of the model as it is now, the same for the same weights."""
@@ -264,7 +287,8 @@ class Trainer:
     def evaluate_and_save(self, log: CsvLog, numbers: dict[str, float]) -> None:
         """Evaluates, then writes the row, best.pt if it is, the sample, and last.pt, in that order.
 
-        A kill between any two of these leaves a folder that resumes to the same run.
+        A kill between any two of these leaves a folder that resumes to the same run. Of several
+        ranks the first writes; the others wait for it at the next sum.
         """
         result = self.evaluate()
         self.last_val = result.nats_per_token
@@ -272,6 +296,9 @@ class Trainer:
         self.best_val = self.last_val if improved else self.best_val
         self.bad_evals = 0 if improved else self.bad_evals + 1
         self.check_weights()
+        self.ranks.require_alike(self.weights)
+        if not self.ranks.first:
+            return
         numbers = numbers | {
             "val_loss": self.last_val,
             "val_ppl": result.perplexity,
