@@ -193,9 +193,10 @@ class Ranks:
         try:
             yield
         except RuntimeError as error:
+            reason = one_line(error).rpartition("] ")[2][:80]  # what precedes it is a place in C++
             raise UserError(
                 f"rank {self.rank} of {self.size} has lost another one, which was killed or is "
-                f"stuck ({one_line(error)[:120]}); go on with --resume"
+                f"stuck ({reason}); go on with --resume"
             ) from None
 
 
