@@ -212,7 +212,7 @@ def test_the_lines_on_several_devices_run_as_they_stand(tmp_path: Path) -> None:
     """With a smaller model; the first is told to stop on its way, the second ends the run."""
     config = (ROOT / "configs" / "tiny.yaml").read_text(encoding="utf-8")
     values = {"n_embd": 32, "bigram_rows": 64, "story_bytes": 100_000, "val_story_bytes": 10_000}
-    for name, value in {**values, "vocab_size": 300, "max_steps": 60}.items():
+    for name, value in {**values, "vocab_size": 1024, "max_steps": 60}.items():
         config, n = re.subn(rf"(?m)^  {name}: [\w]+", f"  {name}: {value}", config)
         assert n == 1
     config = config.replace("train:\n", "train:\n  log_every_steps: 2\n  sample_tokens: 0\n")
