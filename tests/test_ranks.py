@@ -212,7 +212,7 @@ def test_the_lines_on_several_devices_run_as_they_stand(tmp_path: Path) -> None:
     """With a smaller model; the first is told to stop on its way, the second ends the run."""
     config = (ROOT / "configs" / "tiny.yaml").read_text(encoding="utf-8")
     values = {"n_embd": 32, "bigram_rows": 64, "story_bytes": 100_000, "val_story_bytes": 10_000}
-    for name, value in {**values, "vocab_size": 1024, "max_steps": 60}.items():
+    for name, value in {**values, "max_steps": 60}.items():
         config, n = re.subn(rf"(?m)^  {name}: [\w]+", f"  {name}: {value}", config)
         assert n == 1
     config = config.replace("train:\n", "train:\n  log_every_steps: 2\n  sample_tokens: 0\n")
@@ -227,15 +227,15 @@ def test_the_lines_on_several_devices_run_as_they_stand(tmp_path: Path) -> None:
         begun = subprocess.Popen(
             shlex.split(first), cwd=tmp_path, env=clean_environment(PATH=path), stderr=file
         )
-    end = time.monotonic() + 120
+    end = time.monotonic() + 600
     while not (run / "metrics.csv").exists() or last_step(run / "metrics.csv") < 6:
         assert begun.poll() is None and time.monotonic() < end, log.read_text(encoding="utf-8")
         time.sleep(0.02)
     begun.send_signal(signal.SIGTERM)
-    begun.wait(60)
+    begun.wait(120)
     assert log.read_text(encoding="utf-8").count("go on with --resume") == 1
     stopped = state_of(run / "last.pt")
     assert stopped["ranks"] == 2 and 6 <= stopped["step"] < 60
-    done = run_program(shlex.split(second), cwd=tmp_path, env={"PATH": path})
+    done = run_program(shlex.split(second), cwd=tmp_path, env={"PATH": path}, timeout_s=600)
     assert done.returncode == 0, done.stderr
     assert state_of(run / "last.pt")["step"] == 60
