@@ -10,15 +10,16 @@ from tqdm import tqdm
 from model.accounting import count_parameters
 from trainer import Trainer
 from utils import device
-from utils.metrics import CsvLog, Throughput
+from utils.metrics import Throughput
 from utils.progress import plain
+from utils.runlog import RunLog
 from utils.runs import environment
 
 
 class StepLog:
     """Times every step, and tells of those whose turn it is. Evaluations are not in its clock."""
 
-    def __init__(self, trainer: Trainer, log: CsvLog, *, quiet: bool = False) -> None:
+    def __init__(self, trainer: Trainer, log: RunLog, *, quiet: bool = False) -> None:
         """Begins a bar, which `bar.close` ends; elapsed time goes on from the trainer's.
 
         `quiet`: nothing is shown, only written.

@@ -22,16 +22,16 @@ from settings import Config, is_finished
 from steplog import StepLog, introduction, record
 from tok.bpe import BPETokenizer
 from trainer import STATE_KEYS, Trainer, say
-from utils import checkpoint
+from utils import board, checkpoint
 from utils.cli import Parser
 from utils.config import build, dump, flat_fields, flatten, load
 from utils.errors import UserError, run_cli
 from utils.files import write_atomic
 from utils.flags import add_flags, given_flags
 from utils.interrupt import Interrupt
-from utils.metrics import CsvLog
 from utils.plot import plot_losses
-from utils.runs import RunFolder, keep_samples
+from utils.runlog import RunLog
+from utils.runs import RunFolder
 
 
 def fit(trainer: Trainer, *, fresh: bool) -> int:
@@ -39,10 +39,14 @@ def fit(trainer: Trainer, *, fresh: bool) -> int:
     run = trainer.run
     if not fresh and not run.metrics.exists():
         say(f"warning: {run.metrics} is gone, and the run's history with it; a new one begins")
-    log = CsvLog(run.metrics, after_step=-1 if fresh else trainer.step)
-    keep_samples(run.samples, -1 if fresh else trainer.step)
+    log = RunLog(
+        run,
+        after_step=-1 if fresh else trainer.step,
+        elapsed_s=trainer.elapsed_s,
+        board=trainer.config.train.tensorboard,
+    )
     steps = StepLog(trainer, log)
-    with Interrupt() as interrupt, steps.bar:
+    with contextlib.closing(log), Interrupt() as interrupt, steps.bar:
         if fresh:
             trainer.evaluate_and_save(log, {})
         while not trainer.finished() and interrupt.number is None:
@@ -143,6 +147,8 @@ def start(run: RunFolder, config: Config, given: dict[str, Any], resume: bool) -
             return 0
     else:
         require_fresh(run)
+    if config.train.tensorboard:
+        board.writer_class()  # what is missing is told before anything is written
     trainer = Trainer(config, run, state)
     if resume:
         require_tokenizer(run, trainer.tokenizer.identity)
