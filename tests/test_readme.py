@@ -206,7 +206,7 @@ def test_the_lines_out_and_in_run_as_they_stand(
 ) -> None:
     """With two steps of a smaller model; what pip installs is there already."""
     for name in ("safetensors", "gguf"):
-        pytest.importorskip(name, reason=f"extra: not installed (pip install {name})")
+        pytest.importorskip(name, reason=f"oracle: not installed (pip install {name})")
     small_text_config(tmp_path)
     monkeypatch.chdir(tmp_path)
     section = README.read_text(encoding="utf-8").split("## Out and in")[1].split("\n## ")[0]
@@ -227,7 +227,7 @@ def test_the_lines_out_and_in_run_as_they_stand(
     assert exported["qwen-gguf"] == {"README.md", "model.gguf"}
     assert exported["qwen"] >= {"config.json", "model.safetensors", "tokenizer.json", "README.md"}
     assert read_rows(Path("runs/tuned/metrics.csv"))[-1]["step"] == "2"
-    pytest.importorskip("transformers", reason="extra: not installed (pip install transformers)")
+    pytest.importorskip("transformers", reason="oracle: not installed (pip install transformers)")
     code = section.split("```python\n")[1].split("```")[0]
     done = run_program([sys.executable, "-c", code], cwd=tmp_path, env={"HF_HUB_OFFLINE": "1"})
     assert done.returncode == 0 and "The" in done.stdout, done.stderr

@@ -19,11 +19,11 @@ from scripts import export
 from tests.training import flags, make_corpus
 from utils.errors import UserError
 
-EXTRA = "extra: not installed (pip install transformers safetensors)"
+ORACLE = "oracle: not installed (pip install transformers safetensors)"
 
 
 def test_a_run_becomes_a_folder_that_transformers_use(story_run, tmp_path, printed):
-    pytest.importorskip("safetensors", reason=EXTRA)
+    pytest.importorskip("safetensors", reason=ORACLE)
     out = tmp_path / "deep" / "tiny"
     result, err = printed(export.main, "--run", story_run, "--out", out)
     assert result["kind"] == "GPTNeoXForCausalLM" and "step" in err
@@ -34,14 +34,14 @@ def test_a_run_becomes_a_folder_that_transformers_use(story_run, tmp_path, print
     assert {path.stat().st_mode & 0o777 for path in out.iterdir()} == {0o666 & ~umask}
     with pytest.raises(UserError, match="the folder is not empty; name another"):
         export.main(["--run", str(story_run), "--out", str(out)])
-    transformers = pytest.importorskip("transformers", reason=EXTRA)
+    transformers = pytest.importorskip("transformers", reason=ORACLE)
     generate = transformers.pipeline("text-generation", model=str(out))
     (sample,) = generate("Once", do_sample=False)
     assert sample["generated_text"].startswith("Once")
 
 
 def test_the_card_is_complete(story_run, tmp_path, printed):
-    pytest.importorskip("safetensors", reason=EXTRA)
+    pytest.importorskip("safetensors", reason=ORACLE)
     printed(export.main, "--run", story_run, "--out", tmp_path / "tiny")
     card = (tmp_path / "tiny" / "README.md").read_text(encoding="utf-8")
     _, head, body = card.split("---\n", 2)
@@ -67,7 +67,7 @@ def test_the_card_is_complete(story_run, tmp_path, printed):
 
 
 def test_of_ones_own_text_the_licence_is_asked_for(text_run, tmp_path, printed):
-    pytest.importorskip("safetensors", reason=EXTRA)
+    pytest.importorskip("safetensors", reason=ORACLE)
     printed(export.main, "--run", text_run, "--out", tmp_path / "one")
     card = (tmp_path / "one" / "README.md").read_text(encoding="utf-8")
     assert "license: other\n" in card and "export with `--license`" in card
