@@ -7,6 +7,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from data.corpora import corpus_of
 from model.accounting import count_parameters
 from trainer import Trainer
 from utils import device
@@ -116,7 +117,8 @@ def record(trainer: Trainer) -> dict[str, Any]:
     }
     return {
         "data": {"folder": str(trainer.folder), "floor": trainer.floor}
-        | {k: trainer.meta[k] for k in ("identity", "train", "val")},
+        | {k: trainer.meta[k] for k in ("identity", "train", "val")}
+        | {"corpus": corpus_of(trainer.meta["recipe"])},
         "floor_nats_per_token": trainer.floor
         and trainer.floor["total_nats"] / trainer.meta["val"]["tokens"],
         "seed": trainer.config.train.seed,
