@@ -27,7 +27,8 @@ license: {licence}
 
 # {name}
 
-A GPT of {parameters:,} parameters ({kind}), trained with llm-tiny {beginning}.
+A GPT of {parameters:,} parameters ({kind}), trained {beginning} with llm-tiny, a small GPT trainer
+in PyTorch.
 
 ## Use
 
@@ -38,10 +39,9 @@ text. The context is {block_size:,} tokens.
 ## Limits
 
 It goes on with texts of the kind below and does nothing else: it answers no questions, follows no
-instructions, and knows no more of the world than {train_bytes:,} bytes of text can tell a model of
-its size. What it says is invented, or repeated from that text word by word; whatever bias or
-offence is there may come out here, and nothing filters it. Of the loss below nothing follows for
-texts of another kind.
+instructions, and {knows}. What it says is invented, or repeated from its training text word by
+word; whatever bias or offence is there may come out here, and nothing filters it. From the loss
+below nothing follows for texts of another kind.
 
 ## Data
 
@@ -129,7 +129,7 @@ def model_card(
         kind=kind,
         parameters=count_parameters(config.model).total,
         beginning=f"from the weights of {began}" if began else "from random weights",
-        train_bytes=data["train"]["bytes"],
+        knows=_knowledge(data["train"]["bytes"], began),
         step=state["step"],
         max_steps=config.train.max_steps,
         use=GGUF_USE if to == "gguf" else HF_USE.format(name=name),
@@ -165,7 +165,14 @@ def without_paths(config: Config) -> Config:
         tokenizer=Path(data.tokenizer).name,
         **({} if data.dir else {"cache_dir": "artifacts"}),
     )
-    return dataclasses.replace(config, run_dir=Path(config.run_dir).name, data=data)
+    train = dataclasses.replace(config.train, init_from=Path(config.train.init_from).name)
+    return dataclasses.replace(config, run_dir=Path(config.run_dir).name, data=data, train=train)
+
+
+def _knowledge(n_bytes: int, began: str) -> str:
+    if began:
+        return f"knows what {began} knew, as far as {n_bytes:,} bytes of other text left it"
+    return f"knows no more of the world than {n_bytes:,} bytes of text tell a model of its size"
 
 
 def _data_words(config: Config, stories: bool, corpus: KnownCorpus | None) -> str:
