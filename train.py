@@ -148,7 +148,7 @@ def start(run: RunFolder, config: Config, given: dict[str, Any], resume: bool) -
     else:
         require_fresh(run)
     if config.train.tensorboard:
-        board.writer_class()  # what is missing is told before anything is written
+        board.library()  # what is missing is told before anything is written
     trainer = Trainer(config, run, state)
     if resume:
         require_tokenizer(run, trainer.tokenizer.identity)
