@@ -7,18 +7,20 @@ from typing import Any
 
 from tqdm import tqdm
 
+from data.corpora import corpus_of
 from model.accounting import count_parameters
 from trainer import Trainer
 from utils import device
-from utils.metrics import CsvLog, Throughput
+from utils.metrics import Throughput
 from utils.progress import plain
+from utils.runlog import RunLog
 from utils.runs import environment
 
 
 class StepLog:
     """Times every step, and tells of those whose turn it is. Evaluations are not in its clock."""
 
-    def __init__(self, trainer: Trainer, log: CsvLog, *, quiet: bool = False) -> None:
+    def __init__(self, trainer: Trainer, log: RunLog | None, *, quiet: bool = False) -> None:
         """Begins a bar, which `bar.close` ends; elapsed time goes on from the trainer's.
 
         `quiet`: nothing is shown, only written.
@@ -118,7 +120,8 @@ def record(trainer: Trainer) -> dict[str, Any]:
     }
     return {
         "data": {"folder": str(trainer.folder), "floor": trainer.floor}
-        | {k: trainer.meta[k] for k in ("identity", "train", "val")},
+        | {k: trainer.meta[k] for k in ("identity", "train", "val")}
+        | {"corpus": corpus_of(trainer.meta["recipe"])},
         "floor_nats_per_token": trainer.floor
         and trainer.floor["total_nats"] / trainer.meta["val"]["tokens"],
         "seed": trainer.config.train.seed,

@@ -25,18 +25,18 @@ from settings import Config, is_finished
 from steplog import StepLog, introduction, record
 from tok.bpe import BPETokenizer
 from trainer import STATE_KEYS, Trainer
-from utils import checkpoint
+from utils import board, checkpoint
 from utils.cli import Parser
 from utils.config import build, dump, flat_fields, flatten, load
 from utils.errors import UserError, run_cli
 from utils.files import write_atomic
 from utils.flags import add_flags, given_flags
 from utils.interrupt import Interrupt
-from utils.metrics import CsvLog
 from utils.plot import plot_losses
 from utils.progress import say
 from utils.ranks import ALONE, Ranks, joined
-from utils.runs import RunFolder, keep_samples
+from utils.runlog import RunLog
+from utils.runs import RunFolder
 
 
 def fit(trainer: Trainer, *, fresh: bool) -> int:
@@ -46,10 +46,15 @@ def fit(trainer: Trainer, *, fresh: bool) -> int:
         say(f"warning: {run.metrics} is gone, and the run's history with it; a new one begins")
     log, stop = None, 0
     if ranks.first:
-        log = CsvLog(run.metrics, after_step=-1 if fresh else trainer.step)
-        keep_samples(run.samples, -1 if fresh else trainer.step)
+        log = RunLog(
+            run,
+            after_step=-1 if fresh else trainer.step,
+            elapsed_s=trainer.elapsed_s,
+            board=trainer.config.train.tensorboard,
+        )
     steps = StepLog(trainer, log)
-    with Interrupt() as interrupt, steps.bar:
+    closing = contextlib.closing(log) if log else contextlib.nullcontext()
+    with closing, Interrupt() as interrupt, steps.bar:
         if fresh:
             trainer.evaluate_and_save(log, {})
         while not trainer.finished() and not (stop := ranks.largest(interrupt.number or 0)[0]):
@@ -154,6 +159,8 @@ def start(
             return 0
     else:
         require_fresh(run)
+    if config.train.tensorboard:
+        board.library()  # what is missing is told before anything is written
     trainer = Trainer(config, run, state, ranks)
     if resume:
         require_tokenizer(run, trainer.tokenizer.identity)

@@ -27,11 +27,11 @@ from tok.bpe import BPETokenizer
 from utils import checkpoint, device
 from utils.errors import UserError
 from utils.memory import keep_freed_memory
-from utils.metrics import CsvLog
 from utils.optim import clip_gradients, make_optimizer, set_lr, set_momentum
 from utils.progress import say
 from utils.ranks import ALONE, Ranks
-from utils.runs import RunFolder, append_sample
+from utils.runlog import RunLog
+from utils.runs import RunFolder
 
 COUNTERS = ("step", "tokens", "bad_evals", "best_val", "last_val", "elapsed_s")
 IDENTITIES = ("tokenizer_sha256", "data_identity", "threads", "torch")
@@ -284,7 +284,7 @@ class Trainer:
             [i for i in ids if i != self.tokenizer.eot_id]
         )
 
-    def evaluate_and_save(self, log: CsvLog, numbers: dict[str, float]) -> None:
+    def evaluate_and_save(self, log: RunLog | None, numbers: dict[str, float]) -> None:
         """Evaluates, then writes the row, best.pt if it is, the sample, and last.pt, in that order.
 
         A kill between any two of these leaves a folder that resumes to the same run. Of several
@@ -310,7 +310,7 @@ class Trainer:
             checkpoint.save(self.run.best, self.state())
         if self.config.train.sample_tokens:
             text = self.sample()
-            append_sample(self.run.samples, self.step, text)
+            log.sample(self.step, text)
             say(f"  {text[:240]!r}")
         checkpoint.save(self.run.last, self.state())
 
