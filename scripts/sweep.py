@@ -36,9 +36,11 @@ from utils.cli import Parser
 from utils.config import build, flat_fields, flatten, load
 from utils.errors import UserError, run_cli
 from utils.files import write_atomic
-from utils.grid import Grid, Point, load_grid
+from utils.grid import BASE, Grid, Point, plain_text
+from utils.grid_file import load_grid
 from utils.interrupt import Interrupt
-from utils.results import measured, rank, ranking, to_csv, verdict
+from utils.ranking import changes, group, ranking, verdict
+from utils.results import measured, to_csv
 from utils.runs import RunFolder
 from utils.strict_yaml import format_value
 
@@ -68,14 +70,9 @@ class Job:
 
     def row(self) -> dict[str, Any]:
         """The point's row of results.csv."""
-        values = {name: plain(value) for name, value in self.point.values.items()}
-        own = {"point": self.point.name, "seed": self.config.train.seed, "status": self.status}
-        return {**own, **values, **measured(self.run)}
-
-
-def plain(value: Any) -> str:
-    """A setting as text: without quotes where it is text."""
-    return value if isinstance(value, str) else format_value(value)
+        own = {"point": self.point.name, "change": self.point.change, "status": self.status}
+        settings = {name: plain_text(value) for name, value in flatten(self.config).items()}
+        return {**own, **settings, "seed": self.config.train.seed, **measured(self.run)}
 
 
 def make_jobs(grid: Grid, path: str, out: Path, threads: int) -> list[Job]:
@@ -96,7 +93,23 @@ def make_jobs(grid: Grid, path: str, out: Path, threads: int) -> list[Job]:
         except UserError as error:
             raise UserError(f"{path}: point {point.name}: {error}") from None
         jobs.append(Job(point, settings, config, run, out / "logs" / f"{point.name}.log", status))
+    refuse_twins(jobs, path)
     return jobs
+
+
+def refuse_twins(jobs: Sequence[Job], path: str) -> None:
+    """Refuses points that are one and the same run.
+
+    Raises:
+        UserError: a change that changes nothing, or nothing else than another one.
+    """
+    found: dict[str, str] = {}
+    for job in jobs:
+        settings = flatten(job.config) | {"run_dir": ""}
+        if (first := found.setdefault(str(settings), job.point.name)) != job.point.name:
+            raise UserError(
+                f"{path}: points {first} and {job.point.name} have the same settings; drop one"
+            )
 
 
 def standing(run: RunFolder, config: Config) -> str:
@@ -112,8 +125,9 @@ def standing(run: RunFolder, config: Config) -> str:
     for name, value in flatten(own).items():
         follows = name in ("run_dir", THREADS) or fields[name][1].metadata["free"]
         if value != wanted[name] and not follows:
+            found, expected = plain_text(value), plain_text(wanted[name])
             raise UserError(
-                f"{run.path} holds a run with {name} {plain(value)}, not {plain(wanted[name])}; "
+                f"{run.path} holds a run with {name} {found}, not {expected}; "
                 "name another --out, or remove that folder"
             )
     try:
@@ -219,14 +233,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def save() -> None:
         rows = [job.row() for job in jobs]
-        write_atomic(out / "results.csv", to_csv(rows, list(grid.axes)))
+        write_atomic(out / "results.csv", to_csv(rows, grid.settings))
 
     save()
     status = run_jobs(jobs, args.workers, grid.config, save)
-    ranks = rank([job.row() for job in jobs], list(grid.axes))
-    print(ranking(ranks))
-    if words := verdict(ranks):
-        print(words)
+    groups = group([job.row() for job in jobs], grid.settings)
+    if grid.changes:
+        print(changes(groups, BASE))
+    else:
+        print("\n".join(filter(None, [ranking(groups), verdict(groups)])))
     failed = [job.point.name for job in jobs if job.status == "failed"]
     if failed:
         say(f"{len(failed)} of {len(jobs)} points failed: {' '.join(failed)}")

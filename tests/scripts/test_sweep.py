@@ -102,6 +102,33 @@ def test_a_bad_point_is_refused_before_anything_runs(sweep_file, tmp_path, text,
     assert not (tmp_path / "out").exists()
 
 
+def test_each_change_is_compared_with_the_base_of_its_seed(sweep_file, tmp_path, capsys):
+    argv = sweep_file(
+        "each:\n  two layers: {n_layer: 2, dropout: 0.0}\n  lr: [1e-5]\n"
+        "seeds: [1, 2]\nset: {lr: 0.01, max_steps: 4}"
+    )
+    assert script.main([*argv, "--workers", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = results(tmp_path / "out")
+    assert [row["change"] for row in rows[::2]] == ["base", "two layers", "lr=1e-05"]
+    assert [(row["model.n_layer"], row["optim.lr"]) for row in rows[::2]] == [
+        ("1", "0.01"),
+        ("2", "0.01"),
+        ("1", "1e-05"),
+    ]
+    loss = {(row["change"], row["seed"]): float(row["val_loss"]) for row in rows}
+    added = sum(loss["lr=1e-05", seed] - loss["base", seed] for seed in ("1", "2")) / 2
+    (slow,) = (line for line in lines if line.startswith("lr=1e-05"))
+    assert slow.split()[2] == f"{added:+.4f}" and added > 0
+    assert lines[1].startswith("base ") and "95% interval" in lines[-1]
+
+
+def test_a_change_that_changes_nothing_is_refused(sweep_file, tmp_path):
+    with pytest.raises(UserError, match="points base and n_layer=1 have the same settings"):
+        script.main(sweep_file("each: {n_layer: [1, 2]}"))
+    assert not (tmp_path / "out").exists()
+
+
 def test_bad_arguments_are_refused(sweep_file, tmp_path):
     with pytest.raises(UserError, match="--workers: must be at least 1"):
         script.main([*sweep_file(""), "--workers", "0"])
