@@ -1,4 +1,4 @@
-"""The points of a sweep: every combination of a grid, or a base and one change at a time."""
+"""The points of a sweep: all combinations of a grid, one change at a time, or random draws."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from utils.nearest import SYNONYMS, leaf_of
+from utils.ranges import Range, draw_points
 from utils.strict_yaml import format_value
 
 SEED = "train.seed"
@@ -38,17 +39,23 @@ class Grid:
     fixed: dict[str, Any] = field(default_factory=dict)
     seeds: tuple[int, ...] = ()
     changes: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> settings
+    ranges: dict[str, Range] = field(default_factory=dict)
+    points_wanted: int = 0  # drawn from the ranges
+    random_seed: int | None = None
 
     @property
     def settings(self) -> list[str]:
         """The settings in which points differ, each once."""
         changed = [name for change in self.changes.values() for name in change]
-        return list(dict.fromkeys([*self.axes, *changed]))
+        return list(dict.fromkeys([*self.axes, *self.ranges, *changed]))
 
     def combinations(self) -> list[tuple[str, dict[str, Any]]]:
         """Name of the change and settings of every point, whatever its seed."""
         if self.changes:
             return [(BASE, {}), *self.changes.items()]
+        if self.ranges:
+            seed = 1 if self.random_seed is None else self.random_seed
+            return [("", point) for point in draw_points(self.ranges, self.points_wanted, seed)]
         products = itertools.product(*self.axes.values())
         return [("", dict(zip(self.axes, values, strict=True))) for values in products]
 

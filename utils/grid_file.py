@@ -1,114 +1,123 @@
-"""A sweep's YAML file: what it may say, and its mistakes with file and line."""
+"""What a sweep is to run, from its YAML file and from flags that change it or stand alone."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from utils.config import cast, check_range, flat_fields
+from utils.config import cast
 from utils.errors import UserError
-from utils.grid import BASE, SEED, Grid, plain_text, short_names
-from utils.nearest import leaf_of
-from utils.strict_yaml import mappings_in, read_yaml
+from utils.grid import Grid
+from utils.grid_entries import (
+    PARTS,
+    PLAIN_KEYS,
+    Entry,
+    make_grid,
+    refuse_repeats,
+    setting_fields,
+)
+from utils.strict_yaml import mappings_in, parse_scalar, read_yaml, unknown_key
 
-PLAIN_KEYS = {"config": str, "out": str, "seeds": tuple[int, ...]}
-LISTS = ("grid", "each")  # a setting there has a list of values
 
-
-def load_grid(path: str, cls: type) -> Grid:
-    """Reads a sweep's file; its settings are those of the dataclass `cls`.
+def load_grid(path: str, cls: type, flags: Mapping[str, Any] | None = None) -> Grid:
+    """The sweep that a file and flags describe; its settings are those of the dataclass `cls`.
 
     Keys: config (base file), out (folder of the runs), seeds (list), set (setting: value, for every
-    run), and either grid (setting: list of values, all combinations) or each (one change at a time:
-    setting: list of values, or name: {setting: value, ...} for several settings at once). A setting
-    goes by its dotted name, nested or not, or by its last part where no other setting ends in it.
+    run), and one of
+
+    - grid (setting: list of values): all combinations
+    - each (setting: list of values, or name: {setting: value, ...}): one change at a time
+    - random (setting: range), with points (how many) and random_seed
+
+    A setting goes by its dotted name, nested or not, or by its last part where no other setting
+    ends in it.
+
+    Args:
+        path: the file; empty for none.
+        flags: key -> words, as `lr=1e-3,3e-3` for a part and `1,2,3` for a list; what they say of a
+            setting replaces what the file says.
 
     Raises:
-        UserError: the first mistake, with file and line.
+        UserError: the first mistake, with file and line, or flag.
     """
-    fields = flat_fields(cls)
-    fields.pop("run_dir", None)  # the sweep names the folders
-    names = {name: name for name in fields} | short_names(list(fields))
-    places = {
-        f"{part}.{name}": (part, "", names[name]) for part in (*LISTS, "set") for name in names
-    }
-    named = mappings_in(path, "each")
-    for change in named:
+    flags = flags or {}
+    written = read_file(path, cls) if path else []
+    given = [entry for part in PARTS for entry in flag_entries(part, flags.get(part) or [], cls)]
+    for entries in (written, given):
+        refuse_repeats(entries)
+    replaced = {entry.slot for entry in given}
+    entries = [entry for entry in written if entry.slot not in replaced] + given
+    named = mappings_in(path, "each") if path else []
+    plain = (read_plain(path, cls) if path else {}) | flag_values(flags)
+    return make_grid(entries, plain, cls, path or "the flags", named)
+
+
+def places_in(path: str, cls: type) -> dict[str, tuple[str, str, str]]:
+    """Every key that a file may have for a setting -> part, change, dotted name."""
+    _, names = setting_fields(cls)
+    places = {f"{part}.{name}": (part, "", names[name]) for part in PARTS for name in names}
+    for change in mappings_in(path, "each"):
         places |= {f"each.{change}.{name}": ("each", change, names[name]) for name in names}
-    plain: dict[str, Any] = {}
-    parts: dict[str, dict[str, Any]] = {"grid": {}, "set": {}}
-    changes: dict[str, dict[str, Any]] = {change: {} for change in named}
-    lines: dict[tuple[str, str], int] = {}
-    for key, (value, line) in read_yaml(path, {**PLAIN_KEYS, **places}).items():
-        where = f"{path}:{line}: {key}"
-        if key in PLAIN_KEYS:
-            plain[key] = cast(value, PLAIN_KEYS[key], where)
-            continue
-        part, change, name = places[key]
-        once = (part if part == "each" else "", change), name
-        if once in lines:
-            raise UserError(f"{where}: {name} is given already, on line {lines[once]}")
-        lines[once] = line
-        wanted = axis_values(value, where) if part in LISTS and not change else [value]
-        values = [checked(one, fields[name], where) for one in wanted]
-        if any(one in values[:i] for i, one in enumerate(values)):
-            raise UserError(f"{where}: a value stands there twice")
-        if change:
-            changes[change][name] = values[0]
-        elif part == "each":
-            label = leaf_of(name) if names.get(leaf_of(name)) == name else name
-            for one in values:
-                change_name = f"{label}={plain_text(one)}"
-                if change_name in changes:
-                    raise UserError(f"{where}: a change is named {change_name} already; rename it")
-                changes[change_name] = {name: one}
-        else:
-            parts[part][name] = values if part == "grid" else values[0]
-    grid = Grid(axes=parts["grid"], fixed=parts["set"], changes=changes, **plain)
-    check_grid(grid, path)
-    return grid
+    return places
 
 
-def checked(value: Any, kind_and_field: tuple[Any, Any], where: str) -> Any:
-    """A value of the setting's type and in its range.
+def read_file(path: str, cls: type) -> list[Entry]:
+    """The settings in a sweep's file.
 
     Raises:
-        UserError: it is not.
+        UserError: a key that is none, or YAML that is none.
     """
-    kind, field = kind_and_field
-    value = cast(value, kind, where)
-    check_range(value, field.metadata, where)
-    return value
+    places = places_in(path, cls)
+    return [
+        Entry(*places[key], value, f"{path}:{line}: {key}")
+        for key, (value, line) in read_yaml(path, {**PLAIN_KEYS, **places}).items()
+        if key in places
+    ]
 
 
-def axis_values(value: Any, where: str) -> list[Any]:
-    """The values of one axis.
+def read_plain(path: str, cls: type) -> dict[str, Any]:
+    """The other keys in a sweep's file.
 
     Raises:
-        UserError: not a list, or an empty one.
+        UserError: a value of the wrong type.
     """
-    if not isinstance(value, list) or not value:
-        raise UserError(f"{where}: expected a list of values, such as [1, 2]; got {value!r}")
-    return value
+    found = read_yaml(path, {**PLAIN_KEYS, **places_in(path, cls)})
+    return {
+        key: cast(value, PLAIN_KEYS[key], f"{path}:{line}: {key}")
+        for key, (value, line) in found.items()
+        if key in PLAIN_KEYS
+    }
 
 
-def check_grid(grid: Grid, path: str) -> None:
-    """Checks what the parts of a sweep say together.
+def flag_values(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys that are no settings, from flags."""
+    found = {}
+    for key, kind in PLAIN_KEYS.items():
+        if (text := flags.get(key)) is not None:
+            many = key == "seeds"
+            value = parse_scalar(f"[{text}]" if many else text)
+            found[key] = cast(value, kind, f"--{key.replace('_', '-')}", None if many else text)
+    return found
+
+
+def flag_entries(part: str, words: Sequence[str], cls: type) -> list[Entry]:
+    """The settings that flags of one part give, each as `name=value` or `name=value,value`.
 
     Raises:
-        UserError: they don't go together.
+        UserError: a word is not of that form, or names no setting.
     """
-    if grid.axes and grid.changes:
-        raise UserError(
-            f"{path}: has both grid and each; all combinations, or one change at a time"
-        )
-    for change, settings in grid.changes.items():
-        if not settings:
-            raise UserError(f"{path}: each: {change}: a change without settings; give it some")
-        if change == BASE:
-            raise UserError(f"{path}: each: {BASE} names the point without a change; name it anew")
-    given: Mapping[str, Any] = {**grid.fixed, **dict.fromkeys(grid.settings)}
-    if grid.seeds and SEED in given:
-        raise UserError(f"{path}: {SEED}: seeds are given already, by `seeds`; drop one of them")
-    if len(set(grid.seeds)) != len(grid.seeds) or any(seed < 0 for seed in grid.seeds):
-        raise UserError(f"{path}: seeds: must be different whole numbers of 0 or more")
+    fields, names = setting_fields(cls)
+    entries = []
+    for word in words:
+        given, equals, text = word.partition("=")
+        name = names.get(given)
+        if not equals:
+            example = "lr=0.003" if part == "set" else "lr=0.001,0.003"
+            raise UserError(f"--{part} {word}: expected a setting and =, such as {example}")
+        if name is None:
+            raise UserError(f"--{part} {given}: {unknown_key(given, fields)}")
+        value = parse_scalar(text if part == "set" else f"[{text}]")
+        if part == "set" and fields[name][0] is str and not isinstance(value, str):
+            value = text  # 12 is a word where a word is wanted
+        entries.append(Entry(part, "", name, value, f"--{part} {given}"))
+    return entries

@@ -140,7 +140,7 @@ def changes(groups: Sequence[Group], base: str) -> str:
             continue
         cells = [f"{loss.mean:+.4f}", digits(loss.noise), f"{bits.mean:+.4f}", digits(bits.noise)]
         rows.append([other.label, f"{other.mean(LOSS):.4f}", *cells, str(loss.seeds), bits.word()])
-    header = ["change", "val nats/token", "adds", "+-", "adds bits/byte", "+-", "seeds", ""]
+    header = ["change", "val nats/token", "adds", "+-", "adds bits/byte", "+-", "seeds", "verdict"]
     note = "+-: 95% interval of the mean over seeds, each against the base with the same seed"
     return f"{table(header, rows)}\n{note}"
 

@@ -12,14 +12,15 @@ from pathlib import Path
 import pytest
 
 from scripts import sweep as script
+from scripts.sweep_points import make_jobs
 from settings import Config
 from tests.conftest import ROOT, clean_environment
 from tests.training import make_corpus
+from utils.children import Children
 from utils.config import load
 from utils.errors import UserError
-from utils.grid import Point
+from utils.grid_file import load_grid
 from utils.results import CLOCK
-from utils.runs import RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -70,10 +71,10 @@ def test_one_failing_point_does_not_stop_the_rest(sweep_file, tmp_path, capsys, 
     assert config.optim.lr == 0.01 and config.train.num_threads == 1  # the base's own
 
     begun: list[list[str]] = []
-    monkeypatch.setattr(script.Children, "run", lambda self, command, log: begun.append(command))
-    assert script.main(argv) == 0  # what is done is not done again; nothing failed this time
-    (command,) = begun
-    assert command[-3:] == ["--run_dir", str(tmp_path / "out" / "lr=1e+30"), "--resume"]
+    monkeypatch.setattr(Children, "run", lambda self, command, log, env: begun.append(command))
+    assert script.main(argv) == 1
+    (command,) = begun  # what is done is not done again
+    assert str(tmp_path / "out" / "lr=1e+30") in command
 
 
 def test_a_dry_run_prints_the_commands_and_writes_nothing(sweep_file, tmp_path, capsys):
@@ -148,31 +149,16 @@ def test_a_folder_with_another_run_is_refused(sweep_file, story_run, tmp_path):
 
 
 def test_workers_share_the_cores(sweep_file, base, tmp_path, monkeypatch):
-    monkeypatch.setattr(script, "cores", lambda: 8)
     text = base.read_text(encoding="utf-8").replace("  num_threads: 1\n", "")
     (tmp_path / "free.yaml").write_text(text, encoding="utf-8")
     path = tmp_path / "sweep.yaml"
     path.write_text(f"config: {tmp_path / 'free.yaml'}\n", encoding="utf-8")
-    grid = script.load_grid(str(path), Config)
-    (job,) = script.make_jobs(grid, "sweep.yaml", tmp_path / "out", threads=8 // 3)
+    grid = load_grid(str(path), Config)
+    (job,) = make_jobs(grid, "sweep.yaml", tmp_path / "out", threads=8 // 3)
     assert job.config.train.num_threads == 2 and "--train.num_threads=2" in job.command("")
     path.write_text(f"config: {base}\n", encoding="utf-8")  # names its own number
-    (job,) = script.make_jobs(script.load_grid(str(path), Config), "", tmp_path / "out", threads=5)
+    (job,) = make_jobs(load_grid(str(path), Config), "", tmp_path / "out", threads=5)
     assert job.config.train.num_threads == 1 and "num_threads" not in str(job.command(""))
-
-
-def test_a_point_whose_process_still_lives_is_waited_for(tmp_path, monkeypatch):
-    run, holder, begun = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "run"), []
-    job = script.Job(Point("x", {}, None, {}), {}, Config(), run, tmp_path / "log", "resumable")
-    holder.claim()
-    monkeypatch.setattr(
-        script.time, "sleep", lambda seconds: (begun.append("slept"), holder.close())
-    )
-    monkeypatch.setattr(
-        script.Children, "run", lambda self, command, log: begun.append(command[-1])
-    )
-    script.run_when_free(script.Children(), job, "")
-    assert begun == ["slept", "--resume"]
 
 
 @pytest.mark.slow
