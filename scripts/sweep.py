@@ -38,6 +38,7 @@ from utils.grid_entries import PARTS, PLAIN_KEYS
 from utils.grid_file import load_grid
 from utils.interrupt import Interrupt
 from utils.locks import Lock
+from utils.plot_sweep import draw_all
 from utils.pools import ClusterPool, LocalPool, Pool, visible_gpus
 from utils.ranking import changes, group, ranking, verdict
 from utils.results import measured, to_csv
@@ -190,13 +191,17 @@ def take(lock: Lock) -> None:
     raise UserError(f"{lock.path.parent}: another sweep runs here; wait for it or stop it")
 
 
-def conclude(jobs: Sequence[Job], grid: Grid) -> None:
-    """Prints the table, and what it says."""
-    groups = group([job.row() for job in jobs], grid.settings)
+def conclude(jobs: Sequence[Job], grid: Grid, out: Path) -> None:
+    """Prints the table and what it says, and draws the pictures."""
+    rows = [job.row() for job in jobs]
+    groups = group(rows, grid.settings)
     if grid.changes:
         print(changes(groups, BASE))
     else:
         print("\n".join(filter(None, [ranking(groups), verdict(groups)])))
+    pictures = draw_all(rows, grid.settings, groups, out)
+    if pictures:
+        say(f"pictures: {' '.join(map(str, pictures))}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -227,7 +232,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     save()
     status = run_jobs(jobs, pool, grid.config, save)
-    conclude(jobs, grid)
+    conclude(jobs, grid, out)
     failed = [job.point.name for job in jobs if job.status == "failed"]
     if failed:
         say(f"{len(failed)} of {len(jobs)} points failed: {' '.join(failed)}")

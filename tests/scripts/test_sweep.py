@@ -2,58 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
-
 import pytest
 
 from scripts import sweep as script
 from scripts.sweep_points import make_jobs
 from settings import Config
-from tests.conftest import ROOT, clean_environment
-from tests.training import make_corpus
+from tests.scripts.sweeping import results
 from utils.children import Children
 from utils.config import load
 from utils.errors import UserError
 from utils.grid_file import load_grid
-from utils.results import CLOCK
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Path:
-    """A base config of a tiny run on text."""
-    folder = tmp_path_factory.mktemp("base")
-    lines = [f"{name}: {value}" for name, value in make_corpus(folder).items()]
-    path = folder / "base.yaml"
-    sections: dict[str, list[str]] = {}
-    for line in lines:
-        section, _, rest = line.partition(".")
-        sections.setdefault(section, []).append(f"  {rest}\n")
-    text = "".join(f"{name}:\n{''.join(rest)}" for name, rest in sections.items())
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
-@pytest.fixture
-def sweep_file(base, tmp_path):
-    """sweep_file("grid: ..."): the arguments of a sweep into tmp_path/out."""
-
-    def make(text: str) -> list[str]:
-        path = tmp_path / "sweep.yaml"
-        path.write_text(f"config: {base}\nout: {tmp_path / 'out'}\n{text}\n", encoding="utf-8")
-        return ["--config", str(path)]
-
-    return make
-
-
-def results(out: Path) -> list[dict[str, str]]:
-    """results.csv less the wall-clock columns."""
-    with open(out / "results.csv", encoding="utf-8", newline="") as file:
-        return [{k: v for k, v in row.items() if k not in CLOCK} for row in csv.DictReader(file)]
 
 
 def test_one_failing_point_does_not_stop_the_rest(sweep_file, tmp_path, capsys, monkeypatch):
@@ -159,30 +117,3 @@ def test_workers_share_the_cores(sweep_file, base, tmp_path, monkeypatch):
     path.write_text(f"config: {base}\n", encoding="utf-8")  # names its own number
     (job,) = make_jobs(load_grid(str(path), Config), "", tmp_path / "out", threads=5)
     assert job.config.train.num_threads == 1 and "num_threads" not in str(job.command(""))
-
-
-@pytest.mark.slow
-def test_a_killed_sweep_goes_on_to_the_same_results(sweep_file, base, tmp_path):
-    text = "grid: {d_model: [8, 16], lr: [0.01, 0.02]}\nset: {max_steps: 100, eval_every_steps: 20}"
-    argv = [sys.executable, str(ROOT / "scripts" / "sweep.py"), *sweep_file(text), "--workers", "2"]
-
-    def start(out: Path) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [*argv, "--out", str(out)],
-            cwd=tmp_path,
-            env=clean_environment(),
-            start_new_session=True,
-        )
-
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert start(whole).wait(300) == 0
-    first = start(broken)
-    end = time.monotonic() + 120
-    while not list(broken.glob("*/last.pt")):
-        assert first.poll() is None and time.monotonic() < end
-        time.sleep(0.01)
-    first.kill()
-    assert first.wait(60) == -signal.SIGKILL
-    assert any(row["status"] != "done" for row in results(broken))
-    assert start(broken).wait(300) == 0
-    assert results(broken) == results(whole)
