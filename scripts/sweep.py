@@ -6,6 +6,7 @@ each point and is written anew whenever one ends; a ranked table comes last, and
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import sys
@@ -40,7 +41,7 @@ from utils.interrupt import Interrupt
 from utils.locks import Lock
 from utils.plot_sweep import draw_all
 from utils.pools import ClusterPool, LocalPool, Pool, visible_gpus
-from utils.ranking import changes, group, ranking, verdict
+from utils.ranking import BITS, changes, group, ranking, verdict
 from utils.results import measured, to_csv
 
 POLL_S = 0.2  # how soon a signal is noticed
@@ -104,7 +105,8 @@ def outcome(future: Future[int | None]) -> tuple[int | None, str]:
 
 def best_so_far(jobs: Sequence[Job]) -> str:
     """The best finished point, for the bar."""
-    found = [(float(measured(job.run)["val_bpb"]), job) for job in jobs if job.status == "done"]
+    figures = [(job, measured(job.run).get(BITS)) for job in jobs if job.status == "done"]
+    found = [(float(bits), job) for job, bits in figures if bits and math.isfinite(float(bits))]
     if not found:
         return ""
     bits, job = min(found, key=lambda one: one[0])

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
+from concurrent.futures import Future
+
 import pytest
 
 from scripts import sweep as script
@@ -12,6 +16,8 @@ from utils.children import Children
 from utils.config import load
 from utils.errors import UserError
 from utils.grid_file import load_grid
+from utils.locks import Lock
+from utils.metrics import CsvLog
 
 
 def test_one_failing_point_does_not_stop_the_rest(sweep_file, tmp_path, capsys, monkeypatch):
@@ -91,6 +97,8 @@ def test_a_change_that_changes_nothing_is_refused(sweep_file, tmp_path):
 def test_bad_arguments_are_refused(sweep_file, tmp_path):
     with pytest.raises(UserError, match="--workers: must be at least 1"):
         script.main([*sweep_file(""), "--workers", "0"])
+    with pytest.raises(UserError, match="--workers and --cluster: drop one"):
+        script.main([*sweep_file(""), "--workers", "2", "--cluster", "tcp://127.0.0.1:9"])
     with pytest.raises(UserError, match="nowhere.yaml"):
         script.main(["--config", "nowhere.yaml"])
     (tmp_path / "sweep.yaml").write_text("config: nowhere.yaml\n", encoding="utf-8")
@@ -117,3 +125,75 @@ def test_workers_share_the_cores(sweep_file, base, tmp_path, monkeypatch):
     path.write_text(f"config: {base}\n", encoding="utf-8")  # names its own number
     (job,) = make_jobs(load_grid(str(path), Config), "", tmp_path / "out", threads=5)
     assert job.config.train.num_threads == 1 and "num_threads" not in str(job.command(""))
+
+
+def test_flags_make_a_sweep_without_a_file(base, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    flags = ["--grid", "d_model=8,16", "--seeds", "1,2", "--set", "lr=0.02"]
+    assert script.main(["--base", str(base), *flags, "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4 and "runs/sweep-base/n_embd=8_seed=1 --config" in lines[0]
+    assert "--optim.lr=0.02 --model.n_embd=8 --train.seed=1" in lines[0]
+
+
+@pytest.fixture
+def job(base, tmp_path) -> script.Job:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(f"config: {base}\n", encoding="utf-8")
+    (one,) = make_jobs(load_grid(str(path), Config), str(path), tmp_path / "out", threads=1)
+    one.log.parent.mkdir(parents=True)
+    return one
+
+
+def ended(result: int | Exception | None) -> Future[int | None]:
+    future: Future[int | None] = Future()
+    if isinstance(result, Exception):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
+    return future
+
+
+def test_a_point_that_fails_says_why(job, capsys):
+    script.note_end(job, ended(3), False)
+    assert "exit status 3: not a word; does its worker see this folder?" in capsys.readouterr().err
+    job.log.write_text("one\ntwo\n", encoding="utf-8")
+    script.note_end(job, ended(3), False)
+    assert f"base: failed, exit status 3: two (see {job.log})" in capsys.readouterr().err
+    script.note_end(job, ended(RuntimeError("all workers\ndied")), False)
+    assert "base: failed, all workers died" in capsys.readouterr().err
+    lost: Future[int | None] = Future()
+    lost.cancel()
+    script.note_end(job, lost, False)
+    assert "base: failed, the connection to the cluster is lost" in capsys.readouterr().err
+
+
+def test_a_point_that_was_stopped_has_begun_or_not(job, capsys):
+    script.note_end(job, ended(143), True)
+    assert job.status == "new" and capsys.readouterr().err == ""
+    job.run.path.mkdir()
+    job.run.record.touch()
+    script.note_end(job, ended(143), True)
+    assert job.status == "stopped"
+
+
+def test_the_bar_tells_the_best_that_is_known(job, tmp_path):
+    assert script.best_so_far([job]) == ""
+    job.status = "done"  # and its figures were deleted
+    assert script.best_so_far([job]) == ""
+    job.run.path.mkdir()
+    log = CsvLog(job.run.metrics)
+    log.write({"step": 0, "val_loss": 3.0, "val_bpb": 1.5})
+    assert script.best_so_far([job]) == "best 1.5000 bits/byte, base"
+
+
+def test_gpus_are_shared_by_runs_that_name_none(job, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    given: list[tuple[int, list[str]]] = []
+    monkeypatch.setattr(script, "LocalPool", lambda workers, gpus: given.append((workers, gpus)))
+    args = argparse.Namespace(cluster=None, workers=2)
+    numbered = dataclasses.replace(job.config.train, device="cuda:1")
+    script.make_pool(args, [job], Lock(tmp_path / "lock"))
+    other = dataclasses.replace(job, config=dataclasses.replace(job.config, train=numbered))
+    script.make_pool(args, [job, other], Lock(tmp_path / "lock"))
+    assert given == [(2, ["4", "5"]), (2, [])]
