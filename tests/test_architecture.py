@@ -82,8 +82,8 @@ def rule_layers(owner: str, tree: ast.Module) -> Iterator[tuple[int, str]]:
     for line, name in imports(tree):
         top = name.partition(".")[0]
         forbidden = OURS - {owner} - MAY_IMPORT[owner] | ({"scripts", "tests"} & OURS)
-        if owner == "scripts" and name.startswith("scripts.bench_"):
-            continue  # the parts of scripts.bench, which is one program in several files
+        if owner == "scripts" and name.startswith(("scripts.bench_", "scripts.sweep_")):
+            continue  # the parts of scripts.bench and scripts.sweep, programs in several files
         if top in forbidden:
             yield line, f"{owner} imports {name}"
     for node in ast.walk(tree):

@@ -21,7 +21,7 @@ from tests.training import assert_same_run, flags, make_text, state_of
 from tok.bpe import BPETokenizer
 from trainer import Trainer
 from utils.errors import UserError
-from utils.grid import load_grid
+from utils.grid_file import load_grid
 from utils.metrics import read_rows
 
 safetensors = pytest.importorskip("safetensors.torch", reason=ORACLE)
