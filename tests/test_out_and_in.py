@@ -47,7 +47,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert len(lines) == 5
         script = "\n".join(lines[:4])
         environment = {"PYTHON": sys.executable, "PYTHONPATH": "", "no_proxy": "*"}
-        done = run_program(["bash", "-euc", script], cwd=checkout, env=environment)
+        done = run_program(["bash", "-euc", script], cwd=checkout, env=environment, timeout_s=600)
     assert done.returncode == 0, done.stderr
     calls = (checkout / "calls").read_text(encoding="utf-8").splitlines()
     assert [line for line in calls if line.endswith(" safetensors transformers")], calls
@@ -101,7 +101,7 @@ def test_five_commands_lead_from_a_corpus_to_transformers(exported: Path, tmp_pa
         "PYTHONPATH": "",
         "HF_HUB_OFFLINE": "1",
     }
-    done = run_program(["bash", "-euc", line], cwd=tmp_path, env=environment)
+    done = run_program(["bash", "-euc", line], cwd=tmp_path, env=environment, timeout_s=600)
     assert done.returncode == 0 and done.stdout.startswith("ROMEO:"), done.stderr
     assert len(done.stdout.strip()) > len("ROMEO:")
     card = (exported / "exported" / "shakespeare" / "README.md").read_text(encoding="utf-8")
