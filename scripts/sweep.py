@@ -29,7 +29,6 @@ from tqdm import tqdm
 from data.prepare import prepare
 from scripts.sweep_points import Job, make_jobs
 from settings import Config
-from trainer import say
 from utils.children import last_line
 from utils.cli import Parser
 from utils.errors import UserError, one_line, run_cli
@@ -41,6 +40,7 @@ from utils.interrupt import Interrupt
 from utils.locks import Lock
 from utils.plot_sweep import draw_all
 from utils.pools import ClusterPool, LocalPool, Pool, visible_gpus
+from utils.progress import say
 from utils.ranking import BITS, changes, group, ranking, verdict
 from utils.results import measured, to_csv
 
