@@ -88,7 +88,8 @@ class ClusterPool:
         except ImportError:
             raise missing("distributed", "--cluster") from None
         # Its pages on lost workers and connections: what matters of them is told by the sweep.
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+        for name in ("distributed", "distributed.client"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         self._lock = lock
         try:
             self._client = distributed.Client(address, timeout=CONNECT_S, set_as_default=False)
