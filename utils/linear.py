@@ -42,14 +42,18 @@ def linear(x_BTD: Tensor, weight_ND: Tensor, bias_N: Tensor | None = None) -> Te
 
 
 def pays(x: Tensor, weight_ND: Tensor) -> bool:
-    """Whether `linear` is to convolve. With one thread PyTorch keeps oneDNN out of this too."""
+    """Whether `linear` is to convolve.
+
+    With one thread PyTorch gives such a convolution to MKL. torch.compile can't ask for the number,
+    and loses little there.
+    """
     return (
         convolution_is_faster()
         and x.device.type == "cpu"
         and x.dtype == weight_ND.dtype == torch.float32
         and x.ndim == 3
         and x.numel() * len(weight_ND) >= MANY
-        and torch.get_num_threads() > 1
+        and (torch.compiler.is_compiling() or torch.get_num_threads() > 1)
         and not torch.is_autocast_enabled("cpu")
     )
 
