@@ -25,7 +25,7 @@ from trainer import Trainer
 from utils import device
 from utils.errors import UserError
 from utils.linear import linear
-from utils.metrics import CsvLog
+from utils.runlog import RunLog
 from utils.runs import RunFolder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -113,7 +113,7 @@ class Ours:
         self.trainer = (RandomTrainer if random else Trainer)(config, RunFolder(scratch), None)
         self.device = self.trainer.device
         self.compiled = self.trainer.forward is not self.trainer.model
-        self.log = StepLog(self.trainer, CsvLog(scratch / "metrics.csv"), quiet=True)
+        self.log = StepLog(self.trainer, RunLog(RunFolder(scratch)), quiet=True)
 
     def step(self, mark: Callable[[str], object]) -> int:
         """As train.fit does it."""
