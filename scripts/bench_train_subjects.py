@@ -24,6 +24,7 @@ from tok.bpe import BPETokenizer
 from trainer import Trainer
 from utils import device
 from utils.errors import UserError
+from utils.linear import linear
 from utils.runlog import RunLog
 from utils.runs import RunFolder
 
@@ -241,10 +242,10 @@ def matmul_peak(on: torch.device, amp: str) -> float:
     for size in (512, 1024) if on.type == "cpu" else (4096, 8192):
         left = torch.randn(size, size, device=on, dtype=dtype)
         right = torch.randn(size, size, device=on, dtype=dtype)
-        for _ in range(10):
+        for product in (torch.mm, lambda x, y: linear(x[None], y)) * 10:
             device.synchronize(on)
             start = time.perf_counter()
-            left @ right
+            product(left, right)
             device.synchronize(on)
             best = max(best, 2.0 * size**3 / (time.perf_counter() - start))
     return best

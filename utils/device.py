@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -86,6 +87,16 @@ def peak_memory_bytes(device: torch.device) -> int:
         return 0
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS, else in KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+@functools.cache
+def cpu_has(feature: str) -> bool:
+    """Whether the processor has these instructions: avx512_bf16, ...; names of torch.cpu.
+
+    >>> cpu_has("no such thing")
+    False
+    """
+    return bool(torch.cpu.get_capabilities().get(feature, False))
 
 
 def answers_at_once(device: torch.device) -> bool:

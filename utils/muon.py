@@ -2,7 +2,7 @@
 
 Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"
 (https://kellerjordan.github.io/posts/muon). Ours and not torch.optim.Muon, because that one always
-computes in bf16, which most CPUs do slowly, and one matrix at a time.
+computes in bf16, which many CPUs do slowly, and one matrix at a time.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from utils.device import cpu_has
 
 # Coefficients of the quintic iteration, from the source above: they drive singular values from
 # (0, 1] into about [0.7, 1.2] in five rounds.
@@ -36,6 +38,11 @@ def orthogonalize(matrices_NRC: Tensor) -> Tensor:
         polynomial = torch.baddbmm(square, square, square, beta=b, alpha=c)
         x = torch.baddbmm(x, polynomial, x, beta=a)
     return x.mT if tall else x
+
+
+def bf16_is_fast(device: torch.device) -> bool:
+    """Whether products in bf16 take less time than in fp32: on GPUs and the newest CPUs."""
+    return device.type == "cuda" or (device.type == "cpu" and cpu_has("avx512_bf16"))
 
 
 class MuonAdamW(torch.optim.AdamW):
@@ -77,8 +84,8 @@ class MuonAdamW(torch.optim.AdamW):
                 by_shape[tuple(part.shape)].append((part, target))
         for (rows, columns), pairs in by_shape.items():
             stacked = torch.stack([part for part, _ in pairs])
-            # bf16 where it is fast; the iteration does not need more.
-            turned = orthogonalize(stacked.bfloat16() if stacked.is_cuda else stacked)
+            # The iteration does not need more than bf16.
+            turned = orthogonalize(stacked.bfloat16() if bf16_is_fast(stacked.device) else stacked)
             # A tall matrix has fewer singular values than rows: the same change of each output.
             rate = group["lr"] * max(1.0, rows / columns) ** 0.5
             for update, (_, target) in zip(turned, pairs, strict=True):
