@@ -164,7 +164,7 @@ def naive_orthogonal(matrix: torch.Tensor) -> torch.Tensor:
     return x.T if transposed else x
 
 
-@pytest.mark.parametrize("shape", [(4, 4), (8, 4), (3, 9)])
+@pytest.mark.parametrize("shape", [(4, 4), (5, 4), (8, 4), (3, 9)])
 def test_orthogonalize_is_the_iteration_and_flattens_singular_values(
     shape: tuple[int, int],
 ) -> None:
