@@ -141,6 +141,19 @@ def test_each_kind_of_weight_has_its_rate() -> None:
     assert found == pytest.approx(wanted)
 
 
+def test_muon_takes_the_head_where_it_may() -> None:
+    rates = {}
+    for muon_head in (False, True):
+        config = OptimConfig(
+            name="muon", lr=0.1, muon_lr=0.05, head_lr_ratio=3.0, muon_head=muon_head
+        )
+        model = Blocks()
+        for group in make_optimizer(model, config).param_groups:
+            if any(weight is model.head.weight for weight in group["params"]):
+                rates[muon_head] = (bool(group.get("muon")), round(group["lr_ratio"], 9))
+    assert rates == {False: (False, 3.0), True: (True, 1.5)}
+
+
 def test_the_momentum_of_muon_alone_is_set() -> None:
     optimizer = make_optimizer(Blocks(), OptimConfig(name="muon"))
     set_momentum(optimizer, 0.7)
@@ -164,7 +177,7 @@ def naive_orthogonal(matrix: torch.Tensor) -> torch.Tensor:
     return x.T if transposed else x
 
 
-@pytest.mark.parametrize("shape", [(4, 4), (8, 4), (3, 9)])
+@pytest.mark.parametrize("shape", [(4, 4), (5, 4), (8, 4), (3, 9)])
 def test_orthogonalize_is_the_iteration_and_flattens_singular_values(
     shape: tuple[int, int],
 ) -> None:
