@@ -65,11 +65,10 @@ class Config:
 
     def __post_init__(self) -> None:
         check_needs(self.model, MODEL_NEEDS, "model")
-        for name in ("head_lr_ratio", "muon_head"):
-            if self.model.tie_weights and getattr(self.optim, name) != getattr(OptimConfig, name):
-                raise UserError(
-                    f"optim.{name} has an effect without model.tie_weights only; drop one of them"
-                )
+        if self.model.tie_weights and self.optim.head_lr_ratio != 1.0:
+            raise UserError(
+                "optim.head_lr_ratio has an effect without model.tie_weights only; drop one of them"
+            )
 
 
 def is_finished(config: Config, step: int, bad_evals: int) -> bool:

@@ -19,7 +19,6 @@ NEEDS = {
     "muon_lr": {"name": ("muon",)},
     "muon_momentum": {"name": ("muon",)},
     "muon_warmup_steps": {"name": ("muon",)},
-    "muon_head": {"name": ("muon",)},
 }
 
 # While the weights still move fast a long memory points back: the value is the speed run's, see
@@ -42,12 +41,11 @@ class OptimConfig:
     muon_warmup_steps: int = setting(
         0, "steps in which Muon's momentum rises to muon_momentum from 0.85, or stays", minimum=0
     )
-    muon_head: bool = setting(False, "Muon for an untied head too")
     embedding_lr_ratio: float = setting(
         1.0, "learning rate of the embeddings, as a multiple of lr", above=0
     )
     head_lr_ratio: float = setting(
-        1.0, "rate of an untied head, as a multiple of lr, or of muon_lr", above=0
+        1.0, "learning rate of an untied head, as a multiple of lr", above=0
     )
     vector_lr_ratio: float = setting(
         1.0, "learning rate of biases and gains, as a multiple of lr", above=0
@@ -98,8 +96,8 @@ class OptimConfig:
 def param_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
     """Groups of parameters that share weight decay, rate and kind of update.
 
-    Matrices (weights, embeddings) decay, vectors (biases, gains) don't. Muon takes those that
-    `takes_muon` names. Every parameter that is trained stands in exactly one group.
+    Matrices (weights, embeddings) decay, vectors (biases, gains) don't. Muon takes the matrices of
+    the blocks and the pointer. Every parameter that is trained stands in exactly one group.
     """
     groups: dict[str, dict[str, Any]] = {}
     for name, parameter in model.named_parameters():  # a tied weight comes once
@@ -122,22 +120,13 @@ def group_settings(name: str, parameter: nn.Parameter, config: OptimConfig) -> d
     settings: dict[str, Any] = {"weight_decay": config.weight_decay, "lr_ratio": 1.0}
     if "embedding" in name:
         settings["lr_ratio"] = config.embedding_lr_ratio
-    elif takes_muon(name, parameter, config):
-        # qkv stacks three matrices, each of which is one map.
+    elif name.startswith("head."):
+        settings["lr_ratio"] = config.head_lr_ratio
+    elif config.name == "muon" and name.startswith(("blocks.", "pointer.")) and len(parameter) > 1:
+        # Not the pointer's gate, a single row. qkv stacks three matrices, each of which is one map.
         settings |= {"muon": True, "momentum": config.muon_momentum, "split": ".qkv." in name}
         settings["lr_ratio"] = config.muon_lr / config.lr
-    if name.startswith("head."):
-        settings["lr_ratio"] *= config.head_lr_ratio
     return settings
-
-
-def takes_muon(name: str, matrix: nn.Parameter, config: OptimConfig) -> bool:
-    """Whether Muon takes a matrix: those of the blocks and the pointer, and the head if asked for.
-
-    Not the pointer's gate, a single row.
-    """
-    parts = ("blocks.", "pointer.") + (("head.",) if config.muon_head else ())
-    return config.name == "muon" and name.startswith(parts) and len(matrix) > 1
 
 
 def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:

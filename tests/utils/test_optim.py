@@ -141,19 +141,6 @@ def test_each_kind_of_weight_has_its_rate() -> None:
     assert found == pytest.approx(wanted)
 
 
-def test_muon_takes_the_head_where_it_may() -> None:
-    rates = {}
-    for muon_head in (False, True):
-        config = OptimConfig(
-            name="muon", lr=0.1, muon_lr=0.05, head_lr_ratio=3.0, muon_head=muon_head
-        )
-        model = Blocks()
-        for group in make_optimizer(model, config).param_groups:
-            if any(weight is model.head.weight for weight in group["params"]):
-                rates[muon_head] = (bool(group.get("muon")), round(group["lr_ratio"], 9))
-    assert rates == {False: (False, 3.0), True: (True, 1.5)}
-
-
 def test_the_momentum_of_muon_alone_is_set() -> None:
     optimizer = make_optimizer(Blocks(), OptimConfig(name="muon"))
     set_momentum(optimizer, 0.7)
