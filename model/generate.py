@@ -17,6 +17,7 @@ from model.decode import Decoder
 from model.draw import Drawing, chosen_logprobs, sample_next
 from model.gpt import TinyGPT
 from model.mode import raw_module
+from model.weights import Weights
 
 NUMBERS_AT_ONCE = 256  # of each generator: one by one they would cost more than the draws
 
@@ -38,6 +39,7 @@ def generate(
     drawing: Drawing | None = None,
     stop_id: int | None = None,
     gone: Set[int] = frozenset(),
+    weights: Weights | None = None,
 ) -> Iterator[Step]:
     """Draws a continuation of each prompt, side by side, and yields a token of each per step.
 
@@ -52,6 +54,7 @@ def generate(
         seeds: one per prompt; for several samples from one seed see `sample_seeds`.
         drawing: None draws from the model's own distribution.
         gone: samples of no more use, such as those that met a stop text; looked at after each step.
+        weights: the model's as they are now, gathered before; None gathers them.
 
     Raises:
         ValueError: a prompt is empty (start a document with its end-of-text token), there are not
@@ -68,7 +71,7 @@ def generate(
         return
     prompts = [list(prompt)[-raw.config.block_size :] for prompt in prompts]
     with torch.inference_mode():  # left before each yield
-        batch = Batch(raw, prompts, seeds, max_new_tokens, drawing or Drawing())
+        batch = Batch(raw, prompts, seeds, max_new_tokens, drawing or Drawing(), weights)
     # A GPU is told the next step before the last one's ids are read, and need not wait for the
     # host. A CPU would only show its tokens later.
     n_ahead = 1 if batch.device.type == "cuda" else 0
@@ -94,6 +97,7 @@ def generate_ids(
     max_new_tokens: int,
     drawing: Drawing | None = None,
     stop_id: int | None = None,
+    weights: Weights | None = None,
 ) -> list[list[int]]:
     """All new ids of each sample, the stop id included where one came; see `generate`."""
     samples: list[list[int]] = [[] for _ in seeds]
@@ -104,6 +108,7 @@ def generate_ids(
         max_new_tokens=max_new_tokens,
         drawing=drawing,
         stop_id=stop_id,
+        weights=weights,
     ):
         for sample, token in zip(samples, step.ids, strict=True):
             if token is not None:
@@ -153,10 +158,11 @@ class Batch:
         seeds: Sequence[int],
         max_new_tokens: int,
         drawing: Drawing,
+        weights: Weights | None,
     ) -> None:
         """Reads no prompt yet; each holds 1 to block_size ids."""
         self.prompts, self.drawing = prompts, drawing
-        self.decoder = Decoder(model, prompts, max_new_tokens)
+        self.decoder = Decoder(model, prompts, max_new_tokens, weights)
         self.device = self.decoder.embedding.device
         # Ids are drawn in float64, which mps does not have.
         self.draw_device = torch.device("cpu") if self.device.type == "mps" else self.device

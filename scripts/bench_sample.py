@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from model.accounting import count_parameters
-from model.decode import weights_read
+from model.weights import weights_read
 from model.draw import Drawing, sample_seeds
 from model.generate import generate_ids
 from model.gpt import ModelConfig, TinyGPT

@@ -8,6 +8,7 @@ import torch
 from model.decode import Decoder
 from model.draw import Drawing, sample_seeds
 from model.generate import generate
+from model.weights import FEW_WEIGHTS, Weights, weights_read
 from tests.model.uncached import all_logits
 
 KINDS = [
@@ -63,18 +64,21 @@ def test_logits_are_those_without_a_cache(tiny, kind, position, prompts):
 
 
 @positions
-@pytest.mark.parametrize("n_embd", [20, 128])  # of 20, no matrix has rows of whole vectors
+@pytest.mark.parametrize("n_embd", [20, 128, 544])  # of 20, no matrix has rows of whole vectors
 @pytest.mark.parametrize("kind", [{}, {"mlp": "gelu_tanh", "softcap": 5.0}, {"mlp": "swiglu"}])
 @pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="MKL's order of addition")
-def test_in_a_small_model_no_bit_depends_on_the_samples_alongside(tiny, position, n_embd, kind):
+def test_no_bit_depends_on_the_samples_alongside(tiny, position, n_embd, kind):
     settings = {"pointer": True, "bigram_rows": 64, "qk_norm": True, "bias": True, "n_embd": n_embd}
     model = tiny(position=position, block_size=16, **settings, **kind)
+    assert (weights_read(model) > FEW_WEIGHTS) == (n_embd == 544)
     with torch.no_grad():
         for weight in model.parameters():
             weight.mul_(0.3)  # so wide a model would always draw the same id
-    columns = {}
-    for n in (1, 2, 3, 8, 37):
-        steps = generate(model, [[1, 2, 3]] * n, seeds=sample_seeds(1, n), max_new_tokens=20)
+    columns, weights = {}, Weights(model)
+    for n in (1, 2, 3, 8, 16, 37):
+        steps = generate(
+            model, [[1, 2, 3]] * n, seeds=sample_seeds(1, n), max_new_tokens=20, weights=weights
+        )
         columns[n] = [[step.ids[:1], step.logprobs[:1]] for step in steps]
     assert all(column == columns[37] for column in columns.values())
     assert len({str(ids) for ids, _ in columns[1]}) > 3
@@ -97,8 +101,7 @@ def test_contexts_of_hardly_any_tokens(tiny, position, block_size):
 @positions
 def test_many_weights_and_slots_never_filled(tiny, position, monkeypatch):
     # As in a large model, and uninitialised memory as bad as it may be.
-    monkeypatch.setattr("model.decode.FEW_WEIGHTS", 0)
-    monkeypatch.setattr("model.products.MANY_WEIGHTS", 0)
+    monkeypatch.setattr("model.weights.FEW_WEIGHTS", 0)
     monkeypatch.setattr(
         torch.Tensor, "new_empty", lambda self, *shape: self.new_full(shape, torch.nan)
     )

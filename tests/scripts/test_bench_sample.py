@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from model.decode import weights_read
+from model.weights import weights_read
 from model.gpt import ModelConfig, TinyGPT
 from scripts import bench as script
 from scripts import bench_sample
