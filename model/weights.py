@@ -41,6 +41,7 @@ class Layer(NamedTuple):
 class Weights:
     """Everything that a step computes with. A copy in part: training goes on without it."""
 
+    @torch.no_grad()
     def __init__(self, model: nn.Module) -> None:
         """Of a TinyGPT, compiled or wrapped as it may be. Takes as long as to copy it, if large."""
         raw = raw_module(model)

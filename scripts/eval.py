@@ -211,6 +211,7 @@ def sample_stories(loaded: Loaded, n_samples: int) -> tuple[list[str], list[bool
                 seeds=seeds,
                 max_new_tokens=loaded.model.config.block_size,
                 stop_id=end_id,
+                weights=loaded.weights,
             ):
                 ended.append(ids[-1] == end_id)
                 texts.append(loaded.tokenizer.decode(ids[:-1] if ended[-1] else ids))
