@@ -16,7 +16,7 @@ from torch import Tensor
 
 from model.attention import Keep
 from model.bigram import pair_rows
-from model.cache import Cache
+from model.cache import Cache, FixedCache
 from model.gpt import TinyGPT
 from model.mode import evaluating
 from model.rope import apply_rope, rope_table
@@ -39,11 +39,13 @@ class Decoder:
         prompts: Sequence[Sequence[int]],
         max_new_tokens: int,
         weights: Weights | None = None,
+        fixed: bool = False,
     ) -> None:
         """Makes room for one row per prompt, each of 1 to block_size ids.
 
         Args:
             weights: the model's, as they are; None gathers them.
+            fixed: `compute` can be recorded, see `model.cache.FixedCache`.
         """
         self.weights = weights or Weights(model)
         assert self.weights.model is model
@@ -51,7 +53,7 @@ class Decoder:
         self.embedding = self.weights.embedding
         lengths = [len(prompt) for prompt in prompts]
         n_slots = min(self.config.block_size, max(lengths) + max_new_tokens)
-        self.cache = Cache(self.config, lengths, n_slots, self.embedding)
+        self.cache = (FixedCache if fixed else Cache)(self.config, lengths, n_slots, self.embedding)
         self.rope = self._rope_table(n_slots) if self.config.position == "rope" else None
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> Tensor:
@@ -67,24 +69,32 @@ class Decoder:
 
     def step(self, ids_B: Tensor) -> Tensor:
         """Takes the next id of each row, int64; logits (B, V) of what may follow it."""
+        self.prepare()
+        return self.compute(ids_B)
+
+    def prepare(self) -> None:
+        """The host's part of a step: to count, and to make room where none is left."""
         if self.config.position == "learned":
             self._make_place()
+        self.cache.count()
+        if self.rope is not None and self.cache.column >= len(self.rope[0]):
+            self.rope = self._rope_table(2 * self.cache.column)
+
+    def compute(self, ids_B: Tensor) -> Tensor:
+        """The rest of a step. Over a `FixedCache` always the same, and without the host."""
         cache, weights = self.cache, self.weights
-        before_B = cache.ids_BS[:, cache.slot].clone()  # of block_size 1, it is the next slot too
-        cache.advance()
-        cache.ids_BS[:, cache.slot] = ids_B
+        before_B = cache.enter(ids_B)
         x_BD, rope = self._embed(ids_B, before_B)
-        mask_B11n = None
-        if not cache.alike:
-            older_Bn = cache.older()
-            mask_B11n = self.embedding.new_zeros(older_Bn.shape)
-            mask_B11n = mask_B11n.masked_fill_(older_Bn, -torch.inf)[:, None, None]
-        # Views of all layers at once: to make one costs half as much as to fill it.
-        write = cache.kv_L2BHSK.select(4, cache.slot).unbind(0)
-        read = cache.kv_L2BHSK[:, :, :, :, : cache.visible].flatten(0, 1).unbind(0)
+        if self.config.pointer:
+            cache.file_token(self._readable(ids_B))
+        hidden_Bn, mask_B11n = cache.hidden(), None
+        if hidden_Bn is not None:
+            mask_B11n = self.embedding.new_zeros(hidden_Bn.shape)
+            mask_B11n = mask_B11n.masked_fill_(hidden_Bn, -torch.inf)[:, None, None]
+        put, read = cache.layers()
         for i, layer in enumerate(weights.layers):
             q_BH1K, kv_2BHK = self._queries_keys_values(layer, x_BD, rope)
-            write[i].copy_(kv_2BHK)
+            put(i, kv_2BHK)
             y_BH1K = F.scaled_dot_product_attention(
                 q_BH1K, read[2 * i], read[2 * i + 1], attn_mask=mask_B11n
             )
@@ -121,20 +131,18 @@ class Decoder:
         x_BD = F.embedding(ids_B, self.embedding)
         if n_rows:
             V = self.config.vocab_size
-            if cache.column in cache.starts:  # nothing stands before
-                before_B = before_B.masked_fill(cache.start_B == cache.column, V)
+            begins_B = cache.begins()
+            if begins_B is not None:  # nothing stands before
+                before_B = before_B.masked_fill(begins_B, V)
             rows_B = pair_rows(before_B, ids_B, V, n_rows)
             x_BD = x_BD + F.embedding(rows_B, self.model.bigram_embedding.weight)
-        column = cache.column
-        place = slice(column, column + 1) if cache.alike else column - cache.start_B
+        place = cache.place()
         if self.config.position == "learned":
             x_BD = x_BD + self.model.position_embedding.weight[place]
         if self.weights.embedding_norm is not None:
             x_BD = self.weights.embedding_norm(x_BD)
-        if self.config.position == "learned":
+        if self.rope is None:
             return x_BD, None
-        if self.rope is None or column >= len(self.rope[0]):
-            self.rope = self._rope_table(2 * column)
         cos_TK, sin_TK = self.rope
         return x_BD, (cos_TK[place][:, None], sin_TK[place][:, None])
 
@@ -171,22 +179,18 @@ class Decoder:
         B = len(cache.starts)
         query_BD, key_BD, gate_B1 = self.weights.ask(h_BD).split((D, D, 1), dim=1)
         keys_BnD, tokens_BnD = cache.found_2BSD[:, :, :n]
-        cache.found_2BSD[1, :, cache.slot] = self._readable(cache.ids_BS[:, cache.slot])
         query_BD1 = query_BD[:, :, None]
         if B == 1:  # one product alone is computed otherwise than one of several
             keys_BnD, query_BD1 = keys_BnD.expand(2, -1, -1), query_BD1.expand(2, -1, -1)
         scores_Bn = torch.bmm(keys_BnD, query_BD1)[:B, :, 0]
-        oldest = max(0, cache.column + 1 - cache.n_slots)
-        if cache.alike:
-            none_B1 = torch.full((B, 1), oldest % cache.n_slots, device=h_BD.device)
-        else:
-            scores_Bn = scores_Bn.masked_fill(cache.older(), -torch.inf)
-            none_B1 = cache.start_B.clamp(min=oldest)[:, None] % cache.n_slots
+        hidden_Bn, none_B1 = cache.hidden(), cache.oldest()
+        if hidden_Bn is not None:
+            scores_Bn = scores_Bn.masked_fill(hidden_Bn, -torch.inf)
         weights_Bn = scores_Bn.scatter(1, none_B1, 0.0).softmax(dim=-1).scatter(1, none_B1, 0.0)
         found_BD = torch.bmm(weights_Bn[:, None], tokens_BnD)[:, 0]
         read_BD = self.weights.out(found_BD)
         gains_Bn = self.weights.softplus(gate_B1 + self.model.pointer.gate.bias) * weights_Bn
-        cache.found_2BSD[0, :, (cache.column + 1) % cache.n_slots] = key_BD
+        cache.file_key(key_BD)
         return read_BD, gains_Bn
 
     def _readable(self, ids: Tensor) -> Tensor:

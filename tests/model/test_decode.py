@@ -49,7 +49,8 @@ def test_greedy_text_is_that_without_a_cache(tiny, kind, position, prompts):
 @kinds
 @positions
 @prompts
-def test_logits_are_those_without_a_cache(tiny, kind, position, prompts):
+@pytest.mark.parametrize("fixed", [False, True], ids=["", "fixed"])
+def test_logits_are_those_without_a_cache(tiny, kind, position, prompts, fixed):
     for double, atol in ((True, 1e-9), (False, 1e-4)):
         model = tiny(double=double, position=position, **kind)
         n = 3 * model.config.block_size
@@ -57,7 +58,7 @@ def test_logits_are_those_without_a_cache(tiny, kind, position, prompts):
         rows = [[*prompt, *more] for prompt, more in zip(prompts, more_NB.T.tolist(), strict=True)]
         wanted = [all_logits(model, row)[len(p) - 1 :] for p, row in zip(prompts, rows)]
         with torch.inference_mode():
-            decoder = Decoder(model, prompts, n)
+            decoder = Decoder(model, prompts, n, fixed=fixed)
             steps = [decoder.prefill(prompts), *map(decoder.step, more_NB)]
         got_BNV = torch.stack(steps, dim=1)
         assert (got_BNV - torch.stack(wanted)).abs().max() < atol
@@ -86,12 +87,13 @@ def test_no_bit_depends_on_the_samples_alongside(tiny, position, n_embd, kind):
 
 @positions
 @pytest.mark.parametrize("block_size", [1, 2, 3, 7])
-def test_contexts_of_hardly_any_tokens(tiny, position, block_size):
+@pytest.mark.parametrize("fixed", [False, True], ids=["", "fixed"])
+def test_contexts_of_hardly_any_tokens(tiny, position, block_size, fixed):
     model = tiny(double=True, position=position, block_size=block_size, pointer=True, bigram_rows=9)
     prompts = [[5], [1, 2, 3, 4, 5, 6, 7][:block_size]]
     ids_NB = torch.randint(0, 11, (12, 2))
     with torch.inference_mode():
-        decoder = Decoder(model, prompts, 12)
+        decoder = Decoder(model, prompts, 12, fixed=fixed)
         got = torch.stack([decoder.prefill(prompts), *map(decoder.step, ids_NB)], dim=1)
     for row, prompt in enumerate(prompts):
         wanted = all_logits(model, [*prompt, *ids_NB[:, row].tolist()])[len(prompt) - 1 :]
