@@ -123,7 +123,7 @@ class Cache:
         return self.start_B.clamp(min=first)[:, None] % self.n_slots
 
     def layers(self) -> tuple[Put, Sequence[Tensor]]:
-        """What takes the newest keys and values; and all, (B, H, n, K): K of layer 0, V of it, ..."""
+        """What takes the newest keys and values; all keys and values, by layers, (B, H, n, K)."""
         # Views of all layers at once: to make one costs half as much as to fill it.
         write = self.kv_L2BHSK.select(4, self.slot).unbind(0)
         read = self.kv_L2BHSK[:, :, :, :, : self.visible].flatten(0, 1).unbind(0)
@@ -204,7 +204,10 @@ class FixedCache(Cache):
     def layers(self) -> tuple[Put, Sequence[Tensor]]:
         """As in any cache, of all slots."""
         kv_L2BHSK, slot_1 = self.kv_L2BHSK, self._slot()
-        put = lambda i, kv_2BHK: kv_L2BHSK[i].index_copy_(3, slot_1, kv_2BHK[:, :, :, None])  # noqa
+
+        def put(i: int, kv_2BHK: Tensor) -> None:
+            kv_L2BHSK[i].index_copy_(3, slot_1, kv_2BHK[:, :, :, None])
+
         return put, kv_L2BHSK.flatten(0, 1).unbind(0)
 
     def file_token(self, token_BD: Tensor) -> None:
