@@ -49,8 +49,10 @@ def test_greedy_text_is_that_without_a_cache(tiny, kind, position, prompts):
 @kinds
 @positions
 @prompts
-@pytest.mark.parametrize("fixed", [False, True], ids=["", "fixed"])
-def test_logits_are_those_without_a_cache(tiny, kind, position, prompts, fixed):
+@pytest.mark.parametrize("form", ["", "fixed", "many weights"])
+def test_logits_are_those_without_a_cache(tiny, kind, position, prompts, form, monkeypatch):
+    if form == "many weights":
+        monkeypatch.setattr("model.weights.FEW_WEIGHTS", 0)
     for double, atol in ((True, 1e-9), (False, 1e-4)):
         model = tiny(double=double, position=position, **kind)
         n = 3 * model.config.block_size
@@ -58,7 +60,7 @@ def test_logits_are_those_without_a_cache(tiny, kind, position, prompts, fixed):
         rows = [[*prompt, *more] for prompt, more in zip(prompts, more_NB.T.tolist(), strict=True)]
         wanted = [all_logits(model, row)[len(p) - 1 :] for p, row in zip(prompts, rows)]
         with torch.inference_mode():
-            decoder = Decoder(model, prompts, n, fixed=fixed)
+            decoder = Decoder(model, prompts, n, fixed=form == "fixed")
             steps = [decoder.prefill(prompts), *map(decoder.step, more_NB)]
         got_BNV = torch.stack(steps, dim=1)
         assert (got_BNV - torch.stack(wanted)).abs().max() < atol
@@ -101,9 +103,10 @@ def test_contexts_of_hardly_any_tokens(tiny, position, block_size, fixed):
 
 
 @positions
-def test_many_weights_and_slots_never_filled(tiny, position, monkeypatch):
-    # As in a large model, and uninitialised memory as bad as it may be.
-    monkeypatch.setattr("model.weights.FEW_WEIGHTS", 0)
+@pytest.mark.parametrize("fixed", [False, True], ids=["", "fixed"])
+def test_slots_never_filled(tiny, position, fixed, monkeypatch):
+    # Uninitialised memory as bad as it may be.
+    monkeypatch.setattr("model.generate.can_be_recorded", lambda device: fixed)
     monkeypatch.setattr(
         torch.Tensor, "new_empty", lambda self, *shape: self.new_full(shape, torch.nan)
     )
