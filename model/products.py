@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-HARDLY_ANY_WEIGHTS = 400  # PyTorch's own bound, see `product_alike`
+HARDLY_ANY_WEIGHTS = 400  # PyTorch's own bound, see `by_rows`
 VECTORS = 64  # numbers, see `alike`: two vectors of the widest kind, of 2 bytes a number
 USUAL_ROWS = 16  # for which oneDNN lays out weights; it takes others as well
 
@@ -21,40 +21,50 @@ Matrix = tuple[Tensor, Tensor | None]  # weights (N, D) and bias (N)
 Product = Callable[..., Tensor]  # x (B, D), and what to add the product to, (B, N), if anything
 
 
-def product(matrix: Matrix, x_BD: Tensor, onto_BN: Tensor | None = None) -> Tensor:
+def plain(matrix: Matrix) -> Product:
     """x W^T + b for each row, added to what is given: (B, N). Promises nothing of its bits.
 
-    >>> product((torch.ones(2, 3), torch.tensor([0.0, 1.0])), torch.ones(1, 3)).tolist()
+    >>> plain((torch.ones(2, 3), torch.tensor([0.0, 1.0])))(torch.ones(1, 3)).tolist()
     [[3.0, 4.0]]
     """
     weight_ND, bias_N = matrix
-    onto_BN = _sum(onto_BN, bias_N)
-    if onto_BN is None:
-        return torch.mm(x_BD, weight_ND.t())
-    return torch.addmm(onto_BN, x_BD, weight_ND.t())
 
-
-def product_alike(matrix: Matrix, x_BD: Tensor, onto_BN: Tensor | None = None) -> Tensor:
-    """As `product`; a row's bits do not depend on those beside it, nor on how many there are.
-
-    Several rows are a batch of single ones: as fast as it gets for one row, slower for many, and
-    much slower where the weights don't fit the caches, as every row reads them anew. In a batch
-    PyTorch multiplies the smallest matrices without the library.
-
-    >>> product_alike((torch.ones(2, 3), torch.tensor([0.0, 1.0])), torch.ones(1, 3)).tolist()
-    [[3.0, 4.0]]
-    """
-    weight_ND, bias_N = matrix
-    onto_BN, B = _sum(onto_BN, bias_N), len(x_BD)
-    if B == 1 and weight_ND.numel() >= HARDLY_ANY_WEIGHTS:
+    def product(x_BD: Tensor, onto_BN: Tensor | None = None) -> Tensor:
+        onto_BN = _sum(onto_BN, bias_N)
         if onto_BN is None:
             return torch.mm(x_BD, weight_ND.t())
         return torch.addmm(onto_BN, x_BD, weight_ND.t())
-    n = max(B, 2)
-    x_B1D, weight_BDN = x_BD.expand(n, -1)[:, None], weight_ND.t().expand(n, -1, -1)
-    if onto_BN is None:
-        return torch.bmm(x_B1D, weight_BDN)[:B, 0]
-    return torch.baddbmm(onto_BN.expand(n, -1)[:, None], x_B1D, weight_BDN)[:B, 0]
+
+    return product
+
+
+def by_rows(matrix: Matrix) -> Product:
+    """As `plain`; a row's bits do not depend on those beside it, nor on how many there are.
+
+    Several rows are a batch of single ones: as fast as it gets for one row, slower for many, and
+    much slower where the weights don't fit the caches, as every row reads them anew. The weights
+    are a transposed copy, which MKL multiplies by single rows faster. In a batch PyTorch multiplies
+    the smallest matrices without the library.
+
+    >>> by_rows((torch.ones(2, 3), torch.tensor([0.0, 1.0])))(torch.ones(1, 3)).tolist()
+    [[3.0, 4.0]]
+    """
+    weight_DN, bias_N = matrix[0].detach().t().contiguous(), matrix[1]
+    hardly_any = weight_DN.numel() < HARDLY_ANY_WEIGHTS
+
+    def product(x_BD: Tensor, onto_BN: Tensor | None = None) -> Tensor:
+        onto_BN, B = _sum(onto_BN, bias_N), len(x_BD)
+        if B == 1 and not hardly_any:
+            if onto_BN is None:
+                return torch.mm(x_BD, weight_DN)
+            return torch.addmm(onto_BN, x_BD, weight_DN)
+        n = max(B, 2)
+        x_B1D, weight_BDN = x_BD.expand(n, -1)[:, None], weight_DN.expand(n, -1, -1)
+        if onto_BN is None:
+            return torch.bmm(x_B1D, weight_BDN)[:B, 0]
+        return torch.baddbmm(onto_BN.expand(n, -1)[:, None], x_B1D, weight_BDN)[:B, 0]
+
+    return product
 
 
 def _sum(onto_BN: Tensor | None, bias_N: Tensor | None) -> Tensor | None:
@@ -74,7 +84,7 @@ def can_pack(weight_ND: Tensor) -> bool:
 
 
 def pack(matrix: Matrix) -> Product:
-    """As `product_alike`, from a copy of the weights in the order in which oneDNN reads them.
+    """As `by_rows`, from a copy of the weights in the order in which oneDNN reads them.
 
     It takes all cores at one row already, half as long as MKL at sixteen, and adds up from the
     first number to the last, for two rows and more; so a row alone is taken twice. To start costs
@@ -87,14 +97,14 @@ def pack(matrix: Matrix) -> Product:
     packed = torch.ops.mkldnn._reorder_linear_weight(weight_ND.detach(), USUAL_ROWS)
     multiply = torch.ops.mkldnn._linear_pointwise.default
 
-    def packed_product(x_BD: Tensor, onto_BN: Tensor | None = None) -> Tensor:
+    def product(x_BD: Tensor, onto_BN: Tensor | None = None) -> Tensor:
         if len(x_BD) == 1:
             y_BN = multiply(torch.cat((x_BD, x_BD)), packed, bias_N, "none", [], "")[:1]
         else:
             y_BN = multiply(x_BD, packed, bias_N, "none", [], "")
         return y_BN if onto_BN is None else y_BN.add_(onto_BN)
 
-    return packed_product
+    return product
 
 
 def alike(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

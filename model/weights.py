@@ -18,7 +18,7 @@ from model.gpt import Block, TinyGPT
 from model.mlp import activate
 from model.mode import raw_module
 from model.norm import RMSNorm
-from model.products import Matrix, Product, alike, can_pack, gelu, pack, product, product_alike
+from model.products import Matrix, Product, alike, by_rows, can_pack, gelu, pack, plain
 
 FEW_WEIGHTS = 1 << 22  # of a model: to start oneDNN costs more than it saves, for one row
 
@@ -49,10 +49,11 @@ class Weights:
         self.model, config = raw, raw.config
         self.embedding = raw.token_embedding.weight
         on_cpu = self.embedding.device.type == "cpu"
-        few = weights_read(raw) <= FEW_WEIGHTS
-        packs = not few and can_pack(self.embedding)
-        form = product_alike if few and on_cpu else product
-        self._product: Callable[[Matrix], Product] = pack if packs else partial(partial, form)
+        self._product = plain
+        if on_cpu and weights_read(raw) <= FEW_WEIGHTS:
+            self._product = by_rows
+        elif can_pack(self.embedding):
+            self._product = pack
         elementwise = alike if on_cpu else lambda function: function
         self.activate = elementwise(activation_of(config.mlp, on_cpu))
         self.softplus, self.tanh = elementwise(F.softplus), elementwise(torch.tanh)
