@@ -95,9 +95,7 @@ class Decoder:
         for i, layer in enumerate(weights.layers):
             q_BH1K, kv_2BHK = self._queries_keys_values(layer, x_BD, rope)
             put(i, kv_2BHK)
-            y_BH1K = F.scaled_dot_product_attention(
-                q_BH1K, read[2 * i], read[2 * i + 1], attn_mask=mask_B11n
-            )
+            y_BH1K = weights.attend(q_BH1K, read[2 * i], read[2 * i + 1], mask_B11n)
             x_BD = layer.attn_proj(y_BH1K.flatten(1), x_BD)
             h_BD = layer.mlp_norm(x_BD)
             wide = layer.fc(h_BD)

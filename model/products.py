@@ -107,6 +107,27 @@ def pack(matrix: Matrix) -> Product:
     return product
 
 
+def attend(q_BH1K: Tensor, k_BHnK: Tensor, v_BHnK: Tensor, mask_B11n: Tensor | None) -> Tensor:
+    """softmax(q k^T / sqrt(K) + mask) v for one query of each row and head, (B, H, 1, K).
+
+    PyTorch's fused kernel gives each thread a part of one buffer, where numbers may lie at other
+    places in a vector; so its bits depend on which thread takes which head, and that on the rows.
+
+    >>> k, v = torch.zeros(1, 1, 2, 4), torch.tensor([1.0, 3.0]).view(1, 1, 2, 1)
+    >>> attend(k[:, :, :1], k, v, None).tolist()
+    [[[[2.0]]]]
+    """
+    B, H, n, K = k_BHnK.shape
+    q_X1K, k_XnK, v_XnK = (x.flatten(0, 1) for x in (q_BH1K * K**-0.5, k_BHnK, v_BHnK))
+    if B * H == 1:  # one product alone is computed otherwise than one of several
+        q_X1K, k_XnK, v_XnK = (x.expand(2, -1, -1) for x in (q_X1K, k_XnK, v_XnK))
+    scores_X1n = torch.bmm(q_X1K, k_XnK.transpose(1, 2))
+    if mask_B11n is not None:
+        scores_X1n = scores_X1n + mask_B11n.expand(B, H, 1, n).reshape(B * H, 1, n)
+    y_X1K = torch.bmm(scores_X1n.softmax(-1), v_XnK)
+    return y_X1K[: B * H].view(B, H, 1, -1)
+
+
 def alike(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """The same function of each element of a matrix; a row's bits depend on that row alone.
 

@@ -77,12 +77,19 @@ def test_no_bit_depends_on_the_samples_alongside(tiny, position, n_embd, kind):
 @positions
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="oneDNN's order of addition")
 def test_no_bit_of_a_large_model_depends_on_the_samples_alongside(tiny, position):
-    check_bits(tiny, position, 544, {"mlp": "gelu", "softcap": 5.0})
+    check_bits(tiny, position, 544, {"softcap": 5.0, "block_size": 40})
+
+
+@positions
+def test_no_bit_depends_on_which_thread_computes_it(tiny, position):
+    torch.set_num_threads(2)
+    check_bits(tiny, position, 128, {"n_head": 4, "block_size": 40})
 
 
 def check_bits(tiny, position, n_embd, kind):
     settings = {"pointer": True, "bigram_rows": 64, "qk_norm": True, "bias": True, "n_embd": n_embd}
-    model = tiny(position=position, block_size=16, **settings, **kind)
+    model = tiny(position=position, **{"block_size": 16, **settings, **kind})
+    prompt = [i % 11 for i in range(model.config.block_size - 13)]
     assert (weights_read(model) > FEW_WEIGHTS) == (n_embd == 544)
     with torch.no_grad():
         for weight in model.parameters():
@@ -90,7 +97,7 @@ def check_bits(tiny, position, n_embd, kind):
     columns, weights = {}, Weights(model)
     for n in (1, 2, 3, 8, 16, 37):
         steps = generate(
-            model, [[1, 2, 3]] * n, seeds=sample_seeds(1, n), max_new_tokens=20, weights=weights
+            model, [prompt] * n, seeds=sample_seeds(1, n), max_new_tokens=20, weights=weights
         )
         columns[n] = [[step.ids[:1], step.logprobs[:1]] for step in steps]
     assert all(column == columns[37] for column in columns.values())
