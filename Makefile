@@ -9,6 +9,9 @@ ARGS    ?=
 CORPUS  ?=
 NANOGPT ?=
 PIPARGS ?=
+EXTRAS  ?=
+TO      ?= hf
+OUT     ?= exported/$(notdir $(RUN))$(filter-out -hf,-$(TO))
 
 # `make VENV= PYTHON=python3 ...` uses that Python as it is and installs nothing.
 ifeq ($(strip $(VENV)),)
@@ -29,7 +32,7 @@ PIP_INSTALL = $(PY) -m pip install --disable-pip-version-check $(PIPARGS) -c con
 # Under -j too, targets run one after the other, in the order given: all would share two cores and one .venv.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: install train test test-all format lint sample eval sweep plot bench gpu-check clean help \
+.PHONY: install train test test-all format lint sample eval sweep plot export bench gpu-check clean help \
         check-python check-config check-sweep
 
 # One clear line instead of a page from pip: no Python, too old a Python, no venv.
@@ -72,7 +75,8 @@ check-config:
 check-sweep:
 	@test -f "$(SWEEP)" || { echo 'error: SWEEP=$(SWEEP): no such file; there are: $(wildcard configs/*.yaml)' >&2; exit 2; }
 
-install: $(READY) ## make the virtual environment and install what training needs
+install: $(READY) ## make the virtual environment and install what training needs; EXTRAS="NAME ..." too
+	$(if $(strip $(EXTRAS)),$(if $(strip $(VENV)),$(PIP_INSTALL) $(EXTRAS)))
 
 train: check-config $(READY) ## train (or go on training) a model, then draw its loss and show a sample
 	$(PY) train.py --config "$(CONFIG)" --run_dir "$(RUN)" $$(test ! -f "$(RUN)/run.json" || echo --resume) $(ARGS)
@@ -90,6 +94,9 @@ plot: $(READY) ## draw the loss of RUN
 
 sweep: check-sweep $(READY) ## train every point of the grid in SWEEP; a killed sweep goes on where it was
 	$(PY) -m scripts.sweep --config "$(SWEEP)" $(ARGS)
+
+export: $(READY) ## write the model of RUN into the folder OUT: TO=hf for transformers, TO=gguf for llama.cpp
+	$(PY) -m scripts.export --run "$(RUN)" --to "$(TO)" --out "$(OUT)" $(ARGS)
 
 bench: check-config $(READY) ## measure tokens per second and memory of training CONFIG
 	$(PY) -m scripts.bench train --config "$(CONFIG)" $(ARGS)
@@ -124,4 +131,5 @@ help: ## list the targets
 	@echo "  CONFIG=$(CONFIG)  RUN=$(RUN)  SWEEP=$(SWEEP)"
 	@echo "  ARGS=     more flags for the command, such as ARGS=\"--train.max_steps 50\""
 	@echo "  PYTHON=$(PYTHON)  VENV=$(VENV) (empty: use PYTHON as it is, install nothing)"
-	@echo "  PIPARGS=  more flags for pip"
+	@echo "  TO=$(TO)  OUT=$(OUT)"
+	@echo "  PIPARGS=  more flags for pip; EXTRAS= libraries to install beside requirements.txt"

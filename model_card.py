@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from data.corpora import CORPORA, KnownCorpus
 from model.accounting import count_parameters
 from settings import Config
 from trained import Loaded
@@ -26,13 +27,21 @@ license: {licence}
 
 # {name}
 
-A GPT of {parameters:,} parameters ({kind}), trained with llm-tiny, step {step:,} of {max_steps:,}.
+A GPT of {parameters:,} parameters ({kind}), trained {beginning} with llm-tiny, a small GPT trainer
+in PyTorch.
 
 ## Use
 
 {use}
 Texts begin after the token `<|endoftext|>` and end with it: put it before a prompt that starts a
 text. The context is {block_size:,} tokens.
+
+## Limits
+
+It goes on with texts of the kind below and does nothing else: it answers no questions, follows no
+instructions, and {knows}. What it says is invented, or repeated from its training text word by
+word; whatever bias or offence is there may come out here, and nothing filters it. From the loss
+below nothing follows for texts of another kind.
 
 ## Data
 
@@ -51,7 +60,10 @@ The tokenizer is a byte-level BPE of {vocab_size:,} tokens, identity `{tokenizer
 
 On the validation part, each token once: {loss}.
 
-## Settings
+## Training
+
+Step {step:,} of {max_steps:,}, {tokens:,} tokens{epochs}. Every setting, as
+`python train.py --config` of llm-tiny reads it:
 
 ```yaml
 {settings}```
@@ -68,9 +80,9 @@ generate = pipeline("text-generation", model="{name}")  # this folder
 print(generate("<|endoftext|>", do_sample=True, top_k=0)[0]["generated_text"])
 ```
 """
-GGUF_USE = """For llama.cpp and what is built on it:
+GGUF_USE = """For llama.cpp and what is built on it (before December 2025 `llama-cli` did this):
 
-    llama-cli -m model.gguf -no-cnv -p "<|endoftext|>"
+    llama-completion -m model.gguf -no-cnv -p "<|endoftext|>"
 """
 
 
@@ -102,29 +114,37 @@ def model_card(
     """
     record, state = run.read_record(), loaded.state
     data, stories = record["data"], not (config.data.files or config.data.dir)
+    # Runs of before the name was written down have none.
+    corpus = {one.name: one for one in CORPORA}.get(data.get("corpus", ""))
     given = licence or (STORIES_LICENCE if stories else UNKNOWN_LICENCE)
+    row = _row(run, state["step"])
+    began = Path(config.train.init_from).name
     text = TEMPLATE.format(
         licence=given,
-        language="language: en\n" if stories else "",
+        language="language: en\n" if stories or corpus else "",
         front=(
             "" if to == "gguf" else "library_name: transformers\npipeline_tag: text-generation\n"
         ),
         name=name,
         kind=kind,
         parameters=count_parameters(config.model).total,
+        beginning=f"from the weights of {began}" if began else "from random weights",
+        knows=_knowledge(data["train"]["bytes"], began),
         step=state["step"],
         max_steps=config.train.max_steps,
         use=GGUF_USE if to == "gguf" else HF_USE.format(name=name),
         block_size=config.model.block_size,
-        data=_data_words(config, stories),
+        data=_data_words(config, stories, corpus),
         train=_counts(data["train"]),
         val=_counts(data["val"]),
         identity=data["identity"],
         vocab_size=config.model.vocab_size,
         tokenizer=loaded.tokenizer.identity,
-        loss=_loss(run, state, record["floor_nats_per_token"]),
+        loss=_loss(row, state, record["floor_nats_per_token"]),
+        tokens=state["tokens"],
+        epochs=f" or {float(row['epoch']):.2f} times the training part" if row else "",
         settings=dump(without_paths(config)),
-        licence_words=_licence_words(licence, stories),
+        licence_words=_licence_words(licence, stories, corpus),
     )
     return text.encode()
 
@@ -145,15 +165,27 @@ def without_paths(config: Config) -> Config:
         tokenizer=Path(data.tokenizer).name,
         **({} if data.dir else {"cache_dir": "artifacts"}),
     )
-    return dataclasses.replace(config, run_dir=Path(config.run_dir).name, data=data)
+    train = dataclasses.replace(config.train, init_from=Path(config.train.init_from).name)
+    return dataclasses.replace(config, run_dir=Path(config.run_dir).name, data=data, train=train)
 
 
-def _data_words(config: Config, stories: bool) -> str:
+def _knowledge(n_bytes: int, began: str) -> str:
+    if began:
+        return f"knows what {began} knew, as far as {n_bytes:,} bytes of other text left it"
+    return f"knows no more of the world than {n_bytes:,} bytes of text tell a model of its size"
+
+
+def _data_words(config: Config, stories: bool, corpus: KnownCorpus | None) -> str:
     if stories:
         seed = config.data.story_seed
         return (
             f"Short stories in English, drawn from llm-tiny's own grammar (seed {seed}; {seed + 1} "
             "for validation)."
+        )
+    if corpus:
+        return (
+            f"{corpus.name}: {corpus.about}. Its licence: {corpus.licence}. Known by the sha256 of "
+            f"its files; `python -m data.download {corpus.name}` of llm-tiny brings them."
         )
     if config.data.dir:
         return f"The prepared folder {Path(config.data.dir).name}."
@@ -165,10 +197,14 @@ def _counts(part: dict[str, Any]) -> str:
     return " | ".join(f"{part[name]:,}" for name in ("tokens", "bytes", "documents"))
 
 
-def _loss(run: RunFolder, state: dict[str, Any], floor: float | None) -> str:
-    words = f"{state['last_val']:.4f} nats per token"
+def _row(run: RunFolder, step: int) -> dict[str, str] | None:
+    """The row of metrics.csv of a step; None where it is gone."""
     rows = read_rows(run.metrics) if run.metrics.exists() else []
-    row = next((row for row in rows if row["step"] == str(state["step"])), None)
+    return next((row for row in rows if row["step"] == str(step)), None)
+
+
+def _loss(row: dict[str, str] | None, state: dict[str, Any], floor: float | None) -> str:
+    words = f"{state['last_val']:.4f} nats per token"
     if row and row["val_bpb"]:
         words += (
             f", perplexity {float(row['val_ppl']):.3f}, {float(row['val_bpb']):.4f} bits per byte"
@@ -178,12 +214,13 @@ def _loss(run: RunFolder, state: dict[str, Any], floor: float | None) -> str:
     return words
 
 
-def _licence_words(licence: str, stories: bool) -> str:
+def _licence_words(licence: str, stories: bool, corpus: KnownCorpus | None) -> str:
     if licence:
         return f"As whoever exported the model said: {licence}."
     if stories:
         return "MIT, as llm-tiny and its stories."
+    text = f" ({corpus.licence})" if corpus else ""
     return (
-        "Not told: it depends on that of the training text. Put an identifier in place of `other` "
-        "at the head of this file, or export with `--license`."
+        f"Not told: it depends on that of the training text{text}. Put an identifier in place of "
+        "`other` at the head of this file, or export with `--license`."
     )

@@ -36,6 +36,9 @@ class TrainConfig:
         200, "length of the sample at each evaluation; 0 = none", minimum=0, free=True
     )
     sample_prompt: str = setting("", "what that sample starts with", free=True)
+    tensorboard: bool = setting(
+        False, "write metrics and samples for TensorBoard too, into run_dir/tensorboard", free=True
+    )
     init_from: str = setting(
         "", "Hugging Face folder whose model and tokenizer to start from; empty = new weights"
     )

@@ -7,18 +7,20 @@ from typing import Any
 
 from tqdm import tqdm
 
+from data.corpora import corpus_of
 from model.accounting import count_parameters
 from trainer import Trainer
 from utils import device
-from utils.metrics import CsvLog, Throughput
+from utils.metrics import Throughput
 from utils.progress import plain
+from utils.runlog import RunLog
 from utils.runs import environment
 
 
 class StepLog:
     """Times every step, and tells of those whose turn it is. Evaluations are not in its clock."""
 
-    def __init__(self, trainer: Trainer, log: CsvLog, *, quiet: bool = False) -> None:
+    def __init__(self, trainer: Trainer, log: RunLog | None, *, quiet: bool = False) -> None:
         """Begins a bar, which `bar.close` ends; elapsed time goes on from the trainer's.
 
         `quiet`: nothing is shown, only written.
@@ -67,7 +69,7 @@ class StepLog:
         self.bar.set_postfix_str(
             f"epoch {epoch:.2f}, loss {numbers['train_loss']:.3f}, {trainer.rate:,.0f} tokens/s"
         )
-        if not row:
+        if not row or not trainer.ranks.first:
             return
         self.log.write(trainer.row(numbers))
         step_s = (time.perf_counter() - self.begun) / (trainer.step - self.first)
@@ -97,6 +99,8 @@ def introduction(trainer: Trainer) -> list[str]:
         f"{train.grad_accum_steps} x {words}), {1 / trainer.batches.epoch_at(1):,.1f} steps an "
         "epoch",
     ]
+    if trainer.ranks.size > 1:
+        lines.append(trainer.ranks.describe(rows))
     if config.optim.warmup_steps >= train.max_steps:
         lines.append(
             f"warning: optim.warmup_steps {config.optim.warmup_steps} does not fit in "
@@ -111,11 +115,13 @@ def record(trainer: Trainer) -> dict[str, Any]:
     now = environment() | {
         "device": device.describe_device(trainer.device),
         "amp": trainer.amp,
+        "ranks": trainer.ranks.size,
         "step": trainer.step,
     }
     return {
         "data": {"folder": str(trainer.folder), "floor": trainer.floor}
-        | {k: trainer.meta[k] for k in ("identity", "train", "val")},
+        | {k: trainer.meta[k] for k in ("identity", "train", "val")}
+        | {"corpus": corpus_of(trainer.meta["recipe"])},
         "floor_nats_per_token": trainer.floor
         and trainer.floor["total_nats"] / trainer.meta["val"]["tokens"],
         "seed": trainer.config.train.seed,

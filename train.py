@@ -1,4 +1,7 @@
-"""Trains a TinyGPT: settings -> run folder. `python train.py --config configs/tiny.yaml`."""
+"""Trains a TinyGPT: settings -> run folder. `python train.py --config configs/tiny.yaml`.
+
+On several devices: `torchrun --nproc_per_node 2 train.py --config configs/tiny.yaml`.
+"""
 
 from __future__ import annotations
 
@@ -21,31 +24,40 @@ from pretrained import adopt
 from settings import Config, is_finished
 from steplog import StepLog, introduction, record
 from tok.bpe import BPETokenizer
-from trainer import STATE_KEYS, Trainer, say
-from utils import checkpoint
+from trainer import STATE_KEYS, Trainer
+from utils import board, checkpoint
 from utils.cli import Parser
 from utils.config import build, dump, flat_fields, flatten, load
 from utils.errors import UserError, run_cli
 from utils.files import write_atomic
 from utils.flags import add_flags, given_flags
 from utils.interrupt import Interrupt
-from utils.metrics import CsvLog
 from utils.plot import plot_losses
-from utils.runs import RunFolder, keep_samples
+from utils.progress import say
+from utils.ranks import ALONE, Ranks, joined
+from utils.runlog import RunLog
+from utils.runs import RunFolder
 
 
 def fit(trainer: Trainer, *, fresh: bool) -> int:
-    """Trains to the end or to a signal; the exit status."""
-    run = trainer.run
+    """Trains to the end or to a signal, which all ranks obey after the same step; exit status."""
+    run, ranks = trainer.run, trainer.ranks
     if not fresh and not run.metrics.exists():
         say(f"warning: {run.metrics} is gone, and the run's history with it; a new one begins")
-    log = CsvLog(run.metrics, after_step=-1 if fresh else trainer.step)
-    keep_samples(run.samples, -1 if fresh else trainer.step)
+    log, stop = None, 0
+    if ranks.first:
+        log = RunLog(
+            run,
+            after_step=-1 if fresh else trainer.step,
+            elapsed_s=trainer.elapsed_s,
+            board=trainer.config.train.tensorboard,
+        )
     steps = StepLog(trainer, log)
-    with Interrupt() as interrupt, steps.bar:
+    closing = contextlib.closing(log) if log else contextlib.nullcontext()
+    with closing, Interrupt() as interrupt, steps.bar:
         if fresh:
             trainer.evaluate_and_save(log, {})
-        while not trainer.finished() and interrupt.number is None:
+        while not trainer.finished() and not (stop := ranks.largest(interrupt.number or 0)[0]):
             steps.before_step()
             trainer.train_step()
             if steps.after_step():
@@ -53,9 +65,10 @@ def fit(trainer: Trainer, *, fresh: bool) -> int:
         if not trainer.finished():
             trainer.read()  # nothing is saved after a loss that is not finite
             trainer.check_weights()
-            checkpoint.save(run.last, trainer.state())
-            say(f"{run.path}: stopped at step {trainer.step}; go on with --resume")
-    return interrupt.exit_status
+            if ranks.first:
+                checkpoint.save(run.last, trainer.state())
+                say(f"{run.path}: stopped at step {trainer.step}; go on with --resume")
+    return interrupt.exit_status or (stop and 128 + stop)
 
 
 def resumed_config(run: RunFolder, given: dict[str, Any], state: dict[str, Any] | None) -> Config:
@@ -125,43 +138,60 @@ def require_fresh(run: RunFolder) -> None:
     run.require_folder()
 
 
-def start(run: RunFolder, config: Config, given: dict[str, Any], resume: bool) -> int:
+def start(
+    run: RunFolder, config: Config, given: dict[str, Any], resume: bool, ranks: Ranks = ALONE
+) -> int:
     """Begins a run, or goes on with one; the exit status."""
     state = None
     if resume:
         if not run.holds_run():
             raise UserError(f"{run.path}: no run to resume; leave out --resume to start one")
-        run.claim()
+        if ranks.first:
+            run.claim()
         state = load_state(run)
         if state:
             require_tokenizer(run, state["tokenizer_sha256"])
         config = resumed_config(run, given, state)
         if state and is_finished(config, state["step"], state["bad_evals"]):
-            if not run.plot.exists():  # killed after the last checkpoint
+            if ranks.first and not run.plot.exists():  # killed after the last checkpoint
                 draw(run)
             say(f"{run.path}: finished at step {state['step']}, nothing to do")
             return 0
     else:
         require_fresh(run)
-    trainer = Trainer(config, run, state)
+    if config.train.tensorboard:
+        board.library()  # what is missing is told before anything is written
+    trainer = Trainer(config, run, state, ranks)
     if resume:
         require_tokenizer(run, trainer.tokenizer.identity)
-    run.claim()  # made only now: what was refused so far leaves nothing behind
-    if not resume:
-        require_fresh(run)  # another process may have run here meanwhile
-    for line in introduction(trainer):
-        say(line)
-    write_atomic(run.config, dump(config).encode())
-    trainer.tokenizer.save(run.tokenizer)
-    run.write_record(record(trainer))
+    ranks.wait()  # all have looked at the folder before the first changes it
+    if ranks.first:
+        take(run, trainer, resume)
     with contextlib.closing(trainer.batches):
         status = fit(trainer, fresh=state is None)
-    draw(run)
-    say(
-        f"{run.path}: best val {trainer.best_val:.4f}; plot {run.plot}; "
-        f"sample with `python sample.py --run {shlex.quote(str(run.path))}`"
-    )
+    if ranks.first:
+        draw(run)
+        say(
+            f"{run.path}: best val {trainer.best_val:.4f}; plot {run.plot}; "
+            f"sample with `python sample.py --run {shlex.quote(str(run.path))}`"
+        )
     return status
+
+
+def take(run: RunFolder, trainer: Trainer, resume: bool) -> None:
+    """Takes the folder, and writes into it what the run is.
+
+    Raises:
+        UserError: another process has it, or has begun a run in it meanwhile.
+    """
+    run.claim()  # made only now: what was refused so far leaves nothing behind
+    if not resume:
+        require_fresh(run)
+    for line in introduction(trainer):
+        say(line)
+    write_atomic(run.config, dump(trainer.config).encode())
+    trainer.tokenizer.save(run.tokenizer)
+    run.write_record(record(trainer))
 
 
 def require_tokenizer(run: RunFolder, identity: str) -> None:
@@ -202,13 +232,17 @@ def draw(run: RunFolder) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Trains, resumes, or prints the settings."""
-    config, given, args = parse(argv)
-    if args.print_config:
-        print(dump(config, comments=True), end="")
-        print(textwrap.indent(describe(config.model, config.train.batch_size), "# "), end="")
-        return 0
-    with contextlib.closing(RunFolder(config.run_dir)) as run:
-        return start(run, config, given, args.resume)
+    with joined() as ranks:
+        config, given, args = parse(argv)
+        if args.print_config:
+            train = config.train
+            print(dump(config, comments=True), end="")
+            print(textwrap.indent(describe(config.model, train.batch_size), "# "), end="")
+            if ranks.size > 1:
+                print(f"# {ranks.describe(train.batch_size * train.grad_accum_steps)}")
+            return 0
+        with contextlib.closing(RunFolder(config.run_dir)) as run:
+            return start(run, config, given, args.resume, ranks)
 
 
 if __name__ == "__main__":

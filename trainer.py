@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from data.batches import Batch, Batches
-from data.folders import check_content, read_meta
+from data.folders import check_belonging, check_content, read_meta
 from data.prepare import prepare
 from data.validation import scoring
 from model.draw import sample_seeds
@@ -28,9 +27,11 @@ from tok.bpe import BPETokenizer
 from utils import checkpoint, device
 from utils.errors import UserError
 from utils.memory import keep_freed_memory
-from utils.metrics import CsvLog
 from utils.optim import clip_gradients, make_optimizer, set_lr, set_momentum
-from utils.runs import RunFolder, append_sample
+from utils.progress import say
+from utils.ranks import ALONE, Ranks
+from utils.runlog import RunLog
+from utils.runs import RunFolder
 
 COUNTERS = ("step", "tokens", "bad_evals", "best_val", "last_val", "elapsed_s")
 IDENTITIES = ("tokenizer_sha256", "data_identity", "threads", "torch")
@@ -40,12 +41,20 @@ STATE_KEYS = ("model", "optimizer", "scaler", "config", *COUNTERS, *IDENTITIES)
 class Trainer:
     """One run: everything that a step, an evaluation and a checkpoint need."""
 
-    def __init__(self, config: Config, run: RunFolder, state: dict[str, Any] | None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        run: RunFolder,
+        state: dict[str, Any] | None,
+        ranks: Ranks = ALONE,
+    ) -> None:
         """Builds all parts; `state`: the checkpoint to go on from. Writes nothing into the run."""
-        self.config, self.run = config, run
-        if threads := state["threads"] if state else config.train.num_threads:
+        self.config, self.run, self.ranks = config, run, ranks
+        self.part = ranks.rows(config.train.batch_size * config.train.grad_accum_steps)
+        known = state and state.get("ranks", 1) == ranks.size  # older checkpoints are of one
+        if threads := state["threads"] if known else config.train.num_threads or ranks.threads():
             torch.set_num_threads(threads)  # sums depend on the number of threads
-        self.device = device.pick_device(config.train.device)
+        self.device = device.pick_device(ranks.device_name(config.train.device))
         keep_freed_memory()
         self.amp = device.pick_amp(config.train.amp, self.device)
         self.autocast = device.autocast(self.device, self.amp)
@@ -84,41 +93,17 @@ class Trainer:
             check_content(self.folder)
         else:
             size, block = config.model.vocab_size, config.model.block_size
-            self.folder = prepare(config.data, size, block_size=block, tokenizer=self.foreign)
+            with self.ranks.first_alone("data"):
+                self.folder = prepare(config.data, size, block_size=block, tokenizer=self.foreign)
         self.meta = read_meta(self.folder)
         self.tokenizer = BPETokenizer.load(self.folder / "tokenizer.json")
-        self.check_data(state)
+        check_belonging(
+            self.folder, self.tokenizer, config.model.vocab_size, foreign=self.foreign, state=state
+        )
         self.val_windows, self.floor, self.note = scoring(
             self.folder, config.data.windows, config.model.block_size, self.tokenizer.eot_id
         )
         self.end_id = self.tokenizer.eot_id
-
-    def check_data(self, state: dict[str, Any] | None) -> None:
-        """Checks that tokenizer, data, model and checkpoint belong together.
-
-        Raises:
-            UserError: they don't; names both sides.
-        """
-        size, wanted = self.tokenizer.vocab_size, self.config.model.vocab_size
-        if size != wanted:
-            raise UserError(
-                f"model.vocab_size is {wanted}, the tokenizer has {size} tokens; "
-                f"set --model.vocab_size {size}"
-            )
-        pairs = [("tokenizer", self.tokenizer.identity, self.meta["tokenizer_sha256"], self.folder)]
-        if self.foreign:  # which came with the weights
-            pairs.append(("tokenizer", self.foreign.identity, self.tokenizer.identity, self.folder))
-        if state:
-            pairs.append(
-                ("tokenizer", state["tokenizer_sha256"], self.tokenizer.identity, self.folder)
-            )
-            pairs.append(("data", state["data_identity"], self.meta["identity"], self.folder))
-        for what, expected, found, where in pairs:
-            if expected != found:
-                raise UserError(
-                    f"{where}: another {what} than the run's: {found[:12]}, "
-                    f"expected {expected[:12]}; put the original back, or start a new run"
-                )
 
     def make_batches(self) -> Batches:
         """The batches of the prepared folder, as the settings cut them."""
@@ -156,6 +141,12 @@ class Trainer:
                 f"warning: the run began with torch {state['torch']}, this is {torch.__version__}: "
                 "from here on its numbers may differ in the last digits"
             )
+        if (before := state.get("ranks", 1)) != self.ranks.size:
+            masks = ", and dropout draws other masks" if self.config.model.dropout else ""
+            say(
+                f"warning: the run had {before} ranks till now, these are {self.ranks.size}: "
+                f"from here on its numbers may differ in the last digits{masks}"
+            )
 
     def state(self) -> dict[str, Any]:
         """All that going on from here needs; data order and dropout follow from the step."""
@@ -168,12 +159,13 @@ class Trainer:
             "tokenizer_sha256": self.tokenizer.identity,
             "data_identity": self.meta["identity"],
             "threads": torch.get_num_threads(),
+            "ranks": self.ranks.size,
             "torch": str(torch.__version__),
         }
 
     def micro_batches(self, whole: Batch) -> list[tuple[torch.Tensor, ...]]:
-        """Parts of a batch, on the device: (x_BT, y_BT), and doc_BT where documents are masked."""
-        tensors = [device.send(t, self.device) for t in whole if t is not None]
+        """This rank's micro-batches: (x_BT, y_BT), and doc_BT where documents are masked."""
+        tensors = [device.send(t[self.part], self.device) for t in whole if t is not None]
         parts = zip(*(t.split(self.config.train.batch_size) for t in tensors), strict=True)
         return list(parts)
 
@@ -190,7 +182,8 @@ class Trainer:
         lr = optim.lr_at(self.step, train.max_steps)
         set_lr(self.optimizer, lr)
         set_momentum(self.optimizer, optim.momentum_at(self.step))
-        device.seed_all(train.seed, self.step + 1)  # dropout too is a function of (seed, step)
+        # Dropout too is a function of (seed, step), with other masks for the rows of other ranks.
+        device.seed_all(train.seed, self.step + 1, self.ranks.rank)
         whole, n_targets = self.batches.training_batch(self.step)
         parts = self.micro_batches(whole)
         self.mark("data")
@@ -225,7 +218,7 @@ class Trainer:
         return self.numbers
 
     def backward(self, parts: list[tuple[torch.Tensor, ...]], n_targets: int) -> torch.Tensor:
-        """Adds up the gradients of all micro-batches; the sum of their losses, on the device."""
+        """Adds up the gradients of all micro-batches of all ranks; the sum of their losses."""
         sums = []
         for x_BT, y_BT, *doc_BT in parts:
             with self.autocast():
@@ -236,7 +229,8 @@ class Trainer:
             loss.backward()
             self.mark("backward")
             sums.append(loss_sum.detach())
-        return sums[0] if len(sums) == 1 else torch.stack(sums).sum()
+        nats = sums[0] if len(sums) == 1 else torch.stack(sums).sum()
+        return self.ranks.add_up(self.weights, nats)
 
     def check_finite(self, step: int, loss: float, norm: float, lr: float) -> None:
         """Stops the run before a step that would destroy the weights.
@@ -267,10 +261,13 @@ class Trainer:
                 )
 
     def evaluate(self) -> Evaluation:
-        """One pass over the whole validation part."""
+        """One pass over the whole validation part; the ranks take turns at its batches."""
         batches = self.batches.eval_batches("val", self.config.train.batch_size)
-        parts = (tuple(t for t in batch if t is not None) for batch in batches)
-        return evaluate(self.model, parts, self.byte_lengths, self.autocast)
+        own = islice(batches, self.ranks.rank, None, self.ranks.size)
+        parts = (tuple(t for t in batch if t is not None) for batch in own)
+        return evaluate(
+            self.model, parts, self.byte_lengths, self.autocast, total=self.ranks.totals
+        )
 
     def sample(self) -> str:
         """A short text of the model as it is now, the same for the same weights."""
@@ -287,10 +284,11 @@ class Trainer:
             [i for i in ids if i != self.tokenizer.eot_id]
         )
 
-    def evaluate_and_save(self, log: CsvLog, numbers: dict[str, float]) -> None:
+    def evaluate_and_save(self, log: RunLog | None, numbers: dict[str, float]) -> None:
         """Evaluates, then writes the row, best.pt if it is, the sample, and last.pt, in that order.
 
-        A kill between any two of these leaves a folder that resumes to the same run.
+        A kill between any two of these leaves a folder that resumes to the same run. Of several
+        ranks the first writes; the others wait for it at the next sum.
         """
         result = self.evaluate()
         self.last_val = result.nats_per_token
@@ -298,6 +296,9 @@ class Trainer:
         self.best_val = self.last_val if improved else self.best_val
         self.bad_evals = 0 if improved else self.bad_evals + 1
         self.check_weights()
+        self.ranks.require_alike(self.weights)
+        if not self.ranks.first:
+            return
         numbers = numbers | {
             "val_loss": self.last_val,
             "val_ppl": result.perplexity,
@@ -309,7 +310,7 @@ class Trainer:
             checkpoint.save(self.run.best, self.state())
         if self.config.train.sample_tokens:
             text = self.sample()
-            append_sample(self.run.samples, self.step, text)
+            log.sample(self.step, text)
             say(f"  {text[:240]!r}")
         checkpoint.save(self.run.last, self.state())
 
@@ -342,8 +343,3 @@ class Trainer:
     def finished(self) -> bool:
         """Whether all steps are done, or early stopping ended the run."""
         return is_finished(self.config, self.step, self.bad_evals)
-
-
-def say(line: str) -> None:
-    """One line for people, above the progress bar."""
-    tqdm.write(line, file=sys.stderr)

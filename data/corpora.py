@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 FOLDER = "corpora"  # where data.download puts them unless told otherwise, and the configs look
 
@@ -183,6 +185,26 @@ CORPORA = (
         ),
     ),
 )
+
+
+def corpus_of(recipe: Mapping[str, Any]) -> str:
+    """Name of the corpus that prepared text is from, by the sha256 of its files; empty if of none.
+
+    Args:
+        recipe: as meta.json of a prepared folder has it.
+
+    >>> corpus_of({"corpus": {"files": [CORPORA[0].sources[0].content.sha256], "val_files": []}})
+    'tinyshakespeare'
+    >>> corpus_of({"corpus": {"stories": [1, 2, 3]}}), corpus_of({"corpus": {"files": ["0"]}})
+    ('', '')
+    """
+    corpus = recipe["corpus"]
+    found = {*corpus.get("files", ()), *corpus.get("val_files", ())}
+    for known in CORPORA:
+        texts = {text.sha256 for source in known.sources for text in source.texts()}
+        if found and found <= texts:
+            return known.name
+    return ""
 
 
 def cure(path: str | Path) -> str:

@@ -6,10 +6,11 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tok.bpe import BPETokenizer
 from utils.errors import UserError
 from utils.files import sha256_file, sync_folder
 
@@ -56,6 +57,44 @@ def check_content(folder: Path) -> None:
             raise UserError(
                 f"{path}: not what data.prepare wrote, its sha256 is another than meta.json "
                 "beside it says; put the original back, or run data.prepare again"
+            )
+
+
+def check_belonging(
+    folder: Path,
+    tokenizer: BPETokenizer,
+    vocab_size: int,
+    *,
+    foreign: BPETokenizer | None,
+    state: Mapping[str, Any] | None,
+) -> None:
+    """Checks that a prepared folder, its tokenizer, the model and a checkpoint belong together.
+
+    Args:
+        vocab_size: what the model is made for.
+        foreign: the tokenizer that came with the model's first weights.
+        state: the checkpoint to go on from.
+
+    Raises:
+        UserError: they don't; names both sides.
+    """
+    size, meta = tokenizer.vocab_size, read_meta(folder)
+    if size != vocab_size:
+        raise UserError(
+            f"model.vocab_size is {vocab_size}, the tokenizer has {size} tokens; "
+            f"set --model.vocab_size {size}"
+        )
+    pairs = [("tokenizer", tokenizer.identity, meta["tokenizer_sha256"])]
+    if foreign:
+        pairs.append(("tokenizer", foreign.identity, tokenizer.identity))
+    if state:
+        pairs.append(("tokenizer", state["tokenizer_sha256"], tokenizer.identity))
+        pairs.append(("data", state["data_identity"], meta["identity"]))
+    for what, expected, found in pairs:
+        if expected != found:
+            raise UserError(
+                f"{folder}: another {what} than the run's: {found[:12]}, "
+                f"expected {expected[:12]}; put the original back, or start a new run"
             )
 
 

@@ -98,23 +98,25 @@ def val_batches(
     )
 
 
-def write_text(path: str, separator: str, errors: str, tokenizer: BPETokenizer, into: Path) -> int:
+def write_text(
+    path: str, separator: str, field: str, errors: str, tokenizer: BPETokenizer, into: Path
+) -> int:
     """Encodes a text file or folder as documents into `into`/val.npy; the tokens of the longest.
 
     Raises:
         UserError: a file can't be read, or is not UTF-8 and `errors` is strict; there is no text.
     """
     files, cure = expand_folders([path]), "convert the file to UTF-8"
-    documents = list(read_documents(files, separator, errors, cure=cure))
+    documents = list(read_documents(files, separator, errors, field=field, cure=cure))
     if not documents:
         raise UserError(f"{path}: no text in it")
     write_split(into / "val.npy", documents, tokenizer, "text")
     return longest_document(into / "val.npy", tokenizer.eot_id)
 
 
-def text_floor(path: str, separator: str) -> float | None:
+def text_floor(path: str, separator: str, field: str) -> float | None:
     """The entropy floor of stories in nats per byte; None where one is not of the grammar."""
-    documents = read_documents(expand_folders([path]), separator, "bytes")
+    documents = read_documents(expand_folders([path]), separator, "bytes", field=field)
     try:
         return stories.floor(document.decode() for document in documents).nats_per_byte
     except ValueError:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from model.norm import RMSNorm
 from model.rope import apply_rope
+from utils.linear import Linear
 
 if TYPE_CHECKING:
     from model.gpt import ModelConfig
@@ -51,8 +52,8 @@ class CausalSelfAttention(nn.Module):
         self.dropout = config.dropout
         self.manual = config.attention == "manual"
         # One matrix for all three, rows in the order [q; k; v]; in each, head by head.
-        self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
-        self.proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
+        self.qkv = Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
+        self.proj = Linear(config.n_embd, config.n_embd, bias=config.bias)
         norm = (config.head_size, config.norm_eps, config.norm_gain)
         self.q_norm = RMSNorm(*norm) if config.qk_norm else None
         self.k_norm = RMSNorm(*norm) if config.qk_norm else None

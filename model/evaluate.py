@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -60,6 +60,7 @@ def evaluate(
     byte_lengths_V: Tensor,
     autocast: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
     each: Callable[[Tensor, Tensor], None] | None = None,
+    total: Callable[[Sequence[float]], Sequence[float]] = tuple,
 ) -> Evaluation:
     """Scores batches of (ids_BT, targets_BT) or (ids_BT, targets_BT, doc_BT).
 
@@ -72,6 +73,7 @@ def evaluate(
         autocast: makes the context in which the model runs.
         each: called after each batch with its targets_BT and their nats_BT (0 where ignored), both
             on the CPU.
+        total: given nats, tokens and bytes, returns them with what others have scored.
 
     Raises:
         ValueError: there is not one target, or the targets stand for no byte.
@@ -96,6 +98,7 @@ def evaluate(
             tokens += scored_BT.sum()
             # Not by picking the scored ones: how many those are would have to be waited for.
             n_bytes += (byte_lengths_V[targets_BT.clamp(min=0)] * scored_BT).sum()
-    if not tokens or not n_bytes:
-        raise ValueError(f"nothing to score: {int(tokens)} targets of {int(n_bytes)} bytes")
-    return Evaluation(nats=nats.item(), tokens=int(tokens), bytes=int(n_bytes))
+    all_nats, all_tokens, all_bytes = total((nats.item(), int(tokens), int(n_bytes)))
+    if not all_tokens or not all_bytes:
+        raise ValueError(f"nothing to score: {all_tokens} targets of {all_bytes} bytes")
+    return Evaluation(nats=all_nats, tokens=int(all_tokens), bytes=int(all_bytes))

@@ -17,6 +17,7 @@ from model.pointer import GATE_START, Pointer
 from model.rope import rope_table
 from utils.config import check, setting
 from utils.errors import UserError
+from utils.linear import Linear, linear
 
 INIT_STD = 0.02  # GPT-2's
 
@@ -167,7 +168,7 @@ class TinyGPT(nn.Module):
         if config.pointer:
             self.pointer = Pointer(config)
         if not config.tie_weights:
-            self.head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+            self.head = Linear(config.n_embd, config.vocab_size, bias=False)
         self.init_weights()
 
     @property
@@ -245,7 +246,7 @@ class TinyGPT(nn.Module):
 
     def logits(self, x_BTD: Tensor) -> Tensor:
         """The head, on what `hidden` gave: (..., D) to (..., V)."""
-        logits_BTV = nn.functional.linear(x_BTD, self.head_weight)
+        logits_BTV = linear(x_BTD, self.head_weight)
         if self.config.softcap:
             logits_BTV = self.config.softcap * torch.tanh(logits_BTV / self.config.softcap)
         return logits_BTV

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from utils.linear import Linear
+
 if TYPE_CHECKING:
     from model.gpt import ModelConfig
 
@@ -39,9 +41,9 @@ class MLP(nn.Module):
         super().__init__()
         self.kind = config.mlp
         if self.kind == "swiglu":
-            self.gate = nn.Linear(config.n_embd, config.mlp_width, bias=config.bias)
-        self.fc = nn.Linear(config.n_embd, config.mlp_width, bias=config.bias)
-        self.proj = nn.Linear(config.mlp_width, config.n_embd, bias=config.bias)
+            self.gate = Linear(config.n_embd, config.mlp_width, bias=config.bias)
+        self.fc = Linear(config.n_embd, config.mlp_width, bias=config.bias)
+        self.proj = Linear(config.mlp_width, config.n_embd, bias=config.bias)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x_BTD: Tensor) -> Tensor:

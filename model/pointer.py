@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.attention import causal_mask
+from utils.linear import Linear
 
 if TYPE_CHECKING:
     from model.gpt import ModelConfig
@@ -34,10 +35,10 @@ class Pointer(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.query = nn.Linear(config.n_embd, config.n_embd, bias=False)
-        self.key = nn.Linear(config.n_embd, config.n_embd, bias=False)
-        self.out = nn.Linear(config.n_embd, config.n_embd, bias=False)
-        self.gate = nn.Linear(config.n_embd, 1)
+        self.query = Linear(config.n_embd, config.n_embd, bias=False)
+        self.key = Linear(config.n_embd, config.n_embd, bias=False)
+        self.out = Linear(config.n_embd, config.n_embd, bias=False)
+        self.gate = Linear(config.n_embd, 1)
 
     def forward(
         self, h_BTD: Tensor, embedded_BTD: Tensor, mask_B1TT: Tensor | None

@@ -24,7 +24,8 @@ from tok.bpe import BPETokenizer
 from trainer import Trainer
 from utils import device
 from utils.errors import UserError
-from utils.metrics import CsvLog
+from utils.linear import linear
+from utils.runlog import RunLog
 from utils.runs import RunFolder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -112,7 +113,7 @@ class Ours:
         self.trainer = (RandomTrainer if random else Trainer)(config, RunFolder(scratch), None)
         self.device = self.trainer.device
         self.compiled = self.trainer.forward is not self.trainer.model
-        self.log = StepLog(self.trainer, CsvLog(scratch / "metrics.csv"), quiet=True)
+        self.log = StepLog(self.trainer, RunLog(RunFolder(scratch)), quiet=True)
 
     def step(self, mark: Callable[[str], object]) -> int:
         """As train.fit does it."""
@@ -241,10 +242,10 @@ def matmul_peak(on: torch.device, amp: str) -> float:
     for size in (512, 1024) if on.type == "cpu" else (4096, 8192):
         left = torch.randn(size, size, device=on, dtype=dtype)
         right = torch.randn(size, size, device=on, dtype=dtype)
-        for _ in range(10):
+        for product in (torch.mm, lambda x, y: linear(x[None], y)) * 10:
             device.synchronize(on)
             start = time.perf_counter()
-            left @ right
+            product(left, right)
             device.synchronize(on)
             best = max(best, 2.0 * size**3 / (time.perf_counter() - start))
     return best

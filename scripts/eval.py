@@ -82,7 +82,7 @@ def own_part(run: RunFolder, config: Config, loaded: Loaded) -> tuple[Batches, f
 
 
 def text_part(
-    path: str, run: RunFolder, config: Config, loaded: Loaded, scratch: Path
+    path: str, field: str, run: RunFolder, config: Config, loaded: Loaded, scratch: Path
 ) -> tuple[Batches, float | None]:
     """Any text, cut into documents like the run's own, and its floor where it is all stories.
 
@@ -90,8 +90,9 @@ def text_part(
     longest; else all is read in packed windows, and no floor compares.
     """
     separator = document_separator(Path(run.read_record()["data"]["folder"]), config.data)
-    longest = write_text(path, separator, config.data.errors, loaded.tokenizer, scratch)
-    floor, windows = text_floor(path, separator), config.data.windows
+    errors, tokenizer = config.data.errors, loaded.tokenizer
+    longest = write_text(path, separator, field, errors, tokenizer, scratch)
+    floor, windows = text_floor(path, separator, field), config.data.windows
     block_size = config.model.block_size
     if floor is not None:
         windows = "documents"
@@ -118,7 +119,7 @@ def stdin_part(
     path = scratch / "standard input"
     path.write_bytes(read_stdin())
     try:
-        return text_part(str(path), run, config, loaded, scratch)
+        return text_part(str(path), config.data.json_field, run, config, loaded, scratch)
     except UserError as error:
         raise UserError(str(error).replace(str(path), path.name)) from None
 
@@ -251,6 +252,12 @@ def arguments(argv: Sequence[str] | None) -> Any:
         "--text", help="score this file or folder (- is stdin) instead of the run's validation part"
     )
     parser.add_argument(
+        "--json-field",
+        default="",
+        metavar="NAME",
+        help="of --text in JSON lines: where a line holds its document (default: the run's)",
+    )
+    parser.add_argument(
         "--tokens", action="store_true", help="print each token's log-probability, a JSON line each"
     )
     parser.add_argument(
@@ -269,6 +276,8 @@ def arguments(argv: Sequence[str] | None) -> Any:
     for name in ("batch_size", "coherence"):
         if getattr(args, name) < 0:
             raise UserError(f"--{name.replace('_', '-')}: must be 1 or more")
+    if args.json_field and args.text in (None, STDIN):
+        raise UserError("--json-field: it says how a file of --text is read; give both or neither")
     if args.heat == STDOUT and args.tokens:
         raise UserError("--heat -: --tokens goes to stdout too; name a picture, or leave one out")
     if args.heat and args.heat != STDOUT:
@@ -287,7 +296,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.text == STDIN:
             batches, floor = stdin_part(run, config, loaded, Path(scratch))
         elif args.text:
-            batches, floor = text_part(args.text, run, config, loaded, Path(scratch))
+            field = args.json_field or config.data.json_field
+            batches, floor = text_part(args.text, field, run, config, loaded, Path(scratch))
         else:
             batches, floor = own_part(run, config, loaded)
         rows = args.batch_size or config.train.batch_size

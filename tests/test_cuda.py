@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from model.draw import Drawing, sample_seeds
 from model.generate import Batch, generate_ids
@@ -13,6 +14,7 @@ from model.gpt import ModelConfig, TinyGPT
 from tests.training import build, make_corpus
 from trainer import Trainer
 from utils import checkpoint
+from utils.ranks import Ranks
 
 pytestmark = [
     pytest.mark.cuda,
@@ -111,3 +113,18 @@ def test_no_recorded_step_waits_for_the_host():
         finally:
             torch.cuda.set_sync_debug_mode("default")
     assert all(token is not None for one in drawn for token in one.step(2, set()).ids)
+
+
+def test_ranks_add_up_gradients_on_the_gpu():
+    """In a group of one, which gets its own numbers back: that NCCL and gloo stand side by side."""
+    dist.init_process_group("cpu:gloo,cuda:nccl", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        ranks = Ranks(size=2)  # one that believes in another
+        weight = torch.nn.Parameter(torch.zeros(2, 3, device="cuda"))
+        weight.grad = torch.arange(6.0, device="cuda").view(2, 3)
+        assert ranks.add_up([weight], torch.tensor(3.0, device="cuda")).item() == 3.0
+        assert weight.grad.tolist() == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
+        assert ranks.largest(4, -1) == [4, -1] and ranks.totals((0.5, 2)) == [0.5, 2.0]
+        ranks.require_alike([weight])
+    finally:
+        dist.destroy_process_group()

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import importlib
 import re
+import shlex
 from functools import reduce
 
 import pytest
 
+import scripts.sweep
 from tests.conftest import ROOT
 
+SWEEPS = (ROOT / "docs" / "sweeps.md").read_text(encoding="utf-8")
 THEORY = (ROOT / "docs" / "theory.md").read_text(encoding="utf-8")
-PARAGRAPHS = re.findall(r"^In the code:.*?(?=\n\n|\Z)", THEORY, re.MULTILINE | re.DOTALL)
+PARAGRAPHS = re.findall(r"^In the code:.*?(?=\n\n|\Z)", THEORY + SWEEPS, re.MULTILINE | re.DOTALL)
 NAMES = sorted({name for text in PARAGRAPHS for name in re.findall(r"`([\w.]+)`", text)})
 
 
@@ -32,3 +35,22 @@ def test_the_code_is_there(name: str) -> None:
         assert callable(reduce(getattr, parts[cut:], module))
         return
     pytest.fail(f"{name}: no such module")
+
+
+def test_every_sweep_of_the_docs_can_begin(tmp_path, monkeypatch, capsys) -> None:
+    """Files and flags alike, as far as --dry-run goes: every point's settings are checked."""
+    files = re.findall(r"^```yaml\n(.*?)^```", SWEEPS, re.DOTALL | re.MULTILINE)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^python -m scripts\.sweep (.*)$", readme + SWEEPS, re.MULTILINE)
+    commands = [shlex.split(line, comments=True) for line in lines]
+    for number, text in enumerate(files):
+        (tmp_path / f"{number}.yaml").write_text(text, encoding="utf-8")
+        commands.append(["--config", str(tmp_path / f"{number}.yaml")])
+    monkeypatch.chdir(ROOT)
+    points = []
+    for words in commands:
+        moved = words if "--out" in words else [*words, "--out", str(tmp_path / "out")]
+        assert scripts.sweep.main([*moved, "--dry-run"]) == 0
+        points.append(len(capsys.readouterr().out.splitlines()))
+    assert len(files) == 3 and points[-3:] == [12, 15, 20]
+    assert points == [16, 9, 20, 16, 12, 20, 12, 48, 16, *points[-3:]]

@@ -19,7 +19,8 @@ from tests.training import make_text
 from tok.bpe import BPETokenizer
 from utils.errors import UserError
 
-EXTRA = "extra: not installed (pip install gguf xllamacpp)"
+ORACLE = "oracle: not installed (pip install gguf)"
+EXTRA = "extra: not installed (pip install xllamacpp)"
 # Largest difference of a log-probability. llama.cpp takes GELU from a table in fp16.
 TOLERANCE = {"gpt2": 5e-3, "gpt_neox": 5e-3, "llama": 1e-4, "qwen3": 1e-4}
 N_PLACES = 5
@@ -53,7 +54,7 @@ def serve(path: Path) -> Any:
 
 
 def write(folder: Path, model: TinyGPT, tokenizer: BPETokenizer) -> Path:
-    pytest.importorskip("gguf", reason=EXTRA)
+    pytest.importorskip("gguf", reason=ORACLE)
     path = folder / gguf_file.NAME
     kind = gguf_file.write_gguf(path, model.config, model.state_dict(), tokenizer, "tiny")
     assert kind == gguf_file.ARCHITECTURES[kind_of(model.config)]
@@ -98,7 +99,7 @@ def test_llama_cpp_gives_the_same_ids(tokenizer, tmp_path):
 
 def test_the_file_holds_what_it_should(tokenizer, tmp_path):
     """Read with the library's own reader: the cheap test of every day."""
-    gguf = pytest.importorskip("gguf", reason=EXTRA)
+    gguf = pytest.importorskip("gguf", reason=ORACLE)
     settings = next(one for one in held() if kind_of(config_of(one)) == "llama")
     model = make_model(config_of(settings))
     reader = gguf.GGUFReader(write(tmp_path, model, tokenizer))

@@ -23,7 +23,7 @@ from tests.training import make_text
 from tok.bpe import BPETokenizer
 from utils.errors import UserError
 
-EXTRA = "extra: not installed (pip install transformers safetensors)"
+ORACLE = "oracle: not installed (pip install transformers safetensors)"
 SHAPE = {"block_size": 24, "n_layer": 2, "n_head": 2, "n_embd": 16}
 UNUSUAL = {"mlp_ratio": 2.5, "norm_eps": 3e-5}  # where a default would go unseen
 # Each setting that decides the class or what it computes, with every value that any of them holds.
@@ -82,7 +82,7 @@ def make_model(config: ModelConfig) -> TinyGPT:
 
 
 def write(folder: Path, model: TinyGPT, tokenizer: BPETokenizer) -> Path:
-    pytest.importorskip("safetensors", reason=EXTRA)
+    pytest.importorskip("safetensors", reason=ORACLE)
     files = hf_folder.folder_files(model.config, model.state_dict(), tokenizer)
     for name, content in files.items():
         (folder / name).write_bytes(content)
@@ -93,13 +93,13 @@ def write(folder: Path, model: TinyGPT, tokenizer: BPETokenizer) -> Path:
 def auto() -> Callable[[Path], tuple[Any, Any]]:
     """auto(folder): the model and the tokenizer that transformers choose for it."""
     os.environ["HF_HUB_OFFLINE"] = "1"
-    transformers = pytest.importorskip("transformers", reason=EXTRA)
+    transformers = pytest.importorskip("transformers", reason=ORACLE)
     transformers.utils.logging.disable_progress_bar()
 
     def load(folder: Path) -> tuple[Any, Any]:
         kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
         if kind not in transformers.CONFIG_MAPPING:  # NanoChat came with 5
-            pytest.skip(f"extra: this transformers has no {kind} (pip install -U transformers)")
+            pytest.skip(f"oracle: this transformers has no {kind} (pip install -U transformers)")
         model = transformers.AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False)
         return model, transformers.AutoTokenizer.from_pretrained(folder)
 
@@ -138,7 +138,7 @@ def test_the_same_model(settings, tokenizer, auto, tmp_path):
 
 @pytest.mark.parametrize("settings", COMBINATIONS, ids=name_of)
 def test_import_then_export_is_the_identity(settings, tokenizer, tmp_path):
-    safetensors = pytest.importorskip("safetensors.torch", reason=EXTRA)
+    safetensors = pytest.importorskip("safetensors.torch", reason=ORACLE)
     model = make_model(config_of(settings))
     write(tmp_path, model, tokenizer)
     found = hf_folder.read_folder(tmp_path)

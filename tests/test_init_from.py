@@ -16,15 +16,15 @@ from model.gpt import TinyGPT
 from scripts import eval as score
 from scripts import sweep
 from settings import Config
-from tests.test_hf_folder import COMBINATIONS, EXTRA, config_of, make_model, write
+from tests.test_hf_folder import COMBINATIONS, ORACLE, config_of, make_model, write
 from tests.training import assert_same_run, flags, make_text, state_of
 from tok.bpe import BPETokenizer
 from trainer import Trainer
 from utils.errors import UserError
-from utils.grid import load_grid
+from utils.grid_file import load_grid
 from utils.metrics import read_rows
 
-safetensors = pytest.importorskip("safetensors.torch", reason=EXTRA)
+safetensors = pytest.importorskip("safetensors.torch", reason=ORACLE)
 
 RUN = {
     "data.doc_sep": "blank-line",

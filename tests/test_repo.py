@@ -17,7 +17,7 @@ README = ROOT / "README.md"
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 MAX_FILE_BYTES = 250_000
 TARGETS = set(
-    "install train test test-all format lint sample eval sweep plot bench gpu-check clean "
+    "install train test test-all format lint sample eval sweep plot export bench gpu-check clean "
     "help".split()
 )
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
@@ -128,6 +128,33 @@ def test_train_begins_then_resumes_then_shows_a_sample(checkout):
     (checkout / "fail").touch()
     assert make("train", python, cwd=checkout).returncode == 2
     assert len(calls(checkout)) == 1  # no sample of a run that failed
+
+
+@needs_make
+def test_extras_are_installed_when_asked_for(checkout):
+    python, extras = f"PYTHON={sys.executable}", "EXTRAS=safetensors transformers"
+    for lists in (1, 0):  # also where all the rest is there already
+        assert make("install", python, extras, cwd=checkout).returncode == 0
+        *rest, last = calls(checkout)
+        assert len(rest) == lists
+        assert last.endswith(" -c constraints.txt safetensors transformers")
+    assert make("install", "VENV=", python, extras, cwd=checkout).returncode == 0
+    assert calls(checkout) == []
+
+
+@needs_make
+def test_export_names_a_folder_for_each_format(checkout):
+    python = f"PYTHON={sys.executable}"
+    make("install", python, cwd=checkout)
+    calls(checkout)
+    assert make("export", python, "RUN=runs/mine", cwd=checkout).returncode == 0
+    assert make("export", python, "RUN=runs/mine", "TO=gguf", cwd=checkout).returncode == 0
+    assert make("export", python, "OUT=there", "ARGS=--license mit", cwd=checkout).returncode == 0
+    assert calls(checkout) == [
+        "-m scripts.export --run runs/mine --to hf --out exported/mine",
+        "-m scripts.export --run runs/mine --to gguf --out exported/mine-gguf",
+        "-m scripts.export --run runs/tiny --to hf --out there --license mit",
+    ]
 
 
 @needs_make

@@ -16,7 +16,8 @@ import torch
 import train
 import trainer
 from tests.training import Child, assert_same_run, flags, last_step, make_corpus, rows_of, state_of
-from utils import checkpoint, runs
+from utils import checkpoint, runlog, runs
+from utils.board import Board
 from utils.errors import UserError
 from utils.metrics import CsvLog
 from utils.schedule import lr_at
@@ -89,7 +90,9 @@ def crash_at(monkeypatch: pytest.MonkeyPatch, place: int) -> None:
     monkeypatch.setattr(os, "fsync", lambda handle: None)  # no power fails here; saves time
     monkeypatch.setattr(os, "replace", crashing(os.replace))
     monkeypatch.setattr(CsvLog, "write", crashing(CsvLog.write))
-    monkeypatch.setattr(trainer, "append_sample", crashing(trainer.append_sample))
+    for name in ("scalars", "sample"):
+        monkeypatch.setattr(Board, name, crashing(getattr(Board, name)))
+    monkeypatch.setattr(runlog, "append_sample", crashing(runlog.append_sample))
     monkeypatch.setattr(trainer.Trainer, "train_step", crashing(trainer.Trainer.train_step))
 
 

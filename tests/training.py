@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import train
 import trainer
 from utils import checkpoint
+from utils.errors import run_cli
 from utils.metrics import CLOCK_COLUMNS, read_rows
 from utils.runs import RunFolder
 
@@ -109,6 +110,7 @@ class Child:
         log: Path,
         hang: tuple[str, int] | None = None,
         pause_s: float = 0.0,
+        environment: dict[str, str] | None = None,
     ) -> None:
         """`hang` names a place to be stuck at, see hang_at; `pause_s` is slept after each step."""
         context = multiprocessing.get_context("forkserver")
@@ -116,7 +118,9 @@ class Child:
         self.marker = Path(f"{log}.hangs")
         self.log = log
         self.process: BaseProcess = context.Process(
-            target=run_train, args=(argv, str(log), hang, str(self.marker), pause_s), daemon=True
+            target=run_train,
+            args=(argv, str(log), hang, str(self.marker), pause_s, environment or {}),
+            daemon=True,
         )
         self.process.start()
 
@@ -158,10 +162,16 @@ def last_step(metrics: Path) -> int:
 
 
 def run_train(
-    argv: list[str], log: str, hang: tuple[str, int] | None, marker: str, pause_s: float
+    argv: list[str],
+    log: str,
+    hang: tuple[str, int] | None,
+    marker: str,
+    pause_s: float,
+    environment: dict[str, str],
 ) -> NoReturn:
     """What a child does: train.main, its stderr in a file, stuck where `hang` says."""
     sys.stderr = open(log, "w", encoding="utf-8", buffering=1)
+    os.environ.update(environment)
     from utils import runs
 
     runs.git_commit = lambda: None
@@ -172,7 +182,7 @@ def run_train(
 
     if hang is not None:
         hang_at(*hang, Path(marker))
-    sys.exit(train.main(argv))
+    run_cli(lambda _: train.main(argv))
 
 
 def hang_at(where: str, call: int, marker: Path) -> None:

@@ -22,6 +22,7 @@ from utils.errors import UserError
 from utils.files import read_bytes
 
 DEFAULT_TOKENIZER = Path(__file__).with_name("bpe.json")
+JSON_LINES = (".jsonl", ".ndjson")
 NAMED_FILES = 3  # in a message; a shell pattern may have given thousands
 
 DESCRIPTION = """Byte-level BPE tokenizer.
@@ -161,6 +162,7 @@ def train(arguments: argparse.Namespace) -> None:
     _check_workers(arguments.workers)
     out = _out_path(arguments.out)
     files = expand_folders(arguments.files)
+    _check_kinds(files)
     show = ProgressLine("bytes", sum(path.stat().st_size for path in files), enabled=True)
     n_bytes = 0
 
@@ -253,6 +255,23 @@ def export(arguments: argparse.Namespace) -> None:
         raise TokenizerError(f"{arguments.tokenizer}: {error}") from None
     missing = convert.left_out(tokenizer, arguments.to)
     _say(f"wrote {', '.join(map(str, paths))}" + (f"; not in it: {missing}" if missing else ""))
+
+
+def _check_kinds(files: Sequence[Path]) -> None:
+    """Tells of files that are no plain text by their names: data.readers, above us, knows them.
+
+    Raises:
+        UserError: one is packed, and its bytes are noise.
+    """
+    for path in files:
+        if path.suffix.lower() == ".gz":
+            raise UserError(f"{path}: packed; unpack it first (gunzip --keep)")
+    lines = [path for path in files if path.suffix.lower() in JSON_LINES]
+    if lines:
+        _say(
+            f"warning: {lines[0]}: JSON is learned as it stands, names and braces too; train.py "
+            "--data.files learns from the texts in it alone, and leaves tokenizer.json in the run"
+        )
 
 
 def _check_workers(workers: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -88,6 +89,16 @@ def peak_memory_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+@functools.cache
+def cpu_has(feature: str) -> bool:
+    """Whether the processor has these instructions: avx512_bf16, ...; names of torch.cpu.
+
+    >>> cpu_has("no such thing")
+    False
+    """
+    return bool(torch.cpu.get_capabilities().get(feature, False))
+
+
 def answers_at_once(device: torch.device) -> bool:
     """Whether reading a number off the device costs nothing; a GPU is behind and must catch up."""
     return device.type == "cpu"
@@ -105,12 +116,13 @@ def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     return tensor.to(device, non_blocking=True)
 
 
-def seed_all(seed: int, step: int) -> None:
-    """Seeds torch's generators on every device from (seed, step).
+def seed_all(seed: int, step: int, rank: int = 0) -> None:
+    """Seeds torch's generators on every device from (seed, step), and the rank if not the first.
 
     The CPU's generator takes 32 bits, so the two are mixed by NumPy's SeedSequence.
     """
-    mixed = int(np.random.SeedSequence([seed, step]).generate_state(1)[0])
+    numbers = [seed, step, rank] if rank else [seed, step]
+    mixed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
     # torch.manual_seed does the same, but notes a call stack for each kind of device it lacks.
     torch.default_generator.manual_seed(mixed)
     if torch.cuda.is_initialized():

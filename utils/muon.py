@@ -2,7 +2,7 @@
 
 Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"
 (https://kellerjordan.github.io/posts/muon). Ours and not torch.optim.Muon, because that one always
-computes in bf16, which most CPUs do slowly, and one matrix at a time.
+computes in bf16, which many CPUs do slowly, and one matrix at a time.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from utils.device import cpu_has
+
 # Coefficients of the quintic iteration, from the source above: they drive singular values from
 # (0, 1] into about [0.7, 1.2] in five rounds.
 QUINTIC = (3.4445, -4.7750, 2.0315)
@@ -23,19 +25,52 @@ ROUNDS = 5
 def orthogonalize(matrices_NRC: Tensor) -> Tensor:
     """Brings all singular values of each matrix near 1, its singular vectors stay; same shape.
 
+    A round multiplies X by a polynomial of X X^T. Where that square is smaller than X, all rounds
+    are run on the square, and X is multiplied by their product in the end; in bf16 the square would
+    lose the small singular values, so not there.
+
     >>> turned = orthogonalize(torch.tensor([[[3.0, 0.0], [0.0, 0.5]]]))
     >>> bool((torch.linalg.svdvals(turned) - 1).abs().max() < 0.35)
     True
     """
-    a, b, c = QUINTIC
     tall = matrices_NRC.shape[-2] > matrices_NRC.shape[-1]
     x = matrices_NRC.mT if tall else matrices_NRC  # the smaller square is the cheaper one
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-7)
+    wide = x.shape[-1] >= 2 * x.shape[-2] and x.dtype != torch.bfloat16
+    x = _turn_by_square(x) if wide else _turn(x)
+    return x.mT if tall else x
+
+
+def _turn(x: Tensor) -> Tensor:
+    a, b, c = QUINTIC
     for _ in range(ROUNDS):
         square = x @ x.mT
         polynomial = torch.baddbmm(square, square, square, beta=b, alpha=c)
         x = torch.baddbmm(x, polynomial, x, beta=a)
-    return x.mT if tall else x
+    return x
+
+
+def _turn_by_square(x: Tensor) -> Tensor:
+    """The same: where X becomes P X, the square becomes P X X^T P, as P is symmetric."""
+    square = x @ x.mT
+    step = product = _polynomial(square)
+    for _ in range(ROUNDS - 1):
+        square = step @ square @ step
+        step = _polynomial(square)
+        product = step @ product
+    return product @ x
+
+
+def _polynomial(square: Tensor) -> Tensor:
+    a, b, c = QUINTIC
+    polynomial = torch.baddbmm(square, square, square, beta=b, alpha=c)
+    polynomial.diagonal(dim1=-2, dim2=-1).add_(a)
+    return polynomial
+
+
+def bf16_is_fast(device: torch.device) -> bool:
+    """Whether products in bf16 take less time than in fp32: on GPUs and the newest CPUs."""
+    return device.type == "cuda" or (device.type == "cpu" and cpu_has("avx512_bf16"))
 
 
 class MuonAdamW(torch.optim.AdamW):
@@ -77,8 +112,8 @@ class MuonAdamW(torch.optim.AdamW):
                 by_shape[tuple(part.shape)].append((part, target))
         for (rows, columns), pairs in by_shape.items():
             stacked = torch.stack([part for part, _ in pairs])
-            # bf16 where it is fast; the iteration does not need more.
-            turned = orthogonalize(stacked.bfloat16() if stacked.is_cuda else stacked)
+            # The iteration does not need more than bf16.
+            turned = orthogonalize(stacked.bfloat16() if bf16_is_fast(stacked.device) else stacked)
             # A tall matrix has fewer singular values than rows: the same change of each output.
             rate = group["lr"] * max(1.0, rows / columns) ** 0.5
             for update, (_, target) in zip(turned, pairs, strict=True):

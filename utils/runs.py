@@ -31,6 +31,7 @@ class RunFolder:
         self.tokenizer = self.path / "tokenizer.json"
         self.metrics = self.path / "metrics.csv"
         self.samples = self.path / "samples.txt"
+        self.board = self.path / "tensorboard"
         self.plot = self.path / "loss.png"
         self.last = self.path / "last.pt"
         self.best = self.path / "best.pt"
@@ -159,16 +160,21 @@ def append_sample(path: Path, step: int, text: str) -> None:
         file.write(f"{SAMPLE_HEADER}{step}\n{text}\n\n")
 
 
-def keep_samples(path: Path, last_step: int) -> None:
-    """Drops the samples of steps later than `last_step`, which a resumed run makes again."""
+def keep_samples(path: Path, last_step: int) -> list[tuple[int, str]]:
+    """Drops the samples of steps later than `last_step`, which a resumed run makes again.
+
+    Returns those that are left, each with its step.
+    """
     if not path.exists():
-        return
+        return []
     text = path.read_bytes().decode("utf-8", errors="replace")
     text = text[: text.rfind("\n\n") + 2]  # a sample that was written to its end ends so
     _, *parts = re.split(f"(?m)^{SAMPLE_HEADER}(\\d+)\n", text)
     pairs = zip(parts[::2], parts[1::2], strict=True)
-    kept = [f"{SAMPLE_HEADER}{step}\n{body}" for step, body in pairs if int(step) <= last_step]
-    write_atomic(path, "".join(kept).encode())
+    kept = [(int(step), body) for step, body in pairs if int(step) <= last_step]
+    text = "".join(f"{SAMPLE_HEADER}{step}\n{body}" for step, body in kept)
+    write_atomic(path, text.encode())
+    return [(step, body.removesuffix("\n\n")) for step, body in kept]
 
 
 def environment() -> dict[str, Any]:

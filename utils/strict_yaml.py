@@ -92,6 +92,28 @@ def read_yaml(path: str, fields: Mapping[str, Any]) -> dict[str, tuple[Any, int]
         ) from None
 
 
+def mappings_in(path: str, section: str) -> list[str]:
+    """The keys of one section of a file that hold mappings: names that the file's author chose.
+
+    None where the file is no YAML or the section no mapping; `read_yaml` says what is wrong.
+    """
+    try:
+        root = _Loader(
+            decode_utf8(read_bytes(path), path, cure="save it as UTF-8")
+        ).get_single_node()
+    except (yaml.YAMLError, ValueError):
+        return []
+    pairs = root.value if isinstance(root, yaml.MappingNode) else []
+    sections = [node for key, node in pairs if key.value == section]
+    return [
+        str(key.value)
+        for node in sections
+        if isinstance(node, yaml.MappingNode)
+        for key, value in node.value
+        if isinstance(key, yaml.ScalarNode) and isinstance(value, yaml.MappingNode)
+    ]
+
+
 def _is_null(node: yaml.Node) -> bool:
     return isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:null"
 

@@ -20,14 +20,14 @@ from data.windows import IGNORE
 END = 999
 
 
-def make(folder: Path, n_documents: int = 40, seed: int = 0) -> Path:
+def make(folder: Path, n_documents: int = 40, seed: int = 0, longest: int = 8) -> Path:
     """train.npy and val.npy of documents whose tokens are all different."""
     rng = np.random.default_rng(seed)
     folder.mkdir(exist_ok=True)
     for part in ("train", "val"):
         place = 0
         with TokenWriter(folder / f"{part}.npy", 1000) as writer:
-            for length in rng.integers(1, 9, n_documents):
+            for length in rng.integers(1, longest + 1, n_documents):
                 writer.write(np.arange(place, place + length) % 990)
                 writer.write(np.array([END]))
                 place += int(length)
@@ -213,3 +213,16 @@ def test_reading_a_large_file_takes_no_memory(passes: float, root: Path, tmp_pat
     n_read, grown_mb = map(int, done.stdout.split())
     assert n_read > 0.99 * passes * n_tokens
     assert grown_mb < 100, "a memory map grows by 200 MB in a fifth of a pass"
+
+
+def test_long_documents_are_padded_to_few_widths(tmp_path: Path) -> None:
+    make(tmp_path, n_documents=300, longest=140)
+    one = batches(tmp_path, rows=4, windows="documents", block_size=141)
+    widths = set()
+    for step in range(75):
+        batch = one.get_batch("train", step)
+        width, longest = batch.y_BT.shape[1], int((batch.y_BT != IGNORE).sum(dim=1).max())
+        assert longest <= width < longest + 8
+        assert width in (longest, 141) if longest < 64 else width % 8 == 0 or width == 141
+        widths.add(width)
+    assert {72, 141} <= widths

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import train
-from tests.training import TINY, flags
+from tests.training import TINY, flags, make_corpus
 
 STORIES = TINY | {
     "model.vocab_size": 400,
@@ -50,3 +50,30 @@ def printed(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[dict[str,
         return json.loads(out.splitlines()[-1]), err
 
     return run
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    """A base config of a tiny run on text."""
+    folder = tmp_path_factory.mktemp("base")
+    lines = [f"{name}: {value}" for name, value in make_corpus(folder).items()]
+    path = folder / "base.yaml"
+    sections: dict[str, list[str]] = {}
+    for line in lines:
+        section, _, rest = line.partition(".")
+        sections.setdefault(section, []).append(f"  {rest}\n")
+    text = "".join(f"{name}:\n{''.join(rest)}" for name, rest in sections.items())
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def sweep_file(base, tmp_path):
+    """sweep_file("grid: ..."): the arguments of a sweep into tmp_path/out."""
+
+    def make(text: str) -> list[str]:
+        path = tmp_path / "sweep.yaml"
+        path.write_text(f"config: {base}\nout: {tmp_path / 'out'}\n{text}\n", encoding="utf-8")
+        return ["--config", str(path)]
+
+    return make

@@ -132,6 +132,29 @@ def test_any_other_text_has_no_floor(story_run, printed, tmp_path):
     assert figures["nats_per_token"] == pytest.approx(nats / tokens, abs=1e-6)
 
 
+def test_json_lines_are_scored_as_the_texts_in_them(story_run, printed, tmp_path):
+    drawn = list(stories.draw(77, 2000))
+    (tmp_path / "some.txt").write_text(stories.join(drawn), encoding="utf-8")
+    lines = "".join(json.dumps({"tale": one}) + "\n" for one in drawn)
+    (tmp_path / "some.jsonl").write_text(lines, encoding="utf-8")
+    expected, _ = printed(script.main, "--run", story_run, "--text", tmp_path / "some.txt")
+    argv = ["--run", str(story_run), "--text", str(tmp_path / "some.jsonl")]
+    with pytest.raises(UserError, match="some.jsonl:1: no field 'text'; it has 'tale'"):
+        script.main(argv)
+    found, _ = printed(script.main, *argv, "--json-field", "tale")
+    assert found | {"text": 0} == expected | {"text": 0} and found["floor"] is not None
+    copy = copy_run(story_run, tmp_path / "run")  # of a run that was trained on such lines
+    text = (copy / "config.yaml").read_text(encoding="utf-8")
+    files = text.replace("files: []", f"files: [{argv[3]}]", 1)
+    files = files.replace("json_field: text", "json_field: tale")
+    files = re.sub("  (story_bytes|val_story_bytes|story_seed): .*\n", "", files)
+    (copy / "config.yaml").write_text(files, encoding="utf-8")
+    found, _ = printed(script.main, "--run", copy, *argv[2:])
+    assert found["nats_per_token"] == expected["nats_per_token"]
+    with pytest.raises(UserError, match="^--json-field: it says how a file of --text is read"):
+        script.main(["--run", str(story_run), "--json-field", "tale"])
+
+
 def test_documents_too_long_for_the_context_are_read_in_windows(story_run, printed, tmp_path):
     path = tmp_path / "long.txt"
     path.write_text("abc " * 2000, encoding="utf-8")

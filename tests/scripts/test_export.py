@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import hashlib
 import json
 import os
 import re
@@ -12,18 +13,21 @@ from pathlib import Path
 import pytest
 import yaml
 
+import model_card
 import train
+from data import corpora
 from model.gpt import ModelConfig
 from model.hf_config import kind_of
 from scripts import export
 from tests.training import flags, make_corpus
 from utils.errors import UserError
+from utils.metrics import read_rows
 
-EXTRA = "extra: not installed (pip install transformers safetensors)"
+ORACLE = "oracle: not installed (pip install transformers safetensors)"
 
 
 def test_a_run_becomes_a_folder_that_transformers_use(story_run, tmp_path, printed):
-    pytest.importorskip("safetensors", reason=EXTRA)
+    pytest.importorskip("safetensors", reason=ORACLE)
     out = tmp_path / "deep" / "tiny"
     result, err = printed(export.main, "--run", story_run, "--out", out)
     assert result["kind"] == "GPTNeoXForCausalLM" and "step" in err
@@ -34,14 +38,14 @@ def test_a_run_becomes_a_folder_that_transformers_use(story_run, tmp_path, print
     assert {path.stat().st_mode & 0o777 for path in out.iterdir()} == {0o666 & ~umask}
     with pytest.raises(UserError, match="the folder is not empty; name another"):
         export.main(["--run", str(story_run), "--out", str(out)])
-    transformers = pytest.importorskip("transformers", reason=EXTRA)
+    transformers = pytest.importorskip("transformers", reason=ORACLE)
     generate = transformers.pipeline("text-generation", model=str(out))
     (sample,) = generate("Once", do_sample=False)
     assert sample["generated_text"].startswith("Once")
 
 
 def test_the_card_is_complete(story_run, tmp_path, printed):
-    pytest.importorskip("safetensors", reason=EXTRA)
+    pytest.importorskip("safetensors", reason=ORACLE)
     printed(export.main, "--run", story_run, "--out", tmp_path / "tiny")
     card = (tmp_path / "tiny" / "README.md").read_text(encoding="utf-8")
     _, head, body = card.split("---\n", 2)
@@ -57,6 +61,13 @@ def test_the_card_is_complete(story_run, tmp_path, printed):
         counts = [f"{record['data'][part][key]:,}" for key in ("tokens", "bytes", "documents")]
         assert f"| {name} | {' | '.join(counts)} |" in body
     assert f"A GPT of {record['parameters']:,} parameters" in body
+    assert "trained from random weights with llm-tiny" in body and "## Limits" in body
+    train_bytes = record["data"]["train"]["bytes"]
+    assert f"no more of the world than {train_bytes:,} bytes of text" in body
+    row = read_rows(story_run / "metrics.csv")[-1]
+    tokens, epochs = int(row["tokens"]), float(row["epoch"])
+    assert f"Step {row['step']} of" in body
+    assert f"{tokens:,} tokens or {epochs:.2f} times the training part" in body
     assert "drawn from llm-tiny's own grammar (seed 1; 2 for validation)" in body
     assert re.search(r"\d\.\d{4} nats per token, perplexity [\d.]+, \d\.\d{4} bits per byte", body)
     assert f"{record['floor_nats_per_token']:.4f} nats per token there" in body
@@ -67,7 +78,7 @@ def test_the_card_is_complete(story_run, tmp_path, printed):
 
 
 def test_of_ones_own_text_the_licence_is_asked_for(text_run, tmp_path, printed):
-    pytest.importorskip("safetensors", reason=EXTRA)
+    pytest.importorskip("safetensors", reason=ORACLE)
     printed(export.main, "--run", text_run, "--out", tmp_path / "one")
     card = (tmp_path / "one" / "README.md").read_text(encoding="utf-8")
     assert "license: other\n" in card and "export with `--license`" in card
@@ -75,6 +86,37 @@ def test_of_ones_own_text_the_licence_is_asked_for(text_run, tmp_path, printed):
     printed(export.main, "--run", text_run, "--out", tmp_path / "two", "--license", "cc0-1.0")
     card = (tmp_path / "two" / "README.md").read_text(encoding="utf-8")
     assert "license: cc0-1.0\n" in card and "said: cc0-1.0." in card
+
+
+def test_a_known_corpus_is_named_with_its_licence(text_run, tmp_path, printed, monkeypatch):
+    """Known by the content of the files, whatever their names."""
+    pytest.importorskip("safetensors", reason=ORACLE)
+    raw = (text_run.parent / "text.txt").read_bytes()
+    content = corpora.Content("other.txt", len(raw), hashlib.sha256(raw).hexdigest())
+    source = corpora.Source(content, (), "this test")
+    known = corpora.KnownCorpus("cats", "cats that sat", "CC0", (source,))
+    monkeypatch.setattr(corpora, "CORPORA", (*corpora.CORPORA, known))
+    monkeypatch.setattr(model_card, "CORPORA", corpora.CORPORA)
+    settings = make_corpus(tmp_path) | {"train.max_steps": 1, "train.sample_tokens": 0}
+    assert train.main(flags(tmp_path / "run", settings)) == 0
+    printed(export.main, "--run", tmp_path / "run", "--out", tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "cats: cats that sat. Its licence: CC0." in card and "language: en\n" in card
+    assert "license: other\n" in card and "of the training text (CC0)" in card
+
+
+def test_a_model_that_began_as_another_says_so(text_run, tmp_path, printed):
+    pytest.importorskip("safetensors", reason=ORACLE)
+    printed(export.main, "--run", text_run, "--out", tmp_path / "first")
+    settings = make_corpus(tmp_path) | {"train.max_steps": 1, "train.sample_tokens": 0}
+    settings = {name: value for name, value in settings.items() if "model." not in name}
+    settings["train.init_from"] = tmp_path / "first"
+    assert train.main(flags(tmp_path / "run", settings)) == 0
+    printed(export.main, "--run", tmp_path / "run", "--out", tmp_path / "second")
+    card = (tmp_path / "second" / "README.md").read_text(encoding="utf-8")
+    assert "trained from the weights of first with llm-tiny" in card
+    assert "knows what first knew" in card and "init_from: first\n" in card
+    assert str(tmp_path) not in card
 
 
 @pytest.mark.parametrize(

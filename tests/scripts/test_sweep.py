@@ -2,57 +2,22 @@
 
 from __future__ import annotations
 
-import csv
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
+import argparse
+import dataclasses
+from concurrent.futures import Future
 
 import pytest
 
 from scripts import sweep as script
+from scripts.sweep_points import make_jobs
 from settings import Config
-from tests.conftest import ROOT, clean_environment
-from tests.training import make_corpus
+from tests.scripts.sweeping import results
+from utils.children import Children
 from utils.config import load
 from utils.errors import UserError
-from utils.grid import Point
-from utils.results import CLOCK
-from utils.runs import RunFolder
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Path:
-    """A base config of a tiny run on text."""
-    folder = tmp_path_factory.mktemp("base")
-    lines = [f"{name}: {value}" for name, value in make_corpus(folder).items()]
-    path = folder / "base.yaml"
-    sections: dict[str, list[str]] = {}
-    for line in lines:
-        section, _, rest = line.partition(".")
-        sections.setdefault(section, []).append(f"  {rest}\n")
-    text = "".join(f"{name}:\n{''.join(rest)}" for name, rest in sections.items())
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
-@pytest.fixture
-def sweep_file(base, tmp_path):
-    """sweep_file("grid: ..."): the arguments of a sweep into tmp_path/out."""
-
-    def make(text: str) -> list[str]:
-        path = tmp_path / "sweep.yaml"
-        path.write_text(f"config: {base}\nout: {tmp_path / 'out'}\n{text}\n", encoding="utf-8")
-        return ["--config", str(path)]
-
-    return make
-
-
-def results(out: Path) -> list[dict[str, str]]:
-    """results.csv less the wall-clock columns."""
-    with open(out / "results.csv", encoding="utf-8", newline="") as file:
-        return [{k: v for k, v in row.items() if k not in CLOCK} for row in csv.DictReader(file)]
+from utils.grid_file import load_grid
+from utils.locks import Lock
+from utils.metrics import CsvLog
 
 
 def test_one_failing_point_does_not_stop_the_rest(sweep_file, tmp_path, capsys, monkeypatch):
@@ -70,10 +35,10 @@ def test_one_failing_point_does_not_stop_the_rest(sweep_file, tmp_path, capsys, 
     assert config.optim.lr == 0.01 and config.train.num_threads == 1  # the base's own
 
     begun: list[list[str]] = []
-    monkeypatch.setattr(script.Children, "run", lambda self, command, log: begun.append(command))
-    assert script.main(argv) == 0  # what is done is not done again; nothing failed this time
-    (command,) = begun
-    assert command[-3:] == ["--run_dir", str(tmp_path / "out" / "lr=1e+30"), "--resume"]
+    monkeypatch.setattr(Children, "run", lambda self, command, log, env: begun.append(command))
+    assert script.main(argv) == 1
+    (command,) = begun  # what is done is not done again
+    assert str(tmp_path / "out" / "lr=1e+30") in command
 
 
 def test_a_dry_run_prints_the_commands_and_writes_nothing(sweep_file, tmp_path, capsys):
@@ -102,9 +67,38 @@ def test_a_bad_point_is_refused_before_anything_runs(sweep_file, tmp_path, text,
     assert not (tmp_path / "out").exists()
 
 
+def test_each_change_is_compared_with_the_base_of_its_seed(sweep_file, tmp_path, capsys):
+    argv = sweep_file(
+        "each:\n  two layers: {n_layer: 2, dropout: 0.0}\n  lr: [1e-5]\n"
+        "seeds: [1, 2]\nset: {lr: 0.01, max_steps: 4}"
+    )
+    assert script.main([*argv, "--workers", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = results(tmp_path / "out")
+    assert [row["change"] for row in rows[::2]] == ["base", "two layers", "lr=1e-05"]
+    assert [(row["model.n_layer"], row["optim.lr"]) for row in rows[::2]] == [
+        ("1", "0.01"),
+        ("2", "0.01"),
+        ("1", "1e-05"),
+    ]
+    loss = {(row["change"], row["seed"]): float(row["val_loss"]) for row in rows}
+    added = sum(loss["lr=1e-05", seed] - loss["base", seed] for seed in ("1", "2")) / 2
+    (slow,) = (line for line in lines if line.startswith("lr=1e-05"))
+    assert slow.split()[2] == f"{added:+.4f}" and added > 0
+    assert lines[1].startswith("base ") and "95% interval" in lines[-1]
+
+
+def test_a_change_that_changes_nothing_is_refused(sweep_file, tmp_path):
+    with pytest.raises(UserError, match="points base and n_layer=1 have the same settings"):
+        script.main(sweep_file("each: {n_layer: [1, 2]}"))
+    assert not (tmp_path / "out").exists()
+
+
 def test_bad_arguments_are_refused(sweep_file, tmp_path):
     with pytest.raises(UserError, match="--workers: must be at least 1"):
         script.main([*sweep_file(""), "--workers", "0"])
+    with pytest.raises(UserError, match="--workers and --cluster: drop one"):
+        script.main([*sweep_file(""), "--workers", "2", "--cluster", "tcp://127.0.0.1:9"])
     with pytest.raises(UserError, match="nowhere.yaml"):
         script.main(["--config", "nowhere.yaml"])
     (tmp_path / "sweep.yaml").write_text("config: nowhere.yaml\n", encoding="utf-8")
@@ -121,55 +115,85 @@ def test_a_folder_with_another_run_is_refused(sweep_file, story_run, tmp_path):
 
 
 def test_workers_share_the_cores(sweep_file, base, tmp_path, monkeypatch):
-    monkeypatch.setattr(script, "cores", lambda: 8)
     text = base.read_text(encoding="utf-8").replace("  num_threads: 1\n", "")
     (tmp_path / "free.yaml").write_text(text, encoding="utf-8")
     path = tmp_path / "sweep.yaml"
     path.write_text(f"config: {tmp_path / 'free.yaml'}\n", encoding="utf-8")
-    grid = script.load_grid(str(path), Config)
-    (job,) = script.make_jobs(grid, "sweep.yaml", tmp_path / "out", threads=8 // 3)
+    grid = load_grid(str(path), Config)
+    (job,) = make_jobs(grid, "sweep.yaml", tmp_path / "out", threads=8 // 3)
     assert job.config.train.num_threads == 2 and "--train.num_threads=2" in job.command("")
     path.write_text(f"config: {base}\n", encoding="utf-8")  # names its own number
-    (job,) = script.make_jobs(script.load_grid(str(path), Config), "", tmp_path / "out", threads=5)
+    (job,) = make_jobs(load_grid(str(path), Config), "", tmp_path / "out", threads=5)
     assert job.config.train.num_threads == 1 and "num_threads" not in str(job.command(""))
 
 
-def test_a_point_whose_process_still_lives_is_waited_for(tmp_path, monkeypatch):
-    run, holder, begun = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "run"), []
-    job = script.Job(Point("x", {}, None, {}), {}, Config(), run, tmp_path / "log", "resumable")
-    holder.claim()
-    monkeypatch.setattr(
-        script.time, "sleep", lambda seconds: (begun.append("slept"), holder.close())
-    )
-    monkeypatch.setattr(
-        script.Children, "run", lambda self, command, log: begun.append(command[-1])
-    )
-    script.run_when_free(script.Children(), job, "")
-    assert begun == ["slept", "--resume"]
+def test_flags_make_a_sweep_without_a_file(base, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    flags = ["--grid", "d_model=8,16", "--seeds", "1,2", "--set", "lr=0.02"]
+    assert script.main(["--base", str(base), *flags, "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4 and "runs/sweep-base/n_embd=8_seed=1 --config" in lines[0]
+    assert "--optim.lr=0.02 --model.n_embd=8 --train.seed=1" in lines[0]
 
 
-@pytest.mark.slow
-def test_a_killed_sweep_goes_on_to_the_same_results(sweep_file, base, tmp_path):
-    text = "grid: {d_model: [8, 16], lr: [0.01, 0.02]}\nset: {max_steps: 100, eval_every_steps: 20}"
-    argv = [sys.executable, str(ROOT / "scripts" / "sweep.py"), *sweep_file(text), "--workers", "2"]
+@pytest.fixture
+def job(base, tmp_path) -> script.Job:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(f"config: {base}\n", encoding="utf-8")
+    (one,) = make_jobs(load_grid(str(path), Config), str(path), tmp_path / "out", threads=1)
+    one.log.parent.mkdir(parents=True)
+    return one
 
-    def start(out: Path) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [*argv, "--out", str(out)],
-            cwd=tmp_path,
-            env=clean_environment(),
-            start_new_session=True,
-        )
 
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert start(whole).wait(300) == 0
-    first = start(broken)
-    end = time.monotonic() + 120
-    while not list(broken.glob("*/last.pt")):
-        assert first.poll() is None and time.monotonic() < end
-        time.sleep(0.01)
-    first.kill()
-    assert first.wait(60) == -signal.SIGKILL
-    assert any(row["status"] != "done" for row in results(broken))
-    assert start(broken).wait(300) == 0
-    assert results(broken) == results(whole)
+def ended(result: int | Exception | None) -> Future[int | None]:
+    future: Future[int | None] = Future()
+    if isinstance(result, Exception):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
+    return future
+
+
+def test_a_point_that_fails_says_why(job, capsys):
+    script.note_end(job, ended(3), False)
+    assert "exit status 3: not a word; does its worker see this folder?" in capsys.readouterr().err
+    job.log.write_text("one\ntwo\n", encoding="utf-8")
+    script.note_end(job, ended(3), False)
+    assert f"base: failed, exit status 3: two (see {job.log})" in capsys.readouterr().err
+    script.note_end(job, ended(RuntimeError("all workers\ndied")), False)
+    assert "base: failed, all workers died" in capsys.readouterr().err
+    lost: Future[int | None] = Future()
+    lost.cancel()
+    script.note_end(job, lost, False)
+    assert "base: failed, the connection to the cluster is lost" in capsys.readouterr().err
+
+
+def test_a_point_that_was_stopped_has_begun_or_not(job, capsys):
+    script.note_end(job, ended(143), True)
+    assert job.status == "new" and capsys.readouterr().err == ""
+    job.run.path.mkdir()
+    job.run.record.touch()
+    script.note_end(job, ended(143), True)
+    assert job.status == "stopped"
+
+
+def test_the_bar_tells_the_best_that_is_known(job, tmp_path):
+    assert script.best_so_far([job]) == ""
+    job.status = "done"  # and its figures were deleted
+    assert script.best_so_far([job]) == ""
+    job.run.path.mkdir()
+    log = CsvLog(job.run.metrics)
+    log.write({"step": 0, "val_loss": 3.0, "val_bpb": 1.5})
+    assert script.best_so_far([job]) == "best 1.5000 bits/byte, base"
+
+
+def test_gpus_are_shared_by_runs_that_name_none(job, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    given: list[tuple[int, list[str]]] = []
+    monkeypatch.setattr(script, "LocalPool", lambda workers, gpus: given.append((workers, gpus)))
+    args = argparse.Namespace(cluster=None, workers=2)
+    numbered = dataclasses.replace(job.config.train, device="cuda:1")
+    script.make_pool(args, [job], Lock(tmp_path / "lock"))
+    other = dataclasses.replace(job, config=dataclasses.replace(job.config, train=numbered))
+    script.make_pool(args, [job, other], Lock(tmp_path / "lock"))
+    assert given == [(2, ["4", "5"]), (2, [])]

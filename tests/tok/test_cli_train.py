@@ -44,3 +44,20 @@ def test_train_with_any_number_of_workers(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="--workers -1: give a number from 0"):
         main([*arguments, "--workers", "-1"])
     assert not out.exists()
+
+
+def test_files_that_are_no_plain_text_are_told(tmp_path, capsys):
+    out, lines = tmp_path / "tok.json", tmp_path / "a.JSONL"
+    lines.write_bytes(b'{"text": "the cat sat"}\n' * 9)
+    (tmp_path / "b.txt").write_bytes(CORPUS)
+    arguments = ["--vocab-size", "270", "--out", str(out)]
+    assert main(["train", str(tmp_path), *arguments]) == 0
+    warning = capsys.readouterr().err.splitlines()[0]
+    assert warning.startswith(f"warning: {lines}: JSON is learned as it stands")
+    assert main(["train", str(tmp_path / "b.txt"), *arguments]) == 0
+    assert "warning" not in capsys.readouterr().err
+    out.unlink()
+    (tmp_path / "c.jsonl.gz").write_bytes(b"\x1f\x8b\x08")
+    with pytest.raises(UserError, match=r"c.jsonl.gz: packed; unpack it first \(gunzip --keep\)$"):
+        main(["train", str(tmp_path), *arguments, "--errors", "bytes"])
+    assert not out.exists()

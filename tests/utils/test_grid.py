@@ -8,7 +8,8 @@ import pytest
 
 from utils.config import setting
 from utils.errors import UserError
-from utils.grid import Grid, load_grid, point_name, short_names
+from utils.grid import Grid, point_name, short_names
+from utils.grid_file import load_grid
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +73,40 @@ def test_a_setting_has_several_names(grid_of, text):
     assert grid_of(text).axes == {"model.n_embd": [8, 16]}
 
 
+def test_one_change_at_a_time(grid_of):
+    grid = grid_of(
+        "set: {dropout: 0.1}\nseeds: [1, 2]\neach:\n  no dropout: {dropout: 0}\n"
+        "  wide, v0.2: {model: {n_embd: 128}, train.size: 2}\n  n_embd: [8, 16]\n"
+    )
+    found = [
+        (point.name, point.change, point.settings) for point in grid.points() if point.seed == 2
+    ]
+    dropout, seed = {"model.dropout": 0.1}, {"train.seed": 2}
+    assert found == [
+        ("base_seed=2", "base", dropout | seed),
+        ("no-dropout_seed=2", "no dropout", {"model.dropout": 0.0} | seed),
+        (
+            "wide-v0.2_seed=2",
+            "wide, v0.2",
+            dropout | {"model.n_embd": 128, "train.size": 2} | seed,
+        ),
+        ("n_embd=8_seed=2", "n_embd=8", dropout | {"model.n_embd": 8} | seed),
+        ("n_embd=16_seed=2", "n_embd=16", dropout | {"model.n_embd": 16} | seed),
+    ]
+    assert grid.settings == ["model.dropout", "model.n_embd", "train.size"]
+    assert len(grid.points()) == 10
+
+
+def test_changes_of_two_settings_with_one_last_part_are_told_apart(grid_of):
+    grid = grid_of("each: {model.size: [2], train.size: [2]}")
+    assert list(grid.changes) == ["model.size=2", "train.size=2"]
+
+
+def test_a_change_named_like_the_folder_of_logs_gets_another_folder(grid_of):
+    points = grid_of("each: {logs: {n_embd: 8}}").points()
+    assert [point.name for point in points] == ["base", "logs_point=1"]
+
+
 def test_an_empty_file_is_one_point(grid_of):
     (point,) = grid_of("").points()
     assert point.name == "base" and point.settings == {} and point.seed is None
@@ -110,14 +145,33 @@ def test_a_name_that_two_settings_share_is_not_short_for_either():
         ("grid: {n_embd: [8, x]}", r"grid.n_embd: expected int, got 'x'"),
         ("grid: {dropout: [0.1, 1.5]}", "grid.dropout: must be below 1, got 1.5"),
         ("grid: {n_embd: [8, 8]}", "stands there twice"),
-        ("grid: {n_embd: [8], d_model: [9]}", "model.n_embd is given already, on line 1"),
-        ("grid: {n_embd: [8]}\nset: {n_embd: 9}", "sweep.yaml:2: .* given already, on line 1"),
+        ("grid: {n_embd: [8], d_model: [9]}", "model.n_embd is given already, by .*sweep.yaml:1: "),
+        (
+            "grid: {n_embd: [8]}\nset: {n_embd: 9}",
+            "sweep.yaml:2: .* given already, by .*sweep.yaml:1: grid.n_embd",
+        ),
         ("grid: {n_embd: [8]}\ngrid: {dropout: [0]}", "grid given twice"),
         ("set: {n_embd: [8]}", "expected int"),
         ("seeds: [1]\nset: {seed: 2}", "seeds are given already"),
         ("seeds: [1, 1]", "seeds: must be different"),
         ("seeds: [-1]", "seeds: must be different"),
         ("config: 3", "config: expected text"),
+        ("each: {x: {n_embdd: 1}}", r"sweep.yaml:1: unknown key each.x.n_embdd \(did you mean"),
+        ("each: {n_embd: 8}", "each.n_embd: expected a list of values"),
+        ("each:\n  x: {n_embd: [8]}", "sweep.yaml:2: each.x.n_embd: expected int"),
+        ("each: {x: {dropout: 2}}", "each.x.dropout: must be below 1"),
+        (
+            "each: {x: {n_embd: 8, d_model: 9}}",
+            "model.n_embd is given already, by .*sweep.yaml:1: ",
+        ),
+        ("each: {n_embd=8: {dropout: 0}, n_embd: [8]}", "there is a change n_embd=8 already"),
+        ("each: {x: {}}", "each: x: a change without settings"),
+        ("each: {x: {n_embd: 1}, x: {n_embd: 2}}", "each.x given twice"),
+        ("each: {base: {n_embd: 1}}", "base names the point without a change"),
+        ("each: {n_embd: [1]}\ngrid: {n_embd: [2]}", "has grid and each; a sweep is one of them"),
+        ("each: {seed: [2]}\nseeds: [1]", "seeds are given already"),
+        ("each: [1]", "must hold"),
+        ("each: {x: ", "not valid YAML"),
         ("grid: [1]", "must hold `name: value` lines"),
     ],
 )

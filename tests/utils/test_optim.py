@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from utils.errors import UserError
-from utils.muon import orthogonalize
+from utils.muon import bf16_is_fast, orthogonalize
 from utils.optim import OptimConfig, make_optimizer, param_groups, set_lr, set_momentum
 
 
@@ -164,7 +164,7 @@ def naive_orthogonal(matrix: torch.Tensor) -> torch.Tensor:
     return x.T if transposed else x
 
 
-@pytest.mark.parametrize("shape", [(4, 4), (8, 4), (3, 9)])
+@pytest.mark.parametrize("shape", [(4, 4), (5, 4), (8, 4), (3, 9)])
 def test_orthogonalize_is_the_iteration_and_flattens_singular_values(
     shape: tuple[int, int],
 ) -> None:
@@ -179,7 +179,11 @@ def test_orthogonalize_is_the_iteration_and_flattens_singular_values(
     assert orthogonalize(torch.zeros(1, 2, 2)).abs().max() == 0
 
 
-def test_the_steps_of_muon_are_the_naive_ones() -> None:
+@pytest.mark.parametrize(("bf16", "error"), [(False, 1e-3), (True, 1e-2)])
+def test_the_steps_of_muon_are_the_naive_ones(
+    bf16: bool, error: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("utils.muon.bf16_is_fast", lambda device: bf16)
     torch.manual_seed(0)
     model = Blocks()
     config = OptimConfig(name="muon", lr=0.01, muon_lr=0.05, muon_momentum=0.8, weight_decay=0.3)
@@ -204,7 +208,7 @@ def test_the_steps_of_muon_are_the_naive_ones() -> None:
         history.append(model.head.weight.grad.clone())
         optimizer.step()
     for name in ("blocks.0.qkv.weight", "blocks.0.fc.weight"):
-        assert (model.get_parameter(name).double() - wanted[name]).abs().max() < 1e-3
+        assert (model.get_parameter(name).double() - wanted[name]).abs().max() < error
     rest = reference_adamw(start, history, [config.lr] * 4, config)
     assert (model.head.weight.double() - rest).abs().max() < 2e-6
 
@@ -230,3 +234,11 @@ def test_muon_skips_what_the_scaler_skips_and_weights_without_gradient() -> None
 def test_a_setting_without_effect_is_refused(without_effect: dict[str, float]) -> None:
     with pytest.raises(UserError, match="has an effect with optim"):
         OptimConfig(**without_effect)
+
+
+def test_muon_iterates_in_bf16_where_that_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    for has in (True, False):
+        monkeypatch.setattr("utils.muon.cpu_has", lambda feature, has=has: has)
+        assert bf16_is_fast(cpu) is has
+    assert bf16_is_fast(torch.device("cuda")) and not bf16_is_fast(torch.device("mps"))

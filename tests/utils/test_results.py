@@ -1,17 +1,14 @@
-"""utils.results and utils.children: rows, ranking, and processes that end when told."""
+"""utils.results and utils.children: rows, and processes that end when told."""
 
 from __future__ import annotations
 
 import csv
 import io
-import math
 import sys
-
-import pytest
 
 from utils.children import Children, last_line
 from utils.metrics import CsvLog
-from utils.results import Rank, measured, rank, ranking, to_csv, verdict
+from utils.results import measured, to_csv
 from utils.runs import RunFolder
 
 
@@ -47,26 +44,11 @@ def test_the_csv_has_the_clock_last_and_leaves_gaps_empty():
     header = text.splitlines()[0]
     assert header.endswith("status,tokens_per_s,elapsed_s,memory_bytes")
     assert header.startswith("point,a.x,seed,step,best_step,val_loss,val_bpb,train_loss")
+    assert "change" not in header
+    named = [row("p", 1.0) | {"change": "base"}, row("q", 2.0) | {"change": "no pointer"}]
+    assert to_csv(named, []).decode().splitlines()[2].startswith("q,no pointer,,")
     second = list(csv.DictReader(io.StringIO(text)))[1]
     assert second["status"] == "failed" and second["val_bpb"] == ""
-
-
-def test_the_ranking_takes_means_over_finished_seeds():
-    rows = [row("p", 1.2), row("p", 1.4), row("q", 1.1), row("q", 1.3), row("q", 9, "stopped")]
-    ranks = rank([*rows, row("r", "nan"), row("s", 0.1, "failed")], ["a.x"])
-    assert [one.label for one in ranks] == ["x=q", "x=p", "x=r"]
-    assert ranks[0].mean == pytest.approx(1.2)
-    assert ranks[0].error == pytest.approx(math.sqrt(0.02) / math.sqrt(2))
-    table = ranking(ranks)
-    assert "1.2000" in table and "0.1414" in table and table.splitlines()[-1].split()[0] == "x=r"
-
-
-def test_no_winner_is_called_inside_the_noise():
-    near, far = [1.0, 1.1], [2.0, 2.1]
-    assert verdict([Rank("a", near, near), Rank("b", [1.05, 1.15], near)]).startswith("no winner")
-    assert verdict([Rank("a", near, near), Rank("b", far, far)]).startswith("best: a")
-    assert "one seed each" in verdict([Rank("a", [1.0], [1.0]), Rank("b", [2.0], [2.0])])
-    assert verdict([]) == verdict([Rank("a", near, near)]) == ""
 
 
 def test_children_run_and_leave_a_log(tmp_path):

@@ -1,0 +1,125 @@
+"""The points of a sweep as runs: settings checked, folder looked at, command and row of results."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pretrained import adopt
+from settings import Config, is_finished
+from utils import checkpoint
+from utils.config import build, flat_fields, flatten, load
+from utils.errors import UserError
+from utils.grid import Grid, Point, plain_text
+from utils.results import measured
+from utils.runs import RunFolder
+from utils.strict_yaml import format_value
+
+TRAIN = Path(__file__).resolve().parent.parent / "train.py"
+THREADS = "train.num_threads"
+
+
+@dataclass
+class Job:
+    """A point with its settings checked, its folder, and how it stands."""
+
+    point: Point
+    settings: dict[str, Any]  # dotted names, given to train.py as flags
+    config: Config
+    run: RunFolder
+    log: Path
+    status: str  # new, resumable, done; later also failed, stopped
+
+    def head(self) -> list[str]:
+        """The command, less what follows for a new run."""
+        return [sys.executable, str(TRAIN), "--run_dir", str(self.run.path)]
+
+    def beginning(self, base: str) -> list[str]:
+        """What follows for a new run."""
+        settings = [f"--{name}={format_value(v)}" for name, v in self.settings.items()]
+        return [*(["--config", base] if base else []), *settings]
+
+    def command(self, base: str) -> list[str]:
+        """The command that trains or resumes this point."""
+        rest = ["--resume"] if self.status == "resumable" else self.beginning(base)
+        return [*self.head(), *rest]
+
+    def leashed(self, base: str) -> list[str]:
+        """The same for utils/leash.py, which looks again whether the run has begun."""
+        options = ["--log", str(self.log), "--run", str(self.run.path)]
+        return [*options, *self.head(), "--", *self.beginning(base)]
+
+    def row(self) -> dict[str, Any]:
+        """The point's row of results.csv."""
+        own = {"point": self.point.name, "change": self.point.change, "status": self.status}
+        settings = {name: plain_text(value) for name, value in flatten(self.config).items()}
+        return {**own, **settings, "seed": self.config.train.seed, **measured(self.run)}
+
+
+def make_jobs(grid: Grid, path: str, out: Path, threads: int) -> list[Job]:
+    """All points, their settings checked and their folders looked at; nothing has run yet.
+
+    Args:
+        path: of the sweep's file, for messages.
+        threads: of each run, where no setting says.
+
+    Raises:
+        UserError: settings that don't go together, or a folder that holds another run.
+    """
+    base, given = load(Config, [grid.config] if grid.config else [], {})
+    shared = {} if base.train.num_threads else {THREADS: threads}
+    jobs = []
+    for point in grid.points():
+        settings, run = shared | point.settings, RunFolder(out / point.name)
+        try:
+            config = build(Config, flatten(base) | settings | {"run_dir": str(run.path)})
+            config = adopt(config, given | settings)
+            status = standing(run, config)
+        except UserError as error:
+            raise UserError(f"{path}: point {point.name}: {error}") from None
+        jobs.append(Job(point, settings, config, run, out / "logs" / f"{point.name}.log", status))
+    refuse_twins(jobs, path)
+    return jobs
+
+
+def refuse_twins(jobs: Sequence[Job], path: str) -> None:
+    """Refuses points that are one and the same run.
+
+    Raises:
+        UserError: a change that changes nothing, or nothing else than another one.
+    """
+    found: dict[str, str] = {}
+    for job in jobs:
+        settings = flatten(job.config) | {"run_dir": ""}
+        if (first := found.setdefault(str(settings), job.point.name)) != job.point.name:
+            raise UserError(
+                f"{path}: points {first} and {job.point.name} have the same settings; drop one"
+            )
+
+
+def standing(run: RunFolder, config: Config) -> str:
+    """Whether a point is new, resumable or done.
+
+    Raises:
+        UserError: its folder holds a run with other settings.
+    """
+    if not run.holds_run():
+        return "new"
+    own, _ = load(Config, [str(run.config)], {})
+    wanted, fields = flatten(config), flat_fields(Config)
+    for name, value in flatten(own).items():
+        follows = name in ("run_dir", THREADS) or fields[name][1].metadata["free"]
+        if value != wanted[name] and not follows:
+            found, expected = plain_text(value), plain_text(wanted[name])
+            raise UserError(
+                f"{run.path} holds a run with {name} {found}, not {expected}; "
+                "name another --out, or remove that folder"
+            )
+    try:
+        state = checkpoint.load(run.last)
+    except UserError:  # none yet, or damaged: train.py says so
+        return "resumable"
+    return "done" if is_finished(own, state["step"], state["bad_evals"]) else "resumable"

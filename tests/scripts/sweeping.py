@@ -1,0 +1,53 @@
+"""Sweeps started as programs, their processes and their results."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.conftest import ROOT, clean_environment
+from utils.results import CLOCK
+
+EIGHT = (
+    "grid: {d_model: [8, 16], lr: [0.01, 0.02]}\nseeds: [1, 2]\n"
+    "set: {max_steps: 60, eval_every_steps: 10}"
+)
+
+
+def results(out: Path) -> list[dict[str, str]]:
+    """results.csv less the wall-clock columns."""
+    with open(out / "results.csv", encoding="utf-8", newline="") as file:
+        return [{k: v for k, v in row.items() if k not in CLOCK} for row in csv.DictReader(file)]
+
+
+def start_sweep(argv: list[str], out: Path, *more: str) -> subprocess.Popen[bytes]:
+    """The sweep in a process and a session of its own."""
+    command = [sys.executable, str(ROOT / "scripts" / "sweep.py"), *argv, "--out", str(out), *more]
+    return subprocess.Popen(
+        command, cwd=out.parent, env=clean_environment(), start_new_session=True
+    )
+
+
+def wait_until(holds: Callable[[], object], timeout_s: float = 300) -> None:
+    end = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def trainers(out: Path) -> list[int]:
+    """The processes that train a point of a sweep, by what /proc says."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+        except OSError:  # it ended meanwhile
+            continue
+        here = any(word.startswith(str(out).encode() + b"/") for word in words)
+        if here and len(words) > 1 and words[1].endswith(b"/train.py"):
+            found.append(int(folder.name))
+    return found

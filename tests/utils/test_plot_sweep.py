@@ -1,0 +1,106 @@
+"""Pictures of a sweep: what is drawn stands where it should; what can't be drawn is left out."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from utils import plot_sweep
+from utils.metrics import CsvLog
+from utils.plot_sweep import draw_all, height, scale_of
+from utils.ranking import group
+
+SETTINGS = ["model.n_embd", "optim.lr", "model.mlp"]
+
+
+def row(width: int, lr: float, mlp: str, bits: float, **more: object) -> dict[str, Any]:
+    settings = dict(zip(SETTINGS, (str(width), str(lr), mlp)))
+    figures = {"seed": 1, "val_bpb": str(bits), "val_loss": str(2 * bits), "status": "done"}
+    return {"point": f"{width}-{lr}-{mlp}", **settings, **figures, **more}
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """Name of the picture -> the figure that was drawn."""
+    found: dict[str, Any] = {}
+    save = plot_sweep.save
+    monkeypatch.setattr(
+        plot_sweep,
+        "save",
+        lambda figure, out: (found.update({out.name: figure}), save(figure, out)),
+    )
+    return found
+
+
+def draw(rows: list[dict[str, Any]], out: Path, settings: list[str] = SETTINGS) -> list[str]:
+    """The names of the pictures of runs that have two evaluations each."""
+    for one in rows:
+        (out / one["point"]).mkdir(parents=True, exist_ok=True)
+        log = CsvLog(out / one["point"] / "metrics.csv")
+        for step, factor in ((0, 3.0), (10, 1.0)):
+            if one["val_bpb"]:
+                log.write({"step": step, "val_bpb": factor * float(one["val_bpb"])})
+    drawn = draw_all(rows, settings, group(rows, settings), out)
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
+    return [path.name for path in drawn]
+
+
+def test_a_grid(tmp_path, figures):
+    rows = [
+        row(8, 0.001, "gelu", 2.0),
+        row(8, 0.1, "relu2", 1.5),
+        row(16, 0.001, "gelu", 1.8),
+        row(16, 0.1, "relu2", math.nan),
+        row(16, 0.1, "gelu", 9.0, status="failed"),
+    ]
+    assert draw(rows, tmp_path) == ["curves.png", "axes.png", "parallel.png"]
+    width, lr, mlp = figures["axes.png"].axes
+    assert [axes.get_xlabel() for axes in (width, lr, mlp)] == SETTINGS
+    assert width.lines[0].get_xydata().tolist() == [[8, 1.75], [16, 1.8]]  # the means
+    assert sorted(lr.collections[0].get_offsets().tolist()) == [
+        [0.001, 1.8],
+        [0.001, 2.0],
+        [0.1, 1.5],
+    ]
+    assert (lr.get_xscale(), width.get_xscale()) == ("log", "linear")
+    curves = figures["curves.png"].axes[0]
+    assert [line.get_ydata().tolist()[-1] for line in curves.lines] == [2.0, 1.8, 1.5]
+    lines = [line for line in figures["parallel.png"].axes[0].lines if len(line.get_xdata()) == 4]
+    assert [line.get_ydata()[-1] for line in lines] == pytest.approx([1.0, 0.6, 0.0])
+    assert lines[0].get_ydata()[0] == pytest.approx(plot_sweep.BAND / 2)
+
+
+def test_one_setting_has_no_parallel_coordinates(tmp_path):
+    rows = [row(8, 0.1, "gelu", 2.0), row(16, 0.1, "gelu", 1.5)]
+    assert draw(rows, tmp_path) == ["curves.png", "axes.png"]
+    assert draw([row(8, 0.1, "gelu", 2.0)], tmp_path, []) == ["curves.png"]
+
+
+def test_nothing_finished_is_no_picture(tmp_path):
+    assert draw([row(8, 0.1, "gelu", 2.0) | {"status": "failed"}], tmp_path) == []
+    assert not list(tmp_path.glob("*.png"))
+
+
+def test_changes_stand_with_their_intervals(tmp_path, figures):
+    bits = {"base": (2.0, 2.1), "wide": (1.5, 1.61), "same": (2.0, 2.2)}
+    rows = [
+        row(8, 0.1, "gelu", value, change=change, seed=seed, point=f"{change}{seed}")
+        for change, values in bits.items()
+        for seed, value in enumerate(values)
+    ]
+    assert draw(rows, tmp_path) == ["curves.png", "changes.png"]
+    axes = figures["changes.png"].axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["same", "wide"]
+    points = [bars.lines[0].get_xydata().tolist()[0] for bars in axes.containers]
+    assert points == [pytest.approx([0.05, 0]), pytest.approx([-0.495, 1])]
+
+
+def test_places_on_an_axis():
+    place, order, log = scale_of(["16", "8", "16"])
+    assert (place("16"), order, log) == (16.0, ["8", "16"], False)
+    assert scale_of(["0", "0.1"])[2] is False  # no logarithm of nothing
+    assert scale_of(["1", "true", "1"])[1] == ["1", "true"]
+    assert height(scale_of(["0.001", "0.01", "0.1"]), "0.01") == pytest.approx(0.5)

@@ -1,0 +1,83 @@
+"""utils.ranking and utils.student: means, paired differences, and what is called noise."""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+
+import pytest
+
+from utils.ranking import LOSS, Group, changes, difference, group, ranking, verdict
+from utils.student import central_share, half_width, quantile
+
+
+def row(name: str, bpb: float | str, status: str = "done", seed: int = 1) -> dict[str, object]:
+    figures = {"val_bpb": bpb, "val_loss": 2 if bpb == "" else 2 * float(bpb)}
+    return {"point": name, "a.x": name, "seed": seed, "status": status, **figures}
+
+
+def one(label: str, *bpb: float) -> Group:
+    """A group with seeds 1, 2, ..., and twice as many nats as bits."""
+    values = {str(seed): value for seed, value in enumerate(bpb, 1)}
+    return Group(label, {"val_bpb": values, LOSS: {k: 2 * v for k, v in values.items()}})
+
+
+def test_the_ranking_takes_means_over_finished_seeds():
+    rows = [row("p", 1.2), row("p", 1.4, seed=2), row("q", 1.1), row("q", 1.3, seed=2)]
+    rows += [row("q", 9, "stopped", 3), row("r", "nan"), row("s", 0.1, "failed"), row("t", "")]
+    groups = group(rows, ["a.x"])
+    assert [one.label for one in groups] == ["x=q", "x=p", "x=r"]
+    assert groups[0].mean() == pytest.approx(1.2) and groups[0].mean(LOSS) == pytest.approx(2.4)
+    assert groups[0].spread() == pytest.approx(math.sqrt(0.02))
+    table = ranking(groups)
+    assert "1.2000" in table and "0.1414" in table and table.splitlines()[-1].split()[0] == "x=r"
+
+
+def test_a_change_is_a_group_whatever_its_settings():
+    rows = [row("p", 1.2) | {"change": "base"}, row("q", 1.4) | {"change": "no pointer"}]
+    assert [one.label for one in group(rows, ["a.x"])] == ["base", "no pointer"]
+
+
+def test_no_winner_is_called_inside_the_noise():
+    assert verdict([one("a", 1.0, 1.1), one("b", 1.05, 1.06)]).startswith("no winner")
+    assert verdict([one("a", 1.0, 1.1), one("b", 2.0, 2.15)]).startswith("best: a")
+    assert "one seed each" in verdict([one("a", 1.0), one("b", 2.0)])
+    assert verdict([]) == verdict([one("a", 1.0)]) == ""
+    assert verdict([one("a", 1.0, 1.1), one("b", math.nan, 1.0)]) == ""
+
+
+def test_a_difference_pairs_the_seeds():
+    """What a seed does to both is no noise: apart these overlap, seed by seed they never do."""
+    base, other = one("base", 1.0, 2.0, 3.0), one("x", 1.10, 2.11, 3.12)
+    gap = difference(base, other)
+    assert gap is not None and gap.seeds == 3 and gap.mean == pytest.approx(0.11)
+    assert gap.noise == pytest.approx(4.3026527 * 0.01 / math.sqrt(3))
+    assert gap.word() == "worse"
+    apart = Group("y", {"val_bpb": {"9": 1.0}, LOSS: {"9": 2.0}})
+    assert difference(base, apart) is None
+
+
+def test_the_table_of_changes_says_which_are_noise():
+    groups = [one("good", 0.8, 0.91), one("base", 1.0, 1.1), one("same", 1.0, 1.2), one("new", 1.3)]
+    lines = changes(groups, "base").splitlines()
+    assert [line.split()[0] for line in lines[1:-1]] == ["base", "good", "same", "new"]
+    good, same, new = lines[2:5]
+    assert good.endswith("better") and good.split()[1:4] == ["1.7100", "-0.3900", "0.1271"]
+    assert same.endswith("within the noise") and new.endswith("noise unknown: one seed")
+    assert "no finished run" in changes([groups[0]], "base")
+
+
+def test_students_t_holds_what_it_promises():
+    """Tables of any handbook; and of 2,000 means of three, 5% are farther out than the interval."""
+    known = {1: 12.7062, 2: 4.3027, 3: 3.1824, 5: 2.5706, 30: 2.0423, 1000: 1.9623}
+    assert {n: round(quantile(n), 4) for n in known} == known
+    assert quantile(2, 0.99) == pytest.approx(9.9248, abs=1e-4)
+    assert central_share(0.0, 4) == 0.0 and central_share(1e9, 3) == pytest.approx(1.0)
+    assert math.isnan(half_width([1.0]))
+    rng = random.Random(1)
+    out = 0
+    for _ in range(2000):
+        values = [rng.gauss(0.0, 1.0) for _ in range(3)]
+        out += abs(statistics.fmean(values)) > half_width(values)
+    assert 70 <= out <= 130

@@ -1,0 +1,63 @@
+"""Ranges of settings, and points drawn from them."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+DIGITS = 4  # significant ones of a number that is drawn: enough, and a name stays readable
+TRIES = 100  # draws for each point wanted, before it is clear that there are no more
+
+
+@dataclass(frozen=True)
+class Range:
+    """What a setting is drawn from: numbers from low to high, or one of several values."""
+
+    low: float = 0
+    high: float = 0
+    log: bool = False  # each factor equally likely, rather than each difference
+    whole: bool = False
+    choices: tuple[Any, ...] = ()
+
+    def draw(self, rng: random.Random) -> Any:
+        """One value. Takes one number of the stream, whatever the range.
+
+        >>> Range(1e-4, 1e-2, log=True).draw(random.Random(1))
+        0.0001857
+        """
+        share = rng.random()
+        if self.choices:
+            return self.choices[int(share * len(self.choices))]
+        low, high = (self.low - 0.5, self.high + 0.5) if self.whole else (self.low, self.high)
+        if self.log:
+            value = low * (high / low) ** share
+        else:
+            value = low + (high - low) * share
+        if self.whole:
+            value = math.floor(value + 0.5)
+        else:
+            value = float(f"{value:.{DIGITS}g}")
+        return min(max(value, self.low), self.high)
+
+
+def draw_points(ranges: Mapping[str, Range], n_points: int, seed: int) -> list[dict[str, Any]]:
+    """So many different points, fewer where there are no more; setting -> value each.
+
+    Each setting has a stream of its own: another range beside it, or more points, change none.
+
+    >>> two = {"a": Range(0, 1), "b": Range(1, 9, whole=True)}
+    >>> draw_points(two, 3, 1)[:2] == draw_points(two, 2, 1)
+    True
+    """
+    streams = {name: random.Random(f"{seed} {name}") for name in ranges}
+    found: list[dict[str, Any]] = []
+    for _ in range(n_points * TRIES):
+        point = {name: ranges[name].draw(streams[name]) for name in ranges}
+        if point not in found:
+            found.append(point)
+        if len(found) == n_points:
+            break
+    return found
