@@ -85,6 +85,7 @@ def draw(
             drawing=request.drawing,
             stop_id=request.stop_id,
             gone=gone,
+            weights=loaded.weights,
         )
         samples = [
             Sample(loaded.tokenizer, prompts[prompt], i, request.stop_id, request.stops)
