@@ -16,6 +16,7 @@ if __name__ == "__main__":  # before the imports that take long
     end_at_once()
 
 from data.documents import literal, split_documents
+from drawing_flags import add_drawing_flags, drawing_of
 from model.draw import Drawing, sample_seeds
 from model.generate import generate
 from model.gpt import ModelConfig
@@ -84,6 +85,7 @@ def draw(
             drawing=request.drawing,
             stop_id=request.stop_id,
             gone=gone,
+            weights=loaded.weights,
         )
         samples = [
             Sample(loaded.tokenizer, prompts[prompt], i, request.stop_id, request.stops)
@@ -140,21 +142,7 @@ def add_arguments(parser: Parser) -> None:
     add("--num-samples", type=int, default=1, help="of each prompt (default: %(default)s)")
     add("--steps", type=int, default=300, help="most new tokens (default: %(default)s)")
     add("--seed", type=int, default=1, help="same seed, same text (default: %(default)s)")
-    add("--temp", type=float, default=1.0, help="temperature; 0 = the likeliest token")
-    add("--top-k", type=int, default=0, help="keep the k likeliest tokens; 0 = all")
-    add("--top-p", type=float, default=1.0, help="keep the smallest set that reaches p; 1 = all")
-    add(
-        "--min-p",
-        type=float,
-        default=0.0,
-        help="keep tokens at least p times as likely as the likeliest; 0 = all",
-    )
-    add(
-        "--repetition-penalty",
-        type=float,
-        default=1.0,
-        help="above 1, what stands there already is less likely to come again; 1 = none",
-    )
+    add_drawing_flags(parser)
     add(
         "--stop",
         action="append",
@@ -180,14 +168,9 @@ def arguments(argv: Sequence[str] | None) -> Any:
     parser = Parser(prog="sample.py", description=__doc__)
     add_arguments(parser)
     args = parser.parse_args(argv)
-    finite = float("inf")
+    args.drawing = drawing_of(args)
     checks = (
         ("steps", args.steps >= 1, "at least 1"),
-        ("temp", 0 <= args.temp < finite, "0 or more"),
-        ("top-k", args.top_k >= 0, "0 or more"),
-        ("top-p", 0 < args.top_p <= 1, "above 0 and at most 1"),
-        ("min-p", 0 <= args.min_p <= 1, "from 0 to 1"),
-        ("repetition-penalty", 0 < args.repetition_penalty < finite, "above 0"),
         ("num-samples", args.num_samples >= 1, "at least 1"),
         ("prompt-sep", args.prompt_sep, "some text"),
         ("stop", all(args.stop or ()), "some text; leave it out for none"),
@@ -238,13 +221,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         n_samples=args.num_samples,
         seed=args.seed,
         max_new_tokens=args.steps,
-        drawing=Drawing(
-            temperature=args.temp,
-            top_k=args.top_k,
-            top_p=args.top_p,
-            min_p=args.min_p,
-            repetition_penalty=args.repetition_penalty,
-        ),
+        drawing=args.drawing,
         stop_id=stop_id,
         stops=tuple(map(literal, args.stop or ())),
         as_json=args.json,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from model.gpt import ModelConfig, TinyGPT
 from model.load import load_model
+from model.weights import Weights
 from settings import Config
 from tok.bpe import BPETokenizer
 from utils import checkpoint
@@ -27,6 +29,11 @@ class Loaded:
     tokenizer: BPETokenizer
     state: dict[str, Any]
     path: Path
+
+    @cached_property
+    def weights(self) -> Weights:
+        """The model's, gathered for sampling; they do not follow if it is trained on."""
+        return Weights(self.model)
 
 
 def load_run(run_dir: str | Path, which: str = "best", device: str = "auto") -> Loaded:

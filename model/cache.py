@@ -15,16 +15,22 @@ once around, a new one takes the place of the oldest, and a row is left with its
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from model.gpt import ModelConfig
 
+Put = Callable[[int, Tensor], object]  # takes a layer's number, and its new keys and values, 2BHK
+
 
 class Cache:
-    """Buffers, and the column in which each row starts. Computes nothing of what it holds."""
+    """Buffers, and the column in which each row starts. Computes nothing of what it holds.
+
+    A step is told in two parts: `count` and `set_starts` are for the host, the others for whatever
+    device holds the buffers.
+    """
 
     def __init__(
         self, config: ModelConfig, lengths: Sequence[int], n_slots: int, weight: Tensor
@@ -42,14 +48,20 @@ class Cache:
         self._found = weight.new_empty(2, B, S, D if config.pointer else 0)
         # A short prompt's row has slots that it never fills. It may not look there, but to weigh
         # rubbish by 0 is not to leave it out: it may be NaN.
-        self._kv[:, :, :, :, : max(lengths)] = 0
-        self._found[:, :, : max(lengths)] = 0
+        n_cleared = self._slots_cleared(max(lengths))
+        self._kv[:, :, :, :, :n_cleared] = 0
+        self._found[:, :, :n_cleared] = 0
         self._ids = torch.zeros(B, S, dtype=torch.int64, device=weight.device)
+        self._starts = torch.zeros(B, dtype=torch.int64, device=weight.device)
+        self._columns = torch.zeros(S, dtype=torch.int64, device=weight.device)
         self.restart(max(lengths), [max(lengths) - length for length in lengths])
+
+    def _slots_cleared(self, n_columns: int) -> int:
+        return n_columns
 
     def restart(self, n_columns: int, starts: Sequence[int]) -> None:
         """Begins anew with columns 0 to n_columns - 1."""
-        self._columns = torch.arange(self.n_slots, device=self._ids.device)
+        torch.arange(self.n_slots, out=self._columns)
         self.column = n_columns - 1
         self.set_starts(starts)
 
@@ -58,14 +70,13 @@ class Cache:
         B = len(starts)
         self.starts = list(starts)
         self.alike = not any(starts)  # then no row hides what another may see
-        self.start_B = torch.tensor(self.starts, device=self._ids.device)
+        self.start_B = self._starts[:B].copy_(torch.tensor(self.starts))
         self.kv_L2BHSK, self.found_2BSD = self._kv[:, :, :B], self._found[:, :B]
         self.ids_BS = self._ids[:B]
 
-    def advance(self) -> None:
+    def count(self) -> None:
         """Makes the next column the newest."""
         self.column += 1
-        self._columns[self.slot] = self.column
 
     @property
     def slot(self) -> int:
@@ -74,16 +85,57 @@ class Cache:
 
     @property
     def visible(self) -> int:
-        """n: the first n slots are in use."""
+        """n: the first n slots may hold what is in use."""
         return min(self.column + 1, self.n_slots)
 
     def slots(self, first: int, last: int) -> Tensor:
         """The slots of columns first to last - 1, int64."""
         return torch.arange(first, last, device=self._ids.device) % self.n_slots
 
-    def older(self) -> Tensor:
-        """(B, n): True where a slot holds something from before the row's start."""
-        return self._columns[: self.visible] < self.start_B[:, None]
+    def enter(self, ids_B: Tensor) -> Tensor:
+        """Puts ids into the newest column; those of the column before, (B,)."""
+        # Of block_size 1, both lie in the same slot.
+        before_B = self.ids_BS[:, (self.column - 1) % self.n_slots].clone()
+        self._columns[self.slot] = self.column
+        self.ids_BS[:, self.slot] = ids_B
+        return before_B
+
+    def hidden(self) -> Tensor | None:
+        """(B, n): True where a row may not look; None if all may look everywhere."""
+        return None if self.alike else self._columns[: self.visible] < self.start_B[:, None]
+
+    def place(self) -> slice | Tensor:
+        """Where the newest column stands in each row, counted from its start: an index."""
+        if self.alike:
+            return slice(self.column, self.column + 1)
+        return self.column - self.start_B
+
+    def begins(self) -> Tensor | None:
+        """(B,): True where the newest column is the row's first; None if it is nowhere."""
+        return self.start_B == self.column if self.column in self.starts else None
+
+    def oldest(self) -> Tensor:
+        """The slot of the oldest column that each row may see, (B, 1)."""
+        first = max(0, self.column + 1 - self.n_slots)
+        if self.alike:
+            size = (len(self.starts), 1)
+            return torch.full(size, first % self.n_slots, device=self._ids.device)
+        return self.start_B.clamp(min=first)[:, None] % self.n_slots
+
+    def layers(self) -> tuple[Put, Sequence[Tensor]]:
+        """What takes the newest keys and values; all keys and values, by layers, (B, H, n, K)."""
+        # Views of all layers at once: to make one costs half as much as to fill it.
+        write = self.kv_L2BHSK.select(4, self.slot).unbind(0)
+        read = self.kv_L2BHSK[:, :, :, :, : self.visible].flatten(0, 1).unbind(0)
+        return (lambda i, kv_2BHK: write[i].copy_(kv_2BHK)), read
+
+    def file_token(self, token_BD: Tensor) -> None:
+        """For the pointer: what may be read of the newest token."""
+        self.found_2BSD[1, :, self.slot] = token_BD
+
+    def file_key(self, key_BD: Tensor) -> None:
+        """For the pointer: how the token to come will be found."""
+        self.found_2BSD[0, :, (self.column + 1) % self.n_slots] = key_BD
 
     def move(self, source: int, target: int) -> None:
         """Puts a row in the place of another."""
@@ -97,3 +149,71 @@ class Cache:
         """Drops the rows from n_rows on."""
         if n_rows:
             self.set_starts(self.starts[:n_rows])
+
+
+class FixedCache(Cache):
+    """A cache whose every step is the same operations on the same addresses and shapes.
+
+    So a GPU can record one and play it again. The newest column is a number on the device, steps
+    look at all slots, and what lies there unseen is hidden.
+    """
+
+    def _slots_cleared(self, n_columns: int) -> int:
+        return self.n_slots
+
+    def restart(self, n_columns: int, starts: Sequence[int]) -> None:
+        """Begins anew with columns 0 to n_columns - 1."""
+        if not hasattr(self, "column_1"):
+            self.column_1 = torch.zeros(1, dtype=torch.int64, device=self._ids.device)
+        self.column_1.fill_(n_columns - 1)
+        super().restart(n_columns, starts)
+
+    @property
+    def visible(self) -> int:
+        """n: all slots."""
+        return self.n_slots
+
+    def _slot(self, later: int = 0) -> Tensor:
+        return (self.column_1 + later) % self.n_slots
+
+    def enter(self, ids_B: Tensor) -> Tensor:
+        """As in any cache; the device counts the column here."""
+        before_B = self.ids_BS.index_select(1, self._slot())[:, 0]
+        self.column_1 += 1
+        self._columns.index_copy_(0, self._slot(), self.column_1)
+        self.ids_BS.index_copy_(1, self._slot(), ids_B[:, None])
+        return before_B
+
+    def hidden(self) -> Tensor:
+        """(B, S): True where a row may not look."""
+        return (self._columns < self.start_B[:, None]) | (self._columns > self.column_1)
+
+    def place(self) -> Tensor:
+        """Where the newest column stands in each row, counted from its start: (B,)."""
+        return self.column_1 - self.start_B
+
+    def begins(self) -> Tensor:
+        """(B,): True where the newest column is the row's first."""
+        return self.start_B == self.column_1
+
+    def oldest(self) -> Tensor:
+        """The slot of the oldest column that each row may see, (B, 1)."""
+        first_1 = (self.column_1 + 1 - self.n_slots).clamp(min=0)
+        return torch.maximum(self.start_B, first_1)[:, None] % self.n_slots
+
+    def layers(self) -> tuple[Put, Sequence[Tensor]]:
+        """As in any cache, of all slots."""
+        kv_L2BHSK, slot_1 = self.kv_L2BHSK, self._slot()
+
+        def put(i: int, kv_2BHK: Tensor) -> None:
+            kv_L2BHSK[i].index_copy_(3, slot_1, kv_2BHK[:, :, :, None])
+
+        return put, kv_L2BHSK.flatten(0, 1).unbind(0)
+
+    def file_token(self, token_BD: Tensor) -> None:
+        """For the pointer: what may be read of the newest token."""
+        self.found_2BSD[1].index_copy_(1, self._slot(), token_BD[:, None])
+
+    def file_key(self, key_BD: Tensor) -> None:
+        """For the pointer: how the token to come will be found."""
+        self.found_2BSD[0].index_copy_(1, self._slot(1), key_BD[:, None])

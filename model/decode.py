@@ -8,41 +8,21 @@ Tests hold it to `forward`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from model.attention import Keep
 from model.bigram import pair_rows
-from model.cache import Cache
-from model.gpt import Block, TinyGPT
-from model.mlp import activate
+from model.cache import Cache, FixedCache
+from model.gpt import TinyGPT
 from model.mode import evaluating
-from model.norm import RMSNorm
-from model.products import Matrix, alike, gelu, product, product_alike
 from model.rope import apply_rope, rope_table
+from model.weights import Layer, Weights
 
-FEW_WEIGHTS = 1 << 22  # of a model, see `product_alike`
-
-Norm = Callable[[Tensor], Tensor]
 Rope = tuple[Tensor, Tensor]
-
-
-class Layer(NamedTuple):
-    """A block's weights, looked up once: attributes of modules are slow to look up."""
-
-    attn_norm: Norm
-    qkv: Matrix
-    qk_gain: Tensor | None  # of the norms of queries and keys, (2, 1, 1, K)
-    attn_proj: Matrix
-    mlp_norm: Norm
-    gate: Matrix | None
-    fc: Matrix
-    mlp_proj: Matrix
 
 
 class Decoder:
@@ -54,30 +34,27 @@ class Decoder:
     """
 
     def __init__(
-        self, model: TinyGPT, prompts: Sequence[Sequence[int]], max_new_tokens: int
+        self,
+        model: TinyGPT,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        weights: Weights | None = None,
+        fixed: bool = False,
     ) -> None:
-        """Makes room for one row per prompt, each of 1 to block_size ids."""
+        """Makes room for one row per prompt, each of 1 to block_size ids.
+
+        Args:
+            weights: the model's, as they are; None gathers them.
+            fixed: `compute` can be recorded, see `model.cache.FixedCache`.
+        """
+        self.weights = weights or Weights(model)
+        assert self.weights.model is model
         self.model, self.config = model, model.config
-        self.embedding = model.token_embedding.weight
+        self.embedding = self.weights.embedding
         lengths = [len(prompt) for prompt in prompts]
         n_slots = min(self.config.block_size, max(lengths) + max_new_tokens)
-        self.cache = Cache(self.config, lengths, n_slots, self.embedding)
-        self.layers = [layer_of(block) for block in model.blocks]
-        on_cpu = self.embedding.device.type == "cpu"
-        few = on_cpu and weights_read(model) <= FEW_WEIGHTS
-        self.product = product_alike if few else product
-        elementwise = alike if few else lambda function: function
-        self.activate = elementwise(activation_of(self.config.mlp, on_cpu))
-        self.softplus, self.tanh = elementwise(F.softplus), elementwise(torch.tanh)
-        self.final_norm = norm_of(model.final_norm)
-        config = self.config
-        self.embedding_norm = norm_of(model.embedding_norm) if config.embedding_norm else None
+        self.cache = (FixedCache if fixed else Cache)(self.config, lengths, n_slots, self.embedding)
         self.rope = self._rope_table(n_slots) if self.config.position == "rope" else None
-        if self.config.pointer:
-            pointer, scale = model.pointer, self.config.n_embd**-0.5
-            parts = (pointer.query.weight * scale, pointer.key.weight, pointer.gate.weight)
-            self.ask = (torch.cat(parts), None)
-            self.out = matrix_of(pointer.out)
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """Reads the prompts, equal ones once; logits (B, V) of what may follow."""
@@ -92,42 +69,48 @@ class Decoder:
 
     def step(self, ids_B: Tensor) -> Tensor:
         """Takes the next id of each row, int64; logits (B, V) of what may follow it."""
+        self.prepare()
+        return self.compute(ids_B)
+
+    def prepare(self) -> None:
+        """The host's part of a step: to count, and to make room where none is left."""
         if self.config.position == "learned":
             self._make_place()
-        cache = self.cache
-        before_B = cache.ids_BS[:, cache.slot].clone()  # of block_size 1, it is the next slot too
-        cache.advance()
-        cache.ids_BS[:, cache.slot] = ids_B
+        self.cache.count()
+        if self.rope is not None and self.cache.column >= len(self.rope[0]):
+            self.rope = self._rope_table(2 * self.cache.column)
+
+    def compute(self, ids_B: Tensor) -> Tensor:
+        """The rest of a step. Over a `FixedCache` always the same, and without the host."""
+        cache, weights = self.cache, self.weights
+        before_B = cache.enter(ids_B)
         x_BD, rope = self._embed(ids_B, before_B)
-        mask_B11n = None
-        if not cache.alike:
-            older_Bn = cache.older()
-            mask_B11n = self.embedding.new_zeros(older_Bn.shape)
-            mask_B11n = mask_B11n.masked_fill_(older_Bn, -torch.inf)[:, None, None]
-        # Views of all layers at once: to make one costs half as much as to fill it.
-        write = cache.kv_L2BHSK.select(4, cache.slot).unbind(0)
-        read = cache.kv_L2BHSK[:, :, :, :, : cache.visible].flatten(0, 1).unbind(0)
-        for i, layer in enumerate(self.layers):
+        if self.config.pointer:
+            cache.file_token(self._readable(ids_B))
+        hidden_Bn, mask_B11n = cache.hidden(), None
+        if hidden_Bn is not None:
+            mask_B11n = self.embedding.new_zeros(hidden_Bn.shape)
+            mask_B11n = mask_B11n.masked_fill_(hidden_Bn, -torch.inf)[:, None, None]
+        put, read = cache.layers()
+        for i, layer in enumerate(weights.layers):
             q_BH1K, kv_2BHK = self._queries_keys_values(layer, x_BD, rope)
-            write[i].copy_(kv_2BHK)
-            y_BH1K = F.scaled_dot_product_attention(
-                q_BH1K, read[2 * i], read[2 * i + 1], attn_mask=mask_B11n
-            )
-            x_BD = self.product(layer.attn_proj, y_BH1K.flatten(1), x_BD)
+            put(i, kv_2BHK)
+            y_BH1K = weights.attend(q_BH1K, read[2 * i], read[2 * i + 1], mask_B11n)
+            x_BD = layer.attn_proj(y_BH1K.flatten(1), x_BD)
             h_BD = layer.mlp_norm(x_BD)
-            wide = self.product(layer.fc, h_BD)
+            wide = layer.fc(h_BD)
             if layer.gate is None:
-                wide = self.activate(wide)
+                wide = weights.activate(wide)
             else:
-                wide = self.activate(self.product(layer.gate, h_BD)) * wide
-            x_BD = self.product(layer.mlp_proj, wide, x_BD)
-        return self._logits(self.final_norm(x_BD))
+                wide = weights.activate(layer.gate(h_BD)) * wide
+            x_BD = layer.mlp_proj(wide, x_BD)
+        return self._logits(weights.final_norm(x_BD))
 
     def _queries_keys_values(
         self, layer: Layer, x_BD: Tensor, rope: Rope | None
     ) -> tuple[Tensor, Tensor]:
         H, K = self.config.n_head, self.config.head_size
-        qkv_BN = self.product(layer.qkv, layer.attn_norm(x_BD))
+        qkv_BN = layer.qkv(layer.attn_norm(x_BD))
         qkv_3BHK = qkv_BN.unflatten(1, (3, H, K)).transpose(0, 1)
         if self.config.qk_norm or rope is not None:
             qk_2BHK = qkv_3BHK[:2]
@@ -146,20 +129,18 @@ class Decoder:
         x_BD = F.embedding(ids_B, self.embedding)
         if n_rows:
             V = self.config.vocab_size
-            if cache.column in cache.starts:  # nothing stands before
-                before_B = before_B.masked_fill(cache.start_B == cache.column, V)
+            begins_B = cache.begins()
+            if begins_B is not None:  # nothing stands before
+                before_B = before_B.masked_fill(begins_B, V)
             rows_B = pair_rows(before_B, ids_B, V, n_rows)
             x_BD = x_BD + F.embedding(rows_B, self.model.bigram_embedding.weight)
-        column = cache.column
-        place = slice(column, column + 1) if cache.alike else column - cache.start_B
+        place = cache.place()
         if self.config.position == "learned":
             x_BD = x_BD + self.model.position_embedding.weight[place]
-        if self.embedding_norm is not None:
-            x_BD = self.embedding_norm(x_BD)
-        if self.config.position == "learned":
+        if self.weights.embedding_norm is not None:
+            x_BD = self.weights.embedding_norm(x_BD)
+        if self.rope is None:
             return x_BD, None
-        if self.rope is None or column >= len(self.rope[0]):
-            self.rope = self._rope_table(2 * column)
         cos_TK, sin_TK = self.rope
         return x_BD, (cos_TK[place][:, None], sin_TK[place][:, None])
 
@@ -181,9 +162,9 @@ class Decoder:
         return logits_BV.to(wide).scatter_add(1, ids_Bn, gains_Bn.to(wide))
 
     def _head(self, h_BD: Tensor) -> Tensor:
-        logits_BV = self.product((self.model.head_weight, None), h_BD)
+        logits_BV = self.weights.head(h_BD)
         if cap := self.config.softcap:
-            logits_BV = cap * self.tanh(logits_BV / cap)
+            logits_BV = cap * self.weights.tanh(logits_BV / cap)
         return logits_BV
 
     def _point(self, h_BD: Tensor) -> tuple[Tensor, Tensor]:
@@ -194,24 +175,20 @@ class Decoder:
         """
         cache, n, D = self.cache, self.cache.visible, self.config.n_embd
         B = len(cache.starts)
-        query_BD, key_BD, gate_B1 = self.product(self.ask, h_BD).split((D, D, 1), dim=1)
+        query_BD, key_BD, gate_B1 = self.weights.ask(h_BD).split((D, D, 1), dim=1)
         keys_BnD, tokens_BnD = cache.found_2BSD[:, :, :n]
-        cache.found_2BSD[1, :, cache.slot] = self._readable(cache.ids_BS[:, cache.slot])
         query_BD1 = query_BD[:, :, None]
         if B == 1:  # one product alone is computed otherwise than one of several
             keys_BnD, query_BD1 = keys_BnD.expand(2, -1, -1), query_BD1.expand(2, -1, -1)
         scores_Bn = torch.bmm(keys_BnD, query_BD1)[:B, :, 0]
-        oldest = max(0, cache.column + 1 - cache.n_slots)
-        if cache.alike:
-            none_B1 = torch.full((B, 1), oldest % cache.n_slots, device=h_BD.device)
-        else:
-            scores_Bn = scores_Bn.masked_fill(cache.older(), -torch.inf)
-            none_B1 = cache.start_B.clamp(min=oldest)[:, None] % cache.n_slots
+        hidden_Bn, none_B1 = cache.hidden(), cache.oldest()
+        if hidden_Bn is not None:
+            scores_Bn = scores_Bn.masked_fill(hidden_Bn, -torch.inf)
         weights_Bn = scores_Bn.scatter(1, none_B1, 0.0).softmax(dim=-1).scatter(1, none_B1, 0.0)
         found_BD = torch.bmm(weights_Bn[:, None], tokens_BnD)[:, 0]
-        read_BD = self.product(self.out, found_BD)
-        gains_Bn = self.softplus(gate_B1 + self.model.pointer.gate.bias) * weights_Bn
-        cache.found_2BSD[0, :, (cache.column + 1) % cache.n_slots] = key_BD
+        read_BD = self.weights.out(found_BD)
+        gains_Bn = self.weights.softplus(gate_B1 + self.model.pointer.gate.bias) * weights_Bn
+        cache.file_key(key_BD)
         return read_BD, gains_Bn
 
     def _readable(self, ids: Tensor) -> Tensor:
@@ -260,52 +237,3 @@ class Decoder:
             cache.found_2BSD[0][rows_R1, after_T] = keys_TD
             cache.found_2BSD[1][rows_R1, slots_T] = tokens_TD
         return h_TD[-1]
-
-
-def weights_read(model: TinyGPT) -> int:
-    """Weights that a step reads: all but tables of which it looks up single rows."""
-    tables = ("token_embedding.", "position_embedding.", "bigram_embedding.")
-    named = model.named_parameters()
-    n = sum(weight.numel() for name, weight in named if not name.startswith(tables))
-    return n + (model.token_embedding.weight.numel() if model.config.tie_weights else 0)
-
-
-def layer_of(block: nn.Module) -> Layer:
-    """The weights of a block, gathered."""
-    assert isinstance(block, Block)
-    attn, mlp = block.attn, block.mlp
-    gain = None
-    if attn.q_norm is not None and attn.k_norm is not None and attn.q_norm.weight is not None:
-        gain = torch.stack((attn.q_norm.weight, attn.k_norm.weight))[:, None, None]
-    return Layer(
-        attn_norm=norm_of(block.attn_norm),
-        qkv=matrix_of(attn.qkv),
-        qk_gain=gain,
-        attn_proj=matrix_of(attn.proj),
-        mlp_norm=norm_of(block.mlp_norm),
-        gate=matrix_of(mlp.gate) if mlp.kind == "swiglu" else None,
-        fc=matrix_of(mlp.fc),
-        mlp_proj=matrix_of(mlp.proj),
-    )
-
-
-def activation_of(kind: str, on_cpu: bool) -> Callable[[Tensor], Tensor]:
-    """The activation of an MLP; for swiglu that of its gate."""
-    if kind == "swiglu":
-        return F.silu
-    return gelu if kind == "gelu" and on_cpu else partial(activate, kind)
-
-
-def matrix_of(linear: nn.Linear) -> Matrix:
-    """Weights and bias of a linear layer."""
-    return linear.weight, linear.bias
-
-
-def norm_of(module: nn.Module) -> Norm:
-    """What a norm computes, without the module around it."""
-    if isinstance(module, RMSNorm):
-        size, weight, eps = (module.size,), module.weight, module.eps
-        return lambda x: torch.rms_norm(x, size, weight, eps)
-    assert isinstance(module, nn.LayerNorm)
-    shape, gain, shift = module.normalized_shape, module.weight, module.bias
-    return lambda x: torch.layer_norm(x, shape, gain, shift, module.eps)

@@ -16,7 +16,9 @@ from torch import Generator, Tensor, nn
 from model.decode import Decoder
 from model.draw import Drawing, chosen_logprobs, sample_next
 from model.gpt import TinyGPT
+from model.graph import Recorded
 from model.mode import raw_module
+from model.weights import Weights
 
 NUMBERS_AT_ONCE = 256  # of each generator: one by one they would cost more than the draws
 
@@ -38,6 +40,7 @@ def generate(
     drawing: Drawing | None = None,
     stop_id: int | None = None,
     gone: Set[int] = frozenset(),
+    weights: Weights | None = None,
 ) -> Iterator[Step]:
     """Draws a continuation of each prompt, side by side, and yields a token of each per step.
 
@@ -52,6 +55,7 @@ def generate(
         seeds: one per prompt; for several samples from one seed see `sample_seeds`.
         drawing: None draws from the model's own distribution.
         gone: samples of no more use, such as those that met a stop text; looked at after each step.
+        weights: the model's as they are now, gathered before; None gathers them.
 
     Raises:
         ValueError: a prompt is empty (start a document with its end-of-text token), there are not
@@ -68,10 +72,10 @@ def generate(
         return
     prompts = [list(prompt)[-raw.config.block_size :] for prompt in prompts]
     with torch.inference_mode():  # left before each yield
-        batch = Batch(raw, prompts, seeds, max_new_tokens, drawing or Drawing())
+        batch = Batch(raw, prompts, seeds, max_new_tokens, drawing or Drawing(), weights)
     # A GPU is told the next step before the last one's ids are read, and need not wait for the
     # host. A CPU would only show its tokens later.
-    n_ahead = 1 if batch.device.type == "cuda" else 0
+    n_ahead = 1 if batch.fixed else 0
     waiting: list[Drawn] = []
     for n_left in range(max_new_tokens - 1, -1, -1):
         with torch.inference_mode():
@@ -94,6 +98,7 @@ def generate_ids(
     max_new_tokens: int,
     drawing: Drawing | None = None,
     stop_id: int | None = None,
+    weights: Weights | None = None,
 ) -> list[list[int]]:
     """All new ids of each sample, the stop id included where one came; see `generate`."""
     samples: list[list[int]] = [[] for _ in seeds]
@@ -104,6 +109,7 @@ def generate_ids(
         max_new_tokens=max_new_tokens,
         drawing=drawing,
         stop_id=stop_id,
+        weights=weights,
     ):
         for sample, token in zip(samples, step.ids, strict=True):
             if token is not None:
@@ -117,8 +123,9 @@ class Drawn:
     def __init__(self, samples: Sequence[int], ids_B: Tensor, logprobs_B: Tensor) -> None:
         """samples: the number of each row's sample."""
         self.samples = list(samples)
-        self.ids_B = ids_B.to("cpu", non_blocking=True)
-        self.logprobs_B = logprobs_B.to("cpu", non_blocking=True)
+        # A copy: the next step will write into the same tensors.
+        self.ids_B = ids_B.to("cpu", non_blocking=True, copy=True)
+        self.logprobs_B = logprobs_B.to("cpu", non_blocking=True, copy=True)
         self.arrived = torch.cuda.Event() if ids_B.is_cuda else None
         if self.arrived is not None:
             self.arrived.record()
@@ -153,39 +160,56 @@ class Batch:
         seeds: Sequence[int],
         max_new_tokens: int,
         drawing: Drawing,
+        weights: Weights | None,
     ) -> None:
         """Reads no prompt yet; each holds 1 to block_size ids."""
         self.prompts, self.drawing = prompts, drawing
-        self.decoder = Decoder(model, prompts, max_new_tokens)
-        self.device = self.decoder.embedding.device
+        self.device = model.token_embedding.weight.device
+        self.fixed = can_be_recorded(self.device)
+        self.decoder = Decoder(model, prompts, max_new_tokens, weights, self.fixed)
         # Ids are drawn in float64, which mps does not have.
         self.draw_device = torch.device("cpu") if self.device.type == "mps" else self.device
         self.generators = [Generator().manual_seed(seed) for seed in seeds]
         self.samples = list(range(len(seeds)))  # of each row
         self.ended: set[int] = set()
         self.n_drawn = 0
-        self.ids_B: Tensor | None = None  # the last that were drawn
+        self.ids_B = torch.zeros(len(seeds), dtype=torch.int64, device=self.device)  # the last
+        self.numbers_B = torch.zeros(len(seeds), dtype=torch.float64, device=self.draw_device)
+        self.logprobs_B = torch.zeros(0)  # of the ids, in the dtype of the logits
         self.seen_BV: Tensor | None = None
         if drawing.repetition_penalty != 1:
             shape = (len(seeds), model.config.vocab_size)
             self.seen_BV = torch.zeros(shape, dtype=torch.bool, device=self.draw_device)
             for seen_V, prompt in zip(self.seen_BV, prompts, strict=True):
                 seen_V[list(prompt)] = True
+        self.step = Recorded(self._step, self.device)
 
     def draw(self) -> Drawn:
         """Draws the next id of every row."""
-        if self.ids_B is None:
+        self.numbers_B.copy_(self._numbers())
+        if self.n_drawn == 0:
             logits_BV = self.decoder.prefill(self.prompts)
+            self.logprobs_B = logits_BV.new_zeros(len(logits_BV), device=self.draw_device)
+            self._choose(logits_BV)
         else:
-            logits_BV = self.decoder.step(self.ids_B)
+            rope = self.decoder.rope
+            self.decoder.prepare()
+            if self.decoder.rope is not rope:
+                self.step.forget()
+            self.step()
+        self.n_drawn += 1
+        return Drawn(self.samples, self.ids_B, self.logprobs_B)
+
+    def _step(self) -> None:
+        self._choose(self.decoder.compute(self.ids_B))
+
+    def _choose(self, logits_BV: Tensor) -> None:
         logits_BV = logits_BV.to(self.draw_device)
-        ids_B = sample_next(logits_BV, self._numbers(), self.drawing, self.seen_BV)
-        drawn = Drawn(self.samples, ids_B, chosen_logprobs(logits_BV, ids_B))
+        ids_B = sample_next(logits_BV, self.numbers_B, self.drawing, self.seen_BV)
+        self.logprobs_B.copy_(chosen_logprobs(logits_BV, ids_B))
         if self.seen_BV is not None:
             self.seen_BV.scatter_(1, ids_B[:, None], True)
-        self.ids_B = ids_B.to(self.device)
-        self.n_drawn += 1
-        return drawn
+        self.ids_B.copy_(ids_B)
 
     def _numbers(self) -> Tensor:
         """A number of each row's own generator, from 0 to 1, float64 (B,)."""
@@ -198,12 +222,15 @@ class Batch:
         return numbers_S[self.samples] if self.ended else numbers_S
 
     def remove(self, ended: Sequence[int]) -> None:
-        """Takes samples out: the last row comes into the place of each."""
-        if not ended:
-            return
-        assert self.ids_B is not None
+        """Takes samples out: the last row comes into the place of each.
+
+        Where other shapes are a new record, rows stay until every second one is of no use.
+        """
         self.ended.update(ended)
-        for sample in ended:
+        gone = [sample for sample in self.samples if sample in self.ended]
+        if not gone or (self.fixed and 2 * len(gone) < len(self.samples)):
+            return
+        for sample in gone:
             row, last = self.samples.index(sample), len(self.samples) - 1
             if row < last:
                 self.decoder.cache.move(last, row)
@@ -212,7 +239,15 @@ class Batch:
                     self.seen_BV[row] = self.seen_BV[last]
                 self.samples[row] = self.samples[last]
             self.samples.pop()
-        self.decoder.cache.keep_rows(len(self.samples))
-        self.ids_B = self.ids_B[: len(self.samples)]
+        B = len(self.samples)
+        self.decoder.cache.keep_rows(B)
+        self.ids_B, self.numbers_B = self.ids_B[:B], self.numbers_B[:B]
+        self.logprobs_B = self.logprobs_B[:B]
         if self.seen_BV is not None:
-            self.seen_BV = self.seen_BV[: len(self.samples)]
+            self.seen_BV = self.seen_BV[:B]
+        self.step.forget()
+
+
+def can_be_recorded(device: torch.device) -> bool:
+    """Whether a device can record steps and play them again; for others fixed shapes only cost."""
+    return device.type == "cuda"

@@ -1,4 +1,9 @@
-"""A few rows times a matrix of weights: the form that a CPU computes fastest, or always alike."""
+"""A few rows times a matrix of weights: the form that a CPU computes fastest, with the same bits.
+
+A library adds up in one order for a single row, and in others for several. So each form here gives
+a row the same sums, whatever stands beside it. (Seen with MKL and oneDNN, PyTorch 2.13; the order
+is nobody's promise, the tests watch it.)
+"""
 
 from __future__ import annotations
 
@@ -8,63 +13,119 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-MANY_WEIGHTS = 1 << 18  # of a matrix, see `product`
-HARDLY_ANY_WEIGHTS = 400  # PyTorch's own bound, see `product_alike`
+HARDLY_ANY_WEIGHTS = 400  # PyTorch's own bound, see `by_rows`
 VECTORS = 64  # numbers, see `alike`: two vectors of the widest kind, of 2 bytes a number
+USUAL_ROWS = 16  # for which oneDNN lays out weights; it takes others as well
 
 Matrix = tuple[Tensor, Tensor | None]  # weights (N, D) and bias (N)
+Product = Callable[..., Tensor]  # x (B, D), and what to add the product to, (B, N), if anything
 
 
-def product(matrix: Matrix, x_BD: Tensor, onto_BN: Tensor | None = None) -> Tensor:
-    """x W^T + b for each row, added to what is given: (B, N).
+def plain(matrix: Matrix) -> Product:
+    """x W^T + b for each row, added to what is given: (B, N). Promises nothing of its bits.
 
-    Computed as W x^T, which takes PyTorch on a CPU half the time for few rows of many weights. It
-    runs the product with a single vector on one core, which can't read memory as fast as two; so
-    where the weights are many, a row of zeros goes along.
-
-    >>> product((torch.ones(2, 3), torch.tensor([0.0, 1.0])), torch.ones(1, 3)).tolist()
+    >>> plain((torch.ones(2, 3), torch.tensor([0.0, 1.0])))(torch.ones(1, 3)).tolist()
     [[3.0, 4.0]]
     """
     weight_ND, bias_N = matrix
-    twice = len(x_BD) == 1 and weight_ND.numel() >= MANY_WEIGHTS and not x_BD.is_cuda
-    if twice:
-        x_BD = F.pad(x_BD, (0, 0, 0, 1))
-    onto_BN = _sum(onto_BN, bias_N)
-    if onto_BN is None:
-        y_NB = torch.mm(weight_ND, x_BD.t())
-    else:
-        y_NB = torch.addmm(onto_BN.t(), weight_ND, x_BD.t())
-    return y_NB[:, :1].t() if twice else y_NB.t()
 
-
-def product_alike(matrix: Matrix, x_BD: Tensor, onto_BN: Tensor | None = None) -> Tensor:
-    """As `product`; a row's bits do not depend on those beside it, nor on how many there are.
-
-    A library adds up in one order for a single row, and in others for several; so several are a
-    batch of single rows. (Seen with MKL, one and two threads; the order is nobody's promise.) For
-    many rows that takes up to three times as long, more where weights are many, so large models go
-    without. In a batch PyTorch multiplies the smallest matrices without the library.
-
-    >>> product_alike((torch.ones(2, 3), torch.tensor([0.0, 1.0])), torch.ones(1, 3)).tolist()
-    [[3.0, 4.0]]
-    """
-    weight_ND, bias_N = matrix
-    onto_BN, B = _sum(onto_BN, bias_N), len(x_BD)
-    if B == 1 and weight_ND.numel() >= HARDLY_ANY_WEIGHTS:
+    def product(x_BD: Tensor, onto_BN: Tensor | None = None) -> Tensor:
+        onto_BN = _sum(onto_BN, bias_N)
         if onto_BN is None:
             return torch.mm(x_BD, weight_ND.t())
         return torch.addmm(onto_BN, x_BD, weight_ND.t())
-    n = max(B, 2)
-    x_B1D, weight_BDN = x_BD.expand(n, -1)[:, None], weight_ND.t().expand(n, -1, -1)
-    if onto_BN is None:
-        return torch.bmm(x_B1D, weight_BDN)[:B, 0]
-    return torch.baddbmm(onto_BN.expand(n, -1)[:, None], x_B1D, weight_BDN)[:B, 0]
+
+    return product
+
+
+def by_rows(matrix: Matrix) -> Product:
+    """As `plain`; a row's bits do not depend on those beside it, nor on how many there are.
+
+    Several rows are a batch of single ones: as fast as it gets for one row, slower for many, and
+    much slower where the weights don't fit the caches, as every row reads them anew. The weights
+    are a transposed copy, which MKL multiplies by single rows faster. In a batch PyTorch multiplies
+    the smallest matrices without the library.
+
+    >>> by_rows((torch.ones(2, 3), torch.tensor([0.0, 1.0])))(torch.ones(1, 3)).tolist()
+    [[3.0, 4.0]]
+    """
+    weight_DN, bias_N = matrix[0].detach().t().contiguous(), matrix[1]
+    hardly_any = weight_DN.numel() < HARDLY_ANY_WEIGHTS
+
+    def product(x_BD: Tensor, onto_BN: Tensor | None = None) -> Tensor:
+        onto_BN, B = _sum(onto_BN, bias_N), len(x_BD)
+        if B == 1 and not hardly_any:
+            if onto_BN is None:
+                return torch.mm(x_BD, weight_DN)
+            return torch.addmm(onto_BN, x_BD, weight_DN)
+        n = max(B, 2)
+        x_B1D, weight_BDN = x_BD.expand(n, -1)[:, None], weight_DN.expand(n, -1, -1)
+        if onto_BN is None:
+            return torch.bmm(x_B1D, weight_BDN)[:B, 0]
+        return torch.baddbmm(onto_BN.expand(n, -1)[:, None], x_B1D, weight_BDN)[:B, 0]
+
+    return product
 
 
 def _sum(onto_BN: Tensor | None, bias_N: Tensor | None) -> Tensor | None:
     if onto_BN is None or bias_N is None:
         return onto_BN if bias_N is None else bias_N[None]
     return onto_BN + bias_N
+
+
+def can_pack(weight_ND: Tensor) -> bool:
+    """Whether `pack` can be had: fp32 on a CPU, PyTorch built with oneDNN."""
+    return (
+        weight_ND.device.type == "cpu"
+        and weight_ND.dtype == torch.float32
+        and torch.backends.mkldnn.is_available()
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    )
+
+
+def pack(matrix: Matrix) -> Product:
+    """As `by_rows`, from a copy of the weights in the order in which oneDNN reads them.
+
+    It takes all cores at one row already, half as long as MKL at sixteen, and adds up from the
+    first number to the last, for two rows and more; so a row alone is taken twice. To start costs
+    10 us, much for small matrices. What torch.compile calls where it freezes weights.
+
+    >>> pack((torch.ones(2, 3), torch.tensor([0.0, 1.0])))(torch.ones(1, 3)).tolist()
+    [[3.0, 4.0]]
+    """
+    weight_ND, bias_N = matrix
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight_ND.detach(), USUAL_ROWS)
+    multiply = torch.ops.mkldnn._linear_pointwise.default
+
+    def product(x_BD: Tensor, onto_BN: Tensor | None = None) -> Tensor:
+        if len(x_BD) == 1:
+            y_BN = multiply(torch.cat((x_BD, x_BD)), packed, bias_N, "none", [], "")[:1]
+        else:
+            y_BN = multiply(x_BD, packed, bias_N, "none", [], "")
+        return y_BN if onto_BN is None else y_BN.add_(onto_BN)
+
+    return product
+
+
+def attend(q_BH1K: Tensor, k_BHnK: Tensor, v_BHnK: Tensor, mask_B11n: Tensor | None) -> Tensor:
+    """softmax(q k^T / sqrt(K) + mask) v for one query of each row and head, (B, H, 1, K).
+
+    PyTorch's fused kernel gives each thread a part of one buffer, where numbers may lie at other
+    places in a vector; so its bits depend on which thread takes which head, and that on the rows.
+
+    >>> k, v = torch.zeros(1, 1, 2, 4), torch.tensor([1.0, 3.0]).view(1, 1, 2, 1)
+    >>> attend(k[:, :, :1], k, v, None).tolist()
+    [[[[2.0]]]]
+    """
+    B, H, n, K = k_BHnK.shape
+    q_X1K, k_XnK, v_XnK = (x.flatten(0, 1) for x in (q_BH1K * K**-0.5, k_BHnK, v_BHnK))
+    if B * H == 1:  # one product alone is computed otherwise than one of several
+        q_X1K, k_XnK, v_XnK = (x.expand(2, -1, -1) for x in (q_X1K, k_XnK, v_XnK))
+    scores_X1n = torch.bmm(q_X1K, k_XnK.transpose(1, 2))
+    if mask_B11n is not None:
+        scores_X1n = scores_X1n + mask_B11n.expand(B, H, 1, n).reshape(B * H, 1, n)
+    y_X1K = torch.bmm(scores_X1n.softmax(-1), v_XnK)
+    return y_X1K[: B * H].view(B, H, 1, -1)
 
 
 def alike(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

@@ -13,10 +13,10 @@ import torch
 from tqdm import tqdm
 
 from model.accounting import count_parameters
-from model.decode import weights_read
 from model.draw import Drawing, sample_seeds
 from model.generate import generate_ids
 from model.gpt import ModelConfig, TinyGPT
+from model.weights import Weights, weights_read
 from sample import load_run
 from scripts.bench_sample_peers import make_hf, make_nanogpt
 from utils.device import describe_device, pick_device, synchronize
@@ -113,7 +113,8 @@ def bench_sample(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def ours(model: TinyGPT) -> Engine:
-    """Our own engine."""
+    """Our own engine. Weights are gathered once, as `sample.py` does it."""
+    weights = Weights(model)
 
     def draw(n_samples: int, n_tokens: int) -> None:
         generate_ids(
@@ -122,6 +123,7 @@ def ours(model: TinyGPT) -> Engine:
             seeds=sample_seeds(1, n_samples),
             max_new_tokens=n_tokens,
             drawing=Drawing(top_k=TOP_K),
+            weights=weights,
         )
 
     return draw

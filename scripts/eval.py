@@ -37,6 +37,8 @@ from data.validation import (
     val_batches,
     write_text,
 )
+from drawing_flags import add_drawing_flags, drawing_of
+from model.draw import Drawing
 from model.evaluate import Evaluation, evaluate
 from model.generate import generate_ids
 from sample import say
@@ -197,8 +199,10 @@ def show_tokens(loaded: Loaded, scores: TokenScores, args: Any) -> None:
         say(f"{args.heat}: the first {drawn:,} of {len(parts):,} parts; --tokens lists all")
 
 
-def sample_stories(loaded: Loaded, n_samples: int) -> tuple[list[str], list[bool]]:
-    """Texts from end token to end token, at temperature 1 without filters, and which of them ended.
+def sample_stories(
+    loaded: Loaded, n_samples: int, drawing: Drawing
+) -> tuple[list[str], list[bool]]:
+    """Texts from end token to end token, and which of them ended.
 
     Sample i has seed i and at most block_size new tokens.
     """
@@ -211,7 +215,9 @@ def sample_stories(loaded: Loaded, n_samples: int) -> tuple[list[str], list[bool
                 [[end_id]] * len(seeds),
                 seeds=seeds,
                 max_new_tokens=loaded.model.config.block_size,
+                drawing=drawing,
                 stop_id=end_id,
+                weights=loaded.weights,
             ):
                 ended.append(ids[-1] == end_id)
                 texts.append(loaded.tokenizer.decode(ids[:-1] if ended[-1] else ids))
@@ -219,9 +225,9 @@ def sample_stories(loaded: Loaded, n_samples: int) -> tuple[list[str], list[bool
     return texts, ended
 
 
-def measure_coherence(loaded: Loaded, n_samples: int, train: Path) -> Coherence:
+def measure_coherence(loaded: Loaded, n_samples: int, drawing: Drawing, train: Path) -> Coherence:
     """Samples stories and judges them against the grammar and the training tokens."""
-    texts, ended = sample_stories(loaded, n_samples)
+    texts, ended = sample_stories(loaded, n_samples, drawing)
     with contextlib.closing(TokenFile(train)) as tokens:
         known = known_documents(tokens, loaded.tokenizer, texts)
     result = judge(texts, ended, known)
@@ -270,8 +276,12 @@ def arguments(argv: Sequence[str] | None) -> Any:
     parser.add_argument(
         "--coherence", type=int, default=0, metavar="N", help="sample N stories and parse them"
     )
+    add_drawing_flags(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
     args = parser.parse_args(argv)
+    args.drawing = drawing_of(args)
+    if args.drawing != Drawing() and not args.coherence:
+        raise UserError("flags on how to draw need --coherence N; nothing else is sampled here")
     for name in ("batch_size", "coherence"):
         if getattr(args, name) < 0:
             raise UserError(f"--{name.replace('_', '-')}: must be 1 or more")
@@ -307,7 +317,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     figures |= {"checkpoint": str(loaded.path), "step": state["step"], "text": args.text}
     if args.coherence:
         train = own_folder(run, config, loaded) / "train.npy"
-        coherence = measure_coherence(loaded, args.coherence, train)
+        coherence = measure_coherence(loaded, args.coherence, args.drawing, train)
         figures["coherence"] = {"samples": args.coherence, **coherence.shares()}
     print(json_line(figures))
     return 0

@@ -8,6 +8,9 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from model.draw import Drawing, sample_seeds
+from model.generate import Batch, generate_ids
+from model.gpt import ModelConfig, TinyGPT
 from tests.training import build, make_corpus
 from trainer import Trainer
 from utils import checkpoint
@@ -73,6 +76,43 @@ def test_an_evaluation_is_the_cpus(settings, tmp_path):
     there = build(tmp_path / "b", settings, train__device="cuda", train__amp="off").evaluate()
     assert (here.tokens, here.bytes) == (there.tokens, there.bytes)
     assert there.nats == pytest.approx(here.nats, rel=1e-5)
+
+
+@pytest.mark.parametrize("position", ["rope", "learned"])
+def test_sampling_plays_recorded_steps_and_draws_what_the_cpu_draws(position, monkeypatch, capsys):
+    played, replay = [], torch.cuda.CUDAGraph.replay
+    monkeypatch.setattr(
+        torch.cuda.CUDAGraph, "replay", lambda self: (played.append(1), replay(self))
+    )
+    config = ModelConfig(
+        vocab_size=300, block_size=16, n_layer=2, n_head=2, n_embd=32, position=position,
+        pointer=True, bigram_rows=64,
+    )  # fmt: skip
+    torch.manual_seed(1)
+    model = TinyGPT(config).double().eval()
+    prompts = [[1, 2, 3], [4], [5] * 16, [1, 2, 3]]
+    for drawing in (Drawing(0), Drawing(0.9, 20, 0.9, 0.01, 1.2)):
+        settings = {"seeds": sample_seeds(1, 4), "max_new_tokens": 50, "drawing": drawing}
+        here = generate_ids(model.cpu(), prompts, stop_id=7, **settings)
+        played.clear()
+        there = generate_ids(model.cuda(), prompts, stop_id=7, **settings)
+        assert there == here
+        assert len(played) > 30
+    assert capsys.readouterr().err == ""
+
+
+def test_no_recorded_step_waits_for_the_host():
+    torch.manual_seed(1)
+    model = TinyGPT(ModelConfig(vocab_size=300, block_size=64)).cuda().eval()
+    with torch.inference_mode():
+        batch = Batch(model, [[1, 2], [3]], [1, 2], 50, Drawing(top_k=50, top_p=0.9), None)
+        drawn = [batch.draw() for _ in range(5)]
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            drawn += [batch.draw() for _ in range(20)]
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert all(token is not None for one in drawn for token in one.step(2, set()).ids)
 
 
 def test_ranks_add_up_gradients_on_the_gpu():

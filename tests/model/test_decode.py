@@ -8,6 +8,7 @@ import torch
 from model.decode import Decoder
 from model.draw import Drawing, sample_seeds
 from model.generate import generate
+from model.weights import FEW_WEIGHTS, Weights, weights_read
 from tests.model.uncached import all_logits
 
 KINDS = [
@@ -48,7 +49,10 @@ def test_greedy_text_is_that_without_a_cache(tiny, kind, position, prompts):
 @kinds
 @positions
 @prompts
-def test_logits_are_those_without_a_cache(tiny, kind, position, prompts):
+@pytest.mark.parametrize("form", ["", "fixed", "many weights"])
+def test_logits_are_those_without_a_cache(tiny, kind, position, prompts, form, monkeypatch):
+    if form == "many weights":
+        monkeypatch.setattr("model.weights.FEW_WEIGHTS", 0)
     for double, atol in ((True, 1e-9), (False, 1e-4)):
         model = tiny(double=double, position=position, **kind)
         n = 3 * model.config.block_size
@@ -56,7 +60,7 @@ def test_logits_are_those_without_a_cache(tiny, kind, position, prompts):
         rows = [[*prompt, *more] for prompt, more in zip(prompts, more_NB.T.tolist(), strict=True)]
         wanted = [all_logits(model, row)[len(p) - 1 :] for p, row in zip(prompts, rows)]
         with torch.inference_mode():
-            decoder = Decoder(model, prompts, n)
+            decoder = Decoder(model, prompts, n, fixed=form == "fixed")
             steps = [decoder.prefill(prompts), *map(decoder.step, more_NB)]
         got_BNV = torch.stack(steps, dim=1)
         assert (got_BNV - torch.stack(wanted)).abs().max() < atol
@@ -66,15 +70,35 @@ def test_logits_are_those_without_a_cache(tiny, kind, position, prompts):
 @pytest.mark.parametrize("n_embd", [20, 128])  # of 20, no matrix has rows of whole vectors
 @pytest.mark.parametrize("kind", [{}, {"mlp": "gelu_tanh", "softcap": 5.0}, {"mlp": "swiglu"}])
 @pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="MKL's order of addition")
-def test_in_a_small_model_no_bit_depends_on_the_samples_alongside(tiny, position, n_embd, kind):
+def test_no_bit_depends_on_the_samples_alongside(tiny, position, n_embd, kind):
+    check_bits(tiny, position, n_embd, kind)
+
+
+@positions
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="oneDNN's order of addition")
+def test_no_bit_of_a_large_model_depends_on_the_samples_alongside(tiny, position):
+    check_bits(tiny, position, 544, {"softcap": 5.0, "block_size": 40})
+
+
+@positions
+def test_no_bit_depends_on_which_thread_computes_it(tiny, position):
+    torch.set_num_threads(2)
+    check_bits(tiny, position, 128, {"n_head": 4, "block_size": 40})
+
+
+def check_bits(tiny, position, n_embd, kind):
     settings = {"pointer": True, "bigram_rows": 64, "qk_norm": True, "bias": True, "n_embd": n_embd}
-    model = tiny(position=position, block_size=16, **settings, **kind)
+    model = tiny(position=position, **{"block_size": 16, **settings, **kind})
+    prompt = [i % 11 for i in range(model.config.block_size - 13)]
+    assert (weights_read(model) > FEW_WEIGHTS) == (n_embd == 544)
     with torch.no_grad():
         for weight in model.parameters():
             weight.mul_(0.3)  # so wide a model would always draw the same id
-    columns = {}
-    for n in (1, 2, 3, 8, 37):
-        steps = generate(model, [[1, 2, 3]] * n, seeds=sample_seeds(1, n), max_new_tokens=20)
+    columns, weights = {}, Weights(model)
+    for n in (1, 2, 3, 8, 16, 37):
+        steps = generate(
+            model, [prompt] * n, seeds=sample_seeds(1, n), max_new_tokens=20, weights=weights
+        )
         columns[n] = [[step.ids[:1], step.logprobs[:1]] for step in steps]
     assert all(column == columns[37] for column in columns.values())
     assert len({str(ids) for ids, _ in columns[1]}) > 3
@@ -82,12 +106,13 @@ def test_in_a_small_model_no_bit_depends_on_the_samples_alongside(tiny, position
 
 @positions
 @pytest.mark.parametrize("block_size", [1, 2, 3, 7])
-def test_contexts_of_hardly_any_tokens(tiny, position, block_size):
+@pytest.mark.parametrize("fixed", [False, True], ids=["", "fixed"])
+def test_contexts_of_hardly_any_tokens(tiny, position, block_size, fixed):
     model = tiny(double=True, position=position, block_size=block_size, pointer=True, bigram_rows=9)
     prompts = [[5], [1, 2, 3, 4, 5, 6, 7][:block_size]]
     ids_NB = torch.randint(0, 11, (12, 2))
     with torch.inference_mode():
-        decoder = Decoder(model, prompts, 12)
+        decoder = Decoder(model, prompts, 12, fixed=fixed)
         got = torch.stack([decoder.prefill(prompts), *map(decoder.step, ids_NB)], dim=1)
     for row, prompt in enumerate(prompts):
         wanted = all_logits(model, [*prompt, *ids_NB[:, row].tolist()])[len(prompt) - 1 :]
@@ -95,10 +120,10 @@ def test_contexts_of_hardly_any_tokens(tiny, position, block_size):
 
 
 @positions
-def test_many_weights_and_slots_never_filled(tiny, position, monkeypatch):
-    # As in a large model, and uninitialised memory as bad as it may be.
-    monkeypatch.setattr("model.decode.FEW_WEIGHTS", 0)
-    monkeypatch.setattr("model.products.MANY_WEIGHTS", 0)
+@pytest.mark.parametrize("fixed", [False, True], ids=["", "fixed"])
+def test_slots_never_filled(tiny, position, fixed, monkeypatch):
+    # Uninitialised memory as bad as it may be.
+    monkeypatch.setattr("model.generate.can_be_recorded", lambda device: fixed)
     monkeypatch.setattr(
         torch.Tensor, "new_empty", lambda self, *shape: self.new_full(shape, torch.nan)
     )

@@ -7,8 +7,8 @@ import sys
 import pytest
 import torch
 
-from model.decode import weights_read
 from model.gpt import ModelConfig, TinyGPT
+from model.weights import weights_read
 from scripts import bench as script
 from scripts import bench_sample
 from utils.errors import UserError

@@ -15,6 +15,7 @@ import torch
 from data import stories
 from data.coherence import common_faults, judge, known_documents
 from data.tokens import TokenFile
+from model.draw import Drawing
 from sample import load_run
 from scripts import eval as script
 from utils.errors import UserError
@@ -190,6 +191,8 @@ def test_a_bad_text_is_refused(story_run, tmp_path, raw, message):
         (["--cohernce", "5"], "did you mean --coherence"),
         (["--checkpoint", "first"], "first"),
         (["--device", "quantum"], "not available"),
+        (["--coherence", "1", "--min-p", "2"], "--min-p: must be from 0 to 1"),
+        (["--temp", "0.5"], "need --coherence"),
     ],
 )
 def test_a_bad_argument_is_refused(story_run, argv, message):
@@ -217,14 +220,16 @@ def test_coherence_counts_what_the_grammar_accepts(story_run, printed, monkeypat
         [*encode(new.replace(name, "Zebra", 1)), end],
         [end],
     ]
-    given: list[object] = []
+    given: list[tuple[object, dict]] = []
 
     def fake(model: object, prompt: object, **settings: object) -> list[list[int]]:
         given.append((prompt, settings))
         return samples
 
     monkeypatch.setattr(script, "generate_ids", fake)
-    figures, people = printed(script.main, "--run", story_run, "--coherence", "6")
+    figures, people = printed(
+        script.main, "--run", story_run, "--coherence", "6", "--min-p", "0.25"
+    )
     assert record["data"]["train"]["documents"] == len(train)
     assert figures["coherence"] == {
         "samples": 6,
@@ -233,8 +238,10 @@ def test_coherence_counts_what_the_grammar_accepts(story_run, printed, monkeypat
         "new": 5 / 6,
         "ended": 5 / 6,
     }
-    settings = {"seeds": [0, 1, 2, 3, 4, 5], "max_new_tokens": 640, "stop_id": end}
-    assert given == [([[end]] * 6, settings)]
+    ((prompts, settings),) = given
+    assert prompts == [[end]] * 6 and settings["seeds"] == [0, 1, 2, 3, 4, 5]
+    assert (settings["max_new_tokens"], settings["stop_id"]) == (640, end)
+    assert settings["drawing"] == Drawing(min_p=0.25)
     assert "never ends" in people and ">>Zebra<<" in people and "3 coherent" in people
 
 
@@ -247,9 +254,9 @@ def test_coherence_of_a_real_model(story_run, printed, monkeypatch):
         return real(model, prompt, **(settings | {"max_new_tokens": 12}))
 
     monkeypatch.setattr(script, "generate_ids", short)
-    texts, ended = script.sample_stories(loaded, 5)
+    texts, ended = script.sample_stories(loaded, 5, Drawing())
     assert len(texts) == len(ended) == 5 and len(set(texts)) > 1
-    assert script.sample_stories(loaded, 3)[0] == texts[:3]  # sample i has seed i
+    assert script.sample_stories(loaded, 3, Drawing())[0] == texts[:3]  # sample i has seed i
 
 
 def test_known_documents_are_compared_as_text(story_run):

@@ -1,0 +1,50 @@
+"""The flags that say how an id is drawn, for all commands that sample."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from model.draw import Drawing
+from utils.cli import Parser
+from utils.errors import UserError
+
+
+def add_drawing_flags(parser: Parser) -> None:
+    """Adds a flag for each field of `Drawing`; the defaults draw from the model's distribution."""
+    add = parser.add_argument
+    add("--temp", type=float, default=1.0, help="temperature; 0 = the likeliest token")
+    add("--top-k", type=int, default=0, help="keep the k likeliest tokens; 0 = all")
+    add("--top-p", type=float, default=1.0, help="keep the smallest set that reaches p; 1 = all")
+    add(
+        "--min-p",
+        type=float,
+        default=0.0,
+        help="keep tokens at least p times as likely as the likeliest; 0 = all",
+    )
+    add(
+        "--repetition-penalty",
+        type=float,
+        default=1.0,
+        help="above 1, what stands there already is less likely to come again; 1 = none",
+    )
+
+
+def drawing_of(args: Any) -> Drawing:
+    """What the flags say.
+
+    Raises:
+        UserError: a value is out of range; names the flag.
+    """
+    checks = (
+        ("temp", 0 <= args.temp < math.inf, "0 or more"),
+        ("top-k", args.top_k >= 0, "0 or more"),
+        ("top-p", 0 < args.top_p <= 1, "above 0 and at most 1"),
+        ("min-p", 0 <= args.min_p <= 1, "from 0 to 1"),
+        ("repetition-penalty", 0 < args.repetition_penalty < math.inf, "above 0"),
+    )
+    for name, holds, words in checks:
+        if not holds:
+            value = getattr(args, name.replace("-", "_"))
+            raise UserError(f"--{name}: must be {words}, got {value!r}")
+    return Drawing(args.temp, args.top_k or None, args.top_p, args.min_p, args.repetition_penalty)

@@ -1,0 +1,52 @@
+"""CUDA graphs: a GPU plays a recorded piece of work at once, the host need not launch each part."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import torch
+
+CALLS_BEFORE = 2  # libraries set themselves up in their first calls, which can't be recorded
+
+
+class Recorded:
+    """A piece of work that reads and writes the same tensors each time, whatever it is given there.
+
+    The first calls do the work as it is written, the next one records it and plays the record, as
+    do all after it. On a CPU, and where recording fails, every call does the work as written.
+    """
+
+    def __init__(self, work: Callable[[], None], device: torch.device) -> None:
+        """Work that is done on a device."""
+        self.work = work
+        self.can_record = device.type == "cuda"
+        self.forget()
+
+    def forget(self) -> None:
+        """Begins anew: one of the tensors has been replaced by another."""
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.n_calls = 0
+
+    def __call__(self) -> None:
+        """Does the work once."""
+        self.n_calls += 1
+        if self.can_record and self.n_calls == CALLS_BEFORE + 1:
+            self._record()
+        if self.graph is not None:
+            self.graph.replay()
+        else:
+            self.work()
+
+    def _record(self) -> None:
+        """Records, which does nothing of the work itself."""
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph):
+                self.work()
+        except RuntimeError as error:
+            self.can_record = False
+            reason = str(error).partition("\n")[0]
+            print(f"warning: no CUDA graph, sampling is slower: {reason}", file=sys.stderr)
+        else:
+            self.graph = graph
