@@ -45,6 +45,9 @@ MODES: dict[str, tuple[int, Settings]] = {
     "fp16": (2, {"train.amp": "fp16", "train.grad_accum_steps": 2}),
 }
 
+# Muon iterates in bf16 on processors that are fast at it.
+ROUNDING = {"bf16": 1e-3, "fp16": 1e-3, "muon": 2e-5}
+
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
@@ -95,8 +98,7 @@ def compare_with_one_process(mode: str, settings: Settings, tmp_path: Path, step
     ranks = team.start(flags(together, settings, data__cache_dir=tmp_path), tmp_path / "log", size)
     assert train.main(flags(alone, settings)) == 0
     assert team.statuses(ranks) == [0] * size, team.errors(ranks)
-    half = mode in ("bf16", "fp16")
-    assert_close(together, alone, rel=1e-3 if half else 1e-6)
+    assert_close(together, alone, rel=ROUNDING.get(mode, 1e-6))
     assert {path.name for path in together.iterdir()} == {path.name for path in alone.iterdir()}
     told, *silent = (child.errors() for child in ranks)
     assert f"{size} ranks, each takes" in told and told.count("encoding the train documents") == 1

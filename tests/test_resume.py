@@ -33,6 +33,7 @@ MODES: dict[str, Settings] = {
         "train.batch_size": 9,
         "model.block_size": 64,
     },
+    "muon": {"optim.name": "muon", "train.batch_size": 9, "train.amp": "off"},
     "fp16": {"train.amp": "fp16", "train.grad_accum_steps": 4, "data.shift": "true"},
 }
 

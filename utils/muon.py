@@ -81,6 +81,12 @@ class MuonAdamW(torch.optim.AdamW):
     columns as rows and its group says so with `split`.
     """
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """As AdamW's, which wants a count of steps for every weight; Muon keeps none."""
+        groups = state["param_groups"]
+        super().__setstate__(state | {"param_groups": [g for g in groups if not g.get("muon")]})
+        self.param_groups = groups
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step of both; none when a GradScaler found infinities, as in the fused AdamW."""
