@@ -15,6 +15,7 @@ import torch
 from data import stories
 from data.coherence import common_faults, judge, known_documents
 from data.tokens import TokenFile
+from model.weights import Weights
 from sample import load_run
 from scripts import eval as script
 from utils.errors import UserError
@@ -220,6 +221,8 @@ def test_coherence_counts_what_the_grammar_accepts(story_run, printed, monkeypat
     given: list[object] = []
 
     def fake(model: object, prompt: object, **settings: object) -> list[list[int]]:
+        weights = settings.pop("weights")
+        assert isinstance(weights, Weights) and weights.model is model
         given.append((prompt, settings))
         return samples
 
