@@ -83,6 +83,7 @@ def test_without_the_setting_there_are_none(settings: Settings, tmp_path: Path) 
     assert not (tmp_path / "run" / "tensorboard").exists()
 
 
+@pytest.mark.slow
 def test_a_crash_at_any_write_and_then_a_resume(settings: Settings, tmp_path: Path) -> None:
     """Also between a row or a sample and its events, and between those and the checkpoint."""
     pytest.importorskip("tensorboard", reason=ORACLE)
