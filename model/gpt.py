@@ -193,15 +193,6 @@ class TinyGPT(nn.Module):
         read_BTD, gains_BTT = self.pointer(x_BTD, self.token_embedding(ids_BT), mask_B1TT)
         return self._pointed_logits(x_BTD + read_BTD, gains_BTT, ids_BT)
 
-    def next_logits(self, ids_BT: Tensor) -> Tensor:
-        """Logits (B, V) of what may follow each row: the last row of `forward`, at less cost."""
-        x_BTD = self.hidden(ids_BT)
-        if not self.config.pointer:
-            return self.logits(x_BTD[:, -1])
-        read_BTD, gains_BTT = self.pointer(x_BTD, self.token_embedding(ids_BT), None)
-        last_B1D = (x_BTD + read_BTD)[:, -1:]
-        return self._pointed_logits(last_B1D, gains_BTT[:, -1:], ids_BT)[:, -1]
-
     def _pointed_logits(self, x_BSD: Tensor, gains_BST: Tensor, ids_BT: Tensor) -> Tensor:
         """The head's logits (B, S, V), with each token's gains added; S places of T."""
         logits_BSV = self.logits(x_BSD)

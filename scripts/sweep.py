@@ -216,6 +216,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # On a cluster one thread unless the settings say: which worker takes a run must not matter.
     threads = 1 if args.cluster is not None else max(1, cores() // args.workers)
     jobs = make_jobs(grid, source, out, threads)
+    if len(grid.combinations()) < grid.points_wanted:
+        say(f"{source}: the ranges hold no more than {len(grid.combinations())} points")
     if args.dry_run:
         for job in jobs:
             print(f"{job.status}: {shlex.join(job.command(grid.config))}")

@@ -11,7 +11,7 @@ from typing import Any
 from pretrained import adopt
 from settings import Config, is_finished
 from utils import checkpoint
-from utils.config import build, flat_fields, flatten, load
+from utils.config import build, flatten, load
 from utils.errors import UserError
 from utils.grid import Grid, Point, plain_text
 from utils.results import measured
@@ -20,6 +20,16 @@ from utils.strict_yaml import format_value
 
 TRAIN = Path(__file__).resolve().parent.parent / "train.py"
 THREADS = "train.num_threads"
+# A run may go on with another value of these, and its losses stay what they are.
+INDIFFERENT = (
+    "run_dir",
+    THREADS,
+    "data.cache_dir",
+    "train.log_every_steps",
+    "train.sample_tokens",
+    "train.sample_prompt",
+    "train.tensorboard",
+)
 
 
 @dataclass
@@ -109,10 +119,9 @@ def standing(run: RunFolder, config: Config) -> str:
     if not run.holds_run():
         return "new"
     own, _ = load(Config, [str(run.config)], {})
-    wanted, fields = flatten(config), flat_fields(Config)
+    wanted = flatten(config)
     for name, value in flatten(own).items():
-        follows = name in ("run_dir", THREADS) or fields[name][1].metadata["free"]
-        if value != wanted[name] and not follows:
+        if value != wanted[name] and name not in INDIFFERENT:
             found, expected = plain_text(value), plain_text(wanted[name])
             raise UserError(
                 f"{run.path} holds a run with {name} {found}, not {expected}; "

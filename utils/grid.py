@@ -14,7 +14,9 @@ from utils.strict_yaml import format_value
 
 SEED = "train.seed"
 BASE = "base"  # the point without a change
-RESERVED = ("logs",)  # what a sweep's folder holds beside its runs
+# What a sweep's folder holds beside its runs.
+PICTURES = ("curves.png", "axes.png", "parallel.png", "changes.png")
+RESERVED = ("logs", "lock", "results.csv", *PICTURES)
 LONGEST_NAME = 120  # characters of a folder's name; file systems stop at 255
 
 

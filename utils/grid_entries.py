@@ -171,6 +171,8 @@ def check_grid(grid: Grid, path: str) -> None:
             raise UserError(f"{path}: each: {BASE} names the point without a change; name it anew")
     if grid.seeds and SEED in {*grid.fixed, *grid.settings}:
         raise UserError(f"{path}: {SEED}: seeds are given already, by `seeds`; drop one of them")
+    if any(SEED in settings for settings in grid.changes.values()):
+        raise UserError(f"{path}: each: {SEED}: another seed is no change; give seeds: [1, 2]")
     if len(set(grid.seeds)) != len(grid.seeds) or any(seed < 0 for seed in grid.seeds):
         raise UserError(f"{path}: seeds: must be different whole numbers of 0 or more")
     if grid.ranges and grid.points_wanted < 1:

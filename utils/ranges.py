@@ -46,7 +46,8 @@ class Range:
 def draw_points(ranges: Mapping[str, Range], n_points: int, seed: int) -> list[dict[str, Any]]:
     """So many different points, fewer where there are no more; setting -> value each.
 
-    Each setting has a stream of its own: another range beside it, or more points, change none.
+    Each setting has a stream of its own: another range beside it, or more points, change none, as
+    long as no point is drawn twice.
 
     >>> two = {"a": Range(0, 1), "b": Range(1, 9, whole=True)}
     >>> draw_points(two, 3, 1)[:2] == draw_points(two, 2, 1)

@@ -81,17 +81,6 @@ class RunFolder:
         for path in self.path.glob(".*.tmp-*"):
             path.unlink(missing_ok=True)
 
-    def is_taken(self) -> bool:
-        """Whether another process writes here."""
-        if not self.path.is_dir():
-            return False
-        try:
-            self._take_lock()
-        except UserError:
-            return True
-        self.close()
-        return False
-
     def close(self) -> None:
         """Gives the folder back."""
         if self._lock is not None:

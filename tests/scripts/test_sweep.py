@@ -9,7 +9,7 @@ from concurrent.futures import Future
 import pytest
 
 from scripts import sweep as script
-from scripts.sweep_points import make_jobs
+from scripts.sweep_points import make_jobs, standing
 from settings import Config
 from tests.scripts.sweeping import results
 from utils.children import Children
@@ -18,6 +18,7 @@ from utils.errors import UserError
 from utils.grid_file import load_grid
 from utils.locks import Lock
 from utils.metrics import CsvLog
+from utils.runs import RunFolder
 
 
 def test_one_failing_point_does_not_stop_the_rest(sweep_file, tmp_path, capsys, monkeypatch):
@@ -112,6 +113,26 @@ def test_a_folder_with_another_run_is_refused(sweep_file, story_run, tmp_path):
     (tmp_path / "out" / "n_embd=16").symlink_to(story_run)
     with pytest.raises(UserError, match="holds a run with model.vocab_size 400, not 300"):
         script.main(argv)
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [("data", "files", ("other.txt",)), ("train", "early_stop_patience", 3)],
+)
+def test_what_a_resume_may_change_is_another_point(part, name, value, story_run):
+    """A point that is done would keep what it has, and stand in the table for something else."""
+    own, _ = load(Config, [str(story_run / "config.yaml")], {})
+    assert standing(RunFolder(story_run), own) == "done"
+    object.__setattr__(getattr(own, part), name, value)
+    with pytest.raises(UserError, match=f"holds a run with {part}.{name} "):
+        standing(RunFolder(story_run), own)
+
+
+def test_fewer_points_than_wanted_are_told(sweep_file, capsys):
+    argv = sweep_file("random: {n_layer: [1, 2, choice]}\npoints: 9")
+    assert script.main([*argv, "--dry-run"]) == 0
+    told = capsys.readouterr()
+    assert len(told.out.splitlines()) == 2 and "no more than 2 points" in told.err
 
 
 def test_workers_share_the_cores(sweep_file, base, tmp_path, monkeypatch):

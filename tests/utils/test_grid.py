@@ -103,8 +103,13 @@ def test_changes_of_two_settings_with_one_last_part_are_told_apart(grid_of):
 
 
 def test_a_change_named_like_the_folder_of_logs_gets_another_folder(grid_of):
-    points = grid_of("each: {logs: {n_embd: 8}}").points()
-    assert [point.name for point in points] == ["base", "logs_point=1"]
+    points = grid_of("each: {logs: {n_embd: 8}, results.csv: {n_embd: 9}}").points()
+    assert [point.name for point in points] == ["base", "logs_point=1", "results.csv_point=2"]
+
+
+def test_another_seed_is_no_change(grid_of):
+    with pytest.raises(UserError, match="another seed is no change; give seeds"):
+        grid_of("each: {train.seed: [2]}")
 
 
 def test_an_empty_file_is_one_point(grid_of):
