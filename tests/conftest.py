@@ -34,6 +34,12 @@ def clean_environment(**changes: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg", **changes}
 
 
+def uncovered_environment(**more: str) -> dict[str, str]:
+    """The same for a program that gets a Ctrl-C: coverage there may wait for its own lock forever."""
+    known = clean_environment(**more).items()
+    return {name: value for name, value in known if not name.startswith("COVERAGE_")}
+
+
 @pytest.fixture(scope="session")
 def run_python() -> Run:
     """run_python("-m", "tok.bpe", ..., stdin=b"", cwd=path, env={}): what the program printed."""

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import sample
-from tests.conftest import ROOT, clean_environment
+from tests.conftest import ROOT, uncovered_environment
 from utils.errors import UserError
 
 MARK = "> "
@@ -32,7 +32,7 @@ class Terminal:
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
-            env=clean_environment(TERM="dumb", OMP_NUM_THREADS="1"),
+            env=uncovered_environment(TERM="dumb", OMP_NUM_THREADS="1"),
             start_new_session=True,
         )
         os.close(theirs)

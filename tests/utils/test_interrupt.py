@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import clean_environment
+from tests.conftest import uncovered_environment
 from utils.interrupt import Interrupt
 
 
@@ -41,7 +41,7 @@ def test_ctrl_c_while_a_program_is_imported_ends_it_quietly(
         [sys.executable, *program.split(), "--help"],
         capture_output=True,
         cwd=root,
-        env=clean_environment(PYTHONPATH=f"{tmp_path}{os.pathsep}{root}"),
+        env=uncovered_environment(PYTHONPATH=f"{tmp_path}{os.pathsep}{root}"),
         check=False,
     )
     # A shell reports it as 130.
