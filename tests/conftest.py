@@ -35,7 +35,7 @@ def clean_environment(**changes: str) -> dict[str, str]:
 
 
 def uncovered_environment(**more: str) -> dict[str, str]:
-    """The same for a program that gets a Ctrl-C: coverage there may wait for its own lock forever."""
+    """The same for a program that gets a Ctrl-C: coverage may wait for its own lock forever."""
     known = clean_environment(**more).items()
     return {name: value for name, value in known if not name.startswith("COVERAGE_")}
 
