@@ -27,6 +27,7 @@ from trained import DEFAULT_RUN, Loaded, find_token, load_run
 from utils.cli import Parser
 from utils.errors import UserError, run_cli
 from utils.files import decode_utf8, read_bytes, read_stdin
+from utils.progress import say
 from utils.report import json_line
 
 MOST_ROWS = 64  # samples side by side
@@ -113,11 +114,6 @@ def write_samples(loaded: Loaded, prompts: Sequence[str], request: Request, firs
         raise
     finally:
         say(str(pace))
-
-
-def say(line: str) -> None:
-    """One line for people, on stderr."""
-    print(line, file=sys.stderr)
 
 
 def add_arguments(parser: Parser) -> None:

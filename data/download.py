@@ -6,7 +6,6 @@ A broken download goes on where it was. The last line of stdout is a JSON object
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from utils.cli import Parser
 from utils.errors import UserError, run_cli
 from utils.files import sha256_file
 from utils.nearest import nearest
+from utils.progress import say
 
 
 def find(name: str) -> KnownCorpus:
@@ -98,11 +98,6 @@ def download(source: Source, target: Path) -> None:
         f"{source.content.name} of {source.content.size_bytes} bytes, sha256 "
         f"{source.content.sha256}, put it at {target}, and run it again"
     )
-
-
-def say(line: str) -> None:
-    """Tells on stderr what is done."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def describe(corpus: KnownCorpus) -> str:

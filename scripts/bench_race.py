@@ -20,17 +20,18 @@ import scripts.bench_nanogpt as nanogpt
 from data.documents import cut_at_character
 from model.evaluate import evaluate
 from model.gpt import TinyGPT
-from sample import Loaded, load_run, say
 from scripts.bench_nanogpt_score import consecutive
 from scripts.bench_ngrams import ngram_bits
 from scripts.bench_process import ROOT, Timed, run_timed
 from scripts.bench_race_plot import plot_race, require_format
 from settings import Config
+from trained import Loaded, load_run
 from utils.config import load
 from utils.errors import UserError
 from utils.files import decode_utf8, read_bytes, require_place
 from utils.measure import Spread
 from utils.metrics import read_rows
+from utils.progress import say
 from utils.report import table
 from utils.runs import git_commit
 

@@ -17,8 +17,8 @@ from model.draw import Drawing, sample_seeds
 from model.generate import generate_ids
 from model.gpt import ModelConfig, TinyGPT
 from model.weights import Weights, weights_read
-from sample import load_run
 from scripts.bench_sample_peers import make_hf, make_nanogpt
+from trained import load_run
 from utils.device import describe_device, pick_device, synchronize
 from utils.errors import UserError
 from utils.measure import Spread

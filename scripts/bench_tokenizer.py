@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib.metadata
-import os
 import platform
 import tempfile
 from collections.abc import Sequence
@@ -38,6 +37,7 @@ from tok.convert import export_tokenizer, import_tokenizer
 from tok.errors import TokenizerError
 from tok.split import PATTERNS
 from tok.vocabulary import count_merges
+from utils.cores import all_cores
 from utils.errors import UserError
 from utils.files import decode_utf8, read_bytes
 from utils.measure import Spread
@@ -98,7 +98,7 @@ def bench_tokenizer(args: argparse.Namespace) -> dict[str, Any]:
             "complete": args.corpus != "python" or len(raw) > LIMIT_BYTES - 4,
         },
         "machine": f"{platform.machine()}, Python {platform.python_version()}",
-        "cores": cores(),
+        "cores": all_cores(),
         "runs": args.runs,
         "versions": {name: importlib.metadata.version(PEERS[name]) for name in peers},
         "missing": [PEERS[name] for name in PEERS if args.peers and name not in peers],
@@ -140,11 +140,6 @@ def check_settings(args: argparse.Namespace) -> None:
             count_merges(args.vocab_size, 0)
         except TokenizerError as error:
             raise UserError(f"--vocab-size: {error}") from None
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def bench_training(

@@ -41,7 +41,6 @@ from drawing_flags import add_drawing_flags, drawing_of
 from model.draw import Drawing
 from model.evaluate import Evaluation, evaluate
 from model.generate import generate_ids
-from sample import say
 from settings import Config
 from trained import DEFAULT_RUN, Loaded, load_run
 from utils.cli import Parser
@@ -50,6 +49,7 @@ from utils.device import autocast, pick_amp
 from utils.errors import UserError, run_cli
 from utils.files import read_stdin
 from utils.heat import check_picture, heat_picture, heat_text
+from utils.progress import say
 from utils.report import json_line
 from utils.runs import RunFolder
 from utils.visible import cells

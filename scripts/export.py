@@ -25,13 +25,13 @@ from gguf_file import NAME, write_gguf
 from hf_folder import folder_files
 from model.hf_config import CLASSES, kind_of
 from model_card import model_card, require_licence
-from sample import say
 from settings import Config
 from trained import DEFAULT_RUN, Loaded, load_run
 from utils.cli import Parser
 from utils.config import load
 from utils.errors import UserError, run_cli
 from utils.new_folder import new_folder, require_new
+from utils.progress import say
 from utils.report import json_line
 from utils.runs import RunFolder
 

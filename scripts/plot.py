@@ -15,10 +15,11 @@ if __name__ == "__main__":  # before the imports that take long
 
     end_at_once()
 
-from sample import DEFAULT_RUN, say
+from trained import DEFAULT_RUN
 from utils.cli import Parser
 from utils.errors import UserError, run_cli
 from utils.plot import UNITS, plot_losses
+from utils.progress import say
 from utils.runs import RunFolder
 
 

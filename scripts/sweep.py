@@ -7,7 +7,6 @@ each point and is written anew whenever one ends; a ranked table comes last, and
 from __future__ import annotations
 
 import math
-import os
 import shlex
 import sys
 import time
@@ -31,6 +30,7 @@ from scripts.sweep_points import Job, make_jobs
 from settings import Config
 from utils.children import last_line
 from utils.cli import Parser
+from utils.cores import all_cores
 from utils.errors import UserError, one_line, run_cli
 from utils.files import write_atomic
 from utils.grid import BASE, Grid
@@ -158,13 +158,6 @@ def arguments(argv: Sequence[str] | None) -> Any:
     return args
 
 
-def cores() -> int:
-    """CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def make_pool(args: Any, jobs: Sequence[Job], lock: Lock) -> Pool:
     """Where the runs go.
 
@@ -214,7 +207,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     source = args.config or args.base
     out = Path(grid.out or f"runs/{'sweep-' * bool(args.base)}{Path(source).stem}")
     # On a cluster one thread unless the settings say: which worker takes a run must not matter.
-    threads = 1 if args.cluster is not None else max(1, cores() // args.workers)
+    threads = 1 if args.cluster is not None else max(1, all_cores() // args.workers)
     jobs = make_jobs(grid, source, out, threads)
     if len(grid.combinations()) < grid.points_wanted:
         say(f"{source}: the ranges hold no more than {len(grid.combinations())} points")

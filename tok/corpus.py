@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from tok.counts import PieceCounts, Tally
 from tok.errors import TokenizerError
-from tok.parallel import all_cores, begin_worker, in_order
+from tok.parallel import begin_worker, in_order
 from tok.split import to_bytes, to_text
 from tok.starts import blocks, split_starts
+from utils.cores import all_cores
 from utils.errors import UserError, describe_os_error
 from utils.files import decode_utf8
 

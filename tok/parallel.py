@@ -19,6 +19,7 @@ from itertools import chain, islice
 from multiprocessing import connection
 from typing import TYPE_CHECKING, Any
 
+from utils.cores import all_cores
 from utils.errors import UserError
 from utils.memory import keep_freed_memory
 
@@ -33,13 +34,6 @@ FEW_JOBS = 16  # up to so many are encoded here
 AHEAD = 2  # jobs handed out in advance for each worker
 
 Finish = Callable[["BPETokenizer", "np.ndarray"], Any]
-
-
-def all_cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def encode_parts(

@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from utils.cores import all_cores
 from utils.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, one_line
 
 # The first samples and saves while the others wait; a rank that is silent for longer is stuck.
@@ -105,9 +106,7 @@ class Ranks:
         """CPU threads for this rank, its share of the cores; 0 = alone, as torch chooses."""
         if self.size == 1:
             return 0
-        affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
-        cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-        return max(1, cores // self.local_size)
+        return max(1, all_cores() // self.local_size)
 
     def add_up(self, weights: Sequence[Tensor], nats: Tensor) -> Tensor:
         """Makes every gradient the sum over all ranks; returns the sum of the scalar `nats`.

@@ -17,6 +17,7 @@ import torch
 
 from utils.errors import UserError
 from utils.files import write_atomic
+from utils.locks import try_lock
 
 SAMPLE_HEADER = "=== step "
 
@@ -77,7 +78,16 @@ class RunFolder:
             return
         self.require_folder()
         self.path.mkdir(parents=True, exist_ok=True)
-        self._take_lock()
+        self._lock = open(self.path / "lock", "ab")
+        try:
+            free = try_lock(self._lock)
+        except OSError:  # a file system without locks
+            free = False
+        if not free:
+            self.close()
+            raise UserError(
+                f"{self.path}: another process is writing this run; wait for it or stop it"
+            )
         for path in self.path.glob(".*.tmp-*"):
             path.unlink(missing_ok=True)
 
@@ -86,20 +96,6 @@ class RunFolder:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
-
-    def _take_lock(self) -> None:
-        try:
-            import fcntl  # not on Windows, where runs go unlocked
-        except ImportError:
-            return
-        self._lock = open(self.path / "lock", "ab")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self.close()
-            raise UserError(
-                f"{self.path}: another process is writing this run; wait for it or stop it"
-            ) from None
 
     def read_record(self) -> dict[str, Any]:
         """run.json.

@@ -16,8 +16,8 @@ from data import stories
 from data.coherence import common_faults, judge, known_documents
 from data.tokens import TokenFile
 from model.draw import Drawing
-from sample import load_run
 from scripts import eval as script
+from trained import load_run
 from utils.errors import UserError
 from utils.metrics import read_rows
 

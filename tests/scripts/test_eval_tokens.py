@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from data import stories
-from sample import load_run
 from scripts import eval as script
+from trained import load_run
 from utils import heat as heat_map
 from utils.errors import UserError
 
