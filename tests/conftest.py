@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import hypothesis
@@ -98,3 +98,23 @@ def one_thread() -> None:
     except ImportError:  # tok/ is tested without torch too
         return
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """Those of a tiny run on a text that is this file's own; see tests/training.py."""
+    from tests.training import make_corpus  # it imports torch, which tests of tok/ do without
+
+    return make_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture
+def quick() -> Iterator[None]:
+    """Runs without a picture and without git; its own patch, as a test may undo monkeypatch's."""
+    import train
+    from utils import runs
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "plot_losses", lambda *args, **kwargs: None)
+        patch.setattr(runs, "git_commit", lambda: None)
+        yield

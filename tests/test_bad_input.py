@@ -15,26 +15,17 @@ import torch
 import sample
 import train
 from data import prepare
-from tests.training import TINY, flags, make_corpus, make_text
+from tests.training import TINY, flags, make_text
 from tok.bpe import BPETokenizer
-from utils import checkpoint, errors, runs
+from utils import checkpoint, errors
+
+pytestmark = pytest.mark.usefixtures("quick")
 
 Settings = dict[str, object]
 Fails = Callable[..., str]
 
 # What may stand above the error: how far it came.
 PROGRESS = re.compile("^warning: |^encoding the (train|val) documents$|: training a tokenizer of ")
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, "plot_losses", lambda *args, **kwargs: None)
-    monkeypatch.setattr(runs, "git_commit", lambda: None)
-
-
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    return make_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 @pytest.fixture(scope="module")

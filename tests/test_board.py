@@ -14,27 +14,18 @@ import pytest
 
 import train
 from tests.test_resume import crashes
-from tests.training import Child, assert_same_run, flags, make_corpus
+from tests.training import Child, assert_same_run, flags
 from utils import runs
 from utils.board import EVENTS, Board
 from utils.errors import UserError
 from utils.metrics import read_rows
 from utils.runlog import RunLog
 
+pytestmark = pytest.mark.usefixtures("quick")
+
 ORACLE = "oracle: TensorBoard's own reader"
 ON = {"train__tensorboard": True, "train__max_steps": 2}
 Settings = dict[str, object]
-
-
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    return make_corpus(tmp_path_factory.mktemp("corpus"))
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, "plot_losses", lambda *args, **kwargs: None)
-    monkeypatch.setattr(runs, "git_commit", lambda: None)
 
 
 def events_of(run: Path) -> list[tuple[str, int, float | str]]:

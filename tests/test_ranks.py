@@ -23,12 +23,13 @@ from tests.training import (
     assert_same_run,
     flags,
     last_step,
-    make_corpus,
     rows_of,
     state_of,
 )
 from utils import runs
 from utils.ranks import Ranks
+
+pytestmark = pytest.mark.usefixtures("quick")
 
 Settings = dict[str, object]
 NUMBERS = ("train_loss", "grad_norm", "val_loss")
@@ -47,18 +48,6 @@ MODES: dict[str, tuple[int, Settings]] = {
 
 # Muon iterates in bf16 on processors that are fast at it.
 ROUNDING = {"bf16": 1e-3, "fp16": 1e-3, "muon": 2e-5}
-
-
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    return make_corpus(tmp_path_factory.mktemp("corpus"))
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No picture and no git, as in the ranks."""
-    monkeypatch.setattr(train, "plot_losses", lambda *args, **kwargs: None)
-    monkeypatch.setattr(runs, "git_commit", lambda: None)
 
 
 @pytest.fixture(scope="module")

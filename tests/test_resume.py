@@ -15,12 +15,14 @@ import torch
 
 import train
 import trainer
-from tests.training import Child, assert_same_run, flags, last_step, make_corpus, rows_of, state_of
-from utils import checkpoint, runlog, runs
+from tests.training import Child, assert_same_run, flags, last_step, rows_of, state_of
+from utils import checkpoint, runlog
 from utils.board import Board
 from utils.errors import UserError
 from utils.metrics import CsvLog
 from utils.schedule import lr_at
+
+pytestmark = pytest.mark.usefixtures("quick")
 
 Settings = dict[str, object]
 
@@ -36,18 +38,6 @@ MODES: dict[str, Settings] = {
     "muon": {"optim.name": "muon", "train.batch_size": 9, "train.amp": "off"},
     "fp16": {"train.amp": "fp16", "train.grad_accum_steps": 4, "data.shift": "true"},
 }
-
-
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    return make_corpus(tmp_path_factory.mktemp("corpus"))
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No picture and no git: neither is what is tested here."""
-    monkeypatch.setattr(train, "plot_losses", lambda *args, **kwargs: None)
-    monkeypatch.setattr(runs, "git_commit", lambda: None)
 
 
 @pytest.fixture(scope="module")

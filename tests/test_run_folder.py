@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +16,14 @@ from model.gpt import TinyGPT
 from settings import Config
 from tests.training import Child, build, flags, make_corpus, rows_of, state_of
 from trainer import Trainer
-from utils import checkpoint, runs
+from utils import checkpoint
 from utils.config import load
 from utils.errors import UserError
 from utils.runs import RunFolder
 
+pytestmark = pytest.mark.usefixtures("quick")
+
 Settings = dict[str, object]
-
-
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    return make_corpus(tmp_path_factory.mktemp("corpus"))
-
-
-@pytest.fixture(autouse=True)
-def quick() -> Iterator[None]:  # its own patch: a test may undo those of monkeypatch
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "plot_losses", lambda *args, **kwargs: None)
-        patch.setattr(runs, "git_commit", lambda: None)
-        yield
 
 
 def test_what_a_run_leaves(settings: Settings, tmp_path: Path) -> None:

@@ -8,17 +8,12 @@ import pytest
 import torch
 
 import trainer
-from tests.training import build, make_corpus
+from tests.training import build
 from utils import checkpoint, device
 from utils.errors import UserError
 from utils.optim import clip_gradients
 
 Settings = dict[str, object]
-
-
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    return make_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 def test_a_run_that_waits_for_nothing_is_the_same_run(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,26 +16,15 @@ import trainer
 from data.windows import IGNORE
 from model.evaluate import Evaluation
 from steplog import introduction, record
-from tests.training import build, flags, make_corpus, rows_of
+from tests.training import build, flags, rows_of
 from trainer import Trainer
-from utils import checkpoint, optim, runs
+from utils import checkpoint, optim
 from utils.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("quick")
 
 Settings = dict[str, object]
 DOCUMENTS: Settings = {"data__windows": "documents", "model__block_size": 64}
-
-
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    return make_corpus(tmp_path_factory.mktemp("corpus"))
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "plot_losses", lambda *args, **kwargs: None)
-        patch.setattr(runs, "git_commit", lambda: None)
-        yield
 
 
 def gradients(one: Trainer) -> list[torch.Tensor]:

@@ -41,52 +41,39 @@ def load_grid(path: str, cls: type, flags: Mapping[str, Any] | None = None) -> G
         UserError: the first mistake, with file and line, or flag.
     """
     flags = flags or {}
-    written = read_file(path, cls) if path else []
+    named = mappings_in(path, "each") if path else []
+    written, plain = read_file(path, named, cls) if path else ([], {})
     given = [entry for part in PARTS for entry in flag_entries(part, flags.get(part) or [], cls)]
     for entries in (written, given):
         refuse_repeats(entries)
     replaced = {entry.slot for entry in given}
     entries = [entry for entry in written if entry.slot not in replaced] + given
-    named = mappings_in(path, "each") if path else []
-    plain = (read_plain(path, cls) if path else {}) | flag_values(flags)
-    return make_grid(entries, plain, cls, path or "the flags", named)
+    return make_grid(entries, plain | flag_values(flags), cls, path or "the flags", named)
 
 
-def places_in(path: str, cls: type) -> dict[str, tuple[str, str, str]]:
-    """Every key that a file may have for a setting -> part, change, dotted name."""
+def read_file(path: str, named: Sequence[str], cls: type) -> tuple[list[Entry], dict[str, Any]]:
+    """The settings in a sweep's file, and its other keys.
+
+    Args:
+        named: the changes of several settings that it names.
+
+    Raises:
+        UserError: a key that is none, YAML that is none, or another key's value of the wrong type.
+    """
     _, names = setting_fields(cls)
+    # Every key that a file may have for a setting -> part, change, dotted name.
     places = {f"{part}.{name}": (part, "", names[name]) for part in PARTS for name in names}
-    for change in mappings_in(path, "each"):
+    for change in named:
         places |= {f"each.{change}.{name}": ("each", change, names[name]) for name in names}
-    return places
-
-
-def read_file(path: str, cls: type) -> list[Entry]:
-    """The settings in a sweep's file.
-
-    Raises:
-        UserError: a key that is none, or YAML that is none.
-    """
-    places = places_in(path, cls)
-    return [
-        Entry(*places[key], value, f"{path}:{line}: {key}")
-        for key, (value, line) in read_yaml(path, {**PLAIN_KEYS, **places}).items()
-        if key in places
-    ]
-
-
-def read_plain(path: str, cls: type) -> dict[str, Any]:
-    """The other keys in a sweep's file.
-
-    Raises:
-        UserError: a value of the wrong type.
-    """
-    found = read_yaml(path, {**PLAIN_KEYS, **places_in(path, cls)})
-    return {
-        key: cast(value, PLAIN_KEYS[key], f"{path}:{line}: {key}")
-        for key, (value, line) in found.items()
-        if key in PLAIN_KEYS
-    }
+    entries: list[Entry] = []
+    plain: dict[str, Any] = {}
+    for key, (value, line) in read_yaml(path, {**PLAIN_KEYS, **places}).items():
+        where = f"{path}:{line}: {key}"
+        if key in places:
+            entries.append(Entry(*places[key], value, where))
+        else:
+            plain[key] = cast(value, PLAIN_KEYS[key], where)
+    return entries, plain
 
 
 def flag_values(flags: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.files import write_atomic
-from utils.grid import BASE
+from utils.grid import BASE, PICTURES
 from utils.metrics import read_column, read_rows
 from utils.nearest import leaf_of
 from utils.ranking import BITS, Group, difference
@@ -19,6 +19,7 @@ from utils.strict_yaml import parse_scalar
 BAND = 0.12  # share of an upright axis over which the lines through one value are spread
 LOG_RATIO = 8.0  # numbers that span more than this ratio stand on a logarithmic axis
 COLOURS = "viridis"
+CURVES, AXES, PARALLEL, CHANGES = PICTURES
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -195,14 +196,13 @@ def draw_all(rows: Rows, settings: Sequence[str], groups: Sequence[Group], out: 
     Args:
         groups: the rows by their change or settings.
     """
-    changed = any(row.get("change") for row in rows)
     metrics = {row["point"]: out / row["point"] / "metrics.csv" for row in rows}
-    drawn = {"curves.png": plot_curves(rows, metrics, out / "curves.png")}
-    if changed:
-        drawn["changes.png"] = plot_changes(groups, BASE, out / "changes.png")
+    drawn = {CURVES: plot_curves(rows, metrics, out / CURVES)}
+    if any(row.get("change") for row in rows):
+        drawn[CHANGES] = plot_changes(groups, BASE, out / CHANGES)
     else:
-        drawn["axes.png"] = plot_axes(rows, settings, out / "axes.png")
-        drawn["parallel.png"] = plot_parallel(rows, settings, out / "parallel.png")
+        drawn[AXES] = plot_axes(rows, settings, out / AXES)
+        drawn[PARALLEL] = plot_parallel(rows, settings, out / PARALLEL)
     return [out / name for name, done in drawn.items() if done]
 
 

@@ -9,7 +9,7 @@ from model.decode import Decoder
 from model.draw import Drawing, sample_seeds
 from model.generate import generate
 from model.weights import FEW_WEIGHTS, Weights, weights_read
-from tests.model.uncached import all_logits
+from tests.model.uncached import all_logits, continued_logits
 
 KINDS = [
     {},
@@ -57,13 +57,12 @@ def test_logits_are_those_without_a_cache(tiny, kind, position, prompts, form, m
         model = tiny(double=double, position=position, **kind)
         n = 3 * model.config.block_size
         more_NB = torch.randint(0, 11, (n, len(prompts)))
-        rows = [[*prompt, *more] for prompt, more in zip(prompts, more_NB.T.tolist(), strict=True)]
-        wanted = [all_logits(model, row)[len(p) - 1 :] for p, row in zip(prompts, rows)]
+        wanted_BNV = continued_logits(model, prompts, more_NB)
         with torch.inference_mode():
             decoder = Decoder(model, prompts, n, fixed=form == "fixed")
             steps = [decoder.prefill(prompts), *map(decoder.step, more_NB)]
         got_BNV = torch.stack(steps, dim=1)
-        assert (got_BNV - torch.stack(wanted)).abs().max() < atol
+        assert (got_BNV - wanted_BNV).abs().max() < atol
 
 
 @positions

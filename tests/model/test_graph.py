@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from model.decode import Decoder
 from model.graph import CALLS_BEFORE, Recorded
 from tests.model.test_decode import ONE, kinds, positions, prompts
-from tests.model.uncached import all_logits
+from tests.model.uncached import all_logits, continued_logits
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -44,8 +44,7 @@ def test_a_step_that_is_played_again_is_that_of_the_model(tiny, kind, position, 
     model = tiny(double=True, position=position, **kind)
     n = 3 * model.config.block_size
     ids_NB = torch.randint(0, 11, (n, len(prompts)))
-    rows = [[*prompt, *more] for prompt, more in zip(prompts, ids_NB.T.tolist(), strict=True)]
-    wanted = [all_logits(model, row)[len(p) - 1 :] for p, row in zip(prompts, rows)]
+    wanted_BNV = continued_logits(model, prompts, ids_NB)
     with torch.inference_mode():
         decoder = Decoder(model, prompts, n, fixed=True)
         if decoder.rope is not None:  # so that no larger one takes its place
@@ -60,7 +59,7 @@ def test_a_step_that_is_played_again_is_that_of_the_model(tiny, kind, position, 
             else:
                 tape.play()
             steps.append(logits_BV.clone())
-    assert (torch.stack(steps, dim=1) - torch.stack(wanted)).abs().max() < 1e-9
+    assert (torch.stack(steps, dim=1) - wanted_BNV).abs().max() < 1e-9
 
 
 def test_a_step_of_other_shapes_is_not_the_same_each_time(tiny):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -16,6 +18,13 @@ def all_logits(model: TinyGPT, ids: list[int]) -> Tensor:
     docs/theory.md; the row begins with a prompt of at most block_size ids."""
     with torch.no_grad():
         return (learned if model.config.position == "learned" else banded)(model, ids)
+
+
+def continued_logits(model: TinyGPT, prompts: Sequence[Sequence[int]], more_NB: Tensor) -> Tensor:
+    """Logits (B, N + 1, V): what may follow each prompt, and then each of the ids that came."""
+    rows = [[*prompt, *more] for prompt, more in zip(prompts, more_NB.T.tolist(), strict=True)]
+    parts = [all_logits(model, row)[len(p) - 1 :] for p, row in zip(prompts, rows, strict=True)]
+    return torch.stack(parts)
 
 
 def banded(model: TinyGPT, ids: list[int]) -> Tensor:

@@ -101,12 +101,20 @@ def cluster(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]
             process.wait(30)
 
 
+def lose_worker(
+    argv: list[str], out: Path, address: str, worker: subprocess.Popen[bytes]
+) -> subprocess.Popen[bytes]:
+    """A sweep on a cluster, one of whose two workers was killed while it ran a point."""
+    sweep = start_sweep(argv, out, "--cluster", address)
+    wait_until(lambda: list(out.glob("*/last.pt")) and len(trainers(out)) == 2)
+    worker.kill()
+    return sweep
+
+
 def test_a_cluster_loses_a_worker_and_then_its_sweep(undisturbed, sweep_file, tmp_path, cluster):
     address, workers = cluster
     argv, out = sweep_file(EIGHT), tmp_path / "out"
-    first = start_sweep(argv, out, "--cluster", address)
-    wait_until(lambda: list(out.glob("*/last.pt")) and len(trainers(out)) == 2)
-    workers[0].kill()
+    first = lose_worker(argv, out, address, workers[0])
     wait_until(lambda: len(trainers(out)) < 2, 60)  # its process ended with it
     wait_until(lambda: any(row["status"] == "done" for row in results(out)) and trainers(out))
     first.kill()
@@ -122,8 +130,6 @@ def test_a_cluster_loses_a_worker_and_then_its_sweep(undisturbed, sweep_file, tm
 def test_a_cluster_loses_a_worker_and_its_sweep_goes_on(undisturbed, sweep_file, tmp_path, cluster):
     address, workers = cluster
     argv, out = sweep_file(EIGHT), tmp_path / "out"
-    sweep = start_sweep(argv, out, "--cluster", address)
-    wait_until(lambda: list(out.glob("*/last.pt")) and len(trainers(out)) == 2)
-    workers[1].kill()
+    sweep = lose_worker(argv, out, address, workers[1])
     assert sweep.wait(600) == 0
     assert results(out) == undisturbed
