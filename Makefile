@@ -25,7 +25,10 @@ READY_TEST := $(VENV)/.stamp-test
 endif
 
 # Tests in two processes: half the time on two cores. A file's tests stay together, as they share what they prepare.
-SIDE_BY_SIDE = -n 2 --dist loadfile
+SIDE_BY_SIDE = -n 2 --dist loadfile --max-worker-restart 0
+
+# A test that hangs ends with the stack of each thread and is told as failed.
+HANGS_AFTER = -o faulthandler_exit_on_timeout=true -o faulthandler_timeout
 
 PIP_INSTALL = $(PY) -m pip install --disable-pip-version-check $(PIPARGS) -c constraints.txt
 
@@ -106,10 +109,10 @@ gpu-check: $(READY) ## tests and benchmarks on a GPU into gpu-check.json: CORPUS
 	$(PY) -m scripts.gpu_check --corpus "$(CORPUS)" $(if $(NANOGPT),--nanogpt "$(NANOGPT)") $(ARGS)
 
 test: $(READY_TEST) ## run the fast tests with coverage; ARGS="--no-cov tests/tok" runs a part
-	$(PY) -m pytest -m "not slow" $(SIDE_BY_SIDE) --cov --cov-report=term-missing $(ARGS)
+	$(PY) -m pytest -m "not slow" $(SIDE_BY_SIDE) $(HANGS_AFTER)=300 --cov --cov-report=term-missing $(ARGS)
 
 test-all: $(READY_TEST) ## run all tests, the slow ones too
-	$(PY) -m pytest $(SIDE_BY_SIDE) --cov --cov-report=term-missing $(ARGS)
+	$(PY) -m pytest $(SIDE_BY_SIDE) $(HANGS_AFTER)=1200 --cov --cov-report=term-missing $(ARGS)
 
 lint: $(READY_TEST) ## check style and types' presence: ruff, black
 	$(PY) -m ruff check .

@@ -1,5 +1,6 @@
 """Counting pre-tokens: parts, blocks and workers change nothing; files stream."""
 
+import ast
 import multiprocessing
 import os
 import random
@@ -98,22 +99,27 @@ def _first_then_sleep(job, *_):
     return PieceCounts().tally()
 
 
-def _train_in_a_pool(path):
-    monkey = pytest.MonkeyPatch()
-    monkey.delitem(sys.modules, "torch", raising=False)
-    monkey.setattr(corpus, "PART_BYTES", 100)
-    try:
-        return count_files([path], workers=2).as_dict()
-    finally:
-        monkey.undo()
+IN_A_POOL = """
+import multiprocessing, sys
+from tok import corpus
+
+def count(path):
+    corpus.PART_BYTES = 100
+    return corpus.count_files([path], workers=2).as_dict()
+
+with multiprocessing.get_context("fork").Pool(1) as pool:
+    print(pool.apply(count, sys.argv[1:]))
+    pool.close()
+    pool.join()
+"""
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux alone")
-def test_a_daemon_that_may_have_no_children_counts_with_threads(tmp_path):
+def test_a_daemon_that_may_have_no_children_counts_with_threads(tmp_path, run_python):
     path = tmp_path / "text"
     path.write_bytes(TEXT * 9)
-    with multiprocessing.get_context("fork").Pool(1) as pool:
-        assert pool.apply(_train_in_a_pool, [path]) == expected([TEXT * 9])
+    done = run_python("-c", IN_A_POOL, path)
+    assert ast.literal_eval(done.stdout) == expected([TEXT * 9]), done.stderr
 
 
 def _die(*_):
