@@ -84,8 +84,12 @@ class Subject(Protocol):
 class RandomTrainer(Trainer):
     """A trainer whose tokens are drawn at random: for speed at a shape that no text is at hand for.
 
-    It has all of a run's parts but a tokenizer that fits.
+    It has all of a run's parts but a tokenizer that fits; each token counts as a byte.
     """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.byte_lengths = torch.ones(self.config.model.vocab_size, dtype=torch.int64)
 
     def load_data(self, state: dict[str, Any] | None) -> None:
         """Draws the tokens into the run folder."""
