@@ -114,7 +114,7 @@ class MuonAdamW(torch.optim.AdamW):
         gradients = [weight.grad for weight in weights]
         buffers = [self.state[weight]["momentum_buffer"] for weight in weights]
         torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
-        updates = torch._foreach_lerp(gradients, buffers, group["momentum"])  # Nesterov's look ahead
+        updates = torch._foreach_lerp(gradients, buffers, group["momentum"])  # Nesterov
         by_shape: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = defaultdict(list)
         for weight, update in zip(weights, updates, strict=True):
             size = weight.shape[1] if group["split"] else weight.shape[0]
