@@ -181,6 +181,12 @@ class FixedCache(Cache):
         self.slot_1.fill_((n_columns - 1) % self.n_slots)
         super().restart(n_columns, starts)
 
+    def set_starts(self, starts: Sequence[int]) -> None:
+        """The first column of each row; rows beyond these are no longer there."""
+        super().set_starts(starts)
+        # Tensors of their own: of what is written to one large tensor, a compiler makes copies.
+        self.kv_2BHSK_of = self.kv_L2BHSK.unbind(0)
+
     @property
     def visible(self) -> int:
         """n: all slots."""
@@ -219,12 +225,11 @@ class FixedCache(Cache):
 
     def layers(self) -> tuple[Put, Sequence[Tensor]]:
         """As in any cache, of all slots."""
-        kv_L2BHSK = self.kv_L2BHSK
 
         def put(i: int, kv_2BHK: Tensor) -> None:
-            kv_L2BHSK[i].index_copy_(3, self.slot_1, kv_2BHK[:, :, :, None])
+            self.kv_2BHSK_of[i].index_copy_(3, self.slot_1, kv_2BHK[:, :, :, None])
 
-        return put, kv_L2BHSK.flatten(0, 1).unbind(0)
+        return put, [part for kv_2BHSK in self.kv_2BHSK_of for part in kv_2BHSK.unbind(0)]
 
     def file_token(self, token_BD: Tensor) -> None:
         """For the pointer: what may be read of the newest token."""

@@ -40,21 +40,27 @@ class Decoder:
         max_new_tokens: int,
         weights: Weights | None = None,
         fixed: bool = False,
+        compiled: bool = False,
     ) -> None:
         """Makes room for one row per prompt, each of 1 to block_size ids.
 
         Args:
             weights: the model's, as they are; None gathers them.
             fixed: `compute` can be recorded, see `model.cache.FixedCache`.
+            compiled: `compute` will be compiled for its shapes, so there shall be few.
         """
         self.weights = weights or Weights(model)
         assert self.weights.model is model
         self.model, self.config = model, model.config
         self.embedding = self.weights.embedding
         lengths = [len(prompt) for prompt in prompts]
-        n_slots = min(self.config.block_size, max(lengths) + max_new_tokens)
+        n_tokens = max(lengths) + max_new_tokens
+        if compiled:
+            n_tokens = 1 << (n_tokens - 1).bit_length()  # a power of two
+        n_slots = min(self.config.block_size, n_tokens)
         self.cache = (FixedCache if fixed else Cache)(self.config, lengths, n_slots, self.embedding)
-        self.rope = self._rope_table(n_slots) if self.config.position == "rope" else None
+        n_positions = n_tokens if compiled else n_slots  # so that no larger table takes its place
+        self.rope = self._rope_table(n_positions) if self.config.position == "rope" else None
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """Reads the prompts, equal ones once; logits (B, V) of what may follow."""

@@ -249,8 +249,8 @@ def k_largest(logits_BV: Tensor, k: int | None) -> tuple[Tensor, Tensor] | None:
 
 
 def _may_ask(logits_BV: Tensor) -> bool:
-    """Whether the host may look at numbers: a GPU would be waited for."""
-    return not logits_BV.is_cuda
+    """Whether the host may look at numbers: a GPU would be waited for, a compiler can't."""
+    return not (logits_BV.is_cuda or torch.compiler.is_compiling())
 
 
 def _has_ties(edge_B2: Tensor) -> bool:

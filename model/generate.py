@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
+from model.compiled import Compiled
 from model.decode import Decoder
 from model.draw import Drawing, chosen_logprobs, sample_next
 from model.gpt import TinyGPT
@@ -41,6 +42,7 @@ def generate(
     stop_id: int | None = None,
     gone: Set[int] = frozenset(),
     weights: Weights | None = None,
+    compiled: bool = False,
 ) -> Iterator[Step]:
     """Draws a continuation of each prompt, side by side, and yields a token of each per step.
 
@@ -56,6 +58,9 @@ def generate(
         drawing: None draws from the model's own distribution.
         gone: samples of no more use, such as those that met a stop text; looked at after each step.
         weights: the model's as they are now, gathered before; None gathers them.
+        compiled: steps go through torch.compile, see `model.compiled`: faster on a GPU, after the
+            first call for some weights, drawing, number of samples and slots, which takes a minute
+            or so. Numbers differ in their last digits from those of other steps.
 
     Raises:
         ValueError: a prompt is empty (start a document with its end-of-text token), there are not
@@ -72,10 +77,10 @@ def generate(
         return
     prompts = [list(prompt)[-raw.config.block_size :] for prompt in prompts]
     with torch.inference_mode():  # left before each yield
-        batch = Batch(raw, prompts, seeds, max_new_tokens, drawing or Drawing(), weights)
+        batch = Batch(raw, prompts, seeds, max_new_tokens, drawing or Drawing(), weights, compiled)
     # A GPU is told the next step before the last one's ids are read, and need not wait for the
     # host. A CPU would only show its tokens later.
-    n_ahead = 1 if batch.fixed else 0
+    n_ahead = 1 if can_be_recorded(batch.device) else 0
     waiting: list[Drawn] = []
     for n_left in range(max_new_tokens - 1, -1, -1):
         with torch.inference_mode():
@@ -99,6 +104,7 @@ def generate_ids(
     drawing: Drawing | None = None,
     stop_id: int | None = None,
     weights: Weights | None = None,
+    compiled: bool = False,
 ) -> list[list[int]]:
     """All new ids of each sample, the stop id included where one came; see `generate`."""
     samples: list[list[int]] = [[] for _ in seeds]
@@ -110,6 +116,7 @@ def generate_ids(
         drawing=drawing,
         stop_id=stop_id,
         weights=weights,
+        compiled=compiled,
     ):
         for sample, token in zip(samples, step.ids, strict=True):
             if token is not None:
@@ -159,12 +166,16 @@ class Batch:
         max_new_tokens: int,
         drawing: Drawing,
         weights: Weights | None,
+        compiled: bool = False,
     ) -> None:
         """Reads no prompt yet; each holds 1 to block_size ids."""
         self.prompts, self.drawing = prompts, drawing
         self.device = model.token_embedding.weight.device
-        self.fixed = can_be_recorded(self.device)
-        self.decoder = Decoder(model, prompts, max_new_tokens, weights, self.fixed)
+        recorded = can_be_recorded(self.device)
+        fixed = recorded or compiled
+        # Rows stay until so many are of no use, where other shapes are a new record or program.
+        self.most_idle = 1.0 if compiled else 0.5 if recorded else 0.0
+        self.decoder = Decoder(model, prompts, max_new_tokens, weights, fixed, compiled)
         # Ids are drawn in float64, which mps does not have.
         self.draw_device = torch.device("cpu") if self.device.type == "mps" else self.device
         self.generators = [Generator().manual_seed(seed) for seed in seeds]  # of each row
@@ -181,7 +192,7 @@ class Batch:
             self.seen_BV = torch.zeros(shape, dtype=torch.bool, device=self.draw_device)
             for seen_V, prompt in zip(self.seen_BV, prompts, strict=True):
                 seen_V[list(prompt)] = True
-        self.step = Recorded(self._step, self.device)
+        self.step = Recorded(Compiled(self._step) if compiled else self._step, self.device)
 
     def draw(self) -> Drawn:
         """Draws the next id of every row."""
@@ -220,13 +231,10 @@ class Batch:
         return self.numbers_NB[turn]
 
     def remove(self, ended: Sequence[int]) -> None:
-        """Takes samples out: the last row comes into the place of each.
-
-        Where other shapes are a new record, rows stay until every second one is of no use.
-        """
+        """Takes samples out, if they are enough: the last row comes into the place of each."""
         self.ended.update(ended)
         gone = [sample for sample in self.samples if sample in self.ended]
-        if not gone or (self.fixed and 2 * len(gone) < len(self.samples)):
+        if not gone or len(gone) < self.most_idle * len(self.samples):
             return
         for sample in gone:
             row, last = self.samples.index(sample), len(self.samples) - 1
