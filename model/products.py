@@ -32,6 +32,10 @@ def plain(matrix: Matrix) -> Product:
     weight_ND, bias_N = matrix
 
     def product(x_BD: Tensor, onto_BN: Tensor | None = None) -> Tensor:
+        if torch.compiler.is_compiling():  # it fuses parts, not what calls a library as a whole
+            y_BN = torch.mm(x_BD, weight_ND.t())
+            y_BN = y_BN if bias_N is None else y_BN + bias_N
+            return y_BN if onto_BN is None else onto_BN + y_BN
         if onto_BN is None:
             if bias_N is None:
                 return torch.mm(x_BD, weight_ND.t())
@@ -146,7 +150,10 @@ def plain_attend(q_BH1K: Tensor, k_BHnK: Tensor, v_BHnK: Tensor, mask_X1n: Tenso
     """
     B, H, _, K = k_BHnK.shape
     q_X1K, k_XnK, v_XnK = (x.flatten(0, 1) for x in (q_BH1K, k_BHnK, v_BHnK))
-    scores_X1n = torch.baddbmm(mask_X1n, q_X1K, k_XnK.transpose(1, 2), alpha=K**-0.5)
+    if torch.compiler.is_compiling():  # as in `plain`
+        scores_X1n = torch.bmm(q_X1K, k_XnK.transpose(1, 2)) * K**-0.5 + mask_X1n
+    else:
+        scores_X1n = torch.baddbmm(mask_X1n, q_X1K, k_XnK.transpose(1, 2), alpha=K**-0.5)
     return torch.bmm(scores_X1n.softmax(-1), v_XnK).view(B, H, 1, -1)
 
 
