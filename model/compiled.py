@@ -1,4 +1,4 @@
-"""torch.compile: one program for a whole step, in which operations share their passes over memory."""
+"""torch.compile: one program for a whole step, whose operations share passes over memory."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+
+from model.weights import Weights
 
 # With it PyTorch writes the product of a matrix and a single row itself, together with the norm or
 # the activation beside it, instead of calling a library for the product.
@@ -21,9 +23,14 @@ class Compiled:
     functions are the same (functions: the very same, so keep the `model.weights.Weights`).
     """
 
-    def __init__(self, work: Callable[[], None], backend: str = "inductor") -> None:
-        """backend: of torch.compile; "eager" only traces, for tests."""
-        self.work = work
+    def __init__(
+        self, work: Callable[[], None], weights: Weights, backend: str = "inductor"
+    ) -> None:
+        """Work with some weights, which are told if it can't be compiled.
+
+        backend: of torch.compile; "eager" only traces, for tests.
+        """
+        self.work, self.weights = work, weights
         settings: dict[str, Any] = {"options": OPTIONS} if backend == "inductor" else {}
         self.compiled: Callable[[], None] | None = torch.compile(
             work, fullgraph=True, dynamic=False, backend=backend, **settings
@@ -47,11 +54,10 @@ class Compiled:
             with torch._dynamo.config.patch(recompile_limit=MOST_PROGRAMS):
                 self.compiled()
         except Exception as error:  # compilers fail in many ways, none of which should end a run
-            self.compiled = None
-            first = str(error).strip().splitlines()[0] if str(error).strip() else ""
+            self.compiled, self.weights.compiles = None, False
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:150]
             print(
-                "warning: torch.compile failed, sampling goes on without it: "
-                f"{type(error).__name__}: {first[:150]}",
+                f"warning: torch.compile failed, sampling goes on without it: {reason}",
                 file=sys.stderr,
             )
             self.work()

@@ -171,6 +171,8 @@ class Batch:
         """Reads no prompt yet; each holds 1 to block_size ids."""
         self.prompts, self.drawing = prompts, drawing
         self.device = model.token_embedding.weight.device
+        weights = weights or Weights(model)
+        compiled = compiled and weights.compiles
         recorded = can_be_recorded(self.device)
         fixed = recorded or compiled
         # Rows stay until so many are of no use, where other shapes are a new record or program.
@@ -192,7 +194,8 @@ class Batch:
             self.seen_BV = torch.zeros(shape, dtype=torch.bool, device=self.draw_device)
             for seen_V, prompt in zip(self.seen_BV, prompts, strict=True):
                 seen_V[list(prompt)] = True
-        self.step = Recorded(Compiled(self._step) if compiled else self._step, self.device)
+        work = Compiled(self._step, weights) if compiled else self._step
+        self.step = Recorded(work, self.device)
 
     def draw(self) -> Drawn:
         """Draws the next id of every row."""

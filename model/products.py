@@ -32,10 +32,8 @@ def plain(matrix: Matrix) -> Product:
     weight_ND, bias_N = matrix
 
     def product(x_BD: Tensor, onto_BN: Tensor | None = None) -> Tensor:
-        if torch.compiler.is_compiling():  # it fuses parts, not what calls a library as a whole
-            y_BN = torch.mm(x_BD, weight_ND.t())
-            y_BN = y_BN if bias_N is None else y_BN + bias_N
-            return y_BN if onto_BN is None else onto_BN + y_BN
+        if torch.compiler.is_compiling():
+            return _in_parts(matrix, x_BD, onto_BN)
         if onto_BN is None:
             if bias_N is None:
                 return torch.mm(x_BD, weight_ND.t())
@@ -45,6 +43,14 @@ def plain(matrix: Matrix) -> Product:
         return onto_BN.addmm_(x_BD, weight_ND.t())
 
     return product
+
+
+def _in_parts(matrix: Matrix, x_BD: Tensor, onto_BN: Tensor | None) -> Tensor:
+    """For a compiler, which fuses parts, but not what calls a library as a whole."""
+    weight_ND, bias_N = matrix
+    y_BN = torch.mm(x_BD, weight_ND.t())
+    y_BN = y_BN if bias_N is None else y_BN + bias_N
+    return y_BN if onto_BN is None else onto_BN + y_BN
 
 
 def by_rows(matrix: Matrix) -> Product:
@@ -107,6 +113,8 @@ def pack(matrix: Matrix) -> Product:
     multiply = torch.ops.mkldnn._linear_pointwise.default
 
     def product(x_BD: Tensor, onto_BN: Tensor | None = None) -> Tensor:
+        if torch.compiler.is_compiling():  # it takes packed weights only if it packed them itself
+            return _in_parts(matrix, x_BD, onto_BN)
         if len(x_BD) == 1:
             y_BN = multiply(torch.cat((x_BD, x_BD)), packed, bias_N, "none", [], "")[:1]
         else:
@@ -150,7 +158,7 @@ def plain_attend(q_BH1K: Tensor, k_BHnK: Tensor, v_BHnK: Tensor, mask_X1n: Tenso
     """
     B, H, _, K = k_BHnK.shape
     q_X1K, k_XnK, v_XnK = (x.flatten(0, 1) for x in (q_BH1K, k_BHnK, v_BHnK))
-    if torch.compiler.is_compiling():  # as in `plain`
+    if torch.compiler.is_compiling():  # see `_in_parts`
         scores_X1n = torch.bmm(q_X1K, k_XnK.transpose(1, 2)) * K**-0.5 + mask_X1n
     else:
         scores_X1n = torch.baddbmm(mask_X1n, q_X1K, k_XnK.transpose(1, 2), alpha=K**-0.5)

@@ -58,6 +58,7 @@ class Weights:
         raw = raw_module(model)
         assert isinstance(raw, TinyGPT)
         self.model, config = raw, raw.config
+        self.compiles = True  # until torch.compile has failed with them
         self.embedding = raw.token_embedding.weight
         on_cpu = self.embedding.device.type == "cpu"
         self._product = plain
