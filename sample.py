@@ -45,6 +45,7 @@ class Request:
     stop_id: int | None
     stops: tuple[str, ...]
     as_json: bool
+    compiled: bool
 
 
 def encode_prompt(loaded: Loaded, prompt: str) -> list[int]:
@@ -87,6 +88,7 @@ def draw(
             stop_id=request.stop_id,
             gone=gone,
             weights=loaded.weights,
+            compiled=request.compiled,
         )
         samples = [
             Sample(loaded.tokenizer, prompts[prompt], i, request.stop_id, request.stops)
@@ -153,6 +155,9 @@ def add_arguments(parser: Parser) -> None:
     )
     add("--json", action="store_true", help="a JSON line for each sample, with ids and logprobs")
     add("--device", default="auto", help="auto, cpu, cuda, ...")
+    add(
+        "--compile", action="store_true", help="torch.compile: a long start, for much text on a GPU"
+    )
 
 
 def arguments(argv: Sequence[str] | None) -> Any:
@@ -221,6 +226,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         stop_id=stop_id,
         stops=tuple(map(literal, args.stop or ())),
         as_json=args.json,
+        compiled=args.compile,
     )
     step, loss = loaded.state["step"], loaded.state["last_val"]
     say(f"{loaded.path}: step {step}, val loss {loss:.4f} nats/token")

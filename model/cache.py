@@ -53,7 +53,7 @@ class Cache:
         self._found[:, :, :n_cleared] = 0
         self._ids = torch.zeros(B, S, dtype=torch.int64, device=weight.device)
         self._starts = torch.zeros(B, dtype=torch.int64, device=weight.device)
-        self._columns = torch.zeros(S, dtype=torch.int64, device=weight.device)
+        self._mask = weight.new_zeros(B, S)
         self.restart(max(lengths), [max(lengths) - length for length in lengths])
 
     def _slots_cleared(self, n_columns: int) -> int:
@@ -61,7 +61,6 @@ class Cache:
 
     def restart(self, n_columns: int, starts: Sequence[int]) -> None:
         """Begins anew with columns 0 to n_columns - 1."""
-        torch.arange(self.n_slots, out=self._columns)
         self.column = n_columns - 1
         self.set_starts(starts)
 
@@ -72,7 +71,16 @@ class Cache:
         self.alike = not any(starts)  # then no row hides what another may see
         self.start_B = self._starts[:B].copy_(torch.tensor(self.starts))
         self.kv_L2BHSK, self.found_2BSD = self._kv[:, :, :B], self._found[:, :B]
-        self.ids_BS = self._ids[:B]
+        self.ids_BS, self.mask_BS = self._ids[:B], self._mask[:B]
+        if self._hides():
+            slots_S = torch.arange(self.n_slots, device=self._ids.device)
+            ages_S = (self.column - slots_S) % self.n_slots
+            columns_S = self.column - ages_S  # below 0 where none was yet
+            hidden_BS = columns_S < self.start_B[:, None]
+            self.mask_BS.zero_().masked_fill_(hidden_BS, -torch.inf)
+
+    def _hides(self) -> bool:
+        return not self.alike
 
     def count(self) -> None:
         """Makes the next column the newest."""
@@ -92,17 +100,20 @@ class Cache:
         """The slots of columns first to last - 1, int64."""
         return torch.arange(first, last, device=self._ids.device) % self.n_slots
 
-    def enter(self, ids_B: Tensor) -> Tensor:
-        """Puts ids into the newest column; those of the column before, (B,)."""
+    def before(self) -> Tensor:
+        """The ids of the column before the newest, (B,); to be read before that is entered."""
         # Of block_size 1, both lie in the same slot.
-        before_B = self.ids_BS[:, (self.column - 1) % self.n_slots].clone()
-        self._columns[self.slot] = self.column
-        self.ids_BS[:, self.slot] = ids_B
-        return before_B
+        return self.ids_BS[:, (self.column - 1) % self.n_slots].clone()
 
-    def hidden(self) -> Tensor | None:
-        """(B, n): True where a row may not look; None if all may look everywhere."""
-        return None if self.alike else self._columns[: self.visible] < self.start_B[:, None]
+    def enter(self, ids_B: Tensor) -> None:
+        """Puts ids into the newest column."""
+        self.ids_BS[:, self.slot] = ids_B
+        if not self.alike:
+            self.mask_BS[:, self.slot] = 0
+
+    def mask(self) -> Tensor | None:
+        """(B, n): -inf where a row may not look, 0 elsewhere; None if all may look everywhere."""
+        return None if self.alike else self.mask_BS[:, : self.visible]
 
     def place(self) -> slice | Tensor:
         """Where the newest column stands in each row, counted from its start: an index."""
@@ -165,28 +176,39 @@ class FixedCache(Cache):
         """Begins anew with columns 0 to n_columns - 1."""
         if not hasattr(self, "column_1"):
             self.column_1 = torch.zeros(1, dtype=torch.int64, device=self._ids.device)
+            self.slot_1 = torch.zeros_like(self.column_1)
         self.column_1.fill_(n_columns - 1)
+        self.slot_1.fill_((n_columns - 1) % self.n_slots)
         super().restart(n_columns, starts)
+
+    def set_starts(self, starts: Sequence[int]) -> None:
+        """The first column of each row; rows beyond these are no longer there."""
+        super().set_starts(starts)
+        # Tensors of their own: of what is written to one large tensor, a compiler makes copies.
+        self.kv_2BHSK_of = self.kv_L2BHSK.unbind(0)
 
     @property
     def visible(self) -> int:
         """n: all slots."""
         return self.n_slots
 
-    def _slot(self, later: int = 0) -> Tensor:
-        return (self.column_1 + later) % self.n_slots
+    def _hides(self) -> bool:
+        return True  # slots that hold nothing yet
 
-    def enter(self, ids_B: Tensor) -> Tensor:
+    def before(self) -> Tensor:
+        """As in any cache: the device has not counted yet."""
+        return self.ids_BS.index_select(1, self.slot_1)[:, 0]
+
+    def enter(self, ids_B: Tensor) -> None:
         """As in any cache; the device counts the column here."""
-        before_B = self.ids_BS.index_select(1, self._slot())[:, 0]
         self.column_1 += 1
-        self._columns.index_copy_(0, self._slot(), self.column_1)
-        self.ids_BS.index_copy_(1, self._slot(), ids_B[:, None])
-        return before_B
+        torch.remainder(self.column_1, self.n_slots, out=self.slot_1)
+        self.ids_BS.index_copy_(1, self.slot_1, ids_B[:, None])
+        self.mask_BS.index_fill_(1, self.slot_1, 0)
 
-    def hidden(self) -> Tensor:
-        """(B, S): True where a row may not look."""
-        return (self._columns < self.start_B[:, None]) | (self._columns > self.column_1)
+    def mask(self) -> Tensor:
+        """(B, S): -inf where a row may not look, 0 elsewhere."""
+        return self.mask_BS
 
     def place(self) -> Tensor:
         """Where the newest column stands in each row, counted from its start: (B,)."""
@@ -203,17 +225,17 @@ class FixedCache(Cache):
 
     def layers(self) -> tuple[Put, Sequence[Tensor]]:
         """As in any cache, of all slots."""
-        kv_L2BHSK, slot_1 = self.kv_L2BHSK, self._slot()
 
         def put(i: int, kv_2BHK: Tensor) -> None:
-            kv_L2BHSK[i].index_copy_(3, slot_1, kv_2BHK[:, :, :, None])
+            self.kv_2BHSK_of[i].index_copy_(3, self.slot_1, kv_2BHK[:, :, :, None])
 
-        return put, kv_L2BHSK.flatten(0, 1).unbind(0)
+        return put, [part for kv_2BHSK in self.kv_2BHSK_of for part in kv_2BHSK.unbind(0)]
 
     def file_token(self, token_BD: Tensor) -> None:
         """For the pointer: what may be read of the newest token."""
-        self.found_2BSD[1].index_copy_(1, self._slot(), token_BD[:, None])
+        self.found_2BSD[1].index_copy_(1, self.slot_1, token_BD[:, None])
 
     def file_key(self, key_BD: Tensor) -> None:
         """For the pointer: how the token to come will be found."""
-        self.found_2BSD[0].index_copy_(1, self._slot(1), key_BD[:, None])
+        next_1 = (self.column_1 + 1) % self.n_slots
+        self.found_2BSD[0].index_copy_(1, next_1, key_BD[:, None])

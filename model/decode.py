@@ -40,21 +40,27 @@ class Decoder:
         max_new_tokens: int,
         weights: Weights | None = None,
         fixed: bool = False,
+        compiled: bool = False,
     ) -> None:
         """Makes room for one row per prompt, each of 1 to block_size ids.
 
         Args:
             weights: the model's, as they are; None gathers them.
             fixed: `compute` can be recorded, see `model.cache.FixedCache`.
+            compiled: `compute` will be compiled for its shapes, so there shall be few.
         """
         self.weights = weights or Weights(model)
         assert self.weights.model is model
         self.model, self.config = model, model.config
         self.embedding = self.weights.embedding
         lengths = [len(prompt) for prompt in prompts]
-        n_slots = min(self.config.block_size, max(lengths) + max_new_tokens)
+        n_tokens = max(lengths) + max_new_tokens
+        if compiled:
+            n_tokens = 1 << (n_tokens - 1).bit_length()  # a power of two
+        n_slots = min(self.config.block_size, n_tokens)
         self.cache = (FixedCache if fixed else Cache)(self.config, lengths, n_slots, self.embedding)
-        self.rope = self._rope_table(n_slots) if self.config.position == "rope" else None
+        n_positions = n_tokens if compiled else n_slots  # so that no larger table takes its place
+        self.rope = self._rope_table(n_positions) if self.config.position == "rope" else None
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """Reads the prompts, equal ones once; logits (B, V) of what may follow."""
@@ -83,19 +89,17 @@ class Decoder:
     def compute(self, ids_B: Tensor) -> Tensor:
         """The rest of a step. Over a `FixedCache` always the same, and without the host."""
         cache, weights = self.cache, self.weights
-        before_B = cache.enter(ids_B)
+        before_B = cache.before() if self.config.bigram_rows else None
+        cache.enter(ids_B)
         x_BD, rope = self._embed(ids_B, before_B)
         if self.config.pointer:
             cache.file_token(self._readable(ids_B))
-        hidden_Bn, mask_B11n = cache.hidden(), None
-        if hidden_Bn is not None:
-            mask_B11n = self.embedding.new_zeros(hidden_Bn.shape)
-            mask_B11n = mask_B11n.masked_fill_(hidden_Bn, -torch.inf)[:, None, None]
+        mask_X1n = self._mask_by_heads()
         put, read = cache.layers()
         for i, layer in enumerate(weights.layers):
             q_BH1K, kv_2BHK = self._queries_keys_values(layer, x_BD, rope)
             put(i, kv_2BHK)
-            y_BH1K = weights.attend(q_BH1K, read[2 * i], read[2 * i + 1], mask_B11n)
+            y_BH1K = weights.attend(q_BH1K, read[2 * i], read[2 * i + 1], mask_X1n)
             x_BD = layer.attn_proj(y_BH1K.flatten(1), x_BD)
             h_BD = layer.mlp_norm(x_BD)
             wide = layer.fc(h_BD)
@@ -105,6 +109,13 @@ class Decoder:
                 wide = weights.activate(layer.gate(h_BD)) * wide
             x_BD = layer.mlp_proj(wide, x_BD)
         return self._logits(weights.final_norm(x_BD))
+
+    def _mask_by_heads(self) -> Tensor | None:
+        """For all layers: what is added to the scores of each row and head, (B * H, 1, n)."""
+        mask_Bn, H = self.cache.mask(), self.config.n_head
+        if mask_Bn is None:
+            return None
+        return mask_Bn[:, None, None].expand(-1, H, 1, -1).flatten(0, 1)
 
     def _queries_keys_values(
         self, layer: Layer, x_BD: Tensor, rope: Rope | None
@@ -123,20 +134,20 @@ class Decoder:
             qkv_3BHK = torch.cat((qk_2BHK, qkv_3BHK[2:]))
         return qkv_3BHK[0].contiguous()[:, :, None], qkv_3BHK[1:]
 
-    def _embed(self, ids_B: Tensor, before_B: Tensor) -> tuple[Tensor, Rope | None]:
+    def _embed(self, ids_B: Tensor, before_B: Tensor | None) -> tuple[Tensor, Rope | None]:
         """The tokens' vectors (B, D), and the rotation of their positions."""
         cache, n_rows = self.cache, self.config.bigram_rows
-        x_BD = F.embedding(ids_B, self.embedding)
-        if n_rows:
+        x_BD = F.embedding(ids_B, self.embedding)  # new, so that others may be added in place
+        if before_B is not None:
             V = self.config.vocab_size
             begins_B = cache.begins()
             if begins_B is not None:  # nothing stands before
                 before_B = before_B.masked_fill(begins_B, V)
             rows_B = pair_rows(before_B, ids_B, V, n_rows)
-            x_BD = x_BD + F.embedding(rows_B, self.model.bigram_embedding.weight)
+            x_BD.add_(F.embedding(rows_B, self.model.bigram_embedding.weight))
         place = cache.place()
         if self.config.position == "learned":
-            x_BD = x_BD + self.model.position_embedding.weight[place]
+            x_BD.add_(self.model.position_embedding.weight[place])
         if self.weights.embedding_norm is not None:
             x_BD = self.weights.embedding_norm(x_BD)
         if self.rope is None:
@@ -181,9 +192,9 @@ class Decoder:
         if B == 1:  # one product alone is computed otherwise than one of several
             keys_BnD, query_BD1 = keys_BnD.expand(2, -1, -1), query_BD1.expand(2, -1, -1)
         scores_Bn = torch.bmm(keys_BnD, query_BD1)[:B, :, 0]
-        hidden_Bn, none_B1 = cache.hidden(), cache.oldest()
-        if hidden_Bn is not None:
-            scores_Bn = scores_Bn.masked_fill(hidden_Bn, -torch.inf)
+        mask_Bn, none_B1 = cache.mask(), cache.oldest()
+        if mask_Bn is not None:
+            scores_Bn = scores_Bn + mask_Bn
         weights_Bn = scores_Bn.scatter(1, none_B1, 0.0).softmax(dim=-1).scatter(1, none_B1, 0.0)
         found_BD = torch.bmm(weights_Bn[:, None], tokens_BnD)[:, 0]
         read_BD = self.weights.out(found_BD)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 ROUNDING = 1e-9  # a sum of probabilities this close below top_p has reached it
-FEW_LOGITS = 256  # then float64 costs less than to part the k largest from the others
+FEW_LOGITS = 256  # then float64, or to compare all pairs, costs less than to find the k largest
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,10 @@ def keep_top_k(logits_BV: Tensor, k: int | None) -> Tensor:
     Drawing(top_k=k)
     if not k or k >= logits_BV.shape[-1]:
         return logits_BV
-    if logits_BV.is_cuda:
-        smallest_B1 = logits_BV.topk(k, dim=-1).values[:, -1:]
+    if not _may_ask(logits_BV):
+        if logits_BV.shape[-1] <= FEW_LOGITS:
+            return logits_BV.masked_fill(ranks(logits_BV) >= k, -math.inf)
+        smallest_B1 = logits_BV.topk(k, dim=-1, sorted=False).values.amin(dim=-1, keepdim=True)
     else:
         edge_B2 = logits_BV.topk(k + 1, dim=-1).values[:, -2:]
         smallest_B1 = edge_B2[:, :1]
@@ -76,6 +78,21 @@ def keep_top_k(logits_BV: Tensor, k: int | None) -> Tensor:
     room_B1 = k - above_BV.sum(dim=-1, keepdim=True)
     keep_BV = above_BV | (ties_BV & (ties_BV.cumsum(dim=-1) <= room_B1))
     return logits_BV.masked_fill(~keep_BV, -math.inf)
+
+
+def ranks(logits_BV: Tensor) -> Tensor:
+    """How many ids come before each one, the largest logit first, of equals the smaller id.
+
+    All pairs are compared: for few logits a GPU does that faster than it sorts.
+
+    >>> ranks(torch.tensor([[1.0, 3.0, 2.0, 2.0]])).tolist()
+    [[3, 0, 1, 2]]
+    """
+    ids_V = torch.arange(logits_BV.shape[-1], device=logits_BV.device)
+    mine_BV1, other_B1V = logits_BV[:, :, None], logits_BV[:, None]
+    tie_first_VV = ids_V[None] < ids_V[:, None]
+    before_BVV = torch.where(tie_first_VV, other_B1V >= mine_BV1, other_B1V > mine_BV1)
+    return before_BVV.sum(dim=-1)
 
 
 def keep_top_p(logits_BV: Tensor, p: float) -> Tensor:
@@ -222,13 +239,18 @@ def k_largest(logits_BV: Tensor, k: int | None) -> tuple[Tensor, Tensor] | None:
     (tensor([[298., 299.]]), tensor([[298, 299]]))
     """
     V = logits_BV.shape[-1]
-    if not k or k >= V or V <= FEW_LOGITS or logits_BV.is_cuda:
+    if not k or k >= V or V <= FEW_LOGITS or not _may_ask(logits_BV):
         return None
     largest_Bk, ids_Bk = logits_BV.topk(k + 1, dim=-1)
     if _has_ties(largest_Bk[:, -2:]):
         return None
     ids_Bk = ids_Bk[:, :k].sort(dim=-1).values
     return logits_BV.gather(1, ids_Bk), ids_Bk
+
+
+def _may_ask(logits_BV: Tensor) -> bool:
+    """Whether the host may look at numbers: a GPU would be waited for, a compiler can't."""
+    return not (logits_BV.is_cuda or torch.compiler.is_compiling())
 
 
 def _has_ties(edge_B2: Tensor) -> bool:

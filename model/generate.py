@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
+from model.compiled import Compiled
 from model.decode import Decoder
 from model.draw import Drawing, chosen_logprobs, sample_next
 from model.gpt import TinyGPT
@@ -41,6 +42,7 @@ def generate(
     stop_id: int | None = None,
     gone: Set[int] = frozenset(),
     weights: Weights | None = None,
+    compiled: bool = False,
 ) -> Iterator[Step]:
     """Draws a continuation of each prompt, side by side, and yields a token of each per step.
 
@@ -56,6 +58,9 @@ def generate(
         drawing: None draws from the model's own distribution.
         gone: samples of no more use, such as those that met a stop text; looked at after each step.
         weights: the model's as they are now, gathered before; None gathers them.
+        compiled: steps go through torch.compile, see `model.compiled`: faster on a GPU, after the
+            first call for some weights, drawing, number of samples and slots, which takes a minute
+            or so. Numbers differ in their last digits from those of other steps.
 
     Raises:
         ValueError: a prompt is empty (start a document with its end-of-text token), there are not
@@ -72,10 +77,10 @@ def generate(
         return
     prompts = [list(prompt)[-raw.config.block_size :] for prompt in prompts]
     with torch.inference_mode():  # left before each yield
-        batch = Batch(raw, prompts, seeds, max_new_tokens, drawing or Drawing(), weights)
+        batch = Batch(raw, prompts, seeds, max_new_tokens, drawing or Drawing(), weights, compiled)
     # A GPU is told the next step before the last one's ids are read, and need not wait for the
     # host. A CPU would only show its tokens later.
-    n_ahead = 1 if batch.fixed else 0
+    n_ahead = 1 if can_be_recorded(batch.device) else 0
     waiting: list[Drawn] = []
     for n_left in range(max_new_tokens - 1, -1, -1):
         with torch.inference_mode():
@@ -99,6 +104,7 @@ def generate_ids(
     drawing: Drawing | None = None,
     stop_id: int | None = None,
     weights: Weights | None = None,
+    compiled: bool = False,
 ) -> list[list[int]]:
     """All new ids of each sample, the stop id included where one came; see `generate`."""
     samples: list[list[int]] = [[] for _ in seeds]
@@ -110,6 +116,7 @@ def generate_ids(
         drawing=drawing,
         stop_id=stop_id,
         weights=weights,
+        compiled=compiled,
     ):
         for sample, token in zip(samples, step.ids, strict=True):
             if token is not None:
@@ -120,13 +127,13 @@ def generate_ids(
 class Drawn:
     """The ids of one step on their way to the host."""
 
-    def __init__(self, samples: Sequence[int], ids_B: Tensor, logprobs_B: Tensor) -> None:
-        """samples: the number of each row's sample."""
+    def __init__(self, samples: Sequence[int], drawn_2B: Tensor) -> None:
+        """The number of each row's sample; its id and log-probability, float64."""
         self.samples = list(samples)
-        # A copy: the next step will write into the same tensors.
-        self.ids_B = ids_B.to("cpu", non_blocking=True, copy=True)
-        self.logprobs_B = logprobs_B.to("cpu", non_blocking=True, copy=True)
-        self.arrived = torch.cuda.Event() if ids_B.is_cuda else None
+        # A copy: the next step will write into the same tensor. PyTorch takes memory for it that a
+        # GPU writes to by itself, so nobody waits.
+        self.drawn_2B = drawn_2B.to("cpu", non_blocking=True, copy=True)
+        self.arrived = torch.cuda.Event() if drawn_2B.is_cuda else None
         if self.arrived is not None:
             self.arrived.record()
 
@@ -139,14 +146,12 @@ class Drawn:
         if self.arrived is not None:
             self.arrived.synchronize()
         step = Step([None] * n_samples, [None] * n_samples)
-        for i, token, logprob in zip(
-            self.samples, self.ids_B.tolist(), self.logprobs_B.tolist(), strict=True
-        ):
+        for i, token, logprob in zip(self.samples, *self.drawn_2B.tolist(), strict=True):
             if i in ended:
                 continue
             if math.isnan(logprob):
                 raise ValueError("the model's logits are not finite; its weights are damaged")
-            step.ids[i], step.logprobs[i] = token, logprob
+            step.ids[i], step.logprobs[i] = int(token), logprob
         return step
 
 
@@ -161,35 +166,42 @@ class Batch:
         max_new_tokens: int,
         drawing: Drawing,
         weights: Weights | None,
+        compiled: bool = False,
     ) -> None:
         """Reads no prompt yet; each holds 1 to block_size ids."""
         self.prompts, self.drawing = prompts, drawing
         self.device = model.token_embedding.weight.device
-        self.fixed = can_be_recorded(self.device)
-        self.decoder = Decoder(model, prompts, max_new_tokens, weights, self.fixed)
+        weights = weights or Weights(model)
+        compiled = compiled and weights.compiles
+        recorded = can_be_recorded(self.device)
+        fixed = recorded or compiled
+        # Rows stay until so many are of no use, where other shapes are a new record or program.
+        self.most_idle = 1.0 if compiled else 0.5 if recorded else 0.0
+        self.decoder = Decoder(model, prompts, max_new_tokens, weights, fixed, compiled)
         # Ids are drawn in float64, which mps does not have.
         self.draw_device = torch.device("cpu") if self.device.type == "mps" else self.device
-        self.generators = [Generator().manual_seed(seed) for seed in seeds]
+        self.generators = [Generator().manual_seed(seed) for seed in seeds]  # of each row
         self.samples = list(range(len(seeds)))  # of each row
         self.ended: set[int] = set()
         self.n_drawn = 0
         self.ids_B = torch.zeros(len(seeds), dtype=torch.int64, device=self.device)  # the last
         self.numbers_B = torch.zeros(len(seeds), dtype=torch.float64, device=self.draw_device)
-        self.logprobs_B = torch.zeros(0)  # of the ids, in the dtype of the logits
+        # Ids once more, and their log-probabilities: float64 holds both.
+        self.drawn_2B = torch.zeros(2, len(seeds), dtype=torch.float64, device=self.draw_device)
         self.seen_BV: Tensor | None = None
         if drawing.repetition_penalty != 1:
             shape = (len(seeds), model.config.vocab_size)
             self.seen_BV = torch.zeros(shape, dtype=torch.bool, device=self.draw_device)
             for seen_V, prompt in zip(self.seen_BV, prompts, strict=True):
                 seen_V[list(prompt)] = True
-        self.step = Recorded(self._step, self.device)
+        work = Compiled(self._step, weights) if compiled else self._step
+        self.step = Recorded(work, self.device)
 
     def draw(self) -> Drawn:
         """Draws the next id of every row."""
         self.numbers_B.copy_(self._numbers())
         if self.n_drawn == 0:
             logits_BV = self.decoder.prefill(self.prompts)
-            self.logprobs_B = logits_BV.new_zeros(len(logits_BV), device=self.draw_device)
             self._choose(logits_BV)
         else:
             rope = self.decoder.rope
@@ -198,7 +210,7 @@ class Batch:
                 self.step.forget()
             self.step()
         self.n_drawn += 1
-        return Drawn(self.samples, self.ids_B, self.logprobs_B)
+        return Drawn(self.samples, self.drawn_2B)
 
     def _step(self) -> None:
         self._choose(self.decoder.compute(self.ids_B))
@@ -206,7 +218,8 @@ class Batch:
     def _choose(self, logits_BV: Tensor) -> None:
         logits_BV = logits_BV.to(self.draw_device)
         ids_B = sample_next(logits_BV, self.numbers_B, self.drawing, self.seen_BV)
-        self.logprobs_B.copy_(chosen_logprobs(logits_BV, ids_B))
+        self.drawn_2B[0].copy_(ids_B)
+        self.drawn_2B[1].copy_(chosen_logprobs(logits_BV, ids_B))
         if self.seen_BV is not None:
             self.seen_BV.scatter_(1, ids_B[:, None], True)
         self.ids_B.copy_(ids_B)
@@ -217,18 +230,14 @@ class Batch:
         if turn == 0:
             shape = (NUMBERS_AT_ONCE,)
             columns = [torch.rand(shape, generator=g, dtype=torch.float64) for g in self.generators]
-            self.numbers_NS = torch.stack(columns, dim=1).to(self.draw_device)
-        numbers_S = self.numbers_NS[turn]
-        return numbers_S[self.samples] if self.ended else numbers_S
+            self.numbers_NB = torch.stack(columns, dim=1).to(self.draw_device)
+        return self.numbers_NB[turn]
 
     def remove(self, ended: Sequence[int]) -> None:
-        """Takes samples out: the last row comes into the place of each.
-
-        Where other shapes are a new record, rows stay until every second one is of no use.
-        """
+        """Takes samples out, if they are enough: the last row comes into the place of each."""
         self.ended.update(ended)
         gone = [sample for sample in self.samples if sample in self.ended]
-        if not gone or (self.fixed and 2 * len(gone) < len(self.samples)):
+        if not gone or len(gone) < self.most_idle * len(self.samples):
             return
         for sample in gone:
             row, last = self.samples.index(sample), len(self.samples) - 1
@@ -237,12 +246,14 @@ class Batch:
                 self.ids_B[row] = self.ids_B[last]
                 if self.seen_BV is not None:
                     self.seen_BV[row] = self.seen_BV[last]
-                self.samples[row] = self.samples[last]
+                self.numbers_NB[:, row] = self.numbers_NB[:, last]
+                self.generators[row], self.samples[row] = self.generators[last], self.samples[last]
+            self.generators.pop()
             self.samples.pop()
         B = len(self.samples)
         self.decoder.cache.keep_rows(B)
         self.ids_B, self.numbers_B = self.ids_B[:B], self.numbers_B[:B]
-        self.logprobs_B = self.logprobs_B[:B]
+        self.numbers_NB, self.drawn_2B = self.numbers_NB[:, :B], self.drawn_2B[:, :B]
         if self.seen_BV is not None:
             self.seen_BV = self.seen_BV[:B]
         self.step.forget()

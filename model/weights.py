@@ -18,7 +18,18 @@ from model.gpt import Block, TinyGPT
 from model.mlp import activate
 from model.mode import raw_module
 from model.norm import RMSNorm
-from model.products import Matrix, Product, alike, attend, by_rows, can_pack, gelu, pack, plain
+from model.products import (
+    Matrix,
+    Product,
+    alike,
+    attend,
+    by_rows,
+    can_pack,
+    gelu,
+    pack,
+    plain,
+    plain_attend,
+)
 
 FEW_WEIGHTS = 1 << 22  # of a model: to start oneDNN costs more than it saves, for one row
 
@@ -47,6 +58,7 @@ class Weights:
         raw = raw_module(model)
         assert isinstance(raw, TinyGPT)
         self.model, config = raw, raw.config
+        self.compiles = True  # until torch.compile has failed with them
         self.embedding = raw.token_embedding.weight
         on_cpu = self.embedding.device.type == "cpu"
         self._product = plain
@@ -56,7 +68,8 @@ class Weights:
             self._product = pack
         elementwise = alike if on_cpu else lambda function: function
         self.activate = elementwise(activation_of(config.mlp, on_cpu))
-        self.attend = attend if on_cpu else F.scaled_dot_product_attention
+        # Others than these have a cache without a mask, where all may look everywhere.
+        self.attend = plain_attend if self.embedding.is_cuda else attend
         self.softplus, self.tanh = elementwise(F.softplus), elementwise(torch.tanh)
         self.layers = [self._layer(block) for block in raw.blocks]
         self.final_norm = norm_of(raw.final_norm)

@@ -27,6 +27,7 @@ from utils.report import table
 
 TOP_K = 50
 WARMUP_TOKENS = 4
+OURS, COMPILED = "ours", "ours, compiled"
 BANDWIDTH_BYTES = 256 * 2**20  # far more than caches hold
 # The first two are nanoGPT's for characters, the third is GPT-2.
 SHAPES: dict[str, dict[str, Any]] = {
@@ -51,6 +52,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--run", help="run folder")
     parser.add_argument("--shape", choices=SHAPES, help="random weights of this size, no --run")
     parser.add_argument("--nanogpt", metavar="PATH", help="a checkout of nanoGPT, to compare with")
+    parser.add_argument("--compiled", action="store_true", help="torch.compile as well as eager")
     parser.add_argument("--hf", action="store_true", help="compare with transformers' GPT-2")
     parser.add_argument(
         "--batch-sizes", type=int, nargs="+", default=[1, 16, 64], help="default: 1 16 64"
@@ -91,12 +93,15 @@ def bench_sample(args: argparse.Namespace) -> dict[str, Any]:
             model = TinyGPT(ModelConfig(**settings)).to(device).eval()
     config = model.config
     n_tokens = args.new_tokens or min(NEW_TOKENS.get(args.shape, 240), config.block_size)
-    engines: dict[str, Engine] = {"ours": ours(model)}
+    weights = Weights(model)  # gathered once, as `sample.py` does it
+    engines: dict[str, Engine] = {OURS: ours(weights)}
+    if args.compiled:
+        engines[COMPILED] = ours(weights, compiled=True)
     if args.nanogpt:
         engines["nanoGPT"] = make_nanogpt(args.nanogpt, config, TOP_K, device)
     if args.hf:
         engines["transformers"] = make_hf(config, TOP_K, device)
-    measure = Measure(engines, n_tokens, args.runs, args.limit_s, device)
+    measure = Measure(engines, weights, n_tokens, args.runs, args.limit_s)
     return {
         "device": describe_device(device),
         "threads": torch.get_num_threads(),
@@ -112,18 +117,18 @@ def bench_sample(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def ours(model: TinyGPT) -> Engine:
-    """Our own engine. Weights are gathered once, as `sample.py` does it."""
-    weights = Weights(model)
+def ours(weights: Weights, compiled: bool = False) -> Engine:
+    """Our own engine."""
 
     def draw(n_samples: int, n_tokens: int) -> None:
         generate_ids(
-            model,
+            weights.model,
             [[0]] * n_samples,
             seeds=sample_seeds(1, n_samples),
             max_new_tokens=n_tokens,
             drawing=Drawing(top_k=TOP_K),
             weights=weights,
+            compiled=compiled,
         )
 
     return draw
@@ -135,15 +140,15 @@ class Measure:
     def __init__(
         self,
         engines: dict[str, Engine],
+        weights: Weights,
         n_tokens: int,
         runs: int,
         limit_s: float,
-        device: torch.device,
     ) -> None:
         """limit_s: an engine that would take longer is left out; ours never is."""
         self.engines, self.n_tokens, self.runs = engines, n_tokens, runs
-        self.limit_s, self.device = limit_s, device
-        self.memory = torch.ones(BANDWIDTH_BYTES // 4 // 1024, 1024, device=device)
+        self.limit_s, self.weights, self.device = limit_s, weights, weights.embedding.device
+        self.memory = torch.ones(BANDWIDTH_BYTES // 4 // 1024, 1024, device=self.device)
         self.bandwidths: list[float] = []
 
     def seconds(self, work: Callable[[], object]) -> float:
@@ -164,18 +169,20 @@ class Measure:
         """All engines with so many samples at once: the times of whole calls and of one token."""
         whole: dict[str, list[float]] = {}
         first: dict[str, list[float]] = {}
-        left_out = {}
+        left_out, warm_up_s = {}, {}
         for name, engine in self.engines.items():  # warm-up, not counted
-            engine(size, WARMUP_TOKENS)
+            # What is compiled for a few tokens would not do for many.
+            n_tokens = self.n_tokens if name == COMPILED else WARMUP_TOKENS
+            warm_up_s[name] = self.seconds(partial(engine, size, n_tokens))
             guess_s = self.seconds(partial(engine, size, 1)) * self.n_tokens
-            if name != "ours" and guess_s > self.limit_s:
+            if name not in (OURS, COMPILED) and guess_s > self.limit_s:
                 left_out[name] = guess_s
-            else:
+            elif name != COMPILED or self.weights.compiles:
                 whole[name], first[name] = [], []
         turns = [(turn, name) for turn in range(self.runs) for name in whole]
         for turn, name in tqdm(turns, desc=f"batch {size}", disable=None, leave=False):
             engine = self.engines[name]
-            if name == "ours":
+            if name == OURS:
                 self.bandwidths.append(self.bandwidth())
             first[name].append(self.seconds(partial(engine, size, 1)))
             whole[name].append(self.seconds(partial(engine, size, self.n_tokens)))
@@ -183,26 +190,30 @@ class Measure:
             plain(f"batch {size}, run {turn + 1}/{self.runs}, {name}: {rate:,.0f} tokens/s")
         rows = []
         for name, times in whole.items():
-            row: dict[str, Any] = {"who": name}
+            row: dict[str, Any] = {"who": name, "warm_up_s": warm_up_s[name]}
             row["first_s"] = asdict(Spread.of(first[name]))
             row["tokens_per_s"] = asdict(Spread.of([size * self.n_tokens / t for t in times]))
-            if name != "ours":
-                ratios = [theirs / mine for theirs, mine in zip(times, whole["ours"], strict=True)]
-                row["ratio"] = asdict(Spread.of(ratios))
+            for key, mine in (("ratio", OURS), ("ratio_compiled", COMPILED)):
+                if mine in whole and name not in (mine, COMPILED):
+                    pairs = zip(times, whole[mine], strict=True)
+                    row[key] = asdict(Spread.of([theirs / our for theirs, our in pairs]))
             rows.append(row)
         return {"samples": size, "rows": rows, "left_out_s": left_out}
 
 
 def show_sample(record: dict[str, Any]) -> str:
     """The figures of `bench sample` for people."""
+    warm_up = compile_seconds(record)
+    compiled = bool(warm_up)
     lines = [
         f"{record['model']}: {record['parameters']:,} parameters, {record['new_tokens']} new "
         f"tokens from a prompt of one, top-k {record['top_k']}\n{record['device']}, torch "
-        f"{record['torch']}, eager",
+        f"{record['torch']}, eager{' and compiled' if compiled else ''}",
     ]
     for batch in record["batches"]:
         head = [f"batch {batch['samples']}", "tokens/s", "ratio", "first token, ms"]
-        lines.append(table(head, list(batch_rows(batch))))
+        head += ["ratio, compiled"] if compiled else []
+        lines.append(table(head, [row[: len(head)] for row in batch_rows(batch)]))
     memory = Spread(**record["bandwidth_bytes_per_s"])
     lines.append(f"memory, GB/s: {memory.scaled(1e-9):.1f}")
     single = [batch for batch in record["batches"] if batch["samples"] == 1]
@@ -217,7 +228,19 @@ def show_sample(record: dict[str, Any]) -> str:
         f"median of {record['runs']} runs (low to high), taken in turns; ratio: how many times as "
         "fast ours is, turn by turn"
     )
+    if compiled:
+        lines.append(f"compiled before, not in these times: {warm_up}")
     return "\n\n".join(lines)
+
+
+def compile_seconds(record: dict[str, Any]) -> str:
+    """How long the first call took where ours was compiled, at each batch size; "" if nowhere."""
+    return ", ".join(
+        f"batch {batch['samples']} {row['warm_up_s']:.0f} s"
+        for batch in record["batches"]
+        for row in batch["rows"]
+        if row["who"] == COMPILED
+    )
 
 
 def batch_rows(batch: dict[str, Any]) -> Iterator[list[str]]:
@@ -228,6 +251,7 @@ def batch_rows(batch: dict[str, Any]) -> Iterator[list[str]]:
             f"{Spread(**row['tokens_per_s']):,.0f}",
             f"{Spread(**row['ratio']):.2f}" if "ratio" in row else "",
             f"{Spread(**row['first_s']).scaled(1000):.1f}",
+            f"{Spread(**row['ratio_compiled']):.2f}" if "ratio_compiled" in row else "",
         ]
     for who, guess_s in batch["left_out_s"].items():
-        yield [who, f"left out: about {guess_s:.0f} s a run (--limit-s)", "", ""]
+        yield [who, f"left out: about {guess_s:.0f} s a run (--limit-s)", "", "", ""]

@@ -3,7 +3,7 @@
     python -m scripts.gpu_check --corpus shakespeare.txt --nanogpt ../nanoGPT --out gpu-check.json
 
 Each part is a process with what is left of the time. A part that fails or comes too late is told of
-in the file, and the others go on. Without a GPU: one line, exit status 2. Not run on one yet.
+in the file, and the others go on. Without a GPU: one line, exit status 2.
 """
 
 from __future__ import annotations
@@ -76,6 +76,9 @@ def parts(corpus: Path, nanogpt: str, scratch: Path) -> dict[str, list[str]]:
     all_parts = {
         "tests": [*python, "pytest", "-q", "--no-header", "-m", "cuda", "-p", "no:cacheprovider"]
         + ["tests"],
+        "sample": [*python, "scripts.bench", "sample", "--shape", "10.7M", "--compiled"]
+        + ["--device", "cuda", "--batch-sizes", "1", "16", *rival]
+        + ["--json", str(scratch / "sample")],
         "gpt2": [*bench, "--shape", "gpt2", "--compiled", *few, "--json", str(scratch / "gpt2")],
         "shakespeare": train,
         "nanogpt-gpu": [*bench, "--shape", "nanogpt-gpu", "--compiled", *few]

@@ -8,6 +8,7 @@ import torch
 from model.decode import Decoder
 from model.draw import Drawing, sample_seeds
 from model.generate import generate
+from model.products import plain, plain_attend
 from model.weights import FEW_WEIGHTS, Weights, weights_read
 from tests.model.uncached import all_logits, continued_logits
 
@@ -49,17 +50,20 @@ def test_greedy_text_is_that_without_a_cache(tiny, kind, position, prompts):
 @kinds
 @positions
 @prompts
-@pytest.mark.parametrize("form", ["", "fixed", "many weights"])
+@pytest.mark.parametrize("form", ["", "fixed", "as on a GPU", "many weights"])
 def test_logits_are_those_without_a_cache(tiny, kind, position, prompts, form, monkeypatch):
     if form == "many weights":
         monkeypatch.setattr("model.weights.FEW_WEIGHTS", 0)
+    if form == "as on a GPU":
+        monkeypatch.setattr("model.weights.by_rows", plain)
+        monkeypatch.setattr("model.weights.attend", plain_attend)
     for double, atol in ((True, 1e-9), (False, 1e-4)):
         model = tiny(double=double, position=position, **kind)
         n = 3 * model.config.block_size
         more_NB = torch.randint(0, 11, (n, len(prompts)))
         wanted_BNV = continued_logits(model, prompts, more_NB)
         with torch.inference_mode():
-            decoder = Decoder(model, prompts, n, fixed=form == "fixed")
+            decoder = Decoder(model, prompts, n, fixed=form in ("fixed", "as on a GPU"))
             steps = [decoder.prefill(prompts), *map(decoder.step, more_NB)]
         got_BNV = torch.stack(steps, dim=1)
         assert (got_BNV - wanted_BNV).abs().max() < atol

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 from unittest import mock
 
 import pytest
@@ -219,7 +220,9 @@ def test_draws_follow_the_distribution():
 
 
 @pytest.mark.parametrize("drawing", [Drawing(), Drawing(0), Drawing(top_k=1)])
-def test_no_id_outside_the_vocabulary_even_from_damaged_logits(drawing):
+@pytest.mark.parametrize("may_ask", [True, False])
+def test_no_id_outside_the_vocabulary_even_from_damaged_logits(drawing, may_ask, monkeypatch):
+    monkeypatch.setattr("model.draw._may_ask", lambda _: may_ask)
     logits = torch.full((1, 3), math.nan)
     assert 0 <= sample_next(logits, torch.tensor([0.5]).double(), drawing).item() < 3
 
@@ -258,8 +261,10 @@ def test_a_draw_is_one_from_next_probs(rows, top_k, temperature, top_p, min_p, p
     probs = next_probs(logits, drawing, seen)
     for number in torch.rand(8, dtype=torch.float64):
         uniform = number.expand(len(logits))
-        for few in (0, 256):
-            with mock.patch("model.draw.FEW_LOGITS", few):
+        for few, may_ask in product((0, 256), (True, False)):
+            with mock.patch.multiple(
+                "model.draw", FEW_LOGITS=few, _may_ask=mock.Mock(return_value=may_ask)
+            ):
                 ids = sample_next(logits, uniform, drawing, seen)
             assert ids.tolist() == inverse_cdf(probs, uniform).tolist()
 
