@@ -20,7 +20,7 @@ from model.evaluate import Evaluation, evaluate
 from model.generate import generate_ids
 from model.gpt import TinyGPT
 from model.load import load_weights
-from model.loss import summed_nats
+from model.loss import LossOf
 from pretrained import starting_point
 from settings import Config, is_finished
 from tok.bpe import BPETokenizer
@@ -73,10 +73,11 @@ class Trainer:
         self.best_val, self.last_val = math.inf, math.nan
         if state:
             self.restore(state)
-        self.forward = self.model
+        self.loss = plain = LossOf(self.model)
         if config.train.compile:
-            x_BT, _, *doc_BT = self.micro_batches(self.batches.get_batch("train", 0))[0]
-            self.forward = device.compile_or_eager(self.model, self.autocast, x_BT, *doc_BT)
+            first = self.micro_batches(self.batches.get_batch("train", 0))[0]
+            self.loss = device.compile_or_eager(plain, self.autocast, *first)
+        self.compiled = self.loss is not plain
         self.rate = 0.0
         self.weights = list(self.model.parameters())
         self.unwatched = not device.answers_at_once(self.device) and self.amp != "fp16"
@@ -220,9 +221,9 @@ class Trainer:
     def backward(self, parts: list[tuple[torch.Tensor, ...]], n_targets: int) -> torch.Tensor:
         """Adds up the gradients of all micro-batches of all ranks; the sum of their losses."""
         sums = []
-        for x_BT, y_BT, *doc_BT in parts:
+        for part in parts:
             with self.autocast():
-                loss_sum = summed_nats(self.forward(x_BT, *doc_BT), y_BT)
+                loss_sum = self.loss(*part)
             # Divided by the targets of the whole step, so that accumulation equals the big batch.
             loss = self.scaler.scale(loss_sum / n_targets)
             self.mark("forward")

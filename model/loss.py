@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 IGNORE = -100  # a target that does not count; PyTorch's own default
 
@@ -39,6 +39,21 @@ def summed_nats(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
     1.3862943649291992
     """
     return _cross_entropy(logits_BTV, targets_BT, "sum")
+
+
+class LossOf(nn.Module):
+    """A model and its loss in one, to be compiled as one: most of what a large vocabulary costs is
+    to write logits and to read them again.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        """model: ids (B, T), and perhaps document numbers, to logits (B, T, V)."""
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids_BT: Tensor, targets_BT: Tensor, *doc_BT: Tensor) -> Tensor:
+        """`summed_nats` of what the model says."""
+        return summed_nats(self.model(ids_BT, *doc_BT), targets_BT)
 
 
 def _cross_entropy(logits_BTV: Tensor, targets_BT: Tensor, reduction: str) -> Tensor:

@@ -116,7 +116,7 @@ class Ours:
     def __init__(self, config: Config, scratch: Path, *, random: bool) -> None:
         self.trainer = (RandomTrainer if random else Trainer)(config, RunFolder(scratch), None)
         self.device = self.trainer.device
-        self.compiled = self.trainer.forward is not self.trainer.model
+        self.compiled = self.trainer.compiled
         self.log = StepLog(self.trainer, RunLog(RunFolder(scratch)), quiet=True)
 
     def step(self, mark: Callable[[str], object]) -> int:

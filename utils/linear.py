@@ -7,8 +7,6 @@ numbers added up are the same, their order may differ.
 
 from __future__ import annotations
 
-import functools
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,12 +17,14 @@ from utils.device import cpu_has
 MANY = 10_000_000
 
 
-@functools.cache
 def convolution_is_faster() -> bool:
     """Whether oneDNN has instructions for this processor that MKL leaves out."""
     libraries = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
     amd = torch.cpu.get_capabilities().get("cpu_name", "").startswith("AMD")
     return libraries and amd and cpu_has("avx512_f")
+
+
+CONVOLVES = convolution_is_faster()  # torch.compile can't ask in the middle of a model
 
 
 def linear(x_BTD: Tensor, weight_ND: Tensor, bias_N: Tensor | None = None) -> Tensor:
@@ -48,7 +48,7 @@ def pays(x: Tensor, weight_ND: Tensor) -> bool:
     and loses little there.
     """
     return (
-        convolution_is_faster()
+        CONVOLVES
         and x.device.type == "cpu"
         and x.dtype == weight_ND.dtype == torch.float32
         and x.ndim == 3

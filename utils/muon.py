@@ -104,15 +104,19 @@ class MuonAdamW(torch.optim.AdamW):
         return loss
 
     def _muon_step(self, group: dict[str, Any]) -> None:
+        weights = [weight for weight in group["params"] if weight.grad is not None]
+        if not weights:
+            return
+        for weight in weights:
+            if not self.state[weight]:
+                self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+        # Of many tensors at once: on a GPU one start instead of one for each.
+        gradients = [weight.grad for weight in weights]
+        buffers = [self.state[weight]["momentum_buffer"] for weight in weights]
+        torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
+        updates = torch._foreach_lerp(gradients, buffers, group["momentum"])  # Nesterov
         by_shape: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = defaultdict(list)
-        for weight in group["params"]:
-            if weight.grad is None:
-                continue
-            state = self.state[weight]
-            if not state:
-                state["momentum_buffer"] = torch.zeros_like(weight)
-            buffer = state["momentum_buffer"].lerp_(weight.grad, 1 - group["momentum"])
-            update = weight.grad.lerp(buffer, group["momentum"])  # Nesterov's look ahead
+        for weight, update in zip(weights, updates, strict=True):
             size = weight.shape[1] if group["split"] else weight.shape[0]
             for part, target in zip(update.split(size), weight.split(size), strict=True):
                 by_shape[tuple(part.shape)].append((part, target))
@@ -122,6 +126,7 @@ class MuonAdamW(torch.optim.AdamW):
             turned = orthogonalize(stacked.bfloat16() if bf16_is_fast(stacked.device) else stacked)
             # A tall matrix has fewer singular values than rows: the same change of each output.
             rate = group["lr"] * max(1.0, rows / columns) ** 0.5
-            for update, (_, target) in zip(turned, pairs, strict=True):
-                target.mul_(1 - group["lr"] * group["weight_decay"])
-                target.add_(update.to(target.dtype), alpha=-rate)
+            targets = [target for _, target in pairs]
+            if group["weight_decay"]:
+                torch._foreach_mul_(targets, 1 - group["lr"] * group["weight_decay"])
+            torch._foreach_add_(targets, turned.to(stacked.dtype).unbind(), alpha=-rate)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from model.loss import IGNORE, next_token_loss, token_nats
+from model.loss import IGNORE, LossOf, next_token_loss, summed_nats, token_nats
 
 
 def test_by_hand():
@@ -57,3 +57,20 @@ def test_huge_logits():
     logits = torch.tensor([[[1e4, -1e4, 0.0]]])
     assert next_token_loss(logits, torch.tensor([[1]]))[0].item() == pytest.approx(2e4)
     assert next_token_loss(logits, torch.tensor([[0]]))[0].item() == 0.0
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"position": "learned", "tie_weights": True},
+        {"norm": "rmsnorm", "qk_norm": True, "mlp": "relu2", "softcap": 15.0},
+        {"pointer": True, "bigram_rows": 8, "mlp": "swiglu"},
+    ],
+)
+def test_a_model_and_its_loss_compile_in_one_piece(settings, tiny):
+    """A piece that the compiler can't follow cuts the model apart, and most of the gain is lost."""
+    model, ids_BT = tiny(**settings).train(), torch.randint(0, 11, (2, 8))
+    whole = LossOf(model)
+    assert whole(ids_BT, ids_BT) == summed_nats(model(ids_BT), ids_BT)
+    torch._dynamo.reset()
+    assert torch._dynamo.explain(whole)(ids_BT, ids_BT).graph_break_count == 0
