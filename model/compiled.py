@@ -12,28 +12,23 @@ from model.weights import Weights
 
 # With it PyTorch writes the product of a matrix and a single row itself, together with the norm or
 # the activation beside it, instead of calling a library for the product.
-OPTIONS = {"coordinate_descent_tuning": True}
+COMPILER: dict[str, Any] = {"backend": "inductor", "options": {"coordinate_descent_tuning": True}}
 MOST_PROGRAMS = 256  # of a process: one for each shape, each model's weights, each way to draw
 
 
 class Compiled:
     """A piece of work, compiled when it is first done; as it is written where that fails.
 
-    What was compiled for the same work of other objects is used again, if shapes, numbers and
-    functions are the same (functions: the very same, so keep the `model.weights.Weights`).
+    To compile takes half a minute. What was compiled for the same work of other objects is used
+    again, if shapes, numbers and functions are the same (functions: the very same, so keep the
+    `model.weights.Weights`). Sums are added up in another order, so last digits differ.
     """
 
-    def __init__(
-        self, work: Callable[[], None], weights: Weights, backend: str = "inductor"
-    ) -> None:
-        """Work with some weights, which are told if it can't be compiled.
-
-        backend: of torch.compile; "eager" only traces, for tests.
-        """
+    def __init__(self, work: Callable[[], None], weights: Weights) -> None:
+        """Work with some weights, which are told if it can't be compiled."""
         self.work, self.weights = work, weights
-        settings: dict[str, Any] = {"options": OPTIONS} if backend == "inductor" else {}
         self.compiled: Callable[[], None] | None = torch.compile(
-            work, fullgraph=True, dynamic=False, backend=backend, **settings
+            work, fullgraph=True, dynamic=False, **COMPILER
         )
         self.tried = False
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from model.attention import Keep
 from model.bigram import pair_rows
 from model.cache import Cache, FixedCache
-from model.gpt import TinyGPT
+from model.gpt import ModelConfig, TinyGPT
 from model.mode import evaluating
 from model.rope import apply_rope, rope_table
 from model.weights import Layer, Weights
@@ -54,13 +54,14 @@ class Decoder:
         self.model, self.config = model, model.config
         self.embedding = self.weights.embedding
         lengths = [len(prompt) for prompt in prompts]
-        n_tokens = max(lengths) + max_new_tokens
-        if compiled:
-            n_tokens = 1 << (n_tokens - 1).bit_length()  # a power of two
-        n_slots = min(self.config.block_size, n_tokens)
+        n_slots, n_positions = room(self.config, lengths, max_new_tokens, compiled)
         self.cache = (FixedCache if fixed else Cache)(self.config, lengths, n_slots, self.embedding)
-        n_positions = n_tokens if compiled else n_slots  # so that no larger table takes its place
         self.rope = self._rope_table(n_positions) if self.config.position == "rope" else None
+
+    def begin(self, prompts: Sequence[Sequence[int]]) -> None:
+        """Anew in the same room: as many prompts, none of them read yet."""
+        lengths = [len(prompt) for prompt in prompts]
+        self.cache.restart(max(lengths), [max(lengths) - length for length in lengths])
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """Reads the prompts, equal ones once; logits (B, V) of what may follow."""
@@ -248,3 +249,22 @@ class Decoder:
             cache.found_2BSD[0][rows_R1, after_T] = keys_TD
             cache.found_2BSD[1][rows_R1, slots_T] = tokens_TD
         return h_TD[-1]
+
+
+def room(
+    config: ModelConfig, lengths: Sequence[int], max_new_tokens: int, compiled: bool
+) -> tuple[int, int]:
+    """Slots of a cache, and positions of a RoPE table to begin with.
+
+    For steps that are compiled powers of two, so that there are few shapes, and a table that need
+    not grow.
+
+    >>> config = ModelConfig(vocab_size=11, block_size=64)
+    >>> room(config, [3, 1], 20, compiled=False), room(config, [3, 1], 100, compiled=True)
+    ((23, 23), (64, 128))
+    """
+    n_tokens = max(lengths) + max_new_tokens
+    if compiled:
+        n_tokens = 1 << (n_tokens - 1).bit_length()
+    n_slots = min(config.block_size, n_tokens)
+    return n_slots, n_tokens if compiled else n_slots

@@ -14,7 +14,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from model.compiled import Compiled
-from model.decode import Decoder
+from model.decode import Decoder, room
 from model.draw import Drawing, chosen_logprobs, sample_next
 from model.gpt import TinyGPT
 from model.graph import Recorded
@@ -58,9 +58,7 @@ def generate(
         drawing: None draws from the model's own distribution.
         gone: samples of no more use, such as those that met a stop text; looked at after each step.
         weights: the model's as they are now, gathered before; None gathers them.
-        compiled: steps go through torch.compile, see `model.compiled`: faster on a GPU, after the
-            first call for some weights, drawing, number of samples and slots, which takes a minute
-            or so. Numbers differ in their last digits from those of other steps.
+        compiled: steps go through torch.compile, see `model.compiled`.
 
     Raises:
         ValueError: a prompt is empty (start a document with its end-of-text token), there are not
@@ -77,16 +75,32 @@ def generate(
         return
     prompts = [list(prompt)[-raw.config.block_size :] for prompt in prompts]
     with torch.inference_mode():  # left before each yield
-        batch = Batch(raw, prompts, seeds, max_new_tokens, drawing or Drawing(), weights, compiled)
+        batch = make_batch(
+            raw,
+            prompts,
+            seeds,
+            max_new_tokens,
+            drawing or Drawing(),
+            weights or Weights(raw),
+            compiled,
+        )
+    yield from _steps(batch, max_new_tokens, stop_id, gone)
+    if weights is not None and batch.reusable and max_new_tokens > 1:
+        weights.spare = batch
+
+
+def _steps(
+    batch: Batch, max_new_tokens: int, stop_id: int | None, gone: Set[int]
+) -> Iterator[Step]:
     # A GPU is told the next step before the last one's ids are read, and need not wait for the
     # host. A CPU would only show its tokens later.
     n_ahead = 1 if can_be_recorded(batch.device) else 0
-    waiting: list[Drawn] = []
+    n_samples, waiting = len(batch.samples), list[Drawn]()
     for n_left in range(max_new_tokens - 1, -1, -1):
         with torch.inference_mode():
             waiting.append(batch.draw())
         while len(waiting) > min(n_ahead, n_left):
-            step = waiting.pop(0).step(len(prompts), batch.ended)
+            step = waiting.pop(0).step(n_samples, batch.ended)
             yield step
             drawn = [(i, token) for i, token in enumerate(step.ids) if token is not None]
             with torch.inference_mode():
@@ -155,6 +169,53 @@ class Drawn:
         return step
 
 
+def make_batch(
+    model: TinyGPT,
+    prompts: Sequence[Sequence[int]],
+    seeds: Sequence[int],
+    max_new_tokens: int,
+    drawing: Drawing,
+    weights: Weights,
+    compiled: bool,
+) -> Batch:
+    """The batch that was drawn last with these weights, if it has the right shapes; or a new one.
+
+    To record its steps anew would take as long as some dozen of them.
+    """
+    shape = Shape.of(model, prompts, max_new_tokens, drawing, compiled and weights.compiles)
+    if isinstance(weights.spare, Batch) and weights.spare.shape == shape:
+        batch, weights.spare = weights.spare, None  # nobody else's while it is in use
+        batch.begin(prompts, seeds)
+        return batch
+    if max_new_tokens > 1:
+        weights.spare = None  # two would take twice the memory
+    return Batch(model, prompts, seeds, max_new_tokens, drawing, weights, compiled)
+
+
+class Shape(NamedTuple):
+    """Batches alike in this are recorded and compiled alike."""
+
+    n_rows: int
+    room: tuple[int, int]
+    drawing: Drawing
+    compiled: bool
+
+    @classmethod
+    def of(
+        cls,
+        model: TinyGPT,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        drawing: Drawing,
+        compiled: bool,
+    ) -> Shape:
+        """Of a batch that is yet to be made."""
+        lengths = [len(prompt) for prompt in prompts]
+        return cls(
+            len(prompts), room(model.config, lengths, max_new_tokens, compiled), drawing, compiled
+        )
+
+
 class Batch:
     """The samples that go on, one in each row, and what the next draw needs."""
 
@@ -169,21 +230,18 @@ class Batch:
         compiled: bool = False,
     ) -> None:
         """Reads no prompt yet; each holds 1 to block_size ids."""
-        self.prompts, self.drawing = prompts, drawing
+        self.drawing = drawing
         self.device = model.token_embedding.weight.device
         weights = weights or Weights(model)
         compiled = compiled and weights.compiles
+        self.shape = Shape.of(model, prompts, max_new_tokens, drawing, compiled)
         recorded = can_be_recorded(self.device)
-        fixed = recorded or compiled
         # Rows stay until so many are of no use, where other shapes are a new record or program.
         self.most_idle = 1.0 if compiled else 0.5 if recorded else 0.0
-        self.decoder = Decoder(model, prompts, max_new_tokens, weights, fixed, compiled)
+        self.reusable = recorded or compiled
+        self.decoder = Decoder(model, prompts, max_new_tokens, weights, self.reusable, compiled)
         # Ids are drawn in float64, which mps does not have.
         self.draw_device = torch.device("cpu") if self.device.type == "mps" else self.device
-        self.generators = [Generator().manual_seed(seed) for seed in seeds]  # of each row
-        self.samples = list(range(len(seeds)))  # of each row
-        self.ended: set[int] = set()
-        self.n_drawn = 0
         self.ids_B = torch.zeros(len(seeds), dtype=torch.int64, device=self.device)  # the last
         self.numbers_B = torch.zeros(len(seeds), dtype=torch.float64, device=self.draw_device)
         # Ids once more, and their log-probabilities: float64 holds both.
@@ -192,10 +250,25 @@ class Batch:
         if drawing.repetition_penalty != 1:
             shape = (len(seeds), model.config.vocab_size)
             self.seen_BV = torch.zeros(shape, dtype=torch.bool, device=self.draw_device)
-            for seen_V, prompt in zip(self.seen_BV, prompts, strict=True):
-                seen_V[list(prompt)] = True
         work = Compiled(self._step, weights) if compiled else self._step
         self.step = Recorded(work, self.device)
+        self._begin(prompts, seeds)
+
+    def begin(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int]) -> None:
+        """Anew with as many samples, in the same tensors."""
+        self.decoder.begin(prompts)
+        self._begin(prompts, seeds)
+
+    def _begin(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int]) -> None:
+        self.prompts = prompts
+        self.generators = [Generator().manual_seed(seed) for seed in seeds]  # of each row
+        self.samples = list(range(len(seeds)))  # of each row
+        self.ended: set[int] = set()
+        self.n_drawn = 0
+        if self.seen_BV is not None:
+            self.seen_BV.zero_()
+            for seen_V, prompt in zip(self.seen_BV, prompts, strict=True):
+                seen_V[list(prompt)] = True
 
     def draw(self) -> Drawn:
         """Draws the next id of every row."""
@@ -239,6 +312,10 @@ class Batch:
         gone = [sample for sample in self.samples if sample in self.ended]
         if not gone or len(gone) < self.most_idle * len(self.samples):
             return
+        if len(gone) == len(self.samples):
+            self.samples = []
+            return
+        self.reusable = False
         for sample in gone:
             row, last = self.samples.index(sample), len(self.samples) - 1
             if row < last:
@@ -253,7 +330,7 @@ class Batch:
         B = len(self.samples)
         self.decoder.cache.keep_rows(B)
         self.ids_B, self.numbers_B = self.ids_B[:B], self.numbers_B[:B]
-        self.numbers_NB, self.drawn_2B = self.numbers_NB[:, :B], self.drawn_2B[:, :B]
+        self.numbers_NB, self.drawn_2B = self.numbers_NB[:, :B], self.drawn_2B[:, :B].clone()
         if self.seen_BV is not None:
             self.seen_BV = self.seen_BV[:B]
         self.step.forget()

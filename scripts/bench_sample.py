@@ -93,8 +93,9 @@ def bench_sample(args: argparse.Namespace) -> dict[str, Any]:
             model = TinyGPT(ModelConfig(**settings)).to(device).eval()
     config = model.config
     n_tokens = args.new_tokens or min(NEW_TOKENS.get(args.shape, 240), config.block_size)
-    weights = Weights(model)  # gathered once, as `sample.py` does it
-    engines: dict[str, Engine] = {OURS: ours(weights)}
+    # Gathered once, as `sample.py` does it; one for each engine, as they keep what was recorded.
+    weights = Weights(model)
+    engines: dict[str, Engine] = {OURS: ours(Weights(model))}
     if args.compiled:
         engines[COMPILED] = ours(weights, compiled=True)
     if args.nanogpt:

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from model.draw import Drawing, sample_seeds
 from model.generate import Batch, generate_ids
 from model.gpt import ModelConfig, TinyGPT
+from model.weights import Weights
 from tests.training import build, make_corpus
 from trainer import Trainer
 from utils import checkpoint
@@ -78,12 +79,18 @@ def test_an_evaluation_is_the_cpus(settings, tmp_path):
     assert there.nats == pytest.approx(here.nats, rel=1e-5)
 
 
-@pytest.mark.parametrize("position", ["rope", "learned"])
-def test_sampling_plays_recorded_steps_and_draws_what_the_cpu_draws(position, monkeypatch, capsys):
-    played, replay = [], torch.cuda.CUDAGraph.replay
+@pytest.fixture
+def played(monkeypatch: pytest.MonkeyPatch) -> list[torch.cuda.CUDAGraph]:
+    """The graph of every step that is played."""
+    graphs, replay = [], torch.cuda.CUDAGraph.replay
     monkeypatch.setattr(
-        torch.cuda.CUDAGraph, "replay", lambda self: (played.append(1), replay(self))
+        torch.cuda.CUDAGraph, "replay", lambda self: (graphs.append(self), replay(self))
     )
+    return graphs
+
+
+@pytest.mark.parametrize("position", ["rope", "learned"])
+def test_sampling_plays_recorded_steps_and_draws_what_the_cpu_draws(position, played, capsys):
     config = ModelConfig(
         vocab_size=300, block_size=16, n_layer=2, n_head=2, n_embd=32, position=position,
         pointer=True, bigram_rows=64,
@@ -99,6 +106,28 @@ def test_sampling_plays_recorded_steps_and_draws_what_the_cpu_draws(position, mo
         assert there == here
         assert len(played) > 30
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_recorded_step_is_used_again_compiled_or_not(compiled, played, capsys):
+    torch.manual_seed(1)
+    config = ModelConfig(vocab_size=65, block_size=32, n_head=2, n_embd=32, position="learned")
+    model = TinyGPT(config).double().eval()
+    calls = [[[1]], [[2, 3]], [[4, 5, 6]] * 3, [[7], [8, 9, 10], [11]]]
+    settings = {"max_new_tokens": 28, "drawing": Drawing(top_k=20)}
+    here = [generate_ids(model, c, seeds=sample_seeds(1, len(c)), **settings) for c in calls]
+    weights, graphs = Weights(model.cuda()), []
+    for prompts, wanted in zip(calls, here, strict=True):
+        seeds = sample_seeds(1, len(prompts))
+        found = generate_ids(
+            model, prompts, seeds=seeds, weights=weights, compiled=compiled, **settings
+        )
+        assert found == wanted
+        graphs.append(played[-1])
+    assert weights.compiles and capsys.readouterr().err == ""
+    if compiled:  # its rooms come in fewer sizes
+        assert graphs[0] is graphs[1] and graphs[2] is graphs[3]
+    assert graphs[1] is not graphs[2]
 
 
 def test_no_recorded_step_waits_for_the_host():

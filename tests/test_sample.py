@@ -66,6 +66,17 @@ def test_the_stream_is_the_decoded_whole(text, run, prompt, seed):
     assert streamed == whole(run, prompt, 60, seed)
 
 
+def test_compiled_steps_draw_a_text_too(text, monkeypatch):
+    monkeypatch.setattr("model.compiled.COMPILER", {"backend": "eager"})
+    asked, real = [], sample.generate
+    monkeypatch.setattr(
+        sample, "generate", lambda *a, **k: (asked.append(k["compiled"]), real(*a, **k))[1]
+    )
+    argv = ["--prompt", "a", "--steps", "30", "--temp", "0"]
+    assert text(*argv, "--compile") == text(*argv)
+    assert asked == [True, False]
+
+
 def test_same_seed_same_text_and_another_seed_another(text):
     assert text("--seed", "3") == text("--seed", "3") != text("--seed", "4")
 

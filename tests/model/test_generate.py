@@ -8,6 +8,7 @@ import torch
 from model.decode import Decoder
 from model.draw import Drawing, sample_seeds
 from model.generate import generate, generate_ids
+from model.weights import Weights
 
 
 @pytest.fixture(autouse=True, params=["", "fixed"])
@@ -121,6 +122,37 @@ def test_the_caller_may_let_samples_go_and_the_others_do_not_change(tiny):
             sample += [] if token is None else [token]
         gone |= {2: {1}, 4: {0, 4}, 9: {2, 3}}.get(place, set())
     assert found == [sample[:n] for sample, n in zip(whole, (5, 3, 10, 10, 5))]
+
+
+def test_what_a_call_leaves_is_used_by_the_next_and_does_not_show(tiny, fixed):
+    model = tiny(double=True, pointer=True, bigram_rows=64)
+    weights, spares = Weights(model), []
+    drawing = Drawing(0.9, 5, repetition_penalty=1.5)
+    for prompts, n in (([[1, 2], [3]], 20), ([[4] * 8, [5]], 9), ([[6], [7, 8]], 30), ([[1]], 30)):
+        settings = {"seeds": range(len(prompts)), "max_new_tokens": n, "drawing": drawing}
+        wanted = generate_ids(model, prompts, **settings)
+        assert generate_ids(model, prompts, weights=weights, **settings) == wanted
+        spares.append(weights.spare)
+    if fixed:  # rows as many, all slots of the block
+        assert spares[0] is spares[1] is spares[2] and spares[3] is not spares[2]
+    else:
+        assert spares == [None] * 4
+    stop_id = wanted[0][6]
+    assert generate_ids(model, prompts, weights=weights, stop_id=stop_id, **settings) == [
+        wanted[0][: wanted[0].index(stop_id) + 1]
+    ]
+    assert generate_ids(model, prompts, weights=weights, **settings) == wanted
+    assert weights.spare is spares[3]  # that all samples had ended makes no difference
+
+
+def test_two_generators_of_the_same_weights_at_once(tiny):
+    model = tiny(double=True)
+    weights, wanted = Weights(model), draw(model)
+    settings = {"seeds": sample_seeds(4, 3), "max_new_tokens": 12, "weights": weights}
+    draw(model, weights=weights)
+    both = [generate(model, [[1, 2]] * 3, **settings) for _ in range(2)]
+    for place, steps in enumerate(zip(*both, strict=True)):
+        assert [step.ids for step in steps] == [[ids[place] for ids in wanted]] * 2
 
 
 def test_nothing_to_draw(tiny):

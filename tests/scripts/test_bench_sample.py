@@ -101,6 +101,28 @@ def test_a_peer_that_would_take_too_long_is_left_out(printed, tmp_path):
     assert "left out: about 0 s a run (--limit-s)" in people
 
 
+def test_compiled_steps_have_a_row_of_their_own(printed, tmp_path, monkeypatch):
+    monkeypatch.setattr("model.compiled.COMPILER", {"backend": "eager"})
+    (tmp_path / "model.py").write_text(NANOGPT, encoding="utf-8")
+    argv = [*FEW, "--compiled", "--nanogpt", str(tmp_path), "--json"]
+    record, people = printed(script.main, *argv)
+    for batch in record["batches"]:
+        eager, compiled, theirs = batch["rows"]
+        assert compiled["who"] == "ours, compiled" and compiled["warm_up_s"] > 0
+        assert "ratio" not in eager and "ratio" not in compiled
+        assert "ratio_compiled" in eager and "ratio_compiled" not in compiled
+        assert theirs["ratio"]["low"] > 0 and theirs["ratio_compiled"]["low"] > 0
+    assert "eager and compiled" in people and "ratio, compiled" in people
+    assert "compiled before, not in these times: batch 1 " in people
+
+
+def test_a_compiler_that_fails_has_no_row(printed, monkeypatch):
+    monkeypatch.setattr("model.compiled.COMPILER", {"backend": lambda graph, inputs: 1 / 0})
+    record, people = printed(script.main, *FEW, "--compiled", "--json")
+    assert [[row["who"] for row in batch["rows"]] for batch in record["batches"]] == [["ours"]] * 2
+    assert people.count("warning: torch.compile failed") == 1 and "and compiled" not in people
+
+
 def test_transformers_draws_as_many_tokens(printed):
     pytest.importorskip("transformers")
     record, _ = printed(script.main, *FEW, "--hf", "--json")

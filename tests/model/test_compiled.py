@@ -1,0 +1,109 @@
+"""Compiled steps: what they draw, when they are compiled, and what happens where they can't be."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+from model.draw import Drawing, sample_seeds
+from model.generate import generate_ids
+from model.weights import Weights
+
+GREEDY, FILTERED = Drawing(0), Drawing(0.9, 5, 0.9, 0.01, 1.2)
+PROMPTS = [[1, 2, 3], [4], [5] * 8, [1, 2, 3]]
+KINDS = [
+    {"position": "learned", "tie_weights": True, "bias": True},
+    {"pointer": True, "bigram_rows": 64, "qk_norm": True, "mlp": "swiglu", "norm": "rmsnorm"},
+]
+kinds = pytest.mark.parametrize("kind", KINDS, ids=["gpt2", "pointer"])
+
+
+@pytest.fixture(autouse=True)
+def traced(request, monkeypatch):
+    """Programs run as they were traced; to make them of C++ takes seconds each."""
+    torch._dynamo.reset()
+    counters.clear()
+    if "slow" not in request.keywords:
+        monkeypatch.setattr("model.compiled.COMPILER", {"backend": "eager"})
+    yield
+    torch._dynamo.reset()
+
+
+def draw(weights, prompts=PROMPTS, drawing=FILTERED, seed=1, n=25, **settings):
+    seeds = sample_seeds(seed, len(prompts))
+    return generate_ids(
+        weights.model, prompts, seeds=seeds, max_new_tokens=n, drawing=drawing, weights=weights,
+        **settings,
+    )  # fmt: skip
+
+
+def n_programs():
+    return counters["stats"]["unique_graphs"]
+
+
+@kinds
+@pytest.mark.parametrize("drawing", [GREEDY, FILTERED], ids=["greedy", "filtered"])
+@pytest.mark.parametrize("stop_id", [None, 7])
+def test_compiled_steps_draw_what_others_draw(tiny, kind, drawing, stop_id, capsys):
+    model = tiny(double=True, **kind)
+    wanted = draw(Weights(model), drawing=drawing, stop_id=stop_id)
+    assert draw(Weights(model), drawing=drawing, stop_id=stop_id, compiled=True) == wanted
+    assert n_programs() == 1 and capsys.readouterr().err == ""
+
+
+@kinds
+def test_what_was_compiled_is_used_again(tiny, kind):
+    weights, plain = Weights(tiny(double=True, **kind)), Weights(tiny(double=True, **kind))
+    for n_rows in (1, 4):
+        for turn, prompt in enumerate(([1], [2, 3], [4, 5, 6])):
+            settings = {"prompts": [prompt] * n_rows, "seed": turn, "n": 30 - 3 * turn}
+            if turn == 2:  # not by what the last call left, but in new tensors
+                weights.spare = None
+            assert draw(weights, compiled=True, **settings) == draw(plain, **settings)
+            assert n_programs() == (1 if n_rows == 1 else 2)
+
+
+def test_another_drawing_or_model_is_another_program(tiny):
+    for model in (tiny(), tiny(n_layer=1)):
+        weights = Weights(model)
+        for drawing in (GREEDY, FILTERED):
+            for _ in range(2):
+                draw(weights, drawing=drawing, compiled=True)
+    assert n_programs() == 4
+
+
+def test_more_programs_than_pytorch_keeps_by_itself(tiny):
+    weights, plain = Weights(tiny(double=True)), Weights(tiny(double=True))
+    for k in range(1, 11):
+        drawing = Drawing(top_k=k)
+        assert draw(weights, drawing=drawing, compiled=True) == draw(plain, drawing=drawing)
+    assert n_programs() == 10 and weights.compiles
+
+
+def test_where_it_fails_one_line_says_so_and_the_text_is_the_same(tiny, monkeypatch, capsys):
+    def fail(graph, inputs):
+        raise RuntimeError("no compiler\nin the path")
+
+    monkeypatch.setattr("model.compiled.COMPILER", {"backend": fail})
+    weights, plain = Weights(tiny(double=True)), Weights(tiny(double=True))
+    for _ in range(2):
+        assert draw(weights, compiled=True, stop_id=7) == draw(plain, stop_id=7)
+    assert not weights.compiles
+    err = capsys.readouterr().err
+    assert err.startswith("warning: torch.compile failed, sampling goes on without it: ")
+    assert err.count("\n") == 1 and "no compiler" in err
+
+
+@pytest.mark.slow
+@kinds
+@pytest.mark.parametrize("n_rows", [1, 3])
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_programs_of_a_compiler_draw_the_same(tiny, kind, n_rows, capsys):
+    weights, plain = Weights(tiny(double=True, **kind)), Weights(tiny(double=True, **kind))
+    for drawing in (GREEDY, FILTERED):
+        settings = {"prompts": PROMPTS[:n_rows], "drawing": drawing}
+        assert draw(weights, compiled=True, **settings) == draw(plain, **settings)
+    assert weights.compiles and capsys.readouterr().err == ""
