@@ -79,8 +79,8 @@ def parts(corpus: Path, nanogpt: str, scratch: Path) -> dict[str, list[str]]:
         "sample": [*python, "scripts.bench", "sample", "--shape", "10.7M", "--compiled"]
         + ["--device", "cuda", "--batch-sizes", "1", "16", *rival]
         + ["--json", str(scratch / "sample")],
-        "gpt2": [*bench, "--shape", "gpt2", "--compiled", *few, "--json", str(scratch / "gpt2")],
         "shakespeare": train,
+        "gpt2": [*bench, "--shape", "gpt2", "--compiled", *few, "--json", str(scratch / "gpt2")],
         "nanogpt-gpu": [*bench, "--shape", "nanogpt-gpu", "--compiled", *few]
         + ["--json", str(scratch / "nanogpt-gpu")],
     }
@@ -99,7 +99,8 @@ def figures(name: str, scratch: Path) -> dict[str, Any]:
     rows = read_rows(metrics)
     steps, bits = read_column(rows, "val_bpb")
     _, elapsed = read_column([row for row in rows if row["val_bpb"]], "elapsed_s")
-    return {"steps": steps, "val_bpb": bits, "elapsed_s": elapsed}
+    last = {name: rows[-1][name] for name in ("tokens_per_s", "memory_bytes")}
+    return {"steps": steps, "val_bpb": bits, "elapsed_s": elapsed} | last
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -53,11 +53,12 @@ def test_a_part_that_fails_or_is_late_does_not_stop_the_others(tmp_path, monkeyp
     assert parts["fails"]["tail"].strip() == "so much for that"
     assert parts["gpt2"]["record"] == {"a": 1}
     assert parts["shakespeare"]["val_bpb"] == [2.5] and parts["shakespeare"]["elapsed_s"] == [3.5]
+    assert parts["shakespeare"]["memory_bytes"] == "1"
     assert parts["never"]["tail"] == "no time was left"
 
 
 def test_the_parts_are_commands_of_ours(tmp_path):
     parts = script.parts(tmp_path / "c.txt", "/peer", tmp_path)
-    assert list(parts) == ["tests", "sample", "gpt2", "shakespeare", "nanogpt-gpu"]
+    assert list(parts) == ["tests", "sample", "shakespeare", "gpt2", "nanogpt-gpu"]
     assert "/peer" in parts["gpt2"] and str(tmp_path / "c.txt") in parts["shakespeare"]
     assert "--nanogpt" not in script.parts(tmp_path / "c.txt", "", tmp_path)["gpt2"]
