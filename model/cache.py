@@ -46,23 +46,27 @@ class Cache:
         self.n_slots = S
         self._kv = weight.new_empty(config.n_layer, 2, B, config.n_head, S, config.head_size)
         self._found = weight.new_empty(2, B, S, D if config.pointer else 0)
+        self._ids = torch.zeros(B, S, dtype=torch.int64, device=weight.device)
+        self._starts = torch.zeros(B, dtype=torch.int64, device=weight.device)
+        self._mask = weight.new_zeros(B, S)
+        self.begin(lengths)
+
+    def begin(self, lengths: Sequence[int]) -> None:
+        """As new, for other prompts of as many rows."""
         # A short prompt's row has slots that it never fills. It may not look there, but to weigh
         # rubbish by 0 is not to leave it out: it may be NaN.
         n_cleared = self._slots_cleared(max(lengths))
         self._kv[:, :, :, :, :n_cleared] = 0
         self._found[:, :, :n_cleared] = 0
-        self._ids = torch.zeros(B, S, dtype=torch.int64, device=weight.device)
-        self._starts = torch.zeros(B, dtype=torch.int64, device=weight.device)
-        self._mask = weight.new_zeros(B, S)
-        self.restart(max(lengths), [max(lengths) - length for length in lengths])
+        self.restart(lengths)
 
     def _slots_cleared(self, n_columns: int) -> int:
         return n_columns
 
-    def restart(self, n_columns: int, starts: Sequence[int]) -> None:
-        """Begins anew with columns 0 to n_columns - 1."""
-        self.column = n_columns - 1
-        self.set_starts(starts)
+    def restart(self, lengths: Sequence[int]) -> None:
+        """Rows of so many columns, all ending at the newest; the first is column 0."""
+        self.column = max(lengths) - 1
+        self.set_starts([max(lengths) - length for length in lengths])
 
     def set_starts(self, starts: Sequence[int]) -> None:
         """The first column of each row; rows beyond these are no longer there."""
@@ -172,19 +176,19 @@ class FixedCache(Cache):
     def _slots_cleared(self, n_columns: int) -> int:
         return self.n_slots
 
-    def restart(self, n_columns: int, starts: Sequence[int]) -> None:
-        """Begins anew with columns 0 to n_columns - 1."""
+    def restart(self, lengths: Sequence[int]) -> None:
+        """Rows of so many columns, all ending at the newest; the first is column 0."""
         if not hasattr(self, "column_1"):
             self.column_1 = torch.zeros(1, dtype=torch.int64, device=self._ids.device)
             self.slot_1 = torch.zeros_like(self.column_1)
-        self.column_1.fill_(n_columns - 1)
-        self.slot_1.fill_((n_columns - 1) % self.n_slots)
-        super().restart(n_columns, starts)
+        super().restart(lengths)
+        self.column_1.fill_(self.column)
+        self.slot_1.fill_(self.slot)
 
     def set_starts(self, starts: Sequence[int]) -> None:
         """The first column of each row; rows beyond these are no longer there."""
         super().set_starts(starts)
-        # Tensors of their own: of what is written to one large tensor, a compiler makes copies.
+        # Views taken beforehand: of a tensor that it sees cut into views, a compiler makes copies.
         self.kv_2BHSK_of = self.kv_L2BHSK.unbind(0)
 
     @property

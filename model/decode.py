@@ -17,7 +17,7 @@ from torch import Tensor
 from model.attention import Keep
 from model.bigram import pair_rows
 from model.cache import Cache, FixedCache
-from model.gpt import ModelConfig, TinyGPT
+from model.gpt import ModelConfig
 from model.mode import evaluating
 from model.rope import apply_rope, rope_table
 from model.weights import Layer, Weights
@@ -35,33 +35,27 @@ class Decoder:
 
     def __init__(
         self,
-        model: TinyGPT,
+        weights: Weights,
         prompts: Sequence[Sequence[int]],
-        max_new_tokens: int,
-        weights: Weights | None = None,
+        room: tuple[int, int],
         fixed: bool = False,
-        compiled: bool = False,
     ) -> None:
         """Makes room for one row per prompt, each of 1 to block_size ids.
 
         Args:
-            weights: the model's, as they are; None gathers them.
+            room: see `room_for`.
             fixed: `compute` can be recorded, see `model.cache.FixedCache`.
-            compiled: `compute` will be compiled for its shapes, so there shall be few.
         """
-        self.weights = weights or Weights(model)
-        assert self.weights.model is model
-        self.model, self.config = model, model.config
-        self.embedding = self.weights.embedding
+        self.weights, self.model, self.config = weights, weights.model, weights.model.config
+        self.embedding = weights.embedding
         lengths = [len(prompt) for prompt in prompts]
-        n_slots, n_positions = room(self.config, lengths, max_new_tokens, compiled)
+        n_slots, n_positions = room
         self.cache = (FixedCache if fixed else Cache)(self.config, lengths, n_slots, self.embedding)
         self.rope = self._rope_table(n_positions) if self.config.position == "rope" else None
 
     def begin(self, prompts: Sequence[Sequence[int]]) -> None:
         """Anew in the same room: as many prompts, none of them read yet."""
-        lengths = [len(prompt) for prompt in prompts]
-        self.cache.restart(max(lengths), [max(lengths) - length for length in lengths])
+        self.cache.begin([len(prompt) for prompt in prompts])
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """Reads the prompts, equal ones once; logits (B, V) of what may follow."""
@@ -217,7 +211,7 @@ class Decoder:
         last_Bh = cache.ids_BS[:, cache.slots(n_columns - kept, n_columns)]
         if len(full) == len(starts):  # all of them, so they can be alike again
             n_columns = kept
-            cache.restart(kept, [0] * len(starts))
+            cache.restart([kept] * len(starts))
         for row in full:
             starts[row] = n_columns - kept
         cache.set_starts(starts)
@@ -251,20 +245,23 @@ class Decoder:
         return h_TD[-1]
 
 
-def room(
-    config: ModelConfig, lengths: Sequence[int], max_new_tokens: int, compiled: bool
+def room_for(
+    config: ModelConfig,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    compiled: bool = False,
 ) -> tuple[int, int]:
-    """Slots of a cache, and positions of a RoPE table to begin with.
+    """Slots of a cache, and positions of a RoPE table to begin with (without RoPE: the slots).
 
     For steps that are compiled powers of two, so that there are few shapes, and a table that need
     not grow.
 
     >>> config = ModelConfig(vocab_size=11, block_size=64)
-    >>> room(config, [3, 1], 20, compiled=False), room(config, [3, 1], 100, compiled=True)
+    >>> room_for(config, [[1, 2, 3], [4]], 20), room_for(config, [[1, 2, 3], [4]], 100, True)
     ((23, 23), (64, 128))
     """
-    n_tokens = max(lengths) + max_new_tokens
+    n_tokens = max(map(len, prompts)) + max_new_tokens
     if compiled:
         n_tokens = 1 << (n_tokens - 1).bit_length()
     n_slots = min(config.block_size, n_tokens)
-    return n_slots, n_tokens if compiled else n_slots
+    return n_slots, n_tokens if compiled and config.position == "rope" else n_slots

@@ -14,7 +14,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from model.compiled import Compiled
-from model.decode import Decoder, room
+from model.decode import Decoder, room_for
 from model.draw import Drawing, chosen_logprobs, sample_next
 from model.gpt import TinyGPT
 from model.graph import Recorded
@@ -75,18 +75,15 @@ def generate(
         return
     prompts = [list(prompt)[-raw.config.block_size :] for prompt in prompts]
     with torch.inference_mode():  # left before each yield
-        batch = make_batch(
-            raw,
-            prompts,
-            seeds,
-            max_new_tokens,
-            drawing or Drawing(),
-            weights or Weights(raw),
-            compiled,
-        )
-    yield from _steps(batch, max_new_tokens, stop_id, gone)
-    if weights is not None and batch.reusable and max_new_tokens > 1:
-        weights.spare = batch
+        own = weights or Weights(raw)
+        assert own.model is raw, "the weights of another model"
+        batch = make_batch(own, prompts, seeds, max_new_tokens, drawing or Drawing(), compiled)
+    try:
+        yield from _steps(batch, max_new_tokens, stop_id, gone)
+    except GeneratorExit:  # the caller needs no more: as good as an end
+        batch.leave_to(weights)
+        raise
+    batch.leave_to(weights)
 
 
 def _steps(
@@ -99,7 +96,7 @@ def _steps(
     for n_left in range(max_new_tokens - 1, -1, -1):
         with torch.inference_mode():
             waiting.append(batch.draw())
-        while len(waiting) > min(n_ahead, n_left):
+        while batch.samples and len(waiting) > min(n_ahead, n_left):
             step = waiting.pop(0).step(n_samples, batch.ended)
             yield step
             drawn = [(i, token) for i, token in enumerate(step.ids) if token is not None]
@@ -170,26 +167,27 @@ class Drawn:
 
 
 def make_batch(
-    model: TinyGPT,
+    weights: Weights,
     prompts: Sequence[Sequence[int]],
     seeds: Sequence[int],
     max_new_tokens: int,
     drawing: Drawing,
-    weights: Weights,
-    compiled: bool,
+    compiled: bool = False,
 ) -> Batch:
     """The batch that was drawn last with these weights, if it has the right shapes; or a new one.
 
     To record its steps anew would take as long as some dozen of them.
     """
-    shape = Shape.of(model, prompts, max_new_tokens, drawing, compiled and weights.compiles)
+    compiled = compiled and weights.compiles
+    room = room_for(weights.model.config, prompts, max_new_tokens, compiled)
+    shape = Shape(len(prompts), room, drawing, compiled)
     if isinstance(weights.spare, Batch) and weights.spare.shape == shape:
         batch, weights.spare = weights.spare, None  # nobody else's while it is in use
         batch.begin(prompts, seeds)
         return batch
     if max_new_tokens > 1:
         weights.spare = None  # two would take twice the memory
-    return Batch(model, prompts, seeds, max_new_tokens, drawing, weights, compiled)
+    return Batch(weights, shape, prompts, seeds)
 
 
 class Shape(NamedTuple):
@@ -200,46 +198,25 @@ class Shape(NamedTuple):
     drawing: Drawing
     compiled: bool
 
-    @classmethod
-    def of(
-        cls,
-        model: TinyGPT,
-        prompts: Sequence[Sequence[int]],
-        max_new_tokens: int,
-        drawing: Drawing,
-        compiled: bool,
-    ) -> Shape:
-        """Of a batch that is yet to be made."""
-        lengths = [len(prompt) for prompt in prompts]
-        return cls(
-            len(prompts), room(model.config, lengths, max_new_tokens, compiled), drawing, compiled
-        )
-
 
 class Batch:
     """The samples that go on, one in each row, and what the next draw needs."""
 
     def __init__(
         self,
-        model: TinyGPT,
+        weights: Weights,
+        shape: Shape,
         prompts: Sequence[Sequence[int]],
         seeds: Sequence[int],
-        max_new_tokens: int,
-        drawing: Drawing,
-        weights: Weights | None,
-        compiled: bool = False,
     ) -> None:
         """Reads no prompt yet; each holds 1 to block_size ids."""
-        self.drawing = drawing
-        self.device = model.token_embedding.weight.device
-        weights = weights or Weights(model)
-        compiled = compiled and weights.compiles
-        self.shape = Shape.of(model, prompts, max_new_tokens, drawing, compiled)
+        self.shape, self.drawing, compiled = shape, shape.drawing, shape.compiled
+        self.device = weights.embedding.device
         recorded = can_be_recorded(self.device)
         # Rows stay until so many are of no use, where other shapes are a new record or program.
         self.most_idle = 1.0 if compiled else 0.5 if recorded else 0.0
         self.reusable = recorded or compiled
-        self.decoder = Decoder(model, prompts, max_new_tokens, weights, self.reusable, compiled)
+        self.decoder = Decoder(weights, prompts, shape.room, self.reusable)
         # Ids are drawn in float64, which mps does not have.
         self.draw_device = torch.device("cpu") if self.device.type == "mps" else self.device
         self.ids_B = torch.zeros(len(seeds), dtype=torch.int64, device=self.device)  # the last
@@ -247,11 +224,11 @@ class Batch:
         # Ids once more, and their log-probabilities: float64 holds both.
         self.drawn_2B = torch.zeros(2, len(seeds), dtype=torch.float64, device=self.draw_device)
         self.seen_BV: Tensor | None = None
-        if drawing.repetition_penalty != 1:
-            shape = (len(seeds), model.config.vocab_size)
-            self.seen_BV = torch.zeros(shape, dtype=torch.bool, device=self.draw_device)
-        work = Compiled(self._step, weights) if compiled else self._step
-        self.step = Recorded(work, self.device)
+        if self.drawing.repetition_penalty != 1:
+            size = (len(seeds), weights.model.config.vocab_size)
+            self.seen_BV = torch.zeros(size, dtype=torch.bool, device=self.draw_device)
+        self.compiled = Compiled(Batch._compute, weights) if compiled else None
+        self.recorded = Recorded(self.device)
         self._begin(prompts, seeds)
 
     def begin(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int]) -> None:
@@ -280,12 +257,18 @@ class Batch:
             rope = self.decoder.rope
             self.decoder.prepare()
             if self.decoder.rope is not rope:
-                self.step.forget()
-            self.step()
+                self.recorded.forget()
+            self.recorded(self._step)
         self.n_drawn += 1
         return Drawn(self.samples, self.drawn_2B)
 
     def _step(self) -> None:
+        if self.compiled is not None:
+            self.compiled(self)
+        else:
+            self._compute()
+
+    def _compute(self) -> None:
         self._choose(self.decoder.compute(self.ids_B))
 
     def _choose(self, logits_BV: Tensor) -> None:
@@ -333,7 +316,12 @@ class Batch:
         self.numbers_NB, self.drawn_2B = self.numbers_NB[:, :B], self.drawn_2B[:, :B].clone()
         if self.seen_BV is not None:
             self.seen_BV = self.seen_BV[:B]
-        self.step.forget()
+        self.recorded.forget()
+
+    def leave_to(self, weights: Weights | None) -> None:
+        """For the next call with these weights. One drawn token has recorded nothing to replace."""
+        if weights is not None and self.reusable and (self.n_drawn > 1 or weights.spare is None):
+            weights.spare = self
 
 
 def can_be_recorded(device: torch.device) -> bool:

@@ -14,12 +14,12 @@ class Recorded:
     """A piece of work that reads and writes the same tensors each time, whatever it is given there.
 
     The first calls do the work as it is written, the next one records it and plays the record, as
-    do all after it. On a CPU, and where recording fails, every call does the work as written.
+    do all after it. On a CPU, and where recording fails, every call does the work as written. The
+    work is not kept: it would be that of an object that keeps this one, which frees both late.
     """
 
-    def __init__(self, work: Callable[[], None], device: torch.device) -> None:
-        """Work that is done on a device."""
-        self.work = work
+    def __init__(self, device: torch.device) -> None:
+        """For work on a device."""
         self.can_record = device.type == "cuda"
         self.forget()
 
@@ -28,22 +28,22 @@ class Recorded:
         self.graph: torch.cuda.CUDAGraph | None = None
         self.n_calls = 0
 
-    def __call__(self) -> None:
-        """Does the work once."""
+    def __call__(self, work: Callable[[], None]) -> None:
+        """Does the work once, the same in every call."""
         self.n_calls += 1
         if self.can_record and self.n_calls == CALLS_BEFORE + 1:
-            self._record()
+            self._record(work)
         if self.graph is not None:
             self.graph.replay()
         else:
-            self.work()
+            work()
 
-    def _record(self) -> None:
+    def _record(self, work: Callable[[], None]) -> None:
         """Records, which does nothing of the work itself."""
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph):
-                self.work()
+                work()
         except RuntimeError as error:
             self.can_record = False
             reason = str(error).partition("\n")[0]

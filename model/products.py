@@ -22,9 +22,9 @@ Product = Callable[..., Tensor]  # x (B, D), and what to add the product to, (B,
 
 
 def plain(matrix: Matrix) -> Product:
-    """x W^T + b for each row, added to what is given, in its place: (B, N).
+    """x W^T + b for each row, added to what is given: (B, N).
 
-    Promises nothing of its bits.
+    May overwrite what is given. Promises nothing of its bits.
 
     >>> plain((torch.ones(2, 3), torch.tensor([0.0, 1.0])))(torch.ones(1, 3)).tolist()
     [[3.0, 4.0]]
@@ -146,7 +146,7 @@ def attend(q_BH1K: Tensor, k_BHnK: Tensor, v_BHnK: Tensor, mask_X1n: Tensor | No
     return y_X1K[: B * H].view(B, H, 1, -1)
 
 
-def plain_attend(q_BH1K: Tensor, k_BHnK: Tensor, v_BHnK: Tensor, mask_X1n: Tensor) -> Tensor:
+def plain_attend(q_BH1K: Tensor, k_BHnK: Tensor, v_BHnK: Tensor, mask_X1n: Tensor | None) -> Tensor:
     """As `attend`, in the fewest operations. Promises nothing of its bits.
 
     For one query in fp32 PyTorch's fused kernel takes ten times as long as a product on a GPU: it
@@ -155,11 +155,14 @@ def plain_attend(q_BH1K: Tensor, k_BHnK: Tensor, v_BHnK: Tensor, mask_X1n: Tenso
     >>> k, v = torch.zeros(1, 1, 2, 4), torch.tensor([1.0, 3.0]).view(1, 1, 2, 1)
     >>> plain_attend(k[:, :, :1], k, v, torch.zeros(1, 1, 2)).tolist()
     [[[[2.0]]]]
+    >>> plain_attend(k[:, :, :1], k, v, None).tolist()
+    [[[[2.0]]]]
     """
     B, H, _, K = k_BHnK.shape
     q_X1K, k_XnK, v_XnK = (x.flatten(0, 1) for x in (q_BH1K, k_BHnK, v_BHnK))
-    if torch.compiler.is_compiling():  # see `_in_parts`
-        scores_X1n = torch.bmm(q_X1K, k_XnK.transpose(1, 2)) * K**-0.5 + mask_X1n
+    if mask_X1n is None or torch.compiler.is_compiling():  # see `_in_parts`
+        scores_X1n = torch.bmm(q_X1K, k_XnK.transpose(1, 2)) * K**-0.5
+        scores_X1n = scores_X1n if mask_X1n is None else scores_X1n + mask_X1n
     else:
         scores_X1n = torch.baddbmm(mask_X1n, q_X1K, k_XnK.transpose(1, 2), alpha=K**-0.5)
     return torch.bmm(scores_X1n.softmax(-1), v_XnK).view(B, H, 1, -1)

@@ -69,7 +69,6 @@ class Weights:
             self._product = pack
         elementwise = alike if on_cpu else lambda function: function
         self.activate = elementwise(activation_of(config.mlp, on_cpu))
-        # Others than these have a cache without a mask, where all may look everywhere.
         self.attend = plain_attend if self.embedding.is_cuda else attend
         self.softplus, self.tanh = elementwise(F.softplus), elementwise(torch.tanh)
         self.layers = [self._layer(block) for block in raw.blocks]

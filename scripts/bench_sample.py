@@ -172,8 +172,8 @@ class Measure:
         first: dict[str, list[float]] = {}
         left_out, warm_up_s = {}, {}
         for name, engine in self.engines.items():  # warm-up, not counted
-            # What is compiled for a few tokens would not do for many.
-            n_tokens = self.n_tokens if name == COMPILED else WARMUP_TOKENS
+            # What is recorded or compiled for a few tokens would not do for many.
+            n_tokens = self.n_tokens if name in (OURS, COMPILED) else WARMUP_TOKENS
             warm_up_s[name] = self.seconds(partial(engine, size, n_tokens))
             guess_s = self.seconds(partial(engine, size, 1)) * self.n_tokens
             if name not in (OURS, COMPILED) and guess_s > self.limit_s:

@@ -99,7 +99,8 @@ def figures(name: str, scratch: Path) -> dict[str, Any]:
     rows = read_rows(metrics)
     steps, bits = read_column(rows, "val_bpb")
     _, elapsed = read_column([row for row in rows if row["val_bpb"]], "elapsed_s")
-    last = {name: rows[-1][name] for name in ("tokens_per_s", "memory_bytes")}
+    of_all = {key: read_column(rows, key)[1] for key in ("tokens_per_s", "memory_bytes")}
+    last = {key: values[-1] for key, values in of_all.items() if values}
     return {"steps": steps, "val_bpb": bits, "elapsed_s": elapsed} | last
 
 

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.generate import Step
+from model.generate import Step, generate
+from model.gpt import ModelConfig, TinyGPT
+from model.weights import Weights
 from streaming import Pace, Sample, StopTexts, in_order
 from tok.bpe import BPETokenizer
 
@@ -134,6 +136,20 @@ def test_no_step_is_asked_for_once_all_have_ended():
     steps = iter(steps_of(b"xxb" + b"y" * 50, b"b" + b"z" * 50))
     assert [text for _, text in in_order(samples, steps, set()) if text] == ["x", "x"]
     assert len(list(steps)) == 50 and samples[1].text == "" and samples[1].ids == [98]
+
+
+def test_what_was_recorded_is_kept_though_no_step_is_asked_for(monkeypatch):
+    monkeypatch.setattr("model.generate.can_be_recorded", lambda device: True)
+    shape = {"vocab_size": 11, "block_size": 8, "n_layer": 1, "n_head": 1, "n_embd": 4}
+    weights = Weights(TinyGPT(ModelConfig(**shape)))
+    settings = {"seeds": [1, 2], "max_new_tokens": 9, "weights": weights}
+    spares = []
+    for _ in range(2):
+        samples = [Sample(BYTES, "", i, END, list(map(chr, range(11)))) for i in range(2)]
+        list(in_order(samples, generate(weights.model, [[1]] * 2, **settings), set()))
+        assert [sample.ended for sample in samples] == ["stop", "stop"]
+        spares.append(weights.spare)
+    assert spares[0] is not None and spares[0] is spares[1]
 
 
 def test_the_pace_counts_what_was_drawn_and_no_readers_time(monkeypatch):

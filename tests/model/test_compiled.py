@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
+from model.compiled import MOST_PROGRAMS
 from model.draw import Drawing, sample_seeds
 from model.generate import generate_ids
 from model.weights import Weights
@@ -66,8 +67,8 @@ def test_what_was_compiled_is_used_again(tiny, kind):
             assert n_programs() == (1 if n_rows == 1 else 2)
 
 
-def test_another_drawing_or_model_is_another_program(tiny):
-    for model in (tiny(), tiny(n_layer=1)):
+def test_another_drawing_or_shape_of_model_is_another_program_other_weights_are_not(tiny):
+    for model in (tiny(), tiny(seed=2), tiny(n_layer=1)):
         weights = Weights(model)
         for drawing in (GREEDY, FILTERED):
             for _ in range(2):
@@ -95,6 +96,36 @@ def test_where_it_fails_one_line_says_so_and_the_text_is_the_same(tiny, monkeypa
     err = capsys.readouterr().err
     assert err.startswith("warning: torch.compile failed, sampling goes on without it: ")
     assert err.count("\n") == 1 and "no compiler" in err
+
+
+def test_an_error_of_the_program_itself_is_not_taken_for_the_compilers(tiny, monkeypatch):
+    def broken(graph, inputs):
+        def run(*args):
+            graph(*args)
+            raise RuntimeError("out of memory")
+
+        return run
+
+    monkeypatch.setattr("model.compiled.COMPILER", {"backend": broken})
+    weights = Weights(tiny(double=True))
+    with pytest.raises(RuntimeError, match="out of memory"):  # to do it again would count twice
+        draw(weights, compiled=True)
+    assert weights.compiles and weights.spare is None
+
+
+@pytest.mark.parametrize("most", [MOST_PROGRAMS, 10])
+def test_a_program_is_compiled_anew_while_there_may_be_more(tiny, monkeypatch, capsys, most):
+    monkeypatch.setattr("model.compiled.MOST_PROGRAMS", most)
+    weights, plain = Weights(tiny(double=True)), Weights(tiny(double=True))
+    with torch._dynamo.config.patch(recompile_limit=8):
+        for k in range(1, 11):
+            drawing = Drawing(top_k=k)
+            draw(weights, drawing=drawing, compiled=True)
+        torch.set_num_threads(2)  # what was compiled for one won't do
+        for _ in range(2):
+            assert draw(weights, drawing=drawing, compiled=True) == draw(plain, drawing=drawing)
+    assert weights.compiles == (most > 10)
+    assert ("FailOnRecompileLimitHit" in capsys.readouterr().err) == (most == 10)
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from model.decode import Decoder
+from model.decode import Decoder, room_for
 from model.draw import Drawing, sample_seeds
 from model.generate import generate
 from model.products import plain, plain_attend
@@ -27,6 +27,10 @@ positions = pytest.mark.parametrize("position", ["rope", "learned"])
 ONE = [[5]]
 EIGHT = [[1], [1, 2], [7, 3, 9], [1, 2, 3, 4], [1] * 5, [6, 2, 8, 3, 1, 8], [4] * 7, [*range(8)]]
 prompts = pytest.mark.parametrize("prompts", [ONE, EIGHT], ids=["one", "eight"])
+
+
+def decoder_of(model, prompts, n, **settings):
+    return Decoder(Weights(model), prompts, room_for(model.config, prompts, n), **settings)
 
 
 @kinds
@@ -63,7 +67,7 @@ def test_logits_are_those_without_a_cache(tiny, kind, position, prompts, form, m
         more_NB = torch.randint(0, 11, (n, len(prompts)))
         wanted_BNV = continued_logits(model, prompts, more_NB)
         with torch.inference_mode():
-            decoder = Decoder(model, prompts, n, fixed=form in ("fixed", "as on a GPU"))
+            decoder = decoder_of(model, prompts, n, fixed=form in ("fixed", "as on a GPU"))
             steps = [decoder.prefill(prompts), *map(decoder.step, more_NB)]
         got_BNV = torch.stack(steps, dim=1)
         assert (got_BNV - wanted_BNV).abs().max() < atol
@@ -115,7 +119,7 @@ def test_contexts_of_hardly_any_tokens(tiny, position, block_size, fixed):
     prompts = [[5], [1, 2, 3, 4, 5, 6, 7][:block_size]]
     ids_NB = torch.randint(0, 11, (12, 2))
     with torch.inference_mode():
-        decoder = Decoder(model, prompts, 12, fixed=fixed)
+        decoder = decoder_of(model, prompts, 12, fixed=fixed)
         got = torch.stack([decoder.prefill(prompts), *map(decoder.step, ids_NB)], dim=1)
     for row, prompt in enumerate(prompts):
         wanted = all_logits(model, [*prompt, *ids_NB[:, row].tolist()])[len(prompt) - 1 :]

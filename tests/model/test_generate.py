@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 
 import pytest
 import torch
@@ -143,6 +145,78 @@ def test_what_a_call_leaves_is_used_by_the_next_and_does_not_show(tiny, fixed):
     ]
     assert generate_ids(model, prompts, weights=weights, **settings) == wanted
     assert weights.spare is spares[3]  # that all samples had ended makes no difference
+
+
+def test_what_a_call_leaves_holds_nothing_of_its_numbers(tiny, fixed):
+    model = tiny(double=True, pointer=True)
+    weights, wanted = Weights(model), draw(model)
+    draw(model, weights=weights)
+    if fixed:
+        with torch.inference_mode():
+            cache = weights.spare.decoder.cache
+            cache._kv.fill_(math.nan)
+            cache._found.fill_(math.nan)
+    assert draw(model, weights=weights) == wanted
+
+
+@pytest.mark.parametrize("prompt", [[1, 2], [3] * 8], ids=["other room", "same room"])
+def test_a_call_of_one_token_takes_nothing_away(tiny, fixed, prompt):
+    model = tiny()
+    weights = Weights(model)
+    draw(model, weights=weights)
+    spare = weights.spare
+    draw(model, weights=weights, prompt=prompt, max_new_tokens=1)
+    assert weights.spare is spare and (spare is not None) == fixed
+
+
+def test_a_batch_is_left_by_a_closed_call_but_not_by_a_failed_one(tiny, fixed):
+    model = tiny(double=True)
+    weights, wanted = Weights(model), draw(model)
+    settings = {"seeds": sample_seeds(4, 3), "max_new_tokens": 12, "weights": weights}
+    for error in (ValueError, KeyboardInterrupt):
+        steps = generate(model, [[1, 2]] * 3, **settings)
+        next(steps)
+        with pytest.raises(error):
+            steps.throw(error())
+        assert weights.spare is None
+    steps = generate(model, [[1, 2]] * 3, **settings)
+    next(steps)
+    steps.close()
+    assert (weights.spare is not None) == fixed
+    assert draw(model, weights=weights) == wanted
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_what_a_call_leaves_is_freed_at_once(tiny, monkeypatch, fixed, compiled):
+    monkeypatch.setattr("model.compiled.COMPILER", {"backend": "eager"})
+    model = tiny()
+    weights = Weights(model)
+    draw(model, weights=weights, compiled=compiled)
+    assert (weights.spare is not None) == (fixed or compiled)
+    gc.collect()
+    gc.disable()
+    try:
+        left = weakref.ref(weights.spare.decoder.cache._kv) if weights.spare else lambda: None
+        weights.spare = None
+        assert left() is None
+    finally:
+        gc.enable()
+
+
+def test_the_weights_of_another_model_are_refused(tiny):
+    weights = Weights(tiny())
+    draw(weights.model, weights=weights)
+    with pytest.raises(AssertionError, match="another model"):
+        draw(tiny(seed=2), weights=weights)
+
+
+def test_no_step_comes_after_all_have_ended(tiny):
+    model = tiny()
+    (ids,) = draw(model, 1)
+    n = max(place for place in range(12) if ids[place] not in ids[:place]) + 1
+    for more in (0, 1, 2):
+        settings = {"seeds": sample_seeds(4, 1), "max_new_tokens": n + more, "stop_id": ids[n - 1]}
+        assert len(list(generate(model, [[1, 2]], **settings))) == n
 
 
 def test_two_generators_of_the_same_weights_at_once(tiny):

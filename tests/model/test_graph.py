@@ -7,9 +7,8 @@ import contextlib
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from model.decode import Decoder
 from model.graph import CALLS_BEFORE, Recorded
-from tests.model.test_decode import ONE, kinds, positions, prompts
+from tests.model.test_decode import ONE, decoder_of, kinds, positions, prompts
 from tests.model.uncached import all_logits, continued_logits
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -46,7 +45,7 @@ def test_a_step_that_is_played_again_is_that_of_the_model(tiny, kind, position, 
     ids_NB = torch.randint(0, 11, (n, len(prompts)))
     wanted_BNV = continued_logits(model, prompts, ids_NB)
     with torch.inference_mode():
-        decoder = Decoder(model, prompts, n, fixed=True)
+        decoder = decoder_of(model, prompts, n, fixed=True)
         if decoder.rope is not None:  # so that no larger one takes its place
             decoder.rope = decoder._rope_table(99)
         steps, ids_B, tape = [decoder.prefill(prompts)], torch.empty_like(ids_NB[0]), Tape()
@@ -66,7 +65,7 @@ def test_a_step_of_other_shapes_is_not_the_same_each_time(tiny):
     # What the test above would see if a step asked the host where it stands.
     model = tiny(double=True)
     with torch.inference_mode():
-        decoder, tape = Decoder(model, ONE, 9), Tape()
+        decoder, tape = decoder_of(model, ONE, 9), Tape()
         decoder.prefill(ONE)
         ids_B = torch.tensor([3])
         decoder.prepare()
@@ -81,10 +80,9 @@ def test_a_step_of_other_shapes_is_not_the_same_each_time(tiny):
 
 
 def test_on_a_cpu_work_is_done_as_it_is_written():
-    done = []
-    work = Recorded(lambda: done.append(1), CPU)
+    done, work = [], Recorded(CPU)
     for _ in range(9):
-        work()
+        work(lambda: done.append(1))
     assert len(done) == 9
 
 
@@ -101,15 +99,14 @@ def test_work_is_recorded_after_a_few_calls_and_anew_when_told(monkeypatch):
     monkeypatch.setattr(torch.cuda, "CUDAGraph", FakeGraph)
     monkeypatch.setattr(torch.cuda, "graph", lambda graph: contextlib.nullcontext())
     monkeypatch.setattr(FakeGraph, "played", 0)
-    done = []
-    work = Recorded(lambda: done.append(1), CUDA)
+    done, work = [], Recorded(CUDA)
     for n_calls in range(1, 8):
-        work()
+        work(lambda: done.append(1))
         recorded = n_calls > CALLS_BEFORE
         assert len(done) == min(n_calls, CALLS_BEFORE + 1)
         assert FakeGraph.played == (n_calls - CALLS_BEFORE if recorded else 0)
     work.forget()
-    work()
+    work(lambda: done.append(1))
     assert len(done) == CALLS_BEFORE + 2 and FakeGraph.played == 7 - CALLS_BEFORE
 
 
@@ -119,10 +116,9 @@ def test_where_recording_fails_work_goes_on_with_one_line(monkeypatch, capsys):
 
     monkeypatch.setattr(torch.cuda, "CUDAGraph", FakeGraph)
     monkeypatch.setattr(torch.cuda, "graph", fail)
-    done = []
-    work = Recorded(lambda: done.append(1), CUDA)
+    done, work = [], Recorded(CUDA)
     for _ in range(9):
-        work()
+        work(lambda: done.append(1))
     assert len(done) == 9
     work.forget()
     assert capsys.readouterr().err == (

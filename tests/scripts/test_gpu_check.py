@@ -10,6 +10,7 @@ import torch
 
 from scripts import gpu_check as script
 from utils.errors import UserError
+from utils.metrics import CLOCK_COLUMNS, COLUMNS
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
@@ -53,8 +54,16 @@ def test_a_part_that_fails_or_is_late_does_not_stop_the_others(tmp_path, monkeyp
     assert parts["fails"]["tail"].strip() == "so much for that"
     assert parts["gpt2"]["record"] == {"a": 1}
     assert parts["shakespeare"]["val_bpb"] == [2.5] and parts["shakespeare"]["elapsed_s"] == [3.5]
-    assert parts["shakespeare"]["memory_bytes"] == "1"
+    assert parts["shakespeare"]["memory_bytes"] == 1.0
     assert parts["never"]["tail"] == "no time was left"
+
+
+def test_a_run_that_ended_before_its_first_row_has_no_figures(tmp_path):
+    metrics = tmp_path / "run" / "metrics.csv"
+    metrics.parent.mkdir()
+    metrics.write_text(",".join(COLUMNS + CLOCK_COLUMNS) + "\n", encoding="utf-8")
+    found = script.figures("shakespeare", tmp_path)
+    assert found == {"steps": [], "val_bpb": [], "elapsed_s": []}
 
 
 def test_the_parts_are_commands_of_ours(tmp_path):
