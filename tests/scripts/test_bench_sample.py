@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 
+from model.generate import Batch
 from model.gpt import ModelConfig, TinyGPT
 from model.weights import weights_read
 from scripts import bench as script
@@ -114,6 +115,25 @@ def test_compiled_steps_have_a_row_of_their_own(printed, tmp_path, monkeypatch):
         assert theirs["ratio"]["low"] > 0 and theirs["ratio_compiled"]["low"] > 0
     assert "eager and compiled" in people and "ratio, compiled" in people
     assert "compiled before, not in these times: batch 1 " in people
+
+
+def test_ours_records_in_the_warm_up_what_is_timed(printed, monkeypatch):
+    slots, real = [], Batch.__init__
+
+    def make(batch, weights, shape, *args):
+        slots.append(shape.room[0])
+        real(batch, weights, shape, *args)
+
+    monkeypatch.setattr(Batch, "__init__", make)
+    monkeypatch.setattr("model.generate.can_be_recorded", lambda device: True)
+    argv = ["sample", "--shape", "0.8M", "--batch-sizes", "1", "--new-tokens", "7", "--runs", "2"]
+    printed(script.main, *argv, "--json")
+    assert slots == [
+        8,
+        2,
+        2,
+        2,
+    ]  # after the first, only calls of one token have a room of their own
 
 
 def test_a_compiler_that_fails_has_no_row(printed, monkeypatch):
