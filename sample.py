@@ -99,7 +99,7 @@ def draw(
 
 def write_samples(loaded: Loaded, prompts: Sequence[str], request: Request, first: int = 0) -> None:
     """Writes each sample to stdout as it is drawn, one after the other, or a JSON line of each."""
-    pace, current = Pace(), None
+    pace, current = Pace(lambda: loaded.weights.compiling_s), None
     try:
         for sample, piece in draw(loaded, prompts, request, pace, first):
             if request.as_json:

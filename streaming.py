@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from model.generate import Step
@@ -151,17 +151,21 @@ def in_order(
 class Pace:
     """How fast tokens come: the time inside the model, not that of whoever reads the text."""
 
-    def __init__(self) -> None:
+    def __init__(self, compiling_s: Callable[[], float] = lambda: 0.0) -> None:
+        """compiling_s: tells the seconds of compiling so far, which are counted apart."""
         self.tokens, self.spent_s = 0, 0.0
         self.first_s: float | None = None
+        self.compiling_s, self.compiled_s = compiling_s, 0.0
 
     def watch(self, steps: Iterable[Step]) -> Iterator[Step]:
         """Passes steps on and takes their time."""
         steps = iter(steps)
         while True:
-            begun = time.perf_counter()
+            begun, compiled_s = time.perf_counter(), self.compiling_s()
             step = next(steps, None)
-            self.spent_s += time.perf_counter() - begun
+            compiled_s = self.compiling_s() - compiled_s
+            self.spent_s += time.perf_counter() - begun - compiled_s
+            self.compiled_s += compiled_s
             if step is None:
                 return
             if self.first_s is None:
@@ -174,4 +178,5 @@ class Pace:
             return "no tokens"
         words = f"{self.tokens:,} token{'s'[: self.tokens != 1]} in {self.spent_s:.2f} s"
         rate = self.tokens / max(self.spent_s, 1e-9)
-        return f"{words}: {rate:,.0f} tokens/s, the first after {1000 * self.first_s:,.0f} ms"
+        words += f": {rate:,.0f} tokens/s, the first after {1000 * self.first_s:,.0f} ms"
+        return f"{words}; {self.compiled_s:.1f} s of compiling apart" if self.compiled_s else words

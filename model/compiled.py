@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -31,6 +32,7 @@ class Compiled(Generic[T]):
         self.compiled: Callable[[T], None] | None = torch.compile(
             work, fullgraph=True, dynamic=False, **COMPILER
         )
+        self.is_first = True
         config = torch._dynamo.config
         config.recompile_limit = max(config.recompile_limit, MOST_PROGRAMS)
 
@@ -39,8 +41,12 @@ class Compiled(Generic[T]):
         if self.compiled is None:
             return self.work(subject)
         failures = torch._dynamo.exc.TorchDynamoException, torch._dynamo.exc.FailOnRecompileLimitHit
+        begun = time.perf_counter()
         try:
             self.compiled(subject)
+            if self.is_first:  # compiles, or finds what was compiled for another
+                self.weights.compiling_s += time.perf_counter() - begun
+                self.is_first = False
         except failures as error:  # of a compiler, before anything is done; others are not repeated
             self.compiled, self.weights.compiles = None, False
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:150]

@@ -59,6 +59,7 @@ class Weights:
         assert isinstance(raw, TinyGPT)
         self.model, config = raw, raw.config
         self.compiles = True  # until torch.compile has failed with them
+        self.compiling_s = 0.0  # that torch.compile took, so far
         self.spare: object = None  # what `model.generate` left, recorded or compiled, for its next
         self.embedding = raw.token_embedding.weight
         on_cpu = self.embedding.device.type == "cpu"

@@ -66,15 +66,18 @@ def test_the_stream_is_the_decoded_whole(text, run, prompt, seed):
     assert streamed == whole(run, prompt, 60, seed)
 
 
-def test_compiled_steps_draw_a_text_too(text, monkeypatch):
+def test_compiled_steps_draw_a_text_too(text, run, capsys, monkeypatch):
     monkeypatch.setattr("model.compiled.COMPILER", {"backend": "eager"})
     asked, real = [], sample.generate
     monkeypatch.setattr(
         sample, "generate", lambda *a, **k: (asked.append(k["compiled"]), real(*a, **k))[1]
     )
     argv = ["--prompt", "a", "--steps", "30", "--temp", "0"]
-    assert text(*argv, "--compile") == text(*argv)
-    assert asked == [True, False]
+    plain = text(*argv)
+    assert sample.main(["--run", str(run), *argv, "--compile"]) == 0
+    told = capsys.readouterr()
+    assert told.out == plain and "s of compiling apart" in told.err
+    assert asked == [False, True]
 
 
 def test_same_seed_same_text_and_another_seed_another(text):

@@ -166,3 +166,20 @@ def test_the_pace_counts_what_was_drawn_and_no_readers_time(monkeypatch):
     for _ in pace.watch(slow()):
         clock[0] += 100
     assert str(pace) == "4 tokens in 1.00 s: 4 tokens/s, the first after 500 ms"
+
+
+def test_the_pace_tells_compiling_apart(monkeypatch):
+    clock, compiling = [0.0], [3.0]  # three seconds of it before
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+
+    def slow() -> object:
+        for number, step in enumerate(steps_of(b"abc", b"d")):
+            clock[0] += 0.25
+            if number == 1:
+                clock[0], compiling[0] = clock[0] + 9, compiling[0] + 9
+            yield step
+
+    pace = Pace(lambda: compiling[0])
+    list(pace.watch(slow()))
+    told = "4 tokens in 0.75 s: 5 tokens/s, the first after 250 ms; 9.0 s of compiling apart"
+    assert str(pace) == told
