@@ -19,8 +19,7 @@ from model.hf_weights import whole_weights
 from tok.bpe import BPETokenizer
 from tok.foreign import spelled_ids
 from tok.stand_ins import spell
-from utils.errors import UserError
-from utils.extras import missing
+from utils.errors import UserError, missing
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter

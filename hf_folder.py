@@ -17,8 +17,7 @@ from tok.bpe import BPETokenizer
 from tok.convert import import_tokenizer
 from tok.huggingface import write_huggingface
 from tok.vocabulary import END_OF_TEXT
-from utils.errors import UserError
-from utils.extras import missing
+from utils.errors import UserError, missing
 from utils.files import read_bytes
 
 WEIGHTS = "model.safetensors"

@@ -11,10 +11,10 @@ from data.corpora import CORPORA, KnownCorpus
 from model.accounting import count_parameters
 from settings import Config
 from trained import Loaded
-from utils.config import dump
+from utils.config.load import dump
 from utils.errors import UserError
 from utils.metrics import read_rows
-from utils.runs import RunFolder
+from utils.run.folder import RunFolder
 
 STORIES_LICENCE = "mit"  # data/README.md
 UNKNOWN_LICENCE = "other"  # Hugging Face's word for one that is not in its list

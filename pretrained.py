@@ -12,9 +12,9 @@ from hf_folder import read_config, read_folder, read_tokenizer
 from model.gpt import ModelConfig
 from settings import Config
 from tok.bpe import BPETokenizer
-from utils.config import build, flatten
+from utils.config.load import build, flatten
 from utils.errors import UserError
-from utils.runs import RunFolder
+from utils.run.folder import RunFolder
 
 OWN = ("dropout", "attention")  # settings of the model that are the run's, not the folder's
 

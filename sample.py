@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 if __name__ == "__main__":  # before the imports that take long
-    from utils.interrupt import end_at_once
+    from utils.signals import end_at_once
 
     end_at_once()
 
@@ -20,15 +20,14 @@ from drawing_flags import add_drawing_flags, drawing_of
 from model.draw import Drawing, sample_seeds
 from model.generate import generate
 from model.gpt import ModelConfig
-from session import converse
 from streaming import Pace, Sample, in_order
 from tok.vocabulary import END_OF_TEXT
 from trained import DEFAULT_RUN, Loaded, find_token, load_run
 from utils.cli import Parser
 from utils.errors import UserError, run_cli
 from utils.files import decode_utf8, read_bytes, read_stdin
-from utils.progress import say
-from utils.report import json_line
+from utils.output import json_line, say
+from utils.repl import converse
 
 MOST_ROWS = 64  # samples side by side
 MOST_CACHE_BYTES = 1 << 30  # for the keys and values of all of them

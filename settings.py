@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from data.prepare import DataConfig
 from model.gpt import ModelConfig
-from utils.config import check, check_needs, setting
+from utils.config.load import check, check_needs, setting
 from utils.device import AMP
 from utils.errors import UserError
 from utils.optim import OptimConfig

@@ -12,9 +12,9 @@ from model.accounting import count_parameters
 from trainer import Trainer
 from utils import device
 from utils.metrics import Throughput
-from utils.progress import plain
-from utils.runlog import RunLog
-from utils.runs import environment
+from utils.output import plain
+from utils.run.folder import environment
+from utils.run.log import RunLog
 
 
 class StepLog:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":  # before the imports that take long
-    from utils.interrupt import end_at_once
+    from utils.signals import end_at_once
 
     end_at_once()
 
@@ -25,18 +25,19 @@ from settings import Config, is_finished
 from steplog import StepLog, introduction, record
 from tok.bpe import BPETokenizer
 from trainer import STATE_KEYS, Trainer
-from utils import board, checkpoint
 from utils.cli import Parser
-from utils.config import build, dump, flat_fields, flatten, load
+from utils.config.flags import add_flags, given_flags
+from utils.config.load import build, dump, flat_fields, flatten, load
+from utils.distributed import ALONE, Ranks, joined
 from utils.errors import UserError, run_cli
 from utils.files import write_atomic
-from utils.flags import add_flags, given_flags
-from utils.interrupt import Interrupt
-from utils.plot import plot_losses
-from utils.progress import say
-from utils.ranks import ALONE, Ranks, joined
-from utils.runlog import RunLog
-from utils.runs import RunFolder
+from utils.output import say
+from utils.run import checkpoint
+from utils.run import tensorboard as board
+from utils.run.folder import RunFolder
+from utils.run.log import RunLog
+from utils.run.plot import plot_losses
+from utils.signals import Interrupt
 
 
 def fit(trainer: Trainer, *, fresh: bool) -> int:

@@ -12,11 +12,11 @@ from model.load import load_model
 from model.weights import Weights
 from settings import Config
 from tok.bpe import BPETokenizer
-from utils import checkpoint
-from utils.config import flatten, load
+from utils.config.load import flatten, load
 from utils.device import pick_device
 from utils.errors import UserError
-from utils.runs import RunFolder
+from utils.run import checkpoint
+from utils.run.folder import RunFolder
 
 DEFAULT_RUN = "runs/tiny"  # where `make train` leaves the default model
 

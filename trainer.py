@@ -24,14 +24,15 @@ from model.loss import LossOf
 from pretrained import starting_point
 from settings import Config, is_finished
 from tok.bpe import BPETokenizer
-from utils import checkpoint, device
+from utils import device
+from utils.distributed import ALONE, Ranks
 from utils.errors import UserError
-from utils.memory import keep_freed_memory
 from utils.optim import clip_gradients, make_optimizer, set_lr, set_momentum
-from utils.progress import say
-from utils.ranks import ALONE, Ranks
-from utils.runlog import RunLog
-from utils.runs import RunFolder
+from utils.output import say
+from utils.processes import keep_freed_memory
+from utils.run import checkpoint
+from utils.run.folder import RunFolder
+from utils.run.log import RunLog
 
 COUNTERS = ("step", "tokens", "bad_evals", "best_val", "last_val", "elapsed_s")
 IDENTITIES = ("tokenizer_sha256", "data_identity", "threads", "torch")

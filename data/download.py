@@ -15,8 +15,8 @@ from data.unpack import unpack
 from utils.cli import Parser
 from utils.errors import UserError, run_cli
 from utils.files import sha256_file
-from utils.nearest import nearest
-from utils.progress import say
+from utils.output import say
+from utils.suggest import nearest
 
 
 def find(name: str) -> KnownCorpus:

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from data.corpora import Content
 from utils.errors import UserError
 from utils.files import sha256_file, sync_folder
-from utils.progress import plain
+from utils.output import plain
 
 SCHEMES = ("https",)
 BLOCK_BYTES = 1 << 16

@@ -27,10 +27,10 @@ from tok.bpe import BPETokenizer
 from tok.errors import TokenizerError
 from tok.parallel import encode_documents
 from utils.cli import Parser
-from utils.config import check, check_needs, setting
+from utils.config.load import check, check_needs, setting
 from utils.errors import UserError, run_cli
 from utils.files import sha256_file, write_atomic
-from utils.progress import plain
+from utils.output import plain
 
 SPLITS = ("auto", "documents", "bytes")
 

@@ -15,7 +15,7 @@ from model.mlp import MLP
 from model.norm import make_norm
 from model.pointer import GATE_START, Pointer
 from model.rope import rope_table
-from utils.config import check, setting
+from utils.config.load import check, setting
 from utils.errors import UserError
 from utils.linear import Linear, linear
 

@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from model.gpt import INIT_STD, ModelConfig
-from utils.config import flatten
+from utils.config.load import flatten
+from utils.config.strict_yaml import format_value
 from utils.errors import UserError
-from utils.strict_yaml import format_value
 
 # Setting -> the values that a class can hold. What stands nowhere (sizes, bias, gains, norm_eps,
 # rope_theta, tie_weights) every class can hold, and what only training reads needs no place.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from model.gpt import ModelConfig, TinyGPT
-from utils.config import cast, unknown_key
+from utils.config.load import cast, unknown_key
 from utils.errors import UserError
 
 

@@ -20,14 +20,14 @@ if not __package__:  # started as scripts/bench.py, which leaves the root out
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 if __name__ == "__main__":  # before the imports that take long
-    from utils.interrupt import end_at_once
+    from utils.signals import end_at_once
 
     end_at_once()
 
 from utils.cli import Parser
 from utils.errors import run_cli
 from utils.files import require_place, write_atomic
-from utils.report import json_line
+from utils.output import json_line
 
 # Each lies in scripts/bench_NAME.py and is loaded when asked for: tokenizers need no torch.
 COMMANDS = ("train", "sample", "tokenizer", "race")

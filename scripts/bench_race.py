@@ -26,14 +26,13 @@ from scripts.bench_process import ROOT, Timed, run_timed
 from scripts.bench_race_plot import plot_race, require_format
 from settings import Config
 from trained import Loaded, load_run
-from utils.config import load
+from utils.config.load import load
 from utils.errors import UserError
 from utils.files import decode_utf8, read_bytes, require_place
 from utils.measure import Spread
 from utils.metrics import read_rows
-from utils.progress import say
-from utils.report import table
-from utils.runs import git_commit
+from utils.output import say, table
+from utils.run.folder import git_commit
 
 VAL_FRACTION = 0.1
 # Nothing else of the text decides the split, and every run makes tokenizer and data itself.

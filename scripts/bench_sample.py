@@ -22,8 +22,7 @@ from trained import load_run
 from utils.device import describe_device, pick_device, synchronize
 from utils.errors import UserError
 from utils.measure import Spread
-from utils.progress import plain
-from utils.report import table
+from utils.output import plain, table
 
 TOP_K = 50
 WARMUP_TOKENS = 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from utils.measure import Spread
-from utils.report import table
+from utils.output import table
 
 EQUAL_NOTE = (
     "ids equal: merges, in order, against ours with the same numbering of the bytes (gigabpe takes "

@@ -37,10 +37,10 @@ from tok.convert import export_tokenizer, import_tokenizer
 from tok.errors import TokenizerError
 from tok.split import PATTERNS
 from tok.vocabulary import count_merges
-from utils.cores import all_cores
 from utils.errors import UserError
 from utils.files import decode_utf8, read_bytes
 from utils.measure import Spread
+from utils.processes import all_cores
 
 MEGABYTE = 1_000_000
 # Calls that give an array are compared with encode_array, those that give lists with encode.

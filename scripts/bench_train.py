@@ -26,12 +26,12 @@ from scripts.bench_train_subjects import (
 from scripts.bench_train_turns import require_same_shape, show_turns, take_turns
 from settings import Config
 from trainer import Trainer
-from utils.config import load
+from utils.config.flags import add_flags, given_flags
+from utils.config.load import load
 from utils.device import describe_device, peak_memory_bytes, synchronize
 from utils.errors import UserError
-from utils.flags import add_flags, given_flags
 from utils.measure import Spread, timed_windows
-from utils.progress import plain
+from utils.output import plain
 
 FORMULA = "3 x forward; forward = 2 per matrix weight + 4 D per token looked at and layer, causal"
 FETCHES = 20  # batches whose making is timed

@@ -25,8 +25,8 @@ from trainer import Trainer
 from utils import device
 from utils.errors import UserError
 from utils.linear import linear
-from utils.runlog import RunLog
-from utils.runs import RunFolder
+from utils.run.folder import RunFolder
+from utils.run.log import RunLog
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("data", "forward", "backward", "clip", "optimizer", "logging")

@@ -12,11 +12,10 @@ import torch
 from scripts.bench_process import run_job
 from scripts.bench_train_subjects import PARTS
 from settings import Config
-from utils.config import flatten
+from utils.config.load import flatten
 from utils.errors import UserError
 from utils.measure import Spread
-from utils.progress import plain
-from utils.report import table
+from utils.output import plain, table
 
 WORKER = "scripts.bench_train_worker"
 

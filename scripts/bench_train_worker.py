@@ -16,7 +16,7 @@ import torch
 from scripts.bench_process import peak_rss_bytes
 from scripts.bench_train_subjects import NanoGPT, Ours, Subject, clock_parts
 from settings import Config
-from utils.config import build
+from utils.config.load import build
 from utils.device import peak_memory_bytes, synchronize
 from utils.measure import Spread, timed_windows
 

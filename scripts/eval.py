@@ -17,7 +17,7 @@ if not __package__:  # started as scripts/eval.py, which leaves the root out
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 if __name__ == "__main__":  # before the imports that take long
-    from utils.interrupt import end_at_once
+    from utils.signals import end_at_once
 
     end_at_once()
 
@@ -44,14 +44,13 @@ from model.generate import generate_ids
 from settings import Config
 from trained import DEFAULT_RUN, Loaded, load_run
 from utils.cli import Parser
-from utils.config import load
+from utils.config.load import load
 from utils.device import autocast, pick_amp
 from utils.errors import UserError, run_cli
 from utils.files import read_stdin
 from utils.heat import check_picture, heat_picture, heat_text
-from utils.progress import say
-from utils.report import json_line
-from utils.runs import RunFolder
+from utils.output import json_line, say
+from utils.run.folder import RunFolder
 from utils.visible import cells
 
 STDIN = "-"  # --text - reads it

@@ -17,7 +17,7 @@ if not __package__:  # started as scripts/export.py, which leaves the root out
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 if __name__ == "__main__":  # before the imports that take long
-    from utils.interrupt import end_at_once
+    from utils.signals import end_at_once
 
     end_at_once()
 
@@ -28,12 +28,11 @@ from model_card import model_card, require_licence
 from settings import Config
 from trained import DEFAULT_RUN, Loaded, load_run
 from utils.cli import Parser
-from utils.config import load
+from utils.config.load import load
 from utils.errors import UserError, run_cli
-from utils.new_folder import new_folder, require_new
-from utils.progress import say
-from utils.report import json_line
-from utils.runs import RunFolder
+from utils.files import new_folder, require_new
+from utils.output import json_line, say
+from utils.run.folder import RunFolder
 
 FORMATS = ("hf", "gguf")
 

@@ -29,7 +29,7 @@ from utils.cli import Parser
 from utils.errors import UserError, run_cli
 from utils.files import require_place, write_atomic
 from utils.metrics import read_column, read_rows
-from utils.report import json_line
+from utils.output import json_line
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT_S = 450.0

@@ -11,16 +11,16 @@ if not __package__:  # started as scripts/plot.py, which leaves the root out
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 if __name__ == "__main__":  # before the imports that take long
-    from utils.interrupt import end_at_once
+    from utils.signals import end_at_once
 
     end_at_once()
 
 from trained import DEFAULT_RUN
 from utils.cli import Parser
 from utils.errors import UserError, run_cli
-from utils.plot import UNITS, plot_losses
-from utils.progress import say
-from utils.runs import RunFolder
+from utils.output import say
+from utils.run.folder import RunFolder
+from utils.run.plot import UNITS, plot_losses
 
 
 def labels(runs: Sequence[RunFolder]) -> list[str]:

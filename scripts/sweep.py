@@ -19,7 +19,7 @@ if not __package__:  # started as scripts/sweep.py, which leaves the root out
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 if __name__ == "__main__":  # before the imports that take long
-    from utils.interrupt import end_at_once
+    from utils.signals import end_at_once
 
     end_at_once()
 
@@ -30,19 +30,19 @@ from scripts.sweep_points import Job, make_jobs
 from settings import Config
 from utils.children import last_line
 from utils.cli import Parser
-from utils.cores import all_cores
 from utils.errors import UserError, one_line, run_cli
 from utils.files import write_atomic
 from utils.grid import BASE, Grid
 from utils.grid_entries import PARTS, PLAIN_KEYS
 from utils.grid_file import load_grid
-from utils.interrupt import Interrupt
 from utils.locks import Lock
+from utils.output import say
 from utils.plot_sweep import draw_all
 from utils.pools import ClusterPool, LocalPool, Pool, visible_gpus
-from utils.progress import say
+from utils.processes import all_cores
 from utils.ranking import BITS, changes, group, ranking, verdict
 from utils.results import measured, to_csv
+from utils.signals import Interrupt
 
 POLL_S = 0.2  # how soon a signal is noticed
 LOCK_TRIES = 10  # a process of the sweep before may be looking at the lock just now

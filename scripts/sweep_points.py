@@ -10,13 +10,13 @@ from typing import Any
 
 from pretrained import adopt
 from settings import Config, is_finished
-from utils import checkpoint
-from utils.config import build, flatten, load
+from utils.config.load import build, flatten, load
+from utils.config.strict_yaml import format_value
 from utils.errors import UserError
 from utils.grid import Grid, Point, plain_text
 from utils.results import measured
-from utils.runs import RunFolder
-from utils.strict_yaml import format_value
+from utils.run import checkpoint
+from utils.run.folder import RunFolder
 
 TRAIN = Path(__file__).resolve().parent.parent / "train.py"
 THREADS = "train.num_threads"

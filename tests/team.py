@@ -11,7 +11,7 @@ from pathlib import Path
 from torch.distributed import TCPStore
 
 from tests.training import Child
-from utils.ranks import Ranks, joined
+from utils.distributed import Ranks, joined
 
 STORES: list[TCPStore] = []  # they live as long as the tests, as torchrun's outlives its ranks
 

@@ -17,7 +17,8 @@ import train
 from data import prepare
 from tests.training import TINY, flags, make_text
 from tok.bpe import BPETokenizer
-from utils import checkpoint, errors
+from utils import errors
+from utils.run import checkpoint
 
 pytestmark = pytest.mark.usefixtures("quick")
 

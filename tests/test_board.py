@@ -15,11 +15,11 @@ import pytest
 import train
 from tests.test_resume import crashes
 from tests.training import Child, assert_same_run, flags
-from utils import runs
-from utils.board import EVENTS, Board
 from utils.errors import UserError
 from utils.metrics import read_rows
-from utils.runlog import RunLog
+from utils.run import folder as runs
+from utils.run.log import RunLog
+from utils.run.tensorboard import EVENTS, Board
 
 pytestmark = pytest.mark.usefixtures("quick")
 

@@ -14,8 +14,8 @@ from model.gpt import ModelConfig, TinyGPT
 from model.weights import Weights
 from tests.training import build, make_corpus
 from trainer import Trainer
-from utils import checkpoint
-from utils.ranks import Ranks
+from utils.distributed import Ranks
+from utils.run import checkpoint
 
 pytestmark = [
     pytest.mark.cuda,

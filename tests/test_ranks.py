@@ -26,8 +26,8 @@ from tests.training import (
     rows_of,
     state_of,
 )
-from utils import runs
-from utils.ranks import Ranks
+from utils.distributed import Ranks
+from utils.run import folder as runs
 
 pytestmark = pytest.mark.usefixtures("quick")
 

@@ -16,10 +16,10 @@ from model.gpt import TinyGPT
 from settings import Config
 from tests.training import Child, build, flags, make_corpus, rows_of, state_of
 from trainer import Trainer
-from utils import checkpoint
-from utils.config import load
+from utils.config.load import load
 from utils.errors import UserError
-from utils.runs import RunFolder
+from utils.run import checkpoint
+from utils.run.folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("quick")
 

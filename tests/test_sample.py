@@ -16,9 +16,9 @@ from model.generate import generate_ids
 from tests.conftest import ROOT, clean_environment
 from tok.bpe import BPETokenizer
 from trained import load_run
-from utils import checkpoint
 from utils.errors import UserError
-from utils.runs import RunFolder
+from utils.run import checkpoint
+from utils.run.folder import RunFolder
 
 
 @pytest.fixture

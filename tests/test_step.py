@@ -9,9 +9,10 @@ import torch
 
 import trainer
 from tests.training import build
-from utils import checkpoint, device
+from utils import device
 from utils.errors import UserError
 from utils.optim import clip_gradients
+from utils.run import checkpoint
 
 Settings = dict[str, object]
 
@@ -61,7 +62,7 @@ def test_freed_memory_is_kept_where_the_system_can(run_python) -> None:
     code = """
 import resource
 import torch
-from utils.memory import keep_freed_memory
+from utils.processes import keep_freed_memory
 if keep_freed_memory():
     for _ in range(3):
         torch.empty(8 << 20).fill_(1)

@@ -19,8 +19,9 @@ from model.evaluate import Evaluation
 from steplog import introduction, record
 from tests.training import build, flags, rows_of
 from trainer import Trainer
-from utils import checkpoint, optim
+from utils import optim
 from utils.errors import UserError
+from utils.run import checkpoint
 
 pytestmark = pytest.mark.usefixtures("quick")
 

@@ -14,10 +14,10 @@ from typing import Any, NoReturn
 
 import train
 import trainer
-from utils import checkpoint
 from utils.errors import run_cli
 from utils.metrics import CLOCK_COLUMNS, read_rows
-from utils.runs import RunFolder
+from utils.run import checkpoint
+from utils.run.folder import RunFolder
 
 WORDS = "the cat sat on a mat and saw big red dogs run far from home with old Anna until night came"
 
@@ -172,7 +172,7 @@ def run_train(
     """What a child does: train.main, its stderr in a file, stuck where `hang` says."""
     sys.stderr = open(log, "w", encoding="utf-8", buffering=1)
     os.environ.update(environment)
-    from utils import runs
+    from utils.run import folder as runs
 
     runs.git_commit = lambda: None
     train.plot_losses = lambda *args, **kwargs: None

@@ -23,9 +23,9 @@ from tok.errors import TokenizerError
 from tok.parallel import begin_worker, in_order
 from tok.split import to_bytes, to_text
 from tok.starts import blocks, split_starts
-from utils.cores import all_cores
 from utils.errors import UserError, describe_os_error
 from utils.files import decode_utf8
+from utils.processes import all_cores
 
 if TYPE_CHECKING:
     import numpy as np

@@ -19,9 +19,8 @@ from itertools import chain, islice
 from multiprocessing import connection
 from typing import TYPE_CHECKING, Any
 
-from utils.cores import all_cores
 from utils.errors import UserError
-from utils.memory import keep_freed_memory
+from utils.processes import all_cores, keep_freed_memory
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from utils.errors import UserError
-from utils.nearest import nearest
+from utils.suggest import nearest
 
 
 class StoreOnce(argparse._StoreAction):

@@ -54,7 +54,7 @@ def run_cli(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
     if hasattr(sys.stdout, "reconfigure"):  # a test may have put something simpler there
         sys.stdout.reconfigure(encoding="utf-8")
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see utils.interrupt.end_at_once
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see utils.signals.end_at_once
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         status = main(None) or 0
@@ -81,3 +81,12 @@ def _drop_stdout() -> None:
         sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def missing(package: str, what: str) -> UserError:
+    """The error for a library that is not installed.
+
+    >>> str(missing("gguf", "--to gguf"))
+    '--to gguf needs a library that is not installed: pip install gguf'
+    """
+    return UserError(f"{what} needs a library that is not installed: pip install {package}")

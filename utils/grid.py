@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from utils.nearest import SYNONYMS, leaf_of
+from utils.config.strict_yaml import format_value
 from utils.ranges import Range, draw_points
-from utils.strict_yaml import format_value
+from utils.suggest import SYNONYMS, leaf_of
 
 SEED = "train.seed"
 BASE = "base"  # the point without a change

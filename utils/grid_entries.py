@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from utils.config import cast, check_range, flat_fields
+from utils.config.load import cast, check_range, flat_fields
 from utils.errors import UserError
 from utils.grid import BASE, SEED, Grid, plain_text, short_names
-from utils.nearest import leaf_of
 from utils.ranges import Range
+from utils.suggest import leaf_of
 
 PARTS = ("grid", "each", "random", "set")
 # Keys that are no settings. `points` and `random_seed` belong to `random`.

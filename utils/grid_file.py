@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from utils.config import cast
+from utils.config.load import cast
+from utils.config.strict_yaml import mappings_in, parse_scalar, read_yaml, unknown_key
 from utils.errors import UserError
 from utils.grid import Grid
 from utils.grid_entries import (
@@ -16,7 +17,6 @@ from utils.grid_entries import (
     refuse_repeats,
     setting_fields,
 )
-from utils.strict_yaml import mappings_in, parse_scalar, read_yaml, unknown_key
 
 
 def load_grid(path: str, cls: type, flags: Mapping[str, Any] | None = None) -> Grid:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from utils.errors import UserError
 from utils.files import write_atomic
-from utils.plot import picture_kind
+from utils.run.plot import picture_kind
 from utils.visible import Cell, columns, escape
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from utils.config import check, check_needs, setting
+from utils.config.load import check, check_needs, setting
 from utils.muon import MuonAdamW
 from utils.schedule import SCHEDULES, lr_at
 

@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from utils.config.strict_yaml import parse_scalar
 from utils.files import write_atomic
 from utils.grid import BASE, PICTURES
 from utils.metrics import read_column, read_rows
-from utils.nearest import leaf_of
 from utils.ranking import BITS, Group, difference
-from utils.strict_yaml import parse_scalar
+from utils.suggest import leaf_of
 
 BAND = 0.12  # share of an upright axis over which the lines through one value are spread
 LOG_RATIO = 8.0  # numbers that span more than this ratio stand on a logarithmic axis

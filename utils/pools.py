@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from utils.children import LEASH, Children
-from utils.errors import UserError, one_line
-from utils.extras import missing
+from utils.errors import UserError, missing, one_line
 from utils.locks import Lock
 
 GPU_VARIABLE = "CUDA_VISIBLE_DEVICES"

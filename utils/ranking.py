@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from utils.nearest import leaf_of
-from utils.report import table
+from utils.output import table
 from utils.student import deviation, half_width
+from utils.suggest import leaf_of
 
 LOSS, BITS = "val_loss", "val_bpb"  # nats per token, bits per byte
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from utils.metrics import read_column, read_rows
-from utils.runs import RunFolder
+from utils.run.folder import RunFolder
 
 MEASURED = ("step", "best_step", "val_loss", "val_bpb", "train_loss")
 CLOCK = ("tokens_per_s", "elapsed_s", "memory_bytes")

@@ -17,7 +17,7 @@ from data.corpora import CORPORA, FOLDER, Content, KnownCorpus, Source
 from data.unpack import unpack
 from settings import Config
 from tests.data.serving import breaks, good, serving, status
-from utils.config import load
+from utils.config.load import load
 from utils.errors import UserError
 
 TEXT, OTHER = b"the text\n" * 999, b"another text\n" * 99

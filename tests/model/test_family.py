@@ -12,7 +12,7 @@ from model.norm import make_norm
 from model.rope import apply_rope
 from settings import Config
 from tests.conftest import ROOT
-from utils.config import load
+from utils.config.load import load
 from utils.errors import UserError
 
 

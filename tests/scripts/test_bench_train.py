@@ -19,7 +19,7 @@ from scripts.bench_train_subjects import (
 )
 from scripts.bench_train_turns import show_turns, summarise
 from settings import Config
-from utils.config import load
+from utils.config.load import load
 from utils.errors import UserError
 
 MODEL = """

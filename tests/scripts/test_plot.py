@@ -11,9 +11,9 @@ import matplotlib.figure
 import pytest
 
 from scripts import plot as script
-from utils import plot
 from utils.errors import UserError
 from utils.metrics import read_rows
+from utils.run import plot
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

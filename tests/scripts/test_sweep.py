@@ -13,12 +13,12 @@ from scripts.sweep_points import make_jobs, standing
 from settings import Config
 from tests.scripts.sweeping import results
 from utils.children import Children
-from utils.config import load
+from utils.config.load import load
 from utils.errors import UserError
 from utils.grid_file import load_grid
 from utils.locks import Lock
 from utils.metrics import CsvLog
-from utils.runs import RunFolder
+from utils.run.folder import RunFolder
 
 
 def test_one_failing_point_does_not_stop_the_rest(sweep_file, tmp_path, capsys, monkeypatch):

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import torch
 
-from utils import checkpoint
 from utils.errors import UserError
+from utils.run import checkpoint
 
 CONTENT: dict[str, Any] = {
     "model": {

@@ -7,10 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.config import build, cast, cast_flag, check, describe, dump, flat_fields, flatten, load
-from utils.config import setting as make
+from utils.config.load import (
+    build,
+    cast,
+    cast_flag,
+    check,
+    describe,
+    dump,
+    flat_fields,
+    flatten,
+    load,
+)
+from utils.config.load import setting as make
+from utils.config.strict_yaml import format_value, parse_scalar, unknown_key
 from utils.errors import UserError
-from utils.strict_yaml import format_value, parse_scalar, unknown_key
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from utils.errors import UserError, describe_os_error, one_line, run_cli
-from utils.interrupt import end_at_once
+from utils.signals import end_at_once
 
 PROGRAM = """
 from utils.errors import UserError, run_cli

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from utils.cli import Parser
-from utils.config import load, setting
+from utils.config.flags import add_flags, given_flags
+from utils.config.load import load, setting
 from utils.errors import UserError
-from utils.flags import add_flags, given_flags
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from utils.config import setting
+from utils.config.load import setting
 from utils.errors import UserError
 from utils.grid import Grid, point_name, short_names
 from utils.grid_file import load_grid

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import uncovered_environment
-from utils.interrupt import Interrupt
+from utils.signals import Interrupt
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -54,7 +54,7 @@ def test_a_second_signal_ends_the_process(
     first: signal.Signals, second: signal.Signals, root: Path
 ) -> None:
     program = (
-        "import signal\nfrom utils.interrupt import Interrupt\nwith Interrupt():\n"
+        "import signal\nfrom utils.signals import Interrupt\nwith Interrupt():\n"
         f"    signal.raise_signal({int(first)})\n    print('on', flush=True)\n"
         f"    signal.raise_signal({int(second)})\n    print('still on')\n"
     )

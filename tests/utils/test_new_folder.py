@@ -7,7 +7,7 @@ import errno
 import pytest
 
 from utils.errors import UserError
-from utils.new_folder import new_folder, require_new
+from utils.files import new_folder, require_new
 
 
 @pytest.mark.parametrize("exists", [False, True])

@@ -10,7 +10,7 @@ import pytest
 
 from utils.errors import UserError
 from utils.metrics import CsvLog
-from utils.plot import plot_losses
+from utils.run.plot import plot_losses
 
 
 def metrics(path: Path, *values: float, column: str = "val_loss") -> Path:

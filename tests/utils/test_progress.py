@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from utils.progress import plain
+from utils.output import plain
 
 
 @pytest.mark.parametrize("terminal", [False, True])

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from tests import team
-from utils import ranks as module
+from utils import distributed as module
 from utils.device import seed_all
+from utils.distributed import ALONE, Ranks, joined
 from utils.errors import UserError
-from utils.ranks import ALONE, Ranks, joined
 
 
 def add_up(ranks: Ranks) -> None:

@@ -9,7 +9,7 @@ import sys
 from utils.children import Children, last_line
 from utils.metrics import CsvLog
 from utils.results import measured, to_csv
-from utils.runs import RunFolder
+from utils.run.folder import RunFolder
 
 
 def test_figures_come_from_the_best_validation_loss(tmp_path):

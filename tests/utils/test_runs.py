@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils import runs
 from utils.errors import UserError
-from utils.runs import RunFolder, append_sample, environment, git_commit, keep_samples
+from utils.run import folder as runs
+from utils.run.folder import RunFolder, append_sample, environment, git_commit, keep_samples
 
 
 def test_a_folder_is_one_writers(tmp_path: Path) -> None:

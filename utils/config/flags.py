@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import typing
 
-from utils.config import describe, flat_fields, format_value
+from utils.config.load import describe, flat_fields, format_value
 
 
 def add_flags(parser: argparse.ArgumentParser, cls: type) -> None:

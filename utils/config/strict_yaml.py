@@ -10,7 +10,7 @@ import yaml
 
 from utils.errors import UserError, one_line
 from utils.files import decode_utf8, read_bytes
-from utils.nearest import nearest
+from utils.suggest import nearest
 
 
 class _Loader(yaml.SafeLoader):

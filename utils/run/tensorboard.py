@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
-from utils.extras import missing
+from utils.errors import missing
 
 EVENTS = "events.out.tfevents.*"  # the names that TensorBoard looks for
 

@@ -16,8 +16,8 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
+from utils.config.strict_yaml import format_value, parse_scalar, read_yaml, unknown_key
 from utils.errors import UserError
-from utils.strict_yaml import format_value, parse_scalar, read_yaml, unknown_key
 
 T = TypeVar("T")
 

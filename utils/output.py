@@ -1,11 +1,25 @@
-"""Results for machines and for people: one JSON object, or an aligned table."""
+"""Progress of long jobs for people who see no bar: plain lines where stderr is no terminal."""
 
 from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from tqdm import tqdm
+
+
+def plain(line: str) -> None:
+    """One line on stderr, unless that is a terminal, which shows a bar instead."""
+    if not sys.stderr.isatty():
+        print(line, file=sys.stderr, flush=True)
+
+
+def say(line: str) -> None:
+    """One line for people, above the progress bar."""
+    tqdm.write(line, file=sys.stderr)
 
 
 def json_line(record: Mapping[str, Any]) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from utils.board import Board
 from utils.metrics import CsvLog, read_rows
-from utils.runs import RunFolder, append_sample, keep_samples
+from utils.run.folder import RunFolder, append_sample, keep_samples
+from utils.run.tensorboard import Board
 
 
 class RunLog:

@@ -18,8 +18,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from utils.cores import all_cores
 from utils.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, one_line
+from utils.processes import all_cores
 
 # The first samples and saves while the others wait; a rank that is silent for longer is stuck.
 TIMEOUT = timedelta(minutes=10)

@@ -1,9 +1,17 @@
-"""The memory of this process."""
+"""TODO."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
+
+
+def all_cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def keep_freed_memory() -> bool:
