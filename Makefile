@@ -106,7 +106,7 @@ bench: check-config $(READY) ## measure tokens per second and memory of training
 
 gpu-check: $(READY) ## tests and benchmarks on a GPU into gpu-check.json: CORPUS=FILE [NANOGPT=PATH]
 	@test -n "$(CORPUS)" || { echo 'error: gpu-check needs a text: make gpu-check CORPUS=FILE [NANOGPT=PATH]' >&2; exit 2; }
-	$(PY) -m scripts.gpu_check --corpus "$(CORPUS)" $(if $(NANOGPT),--nanogpt "$(NANOGPT)") $(ARGS)
+	$(PY) -m scripts.bench.gpu_check --corpus "$(CORPUS)" $(if $(NANOGPT),--nanogpt "$(NANOGPT)") $(ARGS)
 
 test: $(READY_TEST) ## run the fast tests with coverage; ARGS="--no-cov tests/tok" runs a part
 	$(PY) -m pytest -m "not slow" $(SIDE_BY_SIDE) $(HANGS_AFTER)=300 --cov --cov-report=term-missing $(ARGS)

@@ -247,7 +247,7 @@ def test_every_package_has_its_init():
         (rule_layers, "train", "import sample"),
         (rule_layers, "scripts", "from scripts import sweep"),
         (rule_layers, "scripts", "import scripts.bench"),
-        (rule_layers, "train", "import scripts.bench_train"),
+        (rule_layers, "train", "import scripts.bench.train"),
         (rule_layers, "scripts", "from . import sweep"),
         (rule_layers, "utils", "import tests.conftest"),
         (rule_third_party, "tok", "def f():\n    import torch"),

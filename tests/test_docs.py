@@ -9,7 +9,7 @@ from functools import reduce
 
 import pytest
 
-import scripts.sweep
+import scripts.sweep.__main__
 from tests.conftest import ROOT
 
 SWEEPS = (ROOT / "docs" / "sweeps.md").read_text(encoding="utf-8")
@@ -50,7 +50,7 @@ def test_every_sweep_of_the_docs_can_begin(tmp_path, monkeypatch, capsys) -> Non
     points = []
     for words in commands:
         moved = words if "--out" in words else [*words, "--out", str(tmp_path / "out")]
-        assert scripts.sweep.main([*moved, "--dry-run"]) == 0
+        assert scripts.sweep.__main__.main([*moved, "--dry-run"]) == 0
         points.append(len(capsys.readouterr().out.splitlines()))
     assert len(files) == 3 and points[-3:] == [12, 15, 20]
     assert points == [16, 9, 20, 16, 12, 20, 12, 48, 16, *points[-3:]]

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-import gguf_file
 from model.gpt import ModelConfig, TinyGPT
 from model.hf_config import kind_of
+from scripts.export import gguf as gguf_file
 from tests.test_hf_folder import COMBINATIONS, config_of, make_model, name_of
 from tests.tok.hostile import hostile_strings
 from tests.training import make_text

@@ -13,15 +13,15 @@ import hf_folder
 import sample
 import train
 from model.gpt import TinyGPT
-from scripts import eval as score
-from scripts import sweep
+from scripts.eval import __main__ as score
+from scripts.sweep import __main__ as sweep
+from scripts.sweep.grid_file import load_grid
 from settings import Config
 from tests.test_hf_folder import COMBINATIONS, ORACLE, config_of, make_model, write
 from tests.training import assert_same_run, flags, make_text, state_of
 from tok.bpe import BPETokenizer
 from trainer import Trainer
 from utils.errors import UserError
-from utils.grid_file import load_grid
 from utils.metrics import read_rows
 
 safetensors = pytest.importorskip("safetensors.torch", reason=ORACLE)

@@ -19,7 +19,7 @@ import pytest
 import data.download
 import data.fetch
 import sample
-import scripts.eval
+import scripts.eval.__main__
 import train
 from data.corpora import Content, KnownCorpus, Source
 from model.hf_config import kind_of

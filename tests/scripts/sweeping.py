@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from scripts.sweep.points import CLOCK
 from tests.conftest import ROOT, clean_environment
-from utils.results import CLOCK
 
 EIGHT = (
     "grid: {d_model: [8, 16], lr: [0.01, 0.02]}\nseeds: [1, 2]\n"

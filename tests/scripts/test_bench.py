@@ -8,10 +8,10 @@ import pytest
 
 from model.accounting import count_parameters, training_flops_per_token
 from model.gpt import ModelConfig
-from scripts import bench as script
+from scripts.bench import __main__ as script
+from scripts.bench.timing import Spread, timed_windows
 from tests.training import flags
 from utils.errors import UserError
-from utils.measure import Spread, timed_windows
 
 FEW = ["--windows", "3", "--steps-per-window", "2", "--warmup-steps", "1"]
 

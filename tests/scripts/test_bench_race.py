@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-import scripts.bench_nanogpt as nanogpt
-from scripts import bench as script
-from scripts.bench_nanogpt_score import consecutive, load_module, score
-from scripts.bench_ngrams import ngram_bits
-from scripts.bench_process import run_timed
+from scripts.bench import __main__ as script
+from scripts.bench.process import run_timed
+from scripts.bench.race import nanogpt as nanogpt
+from scripts.bench.race.nanogpt_score import consecutive, load_module, score
+from scripts.bench.race.ngrams import ngram_bits
 from tests.training import TINY, make_text
 from utils.errors import UserError
 

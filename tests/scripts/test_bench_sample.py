@@ -10,8 +10,8 @@ import torch
 from model.generate import Batch
 from model.gpt import ModelConfig, TinyGPT
 from model.weights import weights_read
-from scripts import bench as script
-from scripts import bench_sample
+from scripts.bench import __main__ as script
+from scripts.bench import sample as bench_sample
 from utils.errors import UserError
 
 SMALL = {"vocab_size": 11, "n_layer": 1, "n_head": 2, "n_embd": 8, "block_size": 16}

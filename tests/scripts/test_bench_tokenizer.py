@@ -9,13 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scripts import bench as script
-from scripts import bench_corpus as corpus
-from scripts import bench_peers as peers
-from scripts import bench_process as process
-from scripts import bench_tokenizer as measure
-from scripts import bench_worker as worker
-from scripts.bench_tables import show_tokenizer
+from scripts.bench import __main__ as script
+from scripts.bench import process
+from scripts.bench.tokenizer import command as measure
+from scripts.bench.tokenizer import corpus, peers, worker
+from scripts.bench.tokenizer.tables import show_tokenizer
 from tests.conftest import ROOT
 from tok.bpe import BPETokenizer
 from tok.convert import export_tokenizer

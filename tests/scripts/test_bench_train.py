@@ -8,16 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from scripts import bench as script
-from scripts.bench_train_subjects import (
-    PARTS,
-    SHAPES,
-    NanoGPT,
-    Ours,
-    clock_parts,
-    matmul_peak,
-)
-from scripts.bench_train_turns import show_turns, summarise
+from scripts.bench import __main__ as script
+from scripts.bench.contestants import PARTS, SHAPES, NanoGPT, Ours, clock_parts, matmul_peak
+from scripts.bench.turns import show_turns, summarise
 from settings import Config
 from utils.config.load import load
 from utils.errors import UserError

@@ -16,7 +16,7 @@ from data import stories
 from data.coherence import common_faults, judge, known_documents
 from data.tokens import TokenFile
 from model.draw import Drawing
-from scripts import eval as script
+from scripts.eval import __main__ as script
 from trained import load_run
 from utils.errors import UserError
 from utils.metrics import read_rows

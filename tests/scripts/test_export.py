@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-import model_card
 import train
 from data import corpora
 from model.gpt import ModelConfig
 from model.hf_config import kind_of
-from scripts import export
+from scripts.export import __main__ as export
+from scripts.export import model_card as model_card
 from tests.training import flags, make_corpus
 from utils.errors import UserError
 from utils.metrics import read_rows

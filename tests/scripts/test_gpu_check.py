@@ -1,4 +1,4 @@
-"""scripts.gpu_check without a GPU: it says so; its runner is tried on small programs."""
+"""scripts.bench.gpu_check without a GPU: it says so; its runner is tried on small programs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from scripts import gpu_check as script
+from scripts.bench import gpu_check as script
 from utils.errors import UserError
 from utils.metrics import CLOCK_COLUMNS, COLUMNS
 
@@ -16,7 +16,7 @@ from utils.metrics import CLOCK_COLUMNS, COLUMNS
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
 def test_without_a_gpu_one_line_says_so(tmp_path, run_python):
     out = tmp_path / "x.json"
-    done = run_python("-m", "scripts.gpu_check", "--corpus", __file__, "--out", out)
+    done = run_python("-m", "scripts.bench.gpu_check", "--corpus", __file__, "--out", out)
     assert done.returncode == 2 and done.stdout == "" and not out.exists()
     assert len(done.stderr.splitlines()) == 1 and "no CUDA device" in done.stderr
 

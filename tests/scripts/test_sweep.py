@@ -8,14 +8,14 @@ from concurrent.futures import Future
 
 import pytest
 
-from scripts import sweep as script
-from scripts.sweep_points import make_jobs, standing
+from scripts.sweep import __main__ as script
+from scripts.sweep.grid_file import load_grid
+from scripts.sweep.points import make_jobs, standing
+from scripts.sweep.pools import Children
 from settings import Config
 from tests.scripts.sweeping import results
-from utils.children import Children
 from utils.config.load import load
 from utils.errors import UserError
-from utils.grid_file import load_grid
 from utils.locks import Lock
 from utils.metrics import CsvLog
 from utils.run.folder import RunFolder

@@ -61,7 +61,7 @@ def test_a_second_sweep_on_one_folder_is_refused(sweep_file, tmp_path):
     first = start_sweep(argv, out, "--workers", "2")
     wait_until(lambda: trainers(out))
     try:
-        from scripts import sweep as script
+        from scripts.sweep import __main__ as script
 
         with pytest.raises(Exception, match="another sweep runs here"):
             script.main([*argv, "--out", str(out)])

@@ -10,14 +10,14 @@ import threading
 import time
 from pathlib import Path
 
+from scripts.sweep.pools import LEASH, Children
 from tests.conftest import ROOT, clean_environment
-from utils.children import LEASH, Children
 
 SLEEP = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(60)"
 STARTER = """
 import sys
 from pathlib import Path
-from utils.children import Children
+from scripts.sweep.pools import Children
 Children().run([sys.executable, "-c", sys.argv[1], sys.argv[2]], Path(sys.argv[2] + ".log"))
 """
 

@@ -1,4 +1,4 @@
-"""utils.grid: what a sweep's file may say, and the points that follow."""
+"""scripts.sweep.grid: what a sweep's file may say, and the points that follow."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import dataclasses
 
 import pytest
 
+from scripts.sweep.grid import Grid, point_name, short_names
+from scripts.sweep.grid_file import load_grid
 from utils.config.load import setting
 from utils.errors import UserError
-from utils.grid import Grid, point_name, short_names
-from utils.grid_file import load_grid
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""utils.grid_file: random search in a file, and flags over a file or without one."""
+"""scripts.sweep.grid_file: random search in a file, and flags over a file or without one."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from scripts.sweep.grid import Grid
+from scripts.sweep.grid_file import load_grid
+from scripts.sweep.random_search import Range
 from tests.utils.test_grid import Settings
 from utils.errors import UserError
-from utils.grid import Grid
-from utils.grid_file import load_grid
-from utils.ranges import Range
 
 
 @pytest.fixture

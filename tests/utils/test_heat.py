@@ -9,10 +9,18 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
-from utils import heat
+from scripts.eval import heatmap as heat
+from scripts.eval.heatmap import (
+    Fonts,
+    check_picture,
+    draw_cells,
+    heat_picture,
+    heat_text,
+    lay_out,
+    paint,
+)
+from scripts.eval.visible_text import Cell, columns
 from utils.errors import UserError
-from utils.heat import Fonts, check_picture, draw_cells, heat_picture, heat_text, lay_out, paint
-from utils.visible import Cell, columns
 
 WORDS = [Cell("the", 0.1), Cell("·cat", 6.5), Cell("↵", 1.2, True), Cell("世界🙂", 9.0)]
 COLOURED = re.compile(r"\x1b\[48;5;(\d+);38;5;(\d+)m(.*?)\x1b\[0m")

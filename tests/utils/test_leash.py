@@ -1,4 +1,4 @@
-"""utils.leash: a command takes its turn, and ends with the lock that it runs under."""
+"""scripts.sweep.watchdog: a command takes its turn, and ends with the lock that it runs under."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from utils.children import LEASH
+from scripts.sweep.pools import LEASH
 from utils.locks import Lock, try_lock
 
 SAY = "import sys; print(*sys.argv[1:], flush=True)"

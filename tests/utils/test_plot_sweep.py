@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from utils import plot_sweep
+from scripts.sweep import plots as plot_sweep
+from scripts.sweep.plots import draw_all, height, scale_of
+from scripts.sweep.ranking import group
 from utils.metrics import CsvLog
-from utils.plot_sweep import draw_all, height, scale_of
-from utils.ranking import group
 
 SETTINGS = ["model.n_embd", "optim.lr", "model.mlp"]
 

@@ -1,4 +1,4 @@
-"""utils.pools: GPUs shared out, and a cluster that is not there."""
+"""scripts.sweep.pools: GPUs shared out, and a cluster that is not there."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from utils import pools
+from scripts.sweep import pools
+from scripts.sweep.pools import ClusterPool, LocalPool, visible_gpus
 from utils.errors import UserError
 from utils.locks import Lock
-from utils.pools import ClusterPool, LocalPool, visible_gpus
 
 # Waits until as many are there as there are workers: each of them has one.
 PROGRAM = """

@@ -1,4 +1,4 @@
-"""utils.ranges: draws inside their range, the same every time, and different from each other."""
+"""scripts.sweep.random_search: draws inside their range, the same every time, and different from each other."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.grid import Grid
-from utils.ranges import Range, draw_points
+from scripts.sweep.grid import Grid
+from scripts.sweep.random_search import Range, draw_points
 
 SEEDS = st.integers(0, 10_000)
 

@@ -1,4 +1,4 @@
-"""utils.ranking and utils.student: means, paired differences, and what is called noise."""
+"""scripts.sweep.ranking and scripts.sweep.ranking: means, paired differences, and what is called noise."""
 
 from __future__ import annotations
 
@@ -8,8 +8,18 @@ import statistics
 
 import pytest
 
-from utils.ranking import LOSS, Group, changes, difference, group, ranking, verdict
-from utils.student import central_share, half_width, quantile
+from scripts.sweep.ranking import (
+    LOSS,
+    Group,
+    central_share,
+    changes,
+    difference,
+    group,
+    half_width,
+    quantile,
+    ranking,
+    verdict,
+)
 
 
 def row(name: str, bpb: float | str, status: str = "done", seed: int = 1) -> dict[str, object]:

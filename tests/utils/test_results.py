@@ -1,4 +1,4 @@
-"""utils.results and utils.children: rows, and processes that end when told."""
+"""scripts.sweep.points and scripts.sweep.pools: rows, and processes that end when told."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import csv
 import io
 import sys
 
-from utils.children import Children, last_line
+from scripts.sweep.points import measured, to_csv
+from scripts.sweep.pools import Children, last_line
 from utils.metrics import CsvLog
-from utils.results import measured, to_csv
 from utils.run.folder import RunFolder
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utils.visible import Cell, cells, columns, visible
+from scripts.eval.visible_text import Cell, cells, columns, visible
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Settings: dataclasses, strict YAML and command-line flags."""

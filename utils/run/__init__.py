@@ -1,1 +1,1 @@
-"""TODO."""
+"""Run folders: their files, checkpoints, logs and plots."""

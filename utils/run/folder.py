@@ -178,7 +178,7 @@ def environment() -> dict[str, Any]:
 
 def git_commit() -> str | None:
     """The checkout's commit, with `+changes` where the tree differs from it; None without git."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     command = [
         "git",
         "-C",

@@ -1,0 +1,1 @@
+"""Benchmarks: time, memory and quality, next to other projects."""

@@ -1,0 +1,71 @@
+"""Measures on this machine: `python -m scripts.bench NAME ... [--json [FILE]]`.
+
+    python -m scripts.bench train --config configs/tiny.yaml
+    python -m scripts.bench sample --run runs/tiny
+    python -m scripts.bench tokenizer --corpus data/tiny.txt --vocab-size 1024 --peers
+    python -m scripts.bench race --nanogpt ../nanoGPT --corpus shakespeare.txt --seeds 3
+
+Figures go to stdout; with --json they go to stderr, and stdout is one JSON object; with --json FILE
+that goes to the file.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+if not __package__:  # started as scripts/bench, which leaves the root out
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+if __name__ == "__main__":  # before the imports that take long
+    from utils.signals import end_at_once
+
+    end_at_once()
+
+from utils.cli import Parser
+from utils.errors import run_cli
+from utils.files import require_place, write_atomic
+from utils.output import json_line
+
+# Each module is loaded when its command is asked for: tokenizers need no torch.
+COMMANDS = {
+    "train": "scripts.bench.train",
+    "sample": "scripts.bench.sample",
+    "tokenizer": "scripts.bench.tokenizer.command",
+    "race": "scripts.bench.race.command",
+}
+STDOUT = "-"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one measurement and prints its figures."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = Parser(prog="scripts.bench", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="|".join(COMMANDS))
+    for name in [name for name in COMMANDS if name in words[:1]] or COMMANDS:
+        import_module(COMMANDS[name]).add_command(commands)
+    for command in commands.choices.values():
+        command.add_argument(
+            "--json",
+            nargs="?",
+            const=STDOUT,
+            metavar="FILE",
+            help="one JSON object, into FILE or on stdout",
+        )
+    args = parser.parse_args(words)
+    if args.json not in (None, STDOUT):
+        require_place(args.json, "--json")
+    record = args.measure(args)
+    line = json_line({"command": args.command, **record})
+    print(args.show(record), file=sys.stderr if args.json == STDOUT else sys.stdout)
+    if args.json == STDOUT:
+        print(line)
+    elif args.json:
+        write_atomic(args.json, f"{line}\n".encode())
+    return 0
+
+
+if __name__ == "__main__":
+    run_cli(main)

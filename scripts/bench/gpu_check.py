@@ -1,0 +1,145 @@
+"""Tests and benchmarks on a GPU in one call, into one JSON file; less than eight minutes.
+
+    python -m scripts.bench.gpu_check --corpus shakespeare.txt --nanogpt ../nanoGPT --out gpu-check.json
+
+Each part is a process with what is left of the time. A part that fails or comes too late is told of
+in the file, and the others go on. Without a GPU: one line, exit status 2.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+if not __package__:  # started as scripts/bench/gpu_check.py, which leaves the root out
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import torch
+
+from utils.cli import Parser
+from utils.errors import UserError, run_cli
+from utils.files import require_place, write_atomic
+from utils.metrics import read_column, read_rows
+from utils.output import json_line
+
+ROOT = Path(__file__).resolve().parents[2]
+LIMIT_S = 450.0
+TAIL = 2000  # characters of a part's output that are kept
+
+
+def run_part(command: Sequence[str], limit_s: float) -> dict[str, Any]:
+    """Runs a program; its status (None: it came too late), seconds, and the end of its output."""
+    if limit_s <= 0:
+        return {"status": None, "seconds": 0.0, "tail": "no time was left"}
+    start = time.perf_counter()
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # so that its own children end with it
+        )
+        status: int | None = None
+        try:
+            status = process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        output.seek(0)
+        tail = output.read().decode("utf-8", "replace")[-TAIL:]
+    return {"status": status, "seconds": time.perf_counter() - start, "tail": tail}
+
+
+def parts(corpus: Path, nanogpt: str, scratch: Path) -> dict[str, list[str]]:
+    """The commands, by name, in the order of their worth."""
+    python = [sys.executable, "-m"]
+    rival = ["--nanogpt", nanogpt] if nanogpt else []
+    few = ["--windows", "3", "--runs", "1", *rival]
+    train = [sys.executable, "train.py", "--config", "configs/shakespeare_gpu.yaml"]
+    train += ["--data.files", str(corpus), "--data.split", "bytes"]
+    train += ["--data.cache_dir", str(scratch / "cache"), "--run_dir", str(scratch / "run")]
+    bench = [*python, "scripts.bench", "train"]
+    all_parts = {
+        "tests": [*python, "pytest", "-q", "--no-header", "-m", "cuda", "-p", "no:cacheprovider"]
+        + ["tests"],
+        "sample": [*python, "scripts.bench", "sample", "--shape", "10.7M", "--compiled"]
+        + ["--device", "cuda", "--batch-sizes", "1", "16", *rival]
+        + ["--json", str(scratch / "sample")],
+        "shakespeare": train,
+        "gpt2": [*bench, "--shape", "gpt2", "--compiled", *few, "--json", str(scratch / "gpt2")],
+        "nanogpt-gpu": [*bench, "--shape", "nanogpt-gpu", "--compiled", *few]
+        + ["--json", str(scratch / "nanogpt-gpu")],
+    }
+    if find_spec("pytest") is None:
+        del all_parts["tests"]
+    return all_parts
+
+
+def figures(name: str, scratch: Path) -> dict[str, Any]:
+    """What a part left behind: the object of a benchmark, or the course of the training run."""
+    if (scratch / name).is_file():
+        return {"record": json.loads((scratch / name).read_text(encoding="utf-8"))}
+    metrics = scratch / "run" / "metrics.csv"
+    if name != "shakespeare" or not metrics.exists():
+        return {}
+    rows = read_rows(metrics)
+    steps, bits = read_column(rows, "val_bpb")
+    _, elapsed = read_column([row for row in rows if row["val_bpb"]], "elapsed_s")
+    of_all = {key: read_column(rows, key)[1] for key in ("tokens_per_s", "memory_bytes")}
+    last = {key: values[-1] for key, values in of_all.items() if values}
+    return {"steps": steps, "val_bpb": bits, "elapsed_s": elapsed} | last
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs all parts; 1 if one of them failed or came too late."""
+    parser = Parser(prog="scripts.bench.gpu_check", description=__doc__)
+    parser.add_argument("--corpus", required=True, metavar="FILE", help="text to train on")
+    parser.add_argument("--nanogpt", default="", metavar="PATH", help="a checkout to compare with")
+    parser.add_argument("--out", default="gpu-check.json", metavar="FILE", help="where figures go")
+    args = parser.parse_args(argv)
+    if not torch.cuda.is_available():
+        raise UserError("no CUDA device: gpu-check is for machines with one; nothing was run")
+    corpus = Path(args.corpus).absolute()
+    if not corpus.is_file():
+        raise UserError(f"--corpus {args.corpus}: no such file")
+    if args.nanogpt and not (Path(args.nanogpt) / "model.py").is_file():
+        raise UserError(f"--nanogpt {args.nanogpt}: no nanoGPT checkout, it has no model.py")
+    require_place(args.out, "--out")
+    nanogpt = str(Path(args.nanogpt).absolute()) if args.nanogpt else ""
+    return check(corpus, nanogpt, Path(args.out))
+
+
+def check(corpus: Path, nanogpt: str, out: Path) -> int:
+    """Runs the parts one after the other and writes the file, anew after each of them."""
+    end = time.perf_counter() + LIMIT_S
+    record: dict[str, Any] = {"torch": str(torch.__version__), "parts": {}}
+    if torch.cuda.is_available():
+        record["device"] = torch.cuda.get_device_name()
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        for name, command in parts(corpus, nanogpt, scratch).items():
+            print(f"{name}: {' '.join(command)}", file=sys.stderr, flush=True)
+            result = run_part(command, end - time.perf_counter())
+            print(f"{name}: {result['seconds']:.0f} s, status {result['status']}", file=sys.stderr)
+            record["parts"][name] = result | figures(name, scratch)
+            write_atomic(out, f"{json_line(record)}\n".encode())
+    print(f"figures: {out}", file=sys.stderr)
+    return int(any(part["status"] != 0 for part in record["parts"].values()))
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,293 @@
+"""`python -m scripts.bench race`: our training against nanoGPT's, in turn, on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import math
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from data.documents import cut_at_character
+from model.evaluate import evaluate
+from model.gpt import TinyGPT
+from scripts.bench.process import ROOT, Timed, run_timed
+from scripts.bench.race import nanogpt as nanogpt
+from scripts.bench.race.nanogpt_score import consecutive
+from scripts.bench.race.ngrams import ngram_bits
+from scripts.bench.race.plot import plot_race, require_format
+from scripts.bench.timing import Spread
+from settings import Config
+from trained import Loaded, load_run
+from utils.config.load import load
+from utils.errors import UserError
+from utils.files import decode_utf8, read_bytes, require_place
+from utils.metrics import read_rows
+from utils.output import say, table
+from utils.run.folder import git_commit
+
+VAL_FRACTION = 0.1
+# Nothing else of the text decides the split, and every run makes tokenizer and data itself.
+SPLIT = ("--data.split=bytes", f"--data.val_fraction={VAL_FRACTION}")
+NGRAMS = (2, 3, 4)  # of our tokens
+CHARACTER_ORDER = 5
+
+
+def add_command(commands: Any) -> None:
+    """The arguments of `bench race`."""
+    parser = commands.add_parser("race", help="our training against nanoGPT's own")
+    parser.add_argument("--nanogpt", required=True, help="folder of a nanoGPT checkout")
+    parser.add_argument("--corpus", required=True, help="text file; its last tenth is validation")
+    parser.add_argument("--seeds", type=int, default=1, help="runs of each (default: 1)")
+    parser.add_argument(
+        "--config", default="configs/shakespeare_cpu.yaml", help="ours (default: %(default)s)"
+    )
+    parser.add_argument("--plot", metavar="FILE", help="picture: bits per byte over time")
+    parser.set_defaults(measure=bench_race, show=show_race)
+
+
+class Text:
+    """The corpus, and its parts by bytes."""
+
+    def __init__(self, path: str) -> None:
+        """Reads it.
+
+        Raises:
+            UserError: not UTF-8, too short, or with line ends that nanoGPT would change.
+        """
+        self.path, raw = Path(path).resolve(), read_bytes(path)
+        decode_utf8(raw, path, cure="convert the file")
+        if b"\r" in raw:
+            raise UserError(f"{path}: has carriage returns, which nanoGPT drops; convert the file")
+        border = cut_at_character(raw, len(raw) - math.floor(len(raw) * VAL_FRACTION))
+        self.whole, self.train, self.val = (
+            part.decode() for part in (raw, raw[:border], raw[border:])
+        )
+        if len(self.val) < 2:
+            raise UserError(f"{path}: too short to split; give more text")
+        # The first byte is no target: nothing stands before it.
+        self.scored_bytes = len(raw) - border - 1
+
+    def bits_per_byte(self, nats: float) -> float:
+        """Of a loss over the validation part."""
+        return nats / math.log(2) / self.scored_bytes
+
+
+def bench_race(args: argparse.Namespace) -> dict[str, Any]:
+    """Trains both in turn, once for each seed, and scores what they leave on disk.
+
+    A time is that of the whole process, from its start to its end: imports, tokenizer, data,
+    training with its evaluations, checkpoint. nanoGPT's prepare.py is not in it.
+
+    Raises:
+        UserError: an argument is wrong, or one of the programs failed.
+    """
+    checkout, config = Path(args.nanogpt), Path(args.config).resolve()
+    if args.seeds < 1:
+        raise UserError("--seeds: must be 1 or more")
+    nanogpt.require_checkout(checkout)
+    load(Config, [args.config], {})
+    text = Text(args.corpus)
+    if args.plot:
+        require_place(args.plot, "--plot")
+        require_format(args.plot)
+    theirs, ours = [], []
+    for seed in range(1, args.seeds + 1):
+        with tempfile.TemporaryDirectory() as scratch:
+            theirs.append(race_nanogpt(checkout, text, seed, Path(scratch)))
+        tell(f"seed {seed} of {args.seeds}: nanoGPT", theirs[-1])
+        with tempfile.TemporaryDirectory() as scratch:
+            ours.append(race_ours(config, text, seed, Path(scratch)))
+        tell(f"seed {seed} of {args.seeds}: ours", ours[-1])
+    say("counting n-grams")
+    record = describe_race(args, text, theirs, ours)
+    if args.plot:
+        plot_race(record, Path(args.plot))
+    return record
+
+
+def tell(what: str, one: dict[str, Any]) -> None:
+    """A line for people about one run."""
+    say(f"{what}: {one['seconds']:.1f} s, {one['bits_per_byte']:.4f} bits per byte")
+
+
+def race_nanogpt(checkout: Path, text: Text, seed: int, scratch: Path) -> dict[str, Any]:
+    """One training of nanoGPT and its score."""
+    copy, log = scratch / "nanogpt", scratch / "log"
+    nanogpt.copy_checkout(checkout, copy, text.path, seed)
+    chars_per_byte = len(text.val) / len(text.val.encode())
+    timed = run_timed(
+        nanogpt.command(),
+        cwd=copy,
+        env=nanogpt.environment(),
+        log=log,
+        look=lambda: nanogpt.losses(log, chars_per_byte),
+    )
+    require_success(timed, log, "nanoGPT's train.py")
+    figures = nanogpt.score(copy, text.whole, text.val)
+    return {
+        "seconds": timed.seconds,
+        "bits_per_byte": text.bits_per_byte(figures["nats"]),
+        "curve": timed.told,
+        "parameters": figures["parameters"],
+    }
+
+
+def race_ours(config: Path, text: Text, seed: int, scratch: Path) -> dict[str, Any]:
+    """One training of ours from raw text, the score of last.pt, and that without its blocks."""
+    run, log = scratch / "run", scratch / "log"
+    flags = [f"--data.files={text.path}", f"--data.cache_dir={scratch / 'cache'}"]
+    timed = run_timed(
+        [sys.executable, "train.py", "--config", str(config), *SPLIT, *flags]
+        + [f"--run_dir={run}", f"--train.seed={seed}"],
+        cwd=ROOT,
+        env=os.environ,
+        log=log,
+        look=lambda: val_bits(run / "metrics.csv"),
+    )
+    require_success(timed, log, "our train.py")
+    loaded = load_run(run, "last", "cpu")
+    nats = score_ours(loaded, text.val)
+    zero_blocks(loaded.model)
+    return {
+        "seconds": timed.seconds,
+        "bits_per_byte": text.bits_per_byte(nats),
+        "curve": timed.told,
+        "parameters": sum(weight.numel() for weight in loaded.model.parameters()),
+        "zeroed_bits_per_byte": text.bits_per_byte(score_ours(loaded, text.val)),
+        "steps": loaded.state["step"],
+        "tokenizer": loaded.tokenizer,
+    }
+
+
+def require_success(timed: Timed, log: Path, who: str) -> None:
+    """Checks that a program ended well.
+
+    Raises:
+        UserError: with the last line that it printed.
+    """
+    if timed.status:
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        raise UserError(f"{who} failed: {(lines or [f'exit status {timed.status}'])[-1]}")
+
+
+def val_bits(metrics: Path) -> list[float]:
+    """The evaluations in a metrics.csv so far, in bits per byte."""
+    with contextlib.suppress(UserError):  # not there yet
+        return [float(row["val_bpb"]) for row in read_rows(metrics) if row["val_bpb"]]
+    return []
+
+
+def score_ours(loaded: Loaded, val: str) -> float:
+    """Nats of the validation text in consecutive windows of the model's block_size.
+
+    The end-of-text token stands before it, so the first token counts too: it holds the first byte,
+    which is no target, and so counts against us.
+    """
+    tokenizer = loaded.tokenizer
+    ids = np.concatenate(([tokenizer.eot_id], tokenizer.encode_array(val)))
+    batches = consecutive(ids, loaded.model.config.block_size)
+    return evaluate(loaded.model, batches, torch.tensor(tokenizer.byte_lengths)).nats
+
+
+def zero_blocks(model: TinyGPT) -> None:
+    """Takes the blocks out: embeddings, tables and head are left."""
+    with torch.no_grad():
+        for block in model.blocks:
+            for weight in (*block.attn.proj.parameters(), *block.mlp.proj.parameters()):
+                weight.zero_()
+
+
+def describe_race(
+    args: argparse.Namespace,
+    text: Text,
+    theirs: list[dict[str, Any]],
+    ours: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """All that was measured, and what follows from it."""
+    tokenizer = ours[0]["tokenizer"]
+    for one in ours:
+        del one["tokenizer"]
+    target = statistics.mean(one["bits_per_byte"] for one in theirs)
+    reached = [first_at(one["curve"], target) for one in ours]
+    their_s = statistics.median(one["seconds"] for one in theirs)
+    found = [seconds for seconds in reached if seconds is not None]
+    return {
+        "corpus": text.path.name,
+        "train_bytes": len(text.train.encode()),
+        "scored_bytes": text.scored_bytes,
+        "config": args.config,
+        "nanogpt_flags": nanogpt.FLAGS,
+        "threads": torch.get_num_threads(),
+        "torch": str(torch.__version__),
+        "commit": git_commit(),
+        "nanogpt": theirs,
+        "ours": ours,
+        "target_bits_per_byte": target,
+        "reached_s": reached,
+        "reached_share": statistics.median(found) / their_s if len(found) == len(ours) else None,
+        "ngrams": count_ngrams(text, tokenizer.encode_array, tokenizer.vocab_size),
+    }
+
+
+def first_at(curve: list[tuple[float, float]], target: float) -> float | None:
+    """Seconds at the first evaluation at or below the target.
+
+    >>> first_at([(1.0, 3.0), (2.0, 2.5), (3.0, 2.4)], 2.5), first_at([(1.0, 3.0)], 2.5)
+    (2.0, None)
+    """
+    return next((seconds for seconds, bits in curve if bits <= target), None)
+
+
+def count_ngrams(
+    text: Text, encode: Callable[[str], np.ndarray], vocab_size: int
+) -> dict[str, float]:
+    """Bits per byte of counted models: of our tokens, and of characters."""
+    train, val = encode(text.train), encode(text.val)
+    bits = {
+        f"{n}-grams of {vocab_size} tokens": ngram_bits(train, val, vocab_size, n) for n in NGRAMS
+    }
+    train, val = (nanogpt.character_ids(text.whole, part) for part in (text.train, text.val))
+    kinds = len(set(text.whole))
+    order = min(CHARACTER_ORDER, int(62 / math.log2(kinds + 1)))  # must fit in 64 bits
+    bits[f"{order}-grams of characters"] = ngram_bits(train, val, kinds, order)
+    return {name: value / text.scored_bytes for name, value in bits.items()}
+
+
+def show_race(record: dict[str, Any]) -> str:
+    """The table for people."""
+
+    def row(name: str, runs: list[dict[str, Any]], key: str = "bits_per_byte") -> list[str]:
+        bits = [one[key] for one in runs]
+        seconds = Spread.of([one["seconds"] for one in runs])
+        timed = f"{seconds:.1f}" if key == "bits_per_byte" else ""
+        mean = f"{statistics.mean(bits):.4f}"
+        return [name, timed, f"{Spread.of(bits):.4f}", mean, f"{runs[0]['parameters']:,}"]
+
+    theirs, ours = record["nanogpt"], record["ours"]
+    rows = [
+        row("nanoGPT, its recipe for a CPU", theirs),
+        row(f"ours, {record['config']}", ours),
+        row("  the same without its blocks", ours, "zeroed_bits_per_byte"),
+    ]
+    rows += [[f"counted {n}", "", f"{b:.4f}", "", ""] for n, b in record["ngrams"].items()]
+    head = ["", "seconds", "bits per byte", "mean", "parameters"]
+    found, target = record["reached_s"], record["target_bits_per_byte"]
+    if record["reached_share"] is None:
+        line = f"ours did not reach nanoGPT's {target:.4f} bits per byte in every run"
+    else:
+        line = (
+            f"ours reached nanoGPT's {target:.4f} bits per byte after {Spread.of(found):.1f} s, "
+            f"{record['reached_share']:.0%} of its time"
+        )
+    note = f"median of {len(ours)} runs in turn (low to high), whole processes, torch "
+    note += f"{record['torch']}, {record['threads']} threads; {record['scored_bytes']:,} bytes of "
+    return "\n".join([table(head, rows), line, note + f"{record['corpus']} scored"])

@@ -1,0 +1,137 @@
+"""A nanoGPT checkout as a rival: a copy of it is prepared, trained and scored, each as a process.
+
+Nothing is written into the checkout, and nothing of it is imported here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scripts.bench.process import run_job
+from utils.errors import UserError
+
+CONFIG = Path("config") / "train_shakespeare_char.py"
+DATASET = Path("data") / "shakespeare_char"
+PARTS = (Path("train.py"), Path("model.py"), Path("configurator.py"), CONFIG, DATASET)
+# Its own recipe for a CPU, from its README; evaluations of 20 batches.
+FLAGS = (
+    "--device=cpu",
+    "--compile=False",
+    "--eval_iters=20",
+    "--block_size=64",
+    "--batch_size=12",
+    "--n_layer=4",
+    "--n_head=4",
+    "--n_embd=128",
+    "--max_iters=2000",
+    "--lr_decay_iters=2000",
+    "--dropout=0.0",
+)
+OUT = "out-race"
+SEED_LINE = "torch.manual_seed(1337 + seed_offset)"  # it has no flag for the seed
+LOSS_LINE = re.compile(r"^step \d+: train loss [\d.]+, val loss ([\d.]+)", re.MULTILINE)
+
+
+def require_checkout(path: Path) -> None:
+    """Checks that all that is used of a checkout is there.
+
+    Raises:
+        UserError: names what is missing.
+    """
+    for part in PARTS:
+        if not (path / part).exists():
+            raise UserError(f"{path}: no nanoGPT checkout, it has no {part}; give its folder")
+
+
+def copy_checkout(checkout: Path, folder: Path, corpus: Path, seed: int) -> None:
+    """Copies what is used into `folder`, with the corpus in place of its text, and prepares it.
+
+    Its prepare.py loads that text only where it is missing; an empty `requests` beside it shows
+    that it does not, and spares an installation.
+
+    Raises:
+        UserError: prepare.py failed.
+    """
+    for part in PARTS:
+        source, target = checkout / part, folder / part
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            target.mkdir(parents=True)
+            shutil.copyfile(source / "prepare.py", target / "prepare.py")
+        else:
+            shutil.copyfile(source, target)
+    shutil.copyfile(corpus, folder / DATASET / "input.txt")
+    (folder / DATASET / "requests.py").touch()
+    program = folder / "train.py"
+    source_text = program.read_text(encoding="utf-8")
+    if seed != 1:  # the first run is the checkout as it is
+        seeded = source_text.replace(SEED_LINE, SEED_LINE.replace("1337", str(1336 + seed)))
+        if seeded == source_text:
+            raise UserError(f"{checkout}: train.py sets no seed of 1337; use --seeds 1")
+        program.write_text(seeded, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "prepare.py"],
+        cwd=folder / DATASET,
+        env=environment(),
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode:
+        last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
+        raise UserError(f"{checkout / DATASET / 'prepare.py'} failed: {' '.join(last)}")
+
+
+def environment() -> dict[str, str]:
+    """This process's environment; lines come as they are printed, and text is UTF-8."""
+    return {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
+
+
+def command() -> list[str]:
+    """What trains it, in the copy."""
+    return [sys.executable, "train.py", str(CONFIG), *FLAGS, f"--out_dir={OUT}"]
+
+
+def losses(log: Path, chars_per_byte: float) -> list[float]:
+    """Bits per byte of its own estimates so far, in order, from nats per character."""
+    text = log.read_text(encoding="utf-8", errors="replace")
+    return [float(nats) / np.log(2) * chars_per_byte for nats in LOSS_LINE.findall(text)]
+
+
+def character_ids(whole: str, part: str) -> np.ndarray:
+    """Its ids: places in the sorted row of the characters of the whole text, int64.
+
+    >>> character_ids("banana", "nab").tolist()
+    [2, 0, 1]
+    """
+    place = {character: i for i, character in enumerate(sorted(set(whole)))}
+    return np.array([place[character] for character in part], np.int64)
+
+
+def score(folder: Path, whole: str, val: str) -> dict[str, Any]:
+    """{"nats", "tokens", "parameters"} of its checkpoint on a text, in a process of its own.
+
+    Raises:
+        UserError: there is no checkpoint, or it is none of this text.
+    """
+    checkpoint = folder / OUT / "ckpt.pt"
+    if not checkpoint.exists():
+        raise UserError("nanoGPT left no checkpoint; its validation loss was not a number?")
+    np.save(folder / "val.npy", character_ids(whole, val))
+    job = {
+        "model": str(folder / "model.py"),
+        "checkpoint": str(checkpoint),
+        "ids": str(folder / "val.npy"),
+        "vocab_size": len(set(whole)),
+    }
+    figures = run_job(job, {}, "scripts.bench.race.nanogpt_score")
+    if "error" in figures:
+        raise UserError(f"{checkpoint}: can't be scored: {figures['error']}")
+    return figures

@@ -1,0 +1,257 @@
+"""`python -m scripts.bench sample`: how fast text is sampled, beside nanoGPT and Hugging Face."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from model.accounting import count_parameters
+from model.draw import Drawing, sample_seeds
+from model.generate import generate_ids
+from model.gpt import ModelConfig, TinyGPT
+from model.weights import Weights, weights_read
+from scripts.bench.sample_peers import make_hf, make_nanogpt
+from scripts.bench.timing import Spread
+from trained import load_run
+from utils.device import describe_device, pick_device, synchronize
+from utils.errors import UserError
+from utils.output import plain, table
+
+TOP_K = 50
+WARMUP_TOKENS = 4
+OURS, COMPILED = "ours", "ours, compiled"
+BANDWIDTH_BYTES = 256 * 2**20  # far more than caches hold
+# The first two are nanoGPT's for characters, the third is GPT-2.
+SHAPES: dict[str, dict[str, Any]] = {
+    "0.8M": {"vocab_size": 65, "n_layer": 4, "n_head": 4, "n_embd": 128},
+    "10.7M": {"vocab_size": 65, "n_layer": 6, "n_head": 6, "n_embd": 384},
+    "124M": {
+        "vocab_size": 50257,
+        "block_size": 1024,
+        "n_layer": 12,
+        "n_head": 12,
+        "n_embd": 768,
+        "bias": True,
+    },
+}
+NEW_TOKENS = {"0.8M": 240, "10.7M": 240, "124M": 64}
+Engine = Callable[[int, int], None]  # (samples, new tokens) -> draws them
+
+
+def add_command(commands: Any) -> None:
+    """The arguments of `bench sample`."""
+    parser = commands.add_parser("sample", help="tokens per second of sampling, and peers beside")
+    parser.add_argument("--run", help="run folder")
+    parser.add_argument("--shape", choices=SHAPES, help="random weights of this size, no --run")
+    parser.add_argument("--nanogpt", metavar="PATH", help="a checkout of nanoGPT, to compare with")
+    parser.add_argument("--compiled", action="store_true", help="torch.compile as well as eager")
+    parser.add_argument("--hf", action="store_true", help="compare with transformers' GPT-2")
+    parser.add_argument(
+        "--batch-sizes", type=int, nargs="+", default=[1, 16, 64], help="default: 1 16 64"
+    )
+    parser.add_argument(
+        "--new-tokens", type=int, default=0, help="default: 64 for 124M, else up to 240"
+    )
+    parser.add_argument("--runs", type=int, default=3, help="times each is measured (default: 3)")
+    parser.add_argument(
+        "--limit-s",
+        type=float,
+        default=60.0,
+        help="leave out a peer where one run would take longer (default: 60)",
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
+    parser.set_defaults(measure=bench_sample, show=show_sample)
+
+
+def bench_sample(args: argparse.Namespace) -> dict[str, Any]:
+    """Times whole calls, from a prompt of one token to the last new token, top-k 50, in turns.
+
+    Raises:
+        UserError: an argument is wrong, or what a peer needs is not there.
+    """
+    if bool(args.run) == bool(args.shape):
+        raise UserError("give one of --run DIR and --shape " + "|".join(SHAPES))
+    for name in ("runs", "limit_s", *(["new_tokens"] if args.new_tokens else [])):
+        if getattr(args, name) <= 0:
+            raise UserError(f"--{name.replace('_', '-')}: must be above 0")
+    if min(args.batch_sizes) < 1:
+        raise UserError("--batch-sizes: must be 1 or more")
+    device = pick_device(args.device)
+    model = load_run(args.run, device=args.device).model if args.run else None
+    if model is None:
+        settings = SHAPES[args.shape] | {"position": "learned", "tie_weights": True}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(1)
+            model = TinyGPT(ModelConfig(**settings)).to(device).eval()
+    config = model.config
+    n_tokens = args.new_tokens or min(NEW_TOKENS.get(args.shape, 240), config.block_size)
+    # Gathered once, as `sample.py` does it; one for each engine, as they keep what was recorded.
+    weights = Weights(model)
+    engines: dict[str, Engine] = {OURS: ours(Weights(model))}
+    if args.compiled:
+        engines[COMPILED] = ours(weights, compiled=True)
+    if args.nanogpt:
+        engines["nanoGPT"] = make_nanogpt(args.nanogpt, config, TOP_K, device)
+    if args.hf:
+        engines["transformers"] = make_hf(config, TOP_K, device)
+    measure = Measure(engines, weights, n_tokens, args.runs, args.limit_s)
+    return {
+        "device": describe_device(device),
+        "threads": torch.get_num_threads(),
+        "torch": str(torch.__version__),
+        "model": args.run or args.shape,
+        "parameters": count_parameters(config).total,
+        "weight_bytes": weights_read(model) * model.head_weight.element_size(),
+        "new_tokens": n_tokens,
+        "top_k": TOP_K,
+        "runs": args.runs,
+        "batches": [measure.batch(size) for size in args.batch_sizes],
+        "bandwidth_bytes_per_s": asdict(Spread.of(measure.bandwidths)),
+    }
+
+
+def ours(weights: Weights, compiled: bool = False) -> Engine:
+    """Our own engine."""
+
+    def draw(n_samples: int, n_tokens: int) -> None:
+        generate_ids(
+            weights.model,
+            [[0]] * n_samples,
+            seeds=sample_seeds(1, n_samples),
+            max_new_tokens=n_tokens,
+            drawing=Drawing(top_k=TOP_K),
+            weights=weights,
+            compiled=compiled,
+        )
+
+    return draw
+
+
+class Measure:
+    """Times the engines in turns, and the memory between."""
+
+    def __init__(
+        self,
+        engines: dict[str, Engine],
+        weights: Weights,
+        n_tokens: int,
+        runs: int,
+        limit_s: float,
+    ) -> None:
+        """limit_s: an engine that would take longer is left out; ours never is."""
+        self.engines, self.n_tokens, self.runs = engines, n_tokens, runs
+        self.limit_s, self.weights, self.device = limit_s, weights, weights.embedding.device
+        self.memory = torch.ones(BANDWIDTH_BYTES // 4 // 1024, 1024, device=self.device)
+        self.bandwidths: list[float] = []
+
+    def seconds(self, work: Callable[[], object]) -> float:
+        """How long a piece of work takes, on the device."""
+        synchronize(self.device)
+        start = time.perf_counter()
+        work()
+        synchronize(self.device)
+        return time.perf_counter() - start
+
+    def bandwidth(self) -> float:
+        """Bytes per second: the faster of a sum over memory and of a matrix times two columns."""
+        columns = self.memory.new_ones(1024, 2)
+        times = [self.seconds(self.memory.sum), self.seconds(lambda: self.memory @ columns)]
+        return BANDWIDTH_BYTES / min(times)
+
+    def batch(self, size: int) -> dict[str, Any]:
+        """All engines with so many samples at once: the times of whole calls and of one token."""
+        whole: dict[str, list[float]] = {}
+        first: dict[str, list[float]] = {}
+        left_out, warm_up_s = {}, {}
+        for name, engine in self.engines.items():  # warm-up, not counted
+            # What is recorded or compiled for a few tokens would not do for many.
+            n_tokens = self.n_tokens if name in (OURS, COMPILED) else WARMUP_TOKENS
+            warm_up_s[name] = self.seconds(partial(engine, size, n_tokens))
+            guess_s = self.seconds(partial(engine, size, 1)) * self.n_tokens
+            if name not in (OURS, COMPILED) and guess_s > self.limit_s:
+                left_out[name] = guess_s
+            elif name != COMPILED or self.weights.compiles:
+                whole[name], first[name] = [], []
+        turns = [(turn, name) for turn in range(self.runs) for name in whole]
+        for turn, name in tqdm(turns, desc=f"batch {size}", disable=None, leave=False):
+            engine = self.engines[name]
+            if name == OURS:
+                self.bandwidths.append(self.bandwidth())
+            first[name].append(self.seconds(partial(engine, size, 1)))
+            whole[name].append(self.seconds(partial(engine, size, self.n_tokens)))
+            rate = size * self.n_tokens / whole[name][-1]
+            plain(f"batch {size}, run {turn + 1}/{self.runs}, {name}: {rate:,.0f} tokens/s")
+        rows = []
+        for name, times in whole.items():
+            row: dict[str, Any] = {"who": name, "warm_up_s": warm_up_s[name]}
+            row["first_s"] = asdict(Spread.of(first[name]))
+            row["tokens_per_s"] = asdict(Spread.of([size * self.n_tokens / t for t in times]))
+            for key, mine in (("ratio", OURS), ("ratio_compiled", COMPILED)):
+                if mine in whole and name not in (mine, COMPILED):
+                    pairs = zip(times, whole[mine], strict=True)
+                    row[key] = asdict(Spread.of([theirs / our for theirs, our in pairs]))
+            rows.append(row)
+        return {"samples": size, "rows": rows, "left_out_s": left_out}
+
+
+def show_sample(record: dict[str, Any]) -> str:
+    """The figures of `bench sample` for people."""
+    warm_up = compile_seconds(record)
+    compiled = bool(warm_up)
+    lines = [
+        f"{record['model']}: {record['parameters']:,} parameters, {record['new_tokens']} new "
+        f"tokens from a prompt of one, top-k {record['top_k']}\n{record['device']}, torch "
+        f"{record['torch']}, eager{' and compiled' if compiled else ''}",
+    ]
+    for batch in record["batches"]:
+        head = [f"batch {batch['samples']}", "tokens/s", "ratio", "first token, ms"]
+        head += ["ratio, compiled"] if compiled else []
+        lines.append(table(head, [row[: len(head)] for row in batch_rows(batch)]))
+    memory = Spread(**record["bandwidth_bytes_per_s"])
+    lines.append(f"memory, GB/s: {memory.scaled(1e-9):.1f}")
+    single = [batch for batch in record["batches"] if batch["samples"] == 1]
+    for row in single[0]["rows"][:1] if single else []:
+        rate = row["tokens_per_s"]["median"]
+        read = record["weight_bytes"] * rate
+        lines[-1] += (
+            f"; ours at batch 1 reads {record['weight_bytes'] / 1e6:,.1f} MB of weights "
+            f"{rate:,.0f} times a second: {read / memory.median:.0%} of that"
+        )
+    lines.append(
+        f"median of {record['runs']} runs (low to high), taken in turns; ratio: how many times as "
+        "fast ours is, turn by turn"
+    )
+    if compiled:
+        lines.append(f"compiled before, not in these times: {warm_up}")
+    return "\n\n".join(lines)
+
+
+def compile_seconds(record: dict[str, Any]) -> str:
+    """How long the first call took where ours was compiled, at each batch size; "" if nowhere."""
+    return ", ".join(
+        f"batch {batch['samples']} {row['warm_up_s']:.0f} s"
+        for batch in record["batches"]
+        for row in batch["rows"]
+        if row["who"] == COMPILED
+    )
+
+
+def batch_rows(batch: dict[str, Any]) -> Iterator[list[str]]:
+    """A line for each engine at one batch size."""
+    for row in batch["rows"]:
+        yield [
+            row["who"],
+            f"{Spread(**row['tokens_per_s']):,.0f}",
+            f"{Spread(**row['ratio']):.2f}" if "ratio" in row else "",
+            f"{Spread(**row['first_s']).scaled(1000):.1f}",
+            f"{Spread(**row['ratio_compiled']):.2f}" if "ratio_compiled" in row else "",
+        ]
+    for who, guess_s in batch["left_out_s"].items():
+        yield [who, f"left out: about {guess_s:.0f} s a run (--limit-s)", "", "", ""]

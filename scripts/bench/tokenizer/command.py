@@ -1,0 +1,267 @@
+"""`python -m scripts.bench tokenizer`: training and encoding, ours and each installed peer's.
+
+Every training runs in a process of its own, with all cores. Encoding runs on one core, with a fresh
+tokenizer for every call. Contenders take turns; a ratio is of neighbouring turns, and above 1 where
+ours is faster. Beside the time by the clock stands that of the CPU, which other programs on the
+machine disturb far less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.metadata
+import platform
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from scripts.bench.process import ALL_CORES, ONE_CORE, run_job
+from scripts.bench.timing import Spread
+from scripts.bench.tokenizer.corpus import LIMIT_BYTES, python_corpus
+from scripts.bench.tokenizer.peers import (
+    ENCODING_PEERS,
+    PEERS,
+    TRAINED_BY_LINE,
+    TRAINED_BYTE_ORDER,
+    TRAINERS,
+    installed,
+    write_quicktok,
+)
+from scripts.bench.tokenizer.tables import show_tokenizer
+from tok.bpe import BPETokenizer
+from tok.convert import export_tokenizer, import_tokenizer
+from tok.errors import TokenizerError
+from tok.split import PATTERNS
+from tok.vocabulary import count_merges
+from utils.errors import UserError
+from utils.files import decode_utf8, read_bytes
+from utils.processes import all_cores
+
+MEGABYTE = 1_000_000
+# Calls that give an array are compared with encode_array, those that give lists with encode.
+ARRAYS = {"tiktoken encode_to_numpy", "quicktok encode_batch"}
+
+
+def add_command(commands: Any) -> None:
+    """The arguments of `bench tokenizer`."""
+    parser = commands.add_parser("tokenizer", help="training and encoding, beside other projects'")
+    parser.add_argument(
+        "--corpus",
+        required=True,
+        metavar="FILE|python",
+        help="a text file; python: source and docs of the installed packages, 100 MB at most",
+    )
+    parser.add_argument("--vocab-size", type=int, metavar="N", help="of the training to time")
+    parser.add_argument("--peers", action="store_true", help="time the installed peers too")
+    parser.add_argument("--ranks", metavar="FILE", help="encode with this tiktoken file's tokens")
+    parser.add_argument(
+        "--pattern",
+        choices=tuple(PATTERNS),
+        help="split pattern for --ranks (default: gpt2; quicktok knows cl100k alone)",
+    )
+    parser.add_argument("--runs", type=int, default=3, help="how often each is timed (default: 3)")
+    parser.add_argument(
+        "--sizes-mb",
+        type=float,
+        nargs="+",
+        default=[1.0, 10.0],
+        metavar="MB",
+        help="texts to encode: so much of the corpus's start (default: 1 10)",
+    )
+    parser.set_defaults(measure=bench_tokenizer, show=show_tokenizer)
+
+
+def bench_tokenizer(args: argparse.Namespace) -> dict[str, Any]:
+    """Everything that was measured.
+
+    Raises:
+        UserError: a setting is wrong, or a file can't be read.
+    """
+    check_settings(args)
+    path = python_corpus() if args.corpus == "python" else Path(args.corpus)
+    raw = read_bytes(path)
+    if not raw:
+        raise UserError(f"{path}: the corpus is empty")
+    decode_utf8(raw, path, cure="the peers take nothing else")
+    peers = installed() if args.peers else []
+    record: dict[str, Any] = {
+        "corpus": {
+            "name": args.corpus,
+            "path": str(path),
+            "bytes": len(raw),
+            "sha256": hashlib.sha256(raw).hexdigest(),
+            "complete": args.corpus != "python" or len(raw) > LIMIT_BYTES - 4,
+        },
+        "machine": f"{platform.machine()}, Python {platform.python_version()}",
+        "cores": all_cores(),
+        "runs": args.runs,
+        "versions": {name: importlib.metadata.version(PEERS[name]) for name in peers},
+        "missing": [PEERS[name] for name in PEERS if args.peers and name not in peers],
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        trained = Path(scratch) / "trained.json"
+        if args.vocab_size is not None:
+            record["vocab_size"] = args.vocab_size
+            record["train"] = bench_training(path, args.vocab_size, peers, args.runs, trained)
+        if args.ranks:
+            tokenizer = import_tokenizer([args.ranks], pattern=args.pattern or "gpt2")
+        else:
+            tokenizer = BPETokenizer.load(trained)
+        sizes = [round(mb * MEGABYTE) for mb in args.sizes_mb]
+        record["encode"] = bench_encoding(
+            path, tokenizer, peers, args.runs, [size for size in sizes if size <= len(raw)]
+        )
+        record["encode"]["vocabulary"] = args.ranks or f"trained here, {args.vocab_size}"
+        record["encode"]["too_large"] = [size for size in sizes if size > len(raw)]
+    return record
+
+
+def check_settings(args: argparse.Namespace) -> None:
+    """Refuses settings that fit nothing, before anything is timed.
+
+    Raises:
+        UserError: names the flag.
+    """
+    if args.runs < 1:
+        raise UserError("--runs: must be 1 or more")
+    if min(args.sizes_mb) <= 0:
+        raise UserError("--sizes-mb: must be above 0")
+    if args.vocab_size is None and not args.ranks:
+        raise UserError("give --vocab-size (to train), or --ranks FILE (to encode), or both")
+    if args.pattern and not args.ranks:
+        raise UserError("--pattern goes with --ranks; training splits by GPT-2's")
+    if args.vocab_size is not None:
+        try:
+            count_merges(args.vocab_size, 0)
+        except TokenizerError as error:
+            raise UserError(f"--vocab-size: {error}") from None
+
+
+def bench_training(
+    path: Path, vocab_size: int, peers: Sequence[str], runs: int, out: Path
+) -> list[dict[str, Any]]:
+    """Time, memory and ratio of each trainer; the tokenizer that ours learned is left in `out`.
+
+    Raises:
+        UserError: our own training failed.
+    """
+    job = {"what": "train", "corpus": str(path.resolve()), "vocab_size": vocab_size}
+    contenders = ["ours", *(name for name in TRAINERS if name in peers)]
+    # Once in each way in which a peer numbers bytes and takes text: to compare with, not timed.
+    expected = {}
+    for order, by_line in sorted({way_of(name) for name in contenders}):
+        way = {"byte_order": order, "by_line": by_line}
+        save = {"save": str(out)} if (order, by_line) == way_of("ours") else {}
+        reference = run_job({**job, "who": "ours", **way, **save}, ALL_CORES)
+        if "error" in reference:
+            raise UserError(f"{path}: {reference['error'].partition('Error: ')[2]}")
+        expected[order, by_line] = reference["tokens"]
+    turns: dict[str, list[dict[str, Any]]] = {name: [] for name in contenders}
+    with tqdm(total=runs * len(contenders), desc="train", disable=None, leave=False) as bar:
+        for _ in range(runs):
+            for name in contenders:
+                turns[name].append(run_job({**job, "who": name}, ALL_CORES))
+                bar.update()
+    return [
+        training_row(name, turns[name], turns["ours"], expected[way_of(name)])
+        for name in contenders
+    ]
+
+
+def way_of(who: str) -> tuple[str, bool]:
+    """How a trainer numbers the bytes, and whether it takes every line for a text of its own.
+
+    >>> way_of("ours"), way_of("gigabpe")
+    (('value', False), ('gpt2', True))
+    """
+    return TRAINED_BYTE_ORDER.get(who, "value"), who in TRAINED_BY_LINE
+
+
+def training_row(
+    name: str, turns: list[dict[str, Any]], ours: list[dict[str, Any]], tokens: str
+) -> dict[str, Any]:
+    """The figures of one trainer, from all its turns; `tokens` is the digest that is right."""
+    errors = [turn["error"] for turn in [*turns, *ours] if "error" in turn]
+    if errors:
+        return {"who": name, "error": errors[0]}
+    row: dict[str, Any] = {"who": name}
+    for key, its_ratio in (("seconds", "ratio"), ("cpu_s", "cpu_ratio")):
+        taken = [turn[key] for turn in turns]
+        row[key] = asdict(Spread.of(taken))
+        row[its_ratio] = ratio(taken, [turn[key] for turn in ours])
+    return row | {
+        "peak_bytes": max(turn["peak_bytes"] for turn in turns),
+        "equal": all(turn["tokens"] == tokens for turn in turns),
+    }
+
+
+def ratio(theirs: Sequence[float], ours: Sequence[float]) -> dict[str, float]:
+    """How many times as fast ours was, turn by turn."""
+    # A clock may be too coarse for a very short turn.
+    return asdict(
+        Spread.of([their / (our or 1e-9) for their, our in zip(theirs, ours, strict=True)])
+    )
+
+
+def bench_encoding(
+    path: Path, tokenizer: BPETokenizer, peers: Sequence[str], runs: int, sizes: Sequence[int]
+) -> dict[str, Any]:
+    """Speed of every call on texts of some sizes, of prompts, and of loading, on one core."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        files = {kind: str(folder / kind) for kind in ("ours", "hf", "tiktoken", "quicktok")}
+        tokenizer.save(files["ours"])
+        export_tokenizer(tokenizer, "hf", files["hf"])
+        export_tokenizer(tokenizer, "tiktoken", files["tiktoken"])
+        if "quicktok" in peers:
+            write_quicktok(tokenizer, Path(files["quicktok"]))
+        job = {
+            "what": "encode",
+            "corpus": str(path.resolve()),
+            "files": files,
+            "pattern": tokenizer.pattern,
+            "who": ["ours", *(name for name in ENCODING_PEERS if name in peers)],
+            "sizes": list(sizes),
+            "runs": runs,
+        }
+        figures = run_job(job, ONE_CORE)
+    if "error" in figures:
+        raise UserError(f"encoding: {figures['error']}")
+    return {
+        "ids": tokenizer.vocab_size,
+        "pattern": tokenizer.pattern,
+        "texts": [text_rows(text) for text in figures["texts"]],
+        "prompt_us": compared(figures["prompt_us"]),
+        "load_s": compared(figures["load_s"]),
+        "load_cpu_s": compared(figures["load_cpu_s"]),
+    }
+
+
+def text_rows(text: dict[str, Any]) -> dict[str, Any]:
+    """One text's figures: MB/s of each call, and its ratio to our call of the same kind."""
+    rows = []
+    for name, call in text["calls"].items():
+        ours = text["calls"]["ours encode_array" if name in ARRAYS else "ours encode"]
+        rates = [text["bytes"] / MEGABYTE / one for one in call["seconds"]]
+        row = {"who": name, "mb_per_s": asdict(Spread.of(rates)), "equal": call["equal"]}
+        if not name.startswith("ours "):
+            row["ratio"] = ratio(call["seconds"], ours["seconds"])
+            row["cpu_ratio"] = ratio(call["cpu_s"], ours["cpu_s"])
+        row["cpu_mb_per_s"] = asdict(
+            Spread.of([text["bytes"] / MEGABYTE / (one or 1e-9) for one in call["cpu_s"]])
+        )
+        rows.append(row)
+    return {"bytes": text["bytes"], "tokens": text["tokens"], "rows": rows}
+
+
+def compared(times: dict[str, list[float]]) -> list[dict[str, Any]]:
+    """Rows of a figure that each library has once."""
+    return [
+        {"who": who, "value": asdict(Spread.of(taken)), "ratio": ratio(taken, times["ours"])}
+        for who, taken in times.items()
+    ]

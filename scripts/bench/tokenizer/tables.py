@@ -1,0 +1,113 @@
+"""The figures of `scripts.bench tokenizer` as tables for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from scripts.bench.timing import Spread
+from utils.output import table
+
+EQUAL_NOTE = (
+    "ids equal: merges, in order, against ours with the same numbering of the bytes (gigabpe takes "
+    "every line for a text of its own, and is compared with ours doing so); ids of all of each text"
+)
+
+
+def show_tokenizer(record: dict[str, Any]) -> str:
+    """All parts that were measured, one below the other."""
+    corpus = record["corpus"]
+    size = f"{corpus['bytes']:,} bytes"
+    if not corpus["complete"]:
+        size += " (all that is installed; 100 MB were wanted)"
+    parts = [
+        f"corpus {corpus['path']}: {size}, sha256 {corpus['sha256'][:12]}\n"
+        f"{record['cores']} cores, {record['machine']}"
+        + "".join(f", {name} {version}" for name, version in record["versions"].items())
+    ]
+    if "train" in record:
+        head = f"training, vocabulary {record['vocab_size']:,}, all cores"
+        parts.append(show_training(record["train"], head))
+    parts.append(show_encoding(record["encode"]))
+    runs = record["runs"]
+    parts.append(
+        f"median of {runs} run{'s' * (runs > 1)} (low to high), taken in turns; ratio: how many "
+        f"times as fast ours is\n{EQUAL_NOTE}"
+    )
+    if record["missing"]:
+        names = " ".join(record["missing"])
+        parts.append(f"not installed, so not measured: {names} (pip install {names})")
+    return "\n\n".join(parts)
+
+
+def show_training(rows: list[dict[str, Any]], head: str) -> str:
+    """Seconds, ratio and memory of each trainer."""
+    lines = []
+    for row in rows:
+        if "error" in row:
+            lines.append([row["who"], f"failed: {row['error']:.60}", *[""] * 5])
+            continue
+        lines.append(
+            [
+                row["who"],
+                spread(row["seconds"]),
+                "" if row["who"] == "ours" else spread(row["ratio"]),
+                spread(row["cpu_s"]),
+                "" if row["who"] == "ours" else spread(row["cpu_ratio"]),
+                f"{row['peak_bytes'] / 1e6:,.0f}",
+                yes(row["equal"]),
+            ]
+        )
+    columns = ["seconds", "ratio", "CPU seconds", "CPU ratio", "peak MB", "ids equal"]
+    return table([head, *columns], lines)
+
+
+def show_encoding(encode: dict[str, Any]) -> str:
+    """Speed on each text, of prompts, and of loading."""
+    parts = [
+        f"encoding with {encode['vocabulary']}: {encode['ids']:,} ids, pattern "
+        f"{encode['pattern']}, one core, caches empty"
+    ]
+    for text in encode["texts"]:
+        lines = [
+            [
+                row["who"],
+                spread(row["mb_per_s"]),
+                spread(row.get("ratio")),
+                spread(row["cpu_mb_per_s"]),
+                spread(row.get("cpu_ratio")),
+                yes(row["equal"]),
+            ]
+            for row in text["rows"]
+        ]
+        head = f"{text['bytes'] / 1e6:g} MB of text"
+        parts.append(table([head, "MB/s", "ratio", "MB/CPU s", "CPU ratio", "ids equal"], lines))
+    named = {row["who"].split()[0] for text in encode["texts"] for row in text["rows"]}
+    if "quicktok" in named and encode["pattern"] != "cl100k":
+        parts.append(f"quicktok splits by cl100k's pattern, not by {encode['pattern']}: other work")
+    for size in encode["too_large"]:
+        parts.append(f"{size / 1e6:g} MB of text: the corpus is smaller")
+    for key, head, unit, digits in (
+        ("prompt_us", "prompt of 20 words, first time", "microseconds", ".1f"),
+        ("load_s", "loading the vocabulary", "seconds", ".3f"),
+        ("load_cpu_s", "loading the vocabulary", "CPU seconds", ".3f"),
+    ):
+        lines = [
+            [
+                row["who"],
+                spread(row["value"], digits),
+                "" if row["who"] == "ours" else spread(row["ratio"]),
+            ]
+            for row in encode[key]
+        ]
+        parts.append(table([head, unit, "ratio"], lines))
+    return "\n\n".join(parts)
+
+
+def spread(value: dict[str, float] | None, digits: str = ".2f") -> str:
+    """Median and range; "" of nothing."""
+    return format(Spread(**value), digits) if value else ""
+
+
+def yes(equal: bool) -> str:
+    """yes, or a no that is seen."""
+    return "yes" if equal else "NO"

@@ -1,0 +1,201 @@
+"""`python -m scripts.bench train`: tokens per second and memory of training steps."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from data.windows import IGNORE
+from model.accounting import count_parameters, training_flops_per_token, training_memory
+from pretrained import adopt
+from scripts.bench.contestants import PARTS, SHAPES, Ours, clock_parts, matmul_peak, own_get_batch
+from scripts.bench.timing import Spread, timed_windows
+from scripts.bench.turns import require_same_shape, show_turns, take_turns
+from settings import Config
+from trainer import Trainer
+from utils.config.flags import add_flags, given_flags
+from utils.config.load import load
+from utils.device import describe_device, peak_memory_bytes, synchronize
+from utils.errors import UserError
+from utils.output import plain
+
+FORMULA = "3 x forward; forward = 2 per matrix weight + 4 D per token looked at and layer, causal"
+FETCHES = 20  # batches whose making is timed
+PARTS_STEPS = 20  # steps whose parts are timed one by one
+
+
+def add_command(commands: Any) -> None:
+    """The arguments of `bench train`."""
+    parser = commands.add_parser("train", help="tokens per second and memory of training steps")
+    parser.add_argument("--config", action="append", default=[], help="YAML file, as for train.py")
+    parser.add_argument(
+        "--steps-per-window", type=int, default=10, help="steps timed at once (default: 10)"
+    )
+    parser.add_argument("--windows", type=int, default=5, help="how often (default: 5)")
+    parser.add_argument("--warmup-steps", type=int, default=5, help="untimed first (default: 5)")
+    parser.add_argument(
+        "--shape",
+        choices=SHAPES,
+        help="a classic model of this shape on random tokens, in place of the default settings",
+    )
+    parser.add_argument("--compiled", action="store_true", help="torch.compile as well as eager")
+    parser.add_argument("--nanogpt", default="", metavar="PATH", help="a checkout to compare with")
+    parser.add_argument(
+        "--runs", type=int, default=3, help="processes of each in turn, with the two (default: 3)"
+    )
+    add_flags(parser, Config)
+    parser.set_defaults(measure=bench_train, show=show_train)
+
+
+def bench_train(args: argparse.Namespace) -> dict[str, Any]:
+    """Times the steps of a run as train.py drives them; evaluation and saving are not in it.
+
+    Tokens are targets, as in the log: padding and ignored positions don't count.
+
+    Raises:
+        UserError: a count is too small, a setting is wrong, or nanoGPT has no such model.
+    """
+    for name, least in (("steps_per_window", 1), ("windows", 1), ("warmup_steps", 0), ("runs", 1)):
+        if getattr(args, name) < least:
+            raise UserError(f"--{name.replace('_', '-')}: must be {least} or more")
+    shape = {name: str(value) for name, value in SHAPES.get(args.shape, {}).items()}
+    config, given = load(Config, args.config, shape | given_flags(args, Config))
+    config = adopt(config, given)
+    counts = {name: getattr(args, name) for name in ("steps_per_window", "windows", "warmup_steps")}
+    with tempfile.TemporaryDirectory() as scratch:
+        if args.nanogpt:
+            require_same_shape(config)
+            own_get_batch(Path(args.nanogpt), Path(scratch))
+        ours = Ours(config, Path(scratch), random=bool(args.shape))
+        timed = timed_windows(
+            lambda: ours.step(lambda part: None),
+            steps=args.steps_per_window,
+            windows=args.windows,
+            warmup=args.warmup_steps,
+            synchronize=lambda: synchronize(ours.device),
+        )
+        windows = []
+        for window in tqdm(timed, total=args.windows, desc="windows", disable=None, leave=False):
+            windows.append(window)
+            plain(f"window {len(windows)}/{args.windows}: {window.rate:,.0f} tokens/s")
+        rate = Spread.of([window.rate for window in windows])
+        step_s = Spread.of([window.seconds / args.steps_per_window for window in windows])
+        record = describe_training(ours.trainer, rate, step_s) | counts
+        record["compile"] = ours.compiled
+        record["parts_s"] = clock_parts(ours, PARTS_STEPS)
+        record |= measure_evaluation(ours.trainer)
+    turns: dict[str, Any] = {}
+    if args.nanogpt or args.compiled:
+        turns = take_turns(
+            config,
+            counts | {"parts_steps": PARTS_STEPS},
+            runs=args.runs,
+            random=bool(args.shape),
+            nanogpt=args.nanogpt,
+            compiled=args.compiled,
+        )
+    return record | {"shape": args.shape, "runs": args.runs, "turns": turns}
+
+
+def measure_evaluation(trainer: Trainer) -> dict[str, Any]:
+    """Seconds of one evaluation, and the tokens that it scores."""
+    synchronize(trainer.device)
+    start = time.perf_counter()
+    tokens = trainer.evaluate().tokens
+    return {"evaluation_s": time.perf_counter() - start, "evaluation_tokens": tokens}
+
+
+def achieved(trainer: Trainer, length: int, rate: float) -> dict[str, Any]:
+    """FLOP/s by three ways of counting, and their shares of the measured peak."""
+    model = trainer.config.model
+    ways = {
+        "causal": training_flops_per_token(model, length),
+        "not_causal": training_flops_per_token(model, length, causal=False),
+        # nanoGPT's estimate_mfu: all parameters but the positions, attention over the whole row.
+        "with_embeddings": 6.0
+        * (count_parameters(model).total - count_parameters(model).position_embedding)
+        + 12.0 * model.n_layer * model.n_embd * length,
+    }
+    peak = matmul_peak(trainer.device, trainer.amp)
+    shares = {name: flops * rate / peak for name, flops in ways.items()}
+    return {"matmul_peak_flops_per_s": peak, "peak_share": shares, "flops_by_way": ways}
+
+
+def describe_training(trainer: Trainer, rate: Spread, step_s: Spread) -> dict[str, Any]:
+    """Everything that was measured, and what follows from it."""
+    config, peak = trainer.config, peak_memory_bytes(trainer.device)
+    fetch_s, tokens, rows, places = measure_fetch(trainer)
+    flops = training_flops_per_token(config.model, round(tokens / rows))
+    return {
+        "device": describe_device(trainer.device),
+        "threads": torch.get_num_threads(),
+        "torch": str(torch.__version__),
+        "amp": trainer.amp,
+        "compile": config.train.compile,
+        "tokens_per_s": asdict(rate),
+        "step_s": asdict(step_s),
+        "tokens_per_step": tokens / FETCHES,
+        "padding_share": 1 - tokens / places,
+        "fetch_s": fetch_s,
+        "fetch_share": fetch_s / step_s.median,
+        "parameters": count_parameters(config.model).total,
+        "flops_per_token": flops,
+        "flops_per_s": flops * rate.median,
+        "flops_formula": FORMULA,
+        **achieved(trainer, round(tokens / rows), rate.median),
+        "peak_memory_bytes": peak,
+        "estimated_memory_bytes": training_memory(config.model, config.train.batch_size).total,
+    }
+
+
+def measure_fetch(trainer: Trainer) -> tuple[float, int, int, int]:
+    """Mean seconds to make a step's batch; targets, rows and positions of all that were made."""
+    seconds, tokens, rows, places = 0.0, 0, 0, 0
+    for step in range(FETCHES):
+        start = time.perf_counter()
+        batch = trainer.batches.get_batch("train", step)
+        seconds += time.perf_counter() - start
+        tokens += int((batch.y_BT != IGNORE).sum())
+        rows, places = rows + len(batch.y_BT), places + batch.y_BT.numel()
+    return seconds / FETCHES, tokens, rows, places
+
+
+def show_train(record: dict[str, Any]) -> str:
+    """The figures of `bench train` for people."""
+    rate, step_ms = Spread(**record["tokens_per_s"]), Spread(**record["step_s"]).scaled(1000)
+    shares, parts = record["peak_share"], record["parts_s"]
+    whole = sum(parts.values())
+    mode = f"{record['amp'].replace('off', 'fp32')}, {'compiled' if record['compile'] else 'eager'}"
+    rows = [
+        ("device", f"{record['device']}, torch {record['torch']}, {mode}"),
+        ("parameters", f"{record['parameters']:,}"),
+        ("tokens/s", f"{rate:,.0f}"),
+        ("step, ms", f"{step_ms:.1f}"),
+        ("tokens in a step", f"{record['tokens_per_step']:,.0f}"),
+        ("padding", f"{record['padding_share']:.1%} of the positions"),
+        ("a batch", f"{record['fetch_s'] * 1000:.2f} ms, {record['fetch_share']:.1%} of a step"),
+        ("FLOPs per token", f"{record['flops_per_token']:,.0f} = {record['flops_formula']}"),
+        ("FLOP/s", f"{record['flops_per_s'] / 1e9:,.1f} G"),
+        ("matmul peak", f"{record['matmul_peak_flops_per_s'] / 1e9:,.1f} G FLOP/s, measured"),
+        ("  share of it", f"{shares['causal']:.1%} = FLOPs per token x tokens/s / peak"),
+        ("  not causal", f"{shares['not_causal']:.1%}, each token looks at all of its row"),
+        ("  with embeddings", f"{shares['with_embeddings']:.1%} = 6 N + 12 layers x D x T"),
+        *[(part, f"{parts[part] * 1000:.2f} ms, {parts[part] / whole:.1%}") for part in PARTS],
+        ("evaluation", f"{record['evaluation_s']:.2f} s, {record['evaluation_tokens']:,} tokens"),
+        ("peak memory", f"{record['peak_memory_bytes'] / 2**20:,.0f} MiB"),
+        ("  of it training", f"{record['estimated_memory_bytes'] / 2**20:,.0f} MiB (estimate)"),
+    ]
+    width = max(len(name) for name, _ in rows)
+    note = (
+        f"median of {record['windows']} windows of {record['steps_per_window']} steps (low to high)"
+    )
+    text = "\n".join([f"{name:<{width}}  {value}" for name, value in rows] + [note])
+    turns = record["turns"]
+    return f"{text}\n\n{show_turns(turns, record['runs'])}" if turns else text

@@ -1,0 +1,242 @@
+"""A text coloured by how much each part of it surprised a model, for a terminal or as a picture."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scripts.eval.visible_text import Cell, columns, escape
+from utils.errors import UserError
+from utils.files import write_atomic
+from utils.run.plot import picture_kind
+
+if TYPE_CHECKING:
+    from matplotlib.font_manager import FontProperties
+
+HOTTEST = 8  # nats from which the colour does not change any more; ln 3000 is about 8
+# Colours of the 256 of a terminal, one for each whole number of nats: pale yellow to dark red.
+BACKGROUNDS = (231, 230, 229, 222, 215, 209, 203, 196, 124)
+BLACK, WHITE, DARK_FROM = 16, 231, 7  # from there on the letters are white
+
+LINE_COLUMNS = 100
+MAX_LINES = 120  # of a picture; above that it is long, slow and read by nobody
+FONT_POINTS = 9.0
+COLUMN_EM = 0.602  # width of a letter of DejaVu Sans Mono, from the font
+LINE_POINTS = 15.0
+POINTS_PER_INCH = 72
+COLOURS = "YlOrRd"
+
+
+def paint(text: str, nats: float) -> str:
+    r"""A text on the colour of its nats, for a terminal.
+
+    >>> paint("a", 2.5)
+    '\x1b[48;5;229;38;5;16ma\x1b[0m'
+    """
+    heat = max(int(nats), 0) if nats < HOTTEST else HOTTEST  # also where it is NaN
+    letters = WHITE if heat >= DARK_FROM else BLACK
+    return f"\x1b[48;5;{BACKGROUNDS[heat]};38;5;{letters}m{text}\x1b[0m"
+
+
+def heat_text(cells: Iterable[Cell]) -> str:
+    """The cells in colours for a terminal, line by line, under a line that shows the scale."""
+    scale = "".join(paint(f" {nats} ", nats) for nats in range(HOTTEST))
+    parts = [f"nats: {scale}{paint(f' {HOTTEST}+ ', HOTTEST)}\n"]
+    ended = True
+    for cell in cells:
+        parts.append(paint(cell.text, cell.nats) + ("\n" if cell.ends_line else ""))
+        ended = cell.ends_line
+    return "".join(parts) + ("" if ended else "\n")
+
+
+def lay_out(
+    cells: Iterable[Cell], line_columns: int, max_lines: int
+) -> Iterator[tuple[int, int, Cell]]:
+    """(line, column, cell) of each cell that finds room, from line 0; a wide cell comes in parts.
+
+    >>> words = [Cell("one", 1.0), Cell("two", 2.0), Cell("three", 0.5)]
+    >>> [(line, column, cell.text) for line, column, cell in lay_out(words, 4, 9)]
+    [(0, 0, 'one'), (1, 0, 'two'), (2, 0, 'thre'), (3, 0, 'e')]
+    """
+    line = column = 0
+    for cell in cells:
+        if column and column + columns(cell.text) > line_columns:
+            line, column = line + 1, 0
+        for part in _chop(cell.text, line_columns):
+            if column and column + columns(part) > line_columns:
+                line, column = line + 1, 0
+            if line >= max_lines:
+                return
+            yield line, column, Cell(part, cell.nats, cell.ends_line)
+            column += columns(part)
+        if cell.ends_line:
+            line, column = line + 1, 0
+
+
+def _chop(text: str, most: int) -> Iterator[str]:
+    """Parts of at most `most` columns."""
+    part = ""
+    for character in text:
+        if part and columns(part + character) > most:
+            yield part
+            part = ""
+        part += character
+    yield part
+
+
+def check_picture(out: Path) -> None:
+    """Refuses a picture that could not be written, before work is done for it.
+
+    Raises:
+        UserError: its folder does not exist, or the format is not known.
+    """
+    import matplotlib.figure
+
+    picture_kind(matplotlib.figure.Figure(), out)
+    if not out.parent.is_dir():
+        raise UserError(f"{out}: no such folder as {out.parent}; make it first")
+
+
+def heat_picture(cells: Sequence[Cell], out: Path, title: str) -> int:
+    """Draws the cells into a PNG (or what `out` ends in); how many of them found room.
+
+    Characters that no installed font has stand as their numbers.
+
+    Raises:
+        UserError: the format of `out` is not known.
+        OSError: it can't be written.
+    """
+    import matplotlib.figure  # a second of import time, for this alone
+
+    figure = matplotlib.figure.Figure()
+    kind = picture_kind(figure, out)
+    fonts = Fonts()
+    written = [Cell(fonts.written(cell.text), cell.nats, cell.ends_line) for cell in cells]
+    places = list(lay_out(written, LINE_COLUMNS, MAX_LINES))
+    n_lines = places[-1][0] + 1 if places else 1
+    draw_cells(figure, places, n_lines, fonts, title)
+    picture = io.BytesIO()
+    figure.savefig(picture, format=kind, dpi=120)
+    write_atomic(out, picture.getvalue())
+    return sum(1 for _ in _whole(places, written))
+
+
+def _whole(places: Sequence[tuple[int, int, Cell]], cells: Sequence[Cell]) -> Iterator[Cell]:
+    """The cells all of whose columns are among the places."""
+    room = sum(columns(cell.text) for _, _, cell in places)
+    for cell in cells:
+        room -= columns(cell.text)
+        if room < 0:
+            return
+        yield cell
+
+
+def draw_cells(
+    figure: Any, places: Sequence[tuple[int, int, Cell]], n_lines: int, fonts: Fonts, title: str
+) -> None:
+    """Coloured boxes with their text, on a figure made as large as they need, and a scale."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.collections import PolyCollection
+    from matplotlib.colors import Normalize
+
+    column = FONT_POINTS * COLUMN_EM / POINTS_PER_INCH  # inches, as all sizes below
+    line, margin, bar = LINE_POINTS / POINTS_PER_INCH, 0.2, 0.6
+    width = LINE_COLUMNS * column + 2 * margin
+    height = n_lines * line + 2 * margin + bar
+    figure.set_size_inches(width, height)
+    axes = figure.add_axes(
+        (margin / width, margin / height, 1 - 2 * margin / width, n_lines * line / height)
+    )
+    axes.set(xlim=(0, LINE_COLUMNS), ylim=(n_lines, 0))
+    axes.axis("off")
+    shades = ScalarMappable(Normalize(0, HOTTEST), COLOURS)
+    boxes = [box(row, start, columns(cell.text)) for row, start, cell in places]
+    colours = [shades.to_rgba(min(cell.nats, HOTTEST)) for _, _, cell in places]
+    axes.add_collection(PolyCollection(boxes, facecolors=colours, linewidths=0))
+    for row, start, cell in places:
+        axes.text(
+            start + columns(cell.text) / 2,
+            row + 0.52,
+            cell.text,
+            ha="center",
+            va="center_baseline",
+            color="white" if cell.nats >= DARK_FROM - 1 else "black",
+            fontproperties=fonts.of(cell.text),
+            parse_math=False,  # $ is a letter here
+        )
+    scale = figure.add_axes((0.6, 1 - (margin + 0.15) / height, 0.35, 0.12 / height))
+    figure.colorbar(shades, cax=scale, orientation="horizontal", extend="max")
+    scale.tick_params(labelsize=7)
+    scale.set_xlabel("-ln p of a token, nats", fontsize=7, labelpad=1)
+    figure.text(margin / width, 1 - (margin + 0.15) / height, title, fontsize=8, parse_math=False)
+
+
+def box(line: int, column: int, width: int) -> list[tuple[float, float]]:
+    """The corners of a cell's box, in columns and lines, a little apart from its neighbours'."""
+    left, right = column + 0.04, column + width - 0.04
+    return [(left, line + 0.03), (right, line + 0.03), (right, line + 0.97), (left, line + 0.97)]
+
+
+class Fonts:
+    """Which installed font has which characters; a mono-spaced one first, as far as it goes."""
+
+    def __init__(self) -> None:
+        from matplotlib.font_manager import fontManager
+
+        own = fontManager.findfont("DejaVu Sans Mono")  # comes with Matplotlib
+        # Those for Chinese, Japanese and Korean have the most characters.
+        others = sorted(
+            {entry.fname for entry in fontManager.ttflist if entry.style == "normal"} - {own},
+            key=lambda path: ("CJK" not in path, path),
+        )
+        # That one has a picture of the block of every character, and of none itself.
+        others = [path for path in others if "LastResort" not in path]
+        self._paths, self._loaded = [own, *others], [self._characters(own)]
+        self._place: dict[str, int | None] = {}  # character -> index of the first font that has it
+
+    @staticmethod
+    def _characters(path: str) -> frozenset[int]:
+        from matplotlib.ft2font import FT2Font
+
+        try:
+            font = FT2Font(path)
+        except (RuntimeError, OSError):  # damaged, or of a kind that it can't read
+            return frozenset()
+        # Coloured emoji are pictures of one size, which can't be drawn here.
+        return frozenset(font.get_charmap()) if font.scalable else frozenset()
+
+    def _find(self, character: str) -> int | None:
+        if character not in self._place:
+            found = None
+            for place, path in enumerate(self._paths):
+                if place == len(self._loaded):
+                    self._loaded.append(self._characters(path))
+                if ord(character) in self._loaded[place]:
+                    found = place
+                    break
+            self._place[character] = found
+        return self._place[character]
+
+    def _of_all(self, text: str) -> int | None:
+        """The first of the needed fonts that has every character."""
+        needed = {self._find(character) for character in text}
+        if None in needed:
+            return None
+        last = max((place for place in needed if place is not None), default=0)
+        return last if all(ord(character) in self._loaded[last] for character in text) else None
+
+    def written(self, text: str) -> str:
+        """The text, with numbers for characters that can't be drawn together with the others."""
+        if self._of_all(text) is not None:
+            return text
+        return "".join(c if self._find(c) == 0 else escape(c) for c in text)
+
+    def of(self, text: str) -> FontProperties:
+        """The font for what `written` gave."""
+        from matplotlib.font_manager import FontProperties
+
+        place = self._of_all(text)
+        assert place is not None, text
+        return FontProperties(fname=self._paths[place], size=FONT_POINTS)

@@ -1,0 +1,1 @@
+"""Export of a trained run to other projects' formats."""

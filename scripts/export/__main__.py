@@ -1,0 +1,99 @@
+"""Exports a run: `python -m scripts.export --run runs/tiny --to hf --out exported/tiny`.
+
+    hf    a folder that AutoModelForCausalLM and AutoTokenizer load, without code of ours
+    gguf  a folder with model.gguf, which llama.cpp runs
+
+A model card, README.md, lies in both. The last line of stdout is one JSON object.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+if not __package__:  # started as scripts/export, which leaves the root out
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+if __name__ == "__main__":  # before the imports that take long
+    from utils.signals import end_at_once
+
+    end_at_once()
+
+from hf_folder import folder_files
+from model.hf_config import CLASSES, kind_of
+from scripts.export.gguf import NAME, write_gguf
+from scripts.export.model_card import model_card, require_licence
+from settings import Config
+from trained import DEFAULT_RUN, Loaded, load_run
+from utils.cli import Parser
+from utils.config.load import load
+from utils.errors import UserError, run_cli
+from utils.files import new_folder, require_new
+from utils.output import json_line, say
+from utils.run.folder import RunFolder
+
+FORMATS = ("hf", "gguf")
+
+
+def arguments(argv: Sequence[str] | None) -> Any:
+    """Parses and checks the command line.
+
+    Raises:
+        UserError: an argument is unknown, malformed or missing; the folder can't be made.
+    """
+    parser = Parser(prog="scripts.export", description=__doc__)
+    parser.add_argument("--run", default=DEFAULT_RUN, help="run folder (default: %(default)s)")
+    parser.add_argument(
+        "--checkpoint", choices=("best", "last"), default="best", help="default: %(default)s"
+    )
+    parser.add_argument("--to", choices=FORMATS, default="hf", help="default: %(default)s")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder to make; new or empty")
+    parser.add_argument(
+        "--license", default="", metavar="ID", help="of the model, such as mit, for its card"
+    )
+    args = parser.parse_args(argv)
+    require_licence(args.license)
+    require_new(args.out, "--out")
+    return args
+
+
+def write_files(folder: Path, loaded: Loaded, to: str, name: str) -> str:
+    """Writes all but the card; what the model is called there.
+
+    Raises:
+        UserError: the format can't hold it.
+    """
+    config, weights = loaded.model.config, loaded.model.state_dict()
+    try:
+        if to == "gguf":
+            return write_gguf(folder / NAME, config, weights, loaded.tokenizer, name)
+        for file, content in folder_files(config, weights, loaded.tokenizer).items():
+            (folder / file).write_bytes(content)
+    except UserError as error:
+        raise UserError(f"{loaded.path}: {error}") from None
+    return CLASSES[kind_of(config)]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Loads the run, writes the folder, and prints what it is as one JSON object."""
+    args = arguments(argv)
+    loaded = load_run(args.run, args.checkpoint, "cpu")
+    run, out = RunFolder(args.run), Path(args.out)
+    config, _ = load(Config, [str(run.config)], {})
+    name = out.absolute().name
+    with new_folder(out) as temporary:
+        kind = write_files(temporary, loaded, args.to, name)
+        card = model_card(
+            loaded, run, config, name=name, kind=kind, to=args.to, licence=args.license
+        )
+        (temporary / "README.md").write_bytes(card)
+    files = sorted(path.name for path in out.iterdir())
+    say(f"{out}: {kind}, from {loaded.path}, step {loaded.state['step']}")
+    print(json_line({"out": str(out), "kind": kind, "files": files}))
+    return 0
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,1 @@
+"""Sweeps: one training run for each point of a grid."""

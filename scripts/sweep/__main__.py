@@ -1,0 +1,239 @@
+"""Trains every point of a sweep: `python -m scripts.sweep --config configs/sweep.yaml --workers 2`.
+
+Each point is a run folder: finished ones are skipped, begun ones go on. results.csv holds a row for
+each point and is written anew whenever one ends; a ranked table comes last, and pictures.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from pathlib import Path
+from typing import Any
+
+if not __package__:  # started as scripts/sweep, which leaves the root out
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+if __name__ == "__main__":  # before the imports that take long
+    from utils.signals import end_at_once
+
+    end_at_once()
+
+from tqdm import tqdm
+
+from data.prepare import prepare
+from scripts.sweep.grid import BASE, Grid
+from scripts.sweep.grid_entries import PARTS, PLAIN_KEYS
+from scripts.sweep.grid_file import load_grid
+from scripts.sweep.plots import draw_all
+from scripts.sweep.points import Job, make_jobs, measured, to_csv
+from scripts.sweep.pools import ClusterPool, LocalPool, Pool, last_line, visible_gpus
+from scripts.sweep.ranking import BITS, changes, group, ranking, verdict
+from settings import Config
+from utils.cli import Parser
+from utils.errors import UserError, one_line, run_cli
+from utils.files import write_atomic
+from utils.locks import Lock
+from utils.output import say
+from utils.processes import all_cores
+from utils.signals import Interrupt
+
+POLL_S = 0.2  # how soon a signal is noticed
+LOCK_TRIES = 10  # a process of the sweep before may be looking at the lock just now
+
+
+def run_jobs(jobs: Sequence[Job], pool: Pool, base: str, save: Callable[[], None]) -> int:
+    """Runs what is not done; the status that a signal makes the exit status, or 0.
+
+    Args:
+        save: called whenever a point has ended.
+    """
+    waiting = [job for job in jobs if job.status != "done"]
+    stopping = False
+    bar = tqdm(total=len(jobs), initial=len(jobs) - len(waiting), desc="points", disable=None)
+    with Interrupt() as interrupt, bar:
+        try:
+            futures = {pool.submit(job.leashed(base), job.log): job for job in waiting}
+            left = set(futures)
+            while left:
+                ended, left = wait(left, timeout=POLL_S, return_when=FIRST_COMPLETED)
+                for future in ended:
+                    note_end(futures[future], future, stopping)
+                    bar.update()
+                    bar.set_postfix_str(best_so_far(jobs))
+                    save()
+                if interrupt.number is not None and not stopping:
+                    say("stopping: the points under way write their checkpoints")
+                    stopping = True
+                    pool.stop()
+        finally:
+            pool.close()
+    return interrupt.exit_status
+
+
+def note_end(job: Job, future: Future[int | None], stopping: bool) -> None:
+    """Sets the status of a point whose process has ended, and tells."""
+    exit_status, error = outcome(future)
+    if exit_status == 0:
+        job.status = "done"
+        figures = measured(job.run)
+        words = f"val {float(figures['val_loss']):.4f} nats/token at step {figures['best_step']}"
+    elif stopping:
+        if not job.run.holds_run():  # never begun
+            return
+        job.status, words = "stopped", "goes on with the next call"
+    else:
+        job.status = "failed"
+        last = last_line(job.log) or "not a word; does its worker see this folder?"
+        words = error or f"exit status {exit_status}: {last} (see {job.log})"
+    say(f"{job.point.name}: {job.status}, {words}")
+
+
+def outcome(future: Future[int | None]) -> tuple[int | None, str]:
+    """The exit status of a process, or what kept it from having one."""
+    if future.cancelled():
+        return None, "the connection to the cluster is lost"
+    error = future.exception()
+    return (None, one_line(error)) if error else (future.result(), "")
+
+
+def best_so_far(jobs: Sequence[Job]) -> str:
+    """The best finished point, for the bar."""
+    figures = [(job, measured(job.run).get(BITS)) for job in jobs if job.status == "done"]
+    found = [(float(bits), job) for job, bits in figures if bits and math.isfinite(float(bits))]
+    if not found:
+        return ""
+    bits, job = min(found, key=lambda one: one[0])
+    return f"best {bits:.4f} bits/byte, {job.point.name}"
+
+
+def arguments(argv: Sequence[str] | None) -> Any:
+    """Parses and checks the command line.
+
+    Raises:
+        UserError: an argument is unknown, malformed or out of range.
+    """
+    parser = Parser(prog="scripts.sweep", description=__doc__)
+    parser.add_argument(
+        "--config",
+        help="the sweep's file (default: configs/sweep.yaml, or none with --base)",
+    )
+    parser.add_argument(
+        "--base", help="config that every run starts from (default: as in the file)"
+    )
+    parser.add_argument("--out", help="folder of the runs (default: as in the file)")
+    many: dict[str, Any] = {"action": "append", "default": []}
+    parser.add_argument("--grid", **many, metavar="NAME=V,V", help="values of an axis of the grid")
+    parser.add_argument("--each", **many, metavar="NAME=V,V", help="values to try one at a time")
+    parser.add_argument(
+        "--random", **many, metavar="NAME=LOW,HIGH[,log]", help="a range to draw from"
+    )
+    parser.add_argument("--points", help="how many points to draw")
+    parser.add_argument("--random-seed", help="which points are drawn (default: 1)")
+    parser.add_argument("--set", **many, metavar="NAME=V", help="a setting of every run")
+    parser.add_argument("--seeds", metavar="N,N", help="each point once a seed")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        help="runs at once, sharing cores and GPUs; the last digits may depend on it (default: 1)",
+    )
+    parser.add_argument(
+        "--cluster", metavar="ADDRESS", help="run on the workers of this dask scheduler instead"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the points and do nothing")
+    args = parser.parse_args(argv)
+    if args.workers < 1:
+        raise UserError(f"--workers: must be at least 1, got {args.workers}")
+    if args.cluster is not None and "workers" in parser.given:
+        raise UserError("--workers and --cluster: drop one; a cluster has its own workers")
+    if args.config is None:
+        args.config = "" if args.base else "configs/sweep.yaml"
+    return args
+
+
+def make_pool(args: Any, jobs: Sequence[Job], lock: Lock) -> Pool:
+    """Where the runs go.
+
+    Raises:
+        UserError: there is no such cluster.
+    """
+    if args.cluster is not None:
+        pool = ClusterPool(args.cluster, lock)
+        say(f"{args.cluster}: {pool.n_threads()} points at once")
+        return pool
+    # A run that names its GPU by number means all of them.
+    shared = args.workers > 1 and all(job.config.train.device in ("auto", "cuda") for job in jobs)
+    return LocalPool(args.workers, visible_gpus() if shared else [])
+
+
+def take(lock: Lock) -> None:
+    """Takes the lock of a sweep's folder.
+
+    Raises:
+        UserError: another sweep holds it.
+    """
+    for _ in range(LOCK_TRIES):
+        if lock.take():
+            return
+        time.sleep(POLL_S)
+    raise UserError(f"{lock.path.parent}: another sweep runs here; wait for it or stop it")
+
+
+def conclude(jobs: Sequence[Job], grid: Grid, out: Path) -> None:
+    """Prints the table and what it says, and draws the pictures."""
+    rows = [job.row() for job in jobs]
+    groups = group(rows, grid.settings)
+    if grid.changes:
+        print(changes(groups, BASE))
+    else:
+        print("\n".join(filter(None, [ranking(groups), verdict(groups)])))
+    pictures = draw_all(rows, grid.settings, groups, out)
+    if pictures:
+        say(f"pictures: {' '.join(map(str, pictures))}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a sweep to its end; 1 if a point failed."""
+    args = arguments(argv)
+    given = {key: value for key, value in vars(args).items() if key in (*PARTS, *PLAIN_KEYS)}
+    grid = load_grid(args.config, Config, given | {"config": args.base})
+    source = args.config or args.base
+    out = Path(grid.out or f"runs/{'sweep-' * bool(args.base)}{Path(source).stem}")
+    # On a cluster one thread unless the settings say: which worker takes a run must not matter.
+    threads = 1 if args.cluster is not None else max(1, all_cores() // args.workers)
+    jobs = make_jobs(grid, source, out, threads)
+    if len(grid.combinations()) < grid.points_wanted:
+        say(f"{source}: the ranges hold no more than {len(grid.combinations())} points")
+    if args.dry_run:
+        for job in jobs:
+            print(f"{job.status}: {shlex.join(job.command(grid.config))}")
+        return 0
+    lock = Lock(out / "lock")
+    pool = make_pool(args, jobs, lock)
+    for job in jobs:  # before anything runs: it may be refused, and the points share it
+        prepared = job.config.data.dir or job.config.train.init_from  # whose tokenizer is its own
+        if job.status != "done" and not prepared:
+            prepare(job.config.data, job.config.model.vocab_size)
+    (out / "logs").mkdir(parents=True, exist_ok=True)
+    take(lock)  # only now: the processes that prepare would inherit it
+
+    def save() -> None:
+        write_atomic(out / "results.csv", to_csv([job.row() for job in jobs], grid.settings))
+
+    save()
+    status = run_jobs(jobs, pool, grid.config, save)
+    conclude(jobs, grid, out)
+    failed = [job.point.name for job in jobs if job.status == "failed"]
+    if failed:
+        say(f"{len(failed)} of {len(jobs)} points failed: {' '.join(failed)}")
+    say(f"{out / 'results.csv'}: {sum(job.status == 'done' for job in jobs)} of {len(jobs)} done")
+    return status or (1 if failed else 0)
+
+
+if __name__ == "__main__":
+    run_cli(main)

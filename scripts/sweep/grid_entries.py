@@ -1,0 +1,182 @@
+"""What files and flags say of a sweep, setting by setting, made into one sweep."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scripts.sweep.grid import BASE, SEED, Grid, plain_text, short_names
+from scripts.sweep.random_search import Range
+from utils.config.load import cast, check_range, flat_fields
+from utils.errors import UserError
+from utils.suggest import leaf_of
+
+PARTS = ("grid", "each", "random", "set")
+# Keys that are no settings. `points` and `random_seed` belong to `random`.
+PLAIN_KEYS = {
+    "config": str,
+    "out": str,
+    "seeds": tuple[int, ...],
+    "points": int,
+    "random_seed": int,
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A setting in a part of a sweep."""
+
+    part: str
+    change: str  # the change of several settings that it belongs to; empty for none
+    name: str  # dotted
+    value: Any  # as YAML gives it
+    where: str  # file, line and key, or flag
+
+    @property
+    def slot(self) -> tuple[str, str]:
+        """Two entries of one slot contradict each other."""
+        return (f"each {self.change}" if self.part == "each" else "", self.name)
+
+
+def setting_fields(cls: type) -> tuple[dict[str, tuple[Any, Any]], dict[str, str]]:
+    """The settings that a sweep may give: dotted name -> (type, field), every name -> dotted."""
+    fields = flat_fields(cls)
+    fields.pop("run_dir", None)  # the sweep names the folders
+    return fields, {name: name for name in fields} | short_names(list(fields))
+
+
+def refuse_repeats(entries: Sequence[Entry]) -> None:
+    """Checks that nothing is given twice in one place.
+
+    Raises:
+        UserError: a setting is.
+    """
+    first: dict[tuple[str, str], Entry] = {}
+    for entry in entries:
+        other = first.setdefault(entry.slot, entry)
+        if other is not entry:
+            raise UserError(f"{entry.where}: {entry.name} is given already, by {other.where}")
+
+
+def make_grid(
+    entries: Sequence[Entry], plain: Mapping[str, Any], cls: type, path: str, named: Sequence[str]
+) -> Grid:
+    """The sweep that the entries describe, of settings of the dataclass `cls`.
+
+    Args:
+        plain: values of the keys that are no settings.
+        path: of the file, for messages.
+        named: the changes that have names, in order.
+
+    Raises:
+        UserError: a value is of the wrong type or out of range, or parts don't go together.
+    """
+    fields, names = setting_fields(cls)
+    axes: dict[str, list[Any]] = {}
+    fixed: dict[str, Any] = {}
+    ranges: dict[str, Range] = {}
+    changes: dict[str, dict[str, Any]] = {change: {} for change in named}
+    for entry in entries:
+        name, field = entry.name, fields[entry.name]
+        if entry.part == "random":
+            ranges[name] = range_of(entry, field)
+        elif entry.change:
+            changes[entry.change][name] = checked(entry.value, field, entry.where)
+        elif entry.part == "set":
+            fixed[name] = checked(entry.value, field, entry.where)
+        elif entry.part == "grid":
+            axes[name] = values_of(entry, field)
+        else:
+            label = leaf_of(name) if names.get(leaf_of(name)) == name else name
+            for value in values_of(entry, field):
+                change = f"{label}={plain_text(value)}"
+                if change in changes:
+                    raise UserError(f"{entry.where}: there is a change {change} already; rename it")
+                changes[change] = {name: value}
+    grid = Grid(axes=axes, fixed=fixed, ranges=ranges, changes=changes)
+    known = {"points_wanted" if key == "points" else key: value for key, value in plain.items()}
+    grid = dataclasses.replace(grid, **known)
+    check_grid(grid, path)
+    return grid
+
+
+def checked(value: Any, kind_and_field: tuple[Any, Any], where: str) -> Any:
+    """A value of the setting's type and in its range.
+
+    Raises:
+        UserError: it is not.
+    """
+    kind, field = kind_and_field
+    value = cast(value, kind, where)
+    check_range(value, field.metadata, where)
+    return value
+
+
+def values_of(entry: Entry, kind_and_field: tuple[Any, Any]) -> list[Any]:
+    """The values of a list.
+
+    Raises:
+        UserError: not a list, an empty one, or a value twice.
+    """
+    given, where = entry.value, entry.where
+    if not isinstance(given, list) or not given:
+        raise UserError(f"{where}: expected a list of values, such as [1, 2]; got {given!r}")
+    values = [checked(one, kind_and_field, where) for one in given]
+    if any(one in values[:i] for i, one in enumerate(values)):
+        raise UserError(f"{where}: a value stands there twice")
+    return values
+
+
+def range_of(entry: Entry, kind_and_field: tuple[Any, Any]) -> Range:
+    """A range from `[low, high]`, `[low, high, log]` or `[one, another, ..., choice]`.
+
+    Raises:
+        UserError: anything else.
+    """
+    given, where = entry.value, entry.where
+    how = given[-1] if isinstance(given, list) and given else None
+    if how == "choice":
+        values = values_of(dataclasses.replace(entry, value=given[:-1]), kind_and_field)
+        return Range(choices=tuple(values))
+    numbers = given[:-1] if how == "log" else given
+    if kind_and_field[0] not in (int, float) or not isinstance(numbers, list) or len(numbers) != 2:
+        raise UserError(
+            f"{where}: expected [low, high] or [low, high, log] for numbers, or [one, another, "
+            f"choice]; got {given!r}"
+        )
+    low, high = (checked(one, kind_and_field, where) for one in numbers)
+    if not low < high:
+        raise UserError(f"{where}: {low} is not below {high}")
+    if how == "log" and low <= 0:
+        raise UserError(f"{where}: a log range must start above 0, not at {low}")
+    return Range(low, high, how == "log", kind_and_field[0] is int)
+
+
+def check_grid(grid: Grid, path: str) -> None:
+    """Checks what the parts of a sweep say together.
+
+    Raises:
+        UserError: they don't go together.
+    """
+    kinds = {"grid": grid.axes, "each": grid.changes, "random": grid.ranges}
+    given = [kind for kind, settings in kinds.items() if settings]
+    if len(given) > 1:
+        raise UserError(f"{path}: has {' and '.join(given)}; a sweep is one of them")
+    for change, settings in grid.changes.items():
+        if not settings:
+            raise UserError(f"{path}: each: {change}: a change without settings; give it some")
+        if change == BASE:
+            raise UserError(f"{path}: each: {BASE} names the point without a change; name it anew")
+    if grid.seeds and SEED in {*grid.fixed, *grid.settings}:
+        raise UserError(f"{path}: {SEED}: seeds are given already, by `seeds`; drop one of them")
+    if any(SEED in settings for settings in grid.changes.values()):
+        raise UserError(f"{path}: each: {SEED}: another seed is no change; give seeds: [1, 2]")
+    if len(set(grid.seeds)) != len(grid.seeds) or any(seed < 0 for seed in grid.seeds):
+        raise UserError(f"{path}: seeds: must be different whole numbers of 0 or more")
+    if grid.ranges and grid.points_wanted < 1:
+        raise UserError(f"{path}: random needs the number of points to draw, such as points: 20")
+    if not grid.ranges and (grid.points_wanted or grid.random_seed is not None):
+        name = "points" if grid.points_wanted else "random_seed"
+        raise UserError(f"{path}: {name} has an effect with random only; drop it")

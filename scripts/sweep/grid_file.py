@@ -1,0 +1,110 @@
+"""What a sweep is to run, from its YAML file and from flags that change it or stand alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from scripts.sweep.grid import Grid
+from scripts.sweep.grid_entries import (
+    PARTS,
+    PLAIN_KEYS,
+    Entry,
+    make_grid,
+    refuse_repeats,
+    setting_fields,
+)
+from utils.config.load import cast
+from utils.config.strict_yaml import mappings_in, parse_scalar, read_yaml, unknown_key
+from utils.errors import UserError
+
+
+def load_grid(path: str, cls: type, flags: Mapping[str, Any] | None = None) -> Grid:
+    """The sweep that a file and flags describe; its settings are those of the dataclass `cls`.
+
+    Keys: config (base file), out (folder of the runs), seeds (list), set (setting: value, for every
+    run), and one of
+
+    - grid (setting: list of values): all combinations
+    - each (setting: list of values, or name: {setting: value, ...}): one change at a time
+    - random (setting: range), with points (how many) and random_seed
+
+    A setting goes by its dotted name, nested or not, or by its last part where no other setting
+    ends in it.
+
+    Args:
+        path: the file; empty for none.
+        flags: key -> words, as `lr=1e-3,3e-3` for a part and `1,2,3` for a list; what they say of a
+            setting replaces what the file says.
+
+    Raises:
+        UserError: the first mistake, with file and line, or flag.
+    """
+    flags = flags or {}
+    named = mappings_in(path, "each") if path else []
+    written, plain = read_file(path, named, cls) if path else ([], {})
+    given = [entry for part in PARTS for entry in flag_entries(part, flags.get(part) or [], cls)]
+    for entries in (written, given):
+        refuse_repeats(entries)
+    replaced = {entry.slot for entry in given}
+    entries = [entry for entry in written if entry.slot not in replaced] + given
+    return make_grid(entries, plain | flag_values(flags), cls, path or "the flags", named)
+
+
+def read_file(path: str, named: Sequence[str], cls: type) -> tuple[list[Entry], dict[str, Any]]:
+    """The settings in a sweep's file, and its other keys.
+
+    Args:
+        named: the changes of several settings that it names.
+
+    Raises:
+        UserError: a key that is none, YAML that is none, or another key's value of the wrong type.
+    """
+    _, names = setting_fields(cls)
+    # Every key that a file may have for a setting -> part, change, dotted name.
+    places = {f"{part}.{name}": (part, "", names[name]) for part in PARTS for name in names}
+    for change in named:
+        places |= {f"each.{change}.{name}": ("each", change, names[name]) for name in names}
+    entries: list[Entry] = []
+    plain: dict[str, Any] = {}
+    for key, (value, line) in read_yaml(path, {**PLAIN_KEYS, **places}).items():
+        where = f"{path}:{line}: {key}"
+        if key in places:
+            entries.append(Entry(*places[key], value, where))
+        else:
+            plain[key] = cast(value, PLAIN_KEYS[key], where)
+    return entries, plain
+
+
+def flag_values(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys that are no settings, from flags."""
+    found = {}
+    for key, kind in PLAIN_KEYS.items():
+        if (text := flags.get(key)) is not None:
+            many = key == "seeds"
+            value = parse_scalar(f"[{text}]" if many else text)
+            found[key] = cast(value, kind, f"--{key.replace('_', '-')}", None if many else text)
+    return found
+
+
+def flag_entries(part: str, words: Sequence[str], cls: type) -> list[Entry]:
+    """The settings that flags of one part give, each as `name=value` or `name=value,value`.
+
+    Raises:
+        UserError: a word is not of that form, or names no setting.
+    """
+    fields, names = setting_fields(cls)
+    entries = []
+    for word in words:
+        given, equals, text = word.partition("=")
+        name = names.get(given)
+        if not equals:
+            example = "lr=0.003" if part == "set" else "lr=0.001,0.003"
+            raise UserError(f"--{part} {word}: expected a setting and =, such as {example}")
+        if name is None:
+            raise UserError(f"--{part} {given}: {unknown_key(given, fields)}")
+        value = parse_scalar(text if part == "set" else f"[{text}]")
+        if part == "set" and fields[name][0] is str and not isinstance(value, str):
+            value = text  # 12 is a word where a word is wanted
+        entries.append(Entry(part, "", name, value, f"--{part} {given}"))
+    return entries

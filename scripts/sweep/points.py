@@ -1,0 +1,169 @@
+"""The points of a sweep as runs: settings checked, folder looked at, command and row of results."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pretrained import adopt
+from scripts.sweep.grid import Grid, Point, plain_text
+from settings import Config, is_finished
+from utils.config.load import build, flatten, load
+from utils.config.strict_yaml import format_value
+from utils.errors import UserError
+from utils.metrics import read_column, read_rows
+from utils.run import checkpoint
+from utils.run.folder import RunFolder
+
+MEASURED = ("step", "best_step", "val_loss", "val_bpb", "train_loss")
+CLOCK = ("tokens_per_s", "elapsed_s", "memory_bytes")
+
+TRAIN = Path(__file__).resolve().parents[2] / "train.py"
+THREADS = "train.num_threads"
+# A run may go on with another value of these, and its losses stay what they are.
+INDIFFERENT = (
+    "run_dir",
+    THREADS,
+    "data.cache_dir",
+    "train.log_every_steps",
+    "train.sample_tokens",
+    "train.sample_prompt",
+    "train.tensorboard",
+)
+
+
+@dataclass
+class Job:
+    """A point with its settings checked, its folder, and how it stands."""
+
+    point: Point
+    settings: dict[str, Any]  # dotted names, given to train.py as flags
+    config: Config
+    run: RunFolder
+    log: Path
+    status: str  # new, resumable, done; later also failed, stopped
+
+    def head(self) -> list[str]:
+        """The command, less what follows for a new run."""
+        return [sys.executable, str(TRAIN), "--run_dir", str(self.run.path)]
+
+    def beginning(self, base: str) -> list[str]:
+        """What follows for a new run."""
+        settings = [f"--{name}={format_value(v)}" for name, v in self.settings.items()]
+        return [*(["--config", base] if base else []), *settings]
+
+    def command(self, base: str) -> list[str]:
+        """The command that trains or resumes this point."""
+        rest = ["--resume"] if self.status == "resumable" else self.beginning(base)
+        return [*self.head(), *rest]
+
+    def leashed(self, base: str) -> list[str]:
+        """The same for scripts/sweep/watchdog.py, which looks again whether the run has begun."""
+        options = ["--log", str(self.log), "--run", str(self.run.path)]
+        return [*options, *self.head(), "--", *self.beginning(base)]
+
+    def row(self) -> dict[str, Any]:
+        """The point's row of results.csv."""
+        own = {"point": self.point.name, "change": self.point.change, "status": self.status}
+        settings = {name: plain_text(value) for name, value in flatten(self.config).items()}
+        return {**own, **settings, "seed": self.config.train.seed, **measured(self.run)}
+
+
+def make_jobs(grid: Grid, path: str, out: Path, threads: int) -> list[Job]:
+    """All points, their settings checked and their folders looked at; nothing has run yet.
+
+    Args:
+        path: of the sweep's file, for messages.
+        threads: of each run, where no setting says.
+
+    Raises:
+        UserError: settings that don't go together, or a folder that holds another run.
+    """
+    base, given = load(Config, [grid.config] if grid.config else [], {})
+    shared = {} if base.train.num_threads else {THREADS: threads}
+    jobs = []
+    for point in grid.points():
+        settings, run = shared | point.settings, RunFolder(out / point.name)
+        try:
+            config = build(Config, flatten(base) | settings | {"run_dir": str(run.path)})
+            config = adopt(config, given | settings)
+            status = standing(run, config)
+        except UserError as error:
+            raise UserError(f"{path}: point {point.name}: {error}") from None
+        jobs.append(Job(point, settings, config, run, out / "logs" / f"{point.name}.log", status))
+    refuse_twins(jobs, path)
+    return jobs
+
+
+def refuse_twins(jobs: Sequence[Job], path: str) -> None:
+    """Refuses points that are one and the same run.
+
+    Raises:
+        UserError: a change that changes nothing, or nothing else than another one.
+    """
+    found: dict[str, str] = {}
+    for job in jobs:
+        settings = flatten(job.config) | {"run_dir": ""}
+        if (first := found.setdefault(str(settings), job.point.name)) != job.point.name:
+            raise UserError(
+                f"{path}: points {first} and {job.point.name} have the same settings; drop one"
+            )
+
+
+def standing(run: RunFolder, config: Config) -> str:
+    """Whether a point is new, resumable or done.
+
+    Raises:
+        UserError: its folder holds a run with other settings.
+    """
+    if not run.holds_run():
+        return "new"
+    own, _ = load(Config, [str(run.config)], {})
+    wanted = flatten(config)
+    for name, value in flatten(own).items():
+        if value != wanted[name] and name not in INDIFFERENT:
+            found, expected = plain_text(value), plain_text(wanted[name])
+            raise UserError(
+                f"{run.path} holds a run with {name} {found}, not {expected}; "
+                "name another --out, or remove that folder"
+            )
+    try:
+        state = checkpoint.load(run.last)
+    except UserError:  # none yet, or damaged: train.py says so
+        return "resumable"
+    return "done" if is_finished(own, state["step"], state["bad_evals"]) else "resumable"
+
+
+def measured(run: RunFolder) -> dict[str, str]:
+    """A run's figures, as they stand in its metrics.csv; what is not there yet is left out.
+
+    The last step and training loss, the best validation loss with its bits per byte, and the clock.
+    """
+    rows = read_rows(run.metrics) if run.metrics.exists() else []
+    found = {"step": rows[-1]["step"]} if rows else {}
+    if val := [row for row in rows if row["val_loss"]]:
+        best = min(val, key=lambda row: float(row["val_loss"]))
+        found |= {"best_step": best["step"]}
+        found |= {name: best[name] for name in ("val_loss", "val_bpb")}
+    if read_column(rows, "train_loss")[0]:
+        found["train_loss"] = [row["train_loss"] for row in rows if row["train_loss"]][-1]
+    return found | ({name: rows[-1][name] for name in CLOCK} if rows else {})
+
+
+def to_csv(rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> bytes:
+    """The CSV file: point, its change if it has one, settings, seed, figures, status, the clock.
+
+    The wall-clock columns come last: all before them repeat exactly.
+    """
+    change = ["change"] if any(row.get("change") for row in rows) else []
+    header = ("point", *change, *settings, "seed", *MEASURED, "status", *CLOCK)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, header, lineterminator="\n", restval="", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()

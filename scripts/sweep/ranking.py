@@ -1,0 +1,213 @@
+"""Settings ranked by their runs: mean and spread over seeds, and what is more than noise."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from utils.output import table
+from utils.suggest import leaf_of
+
+CONFIDENCE = 0.95
+
+LOSS, BITS = "val_loss", "val_bpb"  # nats per token, bits per byte
+
+
+@dataclass(frozen=True)
+class Group:
+    """One combination of settings, or one change, over its seeds."""
+
+    label: str
+    figures: dict[str, dict[str, float]]  # val_loss, val_bpb -> seed -> best of the run
+
+    def mean(self, figure: str = BITS) -> float:
+        """Mean over the seeds."""
+        return statistics.fmean(self.figures[figure].values())
+
+    def spread(self, figure: str = BITS) -> float:
+        """Standard deviation over the seeds; NaN with one."""
+        return deviation(list(self.figures[figure].values()))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much higher one group's figure is than another's, over the seeds that both have."""
+
+    mean: float
+    noise: float  # half the width of its 95% interval; NaN with one seed
+    seeds: int
+
+    def word(self) -> str:
+        """What it means for a loss.
+
+        >>> [Difference(d, 0.1, 3).word() for d in (-0.2, 0.05, 0.2)]
+        ['better', 'within the noise', 'worse']
+        """
+        if math.isnan(self.noise):
+            return "noise unknown: one seed" if self.seeds == 1 else "not finite"
+        if abs(self.mean) <= self.noise:
+            return "within the noise"
+        return "better" if self.mean < 0 else "worse"
+
+
+def group(rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> list[Group]:
+    """The finished runs by their change or else their settings, best mean first.
+
+    Ranked by bits per byte, which compares across tokenizers as the loss per token does not.
+
+    >>> rows = [{"x": "1", "seed": 1, "val_bpb": "2", "val_loss": "3", "status": "done"}]
+    >>> group([*rows, {**rows[0], "x": "2", "val_bpb": "1"}], ["x"])[0]
+    Group(label='x=2', figures={'val_loss': {'1': 3.0}, 'val_bpb': {'1': 1.0}})
+    """
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for row in rows:
+        if row["status"] == "done" and row.get(BITS):
+            words = [f"{leaf_of(name)}={row[name]}" for name in settings]
+            label = row.get("change") or ", ".join(words) or "base"
+            figures = found.setdefault(label, {LOSS: {}, BITS: {}})
+            for name, values in figures.items():
+                values[str(row["seed"])] = float(row[name])
+    groups = [Group(label, figures) for label, figures in found.items()]
+    return sorted(groups, key=lambda one: (math.isnan(one.mean()), one.mean()))
+
+
+def difference(base: Group, other: Group, figure: str = BITS) -> Difference | None:
+    """What is added to a figure from one group to the other; None where no seed is in both.
+
+    Paired: each seed with itself, so that what a seed does to both drops out.
+
+    >>> base = Group("a", {"val_bpb": {"1": 1.0, "2": 3.0}})
+    >>> difference(base, Group("b", {"val_bpb": {"1": 1.5, "2": 3.5, "3": 9.0}}))
+    Difference(mean=0.5, noise=0.0, seeds=2)
+    """
+    mine, theirs = base.figures[figure], other.figures[figure]
+    both = [theirs[seed] - mine[seed] for seed in mine if seed in theirs]
+    return Difference(statistics.fmean(both), half_width(both), len(both)) if both else None
+
+
+def verdict(groups: Sequence[Group]) -> str:
+    """Whether the first is better than the second by more than the noise between seeds.
+
+    >>> one = Group("a", {"val_bpb": {"1": 1.0, "2": 1.1}})
+    >>> verdict([one, Group("b", {"val_bpb": {"1": 1.1, "2": 1.1}})])
+    'no winner: the first two differ by 0.0500, the noise between seeds is 0.6353'
+    """
+    gap = difference(*groups[:2]) if len(groups) > 1 else None
+    if gap is None:
+        return ""
+    if math.isnan(gap.mean):
+        return ""
+    if gap.seeds == 1:
+        return "one seed each: small differences may be noise; `seeds: [1, 2, 3]` tells"
+    if gap.mean <= gap.noise:
+        return (
+            f"no winner: the first two differ by {gap.mean:.4f}, the noise between seeds is "
+            f"{gap.noise:.4f}"
+        )
+    return (
+        f"best: {groups[0].label}, by {gap.mean:.4f} where the noise between seeds is "
+        f"{gap.noise:.4f}"
+    )
+
+
+def ranking(groups: Sequence[Group]) -> str:
+    """The table for people: mean and standard deviation over seeds."""
+    rows = [
+        [
+            one.label,
+            f"{one.mean():.4f}",
+            digits(one.spread()),
+            f"{one.mean(LOSS):.4f}",
+            digits(one.spread(LOSS)),
+            str(len(one.figures[LOSS])),
+        ]
+        for one in groups
+    ]
+    return table(["settings", "val bits/byte", "+-", "val nats/token", "+-", "seeds"], rows)
+
+
+def changes(groups: Sequence[Group], base: str) -> str:
+    """The table of changes against the base: what each adds to the loss, with its 95% interval."""
+    first = next((one for one in groups if one.label == base), None)
+    if first is None:
+        return "nothing to compare with: the base has no finished run"
+    rows = [[base, f"{first.mean(LOSS):.4f}", "", "", "", "", str(len(first.figures[LOSS])), ""]]
+    for other in groups:
+        loss, bits = difference(first, other, LOSS), difference(first, other, BITS)
+        if other is first or loss is None or bits is None:
+            continue
+        cells = [f"{loss.mean:+.4f}", digits(loss.noise), f"{bits.mean:+.4f}", digits(bits.noise)]
+        rows.append([other.label, f"{other.mean(LOSS):.4f}", *cells, str(loss.seeds), bits.word()])
+    header = ["change", "val nats/token", "adds", "+-", "adds bits/byte", "+-", "seeds", "verdict"]
+    note = "+-: 95% interval of the mean over seeds, each against the base with the same seed"
+    return f"{table(header, rows)}\n{note}"
+
+
+def digits(value: float) -> str:
+    """A figure for a table; a dash for none.
+
+    >>> digits(0.25), digits(math.nan)
+    ('0.2500', '-')
+    """
+    return "-" if math.isnan(value) else f"{value:.4f}"
+
+
+def central_share(t: float, freedom: int) -> float:
+    """The probability that Student's t lies between -t and t.
+
+    The finite sums for a whole number of degrees of freedom: Abramowitz and Stegun, Handbook of
+    Mathematical Functions, 26.7.3 and 26.7.4.
+
+    >>> round(central_share(1.0, 1), 12), round(central_share(2.0, 2), 6)
+    (0.5, 0.816497)
+    """
+    assert freedom >= 1
+    angle = math.atan(t / math.sqrt(freedom))
+    odd = freedom % 2
+    term = math.cos(angle) if odd else 1.0
+    total = 0.0
+    for k in range(1 + odd, freedom, 2):  # powers of the cosine: 1, 3, ... or 0, 2, ...
+        total += term
+        term *= k / (k + 1) * math.cos(angle) ** 2
+    total *= math.sin(angle)
+    return 2 / math.pi * (angle + total) if odd else total
+
+
+def quantile(freedom: int, share: float = CONFIDENCE) -> float:
+    """The t between whose two signs the given share lies; found by halving.
+
+    >>> [round(quantile(n), 3) for n in (1, 2, 10)]
+    [12.706, 4.303, 2.228]
+    """
+    low, high = 0.0, 1.0
+    while central_share(high, freedom) < share:
+        high *= 2
+    for _ in range(60):  # halvings: to the last bits of a float
+        middle = (low + high) / 2
+        low, high = (middle, high) if central_share(middle, freedom) < share else (low, middle)
+    return high
+
+
+def deviation(values: Sequence[float]) -> float:
+    """The standard deviation of a sample; NaN for one value, and where one is not finite.
+
+    >>> deviation([1.0, 2.0, 3.0]), deviation([1.0])
+    (1.0, nan)
+    """
+    whole = len(values) > 1 and all(map(math.isfinite, values))
+    return statistics.stdev(values) if whole else math.nan
+
+
+def half_width(values: Sequence[float], share: float = CONFIDENCE) -> float:
+    """Half the width of the interval around the mean that holds the true one; NaN as deviation has.
+
+    Takes the values for independent draws from one normal distribution.
+
+    >>> round(half_width([1.0, 2.0, 3.0]), 4)
+    2.4841
+    """
+    error = deviation(values) / math.sqrt(len(values))
+    return math.nan if math.isnan(error) else quantile(len(values) - 1, share) * error
