@@ -13,9 +13,9 @@ from torch import Tensor
 from model.gpt import ModelConfig
 from model.hf_config import from_hf, kind_of, to_hf
 from model.hf_weights import from_hf_weights, to_hf_weights
-from tok.bpe import BPETokenizer
-from tok.convert import import_tokenizer
-from tok.huggingface import write_huggingface
+from tok.formats.convert import import_tokenizer
+from tok.formats.huggingface import write_huggingface
+from tok.tokenizer import BPETokenizer
 from tok.vocabulary import END_OF_TEXT
 from utils.errors import UserError, missing
 from utils.files import read_bytes

@@ -11,7 +11,7 @@ from torch import Tensor
 from hf_folder import read_config, read_folder, read_tokenizer
 from model.gpt import ModelConfig
 from settings import Config
-from tok.bpe import BPETokenizer
+from tok.tokenizer import BPETokenizer
 from utils.config.load import build, flatten
 from utils.errors import UserError
 from utils.run.folder import RunFolder

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from model.generate import Step
-from tok.bpe import BPETokenizer
+from tok.tokenizer import BPETokenizer
 
 
 class StopTexts:

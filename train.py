@@ -23,7 +23,7 @@ from model.accounting import describe
 from pretrained import adopt
 from settings import Config, is_finished
 from steplog import StepLog, introduction, record
-from tok.bpe import BPETokenizer
+from tok.tokenizer import BPETokenizer
 from trainer import STATE_KEYS, Trainer
 from utils.cli import Parser
 from utils.config.flags import add_flags, given_flags

@@ -11,7 +11,7 @@ from model.gpt import ModelConfig, TinyGPT
 from model.load import load_model
 from model.weights import Weights
 from settings import Config
-from tok.bpe import BPETokenizer
+from tok.tokenizer import BPETokenizer
 from utils.config.load import flatten, load
 from utils.device import pick_device
 from utils.errors import UserError

@@ -23,7 +23,7 @@ from model.load import load_weights
 from model.loss import LossOf
 from pretrained import starting_point
 from settings import Config, is_finished
-from tok.bpe import BPETokenizer
+from tok.tokenizer import BPETokenizer
 from utils import device
 from utils.distributed import ALONE, Ranks
 from utils.errors import UserError

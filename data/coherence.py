@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from data.stories import NotAStory, parse
 from data.tokens import TokenFile
-from tok.bpe import BPETokenizer
+from tok.tokenizer import BPETokenizer
 
 
 @dataclass(frozen=True)

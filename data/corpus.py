@@ -13,7 +13,7 @@ from data import stories
 from data.corpora import cure
 from data.documents import cut_at_character, read_documents
 from data.readers import FIELD, is_json_lines, kind_of
-from tok.files import expand_folders
+from tok.text_files import expand_folders
 from utils.errors import UserError
 from utils.files import sha256_file
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from data.readers import FIELD, Readable, Stream, is_json_lines, json_documents
-from tok.files import end_of_whole_characters
+from tok.text_files import end_of_whole_characters
 from utils.files import TAKE_ANY_BYTES, decode_utf8
 
 BLANK_LINE = "blank-line"

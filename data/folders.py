@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tok.bpe import BPETokenizer
+from tok.tokenizer import BPETokenizer
 from utils.errors import UserError
 from utils.files import sha256_file, sync_folder
 

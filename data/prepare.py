@@ -23,9 +23,9 @@ from data.folders import FORMAT, META, PARTS, is_made, made_whole, read_meta, re
 from data.readers import FIELD
 from data.tokens import TokenFile, TokenWriter
 from data.windows import WINDOWS, cut_windows
-from tok.bpe import BPETokenizer
+from tok.encoding.parallel import encode_documents
 from tok.errors import TokenizerError
-from tok.parallel import encode_documents
+from tok.tokenizer import BPETokenizer
 from utils.cli import Parser
 from utils.config.load import check, check_needs, setting
 from utils.errors import UserError, run_cli

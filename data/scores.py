@@ -10,7 +10,7 @@ import torch
 
 from data.batches import Batches
 from data.windows import IGNORE
-from tok.bpe import BPETokenizer
+from tok.tokenizer import BPETokenizer
 
 
 class TokenScores:

@@ -13,8 +13,8 @@ from data.documents import BLANK_LINE, read_documents
 from data.folders import META, read_meta
 from data.prepare import DataConfig, prepare, write_split
 from data.tokens import TokenFile
-from tok.bpe import BPETokenizer
-from tok.files import expand_folders
+from tok.text_files import expand_folders
+from tok.tokenizer import BPETokenizer
 from utils.errors import UserError
 
 

@@ -16,7 +16,7 @@ import sample
 import train
 from data import prepare
 from tests.training import TINY, flags, make_text
-from tok.bpe import BPETokenizer
+from tok.tokenizer import BPETokenizer
 from utils import errors
 from utils.run import checkpoint
 

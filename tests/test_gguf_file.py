@@ -16,7 +16,7 @@ from scripts.export import gguf as gguf_file
 from tests.test_hf_folder import COMBINATIONS, config_of, make_model, name_of
 from tests.tok.hostile import hostile_strings
 from tests.training import make_text
-from tok.bpe import BPETokenizer
+from tok.tokenizer import BPETokenizer
 from utils.errors import UserError
 
 ORACLE = "oracle: not installed (pip install gguf)"

@@ -20,7 +20,7 @@ from model.gpt import ModelConfig, TinyGPT
 from model.hf_config import CLASSES, HOLDS, from_hf, kind_of, to_hf
 from tests.tok.hostile import hostile_strings
 from tests.training import make_text
-from tok.bpe import BPETokenizer
+from tok.tokenizer import BPETokenizer
 from utils.errors import UserError
 
 ORACLE = "oracle: not installed (pip install transformers safetensors)"

@@ -19,7 +19,7 @@ from scripts.sweep.grid_file import load_grid
 from settings import Config
 from tests.test_hf_folder import COMBINATIONS, ORACLE, config_of, make_model, write
 from tests.training import assert_same_run, flags, make_text, state_of
-from tok.bpe import BPETokenizer
+from tok.tokenizer import BPETokenizer
 from trainer import Trainer
 from utils.errors import UserError
 from utils.metrics import read_rows

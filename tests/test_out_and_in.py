@@ -114,7 +114,10 @@ def test_the_lines_for_llama_cpp(
     """The second is llama.cpp's own program: its file is there; test_gguf_file.py reads such."""
     monkeypatch.chdir(exported)
     ours, theirs = map(shlex.split, blocks_out_and_in()[1].splitlines())
-    assert ours[:3] == ["python", "-m", "scripts.export"] and scripts.export.__main__.main(ours[3:]) == 0
+    assert (
+        ours[:3] == ["python", "-m", "scripts.export"]
+        and scripts.export.__main__.main(ours[3:]) == 0
+    )
     file = Path(theirs[theirs.index("-m") + 1])
     assert file.read_bytes().startswith(b"GGUF")
     card = (file.parent / "README.md").read_text(encoding="utf-8")

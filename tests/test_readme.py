@@ -83,7 +83,7 @@ def test_the_readme_commands_on_files_run_in_a_fresh_checkout(tmp_path):
     path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
     with gzip.open(tmp_path / "stories.jsonl.gz", "wb") as file:
         file.write(b'{"story": "The cat sat."}\n' * 12)
-    lines = [line for line in readme_commands() if re.search("tok.bpe|data.prepare", line)]
+    lines = [line for line in readme_commands() if re.search("tok.tokenizer|data.prepare", line)]
     assert len(lines) == 6
     for line in lines:
         done = run_program(

@@ -14,7 +14,7 @@ import sample
 from model.draw import Drawing, sample_seeds
 from model.generate import generate_ids
 from tests.conftest import ROOT, clean_environment
-from tok.bpe import BPETokenizer
+from tok.tokenizer import BPETokenizer
 from trained import load_run
 from utils.errors import UserError
 from utils.run import checkpoint

@@ -12,7 +12,7 @@ from model.generate import Step, generate
 from model.gpt import ModelConfig, TinyGPT
 from model.weights import Weights
 from streaming import Pace, Sample, StopTexts, in_order
-from tok.bpe import BPETokenizer
+from tok.tokenizer import BPETokenizer
 
 BYTES = BPETokenizer([])  # byte b is id b; 256 is end-of-text
 END = BYTES.eot_id

@@ -1,6 +1,6 @@
 """Text to ids and back: a byte-level BPE tokenizer. Needs NumPy alone.
 
-`tok.bpe` holds BPETokenizer and the command line; the other files are its parts, one noun each.
+`tok.tokenizer` holds BPETokenizer and the command line; the other files are its parts, one noun each.
 NumPy is imported where it is used, not at the top, so that `python -m tok.bpe --help` answers at
 once.
 """

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tok import convert
-from tok.bpe import BPETokenizer
+from tok.encoding.progress import ProgressLine
 from tok.errors import TokenizerError
-from tok.files import STDIN, expand_folders
-from tok.progress import ProgressLine
-from tok.split import PATTERNS
+from tok.formats import convert
+from tok.patterns import PATTERNS
+from tok.text_files import STDIN, expand_folders
+from tok.tokenizer import BPETokenizer
 from tok.vocabulary import BYTE_ORDERS
 from utils.cli import Parser
 from utils.errors import UserError
@@ -199,7 +199,7 @@ def encode(arguments: argparse.Namespace) -> None:
     if arguments.text and arguments.file:
         raise UserError("give either text or --file, not both")
     _check_workers(arguments.workers)
-    from tok import encode_command  # brings the tools for processes, slow to import
+    from tok import cli_encode as encode_command  # brings the tools for processes, slow to import
 
     _say(encode_command.encode(_tokenizer(arguments), arguments))
 

@@ -20,7 +20,7 @@ from data.tokens import TokenWriter
 from scripts.bench.race.nanogpt_score import load_module
 from settings import Config
 from steplog import StepLog
-from tok.bpe import BPETokenizer
+from tok.tokenizer import BPETokenizer
 from trainer import Trainer
 from utils import device
 from utils.errors import UserError

@@ -16,9 +16,9 @@ from torch import Tensor
 from model.gpt import ModelConfig
 from model.hf_config import CLASSES, kind_of
 from model.hf_weights import whole_weights
-from tok.bpe import BPETokenizer
-from tok.foreign import spelled_ids
-from tok.stand_ins import spell
+from tok.formats.spelled_vocab import spelled_ids
+from tok.tokenizer import BPETokenizer
+from tok.vocabulary import spell
 from utils.errors import UserError, missing
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from data.folders import check_content, read_meta
 from data.prepare import DataConfig
 from data.tokens import TokenWriter
 from tests.training import make_text
-from tok.bpe import BPETokenizer
+from tok.tokenizer import BPETokenizer
 from utils.errors import UserError, describe_os_error
 
 
@@ -308,8 +308,8 @@ def test_the_command_prints_its_counts(
 def test_the_same_file_for_any_number_of_workers(
     tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tok.parallel.JOB_BYTES", 300)
-    monkeypatch.setattr("tok.parallel.FEW_JOBS", 1)
+    monkeypatch.setattr("tok.encoding.parallel.JOB_BYTES", 300)
+    monkeypatch.setattr("tok.encoding.parallel.FEW_JOBS", 1)
     loaded = BPETokenizer.load(tokenizer)
     documents = [b"one", b"", "two é\n".encode() * 900, b"three\xff"] * 3
     made = []

@@ -15,7 +15,7 @@ from data import documents, prepare
 from data.documents import read_documents, split_documents, stream_documents
 from data.prepare import DataConfig
 from tests.training import make_text
-from tok.bpe import BPETokenizer
+from tok.tokenizer import BPETokenizer
 from utils.errors import UserError
 
 PIECES = st.sampled_from(["a", "aa", "b", "%", "\n", "\r\n", "\r", " ", "\t", "é", "🙂", "\n\n"])

@@ -9,7 +9,7 @@ import torch
 from data.batches import Batches
 from data.scores import TokenScores, token_records
 from data.tokens import TokenWriter
-from tok.bpe import BPETokenizer
+from tok.tokenizer import BPETokenizer
 
 END = 256
 

@@ -15,9 +15,9 @@ from scripts.bench.tokenizer import command as measure
 from scripts.bench.tokenizer import corpus, peers, worker
 from scripts.bench.tokenizer.tables import show_tokenizer
 from tests.conftest import ROOT
-from tok.bpe import BPETokenizer
-from tok.convert import export_tokenizer
-from tok.split import PATTERNS, split
+from tok.formats.convert import export_tokenizer
+from tok.patterns import PATTERNS, split
+from tok.tokenizer import BPETokenizer
 from utils.errors import UserError
 
 TINY = ROOT / "data" / "tiny.txt"

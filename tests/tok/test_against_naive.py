@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tok.bpe import BPETokenizer
 from tok.errors import TokenizerError
-from tok.split import split, to_bytes, to_text
+from tok.patterns import split, to_bytes, to_text
+from tok.tokenizer import BPETokenizer
 
 
 def replace_pair(ids, pair, new):
@@ -133,8 +133,8 @@ def test_pairs_are_not_merged_between_texts_and_the_order_of_texts_does_not_matt
 def test_a_text_of_several_blocks_and_parts_is_counted_as_one(monkeypatch):
     text = b" ".join(random_corpus(seed) for seed in range(40))
     whole = BPETokenizer.train(text, vocab_size=330)
-    monkeypatch.setattr("tok.corpus.PART_BYTES", 1000)
-    monkeypatch.setattr("tok.corpus.BLOCK_BYTES", 100)
+    monkeypatch.setattr("tok.training.count_files.PART_BYTES", 1000)
+    monkeypatch.setattr("tok.training.count_files.BLOCK_BYTES", 100)
     for workers in (1, 3):
         assert BPETokenizer.train(text, vocab_size=330, workers=workers).merges == whole.merges
 

@@ -11,15 +11,16 @@ from hypothesis import strategies as st
 
 from tests.tok.hostile import hostile_strings
 from tests.tok.test_against_naive import naive_encode, replace_pair
-from tok import batch, encode, parallel
-from tok.batch import BatchEncoder
-from tok.block import LONGEST, WIDTHS, Block
-from tok.bpe import BPETokenizer
-from tok.merge_long import merge_long
-from tok.merge_many import MAX_LINES, PairTable, merge_many
-from tok.split import PATTERNS
-from tok.starts import split_starts
-from tok.table import Table
+from tok.encoding import batch, parallel
+from tok.encoding import encoder as encode
+from tok.encoding.batch import BatchEncoder
+from tok.encoding.block import LONGEST, WIDTHS, Block
+from tok.encoding.hash_table import Table
+from tok.encoding.merge_long import merge_long
+from tok.encoding.merge_many import MAX_LINES, PairTable, merge_many
+from tok.patterns import PATTERNS
+from tok.split_arrays import split_starts
+from tok.tokenizer import BPETokenizer
 from tok.vocabulary import byte_numbers, token_bytes, token_lengths
 from utils.errors import UserError
 
@@ -122,7 +123,7 @@ TRAINED = BPETokenizer.train(["\n".join(hostile_strings(150)), "aaaa bbbb  "], v
 
 
 def in_arrays(tokenizer, raw, **settings):
-    """Every text through tok.batch, however short."""
+    """Every text through tok.encoding.batch, however short."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(encode, "SHORT", -1)
         return tokenizer.encode_array(raw, **settings).tolist()
@@ -170,7 +171,7 @@ def test_streams_cut_anywhere_give_the_same_ids(monkeypatch):
     expected = tokenizer.encode(text, allowed_special=True)
     for size in (1, 2, 3, 7, 50, 10_000):
         monkeypatch.setattr(encode, "BLOCK_BYTES", size)
-        monkeypatch.setattr("tok.starts.BLOCK_BYTES", size)
+        monkeypatch.setattr("tok.split_arrays.BLOCK_BYTES", size)
         monkeypatch.setattr(encode, "SHORT", size // 2)
         stream = BytesIO(text.encode())
         parts = tokenizer.encoder.parts(stream.read, allowed_special=True)

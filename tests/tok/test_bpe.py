@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tok.bpe import END_OF_TEXT, BPETokenizer
 from tok.errors import TokenizerError
+from tok.tokenizer import END_OF_TEXT, BPETokenizer
 from utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -247,7 +247,7 @@ def test_pickle_and_copy_go_through_the_constructor():
 
 def test_the_same_file_whatever_the_hash_seed(tmp_path):
     code = (
-        "import sys; from tok.bpe import BPETokenizer; "
+        "import sys; from tok.tokenizer import BPETokenizer; "
         "BPETokenizer.train_files([sys.argv[1]], vocab_size=320).save(sys.argv[2])"
     )
     corpus = tmp_path / "corpus.txt"
@@ -266,7 +266,7 @@ def test_the_same_file_whatever_the_hash_seed(tmp_path):
 
 
 def test_the_committed_vocabulary_comes_from_the_committed_corpus(tmp_path):
-    """Make tok/bpe.json again with the command in the docstring of tok/bpe.py.
+    """Make tok/bpe.json again with the command in the docstring of tok/tokenizer.py.
 
     python -m tok.bpe train data/tiny.txt --vocab-size 2048 --out tok/bpe.json
     """

@@ -1,7 +1,7 @@
 """The cache is bounded in pieces and in their length."""
 
-from tok.bpe import BPETokenizer
-from tok.cache import MAX_PIECE_CHARS, PieceCache
+from tok.encoding.encoder import MAX_PIECE_CHARS, PieceCache
+from tok.tokenizer import BPETokenizer
 
 
 def test_a_piece_is_worked_out_once():

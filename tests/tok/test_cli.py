@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tok.bpe import BPETokenizer
 from tok.cli import main
+from tok.tokenizer import BPETokenizer
 from utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -265,7 +265,7 @@ def test_a_person_at_a_terminal_gets_a_line_end(folder):
     command = [
         sys.executable,
         "-m",
-        "tok.bpe",
+        "tok.tokenizer",
         "decode",
         "72",
         "105",
@@ -285,7 +285,7 @@ def test_a_reader_that_leaves_is_no_error(folder, tmp_path):
     command = [
         sys.executable,
         "-m",
-        "tok.bpe",
+        "tok.tokenizer",
         "encode",
         "--file",
         long,
@@ -302,8 +302,8 @@ def test_a_reader_that_leaves_is_no_error(folder, tmp_path):
 def test_workers_give_the_same_ids_and_a_bad_byte_at_the_end_leaves_nothing(
     folder, tmp_path, capsysbinary, monkeypatch
 ):
-    monkeypatch.setattr("tok.parallel.JOB_BYTES", 2000)
-    monkeypatch.setattr("tok.parallel.FEW_JOBS", 1)
+    monkeypatch.setattr("tok.encoding.parallel.JOB_BYTES", 2000)
+    monkeypatch.setattr("tok.encoding.parallel.FEW_JOBS", 1)
     path = tmp_path / "large.txt"
     path.write_bytes(CORPUS * 2000)
     expected = BPETokenizer.load(folder / "tok.json").encode_bytes(CORPUS * 2000)

@@ -3,9 +3,9 @@
 import pytest
 
 from tests.tok.test_cli import CORPUS
-from tok import corpus
-from tok.bpe import BPETokenizer
 from tok.cli import main
+from tok.tokenizer import BPETokenizer
+from tok.training import count_files as corpus
 from utils.errors import UserError
 
 

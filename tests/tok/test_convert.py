@@ -7,12 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.tok.hostile import hostile_strings
-from tok.bpe import BPETokenizer
-from tok.convert import KINDS, export_tokenizer, import_tokenizer
 from tok.errors import TokenizerError
-from tok.reach import first_unreachable
-from tok.stand_ins import spell, stand_ins, unspell
-from tok.vocabulary import BYTE_ORDERS, END_OF_TEXT, byte_numbers
+from tok.formats.convert import KINDS, export_tokenizer, import_tokenizer
+from tok.formats.reachability import first_unreachable
+from tok.tokenizer import BPETokenizer
+from tok.vocabulary import BYTE_ORDERS, END_OF_TEXT, byte_numbers, spell, stand_ins, unspell
 
 TRAINED = BPETokenizer.train(hostile_strings(60, seed=2), vocab_size=400)
 

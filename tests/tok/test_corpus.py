@@ -14,11 +14,11 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import pytest
 
-from tok import corpus
-from tok.corpus import count_files, count_texts
-from tok.counts import PieceCounts
 from tok.errors import TokenizerError
-from tok.split import PATTERNS, split, to_bytes, to_text
+from tok.patterns import PATTERNS, split, to_bytes, to_text
+from tok.training import count_files as corpus
+from tok.training.count_files import count_files, count_texts
+from tok.training.counts import PieceCounts
 from utils.errors import UserError
 
 TEXT = (

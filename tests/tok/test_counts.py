@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tok import counts as counts_module
-from tok.counts import PieceCounts
-from tok.starts import split_starts
+from tok.split_arrays import split_starts
+from tok.training import counts as counts_module
+from tok.training.counts import PieceCounts
 
 
 def add(counts, words):

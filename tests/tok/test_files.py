@@ -4,8 +4,8 @@ from io import BytesIO
 
 import pytest
 
-from tok import files
-from tok.files import check_stream, check_text, expand_folders, read_text
+from tok import text_files as files
+from tok.text_files import check_stream, check_text, expand_folders, read_text
 from utils.errors import UserError
 
 

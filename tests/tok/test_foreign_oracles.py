@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.tok.hostile import hostile_strings
-from tok.bpe import BPETokenizer
-from tok.convert import export_tokenizer, import_tokenizer
-from tok.split import PATTERNS
+from tok.formats.convert import export_tokenizer, import_tokenizer
+from tok.patterns import PATTERNS
+from tok.tokenizer import BPETokenizer
 
 ROOT = Path(__file__).parents[2]
 SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"

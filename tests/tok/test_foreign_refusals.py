@@ -6,9 +6,9 @@ from base64 import b64encode
 import pytest
 
 from tests.tok.hostile import hostile_strings
-from tok.bpe import BPETokenizer
-from tok.convert import export_tokenizer, import_tokenizer
 from tok.errors import TokenizerError
+from tok.formats.convert import export_tokenizer, import_tokenizer
+from tok.tokenizer import BPETokenizer
 from tok.vocabulary import END_OF_TEXT
 from utils.errors import UserError
 

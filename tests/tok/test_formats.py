@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tok.bpe import BPETokenizer
 from tok.errors import TokenizerError
-from tok.formats import identity_of
+from tok.tokenizer import BPETokenizer
+from tok.tokenizer_file import identity_of
 from utils.errors import UserError
 
 TOKENIZER = BPETokenizer.train(

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tok import learn
-from tok.learn import learn_merges
-from tok.pair_queue import PairGroup, PairQueue
+from tok.training import learn
+from tok.training.learn import learn_merges
+from tok.training.pair_queue import PairGroup, PairQueue
 
 
 class Words:

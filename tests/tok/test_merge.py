@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from tok.bpe import BPETokenizer
-from tok.merge import merge_ids
+from tok.encoding.merge import merge_ids
+from tok.tokenizer import BPETokenizer
 
 
 class CountingDict(dict):

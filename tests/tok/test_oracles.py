@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tok.bpe import BPETokenizer
-from tok.split import PATTERNS
+from tok.patterns import PATTERNS
+from tok.tokenizer import BPETokenizer
 
 SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
 GPT2_RANKS = SHARED_DATA / "gpt2_r50k.tiktoken"

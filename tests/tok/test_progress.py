@@ -3,8 +3,8 @@
 import io
 import sys
 
-from tok.bpe import BPETokenizer
-from tok.progress import ProgressLine
+from tok.encoding.progress import ProgressLine
+from tok.tokenizer import BPETokenizer
 
 
 class Terminal(io.StringIO):
@@ -31,7 +31,7 @@ def test_a_terminal_sees_the_end_and_one_line_end(monkeypatch):
 
 def test_an_unfinished_line_is_closed(monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
-    monkeypatch.setattr("tok.progress.INTERVAL_S", 0.0)
+    monkeypatch.setattr("tok.encoding.progress.INTERVAL_S", 0.0)
     line = ProgressLine("merges", 1000, enabled=True)
     line(10)
     assert sys.stderr.getvalue().startswith("\rmerges 10/1,000")

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tok.errors import TokenizerError
-from tok.split import shadow, split, to_bytes, to_text
+from tok.patterns import shadow, split, to_bytes, to_text
 
 # Characters that meet every branch of the pattern, white space and classes beyond ASCII included.
 HOSTILE = st.text(
@@ -98,7 +98,7 @@ def test_split_is_equal_to_tiktokens():
     )
     import random
 
-    from tok.split import PATTERNS
+    from tok.patterns import PATTERNS
 
     draw = random.Random(5)
     members = [c for c in range(0x110000) if not 0xD800 <= c < 0xE000]
@@ -128,7 +128,7 @@ def test_split_of_plain_text_is_equal_to_hugging_faces():
     tokenizers = pytest.importorskip(
         "tokenizers", reason="oracle: tokenizers splits with the same pattern"
     )
-    from tok.split import PATTERNS
+    from tok.patterns import PATTERNS
 
     splitter = tokenizers.pre_tokenizers.Split(tokenizers.Regex(PATTERNS["gpt2"]), "isolated")
     for text, pieces in EXAMPLES:

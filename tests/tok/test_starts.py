@@ -1,4 +1,4 @@
-"""Starts of pre-tokens against the regular expressions of tok.split and of other libraries."""
+"""Starts of pre-tokens against the regular expressions of tok.patterns and of other libraries."""
 
 import random
 from io import BytesIO
@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tok.split import PATTERNS, split, to_bytes, to_text
-from tok.starts import BLOCK_BYTES, blocks, split_starts
+from tok.patterns import PATTERNS, split, to_bytes, to_text
+from tok.split_arrays import BLOCK_BYTES, blocks, split_starts
 from tok.unicode_classes import LONG_S, NUMBER_RUNS, class_members
 
 PARTS = [

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tok.bpe import BPETokenizer
 from tok.errors import TokenizerError
+from tok.tokenizer import BPETokenizer
 
 TOKENIZER = BPETokenizer.train("aé 年号 😀 the 😀é" * 5, vocab_size=270)
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tok.table import ABSENT, Table
+from tok.encoding.hash_table import ABSENT, Table
 
 KEY = st.tuples(st.integers(0, 3), st.integers(1, 12))  # a last word of 0 marks a free slot
 

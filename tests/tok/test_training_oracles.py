@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tok.bpe import BPETokenizer
-from tok.split import PATTERNS
-from tok.stand_ins import unspell
+from tok.patterns import PATTERNS
+from tok.tokenizer import BPETokenizer
+from tok.vocabulary import unspell
 
 ROOT = Path(__file__).parents[2]
 SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"

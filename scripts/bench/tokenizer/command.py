@@ -33,10 +33,10 @@ from scripts.bench.tokenizer.peers import (
     write_quicktok,
 )
 from scripts.bench.tokenizer.tables import show_tokenizer
-from tok.bpe import BPETokenizer
-from tok.convert import export_tokenizer, import_tokenizer
 from tok.errors import TokenizerError
-from tok.split import PATTERNS
+from tok.formats.convert import export_tokenizer, import_tokenizer
+from tok.patterns import PATTERNS
+from tok.tokenizer import BPETokenizer
 from tok.vocabulary import count_merges
 from utils.errors import UserError
 from utils.files import decode_utf8, read_bytes

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from scripts.bench.tokenizer.corpus import safe_blocks
-from tok.bpe import BPETokenizer
-from tok.split import PATTERNS
+from tok.patterns import PATTERNS
+from tok.tokenizer import BPETokenizer
 from tok.vocabulary import END_OF_TEXT
 
 Job = dict[str, Any]
@@ -70,7 +70,7 @@ def train_tokenizers(job: Job) -> Callable[[], Callable[[], list[bytes]]]:
 
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-    from tok.stand_ins import unspell
+    from tok.vocabulary import unspell
 
     theirs = Tokenizer(models.BPE())
     theirs.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -110,7 +110,7 @@ def train_gigabpe(job: Job) -> Callable[[], Callable[[], list[bytes]]]:
     """
     import gigabpe
 
-    from tok.stand_ins import unspell
+    from tok.vocabulary import unspell
 
     n_merges = job["vocab_size"] - 256
     n_bytes = len(set(Path(job["corpus"]).read_bytes()))

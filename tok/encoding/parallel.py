@@ -25,8 +25,8 @@ from utils.processes import all_cores, keep_freed_memory
 if TYPE_CHECKING:
     import numpy as np
 
-    from tok.bpe import BPETokenizer
-    from tok.encode import Part
+    from tok.encoding.encoder import Part
+    from tok.tokenizer import BPETokenizer
 
 JOB_BYTES = 1 << 20
 FEW_JOBS = 16  # up to so many are encoded here
@@ -42,7 +42,7 @@ def encode_parts(
     finish: Finish | None = None,
     workers: int = 0,
 ) -> Iterator[Any]:
-    """Encodes parts of text (tok.encode) in order; the same ids for any number of workers.
+    """Encodes parts of text (tok.encoding.encoder) in order; the same ids for any number of workers.
 
     Args:
         finish: called where the ids were encoded, with the tokenizer and an array [n] of its dtype;
@@ -68,7 +68,7 @@ def encode_documents(
 ) -> Iterator[np.ndarray]:
     """The ids of documents, each followed by the end-of-text token, however many at a time.
 
-    >>> from tok.bpe import BPETokenizer
+    >>> from tok.tokenizer import BPETokenizer
     >>> [ids.tolist() for ids in encode_documents(BPETokenizer([]), [b"a", b"bc"])]
     [[97, 256, 98, 99, 256]]
 

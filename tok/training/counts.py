@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     import numpy as np
 
-# Words (tok.block). The few longer pieces are counted in a Python dict.
+# Words (tok.encoding.block). The few longer pieces are counted in a Python dict.
 WIDTHS = (1, 2, 4)
 
 SLOT_BITS = 13
@@ -20,7 +20,7 @@ _GOLDEN = 0x9E3779B97F4A7C15
 class Tally(NamedTuple):
     """Distinct pieces and their counts, to be added to others."""
 
-    columns: list[tuple[list[np.ndarray], np.ndarray]]  #: keys as in tok.block, int64[U]
+    columns: list[tuple[list[np.ndarray], np.ndarray]]  #: keys as in tok.encoding.block, int64[U]
     longer: dict[bytes, int]
     n_bytes: int
 
@@ -42,7 +42,7 @@ class PieceCounts:
         >>> sorted(counts.as_dict().items())
         [(b' cat', 1), (b' the', 1), (b'the', 1)]
         """
-        from tok.block import Block
+        from tok.encoding.block import Block
 
         block = Block(raw, starts_P)
         *by_width, long = block.by_width(WIDTHS)
@@ -131,12 +131,12 @@ def add_up(words: Sequence[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
 
 
 class _Column:
-    """The pieces of one width (tok.block), numbered in a table, and how often each occurs."""
+    """The pieces of one width (tok.encoding.block), numbered in a table, and how often each occurs."""
 
     def __init__(self, width: int) -> None:
         import numpy as np
 
-        from tok.table import Table
+        from tok.encoding.hash_table import Table
 
         self.width = width
         self._table = Table(width, n_keys=1 << 12)

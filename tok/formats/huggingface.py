@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tok.errors import TokenizerError
-from tok.foreign import arguments_of, spelled_ids
-from tok.split import PATTERNS
-from tok.stand_ins import spell
+from tok.formats.spelled_vocab import arguments_of, spelled_ids
+from tok.patterns import PATTERNS
+from tok.vocabulary import spell
 
 if TYPE_CHECKING:
-    from tok.bpe import BPETokenizer
+    from tok.tokenizer import BPETokenizer
 
 # Other spellings of a pattern that split every text alike -> its name.
 SAME_PATTERNS = {

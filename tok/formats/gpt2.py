@@ -12,12 +12,11 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tok.errors import TokenizerError
-from tok.foreign import arguments_of, spelled_ids
-from tok.stand_ins import spell
-from tok.vocabulary import END_OF_TEXT
+from tok.formats.spelled_vocab import arguments_of, spelled_ids
+from tok.vocabulary import END_OF_TEXT, spell
 
 if TYPE_CHECKING:
-    from tok.bpe import BPETokenizer
+    from tok.tokenizer import BPETokenizer
 
 ENCODER = "encoder.json"
 MERGES = "vocab.bpe"

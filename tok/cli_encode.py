@@ -1,4 +1,4 @@
-"""`python -m tok.bpe encode`: texts, a file of any size or standard input to lines of ids."""
+"""TODO."""
 
 from __future__ import annotations
 
@@ -10,15 +10,19 @@ import time
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from io import BytesIO
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-from tok.bpe import BPETokenizer
-from tok.files import STDIN, check_stream
-from tok.id_text import id_text
-from tok.parallel import encode_parts
-from tok.progress import ProgressLine
+from tok.encoding.parallel import encode_parts
+from tok.encoding.progress import ProgressLine
+from tok.text_files import STDIN, check_stream
+from tok.tokenizer import BPETokenizer
 from utils.errors import UserError, describe_os_error
+
+if TYPE_CHECKING:
+    import numpy as np
+
 
 SPOOL_BYTES = 1 << 24  # of a pipe that are kept in memory; the rest goes to a temporary file
 
@@ -81,3 +85,26 @@ def _seekable(stream: BinaryIO) -> Iterator[BinaryIO]:
         shutil.copyfileobj(stream, copy)
         copy.seek(0)
         yield copy  # type: ignore[misc]
+
+
+def id_text(tokenizer: BPETokenizer, ids: np.ndarray) -> bytes:
+    """Ids (below the tokenizer's vocab_size) as text.
+
+    >>> import numpy as np
+    >>> from tok.tokenizer import BPETokenizer
+    >>> id_text(BPETokenizer([]), np.array([0, 12, 256]))
+    b' 0 12 256'
+    """
+    # uint8[ids, width]: each id's text, filled up with zero bytes. What is left without them is
+    # the text of all.
+    padded = _texts(tokenizer.vocab_size)[ids]
+    return padded[padded != 0].tobytes()
+
+
+@lru_cache(maxsize=1)
+def _texts(vocab_size: int) -> np.ndarray:
+    """uint8[vocab_size, width]: the text of each id, filled up with zero bytes."""
+    import numpy as np
+
+    texts = np.array([b" %d" % token_id for token_id in range(vocab_size)])
+    return texts.view(np.uint8).reshape(vocab_size, -1)

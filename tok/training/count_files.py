@@ -18,11 +18,11 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
-from tok.counts import PieceCounts, Tally
+from tok.encoding.parallel import begin_worker, in_order
 from tok.errors import TokenizerError
-from tok.parallel import begin_worker, in_order
-from tok.split import to_bytes, to_text
-from tok.starts import blocks, split_starts
+from tok.patterns import to_bytes, to_text
+from tok.split_arrays import blocks, split_starts
+from tok.training.counts import PieceCounts, Tally
 from utils.errors import UserError, describe_os_error
 from utils.files import decode_utf8
 from utils.processes import all_cores
@@ -188,7 +188,7 @@ def _count_job(job: list[Part], pattern: str, errors: str) -> Tally:
 
 
 def _blocks(part: Part, pattern: str, errors: str) -> Iterator[tuple[bytes, np.ndarray]]:
-    """The blocks of one part, as tok.starts.blocks gives them."""
+    """The blocks of one part, as tok.split_arrays.blocks gives them."""
     try:
         with closing(part.open()) as file:
             if part.end is not None and part.end - part.begin <= BLOCK_BYTES:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from tok.pair_queue import Rank
+from tok.training.pair_queue import Rank
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tok.bpe import BPETokenizer
 from tok.errors import TokenizerError
-from tok.formats import FORMAT, no_duplicates
-from tok.gpt2_files import read_gpt2, write_gpt2
-from tok.huggingface import read_huggingface, write_huggingface
-from tok.tiktoken_file import read_tiktoken, write_tiktoken
+from tok.formats.gpt2 import read_gpt2, write_gpt2
+from tok.formats.huggingface import read_huggingface, write_huggingface
+from tok.formats.tiktoken import read_tiktoken, write_tiktoken
+from tok.tokenizer import BPETokenizer
+from tok.tokenizer_file import FORMAT, no_duplicates
 from utils.errors import UserError
 from utils.files import decode_utf8, read_bytes, write_atomic
 

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tok.errors import TokenizerError
-from tok.reach import Merger, first_unreachable
+from tok.formats.reachability import Merger, first_unreachable
 from tok.vocabulary import MAX_ID, MAX_VOCABULARY_BYTES, inverse
 
 if TYPE_CHECKING:
-    from tok.bpe import BPETokenizer
+    from tok.tokenizer import BPETokenizer
 
 
 def write_tiktoken(tokenizer: BPETokenizer) -> bytes:

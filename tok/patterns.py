@@ -1,6 +1,6 @@
 """Cuts text into pre-tokens, exactly as GPT-2's or cl100k's pattern does. Merges never cross a cut.
 
-This file is for short text; tok.starts does the same for blocks of bytes.
+This file is for short text; tok.split_arrays does the same for blocks of bytes.
 
 Text that is not UTF-8 takes part as well: an invalid byte travels as the surrogate that Python's
 "surrogateescape" makes of it, and counts as a character that is no letter, number or white space.

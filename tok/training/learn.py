@@ -1,7 +1,7 @@
 """Learning merges from counted pre-tokens, many places and several merges at a time.
 
 Sennrich et al. 2016 (BPE for words), on bytes: the most frequent pair of neighbours becomes a new
-id, again and again. All distinct pre-tokens lie in one row of cells (tok.merge), now an array:
+id, again and again. All distinct pre-tokens lie in one row of cells (tok.encoding.merge), now an array:
 
     "the" 5 times, "hat" twice        row      -1   t   h   e  -1   h   a   t  -1
     (-1 = EDGE)                       weight    0   5   5   5   0   2   2   2   0
@@ -12,7 +12,7 @@ A pair keeps the places where it was found. What makes this fast:
 - A merge looks at the places of its pair and at their neighbours, all at once.
 - Counts are put right late. Between merges they only fall: new places of a pair come with a new id,
   that is, with a new pair. So a pair is counted again when it comes to the top of the queue
-  (tok.pair_queue); if it is still the best, it is merged.
+  (tok.training.pair_queue); if it is still the best, it is merged.
 - Merges that cannot influence each other are made in one step: see `next_merges`.
 """
 
@@ -23,10 +23,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from tok.counts import PieceCounts
-from tok.merge import EDGE, EMPTY
-from tok.pair_queue import PairGroup, PairQueue, Rank
-from tok.places import Places, grouped, sums
+from tok.encoding.merge import EDGE, EMPTY
+from tok.training.counts import PieceCounts
+from tok.training.occurrences import Places, grouped, sums
+from tok.training.pair_queue import PairGroup, PairQueue, Rank
 
 if TYPE_CHECKING:
     import numpy as np

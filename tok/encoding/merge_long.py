@@ -1,6 +1,6 @@
 """Merging one very long pre-token, in NumPy arrays: each step makes one new id at all its places.
 
-This is tok.merge.merge_ids with arrays for lists: the same row, the same order. The number of steps
+This is tok.encoding.merge.merge_ids with arrays for lists: the same row, the same order. The number of steps
 is that of the different ids that come up, not that of the places: "aaaa..." takes a handful.
 """
 
@@ -10,9 +10,9 @@ from heapq import heappop, heappush
 
 import numpy as np
 
-from tok.merge import EMPTY
-from tok.merge_many import PairTable
-from tok.table import ABSENT
+from tok.encoding.hash_table import ABSENT
+from tok.encoding.merge import EMPTY
+from tok.encoding.merge_many import PairTable
 
 
 def merge_long(raw: bytes, pairs: PairTable) -> np.ndarray:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tok.merge import merge_ids
+from tok.encoding.merge import merge_ids
 from tok.vocabulary import Pair, token_lengths
 
 

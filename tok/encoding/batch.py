@@ -2,9 +2,9 @@
 
 With "the then the" and a vocabulary in which 257 is "the" and 258 " the":
 
-    1. cut       0  3  8            where each pre-token starts (tok.split)
+    1. cut       0  3  8            where each pre-token starts (tok.patterns)
     2. number    0  1  2            which of the different pieces "the", " then", " the" each is
-    3. merge     (257) (258 110) (258)      the ids of those pieces that are new (tok.merge_many)
+    3. merge     (257) (258 110) (258)      the ids of those pieces that are new (tok.encoding.merge_many)
     4. lay out   257  258 110  258  the ids of all pre-tokens, one after the other
 
 Few pieces are new: the vocabulary's own tokens are numbered beforehand, and others are remembered.
@@ -18,15 +18,16 @@ from itertools import islice
 
 import numpy as np
 
-from tok.block import WIDTHS, Block
-from tok.merge_long import merge_long
-from tok.merge_many import PairTable
-from tok.piece_table import PieceTable
-from tok.ranges import ranges
+from tok.encoding.block import LONGEST, WIDTHS, Block
+from tok.encoding.hash_table import Table
+from tok.encoding.merge_long import merge_long
+from tok.encoding.merge_many import MAX_LINES, PairTable, merge_many
 
 CUT_FROM = 32  # bytes
 GROUP = 8  # blocks whose new pieces are merged together: fewer, longer arrays
 MAX_CACHE_BYTES = 1 << 26  # of what is remembered beside the vocabulary; then it starts afresh
+
+assert LONGEST < MAX_LINES
 
 
 class BatchEncoder:
@@ -45,7 +46,7 @@ class BatchEncoder:
         """The ids of each block, int64[ids].
 
         Args:
-            blocks: some bytes, and where in them pre-tokens start, int64[P]; see tok.starts.
+            blocks: some bytes, and where in them pre-tokens start, int64[P]; see tok.split_arrays.
         """
         rest = iter(blocks)
         while group := [
@@ -145,3 +146,55 @@ def pairs_before(raw: bytes, places: np.ndarray) -> np.ndarray:
     """
     bytes_N = np.frombuffer(raw, dtype=np.uint8)
     return bytes_N[places - 1].astype(np.uint16) << 8 | bytes_N[places]
+
+
+def ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """starts[0], starts[0] + 1, ... (counts[0] of them), then those from starts[1] on, and so on.
+
+    >>> import numpy as np
+    >>> ranges(np.array([5, 20]), np.array([3, 2])).tolist()
+    [5, 6, 7, 20, 21]
+    """
+    import numpy as np
+
+    before = np.cumsum(counts) - counts
+    return np.repeat(starts - before, counts) + np.arange(counts.sum())
+
+
+class PieceTable:
+    """All different pre-tokens of one width that were seen, by number, with their ids."""
+
+    def __init__(self, width: int) -> None:
+        self._table = Table(width)
+        self.longest = 8 * width - 1  # bytes
+        #: int64[pieces]: where the ids of a piece start in the store; the id itself if it has one.
+        self.first = np.zeros(0, dtype=np.int64)
+        #: int64[pieces]: how many ids.
+        self.count = np.zeros(0, dtype=np.int64)
+        self._new: list[tuple[np.ndarray, np.ndarray]] = []  # bytes and lengths of those without
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory of the table."""
+        return self._table.n_bytes
+
+    def number(self, block: Block, chosen: np.ndarray) -> np.ndarray:
+        """int64[C]: the numbers of the chosen pre-tokens, which must be of this width."""
+        numbers, added = self._table.find_or_add(block.keys(chosen, self._table.width))
+        if len(added):
+            new = chosen[added]
+            self._new.append((block.columns(new, self.longest), block.lengths[new]))
+        return numbers
+
+    def merge_new(self, pairs: PairTable, n_stored: int) -> np.ndarray:
+        """The ids of all pieces that have none yet, to be stored from place `n_stored` on."""
+        if not self._new:
+            return np.zeros(0, dtype=np.int64)
+        columns, lengths = zip(*self._new, strict=True)
+        self._new = []
+        ids, counts = merge_many(np.concatenate(columns, axis=1), np.concatenate(lengths), pairs)
+        places = np.cumsum(counts) - counts
+        first = np.where(counts == 1, ids[places], n_stored + places)
+        self.first = np.concatenate([self.first, first])
+        self.count = np.concatenate([self.count, counts])
+        return ids

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from tok.ranges import ranges
+from tok.encoding.batch import ranges
 
 if TYPE_CHECKING:
     import numpy as np

@@ -4,7 +4,7 @@
         raw                         # bytes[n], whole pre-tokens of the text
         starts                      # int64[P], where each begins: raw[starts[i] : starts[i + 1]]
 
-The rules are those of the patterns in tok.split, whose regular expressions stay for short text.
+The rules are those of the patterns in tok.patterns, whose regular expressions stay for short text.
 Both read text through the same *shadow* (tok.unicode_classes): one ASCII character for each
 character of the text, of the same class. ASCII text is its own shadow.
 

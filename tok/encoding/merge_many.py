@@ -1,6 +1,6 @@
 """Merging many short pre-tokens at once, in NumPy arrays: each round makes one merge in every one.
 
-The row of tok.merge, for N pre-tokens side by side: a matrix with a column for each pre-token and a
+The row of tok.encoding.merge, for N pre-tokens side by side: a matrix with a column for each pre-token and a
 line for each byte. A token has its id in its first and in its last cell, and beside it stands the
 *offer* of each cell: the id that would come of the token that starts there and the one after it.
 
@@ -19,8 +19,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tok.encoding.hash_table import ABSENT
 from tok.errors import TokenizerError
-from tok.table import ABSENT
 
 LINE_BITS = 8
 MAX_LINES = 1 << LINE_BITS  # each round looks at all lines: this does not pay for long pre-tokens
@@ -69,7 +69,9 @@ class PairTable:
         made_N[other_N] = ABSENT
         searching = np.flatnonzero(other_N & (found_N != 0))
         tries = 0
-        while len(searching):  # another pair stands in the slot: the next ones, as in tok.table
+        while len(
+            searching
+        ):  # another pair stands in the slot: the next ones, as in tok.encoding.hash_table
             tries += 1
             slot_N[searching] = (slot_N[searching] + tries) & self._last_slot
             found = self._slots[slot_N[searching]]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tok.errors import TokenizerError
-from tok.split import PATTERNS
+from tok.patterns import PATTERNS
 from tok.unicode_classes import UNICODE_VERSION
 
 FORMAT = "llm-tiny tokenizer"

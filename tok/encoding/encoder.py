@@ -1,4 +1,4 @@
-"""Text to ids: a prompt pre-token by pre-token, a large text in arrays (tok.batch).
+"""Text to ids: a prompt pre-token by pre-token, a large text in arrays (tok.encoding.batch).
 
 Both give the same ids. Arrays take a millisecond to get going, and then do tens of MB a second.
 """
@@ -10,16 +10,18 @@ from functools import cached_property
 from itertools import chain, groupby
 from typing import TYPE_CHECKING, Union
 
-from tok.cache import PieceCache
-from tok.merge import merge_ids
-from tok.special import SpecialReader, allowed_tokens, special_pattern
-from tok.split import split, to_bytes, to_text
-from tok.starts import BLOCK_BYTES, blocks
+from tok.encoding.merge import merge_ids
+from tok.encoding.special import SpecialReader, allowed_tokens, special_pattern
+from tok.patterns import split, to_bytes, to_text
+from tok.split_arrays import BLOCK_BYTES, blocks
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from tok.batch import BatchEncoder
+    from tok.encoding.batch import BatchEncoder
+
+MAX_PIECES = 1 << 18
+MAX_PIECE_CHARS = 128
 
 # What text is cut into, to be encoded part by part: a special token's id; a short text; or a block
 # of a long one with the starts of its pre-tokens, int64[P].
@@ -75,7 +77,7 @@ class Encoder:
         self.encode_short("It's 1 word unheardof.", allowed_special=False)
 
     def encode_short(self, text: str, allowed_special: bool | Collection[str]) -> list[int]:
-        """The ids of a text as `tok.split.to_text` gives it."""
+        """The ids of a text as `tok.patterns.to_text` gives it."""
         tokens = allowed_tokens(self._special_ids, allowed_special)
         if not tokens:
             return list(self._encode_plain(text))
@@ -144,8 +146,8 @@ class Encoder:
 
     @cached_property
     def _batch(self) -> BatchEncoder:
-        from tok.batch import BatchEncoder
-        from tok.merge_many import PairTable
+        from tok.encoding.batch import BatchEncoder
+        from tok.encoding.merge_many import PairTable
 
         pairs = PairTable(self._merges, self._byte_numbers, self._lengths)
         return BatchEncoder(pairs, self._tokens)
@@ -163,3 +165,27 @@ class Encoder:
 
         ids = np.array(self._ids, dtype=np.int64)
         return None if (ids == np.arange(len(ids))).all() else ids
+
+
+class PieceCache(dict[str, tuple[int, ...]]):
+    """Pre-token -> ids, worked out when first asked for. Bounded: when full it starts afresh.
+
+    >>> cache = PieceCache(lambda piece: tuple(piece.encode()))
+    >>> cache["ab"], len(cache)
+    ((97, 98), 1)
+    """
+
+    def __init__(
+        self, encode_piece: Callable[[str], tuple[int, ...]], max_pieces: int = MAX_PIECES
+    ) -> None:
+        super().__init__()
+        self._encode_piece = encode_piece
+        self._max_pieces = max_pieces
+
+    def __missing__(self, piece: str) -> tuple[int, ...]:
+        ids = self._encode_piece(piece)
+        if len(piece) <= MAX_PIECE_CHARS:
+            if len(self) >= self._max_pieces:
+                self.clear()
+            self[piece] = ids
+        return ids
