@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from data.prepare import DataConfig
+from data.config import DataConfig
 from model.gpt import ModelConfig
 from utils.config.load import check, check_needs, setting
 from utils.device import AMP

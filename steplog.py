@@ -7,7 +7,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data.corpora import corpus_of
+from data.download.known_corpora import corpus_of
 from model.accounting import count_parameters
 from trainer import Trainer
 from utils import device

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from data.batches import Batch, Batches
-from data.folders import check_belonging, check_content, read_meta
 from data.prepare import prepare
-from data.validation import scoring
+from data.prepared_folder import check_belonging, check_content, read_meta
+from data.scoring import scoring
 from model.draw import sample_seeds
 from model.evaluate import Evaluation, evaluate
 from model.generate import generate_ids

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from data.tokens import TokenFile
+from data.token_file import TokenFile
 from utils.errors import UserError
 
 IGNORE = -100  # a target that does not count; what torch's cross-entropy ignores by default

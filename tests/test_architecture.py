@@ -114,7 +114,7 @@ def rule_network(owner: str, tree: ast.Module) -> Iterator[tuple[int, str]]:
     for line, name in imports(tree):
         if name.partition(".")[0] in NETWORK and name != "urllib.parse":
             yield line, f"network: {name}"
-        if name.startswith("data.fetch"):
+        if name.startswith("data.download.fetch"):
             yield line, "only data.download downloads"
         if name.startswith("torch.distributed"):
             yield line, "only utils.distributed talks to other processes"
@@ -257,7 +257,7 @@ def test_every_package_has_its_init():
         (rule_network, "utils", "def f():\n    import socket"),
         (rule_network, "utils", "import urllib.request"),
         (rule_network, "utils", "import torch.distributed as dist"),
-        (rule_network, "train", "from data.fetch import fetch"),
+        (rule_network, "train", "from data.download.fetch import fetch"),
         (rule_network, "scripts", "from data import batches, fetch"),
         (rule_third_party, "utils", "import pickle"),
         (rule_encoding, "utils", "open('x')"),
@@ -338,7 +338,10 @@ def module_names(*owners: str) -> list[str]:
         (("tok",), ["torch", "yaml", "matplotlib", "tqdm", "model", "data"]),
         (("utils",), ["tok", "model", "data", "train", "tokenizers"]),
         (("model", "data"), ["matplotlib", "transformers", "train"]),
-        (("scripts", *PROGRAMS), ["dask", "transformers", "wandb", "tensorboard", "data.fetch"]),
+        (
+            ("scripts", *PROGRAMS),
+            ["dask", "transformers", "wandb", "tensorboard", "data.download.fetch"],
+        ),
     ],
 )
 def test_importing_prints_nothing_and_loads_no_more_than_needed(

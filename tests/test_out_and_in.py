@@ -14,7 +14,7 @@ import pytest
 
 import scripts.export.__main__
 import train
-from data.corpora import CORPORA
+from data.download.known_corpora import CORPORA
 from tests.conftest import ROOT, run_program
 from tests.data.serving import good, serving
 from utils.metrics import read_rows

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 
-import data.download
-import data.fetch
+import data.download.__main__
+import data.download.fetch
 import sample
 import scripts.eval.__main__
 import train
-from data.corpora import Content, KnownCorpus, Source
+from data.download.known_corpora import Content, KnownCorpus, Source
 from model.hf_config import kind_of
 from tests.conftest import ROOT, run_program
 from tests.data.serving import good, serving
@@ -148,7 +148,7 @@ def test_the_lines_on_known_corpora_run_as_they_stand(
     raw = (ROOT / "data" / "tiny.txt").read_bytes()[:60_000]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(data.fetch, "SCHEMES", ("http",))
+    monkeypatch.setattr(data.download.fetch, "SCHEMES", ("http",))
     section = README.read_text(encoding="utf-8").split("## Known corpora")[1]
     lines = [shlex.split(line) for line in section.split("```sh\n")[1].split("```")[0].splitlines()]
     assert [words[1] for words in lines] == ["-m", "-m", "train.py", "sample.py"]
@@ -156,9 +156,9 @@ def test_the_lines_on_known_corpora_run_as_they_stand(
         content = Content("input.txt", len(raw), hashlib.sha256(raw).hexdigest())
         source = Source(content, (server.url,), "this test", verified=True)
         corpus = KnownCorpus(name, "a text", "MIT", (source,))
-        monkeypatch.setattr(data.download, "CORPORA", (corpus,))
+        monkeypatch.setattr(data.download.__main__, "CORPORA", (corpus,))
         for words in lines[:2]:
-            assert words[2] == "data.download" and data.download.main(words[3:]) == 0
+            assert words[2] == "data.download" and data.download.__main__.main(words[3:]) == 0
     assert train.main(lines[2][2:]) == 0
     capsys.readouterr()
     assert sample.main(lines[3][2:]) == 0 and capsys.readouterr().out.startswith("ROMEO:")

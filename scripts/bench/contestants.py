@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from data.tokens import TokenWriter
+from data.token_file import TokenWriter
 from scripts.bench.race.nanogpt_score import load_module
 from settings import Config
 from steplog import StepLog

@@ -25,18 +25,19 @@ import torch
 from tqdm import tqdm
 
 from data.batches import Batches
-from data.coherence import Coherence, common_faults, judge, known_documents
-from data.folders import is_made
-from data.scores import TokenScores, token_records
-from data.tokens import TokenFile
-from data.validation import (
+from data.prepared_folder import is_made
+from data.scoring import (
+    TokenScores,
     document_separator,
     prepare_again,
     scoring,
     text_floor,
+    token_records,
     val_batches,
     write_text,
 )
+from data.stories.coherence import Coherence, common_faults, judge, known_documents
+from data.token_file import TokenFile
 from drawing_flags import add_drawing_flags, drawing_of
 from model.draw import Drawing
 from model.evaluate import Evaluation, evaluate

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from data.corpora import CORPORA, KnownCorpus
+from data.download.known_corpora import CORPORA, KnownCorpus
 from model.accounting import count_parameters
 from settings import Config
 from trained import Loaded

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.batches import Batches
-from data.tokens import TokenWriter
+from data.token_file import TokenWriter
 from data.windows import IGNORE
 
 END = 999

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from data.prepare import DataConfig
+from data.config import DataConfig
 from utils.errors import UserError
 
 

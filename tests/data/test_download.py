@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from data import download, fetch
-from data.corpora import CORPORA, FOLDER, Content, KnownCorpus, Source
-from data.unpack import unpack
+from data.download import __main__ as download
+from data.download import fetch
+from data.download.known_corpora import CORPORA, FOLDER, Content, KnownCorpus, Source
+from data.download.unzip import unpack
 from settings import Config
 from tests.data.serving import breaks, good, serving, status
 from utils.config.load import load

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from data import fetch
-from data.corpora import Content
-from data.fetch import BrokenError, RefusedError
+from data.download import fetch
+from data.download.fetch import BrokenError, RefusedError
+from data.download.known_corpora import Content
 from tests.data import serving
 from tests.data.serving import Answer, Server, breaks, good
 from utils.errors import UserError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from data.folders import made_whole
+from data.prepared_folder import made_whole
 
 
 def test_two_processes_that_want_the_same_folder_make_it_once(tmp_path: Path) -> None:

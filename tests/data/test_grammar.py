@@ -9,9 +9,10 @@ from functools import cache
 
 import pytest
 
-from data import grammar, words
-from data.stories import story_grammar
-from data.templates import Grammar, Keyed, Mention, Variable
+from data.stories import plots as grammar
+from data.stories import words
+from data.stories.story import story_grammar
+from data.stories.template_grammar import Grammar, Keyed, Mention, Variable
 
 End = None
 

@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import folders, prepare, stories
-from data.folders import check_content, read_meta
-from data.prepare import DataConfig
-from data.tokens import TokenWriter
+from data import prepare
+from data import prepared_folder as folders
+from data.config import DataConfig
+from data.prepared_folder import check_content, read_meta
+from data.stories import story as stories
+from data.token_file import TokenWriter
 from tests.training import make_text
 from tok.tokenizer import BPETokenizer
 from utils.errors import UserError, describe_os_error

@@ -12,8 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from data import documents, prepare
+from data.config import DataConfig
 from data.documents import read_documents, split_documents, stream_documents
-from data.prepare import DataConfig
 from tests.training import make_text
 from tok.tokenizer import BPETokenizer
 from utils.errors import UserError

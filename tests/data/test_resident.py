@@ -1,4 +1,4 @@
-"""data.resident: windows cut on a device are those that are read from the file."""
+"""data.batches: windows cut on a device are those that are read from the file."""
 
 from __future__ import annotations
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from data.batches import Batches
-from data.scores import TokenScores, token_records
-from data.tokens import TokenWriter
+from data.scoring import TokenScores, token_records
+from data.token_file import TokenWriter
 from tok.tokenizer import BPETokenizer
 
 END = 256

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data import stories
-from data.stories import NotAStory, draw, floor, floor_of, join, log_prob, parse, split, story
-from data.templates import Keyed, Mention
+from data.stories import story as stories
+from data.stories.story import NotAStory, draw, floor, floor_of, join, log_prob, parse, split, story
+from data.stories.template_grammar import Keyed, Mention
 from utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -217,7 +217,7 @@ def test_the_expected_floor_of_the_readme_holds():
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "data.stories", *arguments]
+    command = [sys.executable, "-m", "data.stories.story", *arguments]
     return subprocess.run(command, capture_output=True, cwd=ROOT, timeout=60)
 
 

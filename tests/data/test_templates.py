@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from data.templates import Grammar, UnreadableError, Variable
+from data.stories.template_grammar import Grammar, UnreadableError, Variable
 
 POOLS = {
     "girl": (

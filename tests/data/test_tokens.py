@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data import tokens
-from data.tokens import TokenFile, TokenWriter, dtype_for
+from data import token_file as tokens
+from data.token_file import TokenFile, TokenWriter, dtype_for
 from utils.errors import UserError
 
 

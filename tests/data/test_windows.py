@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.tokens import TokenFile, TokenWriter
+from data.token_file import TokenFile, TokenWriter
 from data.windows import IGNORE, DocumentWindows, PackedWindows, cut_windows
 from utils.errors import UserError
 

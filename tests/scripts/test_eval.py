@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from data import stories
-from data.coherence import common_faults, judge, known_documents
-from data.tokens import TokenFile
+from data.stories import story as stories
+from data.stories.coherence import common_faults, judge, known_documents
+from data.token_file import TokenFile
 from model.draw import Drawing
 from scripts.eval import __main__ as script
 from trained import load_run

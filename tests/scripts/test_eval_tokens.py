@@ -10,7 +10,7 @@ import types
 import pytest
 import torch
 
-from data import stories
+from data.stories import story as stories
 from scripts.eval import __main__ as script
 from scripts.eval import heatmap as heat_map
 from trained import load_run

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 import train
-from data import corpora
+from data.download import known_corpora as corpora
 from model.gpt import ModelConfig
 from model.hf_config import kind_of
 from scripts.export import __main__ as export

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Other projects' vocabularies: read and written."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Learning merges: pre-tokens counted, pairs merged in order of frequency."""

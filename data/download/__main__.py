@@ -9,9 +9,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.corpora import CORPORA, FOLDER, Content, KnownCorpus, Source
-from data.fetch import BrokenError, RefusedError, fetch
-from data.unpack import unpack
+from data.download.fetch import BrokenError, RefusedError, fetch
+from data.download.known_corpora import CORPORA, FOLDER, Content, KnownCorpus, Source
+from data.download.unzip import unpack
 from utils.cli import Parser
 from utils.errors import UserError, run_cli
 from utils.files import sha256_file

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from data.templates import Entry, Variable
+from data.stories.template_grammar import Entry, Variable
 
 GIRLS = """Alice Bella Clara Dora Edith Fiona Greta Heidi Ingrid Julia Kate Laura Mabel Nora Olga
     Petra Rita Sofia Tessa Ida Vera Wendy Yara Zoe Emma Lucy Maya Nina Ruth Sara Tina Jane Molly

@@ -3,32 +3,24 @@
 A story is made by uniform choices that all show in its text, so a text has exactly one derivation,
 -log p is the sum of log(number of alternatives) over its choices, and the mean of -log p per byte
 is the loss that no model can beat: the entropy floor (docs/theory.md).
-
-    python -m data.stories --bytes 195000 --seed 1 --out data/tiny.txt
-    python -m data.stories --floor [FILE]    # the floor, of the grammar or of a file's stories
-    python -m data.stories --check FILE      # which stories of a file the grammar makes
-    python -m data.stories --stats [FILE]    # counts and figures of the grammar, and of a file
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import random
 import re
-import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-from data import grammar, words
-from data.templates import Grammar, Trail, UnreadableError
-from utils.cli import Parser
-from utils.errors import UserError, run_cli
-from utils.files import decode_utf8, read_bytes, write_atomic
+from data.stories import plots as grammar
+from data.stories import words
+from data.stories.template_grammar import Grammar, Trail, UnreadableError
+from utils.errors import UserError
+from utils.files import decode_utf8, read_bytes
 
 SEPARATOR = "\n\n"  # between stories; the last one ends in a single newline
 LONGEST_BYTES = 900  # no story is longer; a test holds the grammar to it
@@ -217,54 +209,6 @@ def read_stories(path: str | Path) -> list[str]:
     return stories
 
 
-def check(path: str | Path) -> dict[str, Any]:
-    """Counts the stories of a file that the grammar makes, and says where the others go wrong."""
-    refused = []
-    stories = read_stories(path)
-    for number, one in enumerate(stories):
-        try:
-            parse(one)
-        except NotAStory as error:
-            refused.append({"story": number, "byte": error.position})
-    accepted = len(stories) - len(refused)
-    return {"stories": len(stories), "accepted": accepted, "refused": refused}
-
-
-def stats(path: str | None, seed: int, n_stories: int) -> dict[str, Any]:
-    """Counts of the grammar, means over a sample of its stories, and the figures of a file."""
-    made = sample(seed, n_stories)
-    pools = story_grammar().pools
-    texts = [one.text for one in made]
-    sizes, counts = [len(one) for one in texts], [len(one.choices) for one in made]
-    low = floor_of([(len(one.text), -one.log_prob) for one in made])
-    figures: dict[str, Any] = {
-        "frames": sum(len(templates) for templates in grammar.frames().values()),
-        "names": len(pools["name"]),
-        "things": len(pools["thing"]),
-        "places": len(pools["place"]),
-        "words": len({word for one in texts for word in re.findall(r"[a-z'-]+", one.lower())}),
-        "sample_stories": n_stories,
-        "bytes_per_story": {"min": min(sizes), "mean": mean(sizes), "max": max(sizes)},
-        "choices_per_story": {"min": min(counts), "mean": mean(counts), "max": max(counts)},
-        "bits_per_story": mean([one.bits for one in made]),
-        "floor": as_json(low),
-    }
-    if path is not None:
-        figures["file"] = {"path": path, **as_json(floor_of_file(path))}
-    return figures
-
-
-def mean(values: Sequence[float]) -> float:
-    """The mean, to two places, for printing."""
-    return round(math.fsum(values) / len(values), 2)
-
-
-def as_json(low: Floor) -> dict[str, Any]:
-    """A floor in nats and bits per byte, for printing."""
-    bits = {"bits_per_byte": low.bits_per_byte, "bits_error": low.standard_error / math.log(2)}
-    return {**asdict(low), **bits}
-
-
 def floor_of_file(path: str | Path) -> Floor:
     """The floor of a file's stories.
 
@@ -278,61 +222,3 @@ def floor_of_file(path: str | Path) -> Floor:
         except NotAStory as error:
             raise UserError(f"{path}: text {number} is {error}; --check lists them all") from None
     return floor_of(pairs)
-
-
-def parser() -> Parser:
-    """The command line (see the top of this file)."""
-    made = Parser(prog="python -m data.stories", description=__doc__)
-    task = made.add_mutually_exclusive_group(required=True)
-    task.add_argument("--bytes", type=int, metavar="N", help="write stories of at most N bytes")
-    task.add_argument("--floor", nargs="?", const="", metavar="FILE", help="print the floor")
-    task.add_argument("--check", metavar="FILE", help="print which stories the grammar makes")
-    task.add_argument("--stats", nargs="?", const="", metavar="FILE", help="print all figures")
-    made.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
-    made.add_argument("--stories", type=int, default=20000, help="drawn for --floor and --stats")
-    made.add_argument("--out", metavar="FILE", help="where --bytes writes (default stdout)")
-    return made
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the command line.
-
-    Raises:
-        UserError: a wrong flag, value or file.
-    """
-    args = parser().parse_args(argv)
-    if args.seed < 0:
-        raise UserError(f"--seed {args.seed}: must be 0 or more")
-    if args.stories < 2:
-        raise UserError(f"--stories {args.stories}: must be 2 or more, to estimate an error")
-    if args.bytes is None and args.out is not None:
-        raise UserError("--out goes with --bytes N; send other results to a file with > FILE")
-    if args.bytes is not None:
-        write(args.bytes, args.seed, args.out)
-    elif args.check is not None:
-        print(json.dumps(check(args.check)))
-    elif args.stats is not None:
-        print(json.dumps(stats(args.stats or None, args.seed, args.stories), indent=2))
-    elif args.floor:
-        print(json.dumps(as_json(floor_of_file(args.floor))))
-    else:
-        pairs = [(len(one.text), -one.log_prob) for one in sample(args.seed, args.stories)]
-        print(json.dumps(as_json(floor_of(pairs))))
-
-
-def write(n_bytes: int, seed: int, out: str | None) -> None:
-    """Writes a draw to a file, whole or not at all, or to stdout as it is made."""
-    if n_bytes <= LONGEST_BYTES:
-        raise UserError(f"--bytes {n_bytes}: give at least {LONGEST_BYTES + 1}, room for a story")
-    if out is not None:
-        write_atomic(out, join(draw(seed, n_bytes)).encode("ascii"))
-        return
-    before = ""
-    for one in draw(seed, n_bytes):
-        sys.stdout.write(before + one)
-        before = SEPARATOR
-    sys.stdout.write("\n")
-
-
-if __name__ == "__main__":
-    run_cli(main)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
-from data import stories
 from data.batches import Batches
+from data.config import DataConfig
 from data.documents import BLANK_LINE, read_documents
-from data.folders import META, read_meta
-from data.prepare import DataConfig, prepare, write_split
-from data.tokens import TokenFile
+from data.prepare import prepare, write_split
+from data.prepared_folder import META, read_meta
+from data.stories import story as stories
+from data.token_file import TokenFile
+from data.windows import IGNORE
 from tok.text_files import expand_folders
 from tok.tokenizer import BPETokenizer
 from utils.errors import UserError
@@ -121,3 +126,56 @@ def text_floor(path: str, separator: str, field: str) -> float | None:
         return stories.floor(document.decode() for document in documents).nats_per_byte
     except ValueError:
         return None
+
+
+class TokenScores:
+    """Takes the batches of `Batches.eval_batches` as an evaluation goes over them.
+
+    Attributes:
+        ids_N: the tokens of the split, in the order of the text.
+        nats_N: -ln p of each given what its window holds before it, float32.
+    """
+
+    def __init__(self, batches: Batches, split: str, rows: int) -> None:
+        """`rows`: as for eval_batches."""
+        self._windows = batches.splits[split]
+        self._rows = batches.eval_rows(split, rows)
+        n_tokens = self._windows.tokens.n_tokens
+        self.ids_N = self._windows.tokens.read(0, n_tokens)
+        self.nats_N = np.full(n_tokens, np.nan, dtype=np.float32)
+        self.n_scored = 0
+
+    def add(self, targets_BT: torch.Tensor, nats_BT: torch.Tensor) -> None:
+        """The next batch: its targets and their nats."""
+        for index, targets, nats in zip(
+            next(self._rows), targets_BT.numpy(), nats_BT.float().numpy(), strict=True
+        ):
+            scored = np.flatnonzero(targets != IGNORE)
+            places = self._windows.first(index) + scored
+            assert (self.ids_N[places] == targets[scored]).all()
+            self.nats_N[places] = nats[scored]
+            self.n_scored += len(scored)
+
+
+def token_records(scores: TokenScores, tokenizer: BPETokenizer) -> Iterator[dict[str, Any]]:
+    """Each token's place (from 0), id, text and log-probability in nats.
+
+    A token that is no whole characters has no text, but its bytes in hexadecimal.
+    """
+    assert scores.n_scored == len(scores.ids_N), "each token is scored once"
+    pairs = zip(scores.ids_N.tolist(), scores.nats_N.tolist(), strict=True)
+    for place, (token, nats) in enumerate(pairs):
+        record = {"place": place, "id": token, **text_or_hex(tokenizer.token_bytes[token])}
+        yield {**record, "logprob": -nats}
+
+
+def text_or_hex(raw: bytes) -> dict[str, str | None]:
+    """The text of bytes, or their numbers where they are no UTF-8.
+
+    >>> text_or_hex(b"ab"), text_or_hex("é".encode()[:1])
+    ({'text': 'ab'}, {'text': None, 'hex': 'c3'})
+    """
+    try:
+        return {"text": raw.decode("utf-8")}
+    except UnicodeDecodeError:
+        return {"text": None, "hex": raw.hex()}

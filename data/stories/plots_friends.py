@@ -1,4 +1,4 @@
-"""Plots about friends: an animal helped, a quarrel, a farewell (see data/grammar.py)."""
+"""Plots about friends: an animal helped, a quarrel, a farewell (see data/stories/plots.py)."""
 
 from __future__ import annotations
 

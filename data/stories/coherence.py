@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from data.stories import NotAStory, parse
-from data.tokens import TokenFile
+from data.stories.story import NotAStory, parse
+from data.token_file import TokenFile
 from tok.tokenizer import BPETokenizer
 
 

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
-from data.corpora import Content
+from data.download.known_corpora import Content
 from utils.errors import UserError
 from utils.files import sha256_file, sync_folder
 from utils.output import plain
@@ -52,7 +52,7 @@ def check_scheme(url: str) -> None:
 
     >>> check_scheme("file:/etc/passwd")
     Traceback (most recent call last):
-    data.fetch.RefusedError: file:/etc/passwd: only https is allowed
+    data.download.fetch.RefusedError: file:/etc/passwd: only https is allowed
 
     Raises:
         RefusedError: another scheme.

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data import stories
-from data.corpora import cure
 from data.documents import cut_at_character, read_documents
+from data.download.known_corpora import cure
 from data.readers import FIELD, is_json_lines, kind_of
+from data.stories import story as stories
 from tok.text_files import expand_folders
 from utils.errors import UserError
 from utils.files import sha256_file
 
 if TYPE_CHECKING:
-    from data.prepare import DataConfig
+    from data.config import DataConfig
 
 FEW_DOCUMENTS = 10  # below this many, `auto` splits by bytes
 

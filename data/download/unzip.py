@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.corpora import Content
+from data.download.known_corpora import Content
 from utils.errors import UserError
 from utils.files import sync_folder
 

@@ -1,4 +1,4 @@
-"""The frames of the stories: what happens, turn by turn, as templates (see data/templates.py).
+"""The frames of the stories: what happens, turn by turn, as templates (see data/stories/template_grammar.py).
 
 A plot is a row of turns, a turn a handful of frames, a frame a sentence or two. Who, what, where
 and what was promised are variables, drawn once and kept to the last sentence.
@@ -6,7 +6,7 @@ and what was promised are variables, drawn once and kept to the last sentence.
 
 from __future__ import annotations
 
-from data import plots_friends, plots_things
+from data.stories import plots_friends, plots_things
 
 # The plots. Turns that several plots share stand below, the others in the two files of plots.
 STORY = {
@@ -191,5 +191,5 @@ def frames() -> dict[str, list[str]]:
 
 
 def rules() -> dict[str, list[str]]:
-    """All rules of the plots and their turns; the word classes are in data/words.py."""
+    """All rules of the plots and their turns; the word classes are in data/stories/words.py."""
     return {**STORY, **frames(), **USES}

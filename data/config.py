@@ -1,0 +1,70 @@
+"""The settings of the data: `data.*`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from data.documents import ERRORS
+from data.readers import FIELD
+from data.windows import WINDOWS
+from utils.config.load import check, check_needs, setting
+
+SPLITS = ("auto", "documents", "bytes")
+PACKED = {"windows": ("packed",)}
+NO_DIR = {"dir": False}
+NO_FILES = NO_DIR | {"files": False}
+FILES = NO_DIR | {"files": True}
+NEEDS = {
+    **dict.fromkeys(("files", "tokenizer", "cache_dir"), NO_DIR),
+    **dict.fromkeys(("story_bytes", "val_story_bytes", "story_seed"), NO_FILES),
+    **dict.fromkeys(("val_files", "doc_sep", "json_field", "errors"), FILES),
+    **dict.fromkeys(("split", "val_fraction"), FILES | {"val_files": False}),
+    **dict.fromkeys(("stride", "shift", "mask_documents"), PACKED),
+}
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What the model is trained on, and how it is cut into windows."""
+
+    dir: str = setting(
+        "", "folder made by data.prepare; empty = make one from the settings below", free=True
+    )
+    files: tuple[str, ...] = setting(
+        (), "files (text, .jsonl, .gz) or folders; empty = draw stories", free=True
+    )
+    val_files: tuple[str, ...] = setting(
+        (), "text files for validation; empty = split off a part of files", free=True
+    )
+    doc_sep: str = setting(
+        "", "what parts the documents of a file: blank-line or a text; empty = nothing"
+    )
+    json_field: str = setting(FIELD, "where a line of a .jsonl file holds its document")
+    split: str = setting("auto", "how validation is split off", choices=SPLITS)
+    val_fraction: float = setting(
+        0.1, "share of documents or bytes for validation", above=0, below=1
+    )
+    errors: str = setting("strict", "bytes = take files that are not UTF-8", choices=ERRORS)
+    story_bytes: int = setting(2_000_000, "bytes of stories to draw for training", minimum=1000)
+    val_story_bytes: int = setting(100_000, "bytes of stories to draw for validation", minimum=1000)
+    story_seed: int = setting(
+        1, "seed of the training stories; validation takes the next", minimum=0
+    )
+    tokenizer: str = setting(
+        "",
+        "tokenizer file; empty = train one of model.vocab_size on the training text",
+        free=True,
+    )
+    cache_dir: str = setting("artifacts", "where prepared folders are kept", free=True)
+    windows: str = setting(
+        "packed", "rows of a batch: whole documents or packed text", choices=WINDOWS
+    )
+    stride: int = setting(
+        0, "packed: a window starts every so many tokens; 0 = block_size", minimum=0
+    )
+    shift: bool = setting(False, "packed: each epoch's windows begin at other places")
+    mask_documents: bool = setting(False, "packed: attention stays inside a document")
+
+    def __post_init__(self) -> None:
+        check(self)
+        check_needs(self, NEEDS, "data")

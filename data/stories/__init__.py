@@ -1,0 +1,1 @@
+"""Stories drawn from a probabilistic grammar, whose entropy is known exactly."""
