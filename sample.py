@@ -16,11 +16,11 @@ if __name__ == "__main__":  # before the imports that take long
     end_at_once()
 
 from data.documents import literal, split_documents
-from drawing_flags import add_drawing_flags, drawing_of
-from model.draw import Drawing, sample_seeds
-from model.generate import generate
-from model.gpt import ModelConfig
-from streaming import Pace, Sample, in_order
+from model.config import ModelConfig
+from model.sampling.flags import add_drawing_flags, drawing_of
+from model.sampling.generate import generate
+from model.sampling.sampler import Drawing, sample_seeds
+from model.sampling.stream import Pace, Sample, in_order
 from tok.vocabulary import END_OF_TEXT
 from trained import DEFAULT_RUN, Loaded, find_token, load_run
 from utils.cli import Parser

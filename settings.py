@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from data.config import DataConfig
-from model.gpt import ModelConfig
+from model.config import ModelConfig
+from model.training.optim import OptimConfig
 from utils.config.load import check, check_needs, setting
 from utils.device import AMP
 from utils.errors import UserError
-from utils.optim import OptimConfig
 
 MODEL_NEEDS = {
     "rope_theta": {"position": ("rope",)},

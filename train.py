@@ -19,12 +19,12 @@ if __name__ == "__main__":  # before the imports that take long
 
     end_at_once()
 
-from model.accounting import describe
-from pretrained import adopt
+from model.flops import describe
+from model.hf.pretrained import adopt
+from model.training.step_log import StepLog, introduction, record
+from model.training.trainer import STATE_KEYS, Trainer
 from settings import Config, is_finished
-from steplog import StepLog, introduction, record
 from tok.tokenizer import BPETokenizer
-from trainer import STATE_KEYS, Trainer
 from utils.cli import Parser
 from utils.config.flags import add_flags, given_flags
 from utils.config.load import build, dump, flat_fields, flatten, load

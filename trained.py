@@ -7,9 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from model.gpt import ModelConfig, TinyGPT
+from model.config import ModelConfig
+from model.gpt import TinyGPT
 from model.load import load_model
-from model.weights import Weights
+from model.sampling.inference_weights import Weights
 from settings import Config
 from tok.tokenizer import BPETokenizer
 from utils.config.load import flatten, load

@@ -10,12 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.norm import RMSNorm
-from model.rope import apply_rope
-from utils.linear import Linear
+from model.layers import RMSNorm, apply_rope
+from model.linear import Linear
 
 if TYPE_CHECKING:
-    from model.gpt import ModelConfig
+    from model.config import ModelConfig
 
 Keep = Callable[[Tensor, Tensor], None]  # takes keys and values, each (B, H, T, K)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from model.gpt import ModelConfig
+from model.config import ModelConfig
 
 # Shape aside. Norms without gain, also after the embedding; queries and keys are normed after RoPE
 # there, which without gain is the same as before it. eps, activation and cap are that class's own.

@@ -4,117 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from model.attention import CausalSelfAttention, Keep, document_mask
 from model.bigram import bigram_rows
-from model.mlp import MLP
-from model.norm import make_norm
+from model.config import INIT_STD, ModelConfig
+from model.layers import MLP, make_norm, rope_table
+from model.linear import Linear, linear
 from model.pointer import GATE_START, Pointer
-from model.rope import rope_table
-from utils.config.load import check, setting
-from utils.errors import UserError
-from utils.linear import Linear, linear
-
-INIT_STD = 0.02  # GPT-2's
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """Shape and parts of the model."""
-
-    vocab_size: int = setting(2048, "different tokens", minimum=1)
-    block_size: int = setting(256, "longest context, tokens", minimum=1)
-    n_layer: int = setting(4, "blocks", minimum=1)
-    n_head: int = setting(6, "attention heads in each block", minimum=1)
-    n_embd: int = setting(192, "width of the residual stream; n_head divides it", minimum=1)
-    dropout: float = setting(
-        0.0,
-        "share zeroed in embeddings, attention weights and branch outputs",
-        minimum=0.0,
-        below=1.0,
-    )
-    bias: bool = setting(False, "biases in linear layers and layer norms")
-    position: str = setting("rope", "how positions are told", choices=("learned", "rope"))
-    rope_theta: float = setting(10000.0, "base of the rotary frequencies", above=0.0)
-    norm: str = setting("layernorm", "kind of norm", choices=("layernorm", "rmsnorm"))
-    norm_gain: bool = setting(True, "norms have a learned gain for each number")
-    norm_eps: float = setting(1e-5, "added to the variance in every norm", above=0.0)
-    embedding_norm: bool = setting(False, "a norm also after the embeddings")
-    mlp: str = setting(
-        "gelu", "activation of the MLP", choices=("gelu", "gelu_tanh", "relu2", "swiglu")
-    )
-    mlp_ratio: float = setting(
-        4.0, "width of the MLP in n_embd; swiglu takes 2/3 of it for its three matrices", above=0.0
-    )
-    qk_norm: bool = setting(False, "RMSNorm of each head's queries and keys, before RoPE")
-    tie_weights: bool = setting(False, "the head uses the token embedding's weights")
-    softcap: float = setting(
-        0.0, "logits z become softcap * tanh(z / softcap); 0 is off", minimum=0.0
-    )
-    embedding_std: float = setting(
-        INIT_STD, "spread of the token embeddings at the start; untied models only", above=0.0
-    )
-    bigram_rows: int = setting(
-        0,
-        "rows of a table of token pairs, added to the embeddings; 0 = none",
-        minimum=0,
-    )
-    bigram_dropout: float = setting(
-        0.0, "share of places where training leaves the pair out", minimum=0.0, below=1.0
-    )
-    pointer: bool = setting(False, "find and copy earlier tokens, see pointer.py")
-    zero_init: bool = setting(False, "the branches' output matrices start at zero")
-    attention: str = setting(
-        "sdpa", "fused kernel, or the formula spelt out", choices=("sdpa", "manual")
-    )
-
-    def __post_init__(self) -> None:
-        check(self)
-        if self.n_embd % self.n_head:
-            raise UserError(
-                f"model.n_embd {self.n_embd} is not a multiple of model.n_head {self.n_head}"
-            )
-        if self.bias and not self.norm_gain and self.norm == "layernorm":
-            raise UserError(
-                "model.norm_gain false leaves a layer norm no bias either: set model.bias false, "
-                "or model.norm rmsnorm"
-            )
-        if self.tie_weights and self.embedding_std != INIT_STD:
-            raise UserError(
-                "model.embedding_std has an effect without model.tie_weights only; drop one of them"
-            )
-        if self.position == "rope" and self.head_size % 2:
-            raise UserError(
-                f"model.position rope needs an even head size, but model.n_embd {self.n_embd} / "
-                f"model.n_head {self.n_head} is {self.head_size}"
-            )
-
-    @property
-    def head_size(self) -> int:
-        """K."""
-        return self.n_embd // self.n_head
-
-    @property
-    def mlp_width(self) -> int:
-        """Columns between the MLP's matrices: mlp_ratio * n_embd; for swiglu 2/3 of that.
-
-        With 2/3, three matrices have the parameters of the usual two. What is not whole goes up to
-        the next multiple of 8, which matrix kernels like.
-
-        >>> ModelConfig(n_embd=192).mlp_width, ModelConfig(n_embd=192, mlp="swiglu").mlp_width
-        (768, 512)
-        >>> ModelConfig(n_embd=128, n_head=4, mlp="swiglu").mlp_width  # 341.3
-        344
-        """
-        width = self.mlp_ratio * self.n_embd * (2 / 3 if self.mlp == "swiglu" else 1)
-        whole = round(width)
-        if whole and abs(width - whole) < 1e-6 * width:
-            return whole
-        return 8 * math.ceil(width / 8)
 
 
 class Block(nn.Module):

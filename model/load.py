@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.gpt import ModelConfig, TinyGPT
+from model.config import ModelConfig
+from model.gpt import TinyGPT
 from utils.config.load import cast, unknown_key
 from utils.errors import UserError
 

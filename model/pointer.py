@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.attention import causal_mask
-from utils.linear import Linear
+from model.linear import Linear
 
 if TYPE_CHECKING:
-    from model.gpt import ModelConfig
+    from model.config import ModelConfig
 
 GATE_START = 2.0  # how far a weight of 1 raises a logit at the start, before softplus
 

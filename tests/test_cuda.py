@@ -8,12 +8,13 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from model.draw import Drawing, sample_seeds
-from model.generate import generate_ids, make_batch
-from model.gpt import ModelConfig, TinyGPT
-from model.weights import Weights
+from model.config import ModelConfig
+from model.gpt import TinyGPT
+from model.sampling.generate import generate_ids, make_batch
+from model.sampling.inference_weights import Weights
+from model.sampling.sampler import Drawing, sample_seeds
+from model.training.trainer import Trainer
 from tests.training import build, make_corpus
-from trainer import Trainer
 from utils.distributed import Ranks
 from utils.run import checkpoint
 

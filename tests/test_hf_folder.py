@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 import torch
 
-import hf_folder
-from model.draw import Drawing
-from model.generate import generate_ids
-from model.gpt import ModelConfig, TinyGPT
-from model.hf_config import CLASSES, HOLDS, from_hf, kind_of, to_hf
+from model.config import ModelConfig
+from model.gpt import TinyGPT
+from model.hf import folder as hf_folder
+from model.hf.config import CLASSES, HOLDS, from_hf, kind_of, to_hf
+from model.sampling.generate import generate_ids
+from model.sampling.sampler import Drawing
 from tests.tok.hostile import hostile_strings
 from tests.training import make_text
 from tok.tokenizer import BPETokenizer

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-import hf_folder
 import sample
 import train
 from model.gpt import TinyGPT
+from model.hf import folder as hf_folder
+from model.training.trainer import Trainer
 from scripts.eval import __main__ as score
 from scripts.sweep import __main__ as sweep
 from scripts.sweep.grid_file import load_grid
@@ -20,7 +21,6 @@ from settings import Config
 from tests.test_hf_folder import COMBINATIONS, ORACLE, config_of, make_model, write
 from tests.training import assert_same_run, flags, make_text, state_of
 from tok.tokenizer import BPETokenizer
-from trainer import Trainer
 from utils.errors import UserError
 from utils.metrics import read_rows
 

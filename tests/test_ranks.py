@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import train
-import trainer
+from model.training import trainer as trainer
 from tests import team
 from tests.conftest import ROOT, clean_environment, run_program
 from tests.training import (

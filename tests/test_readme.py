@@ -22,7 +22,7 @@ import sample
 import scripts.eval.__main__
 import train
 from data.download.known_corpora import Content, KnownCorpus, Source
-from model.hf_config import kind_of
+from model.hf.config import kind_of
 from tests.conftest import ROOT, run_program
 from tests.data.serving import good, serving
 from tests.test_repo import TARGETS

@@ -14,14 +14,14 @@ import pytest
 import torch
 
 import train
-import trainer
+from model.training import trainer as trainer
+from model.training.optim import lr_at
 from tests.training import Child, assert_same_run, flags, last_step, rows_of, state_of
 from utils.errors import UserError
 from utils.metrics import CsvLog
 from utils.run import checkpoint
 from utils.run import log as runlog
 from utils.run.tensorboard import Board
-from utils.schedule import lr_at
 
 pytestmark = pytest.mark.usefixtures("quick")
 

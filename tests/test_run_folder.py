@@ -13,9 +13,9 @@ import torch
 import sample
 import train
 from model.gpt import TinyGPT
+from model.training.trainer import Trainer
 from settings import Config
 from tests.training import Child, build, flags, make_corpus, rows_of, state_of
-from trainer import Trainer
 from utils.config.load import load
 from utils.errors import UserError
 from utils.run import checkpoint

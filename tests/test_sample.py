@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import sample
-from model.draw import Drawing, sample_seeds
-from model.generate import generate_ids
+from model.sampling.generate import generate_ids
+from model.sampling.sampler import Drawing, sample_seeds
 from tests.conftest import ROOT, clean_environment
 from tok.tokenizer import BPETokenizer
 from trained import load_run
@@ -67,7 +67,7 @@ def test_the_stream_is_the_decoded_whole(text, run, prompt, seed):
 
 
 def test_compiled_steps_draw_a_text_too(text, run, capsys, monkeypatch):
-    monkeypatch.setattr("model.compiled.COMPILER", {"backend": "eager"})
+    monkeypatch.setattr("model.sampling.compile.COMPILER", {"backend": "eager"})
     asked, real = [], sample.generate
     monkeypatch.setattr(
         sample, "generate", lambda *a, **k: (asked.append(k["compiled"]), real(*a, **k))[1]

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import sample
-from model.gpt import ModelConfig
+from model.config import ModelConfig
 from trained import load_run
 from utils.errors import UserError
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-import trainer
+from model.training import trainer as trainer
+from model.training.optim import clip_gradients
 from tests.training import build
 from utils import device
 from utils.errors import UserError
-from utils.optim import clip_gradients
 from utils.run import checkpoint
 
 Settings = dict[str, object]

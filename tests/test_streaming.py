@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.generate import Step, generate
-from model.gpt import ModelConfig, TinyGPT
-from model.weights import Weights
-from streaming import Pace, Sample, StopTexts, in_order
+from model.config import ModelConfig
+from model.gpt import TinyGPT
+from model.sampling.generate import Step, generate
+from model.sampling.inference_weights import Weights
+from model.sampling.stream import Pace, Sample, StopTexts, in_order
 from tok.tokenizer import BPETokenizer
 
 BYTES = BPETokenizer([])  # byte b is id b; 256 is end-of-text
@@ -139,7 +140,7 @@ def test_no_step_is_asked_for_once_all_have_ended():
 
 
 def test_what_was_recorded_is_kept_though_no_step_is_asked_for(monkeypatch):
-    monkeypatch.setattr("model.generate.can_be_recorded", lambda device: True)
+    monkeypatch.setattr("model.sampling.generate.can_be_recorded", lambda device: True)
     shape = {"vocab_size": 11, "block_size": 8, "n_layer": 1, "n_head": 1, "n_embd": 4}
     weights = Weights(TinyGPT(ModelConfig(**shape)))
     settings = {"seeds": [1, 2], "max_new_tokens": 9, "weights": weights}

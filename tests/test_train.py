@@ -12,14 +12,14 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 import train
-import trainer
 from data.windows import IGNORE
-from model import loss as loss_module
-from model.evaluate import Evaluation
-from steplog import introduction, record
+from model.training import loss as loss_module
+from model.training import optim
+from model.training import trainer as trainer
+from model.training.evaluate import Evaluation
+from model.training.step_log import introduction, record
+from model.training.trainer import Trainer
 from tests.training import build, flags, rows_of
-from trainer import Trainer
-from utils import optim
 from utils.errors import UserError
 from utils.run import checkpoint
 

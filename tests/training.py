@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import train
-import trainer
+from model.training import trainer as trainer
 from utils.errors import run_cli
 from utils.metrics import CLOCK_COLUMNS, read_rows
 from utils.run import checkpoint

@@ -17,14 +17,14 @@ import numpy as np
 import torch
 
 from data.token_file import TokenWriter
+from model.linear import linear
+from model.training.step_log import StepLog
+from model.training.trainer import Trainer
 from scripts.bench.race.nanogpt_score import load_module
 from settings import Config
-from steplog import StepLog
 from tok.tokenizer import BPETokenizer
-from trainer import Trainer
 from utils import device
 from utils.errors import UserError
-from utils.linear import linear
 from utils.run.folder import RunFolder
 from utils.run.log import RunLog
 
@@ -36,8 +36,8 @@ LOG_EVERY = 10  # steps between the lines that nanoGPT's recipe prints
 CLASSIC = {
     "model.position": "learned",
     "model.tie_weights": "true",
-    "model.mlp": "gelu",
-    "model.norm": "layernorm",
+    "model.layers": "gelu",
+    "model.layers": "layernorm",
     "model.dropout": 0.0,
     "optim.weight_decay": 0.1,
     "optim.grad_clip": 1.0,

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from model.accounting import count_parameters
-from model.draw import Drawing, sample_seeds
-from model.generate import generate_ids
-from model.gpt import ModelConfig, TinyGPT
-from model.weights import Weights, weights_read
+from model.config import ModelConfig
+from model.flops import count_parameters
+from model.gpt import TinyGPT
+from model.sampling.generate import generate_ids
+from model.sampling.inference_weights import Weights, weights_read
+from model.sampling.sampler import Drawing, sample_seeds
 from scripts.bench.sample_peers import make_hf, make_nanogpt
 from scripts.bench.timing import Spread
 from trained import load_run

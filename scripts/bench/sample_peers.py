@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from model.gpt import ModelConfig
+from model.config import ModelConfig
 from utils.errors import UserError
 
 Engine = Callable[[int, int], None]

@@ -13,13 +13,13 @@ import torch
 from tqdm import tqdm
 
 from data.windows import IGNORE
-from model.accounting import count_parameters, training_flops_per_token, training_memory
-from pretrained import adopt
+from model.flops import count_parameters, training_flops_per_token, training_memory
+from model.hf.pretrained import adopt
+from model.training.trainer import Trainer
 from scripts.bench.contestants import PARTS, SHAPES, Ours, clock_parts, matmul_peak, own_get_batch
 from scripts.bench.timing import Spread, timed_windows
 from scripts.bench.turns import require_same_shape, show_turns, take_turns
 from settings import Config
-from trainer import Trainer
 from utils.config.flags import add_flags, given_flags
 from utils.config.load import load
 from utils.device import describe_device, peak_memory_bytes, synchronize

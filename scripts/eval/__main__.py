@@ -38,10 +38,10 @@ from data.scoring import (
 )
 from data.stories.coherence import Coherence, common_faults, judge, known_documents
 from data.token_file import TokenFile
-from drawing_flags import add_drawing_flags, drawing_of
-from model.draw import Drawing
-from model.evaluate import Evaluation, evaluate
-from model.generate import generate_ids
+from model.sampling.flags import add_drawing_flags, drawing_of
+from model.sampling.generate import generate_ids
+from model.sampling.sampler import Drawing
+from model.training.evaluate import Evaluation, evaluate
 from scripts.eval.heatmap import check_picture, heat_picture, heat_text
 from scripts.eval.visible_text import cells
 from settings import Config

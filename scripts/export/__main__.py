@@ -21,8 +21,8 @@ if __name__ == "__main__":  # before the imports that take long
 
     end_at_once()
 
-from hf_folder import folder_files
-from model.hf_config import CLASSES, kind_of
+from model.hf.config import CLASSES, kind_of
+from model.hf.folder import folder_files
 from scripts.export.gguf import NAME, write_gguf
 from scripts.export.model_card import model_card, require_licence
 from settings import Config

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from model.gpt import ModelConfig
-from model.hf_config import CLASSES, kind_of
-from model.hf_weights import whole_weights
+from model.config import ModelConfig
+from model.hf.config import CLASSES, kind_of
+from model.hf.weights import whole_weights
 from tok.formats.spelled_vocab import spelled_ids
 from tok.tokenizer import BPETokenizer
 from tok.vocabulary import spell
@@ -56,7 +56,7 @@ def gguf_kind(config: ModelConfig, tokenizer: BPETokenizer) -> str:
         raise UserError(f"llama.cpp has no {CLASSES[kind]} of these settings; export --to hf")
     if config.mlp == "relu2":
         raise UserError(
-            f"model.mlp relu2: llama.cpp's {ARCHITECTURES[kind]} computes GELU; export --to hf"
+            f"model.layers relu2: llama.cpp's {ARCHITECTURES[kind]} computes GELU; export --to hf"
         )
     if tokenizer.pattern != "gpt2":
         raise UserError(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data.download.known_corpora import CORPORA, KnownCorpus
-from model.accounting import count_parameters
+from model.flops import count_parameters
 from settings import Config
 from trained import Loaded
 from utils.config.load import dump

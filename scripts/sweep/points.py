@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pretrained import adopt
+from model.hf.pretrained import adopt
 from scripts.sweep.grid import Grid, Point, plain_text
 from settings import Config, is_finished
 from utils.config.load import build, flatten, load

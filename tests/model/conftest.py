@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from model.gpt import ModelConfig, TinyGPT
-from model.rope import rope_table
+from model.config import ModelConfig
+from model.gpt import TinyGPT
+from model.layers import rope_table
 
 TINY = {"vocab_size": 11, "block_size": 8, "n_layer": 2, "n_head": 2, "n_embd": 8}
 

@@ -5,7 +5,9 @@ import itertools
 import pytest
 import torch
 
-from model.accounting import (
+from model.config import ModelConfig
+from model.family import MODERN
+from model.flops import (
     activation_numbers,
     count_parameters,
     describe,
@@ -13,9 +15,8 @@ from model.accounting import (
     training_flops_per_token,
     training_memory,
 )
-from model.family import MODERN
-from model.gpt import ModelConfig, TinyGPT
-from model.loss import next_token_loss
+from model.gpt import TinyGPT
+from model.training.loss import next_token_loss
 
 
 @pytest.mark.parametrize("mlp", ["gelu", "gelu_tanh", "relu2", "swiglu"])

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from model.accounting import count_parameters
 from model.bigram import bigram_rows
-from model.gpt import ModelConfig, TinyGPT
+from model.config import ModelConfig
+from model.flops import count_parameters
+from model.gpt import TinyGPT
 
 SETTINGS = {"vocab_size": 11, "block_size": 8, "n_layer": 1, "n_head": 2, "n_embd": 8}
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from model.compiled import MOST_PROGRAMS
-from model.draw import Drawing, sample_seeds
-from model.generate import generate_ids
-from model.weights import Weights
+from model.sampling.compile import MOST_PROGRAMS
+from model.sampling.generate import generate_ids
+from model.sampling.inference_weights import Weights
+from model.sampling.sampler import Drawing, sample_seeds
 
 GREEDY, FILTERED = Drawing(0), Drawing(0.9, 5, 0.9, 0.01, 1.2)
 PROMPTS = [[1, 2, 3], [4], [5] * 8, [1, 2, 3]]
@@ -28,7 +28,7 @@ def traced(request, monkeypatch):
     torch._dynamo.reset()
     counters.clear()
     if "slow" not in request.keywords:
-        monkeypatch.setattr("model.compiled.COMPILER", {"backend": "eager"})
+        monkeypatch.setattr("model.sampling.compile.COMPILER", {"backend": "eager"})
     yield
     torch._dynamo.reset()
 
@@ -88,7 +88,7 @@ def test_where_it_fails_one_line_says_so_and_the_text_is_the_same(tiny, monkeypa
     def fail(graph, inputs):
         raise RuntimeError("no compiler\nin the path")
 
-    monkeypatch.setattr("model.compiled.COMPILER", {"backend": fail})
+    monkeypatch.setattr("model.sampling.compile.COMPILER", {"backend": fail})
     weights, plain = Weights(tiny(double=True)), Weights(tiny(double=True))
     for _ in range(2):
         assert draw(weights, compiled=True, stop_id=7) == draw(plain, stop_id=7)
@@ -106,7 +106,7 @@ def test_an_error_of_the_program_itself_is_not_taken_for_the_compilers(tiny, mon
 
         return run
 
-    monkeypatch.setattr("model.compiled.COMPILER", {"backend": broken})
+    monkeypatch.setattr("model.sampling.compile.COMPILER", {"backend": broken})
     weights = Weights(tiny(double=True))
     with pytest.raises(RuntimeError, match="out of memory"):  # to do it again would count twice
         draw(weights, compiled=True)
@@ -115,7 +115,7 @@ def test_an_error_of_the_program_itself_is_not_taken_for_the_compilers(tiny, mon
 
 @pytest.mark.parametrize("most", [MOST_PROGRAMS, 10])
 def test_a_program_is_compiled_anew_while_there_may_be_more(tiny, monkeypatch, capsys, most):
-    monkeypatch.setattr("model.compiled.MOST_PROGRAMS", most)
+    monkeypatch.setattr("model.sampling.compile.MOST_PROGRAMS", most)
     weights, plain = Weights(tiny(double=True)), Weights(tiny(double=True))
     with torch._dynamo.config.patch(recompile_limit=8):
         for k in range(1, 11):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from model.decode import Decoder, room_for
-from model.draw import Drawing, sample_seeds
-from model.generate import generate
-from model.products import plain, plain_attend
-from model.weights import FEW_WEIGHTS, Weights, weights_read
+from model.sampling.decoder import Decoder, room_for
+from model.sampling.generate import generate
+from model.sampling.inference_weights import FEW_WEIGHTS, Weights, weights_read
+from model.sampling.matmul import plain, plain_attend
+from model.sampling.sampler import Drawing, sample_seeds
 from tests.model.uncached import all_logits, continued_logits
 
 KINDS = [
@@ -57,10 +57,10 @@ def test_greedy_text_is_that_without_a_cache(tiny, kind, position, prompts):
 @pytest.mark.parametrize("form", ["", "fixed", "as on a GPU", "many weights"])
 def test_logits_are_those_without_a_cache(tiny, kind, position, prompts, form, monkeypatch):
     if form == "many weights":
-        monkeypatch.setattr("model.weights.FEW_WEIGHTS", 0)
+        monkeypatch.setattr("model.sampling.inference_weights.FEW_WEIGHTS", 0)
     if form == "as on a GPU":
-        monkeypatch.setattr("model.weights.by_rows", plain)
-        monkeypatch.setattr("model.weights.attend", plain_attend)
+        monkeypatch.setattr("model.sampling.inference_weights.by_rows", plain)
+        monkeypatch.setattr("model.sampling.inference_weights.attend", plain_attend)
     for double, atol in ((True, 1e-9), (False, 1e-4)):
         model = tiny(double=double, position=position, **kind)
         n = 3 * model.config.block_size
@@ -130,7 +130,7 @@ def test_contexts_of_hardly_any_tokens(tiny, position, block_size, fixed):
 @pytest.mark.parametrize("fixed", [False, True], ids=["", "fixed"])
 def test_slots_never_filled(tiny, position, fixed, monkeypatch):
     # Uninitialised memory as bad as it may be.
-    monkeypatch.setattr("model.generate.can_be_recorded", lambda device: fixed)
+    monkeypatch.setattr("model.sampling.generate.can_be_recorded", lambda device: fixed)
     monkeypatch.setattr(
         torch.Tensor, "new_empty", lambda self, *shape: self.new_full(shape, torch.nan)
     )

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.draw import (
+from model.sampling.sampler import (
     Drawing,
     chosen_logprobs,
     inverse_cdf,
@@ -222,7 +222,7 @@ def test_draws_follow_the_distribution():
 @pytest.mark.parametrize("drawing", [Drawing(), Drawing(0), Drawing(top_k=1)])
 @pytest.mark.parametrize("may_ask", [True, False])
 def test_no_id_outside_the_vocabulary_even_from_damaged_logits(drawing, may_ask, monkeypatch):
-    monkeypatch.setattr("model.draw._may_ask", lambda _: may_ask)
+    monkeypatch.setattr("model.sampling.sampler._may_ask", lambda _: may_ask)
     logits = torch.full((1, 3), math.nan)
     assert 0 <= sample_next(logits, torch.tensor([0.5]).double(), drawing).item() < 3
 
@@ -263,7 +263,7 @@ def test_a_draw_is_one_from_next_probs(rows, top_k, temperature, top_p, min_p, p
         uniform = number.expand(len(logits))
         for few, may_ask in product((0, 256), (True, False)):
             with mock.patch.multiple(
-                "model.draw", FEW_LOGITS=few, _may_ask=mock.Mock(return_value=may_ask)
+                "model.sampling.sampler", FEW_LOGITS=few, _may_ask=mock.Mock(return_value=may_ask)
             ):
                 ids = sample_next(logits, uniform, drawing, seen)
             assert ids.tolist() == inverse_cdf(probs, uniform).tolist()
@@ -271,7 +271,7 @@ def test_a_draw_is_one_from_next_probs(rows, top_k, temperature, top_p, min_p, p
 
 def test_k_largest_is_what_top_k_keeps(monkeypatch):
     assert k_largest(torch.randn(1, 50), 7) is None
-    monkeypatch.setattr("model.draw.FEW_LOGITS", 0)
+    monkeypatch.setattr("model.sampling.sampler.FEW_LOGITS", 0)
     logits = torch.randn(20, 50)
     found, ids = k_largest(logits, 7)
     assert ids.tolist() == kept(keep_top_k(logits, 7))

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from model.evaluate import Evaluation, evaluate
-from model.loss import IGNORE, next_token_loss
+from model.training.evaluate import Evaluation, evaluate
+from model.training.loss import IGNORE, next_token_loss
 
 BYTES = torch.tensor([0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 6])  # id 0 is special
 

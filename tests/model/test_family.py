@@ -6,10 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from model.config import ModelConfig
 from model.family import MODERN, beyond_modern
-from model.gpt import ModelConfig
-from model.norm import make_norm
-from model.rope import apply_rope
+from model.layers import apply_rope, make_norm
 from settings import Config
 from tests.conftest import ROOT
 from utils.config.load import load

@@ -7,17 +7,17 @@ import weakref
 import pytest
 import torch
 
-from model.decode import Decoder
-from model.draw import Drawing, sample_seeds
-from model.generate import generate, generate_ids
-from model.weights import Weights
+from model.sampling.decoder import Decoder
+from model.sampling.generate import generate, generate_ids
+from model.sampling.inference_weights import Weights
+from model.sampling.sampler import Drawing, sample_seeds
 
 
 @pytest.fixture(autouse=True, params=["", "fixed"])
 def fixed(request, monkeypatch):
     """All of it also by steps as a GPU would record them."""
     if request.param:
-        monkeypatch.setattr("model.generate.can_be_recorded", lambda device: True)
+        monkeypatch.setattr("model.sampling.generate.can_be_recorded", lambda device: True)
     return bool(request.param)
 
 
@@ -188,7 +188,7 @@ def test_a_batch_is_left_by_a_closed_call_but_not_by_a_failed_one(tiny, fixed):
 
 @pytest.mark.parametrize("compiled", [False, True])
 def test_what_a_call_leaves_is_freed_at_once(tiny, monkeypatch, fixed, compiled):
-    monkeypatch.setattr("model.compiled.COMPILER", {"backend": "eager"})
+    monkeypatch.setattr("model.sampling.compile.COMPILER", {"backend": "eager"})
     model = tiny()
     weights = Weights(model)
     draw(model, weights=weights, compiled=compiled)

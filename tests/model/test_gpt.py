@@ -8,8 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.gpt import ModelConfig, TinyGPT
-from model.loss import next_token_loss
+from model.config import ModelConfig
+from model.gpt import TinyGPT
+from model.training.loss import next_token_loss
 from utils.errors import UserError
 
 # Written by hand: checkpoints and exports rely on these names and shapes.

@@ -7,7 +7,7 @@ import contextlib
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from model.graph import CALLS_BEFORE, Recorded
+from model.sampling.cuda_graph import CALLS_BEFORE, Recorded
 from tests.model.test_decode import ONE, decoder_of, kinds, positions, prompts
 from tests.model.uncached import all_logits, continued_logits
 

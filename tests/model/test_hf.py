@@ -10,9 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.gpt import ModelConfig, TinyGPT
-from model.hf_config import HOLDS, from_hf, kind_of, to_hf
-from model.hf_weights import from_hf_weights, to_hf_weights
+from model.config import ModelConfig
+from model.gpt import TinyGPT
+from model.hf.config import HOLDS, from_hf, kind_of, to_hf
+from model.hf.weights import from_hf_weights, to_hf_weights
 from utils.errors import UserError
 
 kinds = st.sampled_from(sorted(HOLDS))

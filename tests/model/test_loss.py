@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from model.loss import IGNORE, LossOf, next_token_loss, summed_nats, token_nats
+from model.training.loss import IGNORE, LossOf, next_token_loss, summed_nats, token_nats
 
 
 def test_by_hand():

@@ -7,10 +7,9 @@ import math
 import pytest
 import torch
 
-from model.gpt import ModelConfig
-from model.mlp import MLP, activate
-from model.mode import evaluating, raw_module
-from model.norm import RMSNorm, make_norm
+from model.config import ModelConfig
+from model.eval_mode import evaluating, raw_module
+from model.layers import MLP, RMSNorm, activate, make_norm
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from model.accounting import forward_flops_per_token
-from model.gpt import ModelConfig
+from model.config import ModelConfig
+from model.flops import forward_flops_per_token
 
 
 def naive_logits(model, ids, doc=None):

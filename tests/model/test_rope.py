@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from model.rope import apply_rope, rope_table
+from model.layers import apply_rope, rope_table
 
 
 def turned(x_K, position, theta=10000.0):

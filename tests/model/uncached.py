@@ -10,7 +10,7 @@ from torch import Tensor
 from model.attention import causal_mask
 from model.bigram import bigram_rows
 from model.gpt import TinyGPT
-from model.rope import rope_table
+from model.layers import rope_table
 
 
 def all_logits(model: TinyGPT, ids: list[int]) -> Tensor:

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from model.accounting import count_parameters, training_flops_per_token
-from model.gpt import ModelConfig
+from model.config import ModelConfig
+from model.flops import count_parameters, training_flops_per_token
 from scripts.bench import __main__ as script
 from scripts.bench.timing import Spread, timed_windows
 from tests.training import flags

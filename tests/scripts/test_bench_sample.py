@@ -7,9 +7,10 @@ import sys
 import pytest
 import torch
 
-from model.generate import Batch
-from model.gpt import ModelConfig, TinyGPT
-from model.weights import weights_read
+from model.config import ModelConfig
+from model.gpt import TinyGPT
+from model.sampling.generate import Batch
+from model.sampling.inference_weights import weights_read
 from scripts.bench import __main__ as script
 from scripts.bench import sample as bench_sample
 from utils.errors import UserError
@@ -103,7 +104,7 @@ def test_a_peer_that_would_take_too_long_is_left_out(printed, tmp_path):
 
 
 def test_compiled_steps_have_a_row_of_their_own(printed, tmp_path, monkeypatch):
-    monkeypatch.setattr("model.compiled.COMPILER", {"backend": "eager"})
+    monkeypatch.setattr("model.sampling.compile.COMPILER", {"backend": "eager"})
     (tmp_path / "model.py").write_text(NANOGPT, encoding="utf-8")
     argv = [*FEW, "--compiled", "--nanogpt", str(tmp_path), "--json"]
     record, people = printed(script.main, *argv)
@@ -125,7 +126,7 @@ def test_ours_records_in_the_warm_up_what_is_timed(printed, monkeypatch):
         real(batch, weights, shape, *args)
 
     monkeypatch.setattr(Batch, "__init__", make)
-    monkeypatch.setattr("model.generate.can_be_recorded", lambda device: True)
+    monkeypatch.setattr("model.sampling.generate.can_be_recorded", lambda device: True)
     argv = ["sample", "--shape", "0.8M", "--batch-sizes", "1", "--new-tokens", "7", "--runs", "2"]
     printed(script.main, *argv, "--json")
     assert slots == [
@@ -137,7 +138,7 @@ def test_ours_records_in_the_warm_up_what_is_timed(printed, monkeypatch):
 
 
 def test_a_compiler_that_fails_has_no_row(printed, monkeypatch):
-    monkeypatch.setattr("model.compiled.COMPILER", {"backend": lambda graph, inputs: 1 / 0})
+    monkeypatch.setattr("model.sampling.compile.COMPILER", {"backend": lambda graph, inputs: 1 / 0})
     record, people = printed(script.main, *FEW, "--compiled", "--json")
     assert [[row["who"] for row in batch["rows"]] for batch in record["batches"]] == [["ours"]] * 2
     assert people.count("warning: torch.compile failed") == 1 and "and compiled" not in people

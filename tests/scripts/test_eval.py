@@ -15,7 +15,7 @@ import torch
 from data.stories import story as stories
 from data.stories.coherence import common_faults, judge, known_documents
 from data.token_file import TokenFile
-from model.draw import Drawing
+from model.sampling.sampler import Drawing
 from scripts.eval import __main__ as script
 from trained import load_run
 from utils.errors import UserError

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from utils import linear as module
-from utils.linear import Linear, linear, pays
+from model import linear as module
+from model.linear import Linear, linear, pays
 
 
 @pytest.fixture

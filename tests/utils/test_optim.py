@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from model.training.muon import bf16_is_fast, orthogonalize
+from model.training.optim import OptimConfig, make_optimizer, param_groups, set_lr, set_momentum
 from utils.errors import UserError
-from utils.muon import bf16_is_fast, orthogonalize
-from utils.optim import OptimConfig, make_optimizer, param_groups, set_lr, set_momentum
 
 
 class Tied(nn.Module):
@@ -183,7 +183,7 @@ def test_orthogonalize_is_the_iteration_and_flattens_singular_values(
 def test_the_steps_of_muon_are_the_naive_ones(
     bf16: bool, error: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("utils.muon.bf16_is_fast", lambda device: bf16)
+    monkeypatch.setattr("model.training.muon.bf16_is_fast", lambda device: bf16)
     torch.manual_seed(0)
     model = Blocks()
     config = OptimConfig(name="muon", lr=0.01, muon_lr=0.05, muon_momentum=0.8, weight_decay=0.3)
@@ -239,6 +239,6 @@ def test_a_setting_without_effect_is_refused(without_effect: dict[str, float]) -
 def test_muon_iterates_in_bf16_where_that_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
     for has in (True, False):
-        monkeypatch.setattr("utils.muon.cpu_has", lambda feature, has=has: has)
+        monkeypatch.setattr("model.training.muon.cpu_has", lambda feature, has=has: has)
         assert bf16_is_fast(cpu) is has
     assert bf16_is_fast(torch.device("cuda")) and not bf16_is_fast(torch.device("mps"))

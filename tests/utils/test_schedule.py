@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.schedule import SCHEDULES, lr_at
+from model.training.optim import SCHEDULES, lr_at
 
 FALLING = [name for name in SCHEDULES if name != "constant"]
 

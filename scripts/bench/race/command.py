@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from data.documents import cut_at_character
-from model.evaluate import evaluate
 from model.gpt import TinyGPT
+from model.training.evaluate import evaluate
 from scripts.bench.process import ROOT, Timed, run_timed
 from scripts.bench.race import nanogpt as nanogpt
 from scripts.bench.race.nanogpt_score import consecutive

@@ -13,13 +13,13 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
-from model.compiled import Compiled
-from model.decode import Decoder, room_for
-from model.draw import Drawing, chosen_logprobs, sample_next
+from model.eval_mode import raw_module
 from model.gpt import TinyGPT
-from model.graph import Recorded
-from model.mode import raw_module
-from model.weights import Weights
+from model.sampling.compile import Compiled
+from model.sampling.cuda_graph import Recorded
+from model.sampling.decoder import Decoder, room_for
+from model.sampling.inference_weights import Weights
+from model.sampling.sampler import Drawing, chosen_logprobs, sample_next
 
 NUMBERS_AT_ONCE = 256  # of each generator: one by one they would cost more than the draws
 
@@ -48,7 +48,7 @@ def generate(
 
     A sample ends with `stop_id`, which is yielded, or after `max_new_tokens`; ended samples cost
     nothing more. Equal prompts are read once, a prompt longer than block_size from its last
-    block_size ids on. What the model sees beyond block_size: see `model.decode.Decoder`. The global
+    block_size ids on. What the model sees beyond block_size: see `model.sampling.decoder.Decoder`. The global
     random state is neither read nor changed. The model (compiled or wrapped as it may be) is in
     eval mode while it computes, and in its own mode whenever the caller has the turn.
 
@@ -58,7 +58,7 @@ def generate(
         drawing: None draws from the model's own distribution.
         gone: samples of no more use, such as those that met a stop text; looked at after each step.
         weights: the model's as they are now, gathered before; None gathers them.
-        compiled: steps go through torch.compile, see `model.compiled`.
+        compiled: steps go through torch.compile, see `model.sampling.compile`.
 
     Raises:
         ValueError: a prompt is empty (start a document with its end-of-text token), there are not

@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from model.gpt import INIT_STD, ModelConfig
+from model.config import ModelConfig
+from model.gpt import INIT_STD
 from utils.config.load import flatten
 from utils.config.strict_yaml import format_value
 from utils.errors import UserError

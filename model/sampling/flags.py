@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from model.draw import Drawing
+from model.sampling.sampler import Drawing
 from utils.cli import Parser
 from utils.errors import UserError
 

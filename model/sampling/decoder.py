@@ -16,11 +16,11 @@ from torch import Tensor
 
 from model.attention import Keep
 from model.bigram import pair_rows
-from model.cache import Cache, FixedCache
-from model.gpt import ModelConfig
-from model.mode import evaluating
-from model.rope import apply_rope, rope_table
-from model.weights import Layer, Weights
+from model.config import ModelConfig
+from model.eval_mode import evaluating
+from model.layers import apply_rope, rope_table
+from model.sampling.inference_weights import Layer, Weights
+from model.sampling.kv_cache import Cache, FixedCache
 
 Rope = tuple[Tensor, Tensor]
 
@@ -44,7 +44,7 @@ class Decoder:
 
         Args:
             room: see `room_for`.
-            fixed: `compute` can be recorded, see `model.cache.FixedCache`.
+            fixed: `compute` can be recorded, see `model.sampling.kv_cache.FixedCache`.
         """
         self.weights, self.model, self.config = weights, weights.model, weights.model.config
         self.embedding = weights.embedding

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from model.gpt import ModelConfig
+from model.config import ModelConfig
 
 Put = Callable[[int, Tensor], object]  # takes a layer's number, and its new keys and values, 2BHK
 

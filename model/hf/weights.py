@@ -1,4 +1,4 @@
-"""Weights of a TinyGPT <-> tensors of the Hugging Face classes that model/hf_config.py lists.
+"""Weights of a TinyGPT <-> tensors of the Hugging Face classes that model/hf/config.py lists.
 
 One table of names serves both directions.
 """
@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from model.gpt import ModelConfig, TinyGPT
+from model.config import ModelConfig
+from model.gpt import TinyGPT
 from utils.errors import UserError
 
 

@@ -15,19 +15,19 @@ from data.batches import Batch, Batches
 from data.prepare import prepare
 from data.prepared_folder import check_belonging, check_content, read_meta
 from data.scoring import scoring
-from model.draw import sample_seeds
-from model.evaluate import Evaluation, evaluate
-from model.generate import generate_ids
 from model.gpt import TinyGPT
+from model.hf.pretrained import starting_point
 from model.load import load_weights
-from model.loss import LossOf
-from pretrained import starting_point
+from model.sampling.generate import generate_ids
+from model.sampling.sampler import sample_seeds
+from model.training.evaluate import Evaluation, evaluate
+from model.training.loss import LossOf
+from model.training.optim import clip_gradients, make_optimizer, set_lr, set_momentum
 from settings import Config, is_finished
 from tok.tokenizer import BPETokenizer
 from utils import device
 from utils.distributed import ALONE, Ranks
 from utils.errors import UserError
-from utils.optim import clip_gradients, make_optimizer, set_lr, set_momentum
 from utils.output import say
 from utils.processes import keep_freed_memory
 from utils.run import checkpoint

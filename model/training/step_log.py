@@ -8,8 +8,8 @@ from typing import Any
 from tqdm import tqdm
 
 from data.download.known_corpora import corpus_of
-from model.accounting import count_parameters
-from trainer import Trainer
+from model.flops import count_parameters
+from model.training.trainer import Trainer
 from utils import device
 from utils.metrics import Throughput
 from utils.output import plain

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from model.loss import IGNORE, token_nats
-from model.mode import evaluating, raw_module
+from model.eval_mode import evaluating, raw_module
+from model.training.loss import IGNORE, token_nats
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The weights of a model as the step of `model.decode.Decoder` takes them, gathered once.
+"""The weights of a model as the step of `model.sampling.decoder.Decoder` takes them, gathered once.
 
 Attributes of modules are slow to look up, and some products want a copy of the weights in another
 order; so whoever draws often from one model gathers its weights once.
@@ -14,11 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.eval_mode import raw_module
 from model.gpt import Block, TinyGPT
-from model.mlp import activate
-from model.mode import raw_module
-from model.norm import RMSNorm
-from model.products import (
+from model.layers import RMSNorm, activate
+from model.sampling.matmul import (
     Matrix,
     Product,
     alike,
@@ -60,7 +59,9 @@ class Weights:
         self.model, config = raw, raw.config
         self.compiles = True  # until torch.compile has failed with them
         self.compiling_s = 0.0  # that torch.compile took, so far
-        self.spare: object = None  # what `model.generate` left, recorded or compiled, for its next
+        self.spare: object = (
+            None  # what `model.sampling.generate` left, recorded or compiled, for its next
+        )
         self.embedding = raw.token_embedding.weight
         on_cpu = self.embedding.device.type == "cpu"
         self._product = plain

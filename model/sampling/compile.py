@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from model.weights import Weights
+from model.sampling.inference_weights import Weights
 
 # With it PyTorch writes the product of a matrix and a single row itself, together with the norm or
 # the activation beside it, instead of calling a library for the product.

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from hf_folder import read_config, read_folder, read_tokenizer
-from model.gpt import ModelConfig
+from model.config import ModelConfig
+from model.hf.folder import read_config, read_folder, read_tokenizer
 from settings import Config
 from tok.tokenizer import BPETokenizer
 from utils.config.load import build, flatten

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from model.gpt import ModelConfig
+from model.config import ModelConfig
 
 FLOAT32_BYTES = 4
 

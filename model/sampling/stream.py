@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from model.generate import Step
+from model.sampling.generate import Step
 from tok.tokenizer import BPETokenizer
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from torch import Tensor
 
-from model.gpt import ModelConfig
-from model.hf_config import from_hf, kind_of, to_hf
-from model.hf_weights import from_hf_weights, to_hf_weights
+from model.config import ModelConfig
+from model.hf.config import from_hf, kind_of, to_hf
+from model.hf.weights import from_hf_weights, to_hf_weights
 from tok.formats.convert import import_tokenizer
 from tok.formats.huggingface import write_huggingface
 from tok.tokenizer import BPETokenizer

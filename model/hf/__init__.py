@@ -1,0 +1,1 @@
+"""Hugging Face's model folders: read and written."""

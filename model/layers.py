@@ -1,0 +1,121 @@
+"""The position-wise network of a block."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.linear import Linear
+
+if TYPE_CHECKING:
+    from model.config import ModelConfig
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from model.config import ModelConfig
+
+
+def activate(kind: str, x: Tensor) -> Tensor:
+    """The activation of an MLP without a gate, element by element.
+
+    gelu: x * Phi(x) with the normal distribution Phi; gelu_tanh: its tanh approximation (Hendrycks
+    and Gimpel 2016, arXiv 1606.08415); relu2: max(x, 0)^2 (So et al. 2021, arXiv 2109.08668).
+
+    >>> import torch
+    >>> activate("relu2", torch.tensor([0.5, 3.0])).tolist()
+    [0.25, 9.0]
+    """
+    if kind == "gelu":
+        return F.gelu(x)
+    if kind == "gelu_tanh":
+        return F.gelu(x, approximate="tanh")
+    assert kind == "relu2", kind
+    return F.relu(x).square()
+
+
+class MLP(nn.Module):
+    """Two matrices around an activation, or with "swiglu" three: proj(silu(gate(x)) * fc(x)).
+
+    SwiGLU: Shazeer 2020, arXiv 2002.05202. Widths: see `ModelConfig.mlp_width`.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.kind = config.mlp
+        if self.kind == "swiglu":
+            self.gate = Linear(config.n_embd, config.mlp_width, bias=config.bias)
+        self.fc = Linear(config.n_embd, config.mlp_width, bias=config.bias)
+        self.proj = Linear(config.mlp_width, config.n_embd, bias=config.bias)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """(B, T, D) to (B, T, D)."""
+        if self.kind == "swiglu":
+            hidden = F.silu(self.gate(x_BTD)) * self.fc(x_BTD)
+        else:
+            hidden = activate(self.kind, self.fc(x_BTD))
+        return self.dropout(self.proj(hidden))
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x^2) + eps) * weight. Zhang and Sennrich 2019, arXiv 1910.07467.
+
+    Without gain the weight is left out.
+    """
+
+    def __init__(self, size: int, eps: float, gain: bool = True) -> None:
+        super().__init__()
+        self.size, self.eps = size, eps
+        self.weight = nn.Parameter(torch.ones(size)) if gain else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape that ends in `size`, to the same shape and dtype."""
+        # Under autocast x may be half as wide as the weight, and rms_norm wants one dtype.
+        weight = None if self.weight is None else self.weight.to(x.dtype)
+        return F.rms_norm(x, (self.size,), weight, self.eps)
+
+
+def make_norm(config: ModelConfig) -> nn.Module:
+    """The norm of the residual stream (D) that `config.norm` names."""
+    if config.norm == "rmsnorm":
+        return RMSNorm(config.n_embd, config.norm_eps, config.norm_gain)
+    return nn.LayerNorm(
+        config.n_embd, config.norm_eps, elementwise_affine=config.norm_gain, bias=config.bias
+    )
+
+
+def rope_table(
+    block_size: int, head_size: int, theta: float, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
+    """Factors of `apply_rope` for positions 0 to block_size - 1: two tensors (T, K).
+
+    The angle of pair k at position t is t * theta ** (-2k / K). The first tensor is its cosine for
+    both halves of the head, the second its sine, negative in the first half.
+
+    >>> cos_TK, sin_TK = rope_table(block_size=2, head_size=2, theta=10000.0)
+    >>> sin_TK[1].tolist()[1] == torch.sin(torch.tensor(1.0)).item()
+    True
+    """
+    exponents = torch.arange(0, head_size, 2, dtype=torch.int64).to(dtype) / head_size
+    frequencies = 1.0 / theta**exponents
+    angles_TK = torch.outer(torch.arange(block_size, dtype=torch.int64).to(dtype), frequencies)
+    cos_TK, sin_TK = angles_TK.cos(), angles_TK.sin()
+    return torch.cat((cos_TK, cos_TK), dim=-1), torch.cat((-sin_TK, sin_TK), dim=-1)
+
+
+def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turns the last axis (size K) of x.
+
+    cos and sin come from `rope_table` and must broadcast against x.
+
+    >>> cos_TK, sin_TK = rope_table(block_size=3, head_size=4, theta=10000.0)
+    >>> turned_TK = apply_rope(torch.ones(3, 4), cos_TK, sin_TK)
+    >>> bool(torch.allclose(turned_TK.norm(dim=-1), torch.tensor(2.0)))  # lengths stay
+    True
+    """
+    # The halves change places; the minus of the rotation stands in the table.
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)

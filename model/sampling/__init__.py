@@ -1,0 +1,1 @@
+"""Sampling: the next token, a KV cache, many texts side by side, streamed."""

@@ -1,0 +1,1 @@
+"""Training: optimizers, loss, evaluation, one step and the run that repeats it."""
