@@ -87,7 +87,7 @@ def run_program(
 def text_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny run on text, hardly trained: its samples are full of odd bytes. No test changes it."""
     import train  # tok/ is tested without torch too
-    from tests.training import flags, make_corpus
+    from tests.helpers.runs import flags, make_corpus
 
     folder = tmp_path_factory.mktemp("text")
     settings = make_corpus(folder) | {"train.sample_tokens": 0, "train.max_steps": 4}
@@ -107,8 +107,8 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    """Those of a tiny run on a text that is this file's own; see tests/training.py."""
-    from tests.training import make_corpus  # it imports torch, which tests of tok/ do without
+    """Those of a tiny run on a text that is this file's own; see tests/helpers/runs.py."""
+    from tests.helpers.runs import make_corpus  # it imports torch, which tests of tok/ do without
 
     return make_corpus(tmp_path_factory.mktemp("corpus"))
 

@@ -18,7 +18,7 @@ from data.config import DataConfig
 from data.prepared_folder import check_content, read_meta
 from data.stories import story as stories
 from data.token_file import TokenWriter
-from tests.training import make_text
+from tests.helpers.runs import make_text
 from tok.tokenizer import BPETokenizer
 from utils.errors import UserError, describe_os_error
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from data import documents, prepare
 from data.config import DataConfig
 from data.documents import read_documents, split_documents, stream_documents
-from tests.training import make_text
+from tests.helpers.runs import make_text
 from tok.tokenizer import BPETokenizer
 from utils.errors import UserError
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import train
-from tests.training import TINY, flags, make_corpus
+from tests.helpers.runs import TINY, flags, make_corpus
 
 STORIES = TINY | {
     "model.vocab_size": 400,

@@ -3,15 +3,14 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from tests.conftest import ROOT
 from tok.cli import main
 from tok.tokenizer import BPETokenizer
 from utils.errors import UserError
 
-ROOT = Path(__file__).parents[2]
 CORPUS = b"The fox found the river.\r\nThe river found the fox <|endoftext|> na\xc3\xafve\n" * 5
 
 

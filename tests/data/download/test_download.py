@@ -1,0 +1,239 @@
+"""Corpora: the table, the command on a server of our own, zip files that can't be trusted."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from data.download import __main__ as download
+from data.download import fetch
+from data.download.known_corpora import CORPORA, FOLDER, Content, KnownCorpus, Source
+from data.download.unzip import unpack
+from settings import Config
+from tests.data.download.serving import breaks, good, serving, status
+from utils.config.load import load
+from utils.errors import UserError
+
+TEXT, OTHER = b"the text\n" * 999, b"another text\n" * 99
+MEMBER = "folder/a.txt"
+
+
+def content(name: str, raw: bytes) -> Content:
+    return Content(name, len(raw), hashlib.sha256(raw).hexdigest())
+
+
+def zipped(**members: bytes) -> bytes:
+    raw = io.BytesIO()
+    with zipfile.ZipFile(raw, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, member in members.items():
+            archive.writestr(name.replace("__", "/").replace("_", "."), member)
+    return raw.getvalue()
+
+
+ZIP = zipped(folder__a_txt=TEXT, folder__b_txt=OTHER, __evil_txt=b"evil")
+
+
+def test_the_table_is_sound() -> None:
+    assert [one.name for one in CORPORA] == [
+        "tinyshakespeare",
+        "tinystories",
+        "wikitext2",
+        "enwik8",
+        "text8",
+    ]
+    names = set()
+    for corpus in CORPORA:
+        assert corpus.licence and corpus.about and corpus.sources
+        for source in corpus.sources:
+            assert source.published and all(url.startswith("https://") for url in source.urls)
+            for one in (source.content, *source.members, *source.texts()):
+                assert re.fullmatch("[0-9a-f]{64}", one.sha256) and one.size_bytes > 0
+            assert all("/" not in text.name and ".." not in text.name for text in source.texts())
+            if source.members:
+                assert source.content.name.endswith(".zip")
+            names |= {(corpus.name, text.name) for text in source.texts()}
+    assert len(names) == 8
+
+
+@pytest.mark.parametrize("corpus", CORPORA, ids=lambda corpus: corpus.name)
+def test_each_corpus_has_its_config(corpus: KnownCorpus, root: Path) -> None:
+    config, _ = load(Config, [str(root / "configs" / f"{corpus.name}.yaml")], {})
+    texts = {text.name for source in corpus.sources for text in source.texts()}
+    files = [Path(name) for name in (*config.data.files, *config.data.val_files)]
+    assert files and all(path.parent == Path(FOLDER, corpus.name) for path in files)
+    assert {path.name for path in files} == texts - {"wiki.test.raw"}
+
+
+def test_what_is_verified_was_seen(root: Path) -> None:
+    (source,) = next(one for one in CORPORA if one.name == "tinyshakespeare").sources
+    assert [one for c in CORPORA for one in c.sources if one.verified] == [source]
+    file = root.parent / "shared" / "data" / "shakespeare.txt"
+    if not file.exists():
+        pytest.skip("no such text here")
+    assert content("input.txt", file.read_bytes()) == source.content
+
+
+@pytest.fixture
+def known(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Puts corpora of our own in the place of the known ones: `one` a text, `two` zipped."""
+    monkeypatch.setattr(fetch, "SCHEMES", ("http",))
+    monkeypatch.setattr(fetch, "PAUSE_S", 0)
+    monkeypatch.setenv("no_proxy", "*")
+
+    def put(*urls: str) -> None:
+        one = Source(content("one.txt", TEXT), urls, "a test", verified=True)
+        two = Source(
+            content("two.zip", ZIP), urls, "a test", members=(content("folder/a.txt", TEXT),)
+        )
+        table = (KnownCorpus("one", "a", "MIT", (one,)), KnownCorpus("two", "b", "GFDL", (two,)))
+        monkeypatch.setattr(download, "CORPORA", table)
+
+    return put
+
+
+Known = Callable[..., None]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_text_is_downloaded_once(
+    known: Known, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["one", "--out", str(tmp_path)]
+    with serving(breaks(TEXT, 99), good(TEXT)) as server:
+        known(server.url)
+        assert download.main(argv) == 0
+        out, err = capsys.readouterr()
+        assert json.loads(out) == {"corpus": "one", "files": [str(tmp_path / "one" / "one.txt")]}
+        assert server.url in err and "unverified" not in err
+        assert download.main(argv) == 0 and len(server.ranges) == 2
+    assert capsys.readouterr() == (out, "one.txt: there already, sha256 as known\n")
+    assert names(tmp_path) == ["one/one.txt"] and (tmp_path / "one/one.txt").read_bytes() == TEXT
+
+
+def test_a_zip_file_is_unpacked_and_removed(
+    known: Known, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(good(ZIP)) as server:
+        known(server.url)
+        assert download.main(["TWO", "--out", str(tmp_path)]) == 0
+        assert download.main(["two", "--out", str(tmp_path)]) == 0
+    assert len(server.ranges) == 1
+    assert "warning: two.zip is unverified: nobody here has seen it" in capsys.readouterr().err
+    assert names(tmp_path) == ["two/a.txt"] and (tmp_path / "two/a.txt").read_bytes() == TEXT
+
+
+def test_what_was_brought_by_hand_is_verified_and_used(known: Known, tmp_path: Path) -> None:
+    known("http://127.0.0.1:1/two.zip")
+    argv = ["two", "--out", str(tmp_path)]
+    with pytest.raises(UserError) as caught:
+        download.main(argv)
+    told = re.search(
+        r"bring a file two.zip of (\d+) bytes, sha256 (\w+), put it at ([^,]+), and",
+        str(caught.value),
+    )
+    assert told and "\n" not in str(caught.value)
+    assert (int(told[1]), told[2]) == (len(ZIP), hashlib.sha256(ZIP).hexdigest())
+    place = Path(told[3])
+    assert names(tmp_path) == [] and not place.parent.exists()
+    place.parent.mkdir()
+    place.write_bytes(ZIP[:-1])
+    with pytest.raises(UserError, match=r"two.zip: \d+ bytes that are not the known"):
+        download.main(argv)
+    place.write_bytes(ZIP[:-1] + b"x")
+    with pytest.raises(UserError, match="move it away"):
+        download.main(argv)
+    place.write_bytes(ZIP)
+    assert download.main(argv) == 0
+    assert names(tmp_path) == ["two/a.txt", "two/two.zip"], "the user's file stays"
+    place.unlink()
+    assert download.main(argv) == 0, "the text alone is enough"
+    (tmp_path / "two" / "a.txt").write_bytes(b"changed")
+    with pytest.raises(UserError, match=r"a\.txt: 7 bytes that are not the known"):
+        download.main(argv)
+    assert (tmp_path / "two" / "a.txt").read_bytes() == b"changed"
+
+
+def test_the_next_address_is_tried(
+    known: Known, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(status(404)) as gone, serving(good(OTHER)) as wrong, serving(good(TEXT)) as right:
+        known(gone.url, wrong.url)
+        with pytest.raises(
+            UserError, match="HTTP status 404.*; .*has .* bytes, expected .*; run it"
+        ):
+            download.main(["one", "--out", str(tmp_path)])
+        assert names(tmp_path) == []
+        known(gone.url, wrong.url, right.url)
+        assert download.main(["one", "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "one/one.txt").read_bytes() == TEXT
+
+
+def test_mistakes_and_the_list(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(
+        UserError, match=r"no such corpus \(did you mean enwik8\?\); there are: tiny"
+    ):
+        download.main(["enwik9"])
+    with pytest.raises(UserError, match="name a corpus, or give --list"):
+        download.main([])
+    assert download.main(["--list"]) == 0
+    listed = capsys.readouterr().out
+    for corpus in CORPORA:
+        for source in corpus.sources:
+            wanted = (corpus.name, corpus.licence, *source.urls, source.content.sha256)
+            assert all(text in listed for text in (*wanted, source.published))
+    assert listed.count("; unverified: not seen here\n") == 5
+
+
+def archive(path: Path, raw: bytes) -> Path:
+    path.write_bytes(raw)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (zipped(folder__a_txt=TEXT + b"x"), "its folder/a.txt is larger than the known one"),
+        (zipped(folder__a_txt=TEXT * 1000), "its folder/a.txt is larger than the known one"),
+        (zipped(folder__a_txt=TEXT[:-1]), "its folder/a.txt is not the known one"),
+        (zipped(a_txt=TEXT), "holds no folder/a.txt"),
+        (zipped(__folder__a_txt=TEXT), "holds no folder/a.txt"),
+        (ZIP[:-30], "not a whole zip file"),
+        (b"", "not a whole zip file"),
+        (ZIP[:200] + bytes(20) + ZIP[220:], "not a whole zip file|not the known"),
+    ],
+)
+def test_a_bad_zip_file_leaves_nothing(raw: bytes, message: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(UserError, match=message):
+        unpack(archive(tmp_path / "x.zip", raw), [content(MEMBER, TEXT)], out)
+    assert names(tmp_path) == ["x.zip"]
+
+
+@pytest.mark.parametrize("name", ["../a.txt", "/a.txt", "folder/../../a.txt"])
+def test_no_name_leads_out_of_the_folder(name: str, tmp_path: Path) -> None:
+    raw = io.BytesIO()
+    with zipfile.ZipFile(raw, "w") as file:
+        file.writestr(name, TEXT)
+    out = tmp_path / "in" / "out"
+    out.mkdir(parents=True)
+    unpack(archive(tmp_path / "x.zip", raw.getvalue()), [content(name, TEXT)], out)
+    assert names(tmp_path) == ["in/out/a.txt", "x.zip"]
+
+
+def test_an_encrypted_member_is_refused(tmp_path: Path) -> None:
+    raw = bytearray(zipped(folder__a_txt=TEXT))
+    raw[6] |= 1  # the flag of the local header, and of the directory
+    raw[raw.rindex(b"PK\1\2") + 8] |= 1
+    with pytest.raises(UserError, match="not a whole zip file .*password"):
+        unpack(archive(tmp_path / "x.zip", bytes(raw)), [content(MEMBER, TEXT)], tmp_path)

@@ -1,0 +1,72 @@
+"""Several ranks in processes of their own, as torchrun starts them but in a tenth of its time."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from torch.distributed import TCPStore
+
+from tests.helpers.runs import Child
+from utils.distributed import Ranks, joined
+
+STORES: list[TCPStore] = []  # they live as long as the tests, as torchrun's outlives its ranks
+
+
+def environments(size: int) -> list[dict[str, str]]:
+    """What torchrun tells each rank."""
+    STORES.append(TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False))
+    shared = {"WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size)}
+    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(STORES[-1].port)}
+    shared |= {"TORCHELASTIC_USE_AGENT_STORE": "True"}
+    return [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(size)]
+
+
+def start(
+    argv: list[str], log: Path, size: int = 2, hang: tuple[str, int] | None = None
+) -> list[Child]:
+    """train.py in each rank, all of them stuck where `hang` says; their logs are log0, log1, ..."""
+    return [
+        Child(argv, Path(f"{log}{rank}"), hang, environment=environment)
+        for rank, environment in enumerate(environments(size))
+    ]
+
+
+def statuses(team: list[Child]) -> list[int | None]:
+    """Waits for all; their exit statuses."""
+    return [child.join() for child in team]
+
+
+def errors(team: list[Child]) -> list[str]:
+    """The lines of all ranks that tell of an error."""
+    lines = [line for child in team for line in child.errors().splitlines()]
+    assert not [line for line in lines if "Traceback" in line], lines
+    return [line for line in lines if line.startswith("error:")]
+
+
+def in_ranks(function: Callable[[Ranks], None], folder: Path, size: int = 2) -> None:
+    """Calls a function of a test file in every rank; fails with what the ranks printed."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["train", "torch._dynamo"])
+    logs = [folder / f"rank{rank}" for rank in range(size)]
+    processes = [
+        context.Process(target=call, args=(function, str(log), environment), daemon=True)
+        for log, environment in zip(logs, environments(size))
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    told = "".join(log.read_text(encoding="utf-8") for log in logs)
+    assert [process.exitcode for process in processes] == [0] * size, told
+
+
+def call(function: Callable[[Ranks], None], log: str, environment: dict[str, str]) -> None:
+    """What such a rank does."""
+    sys.stderr = open(log, "w", encoding="utf-8", buffering=1)
+    os.environ.update(environment)
+    with joined() as ranks:
+        function(ranks)

@@ -1,0 +1,196 @@
+"""Exported folders in Hugging Face's own classes, for each combination of settings they hold."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from model.config import ModelConfig
+from model.gpt import TinyGPT
+from model.hf import folder as hf_folder
+from model.hf.config import CLASSES, HOLDS, from_hf, kind_of, to_hf
+from model.sampling.generate import generate_ids
+from model.sampling.sampler import Drawing
+from tests.helpers.runs import make_text
+from tests.tok.hostile import hostile_strings
+from tok.tokenizer import BPETokenizer
+from utils.errors import UserError
+
+ORACLE = "oracle: not installed (pip install transformers safetensors)"
+SHAPE = {"block_size": 24, "n_layer": 2, "n_head": 2, "n_embd": 16}
+UNUSUAL = {"mlp_ratio": 2.5, "norm_eps": 3e-5}  # where a default would go unseen
+# Each setting that decides the class or what it computes, with every value that any of them holds.
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "position": ("learned", "rope"),
+    "norm": ("layernorm", "rmsnorm"),
+    "norm_gain": (True, False),
+    "embedding_norm": (False, True),
+    "mlp": ("gelu", "gelu_tanh", "relu2", "swiglu"),
+    "qk_norm": (False, True),
+    "bias": (True, False),
+    "tie_weights": (False, True),
+    "softcap": (0.0, 15.0),
+}
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> BPETokenizer:
+    return BPETokenizer.train([make_text(50), "année 年 🙂"], vocab_size=300)
+
+
+def config_of(settings: dict[str, Any]) -> ModelConfig:
+    theta = {"rope_theta": 500.0} if settings["position"] == "rope" else {}
+    return ModelConfig(vocab_size=300, **SHAPE, **UNUSUAL, **theta, **settings)
+
+
+def exportable() -> list[dict[str, Any]]:
+    """All combinations of CHOICES that a class holds."""
+    found = []
+    for values in product(*CHOICES.values()):
+        settings = dict(zip(CHOICES, values))
+        try:
+            kind_of(config_of(settings))
+        except UserError:
+            continue
+        found.append(settings)
+    return found
+
+
+COMBINATIONS = exportable()
+
+
+def name_of(settings: dict[str, Any]) -> str:
+    words = [name if value is True else f"{value}" for name, value in settings.items() if value]
+    return "-".join([kind_of(config_of(settings)), *words])
+
+
+def make_model(config: ModelConfig) -> TinyGPT:
+    """Weights so large that every part shows in the logits; gains around 1."""
+    model, generator = TinyGPT(config).eval(), torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.copy_(0.2 * noise + (1.0 if parameter.ndim == 1 else 0.0))
+    return model
+
+
+def write(folder: Path, model: TinyGPT, tokenizer: BPETokenizer) -> Path:
+    pytest.importorskip("safetensors", reason=ORACLE)
+    files = hf_folder.folder_files(model.config, model.state_dict(), tokenizer)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def auto() -> Callable[[Path], tuple[Any, Any]]:
+    """auto(folder): the model and the tokenizer that transformers choose for it."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    transformers = pytest.importorskip("transformers", reason=ORACLE)
+    transformers.utils.logging.disable_progress_bar()
+
+    def load(folder: Path) -> tuple[Any, Any]:
+        kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
+        if kind not in transformers.CONFIG_MAPPING:  # NanoChat came with 5
+            pytest.skip(f"oracle: this transformers has no {kind} (pip install -U transformers)")
+        model = transformers.AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False)
+        return model, transformers.AutoTokenizer.from_pretrained(folder)
+
+    return load
+
+
+def test_every_class_is_tried():
+    kinds = [kind_of(config_of(settings)) for settings in COMBINATIONS]
+    counts = {kind: kinds.count(kind) for kind in CLASSES}
+    assert counts == {"gpt2": 18, "gpt_neox": 18, "llama": 8, "qwen3": 4, "nanochat": 12}
+    assert set(HOLDS) == set(CLASSES)
+
+
+@pytest.mark.parametrize("settings", COMBINATIONS, ids=name_of)
+def test_the_same_model(settings, tokenizer, auto, tmp_path):
+    """Logits, what `generate` draws, with its cache, and the tensors when they come back."""
+    model = make_model(config_of(settings))
+    theirs, _ = auto(write(tmp_path, model, tokenizer))
+    assert type(theirs).__name__ == CLASSES[kind_of(model.config)]
+    ids_BT = torch.randint(300, (2, 24), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        ours_BTV, theirs_BTV = model(ids_BT), theirs.eval()(ids_BT).logits
+    assert ours_BTV.std() > 0.2
+    assert (ours_BTV - theirs_BTV).abs().max() <= 1e-5
+    prompt = ids_BT[:1, :4]
+    prompt[0, 1] = 0  # a pad token of that id would be masked
+    drawn = theirs.generate(prompt, do_sample=False)[0, 4:]
+    greedy = Drawing(temperature=0.0)
+    stop = tokenizer.eot_id
+    (expected,) = generate_ids(
+        model, prompt.tolist(), seeds=[1], max_new_tokens=20, drawing=greedy, stop_id=stop
+    )
+    assert drawn.tolist() == expected
+    assert tokenizer.decode(drawn) == tokenizer.decode(expected)
+
+
+@pytest.mark.parametrize("settings", COMBINATIONS, ids=name_of)
+def test_import_then_export_is_the_identity(settings, tokenizer, tmp_path):
+    safetensors = pytest.importorskip("safetensors.torch", reason=ORACLE)
+    model = make_model(config_of(settings))
+    write(tmp_path, model, tokenizer)
+    found = hf_folder.read_folder(tmp_path)
+    again = hf_folder.folder_files(found.config, found.weights, found.tokenizer)
+    for name, content in again.items():
+        old = (tmp_path / name).read_bytes()
+        if name == hf_folder.WEIGHTS:
+            one, other = safetensors.load(old), safetensors.load(content)
+            assert one.keys() == other.keys()
+            assert all(torch.equal(one[key], other[key]) for key in one)
+        else:
+            assert json.loads(old) == json.loads(content)
+    ids_BT = torch.randint(300, (2, 24), generator=torch.Generator().manual_seed(2))
+    imported = TinyGPT(found.config).eval()
+    imported.load_state_dict(found.weights)
+    with torch.no_grad():
+        assert torch.allclose(imported(ids_BT), model(ids_BT), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_the_same_ids(kind, tokenizer, auto, tmp_path):
+    """With every model type: some of them would choose another class of tokenizer."""
+    settings = next(one for one in COMBINATIONS if kind_of(config_of(one)) == kind)
+    _, theirs = auto(write(tmp_path, make_model(config_of(settings)), tokenizer))
+    texts = hostile_strings(150)
+    found = theirs(texts)["input_ids"]
+    assert found == [tokenizer.encode(text, allowed_special=True) for text in texts]
+    assert theirs.bos_token_id == theirs.eos_token_id == tokenizer.eot_id
+    assert theirs.batch_decode(found) == [tokenizer.decode(ids) for ids in found]
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_the_keys_of_transformers_4_say_the_same(kind):
+    settings = next(one for one in COMBINATIONS if kind_of(config_of(one)) == kind)
+    content = to_hf(config_of(settings))
+    found = from_hf(content)
+    content.pop("rope_parameters", None)
+    assert from_hf(content) == found
+    assert found.rope_theta == (10000.0 if kind == "gpt2" else 500.0)
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_what_transformers_save_is_read(kind, tokenizer, auto, tmp_path):
+    """As after a fine-tuning there: their own config.json, names, files, half precision."""
+    settings = next(one for one in COMBINATIONS if kind_of(config_of(one)) == kind)
+    model = make_model(config_of(settings))
+    theirs, their_tokenizer = auto(write(tmp_path, model, tokenizer))
+    theirs.half().save_pretrained(tmp_path / "again")
+    their_tokenizer.save_pretrained(tmp_path / "again")
+    found = hf_folder.read_folder(tmp_path / "again")
+    assert found.config.mlp_width == model.config.mlp_width and found.tokenizer == tokenizer
+    assert replace(found.config, mlp_ratio=UNUSUAL["mlp_ratio"]) == model.config
+    for name, weight in model.state_dict().items():
+        assert torch.equal(found.weights[name], weight.half().float())

@@ -1,0 +1,290 @@
+"""scripts.bench race, against a stand-in for nanoGPT: its files, flags, prints and checkpoint."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import sys
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from scripts.bench import __main__ as script
+from scripts.bench.process import run_timed
+from scripts.bench.race import nanogpt as nanogpt
+from scripts.bench.race.nanogpt_score import consecutive, load_module, score
+from scripts.bench.race.ngrams import ngram_bits
+from tests.helpers.runs import TINY, make_text
+from utils.errors import UserError
+
+MODEL = """
+from dataclasses import dataclass
+import torch
+from torch import nn
+
+@dataclass
+class GPTConfig:
+    block_size: int = 1
+    vocab_size: int = 1
+
+class GPT(nn.Module):  # what comes after a character depends on it and on the place in the window
+    def __init__(self, config):
+        super().__init__()
+        self.table = nn.Embedding(config.vocab_size, config.vocab_size)
+        self.place = nn.Embedding(config.block_size, config.vocab_size)
+        print("a line on stdout")
+
+    def forward(self, idx, targets=None):
+        return self.table(idx) + self.place.weight[: idx.shape[1]], None
+"""
+TRAIN = """
+import os, pickle, sys
+import numpy as np
+import torch
+from model import GPT, GPTConfig
+flags = dict(word[2:].split("=") for word in sys.argv[2:])
+assert sys.argv[1] == "config/train_shakespeare_char.py" and flags["device"] == "cpu", sys.argv
+seed_offset = 0
+torch.manual_seed(1337 + seed_offset)
+with open("data/shakespeare_char/meta.pkl", "rb") as file:
+    vocab_size = pickle.load(file)["vocab_size"]
+ids = np.fromfile("data/shakespeare_char/train.bin", np.uint16).astype(np.int64)
+arguments = {"block_size": 4, "vocab_size": vocab_size}
+model = GPT(GPTConfig(**arguments))
+for step, loss in ((0, 3.0), (250, 2.5)):
+    print(f"step {step}: train loss 9.9999, val loss {loss:.4f}")
+os.makedirs(flags["out_dir"])
+state = {"model": model.state_dict(), "model_args": arguments, "iter_num": 2000}
+torch.save(state, flags["out_dir"] + "/ckpt.pt")
+"""
+PREPARE = """
+import pickle
+import numpy as np
+import requests
+with open("input.txt") as file:
+    text = file.read()
+place = {c: i for i, c in enumerate(sorted(set(text)))}
+ids = np.array([place[c] for c in text], np.uint16)
+ids[: len(ids) * 9 // 10].tofile("train.bin")
+with open("meta.pkl", "wb") as file:
+    pickle.dump({"vocab_size": len(place)}, file)
+"""
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkout")
+    (folder / "config").mkdir()
+    (folder / nanogpt.DATASET).mkdir(parents=True)
+    for name, text in (
+        ("model.py", MODEL),
+        ("train.py", TRAIN),
+        ("configurator.py", ""),
+        (nanogpt.CONFIG, ""),
+        (nanogpt.DATASET / "prepare.py", PREPARE),
+    ):
+        (folder / name).write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("corpus") / "text.txt"
+    path.write_text(make_text() + "naïve – ünd\n" * 20, encoding="utf-8", newline="")
+    return path
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "ours.yaml"
+    ours = {name: value for name, value in TINY.items() if not name.startswith("data.")}
+    lines = [f"  {name.split('.')[1]}: {value}" for name, value in ours.items()]
+    sections = {name.split(".")[0] for name in ours}
+    text = "".join(
+        f"{section}:\n"
+        + "".join(
+            f"{line}\n"
+            for line, name in zip(lines, ours, strict=True)
+            if name.startswith(f"{section}.")
+        )
+        for section in sorted(sections)
+    )
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_race(checkout, corpus, config, tmp_path, capsys):
+    before = {path: path.read_bytes() for path in checkout.rglob("*") if path.is_file()}
+    out, picture = tmp_path / "race.json", tmp_path / "race.png"
+    argv = ["race", "--nanogpt", checkout, "--corpus", corpus, "--config", config]
+    argv += ["--json", out, "--plot", picture]
+    assert script.main([str(word) for word in argv]) == 0
+    assert {path: path.read_bytes() for path in checkout.rglob("*") if path.is_file()} == before
+    record = json.loads(out.read_text(encoding="utf-8"))
+    table, progress = capsys.readouterr()
+    assert [line.split(":")[1].strip() for line in progress.splitlines()[:2]] == [
+        "nanoGPT",
+        "ours",
+    ]
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+
+    raw = corpus.read_bytes()
+    assert record["train_bytes"] + 1 + record["scored_bytes"] == len(raw)
+    assert record["scored_bytes"] + 1 == pytest.approx(len(raw) / 10, abs=3)
+    for one in record["nanogpt"] + record["ours"]:
+        seconds = [point[0] for point in one["curve"]]
+        assert 0 < seconds[0] <= seconds[-1] <= one["seconds"]
+    theirs, ours = record["nanogpt"], record["ours"]
+    val = raw[record["train_bytes"] :].decode()
+    per_char = record["scored_bytes"] + 1
+    assert theirs[0]["curve"][0][1] == pytest.approx(3.0 / math.log(2) * len(val) / per_char)
+    assert ours[0]["steps"] == 9 and len(ours[0]["curve"]) == 4  # steps 0, 4, 8, 9
+    # The log counts the end-of-text token's nats and all bytes; of this little text it shows.
+    assert ours[0]["curve"][-1][1] == pytest.approx(ours[0]["bits_per_byte"], rel=0.01)
+    assert ours[0]["bits_per_byte"] != ours[0]["zeroed_bits_per_byte"]
+    target = theirs[0]["bits_per_byte"]
+    assert record["target_bits_per_byte"] == target
+    assert record["reached_s"] == [next(s for s, bits in ours[0]["curve"] if bits <= target)]
+    assert record["reached_share"] == record["reached_s"][0] / theirs[0]["seconds"]
+    assert f"{ours[0]['parameters']:,}" in table and "4-grams of 300 tokens" in table
+
+
+def test_the_score_of_the_stand_in_is_the_sum_over_its_windows(checkout, tmp_path):
+    whole, val = "the cat sat – naïve", "cat – the"
+    module = load_module(checkout / "model.py")
+    arguments = {"block_size": 4, "vocab_size": len(set(whole))}
+    state = module.GPT(module.GPTConfig(**arguments)).state_dict()
+    ids, nats = nanogpt.character_ids(whole, val), 0.0
+    np.save(tmp_path / "ids.npy", ids)
+    torch.save({"model": state, "model_args": arguments}, tmp_path / "ckpt.pt")
+    job = {"model": checkout / "model.py", "checkpoint": tmp_path / "ckpt.pt"}
+    job |= {"ids": tmp_path / "ids.npy", "vocab_size": len(set(whole))}
+    figures = score(job)
+    for t in range(1, len(ids)):  # windows of four: places 0 to 3
+        logits = state["table.weight"][ids[t - 1]] + state["place.weight"][(t - 1) % 4]
+        nats -= float(logits.double().log_softmax(0)[ids[t]])
+    assert figures["nats"] == pytest.approx(nats, rel=1e-6)
+    assert (figures["tokens"], figures["parameters"]) == (8, sum(w.numel() for w in state.values()))
+    assert "error" in score(job | {"vocab_size": 3})
+
+
+def test_another_seed_is_another_start(checkout, corpus, tmp_path):
+    nanogpt.copy_checkout(checkout, tmp_path / "one", corpus, seed=1)
+    nanogpt.copy_checkout(checkout, tmp_path / "three", corpus, seed=3)
+    one, three = (tmp_path / name / "train.py" for name in ("one", "three"))
+    assert one.read_bytes() == (checkout / "train.py").read_bytes()
+    assert three.read_bytes() == one.read_bytes().replace(b"seed(1337", b"seed(1339")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"--seeds": "0"}, "--seeds: must be 1 or more"),
+        ({"--nanogpt": "."}, "no nanoGPT checkout, it has no train.py"),
+        ({"--config": "nowhere.yaml"}, "nowhere.yaml"),
+        ({"--plot": "race.gif3"}, "--plot race.gif3: known formats"),
+        ({"--plot": "nowhere/race.png"}, "--plot nowhere/race.png: there is no folder nowhere"),
+        ({"--json": "nowhere/race.json"}, "--json nowhere/race.json: there is no folder nowhere"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_trained(
+    changes, message, checkout, corpus, config, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    given = {"--nanogpt": checkout, "--corpus": corpus, "--config": config} | changes
+    with pytest.raises(UserError, match=message):
+        script.main(["race", *(str(word) for pair in given.items() for word in pair)])
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [(b"a\r\nb" * 9, "carriage returns"), (b"a", "too short"), (b"\xff", "UTF-8")],
+)
+def test_a_corpus_that_will_not_do(raw, message, checkout, config, tmp_path):
+    (tmp_path / "text").write_bytes(raw)
+    argv = ["--nanogpt", checkout, "--corpus", tmp_path / "text", "--config", config]
+    with pytest.raises(UserError, match=message):
+        script.main(["race", *map(str, argv)])
+
+
+def test_a_program_that_fails_is_quoted(checkout, corpus, config, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(checkout, broken)
+    (broken / "train.py").write_text("raise SystemExit('no luck today')", encoding="utf-8")
+    argv = ["--nanogpt", broken, "--corpus", corpus, "--config", config]
+    with pytest.raises(UserError, match="nanoGPT's train.py failed: no luck today"):
+        script.main(["race", *map(str, argv)])
+
+
+def test_what_a_program_tells_is_stamped_as_it_comes(tmp_path):
+    log, code = tmp_path / "log", (
+        "import os, time\n"
+        "for i in range(3):\n"
+        "    print(i, flush=True)\n"
+        "    while not os.path.exists(f'seen{i + 1}'): time.sleep(0.01)\n"
+    )
+
+    def look() -> list[float]:
+        values = [float(line) for line in log.read_text(encoding="utf-8").split()]
+        (tmp_path / f"seen{len(values)}").touch()  # until then the program waits
+        return values
+
+    command = [sys.executable, "-c", code]
+    timed = run_timed(command, cwd=tmp_path, env={}, log=log, look=look)
+    assert timed.status == 0 and [value for _, value in timed.told] == [0.0, 1.0, 2.0]
+    first, second, third = (seconds for seconds, _ in timed.told)
+    assert 0 < first < second < third <= timed.seconds
+
+
+@pytest.mark.parametrize(("n", "block_size"), [(2, 5), (11, 5), (12, 5), (700, 5)])
+def test_windows_take_every_target_once(n, block_size):
+    ids = np.arange(n, dtype=np.uint16)
+    pairs = list(consecutive(ids, block_size))
+    assert torch.cat([y.flatten() for _, y in pairs]).tolist() == list(range(1, n))
+    assert all(torch.equal(x + 1, y) and x.shape[1] <= block_size for x, y in pairs)
+
+
+def naive_kneser_ney(train: list[int], text: list[int], vocab_size: int, order: int) -> float:
+    """Token by token, with dictionaries."""
+    pad = [vocab_size] * (order - 1)
+
+    def grams(n: int) -> list[tuple[int, ...]]:
+        row = pad[: n - 1] + train
+        return [tuple(row[i : i + n]) for i in range(len(train))]
+
+    levels = []
+    for n in range(1, order + 1):
+        if n == order:
+            counts = Counter(grams(n))
+        else:
+            counts = Counter(gram[1:] for gram in set(grams(n + 1)))
+        ones, twos = (sum(c == k for c in counts.values()) for k in (1, 2))
+        total, kinds = defaultdict(int), defaultdict(int)
+        for gram, count in counts.items():
+            total[gram[:-1]] += count
+            kinds[gram[:-1]] += 1
+        levels.append((counts, total, kinds, max(ones, 1) / (max(ones, 1) + 2 * twos)))
+
+    bits, row = 0.0, pad + text
+    for t in range(len(text)):
+        p = 1 / vocab_size
+        for n, (counts, total, kinds, discount) in enumerate(levels, start=1):
+            gram = tuple(row[t + order - n : t + order])
+            if total[gram[:-1]]:
+                p = max(counts[gram] - discount, 0) / total[gram[:-1]] + (
+                    discount * kinds[gram[:-1]] / total[gram[:-1]] * p
+                )
+        bits -= math.log2(p)
+    return bits
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+def test_counted_n_grams_equal_the_naive_ones(order):
+    rng = np.random.default_rng(1)
+    train, text = (rng.integers(0, 4, 60) ** 2 // 2 for _ in range(2))  # 0, 2, 4; 1 and 3 never
+    wanted = naive_kneser_ney(train.tolist(), text.tolist(), 5, order)
+    assert ngram_bits(train, text, 5, order) == pytest.approx(wanted)

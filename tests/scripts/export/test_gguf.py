@@ -1,0 +1,139 @@
+"""GGUF files in llama.cpp: its log-probabilities and its ids."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from model.config import ModelConfig
+from model.gpt import TinyGPT
+from model.hf.config import kind_of
+from scripts.export import gguf as gguf_file
+from tests.helpers.runs import make_text
+from tests.model.hf.test_folder import COMBINATIONS, config_of, make_model, name_of
+from tests.tok.hostile import hostile_strings
+from tok.tokenizer import BPETokenizer
+from utils.errors import UserError
+
+ORACLE = "oracle: not installed (pip install gguf)"
+EXTRA = "extra: not installed (pip install xllamacpp)"
+# Largest difference of a log-probability. llama.cpp takes GELU from a table in fp16.
+TOLERANCE = {"gpt2": 5e-3, "gpt_neox": 5e-3, "llama": 1e-4, "qwen3": 1e-4}
+N_PLACES = 5
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> BPETokenizer:
+    return BPETokenizer.train([make_text(50), "année 年 🙂"], vocab_size=300)
+
+
+def held() -> list[dict[str, Any]]:
+    """The combinations that llama.cpp runs."""
+    return [
+        one
+        for one in COMBINATIONS
+        if kind_of(config_of(one)) in gguf_file.ARCHITECTURES and one["mlp"] != "relu2"
+    ]
+
+
+def serve(path: Path) -> Any:
+    """llama.cpp in this process, on a port of this machine alone."""
+    llama = pytest.importorskip("xllamacpp", reason=EXTRA)
+    params = llama.CommonParams()
+    params.model.path = str(path)
+    params.n_ctx, params.n_parallel, params.warmup, params.verbosity = 24, 1, False, 0
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
+    # Exact arithmetic in place of its defaults, which halve the cache.
+    params.cache_type_k = params.cache_type_v = llama.ggml_type.GGML_TYPE_F32
+    params.flash_attn_type = llama.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    return llama.Server(params)
+
+
+def write(folder: Path, model: TinyGPT, tokenizer: BPETokenizer) -> Path:
+    pytest.importorskip("gguf", reason=ORACLE)
+    path = folder / gguf_file.NAME
+    kind = gguf_file.write_gguf(path, model.config, model.state_dict(), tokenizer, "tiny")
+    assert kind == gguf_file.ARCHITECTURES[kind_of(model.config)]
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", held(), ids=name_of)
+def test_llama_cpp_computes_the_same(settings, tokenizer, tmp_path):
+    model = make_model(config_of(settings))
+    server = serve(write(tmp_path, model, tokenizer))
+    # It tells of a token only when its bytes are whole characters. The bias is no part of what it
+    # tells, and makes it draw one that is.
+    request = {"n_predict": 1, "logprobs": 300, "samplers": [], "cache_prompt": False}
+    request["logit_bias"] = [[ord("a"), 1e6]]
+    ids_T = torch.randint(299, (20,), generator=torch.Generator().manual_seed(3))
+    for n in torch.linspace(1, 20, N_PLACES).int().tolist():
+        answer = server.handle_completions(request | {"prompt": ids_T[:n].tolist()})
+        found = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+        logprobs_V = torch.empty(300)
+        assert len(found) == 300
+        for one in found:
+            logprobs_V[one["id"]] = one["logprob"]
+        with torch.no_grad():
+            expected_V = model(ids_T[None, :n])[0, -1].log_softmax(-1)
+        difference = (logprobs_V - expected_V).abs().max()
+        assert difference <= TOLERANCE[kind_of(model.config)]
+        assert logprobs_V.argmax() == expected_V.argmax()
+
+
+@pytest.mark.slow
+def test_llama_cpp_gives_the_same_ids(tokenizer, tmp_path):
+    server = serve(write(tmp_path, make_model(config_of(held()[0])), tokenizer))
+    for text in hostile_strings(150):
+        body = json.dumps({"content": text, "parse_special": True}).encode()
+        request = urllib.request.Request(f"{server.listening_address}/tokenize", body)
+        request.add_header("Content-Type", "application/json")
+        with urllib.request.urlopen(request) as answer:
+            ids = json.load(answer)["tokens"]
+        assert ids == tokenizer.encode(text, allowed_special=True), repr(text)
+
+
+def test_the_file_holds_what_it_should(tokenizer, tmp_path):
+    """Read with the library's own reader: the cheap test of every day."""
+    gguf = pytest.importorskip("gguf", reason=ORACLE)
+    settings = next(one for one in held() if kind_of(config_of(one)) == "llama")
+    model = make_model(config_of(settings))
+    reader = gguf.GGUFReader(write(tmp_path, model, tokenizer))
+    fields = {name: field.contents() for name, field in reader.fields.items()}
+    assert fields["general.architecture"] == "llama"
+    assert fields["llama.context_length"] == 24 and fields["llama.rope.freq_base"] == 500.0
+    assert fields["llama.feed_forward_length"] == model.config.mlp_width
+    assert fields["tokenizer.ggml.tokens"][tokenizer.eot_id] == "<|endoftext|>"
+    assert fields["tokenizer.ggml.eos_token_id"] == tokenizer.eot_id
+    assert len(fields["tokenizer.ggml.merges"]) == len(tokenizer.merges)
+    tensors = {one.name: torch.tensor(one.data) for one in reader.tensors}
+    qkv = model.state_dict()["blocks.1.attn.qkv.weight"]
+    assert torch.equal(tensors["blk.1.attn_v.weight"], qkv[32:])
+    q = tensors["blk.1.attn_q.weight"]  # heads of 8: rows 0 and 4 turn together
+    assert torch.equal(q[:4], qkv[[0, 4, 1, 5]]) and torch.equal(q[8:10], qkv[[8, 12]])
+
+
+@pytest.mark.parametrize(
+    ("change", "pattern", "message"),
+    [
+        ({"mlp": "relu2"}, "gpt2", "model.layers relu2: llama.cpp's gptneox computes GELU"),
+        ({}, "cl100k", "splits by the pattern cl100k; in GGUF only gpt2 is supported"),
+        ({"pointer": True}, "gpt2", "model.pointer true: no class of Hugging Face has it"),
+        (
+            {"norm": "rmsnorm", "norm_gain": False, "embedding_norm": True, "qk_norm": True},
+            "gpt2",
+            "llama.cpp has no NanoChatForCausalLM of these settings; export --to hf",
+        ),
+    ],
+)
+def test_what_llama_cpp_cannot_run_is_refused(change, pattern, message):
+
+    tokenizer = BPETokenizer([(97, 98)], pattern=pattern)
+    with pytest.raises(UserError) as caught:
+        gguf_file.gguf_kind(ModelConfig(**change), tokenizer)
+    assert message in str(caught.value)

@@ -1,0 +1,220 @@
+"""scripts.sweep: every point once, whatever happens to it or to the sweep."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from concurrent.futures import Future
+
+import pytest
+
+from scripts.sweep import __main__ as script
+from scripts.sweep.grid_file import load_grid
+from scripts.sweep.points import make_jobs, standing
+from scripts.sweep.pools import Children
+from settings import Config
+from tests.scripts.sweep.helpers import results
+from utils.config.load import load
+from utils.errors import UserError
+from utils.locks import Lock
+from utils.metrics import CsvLog
+from utils.run.folder import RunFolder
+
+
+def test_one_failing_point_does_not_stop_the_rest(sweep_file, tmp_path, capsys, monkeypatch):
+    argv = sweep_file("grid: {lr: [1e30, 0.01]}")
+    assert script.main([*argv, "--workers", "2"]) == 1
+    out, err = capsys.readouterr()
+    rows = results(tmp_path / "out")
+    assert [row["status"] for row in rows] == ["failed", "done"]
+    assert [row["optim.lr"] for row in rows] == ["1e+30", "0.01"]
+    assert rows[1]["step"] == "9" and 0 < float(rows[1]["val_bpb"]) < float(rows[1]["val_loss"])
+    assert "1 of 2 points failed: lr=1e+30" in err and "stopped before step" in err
+    assert "lr=0.01" in out and "1e+30" not in out  # a failed point is not ranked
+
+    config, _ = load(Config, [str(tmp_path / "out" / "lr=0.01" / "config.yaml")], {})
+    assert config.optim.lr == 0.01 and config.train.num_threads == 1  # the base's own
+
+    begun: list[list[str]] = []
+    monkeypatch.setattr(Children, "run", lambda self, command, log, env: begun.append(command))
+    assert script.main(argv) == 1
+    (command,) = begun  # what is done is not done again
+    assert str(tmp_path / "out" / "lr=1e+30") in command
+
+
+def test_a_dry_run_prints_the_commands_and_writes_nothing(sweep_file, tmp_path, capsys):
+    argv = sweep_file("grid: {d_model: [8, 16]}\nseeds: [1, 2]\nset: {n_layer: 2}")
+    assert script.main([*argv, "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4 and all(line.startswith("new: ") for line in lines)
+    assert "--model.n_layer=2 --model.n_embd=8 --train.seed=1" in lines[0]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        (
+            "grid: {d_model: [15]}",
+            "point n_embd=15: model.n_embd 15 is not a multiple of model.n_head 2",
+        ),
+        ("grid: {data.files: [[nowhere.txt]]}", "nowhere.txt"),
+        ("grid: {n_layers: [1]}", "sweep.yaml:3: unknown key grid.n_layers .*n_layer"),
+    ],
+)
+def test_a_bad_point_is_refused_before_anything_runs(sweep_file, tmp_path, text, message):
+    with pytest.raises(UserError, match=message):
+        script.main(sweep_file(text))
+    assert not (tmp_path / "out").exists()
+
+
+def test_each_change_is_compared_with_the_base_of_its_seed(sweep_file, tmp_path, capsys):
+    argv = sweep_file(
+        "each:\n  two layers: {n_layer: 2, dropout: 0.0}\n  lr: [1e-5]\n"
+        "seeds: [1, 2]\nset: {lr: 0.01, max_steps: 4}"
+    )
+    assert script.main([*argv, "--workers", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = results(tmp_path / "out")
+    assert [row["change"] for row in rows[::2]] == ["base", "two layers", "lr=1e-05"]
+    assert [(row["model.n_layer"], row["optim.lr"]) for row in rows[::2]] == [
+        ("1", "0.01"),
+        ("2", "0.01"),
+        ("1", "1e-05"),
+    ]
+    loss = {(row["change"], row["seed"]): float(row["val_loss"]) for row in rows}
+    added = sum(loss["lr=1e-05", seed] - loss["base", seed] for seed in ("1", "2")) / 2
+    (slow,) = (line for line in lines if line.startswith("lr=1e-05"))
+    assert slow.split()[2] == f"{added:+.4f}" and added > 0
+    assert lines[1].startswith("base ") and "95% interval" in lines[-1]
+
+
+def test_a_change_that_changes_nothing_is_refused(sweep_file, tmp_path):
+    with pytest.raises(UserError, match="points base and n_layer=1 have the same settings"):
+        script.main(sweep_file("each: {n_layer: [1, 2]}"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_arguments_are_refused(sweep_file, tmp_path):
+    with pytest.raises(UserError, match="--workers: must be at least 1"):
+        script.main([*sweep_file(""), "--workers", "0"])
+    with pytest.raises(UserError, match="--workers and --cluster: drop one"):
+        script.main([*sweep_file(""), "--workers", "2", "--cluster", "tcp://127.0.0.1:9"])
+    with pytest.raises(UserError, match="nowhere.yaml"):
+        script.main(["--config", "nowhere.yaml"])
+    (tmp_path / "sweep.yaml").write_text("config: nowhere.yaml\n", encoding="utf-8")
+    with pytest.raises(UserError, match="nowhere.yaml"):
+        script.main(["--config", str(tmp_path / "sweep.yaml")])
+
+
+def test_a_folder_with_another_run_is_refused(sweep_file, story_run, tmp_path):
+    argv = sweep_file("grid: {d_model: [16]}")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "n_embd=16").symlink_to(story_run)
+    with pytest.raises(UserError, match="holds a run with model.vocab_size 400, not 300"):
+        script.main(argv)
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [("data", "files", ("other.txt",)), ("train", "early_stop_patience", 3)],
+)
+def test_what_a_resume_may_change_is_another_point(part, name, value, story_run):
+    """A point that is done would keep what it has, and stand in the table for something else."""
+    own, _ = load(Config, [str(story_run / "config.yaml")], {})
+    assert standing(RunFolder(story_run), own) == "done"
+    object.__setattr__(getattr(own, part), name, value)
+    with pytest.raises(UserError, match=f"holds a run with {part}.{name} "):
+        standing(RunFolder(story_run), own)
+
+
+def test_fewer_points_than_wanted_are_told(sweep_file, capsys):
+    argv = sweep_file("random: {n_layer: [1, 2, choice]}\npoints: 9")
+    assert script.main([*argv, "--dry-run"]) == 0
+    told = capsys.readouterr()
+    assert len(told.out.splitlines()) == 2 and "no more than 2 points" in told.err
+
+
+def test_workers_share_the_cores(sweep_file, base, tmp_path, monkeypatch):
+    text = base.read_text(encoding="utf-8").replace("  num_threads: 1\n", "")
+    (tmp_path / "free.yaml").write_text(text, encoding="utf-8")
+    path = tmp_path / "sweep.yaml"
+    path.write_text(f"config: {tmp_path / 'free.yaml'}\n", encoding="utf-8")
+    grid = load_grid(str(path), Config)
+    (job,) = make_jobs(grid, "sweep.yaml", tmp_path / "out", threads=8 // 3)
+    assert job.config.train.num_threads == 2 and "--train.num_threads=2" in job.command("")
+    path.write_text(f"config: {base}\n", encoding="utf-8")  # names its own number
+    (job,) = make_jobs(load_grid(str(path), Config), "", tmp_path / "out", threads=5)
+    assert job.config.train.num_threads == 1 and "num_threads" not in str(job.command(""))
+
+
+def test_flags_make_a_sweep_without_a_file(base, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    flags = ["--grid", "d_model=8,16", "--seeds", "1,2", "--set", "lr=0.02"]
+    assert script.main(["--base", str(base), *flags, "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4 and "runs/sweep-base/n_embd=8_seed=1 --config" in lines[0]
+    assert "--optim.lr=0.02 --model.n_embd=8 --train.seed=1" in lines[0]
+
+
+@pytest.fixture
+def job(base, tmp_path) -> script.Job:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(f"config: {base}\n", encoding="utf-8")
+    (one,) = make_jobs(load_grid(str(path), Config), str(path), tmp_path / "out", threads=1)
+    one.log.parent.mkdir(parents=True)
+    return one
+
+
+def ended(result: int | Exception | None) -> Future[int | None]:
+    future: Future[int | None] = Future()
+    if isinstance(result, Exception):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
+    return future
+
+
+def test_a_point_that_fails_says_why(job, capsys):
+    script.note_end(job, ended(3), False)
+    assert "exit status 3: not a word; does its worker see this folder?" in capsys.readouterr().err
+    job.log.write_text("one\ntwo\n", encoding="utf-8")
+    script.note_end(job, ended(3), False)
+    assert f"base: failed, exit status 3: two (see {job.log})" in capsys.readouterr().err
+    script.note_end(job, ended(RuntimeError("all workers\ndied")), False)
+    assert "base: failed, all workers died" in capsys.readouterr().err
+    lost: Future[int | None] = Future()
+    lost.cancel()
+    script.note_end(job, lost, False)
+    assert "base: failed, the connection to the cluster is lost" in capsys.readouterr().err
+
+
+def test_a_point_that_was_stopped_has_begun_or_not(job, capsys):
+    script.note_end(job, ended(143), True)
+    assert job.status == "new" and capsys.readouterr().err == ""
+    job.run.path.mkdir()
+    job.run.record.touch()
+    script.note_end(job, ended(143), True)
+    assert job.status == "stopped"
+
+
+def test_the_bar_tells_the_best_that_is_known(job, tmp_path):
+    assert script.best_so_far([job]) == ""
+    job.status = "done"  # and its figures were deleted
+    assert script.best_so_far([job]) == ""
+    job.run.path.mkdir()
+    log = CsvLog(job.run.metrics)
+    log.write({"step": 0, "val_loss": 3.0, "val_bpb": 1.5})
+    assert script.best_so_far([job]) == "best 1.5000 bits/byte, base"
+
+
+def test_gpus_are_shared_by_runs_that_name_none(job, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    given: list[tuple[int, list[str]]] = []
+    monkeypatch.setattr(script, "LocalPool", lambda workers, gpus: given.append((workers, gpus)))
+    args = argparse.Namespace(cluster=None, workers=2)
+    numbered = dataclasses.replace(job.config.train, device="cuda:1")
+    script.make_pool(args, [job], Lock(tmp_path / "lock"))
+    other = dataclasses.replace(job, config=dataclasses.replace(job.config, train=numbered))
+    script.make_pool(args, [job, other], Lock(tmp_path / "lock"))
+    assert given == [(2, ["4", "5"]), (2, [])]

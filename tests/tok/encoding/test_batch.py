@@ -1,0 +1,236 @@
+"""Encoding in arrays against the textbook: any merges, any bytes, whatever is remembered or cut."""
+
+import random
+from io import BytesIO
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.tok.encoding.test_against_naive import naive_encode, replace_pair
+from tests.tok.hostile import hostile_strings
+from tok.encoding import batch, parallel
+from tok.encoding import encoder as encode
+from tok.encoding.batch import BatchEncoder
+from tok.encoding.block import LONGEST, WIDTHS, Block
+from tok.encoding.hash_table import Table
+from tok.encoding.merge_long import merge_long
+from tok.encoding.merge_many import MAX_LINES, PairTable, merge_many
+from tok.patterns import PATTERNS
+from tok.split_arrays import split_starts
+from tok.tokenizer import BPETokenizer
+from tok.vocabulary import byte_numbers, token_bytes, token_lengths
+from utils.errors import UserError
+
+
+def draw_merges(draw):
+    """Merges that no training gave: few letters, so that pairs overlap and parts are shared."""
+    merges = []
+    for rank in range(draw(st.integers(0, 14))):
+        part = st.one_of(st.sampled_from(b"abc\xe5"), st.integers(255, 255 + rank))
+        pair = (draw(part), draw(part))
+        if pair not in merges and len(merges) == rank:
+            merges.append(pair)
+    return merges
+
+
+def pair_table(merges):
+    return PairTable(merges, byte_numbers("value"), token_lengths(merges))
+
+
+def naive_merge(piece, merges):
+    ids = list(piece)
+    for rank, pair in enumerate(merges):
+        ids = replace_pair(ids, pair, 256 + rank)
+    return ids
+
+
+MERGES = st.composite(draw_merges)()
+PIECE = st.lists(st.sampled_from(b"abc\xe5"), min_size=1, max_size=40).map(bytes)
+
+
+@settings(deadline=None, max_examples=100)
+@given(MERGES, st.lists(PIECE, min_size=1, max_size=8))
+def test_merge_many_is_the_textbook_for_each_piece(merges, pieces):
+    n_lines = max(map(len, pieces))
+    below = b"abca" * 10  # what happens to stand below a piece must not count
+    columns = np.array([list((piece + below)[:n_lines]) for piece in pieces], dtype=np.uint8).T
+    lengths = np.array([len(piece) for piece in pieces])
+    ids, counts = merge_many(columns, lengths, pair_table(merges))
+    expected = [naive_merge(piece, merges) for piece in pieces]
+    assert counts.tolist() == list(map(len, expected))
+    assert ids.tolist() == sum(expected, [])
+
+
+@settings(deadline=None, max_examples=150)
+@given(MERGES, PIECE, st.integers(1, 3))
+def test_merge_long_is_the_textbook(merges, piece, repeats):
+    piece *= repeats
+    assert merge_long(piece, pair_table(merges)).tolist() == naive_merge(piece, merges)
+
+
+@settings(deadline=None, max_examples=60)
+@given(MERGES, st.lists(PIECE, max_size=8), st.sampled_from([1, 5, 32]))
+def test_blocks_are_the_textbook_wherever_long_pieces_are_cut(merges, pieces, cut_from):
+    """Cut from 1 byte on, most tokens of these vocabularies are never reached across."""
+    tokens = token_bytes(merges, byte_numbers("value"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch, "CUT_FROM", cut_from)
+        encoder = BatchEncoder(pair_table(merges), tokens)
+        assert encoder.is_whole.tolist() == [
+            naive_merge(token, merges) == [number] for number, token in enumerate(tokens)
+        ]
+        starts = np.cumsum([0, *map(len, pieces)])[:-1]
+        expected = [naive_merge(piece, merges) for piece in pieces]
+        for _ in range(2):  # what is remembered is the same
+            found = list(encoder.encode([(b"".join(pieces), starts)] if pieces else []))
+            assert [ids.tolist() for ids in found] == ([sum(expected, [])] if pieces else [])
+
+
+def lengths_around_the_widths():
+    return sorted({8 * width + d for width in WIDTHS for d in (-2, -1, 0, 1)} | {1, 2, 500})
+
+
+@pytest.mark.parametrize("unit", [b"a", b"ab", b"\x00", b"abcdefg", b"\xe5\xb9\xb4"])
+def test_pieces_of_every_length(unit):
+    merges = [(97, 97), (256, 256), (97, 98), (257, 257), (0, 0), (258, 99), (0xE5, 0xB9)]
+    pieces = [(unit * 500)[:length] for length in lengths_around_the_widths()] * 2
+    random.Random(5).shuffle(pieces)
+    encoder = BatchEncoder(pair_table(merges), token_bytes(merges, byte_numbers("value")))
+    starts = np.cumsum([0, *map(len, pieces)])[:-1]
+    (ids,) = encoder.encode([(b"".join(pieces), starts)])
+    assert ids.tolist() == sum((naive_merge(piece, merges) for piece in pieces), [])
+
+
+def test_keys_differ_where_pieces_do():
+    """A zero byte in a piece is told from its end, and every byte counts."""
+    pieces = [b"a" * n + tail for n in range(60) for tail in (b"", b"\0", b"b", b"\0\0")]
+    pieces = list(dict.fromkeys(piece for piece in pieces if piece))
+    starts = np.cumsum([0, *map(len, pieces)])[:-1]
+    block = Block(b"".join(pieces), starts)
+    *by_width, long = block.by_width()
+    assert not len(long) and sum(map(len, by_width)) == len(pieces)
+    for width, chosen in zip(WIDTHS, by_width):
+        words = np.stack(block.keys(chosen, width))
+        assert len(np.unique(words, axis=1).T) == len(chosen)
+        assert (words[-1] != 0).all()
+    assert LONGEST < MAX_LINES
+
+
+TRAINED = BPETokenizer.train(["\n".join(hostile_strings(150)), "aaaa bbbb  "], vocab_size=900)
+
+
+def in_arrays(tokenizer, raw, **settings):
+    """Every text through tok.encoding.batch, however short."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encode, "SHORT", -1)
+        return tokenizer.encode_array(raw, **settings).tolist()
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.one_of(st.binary(max_size=60), st.text(max_size=40).map(str.encode)))
+def test_any_bytes_as_the_textbook_has_them(raw):
+    assert in_arrays(TRAINED, raw) == naive_encode(raw, TRAINED.merges)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_short_and_long_path_agree(pattern):
+    ours = BPETokenizer(TRAINED.merges, ["<|endoftext|>", "two words"], pattern=pattern)
+    other = BPETokenizer(
+        TRAINED.merges, {"<|endoftext|>": 3, "two words": 299}, pattern=pattern, byte_order="gpt2"
+    )
+    strings = hostile_strings(400)
+    for tokenizer in (ours, other):
+        for text in map("".join, zip(*[iter(strings)] * 5)):
+            for allowed in (False, True):
+                ids = tokenizer.encode(text, allowed_special=allowed)
+                assert in_arrays(tokenizer, text, allowed_special=allowed) == ids
+                assert tokenizer.decode(ids) == text
+
+
+def test_what_is_remembered_is_bounded_and_changes_nothing(monkeypatch):
+    words = [b" %x" % n for n in range(0, 40_000, 7)]
+    encoder = TRAINED.encoder._batch
+    base = encoder._n_bytes()
+    monkeypatch.setattr(encoder, "_full_bytes", base + 100_000)
+    monkeypatch.setattr(batch, "MAX_CACHE_BYTES", 100_000)
+    sizes = []
+    for at in range(0, len(words), 300):
+        raw = b"".join(words[at : at + 300])
+        (ids,) = encoder.encode([(raw, split_starts(raw))])
+        assert TRAINED.decode_bytes(ids.tolist()) == raw
+        sizes.append(encoder._n_bytes())
+    assert max(sizes) < base + 500_000 and sizes != sorted(sizes)
+
+
+def test_streams_cut_anywhere_give_the_same_ids(monkeypatch):
+    tokenizer = BPETokenizer(TRAINED.merges, ["<|endoftext|>", "two words", "two w"])
+    text = "".join(hostile_strings(60)) + "two wor<|endoftext|>" + "two w" + "<|endof"
+    expected = tokenizer.encode(text, allowed_special=True)
+    for size in (1, 2, 3, 7, 50, 10_000):
+        monkeypatch.setattr(encode, "BLOCK_BYTES", size)
+        monkeypatch.setattr("tok.split_arrays.BLOCK_BYTES", size)
+        monkeypatch.setattr(encode, "SHORT", size // 2)
+        stream = BytesIO(text.encode())
+        parts = tokenizer.encoder.parts(stream.read, allowed_special=True)
+        ids = [i for ids in tokenizer.encoder.encode_parts(parts) for i in ids.tolist()]
+        assert ids == expected, size
+
+
+def test_the_same_ids_for_any_number_of_workers(monkeypatch):
+    monkeypatch.setattr(parallel, "JOB_BYTES", 500)
+    monkeypatch.setattr(parallel, "FEW_JOBS", 3)
+    documents = [text.encode() for text in hostile_strings(200)]
+    alone = list(parallel.encode_documents(TRAINED, documents, workers=1))
+    shared = list(parallel.encode_documents(TRAINED, iter(documents), workers=2))
+    assert len(alone) > 4 and [ids.tolist() for ids in shared] == [ids.tolist() for ids in alone]
+    assert {ids.dtype for ids in shared} == {np.dtype(np.uint16)}
+    one_by_one = [[*TRAINED.encode_bytes(raw), TRAINED.eot_id] for raw in documents]
+    assert np.concatenate(alone).tolist() == sum(one_by_one, [])
+
+
+def die(tokenizer, ids):
+    """Stands for a worker that the system killed."""
+    import os
+
+    os._exit(9)
+
+
+def test_a_worker_that_is_killed_is_the_users_to_know(monkeypatch):
+    monkeypatch.setattr(parallel, "JOB_BYTES", 1)
+    monkeypatch.setattr(parallel, "FEW_JOBS", 1)
+    with pytest.raises(UserError, match="a worker process ended unexpectedly"):
+        list(parallel.encode_parts(TRAINED, [b"a"] * 9, finish=die, workers=2))
+
+
+@pytest.mark.parametrize("unit", ["a", " ", "年号文", "ab", "!?-", "\xff"])
+def test_no_step_looks_twice_at_a_long_text(unit, monkeypatch):
+    """Counted, not timed: ids looked up for a text of one pre-token grow as the text does."""
+    tokenizer = BPETokenizer.train([unit * 300, "the  end"], vocab_size=270, special_tokens=())
+    looked_up = []
+    find = Table.find
+
+    def counting(self, words):
+        looked_up[-1] += len(words[0])
+        return find(self, words)
+
+    monkeypatch.setattr(Table, "find", counting)
+    for times in (5000, 10_000):
+        looked_up.append(0)
+        raw = (unit * times).encode()
+        ids = in_arrays(tokenizer, raw)
+        assert tokenizer.decode_bytes(ids) == raw
+    once, twice = looked_up
+    assert twice < 2.2 * once + 100 and once < 10 * len(unit.encode()) * 5000
+
+
+def test_pairs_are_the_merges():
+    pairs = pair_table(TRAINED.merges)
+    first, second = np.array(TRAINED.merges).T
+    assert pairs.find(first, second).tolist() == list(range(256, 256 + len(TRAINED.merges)))
+    known = set(TRAINED.merges)
+    others = [pair for pair in pairwise(range(256)) if pair not in known]
+    first, second = np.array(others).T
+    assert (pairs.find(first, second) == -1).all()

@@ -1,0 +1,161 @@
+"""What only a GPU can show; skipped without one. `make gpu-check` runs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from model.config import ModelConfig
+from model.gpt import TinyGPT
+from model.sampling.generate import generate_ids, make_batch
+from model.sampling.inference_weights import Weights
+from model.sampling.sampler import Drawing, sample_seeds
+from model.training.trainer import Trainer
+from tests.helpers.runs import build, make_corpus
+from utils.distributed import Ranks
+from utils.run import checkpoint
+
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> dict[str, object]:
+    return make_corpus(tmp_path) | {"model.dropout": 0.0, "optim.lr": 0.01}
+
+
+def losses(one: Trainer, steps: int) -> list[float]:
+    return [(one.train_step(), one.read()["train_loss"])[1] for _ in range(steps)]
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_a_gpu_computes_what_the_cpu_does(name, settings, tmp_path):
+    settings |= {"train.amp": "off"} | ({"optim.name": name} if name == "muon" else {})
+    here = build(tmp_path / "a", settings, train__device="cpu")
+    there = build(tmp_path / "b", settings, train__device="cuda")
+    # Muon turns its matrices in bf16 there.
+    assert losses(there, 10) == pytest.approx(
+        losses(here, 10), rel=1e-3 if name == "adamw" else 0.05
+    )
+
+
+def test_the_corpus_lies_on_the_gpu_and_nobody_waits(settings, tmp_path):
+    one = build(tmp_path, settings, train__device="cuda", train__amp="bf16")
+    one.train_step()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        assert [one.train_step() for _ in range(3)] == [{}, {}, {}]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert one.batches.training_batch(0)[0].x_BT.is_cuda
+    assert one.read()["train_loss"] > 0
+
+
+def test_a_resumed_run_is_the_same_run(settings, tmp_path):
+    one = build(tmp_path, settings, train__device="cuda")
+    losses(one, 3)
+    checkpoint.save(tmp_path / "x.pt", one.state())
+    other = Trainer(one.config, one.run, checkpoint.load(tmp_path / "x.pt"))
+    assert losses(other, 3) == losses(one, 3)
+
+
+def test_bf16_and_compilation_learn_the_same(settings, tmp_path):
+    eager = build(tmp_path / "a", settings, train__device="cuda", train__amp="bf16")
+    compiled = build(
+        tmp_path / "b", settings, train__device="cuda", train__amp="bf16", train__compile=True
+    )
+    assert compiled.compiled, "torch.compile does not work here"
+    assert losses(compiled, 10) == pytest.approx(losses(eager, 10), rel=0.02)
+
+
+def test_an_evaluation_is_the_cpus(settings, tmp_path):
+    here = build(tmp_path / "a", settings, train__device="cpu", train__amp="off").evaluate()
+    there = build(tmp_path / "b", settings, train__device="cuda", train__amp="off").evaluate()
+    assert (here.tokens, here.bytes) == (there.tokens, there.bytes)
+    assert there.nats == pytest.approx(here.nats, rel=1e-5)
+
+
+@pytest.fixture
+def played(monkeypatch: pytest.MonkeyPatch) -> list[torch.cuda.CUDAGraph]:
+    """The graph of every step that is played."""
+    graphs, replay = [], torch.cuda.CUDAGraph.replay
+    monkeypatch.setattr(
+        torch.cuda.CUDAGraph, "replay", lambda self: (graphs.append(self), replay(self))
+    )
+    return graphs
+
+
+@pytest.mark.parametrize("position", ["rope", "learned"])
+def test_sampling_plays_recorded_steps_and_draws_what_the_cpu_draws(position, played, capsys):
+    config = ModelConfig(
+        vocab_size=300, block_size=16, n_layer=2, n_head=2, n_embd=32, position=position,
+        pointer=True, bigram_rows=64,
+    )  # fmt: skip
+    torch.manual_seed(1)
+    model = TinyGPT(config).double().eval()
+    prompts = [[1, 2, 3], [4], [5] * 16, [1, 2, 3]]
+    for drawing in (Drawing(0), Drawing(0.9, 20, 0.9, 0.01, 1.2)):
+        settings = {"seeds": sample_seeds(1, 4), "max_new_tokens": 50, "drawing": drawing}
+        here = generate_ids(model.cpu(), prompts, stop_id=7, **settings)
+        played.clear()
+        there = generate_ids(model.cuda(), prompts, stop_id=7, **settings)
+        assert there == here
+        assert len(played) > 30
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_recorded_step_is_used_again_compiled_or_not(compiled, played, capsys):
+    torch.manual_seed(1)
+    config = ModelConfig(vocab_size=65, block_size=32, n_head=2, n_embd=32, position="learned")
+    model = TinyGPT(config).double().eval()
+    calls = [[[1]], [[2, 3]], [[4, 5, 6]] * 3, [[7], [8, 9, 10], [11]]]
+    settings = {"max_new_tokens": 28, "drawing": Drawing(top_k=20)}
+    here = [generate_ids(model, c, seeds=sample_seeds(1, len(c)), **settings) for c in calls]
+    weights, graphs = Weights(model.cuda()), []
+    for prompts, wanted in zip(calls, here, strict=True):
+        seeds = sample_seeds(1, len(prompts))
+        found = generate_ids(
+            model, prompts, seeds=seeds, weights=weights, compiled=compiled, **settings
+        )
+        assert found == wanted
+        graphs.append(played[-1])
+    assert weights.compiles and capsys.readouterr().err == ""
+    if compiled:  # its rooms come in fewer sizes
+        assert graphs[0] is graphs[1]
+    assert graphs[2] is graphs[3] and graphs[1] is not graphs[2]
+
+
+def test_no_recorded_step_waits_for_the_host():
+    torch.manual_seed(1)
+    model = TinyGPT(ModelConfig(vocab_size=300, block_size=64)).cuda().eval()
+    with torch.inference_mode():
+        drawing = Drawing(top_k=50, top_p=0.9)
+        batch = make_batch(Weights(model), [[1, 2], [3]], [1, 2], 50, drawing)
+        drawn = [batch.draw() for _ in range(5)]
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            drawn += [batch.draw() for _ in range(20)]
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert all(token is not None for one in drawn for token in one.step(2, set()).ids)
+
+
+def test_ranks_add_up_gradients_on_the_gpu():
+    """In a group of one, which gets its own numbers back: that NCCL and gloo stand side by side."""
+    dist.init_process_group("cpu:gloo,cuda:nccl", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        ranks = Ranks(size=2)  # one that believes in another
+        weight = torch.nn.Parameter(torch.zeros(2, 3, device="cuda"))
+        weight.grad = torch.arange(6.0, device="cuda").view(2, 3)
+        assert ranks.add_up([weight], torch.tensor(3.0, device="cuda")).item() == 3.0
+        assert weight.grad.tolist() == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
+        assert ranks.largest(4, -1) == [4, -1] and ranks.totals((0.5, 2)) == [0.5, 2.0]
+        ranks.require_alike([weight])
+    finally:
+        dist.destroy_process_group()

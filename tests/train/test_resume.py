@@ -1,0 +1,330 @@
+"""A resumed run is the same run, bit for bit, however and wherever it ended."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import train
+from model.training import trainer as trainer
+from model.training.optim import lr_at
+from tests.helpers.runs import Child, assert_same_run, flags, last_step, rows_of, state_of
+from utils.errors import UserError
+from utils.metrics import CsvLog
+from utils.run import checkpoint
+from utils.run import log as runlog
+from utils.run.tensorboard import Board
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+Settings = dict[str, object]
+
+# Between them: packed and whole documents, overlap, mask, accumulation, epochs, three formats.
+MODES: dict[str, Settings] = {
+    "packed": {"train.grad_accum_steps": 3, "data.stride": 20, "data.mask_documents": "true"},
+    "bf16": {
+        "train.amp": "bf16",
+        "data.windows": "documents",
+        "train.batch_size": 9,
+        "model.block_size": 64,
+    },
+    "muon": {"optim.name": "muon", "train.batch_size": 9, "train.amp": "off"},
+    "fp16": {"train.amp": "fp16", "train.grad_accum_steps": 4, "data.shift": "true"},
+}
+
+
+@pytest.fixture(scope="module")
+def straight(
+    settings: Settings, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Path]]:
+    """Runs that were never stopped, one for each list of settings."""
+    known: dict[str, Path] = {}
+
+    def get(**changes: object) -> Path:
+        key = repr(sorted(changes.items()))
+        if key not in known:
+            known[key] = tmp_path_factory.mktemp("straight") / "run"
+            assert train.main(flags(known[key], settings, **changes)) == 0
+        return known[key]
+
+    yield get
+
+
+def changes_of(mode: str, **more: object) -> dict[str, object]:
+    return {name.replace(".", "__"): value for name, value in MODES[mode].items()} | more
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+def crash_at(monkeypatch: pytest.MonkeyPatch, place: int) -> None:
+    """Ends the run just before one of the places at which it changes a file or its weights."""
+    seen = [0]
+
+    def crashing(original: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            seen[0] += 1
+            if seen[0] == place:
+                raise Killed
+            return original(*args, **kwargs)
+
+        return wrapped
+
+    monkeypatch.setattr(os, "fsync", lambda handle: None)  # no power fails here; saves time
+    monkeypatch.setattr(os, "replace", crashing(os.replace))
+    monkeypatch.setattr(CsvLog, "write", crashing(CsvLog.write))
+    for name in ("scalars", "sample"):
+        monkeypatch.setattr(Board, name, crashing(getattr(Board, name)))
+    monkeypatch.setattr(runlog, "append_sample", crashing(runlog.append_sample))
+    monkeypatch.setattr(trainer.Trainer, "train_step", crashing(trainer.Trainer.train_step))
+
+
+def crashes(argv: list[str], place: int) -> bool:
+    """Runs main up to a crash; False if it ended before that place."""
+    with pytest.MonkeyPatch.context() as patch:
+        crash_at(patch, place)
+        try:
+            assert train.main(argv) == 0
+        except Killed:
+            return True
+    return False
+
+
+def test_a_crash_at_any_write_and_any_step(
+    settings: Settings, straight: Callable[..., Path], tmp_path: Path
+) -> None:
+    changes = {"train__max_steps": 3, "train__eval_every_steps": 3}
+    whole = straight(**changes)
+    places = 0
+    while True:
+        places += 1
+        run = tmp_path / str(places)
+        argv = flags(run, settings, **changes)
+        if not crashes(argv, places):
+            break
+        resume = ["--resume"] if (run / "run.json").exists() else []
+        # Every third run crashes once more while it goes on.
+        if places % 3 == 0 and crashes([*argv, *resume], 9):
+            resume = ["--resume"] if (run / "run.json").exists() else []
+        assert train.main([*argv, *resume]) == 0
+        assert_same_run(run, whole)
+    assert places > 15  # every write and every step was one
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_kill_9_then_resume_is_the_same_run(
+    mode: str, settings: Settings, straight: Callable[..., Path], tmp_path: Path
+) -> None:
+    changes = changes_of(mode, train__max_steps=40, train__eval_every_steps=7)
+    whole, run = straight(**changes), tmp_path / "run"
+    assert float(rows_of(whole)[-1]["epoch"]) > 1.2, "several epochs are part of the claim"
+    for number, step in enumerate((10, 12)):  # steps 10 of the run, and 12 after its resume
+        more = ["--resume"] if number else []
+        argv = flags(run, settings, *more, **changes)
+        child = Child(argv, tmp_path / f"log{number}", hang=("step", step))
+        child.wait_for(child.marker)
+        child.kill()
+        assert 0 < last_step(run / "metrics.csv") < 40
+        assert state_of(run / "last.pt")["step"] < 40
+    assert train.main(flags(run, settings, "--resume", **changes)) == 0
+    assert_same_run(run, whole)
+    if mode == "fp16":
+        assert state_of(run / "last.pt")["scaler"]["scale"] > 0
+
+
+@pytest.mark.parametrize(("where", "call"), [("evaluate", 1), ("replace", 7), ("save", 4)])
+def test_kill_9_before_the_first_checkpoint_and_inside_a_save(
+    where: str, call: int, settings: Settings, straight: Callable[..., Path], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    child = Child(flags(run, settings), tmp_path / "log", hang=(where, call))
+    child.wait_for(child.marker)
+    child.kill()
+    if where == "evaluate":
+        assert not (run / "last.pt").exists() and not (run / "best.pt").exists()
+    else:
+        assert checkpoint.load(run / "best.pt")["step"] <= 9
+    if where == "replace":
+        assert list(run.glob(".*.tmp-*")), "the kill came inside the save"
+    assert train.main(flags(run, settings, "--resume")) == 0
+    assert_same_run(run, straight())
+
+
+def test_the_cure_for_a_damaged_last_checkpoint(
+    settings: Settings, straight: Callable[..., Path], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    assert crashes(flags(run, settings), 25)
+    (run / "last.pt").write_bytes(b"")
+    with pytest.raises(UserError, match="last.pt: damaged, the file is empty; copy .*best.pt"):
+        train.main(["--run_dir", str(run), "--resume"])
+    shutil.copy(run / "best.pt", run / "last.pt")
+    assert train.main(["--run_dir", str(run), "--resume"]) == 0
+    assert_same_run(run, straight())
+
+
+def test_a_history_that_is_gone_is_told(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "my run"
+    assert train.main(flags(run, settings, train__max_steps=1)) == 0
+    assert f"--run '{run}'`" in capsys.readouterr().err
+    (run / "metrics.csv").unlink()
+    assert train.main(["--run_dir", str(run), "--resume", "--train.max_steps", "2"]) == 0
+    assert "metrics.csv is gone" in capsys.readouterr().err
+
+
+def test_kill_9_at_random_moments(
+    settings: Settings, straight: Callable[..., Path], tmp_path: Path
+) -> None:
+    changes = {"train__max_steps": 60, "train__eval_every_steps": 5}
+    run, rng, kills = tmp_path / "run", random.Random(), 0
+    for attempt in range(3):
+        resume = ["--resume"] if (run / "run.json").exists() else []
+        log = tmp_path / f"log{attempt}"
+        child = Child(flags(run, settings, *resume, **changes), log, pause_s=0.03)
+        before = last_step(run / "metrics.csv") if (run / "metrics.csv").exists() else -1
+        child.wait_for(run / "metrics.csv", min(before, 35) + rng.randint(1, 6))
+        child.process.join(rng.random() / 20)
+        child.kill()
+        kills += 1
+        for name in ("last.pt", "best.pt"):
+            assert not (run / name).exists() or checkpoint.load(run / name)["step"] < 60
+    assert kills == 3
+    assert train.main(flags(run, settings, "--resume", **changes)) == 0
+    assert_same_run(run, straight(**changes))
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_the_step_and_the_resumed_run_is_the_same(
+    number: int, status: int, settings: Settings, straight: Callable[..., Path], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    child = Child(flags(run, settings), tmp_path / "log", hang=("step", 6))
+    child.wait_for(child.marker)
+    child.send(number)
+    child.release()
+    assert child.join() == status
+    assert state_of(run / "last.pt")["step"] == 6 == last_step(run / "metrics.csv")
+    assert "go on with --resume" in child.errors() and "Traceback" not in child.errors()
+    assert train.main(flags(run, settings, "--resume")) == 0
+    assert_same_run(run, straight())
+
+
+def test_a_second_signal_ends_at_once(settings: Settings, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    child = Child(flags(run, settings), tmp_path / "log", hang=("step", 2))
+    child.wait_for(child.marker)
+    child.send(signal.SIGTERM)
+    child.process.join(0.2)
+    assert child.process.is_alive(), "the first signal waits for the end of the step"
+    child.send(signal.SIGTERM)
+    assert child.join() == -signal.SIGTERM
+
+
+def test_the_rate_in_the_csv_is_the_one_used_also_after_a_resume(
+    settings: Settings, straight: Callable[..., Path]
+) -> None:
+    for row in rows_of(straight())[1:]:
+        step = int(row["step"])
+        expected = lr_at(step - 1, peak_lr=3e-3, min_lr=0.0, warmup_steps=3, max_steps=9)
+        assert float(row["lr"]) == expected
+    groups = state_of(straight() / "last.pt")["optimizer"]["param_groups"]
+    assert {group["lr"] for group in groups} == {float(rows_of(straight())[-1]["lr"])}
+
+
+def test_a_finished_run_resumes_to_nothing(
+    settings: Settings, straight: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = straight()
+    (run / "loss.png").touch()
+    before = {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in run.iterdir()}
+    assert train.main(flags(run, settings, "--resume")) == 0
+    assert "nothing to do" in capsys.readouterr().err
+    after = {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in run.iterdir()}
+    assert before == after
+
+
+def test_a_plot_that_a_kill_prevented_is_made_up_for(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, drawn = tmp_path / "run", []
+    assert train.main(flags(run, settings, train__max_steps=1)) == 0
+    monkeypatch.setattr(train, "plot_losses", lambda *args, **kwargs: drawn.append(args))
+    assert train.main(flags(run, settings, "--resume", train__max_steps=1)) == 0
+    assert len(drawn) == 1
+
+
+def test_max_steps_grows_with_a_warning(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert train.main(flags(run, settings, train__max_steps=3)) == 0
+    capsys.readouterr()
+    assert train.main(["--run_dir", str(run), "--resume", "--train.max_steps", "6"]) == 0
+    warning = capsys.readouterr().err.splitlines()[0]
+    assert "warning" in warning and "from 3 to 6" in warning
+    assert [int(row["step"]) for row in rows_of(run)] == list(range(7))
+    assert "max_steps: 6" in (run / "config.yaml").read_text(encoding="utf-8")
+    capsys.readouterr()
+    with pytest.raises(UserError, match=r"optim\.lr is"):
+        more = ["--train.max_steps", "7", "--optim.lr", "0.5"]
+        train.main(["--run_dir", str(run), "--resume", *more])
+    assert "warning" not in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"train\.max_steps is 6.*not 2"):
+        train.main(["--run_dir", str(run), "--resume", "--train.max_steps", "2"])
+
+
+def test_a_setting_that_would_change_the_course_is_refused(
+    settings: Settings, straight: Callable[..., Path]
+) -> None:
+    run = straight()
+    before = (run / "config.yaml").read_bytes()
+    for name, value in [("optim.lr", "0.5"), ("train.seed", "2"), ("model.n_layer", "2")]:
+        with pytest.raises(UserError, match=rf"{name} is .*, not {value}"):
+            train.main(["--run_dir", str(run), "--resume", f"--{name}", value])
+    assert (run / "config.yaml").read_bytes() == before
+
+
+def test_a_config_that_was_edited_after_the_run_began_is_refused(
+    settings: Settings, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    assert train.main(flags(run, settings, train__max_steps=4)) == 0
+    path = run / "config.yaml"
+    text = path.read_text(encoding="utf-8")
+    assert "dropout: 0.1" in text and "max_steps: 4" in text
+    edited = text.replace("dropout: 0.1", "dropout: 0.3").replace("max_steps: 4", "max_steps: 5")
+    path.write_text(edited, encoding="utf-8")
+    with pytest.raises(UserError, match=r"model\.dropout is 0\.1 in .*, not 0\.3"):
+        train.main(["--run_dir", str(run), "--resume"])
+
+
+def test_what_does_not_change_the_numbers_may_change(settings: Settings, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    argv = flags(run, settings, train__max_steps=5)
+    assert crashes(argv, 20)
+    moved = tmp_path / "moved"
+    run.rename(moved)
+    more = ["--resume", "--train.sample_tokens", "0", "--train.log_every_steps", "5"]
+    assert train.main(["--run_dir", str(moved), *more]) == 0
+    text = (moved / "config.yaml").read_text(encoding="utf-8")
+    assert str(moved) in text and "sample_tokens: 0" in text and not run.exists()
+
+
+def test_the_number_of_threads_is_restored(settings: Settings, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert crashes(flags(run, settings), 20)
+    assert checkpoint.load(run / "last.pt")["threads"] == 1
+    torch.set_num_threads(2)
+    assert train.main(["--run_dir", str(run), "--resume"]) == 0
+    assert torch.get_num_threads() == 1

@@ -1,0 +1,91 @@
+"""A training step: what it tells, when, and what it leaves to whoever reads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.training import trainer as trainer
+from model.training.optim import clip_gradients
+from tests.helpers.runs import build
+from utils import device
+from utils.errors import UserError
+from utils.run import checkpoint
+
+Settings = dict[str, object]
+
+
+def test_a_run_that_waits_for_nothing_is_the_same_run(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = build(tmp_path, settings)
+    numbers = [one.train_step() for _ in range(3)][-1]
+    monkeypatch.setattr(trainer.device, "answers_at_once", lambda device: False)
+    other = build(tmp_path, settings)
+    assert [other.train_step() for _ in range(3)] == [{}, {}, {}]
+    assert other.read() == numbers == other.read()
+    assert checkpoint.digest(one.model.state_dict()) == checkpoint.digest(other.model.state_dict())
+
+
+def test_the_parts_of_a_step_are_told_in_order(settings: Settings, tmp_path: Path) -> None:
+    one, told = build(tmp_path, settings, train__grad_accum_steps=2), []
+    one.mark = told.append
+    one.train_step()
+    assert told == ["data", *["forward", "backward"] * 2, "clip", "optimizer"]
+
+
+@pytest.mark.parametrize("largest", [0.0, 0.5, 2.0, 100.0])
+def test_gradients_are_clipped_as_pytorch_does_it(largest: float) -> None:
+    torch.manual_seed(1)
+    ours = [torch.nn.Parameter(torch.zeros(n, 3)) for n in (1, 4, 7)]
+    theirs = [torch.nn.Parameter(torch.zeros(n, 3)) for n in (1, 4, 7)]
+    for one, other in zip(ours[:2], theirs):  # the third took no part
+        one.grad = torch.randn_like(one)
+        other.grad = one.grad.clone()
+    norm = clip_gradients(ours, largest)
+    wanted = torch.nn.utils.clip_grad_norm_(theirs, largest or float("inf"))
+    assert norm.item() == pytest.approx(wanted.item(), rel=1e-6)
+    for one, other in zip(ours[:2], theirs):
+        assert torch.allclose(one.grad, other.grad, rtol=1e-6)
+
+
+def test_seeds_are_those_of_torch() -> None:
+    device.seed_all(3, 4)
+    found, state = torch.rand(5), torch.initial_seed()
+    torch.manual_seed(state)
+    assert torch.equal(torch.rand(5), found)
+
+
+def test_freed_memory_is_kept_where_the_system_can(run_python) -> None:
+    code = """
+import resource
+import torch
+from utils.processes import keep_freed_memory
+if keep_freed_memory():
+    for _ in range(3):
+        torch.empty(8 << 20).fill_(1)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        torch.empty(8 << 20).fill_(1)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    done = run_python("-c", code)
+    assert (done.returncode, done.stderr) == (0, "")
+    # Each of the 20 is 32 MiB, more than glibc ever keeps by itself: of 4 KiB, 8,192 pages.
+    assert not done.stdout or int(done.stdout) < 10 * 8192
+
+
+def test_a_step_sets_rate_and_momentum(settings: Settings, tmp_path: Path) -> None:
+    muon = {"optim__name": "muon", "optim__muon_momentum": 0.95, "optim__muon_warmup_steps": 2}
+    one = build(tmp_path, settings, **muon)
+    for momentum in (0.85, 0.9, 0.95, 0.95):
+        one.train_step()
+        found = [g["momentum"] for g in one.optimizer.param_groups if g.get("muon")]
+        assert found == pytest.approx([momentum] * 2)
+
+
+def test_a_rate_of_a_head_that_is_no_weight_of_its_own(settings: Settings, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="head_lr_ratio has an effect without model.tie_weights"):
+        build(tmp_path, settings, optim__head_lr_ratio=2.0, model__tie_weights="true")

@@ -1,0 +1,185 @@
+"""train.tensorboard: events say what metrics.csv and samples.txt do, once, also after kills."""
+
+from __future__ import annotations
+
+import builtins
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import train
+from tests.helpers.runs import Child, assert_same_run, flags
+from tests.train.test_resume import crashes
+from utils.errors import UserError
+from utils.metrics import read_rows
+from utils.run import folder as runs
+from utils.run.log import RunLog
+from utils.run.tensorboard import EVENTS, Board
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+ORACLE = "oracle: TensorBoard's own reader"
+ON = {"train__tensorboard": True, "train__max_steps": 2}
+Settings = dict[str, object]
+
+
+def events_of(run: Path) -> list[tuple[str, int, float | str]]:
+    """(name, step, value) of all events of all files, in their order; nothing is purged here."""
+    loader = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_file_loader", reason=ORACLE
+    )
+    found: list[tuple[str, int, float | str]] = []
+    for path in sorted((run / "tensorboard").glob(EVENTS)):
+        for event in loader.LegacyEventFileLoader(str(path)).Load():
+            for value in event.summary.value:
+                text = value.tensor.string_val
+                told = text[0].decode() if text else value.simple_value
+                found.append((value.tag, event.step, told))
+    return found
+
+
+def told_by(run: Path) -> list[tuple[str, int, float | str]]:
+    """The same of metrics.csv, in single precision, and of samples.txt."""
+    found: list[tuple[str, int, float | str]] = [
+        (name, int(row["step"]), float(np.float32(float(cell))))
+        for row in read_rows(run / "metrics.csv")
+        for name, cell in row.items()
+        if name != "step" and cell
+    ]
+    for step, text in runs.keep_samples(run / "samples.txt", 10**9):
+        found.append(("sample/text_summary", step, text.replace("\n", "  \n")))
+    return found
+
+
+def assert_told(run: Path) -> None:
+    found = events_of(run)
+    assert len(found) == len({event[:2] for event in found}), "a point stands there twice"
+    assert sorted(found) == sorted(told_by(run))
+
+
+def test_the_events_are_the_rows_and_the_samples(settings: Settings, tmp_path: Path) -> None:
+    assert train.main(flags(tmp_path / "run", settings, train__tensorboard=True)) == 0
+    assert_told(tmp_path / "run")
+    names = {name for name, _, _ in events_of(tmp_path / "run")}
+    assert names >= {"train_loss", "val_loss", "val_bpb", "lr", "tokens", "sample/text_summary"}
+
+
+def test_without_the_setting_there_are_none(settings: Settings, tmp_path: Path) -> None:
+    assert train.main(flags(tmp_path / "run", settings, train__max_steps=1)) == 0
+    assert not (tmp_path / "run" / "tensorboard").exists()
+
+
+@pytest.mark.slow
+def test_a_crash_at_any_write_and_then_a_resume(settings: Settings, tmp_path: Path) -> None:
+    """Also between a row or a sample and its events, and between those and the checkpoint."""
+    pytest.importorskip("tensorboard", reason=ORACLE)
+    whole = tmp_path / "whole"
+    assert train.main(flags(whole, settings, **ON)) == 0
+    place, torn = 0, 0
+    while True:
+        place += 1
+        run = tmp_path / str(place)
+        argv = flags(run, settings, **ON)
+        if not crashes(argv, place):
+            break
+        resume = ["--resume"] if (run / "run.json").exists() else []
+        if (run / "samples.txt").exists() and (run / "tensorboard").exists():
+            torn += sorted(events_of(run)) != sorted(told_by(run))
+        assert train.main([*argv, *resume]) == 0
+        assert_same_run(run, whole)
+        assert_told(run)
+    assert place > 15 and torn > 3  # a row or a sample that its events did not follow
+
+
+def test_kill_9_after_rows_that_no_checkpoint_knows(settings: Settings, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason=ORACLE)
+    run, argv = tmp_path / "run", flags(tmp_path / "run", settings, train__tensorboard=True)
+    child = Child(argv, tmp_path / "log", hang=("step", 7))
+    child.wait_for(child.marker)
+    child.kill()
+    assert max(step for _, step, _ in events_of(run)) == 6, "later than the checkpoint of step 4"
+    assert_told(run)
+    assert train.main([*argv, "--resume"]) == 0
+    assert_told(run)
+
+
+def test_a_tensorboard_that_watches_sees_no_point_twice(settings: Settings, tmp_path: Path) -> None:
+    """The purge of the library itself: its reader is open over the resume."""
+    module = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason=ORACLE
+    )
+    run, argv = tmp_path / "run", flags(tmp_path / "run", settings, train__tensorboard=True)
+    child = Child(argv, tmp_path / "log", hang=("step", 7))
+    child.wait_for(child.marker)
+    watcher = module.EventAccumulator(str(run / "tensorboard")).Reload()
+    assert [event.step for event in watcher.Scalars("lr")] == [1, 2, 3, 4, 5, 6]
+    child.kill()
+    assert train.main([*argv, "--resume"]) == 0
+    steps = [event.step for event in watcher.Reload().Scalars("lr")]
+    assert steps == list(range(1, 10))
+
+
+def test_it_may_be_turned_on_later_and_then_tells_all(settings: Settings, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason=ORACLE)
+    run = tmp_path / "run"
+    assert train.main(flags(run, settings, train__max_steps=3)) == 0
+    more = ["--resume", "--train.max_steps", "6", "--train.tensorboard", "true"]
+    assert train.main(["--run_dir", str(run), *more]) == 0
+    assert_told(run)
+
+
+def test_only_files_of_events_are_removed(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason=ORACLE)
+    (tmp_path / "mine.txt").touch()
+    for _ in range(4):
+        Board(tmp_path, 0.0).close()
+    sizes = [path.stat().st_size > 0 for path in tmp_path.glob(EVENTS)]
+    assert sorted(sizes) == [False, True] and (tmp_path / "mine.txt").exists()
+
+
+def test_the_clock_of_an_event_is_the_time_spent_training(tmp_path: Path) -> None:
+    module = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason=ORACLE
+    )
+    run = runs.RunFolder(tmp_path)
+    log = RunLog(run)
+    log.write({"step": 1, "lr": 1.0, "elapsed_s": 10.0})
+    begun = time.time()
+    log = RunLog(run, after_step=1, elapsed_s=12.0, board=True)
+    log.write({"step": 2, "lr": 1.0, "elapsed_s": 15.0})
+    log.close()
+    first, second = module.EventAccumulator(str(run.board)).Reload().Scalars("lr")
+    assert second.wall_time - first.wall_time == pytest.approx(5.0, abs=1e-3)
+    assert second.wall_time == pytest.approx(begun + 3.0, abs=2.0)
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_without_the_library_one_line_says_how_to_get_it(
+    resumed: bool, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original: Callable[..., object] = builtins.__import__
+
+    def without(name: str, *args: object, **kwargs: object) -> object:
+        if name.partition(".")[0] == "tensorboard":
+            raise ImportError(name)
+        return original(name, *args, **kwargs)
+
+    run, cache = tmp_path / "run", tmp_path / "cache"
+    settings = settings | {"data.cache_dir": cache}
+    if resumed:
+        assert train.main(flags(run, settings, train__max_steps=1)) == 0
+        shutil.rmtree(cache)
+    more = ["--resume"] if resumed else []
+    before = {path: path.read_bytes() for path in sorted(run.rglob("*"))}
+    for name in [name for name in sys.modules if "tensorboard" in name]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(UserError, match="train.tensorboard needs .* pip install tensorboard$"):
+        train.main(flags(run, settings, *more, **ON))
+    assert {path: path.read_bytes() for path in sorted(run.rglob("*"))} == before
+    assert not cache.exists(), "no data was prepared for a run that is refused"
