@@ -24,9 +24,20 @@ MAY_IMPORT = {
     "scripts": BELOW | set(PROGRAMS),
 } | {program: BELOW | (set(PROGRAMS) - {"train", "sample"}) for program in PROGRAMS}
 
-INSTALLED = {"torch", "numpy", "yaml", "tqdm", "matplotlib"}  # requirements.txt, by import name
+# requirements.txt, by import name
+INSTALLED = {"torch", "numpy", "yaml", "tqdm", "matplotlib", "filelock", "pooch", "psutil"}
 NETWORK = {"socket", "ssl", "http", "urllib", "ftplib", "smtplib", "xmlrpc", "socketserver"}
-NETWORK |= {"requests", "httpx", "httpx2", "aiohttp", "urllib3", "websockets", "wandb", "boto3"}
+NETWORK |= {
+    "pooch",
+    "requests",
+    "httpx",
+    "httpx2",
+    "aiohttp",
+    "urllib3",
+    "websockets",
+    "wandb",
+    "boto3",
+}
 UNSAFE = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
 
 MAX_FILE_LINES = 350
