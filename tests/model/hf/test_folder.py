@@ -19,8 +19,8 @@ from model.hf import folder as hf_folder
 from model.hf.config import CLASSES, HOLDS, from_hf, kind_of, to_hf
 from model.sampling.generate import generate_ids
 from model.sampling.sampler import Drawing
+from tests.helpers.hostile import hostile_strings
 from tests.helpers.runs import make_text
-from tests.tok.hostile import hostile_strings
 from tok.tokenizer import BPETokenizer
 from utils.errors import UserError
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.helpers.hostile import hostile_strings
 from tests.tok.encoding.test_against_naive import naive_encode, replace_pair
-from tests.tok.hostile import hostile_strings
 from tok.encoding import batch, parallel
 from tok.encoding import encoder as encode
 from tok.encoding.batch import BatchEncoder

@@ -3,15 +3,12 @@
 import base64
 import random
 from functools import lru_cache
-from pathlib import Path
 
 import pytest
 
+from tests.helpers.corpora import corpus_path
 from tok.patterns import PATTERNS
 from tok.tokenizer import BPETokenizer
-
-SHARED_DATA = Path(__file__).parents[4] / "shared" / "data"
-GPT2_RANKS = SHARED_DATA / "gpt2_r50k.tiktoken"
 
 CORPUS = (
     "It's the fox who'll sing, isn't it? They've 12 songs; 345 more in 2024!\n\n\tZoë's café, "
@@ -109,9 +106,7 @@ def test_same_ids_as_hugging_face():
 @pytest.fixture(scope="module")
 def gpt2():
     """GPT-2's merges with our byte ids, and the map from our ids to its ids."""
-    if not GPT2_RANKS.exists():
-        pytest.skip("GPT-2's vocabulary, which the repository does not hold, is not here")
-    lines = GPT2_RANKS.read_bytes().splitlines()
+    lines = corpus_path("gpt2_r50k.tiktoken").read_bytes().splitlines()
     ranks = {base64.b64decode(token): int(rank) for token, rank in map(bytes.split, lines)}
     our_ids = {bytes([b]): b for b in range(256)}
     merges = []
@@ -145,7 +140,7 @@ def test_same_ids_as_gpt2(gpt2, name):
         draw = random.Random(9)
         text = "".join(chr(draw.choice([draw.randrange(0xD800), 0x4E00])) for _ in range(60_000))
     else:
-        text = (SHARED_DATA / name).read_bytes().decode("utf-8")
+        text = corpus_path(name).read_bytes().decode("utf-8")
     theirs = tiktoken.Encoding(
         "gpt2", pat_str=PATTERNS["gpt2"], mergeable_ranks=ranks, special_tokens={}
     )

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.tok.hostile import hostile_strings
+from tests.helpers.hostile import hostile_strings
 from tok.errors import TokenizerError
 from tok.formats.convert import KINDS, export_tokenizer, import_tokenizer
 from tok.formats.reachability import first_unreachable

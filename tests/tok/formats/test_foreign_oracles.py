@@ -2,17 +2,15 @@
 
 import json
 from functools import cache
-from pathlib import Path
 
 import pytest
 
-from tests.tok.hostile import hostile_strings
+from tests.helpers.corpora import corpus_path
+from tests.helpers.hostile import hostile_strings
 from tok.formats.convert import export_tokenizer, import_tokenizer
 from tok.patterns import PATTERNS
 from tok.tokenizer import BPETokenizer
 
-SHARED_DATA = Path(__file__).parents[4] / "shared" / "data"
-GPT2_RANKS = SHARED_DATA / "gpt2_r50k.tiktoken"
 END = "<|endoftext|>"
 SPECIAL = [END, "<|pad|>", "two words"]
 COUNTS = [300, pytest.param(20_000, marks=pytest.mark.slow)]
@@ -34,8 +32,6 @@ def make():
         if name in merges:
             return BPETokenizer(merges[name].merges, SPECIAL, byte_order=name)
         if name == "cl100k":
-            if name not in PATTERNS:
-                pytest.skip("this version of tok does not split by cl100k's pattern")
             return BPETokenizer(merges["value"].merges, SPECIAL, pattern="cl100k")
         if name == "specials first":
             ids = {token: i for i, token in enumerate(SPECIAL)}
@@ -47,9 +43,8 @@ def make():
         if name == "shuffled":
             order = [(7 * byte + 3) % 256 for byte in range(256)]
             return BPETokenizer(merges["value"].merges, SPECIAL, byte_order=order)
-        if not GPT2_RANKS.exists():
-            pytest.skip("GPT-2's vocabulary, which the repository does not hold, is not here")
-        return import_tokenizer([GPT2_RANKS], pattern="gpt2", special={END: 50256})
+        ranks = corpus_path("gpt2_r50k.tiktoken")
+        return import_tokenizer([ranks], pattern="gpt2", special={END: 50256})
 
     return one
 

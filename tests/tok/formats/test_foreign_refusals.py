@@ -5,7 +5,7 @@ from base64 import b64encode
 
 import pytest
 
-from tests.tok.hostile import hostile_strings
+from tests.helpers.hostile import hostile_strings
 from tok.errors import TokenizerError
 from tok.formats.convert import export_tokenizer, import_tokenizer
 from tok.tokenizer import BPETokenizer

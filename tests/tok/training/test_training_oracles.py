@@ -2,25 +2,21 @@
 
 import json
 from functools import lru_cache
-from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
+from tests.helpers.corpora import corpus_path
 from tok.patterns import PATTERNS
 from tok.tokenizer import BPETokenizer
 from tok.vocabulary import unspell
 
-SHARED_DATA = Path(__file__).parents[4] / "shared" / "data"
-TEXTS = {"tiny": (ROOT / "data" / "tiny.txt", 1024)}
-TEXTS["shakespeare"] = (SHARED_DATA / "shakespeare.txt", 4096)
+VOCAB_SIZES = {"tiny": 1024, "shakespeare": 4096}
 
 
 def text_of(name):
-    path, vocab_size = TEXTS[name]
-    if not path.exists():
-        pytest.skip(f"{path.name}, which the repository does not hold, is not here")
-    return path.read_bytes().decode(), vocab_size
+    path = ROOT / "data" / "tiny.txt" if name == "tiny" else corpus_path("shakespeare.txt")
+    return path.read_bytes().decode(), VOCAB_SIZES[name]
 
 
 @lru_cache(maxsize=4)
@@ -31,7 +27,7 @@ def merged_tokens(name, byte_order):
     return ours.token_bytes[256:]
 
 
-@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.parametrize("name", VOCAB_SIZES)
 def test_merges_by_value_are_rustbpes(name):
     rustbpe = pytest.importorskip("rustbpe", reason="oracle: rustbpe's training")
     text, vocab_size = text_of(name)
@@ -42,7 +38,7 @@ def test_merges_by_value_are_rustbpes(name):
     assert merged_tokens(name, "value") == sorted(ranks, key=ranks.get)[256:]
 
 
-@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.parametrize("name", VOCAB_SIZES)
 def test_merges_by_stand_in_are_hugging_faces(name):
     tokenizers = pytest.importorskip("tokenizers", reason="oracle: Hugging Face's training")
     text, vocab_size = text_of(name)
