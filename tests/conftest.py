@@ -117,9 +117,9 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
 def quick() -> Iterator[None]:
     """Runs without a picture and without git; its own patch, as a test may undo monkeypatch's."""
     import train
-    from utils.run import folder as runs
+    from utils.run import environment
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "plot_losses", lambda *args, **kwargs: None)
-        patch.setattr(runs, "git_commit", lambda: None)
+        patch.setattr(environment, "git_commit", lambda: None)
         yield

@@ -13,7 +13,7 @@ from model.training.trainer import Trainer
 from utils import device
 from utils.metrics import Throughput
 from utils.output import plain
-from utils.run.folder import environment
+from utils.run.environment import environment
 from utils.run.log import RunLog
 
 

@@ -64,7 +64,9 @@ def test_every_command_of_the_readme_exists(run_python):
             if key in ("-m venv", "-m pip", "-m pytest") or words[1] == "-c":
                 continue
             name = target[-1].replace(".", "/") if words[1] == "-m" else target[0][:-3]
-            assert any((ROOT / f"{name}{end}").is_file() for end in (".py", "/__main__.py")), command
+            assert any(
+                (ROOT / f"{name}{end}").is_file() for end in (".py", "/__main__.py")
+            ), command
             rest = words[1 + len(target) :]
             sub = rest[:1] if rest and re.fullmatch(r"[a-z]+", rest[0]) else []
             if key + str(sub) not in helps:

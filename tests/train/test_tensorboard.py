@@ -17,8 +17,8 @@ from tests.helpers.runs import Child, assert_same_run, flags
 from tests.train.test_resume import crashes
 from utils.errors import UserError
 from utils.metrics import read_rows
-from utils.run import folder as runs
-from utils.run.log import RunLog
+from utils.run.folder import RunFolder
+from utils.run.log import RunLog, read_samples
 from utils.run.tensorboard import EVENTS, Board
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -51,7 +51,7 @@ def told_by(run: Path) -> list[tuple[str, int, float | str]]:
         for name, cell in row.items()
         if name != "step" and cell
     ]
-    for step, text in runs.keep_samples(run / "samples.txt", 10**9):
+    for step, text in read_samples(run / "samples.txt"):
         found.append(("sample/text_summary", step, text.replace("\n", "  \n")))
     return found
 
@@ -146,7 +146,7 @@ def test_the_clock_of_an_event_is_the_time_spent_training(tmp_path: Path) -> Non
     module = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator", reason=ORACLE
     )
-    run = runs.RunFolder(tmp_path)
+    run = RunFolder(tmp_path)
     log = RunLog(run)
     log.write({"step": 1, "lr": 1.0, "elapsed_s": 10.0})
     begun = time.time()

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import numpy as np
-import torch
+import filelock
 
 from utils.errors import UserError
 from utils.files import write_atomic
-from utils.locks import try_lock
 
-SAMPLE_HEADER = "=== step "
+DEFAULT_RUN = "runs/tiny"  # where `make train` leaves the default model
 
 
 class RunFolder:
@@ -36,7 +30,7 @@ class RunFolder:
         self.plot = self.path / "loss.png"
         self.last = self.path / "last.pt"
         self.best = self.path / "best.pt"
-        self._lock: IO[bytes] | None = None
+        self._lock = filelock.FileLock(self.path / "lock", blocking=False, thread_local=False)
 
     def holds_run(self) -> bool:
         """Whether a run was started here."""
@@ -74,28 +68,22 @@ class RunFolder:
         Raises:
             UserError: another process holds it.
         """
-        if self._lock is not None:
+        if self._lock.is_locked:
             return
         self.require_folder()
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = open(self.path / "lock", "ab")
         try:
-            free = try_lock(self._lock)
-        except OSError:  # a file system without locks
-            free = False
-        if not free:
-            self.close()
+            self._lock.acquire()
+        except filelock.Timeout:
             raise UserError(
                 f"{self.path}: another process is writing this run; wait for it or stop it"
-            )
+            ) from None
         for path in self.path.glob(".*.tmp-*"):
             path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Gives the folder back."""
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        self._lock.release()
 
     def read_record(self) -> dict[str, Any]:
         """run.json.
@@ -136,63 +124,3 @@ def is_record(record: Any) -> bool:
         )
     except (KeyError, TypeError):
         return False
-
-
-def append_sample(path: Path, step: int, text: str) -> None:
-    """Adds a sample under a header that names its step; a line that looks like one is indented."""
-    text = re.sub(f"(?m)^{SAMPLE_HEADER}", f" {SAMPLE_HEADER}", text)
-    with open(path, "a", encoding="utf-8", newline="") as file:
-        file.write(f"{SAMPLE_HEADER}{step}\n{text}\n\n")
-
-
-def keep_samples(path: Path, last_step: int) -> list[tuple[int, str]]:
-    """Drops the samples of steps later than `last_step`, which a resumed run makes again.
-
-    Returns those that are left, each with its step.
-    """
-    if not path.exists():
-        return []
-    text = path.read_bytes().decode("utf-8", errors="replace")
-    text = text[: text.rfind("\n\n") + 2]  # a sample that was written to its end ends so
-    _, *parts = re.split(f"(?m)^{SAMPLE_HEADER}(\\d+)\n", text)
-    pairs = zip(parts[::2], parts[1::2], strict=True)
-    kept = [(int(step), body) for step, body in pairs if int(step) <= last_step]
-    text = "".join(f"{SAMPLE_HEADER}{step}\n{body}" for step, body in kept)
-    write_atomic(path, text.encode())
-    return [(step, body.removesuffix("\n\n")) for step, body in kept]
-
-
-def environment() -> dict[str, Any]:
-    """What the numbers of a run may depend on: program, versions, threads, commit."""
-    return {
-        "argv": sys.argv,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "platform": platform.platform(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "commit": git_commit(),
-    }
-
-
-def git_commit() -> str | None:
-    """The checkout's commit, with `+changes` where the tree differs from it; None without git."""
-    root = Path(__file__).resolve().parents[2]
-    command = [
-        "git",
-        "-C",
-        str(root),
-        "describe",
-        "--always",
-        "--abbrev=40",
-        "--dirty=+changes",
-        "--exclude=*",
-    ]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, encoding="utf-8", timeout=10, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None

@@ -1,44 +1,48 @@
-"""What a run writes down as it goes: metrics.csv and samples.txt, for TensorBoard too if wanted."""
+"""The log of a run: metrics.csv and samples.txt, and their copy for TensorBoard."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from pathlib import Path
 
+from utils.files import write_atomic
 from utils.metrics import CsvLog, read_rows
-from utils.run.folder import RunFolder, append_sample, keep_samples
+from utils.run.folder import RunFolder
 from utils.run.tensorboard import Board
+
+SAMPLE_HEADER = "=== step "
 
 
 class RunLog:
-    """Rows and samples of a run; those later than the step it goes on from are dropped."""
+    """Writes the rows and samples of a run; drops those later than the step it resumes from."""
 
     def __init__(
         self, run: RunFolder, *, after_step: int = -1, elapsed_s: float = 0.0, board: bool = False
     ) -> None:
-        """Opens the files.
+        """Open the files.
 
         Args:
-            after_step: where the run goes on from; -1 where it begins.
+            after_step: the step that the run resumes from; -1 for a new run.
             elapsed_s: training time until then.
-            board: whether to write events for TensorBoard.
+            board: whether to write TensorBoard events.
 
         Raises:
-            UserError: metrics.csv is damaged; the library for TensorBoard is not installed.
+            UserError: metrics.csv is damaged; the TensorBoard library is not installed.
         """
         self.run = run
         self.metrics = CsvLog(run.metrics, after_step=after_step)
-        samples = keep_samples(run.samples, after_step)
+        truncate_samples(run.samples, after_step)
         self.board = Board(run.board, elapsed_s) if board else None
         if self.board:
             for row in read_rows(run.metrics):
-                numbers = {name: float(cell) for name, cell in row.items() if cell}
-                self.board.scalars(numbers)
-            for step, text in samples:
+                self.board.scalars({name: float(cell) for name, cell in row.items() if cell})
+            for step, text in read_samples(run.samples):
                 self.board.sample(step, text)
             self.board.flush()
 
     def write(self, row: Mapping[str, float | int | None]) -> None:
-        """Adds a row of metrics.csv.
+        """Append a row to metrics.csv.
 
         Raises:
             OSError: the disk is full.
@@ -49,13 +53,39 @@ class RunLog:
             self.board.flush()
 
     def sample(self, step: int, text: str) -> None:
-        """Adds a sample."""
+        """Append a sample to samples.txt."""
         append_sample(self.run.samples, step, text)
         if self.board:
             self.board.sample(step, text)
             self.board.flush()
 
     def close(self) -> None:
-        """Ends the events."""
+        """Close the TensorBoard events."""
         if self.board:
             self.board.close()
+
+
+def append_sample(path: Path, step: int, text: str) -> None:
+    """Append a sample under a header that names its step; indent lines that look like a header."""
+    text = re.sub(f"(?m)^{SAMPLE_HEADER}", f" {SAMPLE_HEADER}", text)
+    with open(path, "a", encoding="utf-8", newline="") as file:
+        file.write(f"{SAMPLE_HEADER}{step}\n{text}\n\n")
+
+
+def read_samples(path: Path) -> list[tuple[int, str]]:
+    """Return (step, text) of each complete sample in samples.txt; [] without the file."""
+    if not path.exists():
+        return []
+    text = path.read_bytes().decode("utf-8", errors="replace")
+    text = text[: text.rfind("\n\n") + 2]  # drops a sample that a kill has cut off
+    _, *parts = re.split(f"(?m)^{SAMPLE_HEADER}(\\d+)\n", text)
+    pairs = zip(parts[::2], parts[1::2], strict=True)
+    return [(int(step), body.removesuffix("\n\n")) for step, body in pairs]
+
+
+def truncate_samples(path: Path, last_step: int) -> None:
+    """Remove the samples of steps after `last_step`, which a resumed run writes again."""
+    if path.exists():
+        kept = [(step, text) for step, text in read_samples(path) if step <= last_step]
+        content = "".join(f"{SAMPLE_HEADER}{step}\n{text}\n\n" for step, text in kept)
+        write_atomic(path, content.encode())

@@ -13,8 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from utils.errors import UserError
-from utils.run import folder as runs
-from utils.run.folder import RunFolder, append_sample, environment, git_commit, keep_samples
+from utils.run import environment as environment_module
+from utils.run.environment import environment, git_commit
+from utils.run.folder import RunFolder
+from utils.run.log import append_sample, read_samples, truncate_samples
 
 
 def test_a_folder_is_one_writers(tmp_path: Path) -> None:
@@ -95,13 +97,18 @@ def test_samples_after_the_checkpoint_are_cut(
         after.append(path.read_bytes())
     if texts and last < len(texts) - 1:  # a kill tears only what the checkpoint does not know
         path.write_bytes(after[-1][: max(len(after[-1]) - tear, len(b"".join(after[-2:-1])))])
-    keep_samples(path, last)
+    before = path.read_bytes() if path.exists() else b""
+    found = read_samples(path)
+    assert (path.read_bytes() if path.exists() else b"") == before, "reading changes nothing"
+    truncate_samples(path, last)
+    assert read_samples(path) == [(step, text) for step, text in found if step <= last]
     kept = min(last, len(texts) - 1)
     assert (path.read_bytes() if path.exists() else b"") == (after[kept] if kept >= 0 else b"")
 
 
 def test_samples_that_are_not_there(tmp_path: Path) -> None:
-    keep_samples(tmp_path / "samples.txt", 3)
+    truncate_samples(tmp_path / "samples.txt", 3)
+    assert read_samples(tmp_path / "samples.txt") == []
     assert not list(tmp_path.iterdir())
 
 
@@ -114,13 +121,13 @@ def test_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     def answers(text: str) -> Callable[..., subprocess.CompletedProcess[str]]:
         return lambda command, **kwargs: subprocess.CompletedProcess(command, 0, text)
 
-    monkeypatch.setattr(runs.subprocess, "run", answers("abc+changes\n"))
+    monkeypatch.setattr(environment_module.subprocess, "run", answers("abc+changes\n"))
     assert git_commit() == "abc+changes"
-    monkeypatch.setattr(runs.subprocess, "run", answers(""))
+    monkeypatch.setattr(environment_module.subprocess, "run", answers(""))
     assert git_commit() is None
 
     def fails(command: list[str], **kwargs: object) -> None:
         raise FileNotFoundError("git")
 
-    monkeypatch.setattr(runs.subprocess, "run", fails)
+    monkeypatch.setattr(environment_module.subprocess, "run", fails)
     assert git_commit() is None
