@@ -70,7 +70,7 @@ class ModelConfig:
         if self.bias and not self.norm_gain and self.norm == "layernorm":
             raise UserError(
                 "model.norm_gain false leaves a layer norm no bias either: set model.bias false, "
-                "or model.layers rmsnorm"
+                "or model.norm rmsnorm"
             )
         if self.tie_weights and self.embedding_std != INIT_STD:
             raise UserError(

@@ -36,8 +36,8 @@ LOG_EVERY = 10  # steps between the lines that nanoGPT's recipe prints
 CLASSIC = {
     "model.position": "learned",
     "model.tie_weights": "true",
-    "model.layers": "gelu",
-    "model.layers": "layernorm",
+    "model.mlp": "gelu",
+    "model.norm": "layernorm",
     "model.dropout": 0.0,
     "optim.weight_decay": 0.1,
     "optim.grad_clip": 1.0,

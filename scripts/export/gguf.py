@@ -56,7 +56,7 @@ def gguf_kind(config: ModelConfig, tokenizer: BPETokenizer) -> str:
         raise UserError(f"llama.cpp has no {CLASSES[kind]} of these settings; export --to hf")
     if config.mlp == "relu2":
         raise UserError(
-            f"model.layers relu2: llama.cpp's {ARCHITECTURES[kind]} computes GELU; export --to hf"
+            f"model.mlp relu2: llama.cpp's {ARCHITECTURES[kind]} computes GELU; export --to hf"
         )
     if tokenizer.pattern != "gpt2":
         raise UserError(

@@ -125,7 +125,7 @@ def test_a_model_that_began_as_another_says_so(text_run, tmp_path, printed):
         ({"pointer": True}, "model.pointer true: no class of Hugging Face has it"),
         ({"bigram_rows": 8}, "model.bigram_rows 8: no class of Hugging Face has it"),
         ({"softcap": 5.0}, "nearest, GPTNeoXForCausalLM, needs model.softcap 0.0 (here 5.0)"),
-        ({"norm": "rmsnorm"}, "GPTNeoXForCausalLM, needs model.layers layernorm (here rmsnorm)"),
+        ({"norm": "rmsnorm"}, "GPTNeoXForCausalLM, needs model.norm layernorm (here rmsnorm)"),
         (
             {"norm": "rmsnorm", "mlp": "swiglu", "softcap": 9.0},
             "LlamaForCausalLM, needs model.softcap 0.0 (here 9.0)",
@@ -133,7 +133,7 @@ def test_a_model_that_began_as_another_says_so(text_run, tmp_path, printed):
         ({"qk_norm": True}, "GPTNeoXForCausalLM, needs model.qk_norm false (here true)"),
         (
             {"position": "learned", "mlp": "swiglu"},
-            "GPT2LMHeadModel, needs model.layers gelu or gelu_tanh or relu2 (here swiglu)",
+            "GPT2LMHeadModel, needs model.mlp gelu or gelu_tanh or relu2 (here swiglu)",
         ),
         (
             {"norm": "rmsnorm", "mlp": "swiglu", "qk_norm": True, "bias": True},

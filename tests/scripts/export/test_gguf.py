@@ -121,7 +121,7 @@ def test_the_file_holds_what_it_should(tokenizer, tmp_path):
 @pytest.mark.parametrize(
     ("change", "pattern", "message"),
     [
-        ({"mlp": "relu2"}, "gpt2", "model.layers relu2: llama.cpp's gptneox computes GELU"),
+        ({"mlp": "relu2"}, "gpt2", "model.mlp relu2: llama.cpp's gptneox computes GELU"),
         ({}, "cl100k", "splits by the pattern cl100k; in GGUF only gpt2 is supported"),
         ({"pointer": True}, "gpt2", "model.pointer true: no class of Hugging Face has it"),
         (

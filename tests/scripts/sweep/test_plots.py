@@ -13,7 +13,7 @@ from scripts.sweep.plots import draw_all, height, scale_of
 from scripts.sweep.ranking import group
 from utils.metrics import CsvLog
 
-SETTINGS = ["model.n_embd", "optim.lr", "model.layers"]
+SETTINGS = ["model.n_embd", "optim.lr", "model.mlp"]
 
 
 def row(width: int, lr: float, mlp: str, bits: float, **more: object) -> dict[str, Any]:
