@@ -23,7 +23,7 @@ from model.sampling.sampler import Drawing, sample_seeds
 from model.sampling.stream import Pace, Sample, in_order
 from tok.vocabulary import END_OF_TEXT
 from trained import DEFAULT_RUN, Loaded, find_token, load_run
-from utils.cli import Parser
+from utils.cli import Parser, positive_int, some_text
 from utils.errors import UserError, run_cli
 from utils.files import decode_utf8, read_bytes, read_stdin
 from utils.output import json_line, say
@@ -130,19 +130,20 @@ def add_arguments(parser: Parser) -> None:
     add("--prompt-file", metavar="FILE", help="a prompt on each line; - is stdin")
     add(
         "--prompt-sep",
-        default="\\n",
+        type=some_text,
         metavar="TEXT",
         help=r"what parts the prompts of the file: blank-line, or a text in which \n is a newline "
         "(default: the end of a line)",
     )
     add("--interactive", action="store_true", help="ask for prompts; an empty one leaves")
-    add("--num-samples", type=int, default=1, help="of each prompt (default: %(default)s)")
-    add("--steps", type=int, default=300, help="most new tokens (default: %(default)s)")
+    add("--num-samples", type=positive_int, default=1, help="of each prompt (default: %(default)s)")
+    add("--steps", type=positive_int, default=300, help="most new tokens (default: %(default)s)")
     add("--seed", type=int, default=1, help="same seed, same text (default: %(default)s)")
     add_drawing_flags(parser)
     add(
         "--stop",
         action="append",
+        type=some_text,
         metavar="TEXT",
         help=r"end before this text (\n is a newline); may be given repeatedly",
     )
@@ -168,21 +169,10 @@ def arguments(argv: Sequence[str] | None) -> Any:
     parser = Parser(prog="sample.py", description=__doc__)
     add_arguments(parser)
     args = parser.parse_args(argv)
-    args.drawing = drawing_of(args)
-    checks = (
-        ("steps", args.steps >= 1, "at least 1"),
-        ("num-samples", args.num_samples >= 1, "at least 1"),
-        ("prompt-sep", args.prompt_sep, "some text"),
-        ("stop", all(args.stop or ()), "some text; leave it out for none"),
-    )
-    for name, holds, words in checks:
-        if not holds:
-            value = getattr(args, name.replace("-", "_"))
-            raise UserError(f"--{name}: must be {words}, got {value!r}")
     if args.interactive and (args.prompt is not None or args.prompt_file):
         other = "--prompt-file" if args.prompt_file else "--prompt"
         raise UserError(f"--interactive: asks for prompts itself; leave out {other}")
-    if "prompt_sep" in parser.given and not args.prompt_file:
+    if args.prompt_sep is not None and not args.prompt_file:
         raise UserError("--prompt-sep: parts the prompts of --prompt-file, which is not given")
     return args
 
@@ -199,7 +189,7 @@ def read_prompts(args: Any) -> list[str]:
         name = "standard input" if piped else args.prompt_file
         raw = read_stdin() if piped else read_bytes(name)
         decode_utf8(raw, name, cure="convert it to UTF-8")
-        found = split_documents(raw, args.prompt_sep)
+        found = split_documents(raw, args.prompt_sep or "\\n")
         if not found:
             raise UserError(f"{name}: no prompt in it")
         prompts += [part.decode() for part in found]
@@ -209,7 +199,7 @@ def read_prompts(args: Any) -> list[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Loads the run, says on stderr what it read, writes the samples to stdout."""
     args = arguments(argv)
-    prompts = read_prompts(args)
+    drawing, prompts = drawing_of(args), read_prompts(args)
     loaded = load_run(args.run, args.checkpoint, args.device)
     try:
         stop_id = (
@@ -221,7 +211,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         n_samples=args.num_samples,
         seed=args.seed,
         max_new_tokens=args.steps,
-        drawing=args.drawing,
+        drawing=drawing,
         stop_id=stop_id,
         stops=tuple(map(literal, args.stop or ())),
         as_json=args.json,

@@ -4,11 +4,42 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, TypeVar
 
 from utils.errors import UserError
 from utils.suggest import nearest
+
+T = TypeVar("T")
+
+
+def checked(kind: Callable[[str], T], words: str, holds: Callable[[T], bool]) -> Callable[[str], T]:
+    """A type for `add_argument` whose values must satisfy a condition.
+
+    >>> share = checked(float, "from 0 to 1", lambda value: 0 <= value <= 1)
+    >>> share("0.5")
+    0.5
+    >>> share("2")
+    Traceback (most recent call last):
+    argparse.ArgumentTypeError: must be from 0 to 1, got 2.0
+
+    Args:
+        words: the condition, as the message says it after "must be".
+    """
+
+    def convert(text: str) -> T:
+        value = kind(text)
+        if not holds(value):
+            raise argparse.ArgumentTypeError(f"must be {words}, got {value!r}")
+        return value
+
+    convert.__name__ = kind.__name__  # argparse's word for text that is not of this type
+    return convert
+
+
+positive_int = checked(int, "at least 1", lambda value: value >= 1)
+natural_int = checked(int, "at least 0", lambda value: value >= 0)
+some_text = checked(str, "some text", bool)
 
 
 class StoreOnce(argparse._StoreAction):
@@ -27,9 +58,9 @@ class StoreOnce(argparse._StoreAction):
             UserError: the flag stands there a second time.
         """
         assert isinstance(parser, Parser)
-        if option_string and self.dest in parser.given:
+        if option_string and self.dest in parser._given:
             parser.error(f"{option_string}: given twice; give it once")
-        parser.given.add(self.dest)
+        parser._given.add(self.dest)
         super().__call__(parser, namespace, values, option_string)
 
 
@@ -41,7 +72,7 @@ class Parser(argparse.ArgumentParser):
         kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(*args, **kwargs)
         self.register("action", None, StoreOnce)
-        self.given: set[str] = set()  # flags of the line that is parsed
+        self._given: set[str] = set()  # destinations of the flags parsed so far
 
     def error(self, message: str) -> NoReturn:
         """Raises UserError instead of printing the usage.
@@ -77,7 +108,7 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse does it; every flag may stand there once."""
-        self.given = set()
+        self._given = set()
         return super().parse_known_args(args, namespace)
 
     def _parse_optional(self, arg_string: str) -> Any:

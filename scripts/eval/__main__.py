@@ -46,7 +46,7 @@ from scripts.eval.heatmap import check_picture, heat_picture, heat_text
 from scripts.eval.visible_text import cells
 from settings import Config
 from trained import DEFAULT_RUN, Loaded, load_run
-from utils.cli import Parser
+from utils.cli import Parser, natural_int
 from utils.config.load import load
 from utils.device import autocast, pick_amp
 from utils.errors import UserError, run_cli
@@ -271,20 +271,20 @@ def arguments(argv: Sequence[str] | None) -> Any:
         help="draw the text in the colours of its surprises; - prints it to a terminal",
     )
     parser.add_argument(
-        "--batch-size", type=int, default=0, help="rows at once (default: as in training)"
+        "--batch-size", type=natural_int, default=0, help="rows at once (default: as in training)"
     )
     parser.add_argument(
-        "--coherence", type=int, default=0, metavar="N", help="sample N stories and parse them"
+        "--coherence",
+        type=natural_int,
+        default=0,
+        metavar="N",
+        help="sample N stories and parse them",
     )
     add_drawing_flags(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
     args = parser.parse_args(argv)
-    args.drawing = drawing_of(args)
-    if args.drawing != Drawing() and not args.coherence:
+    if drawing_of(args) != Drawing() and not args.coherence:
         raise UserError("flags on how to draw need --coherence N; nothing else is sampled here")
-    for name in ("batch_size", "coherence"):
-        if getattr(args, name) < 0:
-            raise UserError(f"--{name.replace('_', '-')}: must be 1 or more")
     if args.json_field and args.text in (None, STDIN):
         raise UserError("--json-field: it says how a file of --text is read; give both or neither")
     if args.heat == STDOUT and args.tokens:
@@ -317,7 +317,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     figures |= {"checkpoint": str(loaded.path), "step": state["step"], "text": args.text}
     if args.coherence:
         train = own_folder(run, config, loaded) / "train.npy"
-        coherence = measure_coherence(loaded, args.coherence, args.drawing, train)
+        coherence = measure_coherence(loaded, args.coherence, drawing_of(args), train)
         figures["coherence"] = {"samples": args.coherence, **coherence.shares()}
     print(json_line(figures))
     return 0

@@ -34,7 +34,7 @@ from scripts.sweep.points import Job, make_jobs, measured, to_csv
 from scripts.sweep.pools import ClusterPool, LocalPool, Pool, last_line, visible_gpus
 from scripts.sweep.ranking import BITS, changes, group, ranking, verdict
 from settings import Config
-from utils.cli import Parser
+from utils.cli import Parser, positive_int
 from utils.errors import UserError, one_line, run_cli
 from utils.files import write_atomic
 from utils.locks import Lock
@@ -138,8 +138,7 @@ def arguments(argv: Sequence[str] | None) -> Any:
     parser.add_argument("--seeds", metavar="N,N", help="each point once a seed")
     parser.add_argument(
         "--workers",
-        type=int,
-        default=1,
+        type=positive_int,
         help="runs at once, sharing cores and GPUs; the last digits may depend on it (default: 1)",
     )
     parser.add_argument(
@@ -147,10 +146,9 @@ def arguments(argv: Sequence[str] | None) -> Any:
     )
     parser.add_argument("--dry-run", action="store_true", help="print the points and do nothing")
     args = parser.parse_args(argv)
-    if args.workers < 1:
-        raise UserError(f"--workers: must be at least 1, got {args.workers}")
-    if args.cluster is not None and "workers" in parser.given:
+    if args.cluster is not None and args.workers is not None:
         raise UserError("--workers and --cluster: drop one; a cluster has its own workers")
+    args.workers = args.workers or 1
     if args.config is None:
         args.config = "" if args.base else "configs/sweep.yaml"
     return args

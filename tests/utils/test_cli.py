@@ -1,6 +1,6 @@
 import pytest
 
-from utils.cli import Parser, unknown_flag
+from utils.cli import Parser, checked, positive_int, some_text, unknown_flag
 from utils.errors import UserError
 
 
@@ -103,3 +103,26 @@ def test_words_after_two_dashes_are_no_flags():
 def test_a_parser_serves_twice():
     parser = make_parser()
     assert parser.parse_args(["-n", "1"]).n == parser.parse_args(["-n", "1"]).n == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--steps", "0"], "argument --steps: must be at least 1, got 0 (see tool --help)"),
+        (["--steps", "-2"], "argument --steps: must be at least 1, got -2 (see tool --help)"),
+        (["--steps", "x"], "argument --steps: invalid int value: 'x' (see tool --help)"),
+        (["--sizes", "1", "nan"], "argument --sizes: must be above 0, got nan (see tool --help)"),
+        (["--stop", ""], "argument --stop: must be some text, got '' (see tool --help)"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_with_its_flag(words, message):
+    parser = Parser(prog="tool")
+    parser.add_argument("--steps", type=positive_int)
+    parser.add_argument(
+        "--sizes", type=checked(float, "above 0", lambda value: value > 0), nargs="+"
+    )
+    parser.add_argument("--stop", type=some_text)
+    with pytest.raises(UserError) as caught:
+        parser.parse_args(words)
+    assert str(caught.value) == message
+    assert parser.parse_args(["--steps", "3", "--sizes", "0.5", "2"]).sizes == [0.5, 2.0]
