@@ -20,7 +20,7 @@ from data.token_file import TokenWriter
 from model.linear import linear
 from model.training.step_log import StepLog
 from model.training.trainer import Trainer
-from scripts.bench.race.nanogpt_score import load_module
+from scripts.bench.checkout import load_module, make_model, require_checkout
 from settings import Config
 from tok.tokenizer import BPETokenizer
 from utils import device
@@ -142,12 +142,9 @@ class NanoGPT:
             torch.backends.cudnn.allow_tf32 = True
         amp = device.pick_amp(train.amp, self.device)
         self.autocast = device.autocast(self.device, amp)
-        module = load_module(checkout / "model.py")
-        fields = ("block_size", "vocab_size", "n_layer", "n_head", "n_embd", "dropout", "bias")
-        settings = {name: getattr(model, name) for name in fields}
+        self.raw: Any = make_model(checkout, model).to(self.device)
+        optim = config.optim
         with contextlib.redirect_stdout(sys.stderr):
-            self.raw = module.GPT(module.GPTConfig(**settings)).to(self.device)
-            optim = config.optim
             self.optimizer = self.raw.configure_optimizers(
                 optim.weight_decay, optim.lr, optim.betas, kind
             )
@@ -156,8 +153,8 @@ class NanoGPT:
         rng = np.random.default_rng(1)
         n_tokens = max(RANDOM_TOKENS, 2 * model.block_size)
         rng.integers(0, model.vocab_size, n_tokens).astype(np.uint16).tofile(scratch / "train.bin")
-        data.data_dir, data.device_type, data.device = str(scratch), kind, self.device
-        data.block_size, data.batch_size = model.block_size, train.batch_size
+        vars(data).update(data_dir=str(scratch), device_type=kind, device=self.device)
+        vars(data).update(block_size=model.block_size, batch_size=train.batch_size)
         self.get_batch = data.get_batch
         self.clip, self.steps = optim.grad_clip, 0
         self.batch = self.get_batch("train")
@@ -178,7 +175,7 @@ class NanoGPT:
         mark("backward")
         if self.clip:
             self.scaler.unscale_(self.optimizer)
-            torch.nn.utils.clip_grad_norm_(self.model_parameters(), self.clip)
+            torch.nn.utils.clip_grad_norm_(self.raw.parameters(), self.clip)
         mark("clip")
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -190,10 +187,6 @@ class NanoGPT:
         mark("logging")
         return targets.numel()
 
-    def model_parameters(self) -> Any:
-        """As its loop asks for them, each step anew."""
-        return self.raw.parameters()
-
 
 def own_get_batch(checkout: Path, scratch: Path) -> ModuleType:
     """A module that holds the get_batch of a checkout's train.py, which can't be imported itself.
@@ -201,9 +194,8 @@ def own_get_batch(checkout: Path, scratch: Path) -> ModuleType:
     Raises:
         UserError: train.py is missing or has none.
     """
+    require_checkout(checkout, "train.py", "model.py")
     program = checkout / "train.py"
-    if not program.exists() or not (checkout / "model.py").exists():
-        raise UserError(f"{checkout}: no nanoGPT checkout, it has no train.py or no model.py")
     source = program.read_text(encoding="utf-8")
     for node in ast.parse(source).body:
         if isinstance(node, ast.FunctionDef) and node.name == "get_batch":

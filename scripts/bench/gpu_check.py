@@ -1,16 +1,15 @@
 """Tests and benchmarks on a GPU in one call, into one JSON file; less than eight minutes.
 
-    python -m scripts.bench.gpu_check --corpus shakespeare.txt --nanogpt ../nanoGPT --out gpu-check.json
+    python -m scripts.bench.gpu_check --corpus shakespeare.txt --nanogpt ../nanoGPT
 
-Each part is a process with what is left of the time. A part that fails or comes too late is told of
-in the file, and the others go on. Without a GPU: one line, exit status 2.
+Each part is a process that gets the time that is left. A part that fails or is too late is recorded
+in the file (--out), and the others still run. Without a GPU: one line, exit status 2.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -20,18 +19,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-if not __package__:  # started as scripts/bench/gpu_check.py, which leaves the root out
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 import torch
 
+from scripts.bench.checkout import require_checkout
+from scripts.bench.process import running
 from utils.cli import Parser
 from utils.errors import UserError, run_cli
 from utils.files import require_place, write_atomic
 from utils.metrics import read_column, read_rows
 from utils.output import json_line
 
-ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 450.0
 TAIL = 2000  # characters of a part's output that are kept
 
@@ -42,23 +39,9 @@ def run_part(command: Sequence[str], limit_s: float) -> dict[str, Any]:
         return {"status": None, "seconds": 0.0, "tail": "no time was left"}
     start = time.perf_counter()
     with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # so that its own children end with it
-        )
         status: int | None = None
-        try:
+        with running(command, output) as process, contextlib.suppress(subprocess.TimeoutExpired):
             status = process.wait(limit_s)
-        except subprocess.TimeoutExpired:
-            pass
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
         output.seek(0)
         tail = output.read().decode("utf-8", "replace")[-TAIL:]
     return {"status": status, "seconds": time.perf_counter() - start, "tail": tail}
@@ -116,8 +99,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     corpus = Path(args.corpus).absolute()
     if not corpus.is_file():
         raise UserError(f"--corpus {args.corpus}: no such file")
-    if args.nanogpt and not (Path(args.nanogpt) / "model.py").is_file():
-        raise UserError(f"--nanogpt {args.nanogpt}: no nanoGPT checkout, it has no model.py")
+    if args.nanogpt:
+        require_checkout(Path(args.nanogpt), "model.py")
     require_place(args.out, "--out")
     nanogpt = str(Path(args.nanogpt).absolute()) if args.nanogpt else ""
     return check(corpus, nanogpt, Path(args.out))

@@ -1,7 +1,8 @@
-"""Runs programs in processes of their own, and watches their memory or what they write."""
+"""Runs programs in separate processes, and watches their memory or what they write."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -11,7 +12,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 ONE_CORE = {
@@ -22,45 +25,71 @@ ONE_CORE = {
 ALL_CORES = {"TOKENIZERS_PARALLELISM": "true"}
 POLL_S = 0.1
 
+Job = dict[str, Any]
+Figures = dict[str, Any]
+
+
+@contextlib.contextmanager
+def running(
+    command: Sequence[str],
+    stdout: IO[bytes],
+    *,
+    stderr: IO[bytes] | int = subprocess.STDOUT,
+    cwd: Path = ROOT,
+    env: Mapping[str, str] = os.environ,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A program; if it still runs when the block ends, it is killed with all its descendants."""
+    with subprocess.Popen(
+        command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr
+    ) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                for one in family(process.pid):
+                    with contextlib.suppress(psutil.Error):
+                        one.kill()
+
+
+def family(pid: int) -> list[psutil.Process]:
+    """The process and its descendants; empty if it has ended."""
+    try:
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    except psutil.Error:
+        return []
+
 
 def run_job(
-    job: dict[str, Any],
-    environment: dict[str, str],
-    module: str = "scripts.bench.tokenizer.worker",
-    *,
-    watched: bool = True,
-) -> dict[str, Any]:
-    """The figures of a job; {"error": why} if it failed. Adds "peak_bytes" of all its processes.
+    job: Job, environment: dict[str, str], module: str, *, watched: bool = False
+) -> Figures:
+    """The figures of a job that `module` does; {"error": why} if it failed.
 
-    Watching its memory takes a core's time, which a job that is timed on all cores feels; one that
-    is not watched tells "peak_bytes" itself.
+    Args:
+        watched: "peak_bytes" is the memory of all its processes. Watching takes a core's time,
+            which a job that is timed on all cores feels.
     """
     dropped = {*ONE_CORE} - {*environment}
     inherited = {name: value for name, value in os.environ.items() if name not in dropped}
+    command = [sys.executable, "-m", module, json.dumps(job)]
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        process = subprocess.Popen(
-            [sys.executable, "-m", module, json.dumps(job)],
-            cwd=ROOT,
-            env={**inherited, **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=err,
-        )
-        try:
+        with running(command, out, stderr=err, env={**inherited, **environment}) as process:
             peak = watch(process) if watched else 0
-            process.wait()
-        except BaseException:
-            process.kill()
-            process.wait()
-            raise
+            status = process.wait()
         out.seek(0)
         err.seek(0)
         printed, complaint = out.read(), err.read().decode("utf-8", "replace").strip()
-    if process.returncode:
-        return {"error": (complaint.splitlines() or [f"exit status {process.returncode}"])[-1]}
-    figures = json.loads(printed)
+    if status:
+        return {"error": (complaint.splitlines() or [f"exit status {status}"])[-1]}
+    figures: Figures = json.loads(printed)
     figures["peak_bytes"] = max(peak, figures.get("peak_bytes", 0))
     return figures
+
+
+def do_job(work: Callable[[Job], Figures]) -> None:
+    """The other end of `run_job`: figures go to stdout, and what is printed meanwhile to stderr."""
+    out, sys.stdout = sys.stdout, sys.stderr
+    print(json.dumps(work(json.loads(sys.argv[1]))), file=out)
 
 
 def watch(process: subprocess.Popen[bytes]) -> int:
@@ -72,43 +101,14 @@ def watch(process: subprocess.Popen[bytes]) -> int:
     return peak
 
 
-def peak_rss_bytes() -> int:
-    """Most memory that this process ever held; 0 where the system does not say."""
-    try:
-        # Not ru_maxrss on Linux: it begins with what the parent held when it started this process.
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-        return int(status.split("VmHWM:")[1].split()[0]) * 1024
-    except (OSError, ValueError, IndexError):
-        pass
-    try:
-        import resource  # not on Windows
-    except ImportError:
-        return 0
-    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS, else in KiB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
 def tree_bytes(pid: int) -> int:
-    """Memory of a process and all below it now, shared pages counted once; 0 without /proc."""
+    """Memory of a process and its descendants now; on Linux shared pages are counted once."""
     total = 0
     for one in family(pid):
-        try:
-            lines = Path(f"/proc/{one}/smaps_rollup").read_text(encoding="ascii").splitlines()
-            total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
-        except (OSError, ValueError):  # it has ended, or this is not Linux
-            continue
+        with contextlib.suppress(psutil.Error):  # it has ended, or may not be looked at
+            memory = one.memory_full_info()
+            total += getattr(memory, "pss", memory.uss)
     return total
-
-
-def family(pid: int) -> Iterator[int]:
-    """The process and its descendants."""
-    yield pid
-    try:
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            for child in (task / "children").read_text(encoding="ascii").split():
-                yield from family(int(child))
-    except OSError:
-        return
 
 
 @dataclass
@@ -116,7 +116,7 @@ class Timed:
     """A program's time, and what it told meanwhile as (seconds since its start, value)."""
 
     seconds: float = 0.0
-    status: int = 0
+    status: int | None = None
     told: list[tuple[float, float]] = field(default_factory=list)
 
 
@@ -134,29 +134,12 @@ def run_timed(
         look: reads the values that the program has told so far, in order; asked ten times a second.
     """
     result = Timed()
-    with open(log, "wb") as output:
-        start = time.perf_counter()
-        process = subprocess.Popen(
-            command,
-            cwd=cwd,
-            env=dict(env),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            running = True
-            while running:
-                try:
-                    result.status = process.wait(POLL_S)
-                    running = False
-                except subprocess.TimeoutExpired:
-                    pass
-                result.seconds = time.perf_counter() - start
-                values = look()[len(result.told) :]
-                result.told += [(result.seconds, value) for value in values]
-        except BaseException:
-            process.kill()
-            process.wait()
-            raise
+    start = time.perf_counter()
+    with open(log, "wb") as output, running(command, output, cwd=cwd, env=env) as process:
+        while result.status is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                result.status = process.wait(POLL_S)
+            result.seconds = time.perf_counter() - start
+            values = look()[len(result.told) :]
+            result.told += [(result.seconds, value) for value in values]
     return result

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
-import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from model.config import ModelConfig
+from scripts.bench.checkout import make_model
 from utils.errors import UserError
 
 Engine = Callable[[int, int], None]
@@ -22,28 +21,8 @@ def make_nanogpt(path: str, config: ModelConfig, top_k: int, device: torch.devic
     Raises:
         UserError: there is no model.py.
     """
-    file = Path(path) / "model.py"
-    if not file.is_file():
-        raise UserError(
-            f"--nanogpt: {file}: no such file; "
-            "git clone https://github.com/karpathy/nanoGPT and name the folder"
-        )
-    spec = importlib.util.spec_from_file_location("nanogpt_model", file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    settings = module.GPTConfig(
-        block_size=config.block_size,
-        vocab_size=config.vocab_size,
-        n_layer=config.n_layer,
-        n_head=config.n_head,
-        n_embd=config.n_embd,
-        dropout=0.0,
-        bias=config.bias,
-    )
-    # It prints to stdout, which is for our own figures.
-    with torch.random.fork_rng(devices=[]), contextlib.redirect_stdout(sys.stderr):
-        model = module.GPT(settings).to(device).eval()
+    with torch.random.fork_rng(devices=[]):
+        model: Any = make_model(Path(path), config).to(device).eval()
 
     def draw(n_samples: int, n_tokens: int) -> None:
         prompts_B1 = torch.zeros(n_samples, 1, dtype=torch.int64, device=device)
@@ -72,7 +51,8 @@ def make_hf(config: ModelConfig, top_k: int, device: torch.device) -> Engine:
         eos_token_id=None,  # it would end a sample
     )
     with torch.random.fork_rng(devices=[]):
-        model = GPT2LMHeadModel(settings).to(device).eval()
+        model: Any = GPT2LMHeadModel(settings)
+        model.to(device).eval()
 
     def draw(n_samples: int, n_tokens: int) -> None:
         prompts_B1 = torch.zeros(n_samples, 1, dtype=torch.int64, device=device)

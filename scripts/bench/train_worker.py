@@ -14,11 +14,11 @@ from typing import Any
 import torch
 
 from scripts.bench.contestants import NanoGPT, Ours, Subject, clock_parts
-from scripts.bench.process import peak_rss_bytes
 from scripts.bench.timing import Spread, timed_windows
 from settings import Config
 from utils.config.load import build
 from utils.device import peak_memory_bytes, synchronize
+from utils.processes import peak_rss_bytes
 
 
 def measure(job: dict[str, Any]) -> dict[str, Any]:

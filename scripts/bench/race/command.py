@@ -19,6 +19,7 @@ import torch
 from data.documents import cut_at_character
 from model.gpt import TinyGPT
 from model.training.evaluate import evaluate
+from scripts.bench.checkout import require_checkout
 from scripts.bench.process import ROOT, Timed, run_timed
 from scripts.bench.race import nanogpt as nanogpt
 from scripts.bench.race.nanogpt_score import consecutive
@@ -93,7 +94,7 @@ def bench_race(args: argparse.Namespace) -> dict[str, Any]:
     checkout, config = Path(args.nanogpt), Path(args.config).resolve()
     if args.seeds < 1:
         raise UserError("--seeds: must be 1 or more")
-    nanogpt.require_checkout(checkout)
+    require_checkout(checkout, *nanogpt.PARTS)
     load(Config, [args.config], {})
     text = Text(args.corpus)
     if args.plot:

@@ -40,17 +40,6 @@ SEED_LINE = "torch.manual_seed(1337 + seed_offset)"  # it has no flag for the se
 LOSS_LINE = re.compile(r"^step \d+: train loss [\d.]+, val loss ([\d.]+)", re.MULTILINE)
 
 
-def require_checkout(path: Path) -> None:
-    """Checks that all that is used of a checkout is there.
-
-    Raises:
-        UserError: names what is missing.
-    """
-    for part in PARTS:
-        if not (path / part).exists():
-            raise UserError(f"{path}: no nanoGPT checkout, it has no {part}; give its folder")
-
-
 def copy_checkout(checkout: Path, folder: Path, corpus: Path, seed: int) -> None:
     """Copies what is used into `folder`, with the corpus in place of its text, and prepares it.
 

@@ -5,18 +5,17 @@ A process of its own, because that file is another project's.
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import math
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+
+from scripts.bench.checkout import load_module
+from scripts.bench.process import do_job
 
 ROWS = 64  # windows in one forward pass
 
@@ -44,16 +43,6 @@ def consecutive(
         yield tail[None, :-1], tail[None, 1:]
 
 
-def load_module(path: Path, name: str = "nanogpt_model") -> ModuleType:
-    """A Python file as a module of its own; `model` is the name of a package of ours."""
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 def score(job: dict[str, Any]) -> dict[str, Any]:
     """Nats of all ids but the first, in windows of the model's own block_size."""
     module = load_module(Path(job["model"]))
@@ -74,11 +63,5 @@ def score(job: dict[str, Any]) -> dict[str, Any]:
     return {"nats": nats, "tokens": len(ids) - 1, "parameters": parameters}
 
 
-def main() -> None:
-    """Runs the job that the command line holds; the model's own print goes to stderr."""
-    out, sys.stdout = sys.stdout, sys.stderr
-    print(json.dumps(score(json.loads(sys.argv[1]))), file=out)
-
-
 if __name__ == "__main__":
-    main()
+    do_job(score)

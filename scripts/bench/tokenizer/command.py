@@ -20,7 +20,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from scripts.bench.process import ALL_CORES, ONE_CORE, run_job
+from scripts.bench.process import ALL_CORES, ONE_CORE, Figures, Job, run_job
 from scripts.bench.timing import Spread
 from scripts.bench.tokenizer.corpus import LIMIT_BYTES, python_corpus
 from scripts.bench.tokenizer.peers import (
@@ -42,6 +42,7 @@ from utils.errors import UserError
 from utils.files import decode_utf8, read_bytes
 from utils.processes import all_cores
 
+WORKER = "scripts.bench.tokenizer.worker"
 MEGABYTE = 1_000_000
 # Calls that give an array are compared with encode_array, those that give lists with encode.
 ARRAYS = {"tiktoken encode_to_numpy", "quicktok encode_batch"}
@@ -157,7 +158,7 @@ def bench_training(
     for order, by_line in sorted({way_of(name) for name in contenders}):
         way = {"byte_order": order, "by_line": by_line}
         save = {"save": str(out)} if (order, by_line) == way_of("ours") else {}
-        reference = run_job({**job, "who": "ours", **way, **save}, ALL_CORES)
+        reference = train_once({**job, "who": "ours", **way, **save})
         if "error" in reference:
             raise UserError(f"{path}: {reference['error'].partition('Error: ')[2]}")
         expected[order, by_line] = reference["tokens"]
@@ -165,12 +166,17 @@ def bench_training(
     with tqdm(total=runs * len(contenders), desc="train", disable=None, leave=False) as bar:
         for _ in range(runs):
             for name in contenders:
-                turns[name].append(run_job({**job, "who": name}, ALL_CORES))
+                turns[name].append(train_once({**job, "who": name}))
                 bar.update()
     return [
         training_row(name, turns[name], turns["ours"], expected[way_of(name)])
         for name in contenders
     ]
+
+
+def train_once(job: Job) -> Figures:
+    """The figures of one training in a separate process, with all cores."""
+    return run_job(job, ALL_CORES, WORKER, watched=True)
 
 
 def way_of(who: str) -> tuple[str, bool]:
@@ -229,7 +235,7 @@ def bench_encoding(
             "sizes": list(sizes),
             "runs": runs,
         }
-        figures = run_job(job, ONE_CORE)
+        figures = run_job(job, ONE_CORE, WORKER)
     if "error" in figures:
         raise UserError(f"encoding: {figures['error']}")
     return {

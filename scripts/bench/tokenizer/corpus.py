@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import sysconfig
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from utils.errors import UserError
+from utils.files import write_atomic
 
 SUFFIXES = (".py", ".rst", ".md", ".txt")
 LIMIT_BYTES = 100_000_000
@@ -22,25 +21,18 @@ def python_corpus(folder: Path = FOLDER, limit_bytes: int = LIMIT_BYTES) -> Path
     Raises:
         UserError: there is no such text here.
     """
+    parts, size = [], 0
+    for raw in texts(installed_files()):
+        parts.append(cut_utf8(raw, limit_bytes - size))
+        size += len(parts[-1])
+        if size >= limit_bytes - 3:  # a character can be four bytes long
+            break
+    if not size:
+        raise UserError("--corpus python: no Python package with text is installed here")
+    content = b"".join(parts)
+    path = folder / f"python-{hashlib.sha256(content).hexdigest()[:12]}.txt"
     folder.mkdir(parents=True, exist_ok=True)
-    digest, size = hashlib.sha256(), 0
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".python-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            for raw in texts(installed_files()):
-                raw = cut_utf8(raw, limit_bytes - size)
-                file.write(raw)
-                digest.update(raw)
-                size += len(raw)
-                if size >= limit_bytes - 3:  # a character can be four bytes long
-                    break
-        if not size:
-            raise UserError("--corpus python: no Python package with text is installed here")
-        path = folder / f"python-{digest.hexdigest()[:12]}.txt"
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_atomic(path, content)
     return path
 
 

@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import json
 import os
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from scripts.bench.process import peak_rss_bytes
+from scripts.bench.process import Figures, Job, do_job
 from scripts.bench.tokenizer.peers import LOADERS, TRAINERS
+from utils.processes import peak_rss_bytes
 
 PROMPT_WORDS = 20
 PROMPTS = 200
 
 
-def train(job: dict[str, Any]) -> dict[str, Any]:
+def train(job: Job) -> Figures:
     """Trains once. Reading the file is in the time, importing the library is not."""
     run = TRAINERS[job["who"]](job)
     seconds, cpu_s, tokens_of = timed(run)
@@ -42,7 +41,7 @@ def digest(tokens: Sequence[bytes]) -> str:
     return hashlib.sha256(lines).hexdigest()
 
 
-def encode(job: dict[str, Any]) -> dict[str, Any]:
+def encode(job: Job) -> Figures:
     """Encodes by each call of each library in turn, with a fresh tokenizer each time.
 
     One core because no call here starts threads or processes of its own: what CPU time says, too.
@@ -116,11 +115,10 @@ def spent_cpu_s() -> float:
     return time.process_time() + children.children_user + children.children_system
 
 
-def main() -> None:
-    """Runs the job that the command line holds."""
-    job = json.loads(sys.argv[1])
-    print(json.dumps({"train": train, "encode": encode}[job["what"]](job)))
+def measure(job: Job) -> Figures:
+    """Does the job that `scripts.bench tokenizer` asks for."""
+    return {"train": train, "encode": encode}[job["what"]](job)
 
 
 if __name__ == "__main__":
-    main()
+    do_job(measure)

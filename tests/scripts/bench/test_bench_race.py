@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from scripts.bench import __main__ as script
+from scripts.bench.checkout import load_module
 from scripts.bench.process import run_timed
 from scripts.bench.race import nanogpt as nanogpt
-from scripts.bench.race.nanogpt_score import consecutive, load_module, score
+from scripts.bench.race.nanogpt_score import consecutive, score
 from scripts.bench.race.ngrams import ngram_bits
 from tests.helpers.runs import TINY, make_text
 from utils.errors import UserError
@@ -184,7 +185,7 @@ def test_another_seed_is_another_start(checkout, corpus, tmp_path):
     ("changes", "message"),
     [
         ({"--seeds": "0"}, "--seeds: must be 1 or more"),
-        ({"--nanogpt": "."}, "no nanoGPT checkout, it has no train.py"),
+        ({"--nanogpt": "."}, "not a nanoGPT checkout, it has no train.py"),
         ({"--config": "nowhere.yaml"}, "nowhere.yaml"),
         ({"--plot": "race.gif3"}, "--plot race.gif3: known formats"),
         ({"--plot": "nowhere/race.png"}, "--plot nowhere/race.png: there is no folder nowhere"),

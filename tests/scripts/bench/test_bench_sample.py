@@ -157,7 +157,10 @@ def test_transformers_draws_as_many_tokens(printed):
         (["--limit-s", "0"], "--limit-s: must be above 0"),
         (["--new-tokens", "-1"], "--new-tokens: must be above 0"),
         (["--batch-sizes", "0"], "--batch-sizes: must be 1 or more"),
-        (["--nanogpt", "nowhere"], "nowhere/model.py: no such file; git clone"),
+        (
+            ["--nanogpt", "nowhere"],
+            "nowhere: not a nanoGPT checkout, it has no model.py; git clone",
+        ),
         (["--run", "runs/x"], "give one of --run DIR and --shape"),
     ],
 )

@@ -131,7 +131,7 @@ def test_ratios_are_those_of_the_turns() -> None:
     [
         (["--runs", "0"], "--runs: must be 1 or more"),
         (["--nanogpt", "nowhere"], "model.position learned, not rope; try --shape nanogpt"),
-        (["--shape", "nanogpt", "--nanogpt", "nowhere"], "nowhere: no nanoGPT checkout"),
+        (["--shape", "nanogpt", "--nanogpt", "nowhere"], "nowhere: not a nanoGPT checkout"),
         (["--shape", "nanogtp"], "invalid choice|did you mean"),
     ],
 )

@@ -25,7 +25,7 @@ def test_mistakes_are_told_before_anything_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with pytest.raises(UserError, match="--corpus .*no such file"):
         script.main(["--corpus", str(tmp_path / "none")])
-    with pytest.raises(UserError, match="no nanoGPT checkout"):
+    with pytest.raises(UserError, match="not a nanoGPT checkout"):
         script.main(["--corpus", __file__, "--nanogpt", str(tmp_path)])
 
 

@@ -1,0 +1,53 @@
+"""nanoGPT's code, from a checkout that the user names: its files are run, never changed."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import torch
+
+from model.config import ModelConfig
+from utils.errors import UserError
+
+FIELDS = ("block_size", "vocab_size", "n_layer", "n_head", "n_embd", "dropout", "bias")
+
+
+def require_checkout(path: Path, *files: str | Path) -> None:
+    """Checks that all that is used of a checkout is there.
+
+    Raises:
+        UserError: names what is missing.
+    """
+    for file in files:
+        if not (path / file).exists():
+            raise UserError(
+                f"{path}: not a nanoGPT checkout, it has no {file}; "
+                "git clone https://github.com/karpathy/nanoGPT and name the folder"
+            )
+
+
+def load_module(path: Path, name: str = "nanogpt_model") -> ModuleType:
+    """A Python file as a module; `model` would be the name of a package of ours."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def make_model(checkout: Path, config: ModelConfig) -> torch.nn.Module:
+    """Its GPT in the shape of `config`, with random weights.
+
+    Raises:
+        UserError: there is no model.py.
+    """
+    require_checkout(checkout, "model.py")
+    module = load_module(checkout / "model.py")
+    settings = {name: getattr(config, name) for name in FIELDS}
+    with contextlib.redirect_stdout(sys.stderr):  # stdout is for our own figures
+        return module.GPT(module.GPTConfig(**settings))
