@@ -7,8 +7,7 @@ import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
-
-import torch
+from typing import Any
 
 from model.config import ModelConfig
 from utils.errors import UserError
@@ -40,7 +39,7 @@ def load_module(path: Path, name: str = "nanogpt_model") -> ModuleType:
     return module
 
 
-def make_model(checkout: Path, config: ModelConfig) -> torch.nn.Module:
+def make_model(checkout: Path, config: ModelConfig) -> Any:
     """Its GPT in the shape of `config`, with random weights.
 
     Raises:

@@ -8,7 +8,8 @@ import statistics
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -21,6 +22,7 @@ from model.linear import linear
 from model.training.step_log import StepLog
 from model.training.trainer import Trainer
 from scripts.bench.checkout import load_module, make_model, require_checkout
+from scripts.bench.timing import Window, seconds_of, timed_windows
 from settings import Config
 from tok.tokenizer import BPETokenizer
 from utils import device
@@ -142,7 +144,7 @@ class NanoGPT:
             torch.backends.cudnn.allow_tf32 = True
         amp = device.pick_amp(train.amp, self.device)
         self.autocast = device.autocast(self.device, amp)
-        self.raw: Any = make_model(checkout, model).to(self.device)
+        self.raw = make_model(checkout, model).to(self.device)
         optim = config.optim
         with contextlib.redirect_stdout(sys.stderr):
             self.optimizer = self.raw.configure_optimizers(
@@ -206,6 +208,17 @@ def own_get_batch(checkout: Path, scratch: Path) -> ModuleType:
     raise UserError(f"{program}: has no get_batch")
 
 
+def timed_steps(subject: Subject, counts: Mapping[str, int]) -> Iterator[Window]:
+    """Times steps as `counts` says: steps_per_window, windows, warmup_steps."""
+    return timed_windows(
+        lambda: subject.step(lambda part: None),
+        steps=counts["steps_per_window"],
+        windows=counts["windows"],
+        warmup=counts["warmup_steps"],
+        synchronize=lambda: device.synchronize(subject.device),
+    )
+
+
 def clock_parts(subject: Subject, steps: int) -> dict[str, float]:
     """Median seconds of each part of a step; on a GPU each part is waited for, which costs time."""
     seconds: dict[str, list[float]] = defaultdict(list)
@@ -239,9 +252,6 @@ def matmul_peak(on: torch.device, amp: str) -> float:
         left = torch.randn(size, size, device=on, dtype=dtype)
         right = torch.randn(size, size, device=on, dtype=dtype)
         for product in (torch.mm, lambda x, y: linear(x[None], y)) * 10:
-            device.synchronize(on)
-            start = time.perf_counter()
-            product(left, right)
-            device.synchronize(on)
-            best = max(best, 2.0 * size**3 / (time.perf_counter() - start))
+            seconds = seconds_of(partial(product, left, right), partial(device.synchronize, on))
+            best = max(best, 2.0 * size**3 / seconds)
     return best

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -18,9 +16,10 @@ from model.gpt import TinyGPT
 from model.sampling.generate import generate_ids
 from model.sampling.inference_weights import Weights, weights_read
 from model.sampling.sampler import Drawing, sample_seeds
-from scripts.bench.sample_peers import make_hf, make_nanogpt
-from scripts.bench.timing import Spread
+from scripts.bench.sample_peers import Engine, make_hf, make_nanogpt
+from scripts.bench.timing import Spread, ratios, seconds_of, summary
 from trained import load_run
+from utils.cli import checked, natural_int, positive_int
 from utils.device import describe_device, pick_device, synchronize
 from utils.errors import UserError
 from utils.output import plain, table
@@ -43,7 +42,6 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
 }
 NEW_TOKENS = {"0.8M": 240, "10.7M": 240, "124M": 64}
-Engine = Callable[[int, int], None]  # (samples, new tokens) -> draws them
 
 
 def add_command(commands: Any) -> None:
@@ -55,15 +53,17 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--compiled", action="store_true", help="torch.compile as well as eager")
     parser.add_argument("--hf", action="store_true", help="compare with transformers' GPT-2")
     parser.add_argument(
-        "--batch-sizes", type=int, nargs="+", default=[1, 16, 64], help="default: 1 16 64"
+        "--batch-sizes", type=positive_int, nargs="+", default=[1, 16, 64], help="default: 1 16 64"
     )
     parser.add_argument(
-        "--new-tokens", type=int, default=0, help="default: 64 for 124M, else up to 240"
+        "--new-tokens", type=natural_int, default=0, help="default: 64 for 124M, else up to 240"
     )
-    parser.add_argument("--runs", type=int, default=3, help="times each is measured (default: 3)")
+    parser.add_argument(
+        "--runs", type=positive_int, default=3, help="times each is timed (default: 3)"
+    )
     parser.add_argument(
         "--limit-s",
-        type=float,
+        type=checked(float, "above 0", lambda seconds: seconds > 0),
         default=60.0,
         help="leave out a peer where one run would take longer (default: 60)",
     )
@@ -79,11 +79,6 @@ def bench_sample(args: argparse.Namespace) -> dict[str, Any]:
     """
     if bool(args.run) == bool(args.shape):
         raise UserError("give one of --run DIR and --shape " + "|".join(SHAPES))
-    for name in ("runs", "limit_s", *(["new_tokens"] if args.new_tokens else [])):
-        if getattr(args, name) <= 0:
-            raise UserError(f"--{name.replace('_', '-')}: must be above 0")
-    if min(args.batch_sizes) < 1:
-        raise UserError("--batch-sizes: must be 1 or more")
     device = pick_device(args.device)
     model = load_run(args.run, device=args.device).model if args.run else None
     if model is None:
@@ -114,7 +109,7 @@ def bench_sample(args: argparse.Namespace) -> dict[str, Any]:
         "top_k": TOP_K,
         "runs": args.runs,
         "batches": [measure.batch(size) for size in args.batch_sizes],
-        "bandwidth_bytes_per_s": asdict(Spread.of(measure.bandwidths)),
+        "bandwidth_bytes_per_s": summary(measure.bandwidths),
     }
 
 
@@ -154,11 +149,7 @@ class Measure:
 
     def seconds(self, work: Callable[[], object]) -> float:
         """How long a piece of work takes, on the device."""
-        synchronize(self.device)
-        start = time.perf_counter()
-        work()
-        synchronize(self.device)
-        return time.perf_counter() - start
+        return seconds_of(work, lambda: synchronize(self.device))
 
     def bandwidth(self) -> float:
         """Bytes per second: the faster of a sum over memory and of a matrix times two columns."""
@@ -192,12 +183,11 @@ class Measure:
         rows = []
         for name, times in whole.items():
             row: dict[str, Any] = {"who": name, "warm_up_s": warm_up_s[name]}
-            row["first_s"] = asdict(Spread.of(first[name]))
-            row["tokens_per_s"] = asdict(Spread.of([size * self.n_tokens / t for t in times]))
+            row["first_s"] = summary(first[name])
+            row["tokens_per_s"] = summary([size * self.n_tokens / t for t in times])
             for key, mine in (("ratio", OURS), ("ratio_compiled", COMPILED)):
                 if mine in whole and name not in (mine, COMPILED):
-                    pairs = zip(times, whole[mine], strict=True)
-                    row[key] = asdict(Spread.of([theirs / our for theirs, our in pairs]))
+                    row[key] = ratios(times, whole[mine])
             rows.append(row)
         return {"samples": size, "rows": rows, "left_out_s": left_out}
 

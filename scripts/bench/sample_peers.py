@@ -12,7 +12,7 @@ from model.config import ModelConfig
 from scripts.bench.checkout import make_model
 from utils.errors import UserError
 
-Engine = Callable[[int, int], None]
+Engine = Callable[[int, int], None]  # (samples, new tokens) -> draws them
 
 
 def make_nanogpt(path: str, config: ModelConfig, top_k: int, device: torch.device) -> Engine:
@@ -22,7 +22,7 @@ def make_nanogpt(path: str, config: ModelConfig, top_k: int, device: torch.devic
         UserError: there is no model.py.
     """
     with torch.random.fork_rng(devices=[]):
-        model: Any = make_model(Path(path), config).to(device).eval()
+        model = make_model(Path(path), config).to(device).eval()
 
     def draw(n_samples: int, n_tokens: int) -> None:
         prompts_B1 = torch.zeros(n_samples, 1, dtype=torch.int64, device=device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,34 @@ class Spread:
         '2.0 (1.0 to 3.0)'
         """
         return f"{self.median:{spec}} ({self.low:{spec}} to {self.high:{spec}})"
+
+
+def summary(values: Sequence[float]) -> dict[str, float]:
+    """The spread of some measurements, as JSON holds it.
+
+    >>> summary([3.0, 1.0, 2.0])
+    {'median': 2.0, 'low': 1.0, 'high': 3.0}
+    """
+    return asdict(Spread.of(values))
+
+
+def ratios(above: Sequence[float], below: Sequence[float]) -> dict[str, float]:
+    """The spread of the quotients, turn by turn.
+
+    >>> ratios([6.0, 2.0, 8.0], [2.0, 2.0, 4.0])
+    {'median': 2.0, 'low': 1.0, 'high': 3.0}
+    """
+    # A clock may be too coarse for a very short turn.
+    return summary([one / (other or 1e-9) for one, other in zip(above, below, strict=True)])
+
+
+def seconds_of(work: Callable[[], object], synchronize: Callable[[], None]) -> float:
+    """How long a piece of work takes on a device that `synchronize` waits for."""
+    synchronize()
+    start = time.perf_counter()
+    work()
+    synchronize()
+    return time.perf_counter() - start
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,22 @@ from data.windows import IGNORE
 from model.flops import count_parameters, training_flops_per_token, training_memory
 from model.hf.pretrained import adopt
 from model.training.trainer import Trainer
-from scripts.bench.contestants import PARTS, SHAPES, Ours, clock_parts, matmul_peak, own_get_batch
-from scripts.bench.timing import Spread, timed_windows
+from scripts.bench.contestants import (
+    PARTS,
+    SHAPES,
+    Ours,
+    clock_parts,
+    matmul_peak,
+    own_get_batch,
+    timed_steps,
+)
+from scripts.bench.timing import Spread, Window, seconds_of
 from scripts.bench.turns import require_same_shape, show_turns, take_turns
 from settings import Config
+from utils.cli import natural_int, positive_int
 from utils.config.flags import add_flags, given_flags
 from utils.config.load import load
 from utils.device import describe_device, peak_memory_bytes, synchronize
-from utils.errors import UserError
 from utils.output import plain
 
 FORMULA = "3 x forward; forward = 2 per matrix weight + 4 D per token looked at and layer, causal"
@@ -36,10 +44,15 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser("train", help="tokens per second and memory of training steps")
     parser.add_argument("--config", action="append", default=[], help="YAML file, as for train.py")
     parser.add_argument(
-        "--steps-per-window", type=int, default=10, help="steps timed at once (default: 10)"
+        "--steps-per-window",
+        type=positive_int,
+        default=10,
+        help="steps in a window (default: 10)",
     )
-    parser.add_argument("--windows", type=int, default=5, help="how often (default: 5)")
-    parser.add_argument("--warmup-steps", type=int, default=5, help="untimed first (default: 5)")
+    parser.add_argument("--windows", type=positive_int, default=5, help="how often (default: 5)")
+    parser.add_argument(
+        "--warmup-steps", type=natural_int, default=5, help="before them (default: 5)"
+    )
     parser.add_argument(
         "--shape",
         choices=SHAPES,
@@ -48,7 +61,10 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--compiled", action="store_true", help="torch.compile as well as eager")
     parser.add_argument("--nanogpt", default="", metavar="PATH", help="a checkout to compare with")
     parser.add_argument(
-        "--runs", type=int, default=3, help="processes of each in turn, with the two (default: 3)"
+        "--runs",
+        type=positive_int,
+        default=3,
+        help="processes of each, with the two above (default: 3)",
     )
     add_flags(parser, Config)
     parser.set_defaults(measure=bench_train, show=show_train)
@@ -60,11 +76,8 @@ def bench_train(args: argparse.Namespace) -> dict[str, Any]:
     Tokens are targets, as in the log: padding and ignored positions don't count.
 
     Raises:
-        UserError: a count is too small, a setting is wrong, or nanoGPT has no such model.
+        UserError: a setting is wrong, or nanoGPT has no such model.
     """
-    for name, least in (("steps_per_window", 1), ("windows", 1), ("warmup_steps", 0), ("runs", 1)):
-        if getattr(args, name) < least:
-            raise UserError(f"--{name.replace('_', '-')}: must be {least} or more")
     shape = {name: str(value) for name, value in SHAPES.get(args.shape, {}).items()}
     config, given = load(Config, args.config, shape | given_flags(args, Config))
     config = adopt(config, given)
@@ -74,14 +87,8 @@ def bench_train(args: argparse.Namespace) -> dict[str, Any]:
             require_same_shape(config)
             own_get_batch(Path(args.nanogpt), Path(scratch))
         ours = Ours(config, Path(scratch), random=bool(args.shape))
-        timed = timed_windows(
-            lambda: ours.step(lambda part: None),
-            steps=args.steps_per_window,
-            windows=args.windows,
-            warmup=args.warmup_steps,
-            synchronize=lambda: synchronize(ours.device),
-        )
-        windows = []
+        windows: list[Window] = []
+        timed = timed_steps(ours, counts)
         for window in tqdm(timed, total=args.windows, desc="windows", disable=None, leave=False):
             windows.append(window)
             plain(f"window {len(windows)}/{args.windows}: {window.rate:,.0f} tokens/s")
@@ -106,10 +113,11 @@ def bench_train(args: argparse.Namespace) -> dict[str, Any]:
 
 def measure_evaluation(trainer: Trainer) -> dict[str, Any]:
     """Seconds of one evaluation, and the tokens that it scores."""
-    synchronize(trainer.device)
-    start = time.perf_counter()
-    tokens = trainer.evaluate().tokens
-    return {"evaluation_s": time.perf_counter() - start, "evaluation_tokens": tokens}
+    tokens: list[int] = []
+    seconds = seconds_of(
+        lambda: tokens.append(trainer.evaluate().tokens), lambda: synchronize(trainer.device)
+    )
+    return {"evaluation_s": seconds, "evaluation_tokens": tokens[0]}
 
 
 def achieved(trainer: Trainer, length: int, rate: float) -> dict[str, Any]:

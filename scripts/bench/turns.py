@@ -1,23 +1,27 @@
-"""Training steps of several contestants, each in a process of its own, in turns."""
+"""Training steps of several contestants, each in a process of its own, in turns.
+
+So each contestant has the memory, the allocator and the threads of a program of its own.
+"""
 
 from __future__ import annotations
 
 import statistics
-from dataclasses import asdict
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from scripts.bench.contestants import PARTS
-from scripts.bench.process import run_job
-from scripts.bench.timing import Spread
+from scripts.bench.contestants import PARTS, NanoGPT, Ours, Subject, clock_parts, timed_steps
+from scripts.bench.process import Figures, Job, do_job, run_job
+from scripts.bench.timing import Spread, ratios, summary
 from settings import Config
-from utils.config.load import flatten
+from utils.config.load import build, flatten
+from utils.device import peak_memory_bytes
 from utils.errors import UserError
 from utils.output import plain, table
 
-WORKER = "scripts.bench.train_worker"
+WORKER = "scripts.bench.turns"
 
 
 def require_same_shape(config: Config) -> None:
@@ -26,7 +30,8 @@ def require_same_shape(config: Config) -> None:
     Raises:
         UserError: names the setting that it does not have.
     """
-    model, wanted = config.model, {"position": "learned", "norm": "layernorm", "mlp": "gelu"}
+    model = config.model
+    wanted: dict[str, object] = {"position": "learned", "norm": "layernorm", "mlp": "gelu"}
     wanted |= {"tie_weights": True, "qk_norm": False, "softcap": 0.0, "bigram_rows": 0}
     wanted |= {"pointer": False, "embedding_norm": False, "norm_gain": True, "mlp_ratio": 4.0}
     for name, value in wanted.items():
@@ -53,25 +58,47 @@ def take_turns(
     settings = {name: value for name, value in flatten(config).items() if name != "run_dir"}
     common = {"settings": settings, "random": random, **counts}
     common["nanogpt"] = str(Path(nanogpt).absolute()) if nanogpt else ""
+    modes = ("eager", "compiled") if compiled else ("eager",)
+    return {mode: turns_of(mode, whos, common, runs) for mode in modes}
+
+
+def turns_of(mode: str, whos: list[str], common: Job, runs: int) -> dict[str, Any]:
+    """What `summarise` makes of all turns in one mode; {"error": why} as soon as one fails."""
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    modes = {}
-    for mode in ("eager", "compiled") if compiled else ("eager",):
-        results: dict[str, list[dict[str, Any]]] = {who: [] for who in whos}
-        error = ""
-        for turn in range(runs):
-            # Who goes first changes, as machines slow down and speed up.
-            for who in whos if turn % 2 == 0 else whos[::-1]:
-                plain(f"turn {turn + 1}/{runs}: {who}, {mode}")
-                job = {**common, "who": who, "compile": mode == "compiled"}
-                figures = run_job(job, threads, WORKER, watched=False)
-                if "error" in figures:
-                    error = f"{who}: {figures['error']}"
-                    break
-                results[who].append(figures)
-            if error:
-                break
-        modes[mode] = {"error": error} if error else summarise(results)
-    return modes
+    results: dict[str, list[Figures]] = {who: [] for who in whos}
+    for turn in range(runs):
+        # Who goes first changes, as machines slow down and speed up.
+        for who in whos if turn % 2 == 0 else whos[::-1]:
+            plain(f"turn {turn + 1}/{runs}: {who}, {mode}")
+            job = {**common, "who": who, "compile": mode == "compiled"}
+            figures = run_job(job, threads, WORKER)
+            if "error" in figures:
+                return {"error": f"{who}: {figures['error']}"}
+            results[who].append(figures)
+    return summarise(results)
+
+
+def measure(job: Job) -> Figures:
+    """Tokens per second and the parts of a step of one contestant, in a separate process."""
+    settings = {  # JSON has no tuples
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in job["settings"].items()
+    }
+    config = build(Config, settings | {"train.compile": job["compile"]})
+    if config.train.num_threads:
+        torch.set_num_threads(config.train.num_threads)
+    with tempfile.TemporaryDirectory() as scratch:
+        subject: Subject
+        if job["who"] == "nanogpt":
+            subject = NanoGPT(Path(job["nanogpt"]), config, Path(scratch))
+        else:
+            subject = Ours(config, Path(scratch), random=job["random"])
+        if job["compile"] and not subject.compiled:
+            return {"error": "torch.compile does not work here"}
+        rate = Spread.of([window.rate for window in timed_steps(subject, job)])
+        parts = clock_parts(subject, job["parts_steps"])
+    peak = peak_memory_bytes(subject.device)
+    return {"tokens_per_s": rate.median, "parts_s": parts, "peak_bytes": peak}
 
 
 def summarise(results: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
@@ -79,18 +106,15 @@ def summarise(results: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     record: dict[str, Any] = {}
     for who, turns in results.items():
         record[who] = {
-            "tokens_per_s": asdict(Spread.of([turn["tokens_per_s"] for turn in turns])),
+            "tokens_per_s": summary([turn["tokens_per_s"] for turn in turns]),
             "parts_s": {
                 part: statistics.median(turn["parts_s"][part] for turn in turns) for part in PARTS
             },
             "peak_bytes": max(turn["peak_bytes"] for turn in turns),
         }
     if "nanogpt" in results:
-        ratios = [
-            ours["tokens_per_s"] / theirs["tokens_per_s"]
-            for ours, theirs in zip(results["ours"], results["nanogpt"], strict=True)
-        ]
-        record["ratio"] = asdict(Spread.of(ratios))
+        rates = [[turn["tokens_per_s"] for turn in results[who]] for who in ("ours", "nanogpt")]
+        record["ratio"] = ratios(*rates)
     return record
 
 
@@ -119,3 +143,7 @@ def show_turns(modes: dict[str, Any], runs: int) -> str:
         texts.append(text)
     note = f"processes in turn, {runs} each: median (low to high); peak: memory of the process"
     return "\n\n".join([*texts, note])
+
+
+if __name__ == "__main__":
+    do_job(measure)

@@ -28,12 +28,13 @@ from scripts.bench.race.plot import plot_race, require_format
 from scripts.bench.timing import Spread
 from settings import Config
 from trained import Loaded, load_run
+from utils.cli import positive_int
 from utils.config.load import load
 from utils.errors import UserError
 from utils.files import decode_utf8, read_bytes, require_place
 from utils.metrics import read_rows
 from utils.output import say, table
-from utils.run.folder import git_commit
+from utils.run.environment import git_commit
 
 VAL_FRACTION = 0.1
 # Nothing else of the text decides the split, and every run makes tokenizer and data itself.
@@ -47,7 +48,7 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser("race", help="our training against nanoGPT's own")
     parser.add_argument("--nanogpt", required=True, help="folder of a nanoGPT checkout")
     parser.add_argument("--corpus", required=True, help="text file; its last tenth is validation")
-    parser.add_argument("--seeds", type=int, default=1, help="runs of each (default: 1)")
+    parser.add_argument("--seeds", type=positive_int, default=1, help="runs of each (default: 1)")
     parser.add_argument(
         "--config", default="configs/shakespeare_cpu.yaml", help="ours (default: %(default)s)"
     )
@@ -92,8 +93,6 @@ def bench_race(args: argparse.Namespace) -> dict[str, Any]:
         UserError: an argument is wrong, or one of the programs failed.
     """
     checkout, config = Path(args.nanogpt), Path(args.config).resolve()
-    if args.seeds < 1:
-        raise UserError("--seeds: must be 1 or more")
     require_checkout(checkout, *nanogpt.PARTS)
     load(Config, [args.config], {})
     text = Text(args.corpus)
@@ -202,8 +201,8 @@ def score_ours(loaded: Loaded, val: str) -> float:
 def zero_blocks(model: TinyGPT) -> None:
     """Takes the blocks out: embeddings, tables and head are left."""
     with torch.no_grad():
-        for block in model.blocks:
-            for weight in (*block.attn.proj.parameters(), *block.mlp.proj.parameters()):
+        for name, weight in model.named_parameters():
+            if name.startswith("blocks.") and ".proj." in name:
                 weight.zero_()
 
 

@@ -38,10 +38,8 @@ def plot_race(record: dict[str, Any], out: Path) -> None:
             axes.plot(seconds, bits, color=colour, alpha=0.6, linewidth=1.2)
             axes.plot(one["seconds"], one["bits_per_byte"], "o", color=colour, label=label)
     for number, (name, bits) in enumerate(record["ngrams"].items()):
-        style = {"color": "black", "linewidth": 0.8, "alpha": 0.6}
-        axes.axhline(
-            bits, linestyle=("--", "-.", ":", (0, (1, 4)))[number % 4], label=name, **style
-        )
+        dashes = ("--", "-.", ":", (0, (1, 4)))[number % 4]
+        axes.axhline(bits, linestyle=dashes, label=name, color="black", linewidth=0.8, alpha=0.6)
     finals = [one["bits_per_byte"] for who in COLOURS for one in record[who]]
     low = min(*finals, *record["ngrams"].values())
     axes.set_ylim(low - 0.1, max(finals) + 1.0)  # the first evaluations are far above

@@ -14,14 +14,13 @@ import importlib.metadata
 import platform
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from scripts.bench.process import ALL_CORES, ONE_CORE, Figures, Job, run_job
-from scripts.bench.timing import Spread
+from scripts.bench.timing import ratios, summary
 from scripts.bench.tokenizer.corpus import LIMIT_BYTES, python_corpus
 from scripts.bench.tokenizer.peers import (
     ENCODING_PEERS,
@@ -38,6 +37,7 @@ from tok.formats.convert import export_tokenizer, import_tokenizer
 from tok.patterns import PATTERNS
 from tok.tokenizer import BPETokenizer
 from tok.vocabulary import count_merges
+from utils.cli import checked, positive_int
 from utils.errors import UserError
 from utils.files import decode_utf8, read_bytes
 from utils.processes import all_cores
@@ -65,10 +65,12 @@ def add_command(commands: Any) -> None:
         choices=tuple(PATTERNS),
         help="split pattern for --ranks (default: gpt2; quicktok knows cl100k alone)",
     )
-    parser.add_argument("--runs", type=int, default=3, help="how often each is timed (default: 3)")
+    parser.add_argument(
+        "--runs", type=positive_int, default=3, help="times each is timed (default: 3)"
+    )
     parser.add_argument(
         "--sizes-mb",
-        type=float,
+        type=checked(float, "above 0", lambda size: size > 0),
         nargs="+",
         default=[1.0, 10.0],
         metavar="MB",
@@ -128,10 +130,6 @@ def check_settings(args: argparse.Namespace) -> None:
     Raises:
         UserError: names the flag.
     """
-    if args.runs < 1:
-        raise UserError("--runs: must be 1 or more")
-    if min(args.sizes_mb) <= 0:
-        raise UserError("--sizes-mb: must be above 0")
     if args.vocab_size is None and not args.ranks:
         raise UserError("give --vocab-size (to train), or --ranks FILE (to encode), or both")
     if args.pattern and not args.ranks:
@@ -198,20 +196,12 @@ def training_row(
     row: dict[str, Any] = {"who": name}
     for key, its_ratio in (("seconds", "ratio"), ("cpu_s", "cpu_ratio")):
         taken = [turn[key] for turn in turns]
-        row[key] = asdict(Spread.of(taken))
-        row[its_ratio] = ratio(taken, [turn[key] for turn in ours])
+        row[key] = summary(taken)
+        row[its_ratio] = ratios(taken, [turn[key] for turn in ours])
     return row | {
         "peak_bytes": max(turn["peak_bytes"] for turn in turns),
         "equal": all(turn["tokens"] == tokens for turn in turns),
     }
-
-
-def ratio(theirs: Sequence[float], ours: Sequence[float]) -> dict[str, float]:
-    """How many times as fast ours was, turn by turn."""
-    # A clock may be too coarse for a very short turn.
-    return asdict(
-        Spread.of([their / (our or 1e-9) for their, our in zip(theirs, ours, strict=True)])
-    )
 
 
 def bench_encoding(
@@ -253,14 +243,13 @@ def text_rows(text: dict[str, Any]) -> dict[str, Any]:
     rows = []
     for name, call in text["calls"].items():
         ours = text["calls"]["ours encode_array" if name in ARRAYS else "ours encode"]
-        rates = [text["bytes"] / MEGABYTE / one for one in call["seconds"]]
-        row = {"who": name, "mb_per_s": asdict(Spread.of(rates)), "equal": call["equal"]}
+        megabytes = text["bytes"] / MEGABYTE
+        row = {"who": name, "equal": call["equal"]}
+        row["mb_per_s"] = summary([megabytes / one for one in call["seconds"]])
+        row["cpu_mb_per_s"] = summary([megabytes / (one or 1e-9) for one in call["cpu_s"]])
         if not name.startswith("ours "):
-            row["ratio"] = ratio(call["seconds"], ours["seconds"])
-            row["cpu_ratio"] = ratio(call["cpu_s"], ours["cpu_s"])
-        row["cpu_mb_per_s"] = asdict(
-            Spread.of([text["bytes"] / MEGABYTE / (one or 1e-9) for one in call["cpu_s"]])
-        )
+            row["ratio"] = ratios(call["seconds"], ours["seconds"])
+            row["cpu_ratio"] = ratios(call["cpu_s"], ours["cpu_s"])
         rows.append(row)
     return {"bytes": text["bytes"], "tokens": text["tokens"], "rows": rows}
 
@@ -268,6 +257,6 @@ def text_rows(text: dict[str, Any]) -> dict[str, Any]:
 def compared(times: dict[str, list[float]]) -> list[dict[str, Any]]:
     """Rows of a figure that each library has once."""
     return [
-        {"who": who, "value": asdict(Spread.of(taken)), "ratio": ratio(taken, times["ours"])}
+        {"who": who, "value": summary(taken), "ratio": ratios(taken, times["ours"])}
         for who, taken in times.items()
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from scripts.bench.timing import Spread
@@ -46,17 +47,8 @@ def show_training(rows: list[dict[str, Any]], head: str) -> str:
         if "error" in row:
             lines.append([row["who"], f"failed: {row['error']:.60}", *[""] * 5])
             continue
-        lines.append(
-            [
-                row["who"],
-                spread(row["seconds"]),
-                "" if row["who"] == "ours" else spread(row["ratio"]),
-                spread(row["cpu_s"]),
-                "" if row["who"] == "ours" else spread(row["cpu_ratio"]),
-                f"{row['peak_bytes'] / 1e6:,.0f}",
-                yes(row["equal"]),
-            ]
-        )
+        figures = cells(row, ("seconds", "ratio", "cpu_s", "cpu_ratio"))
+        lines.append([*figures, f"{row['peak_bytes'] / 1e6:,.0f}", yes(row["equal"])])
     columns = ["seconds", "ratio", "CPU seconds", "CPU ratio", "peak MB", "ids equal"]
     return table([head, *columns], lines)
 
@@ -68,17 +60,8 @@ def show_encoding(encode: dict[str, Any]) -> str:
         f"{encode['pattern']}, one core, caches empty"
     ]
     for text in encode["texts"]:
-        lines = [
-            [
-                row["who"],
-                spread(row["mb_per_s"]),
-                spread(row.get("ratio")),
-                spread(row["cpu_mb_per_s"]),
-                spread(row.get("cpu_ratio")),
-                yes(row["equal"]),
-            ]
-            for row in text["rows"]
-        ]
+        keys = ("mb_per_s", "ratio", "cpu_mb_per_s", "cpu_ratio")
+        lines = [[*cells(row, keys), yes(row["equal"])] for row in text["rows"]]
         head = f"{text['bytes'] / 1e6:g} MB of text"
         parts.append(table([head, "MB/s", "ratio", "MB/CPU s", "CPU ratio", "ids equal"], lines))
     named = {row["who"].split()[0] for text in encode["texts"] for row in text["rows"]}
@@ -91,21 +74,15 @@ def show_encoding(encode: dict[str, Any]) -> str:
         ("load_s", "loading the vocabulary", "seconds", ".3f"),
         ("load_cpu_s", "loading the vocabulary", "CPU seconds", ".3f"),
     ):
-        lines = [
-            [
-                row["who"],
-                spread(row["value"], digits),
-                "" if row["who"] == "ours" else spread(row["ratio"]),
-            ]
-            for row in encode[key]
-        ]
+        lines = [cells(row, ("value", "ratio"), digits) for row in encode[key]]
         parts.append(table([head, unit, "ratio"], lines))
     return "\n\n".join(parts)
 
 
-def spread(value: dict[str, float] | None, digits: str = ".2f") -> str:
-    """Median and range; "" of nothing."""
-    return format(Spread(**value), digits) if value else ""
+def cells(row: dict[str, Any], keys: Sequence[str], digits: str = ".2f") -> list[str]:
+    """Name and figures of a row, each with its range; "" where there is none, or ours over ours."""
+    shown = [row.get(key) if "ratio" not in key or row["who"] != "ours" else None for key in keys]
+    return [row["who"], *(format(Spread(**one), digits) if one else "" for one in shown)]
 
 
 def yes(equal: bool) -> str:

@@ -56,9 +56,9 @@ def test_people_get_a_table_on_stdout(argv, capsys):
 @pytest.mark.parametrize(
     "more, message",
     [
-        (["--windows", "0"], "--windows: must be 1 or more"),
-        (["--steps_per_window", "0"], "--steps-per-window: must be 1 or more"),
-        (["--warmup-steps", "-1"], "--warmup-steps: must be 0 or more"),
+        (["--windows", "0"], "--windows: must be at least 1"),
+        (["--steps_per_window", "0"], "--steps-per-window: must be at least 1"),
+        (["--warmup-steps", "-1"], "--warmup-steps: must be at least 0"),
         (["--model.n_layers", "2"], "did you mean --model.n_layer"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
     ],

@@ -184,7 +184,7 @@ def test_another_seed_is_another_start(checkout, corpus, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"--seeds": "0"}, "--seeds: must be 1 or more"),
+        ({"--seeds": "0"}, "--seeds: must be at least 1"),
         ({"--nanogpt": "."}, "not a nanoGPT checkout, it has no train.py"),
         ({"--config": "nowhere.yaml"}, "nowhere.yaml"),
         ({"--plot": "race.gif3"}, "--plot race.gif3: known formats"),

@@ -153,10 +153,10 @@ def test_transformers_draws_as_many_tokens(printed):
 @pytest.mark.parametrize(
     "argv, message",
     [
-        (["--runs", "0"], "--runs: must be above 0"),
+        (["--runs", "0"], "--runs: must be at least 1"),
         (["--limit-s", "0"], "--limit-s: must be above 0"),
-        (["--new-tokens", "-1"], "--new-tokens: must be above 0"),
-        (["--batch-sizes", "0"], "--batch-sizes: must be 1 or more"),
+        (["--new-tokens", "-1"], "--new-tokens: must be at least 0"),
+        (["--batch-sizes", "0"], "--batch-sizes: must be at least 1"),
         (
             ["--nanogpt", "nowhere"],
             "nowhere: not a nanoGPT checkout, it has no model.py; git clone",

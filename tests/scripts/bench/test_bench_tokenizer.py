@@ -69,7 +69,7 @@ def test_ours_alone_with_the_tokens_of_a_file_of_ranks(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--vocab-size", "300", "--runs", "0"], "--runs: must be 1 or more"),
+        (["--vocab-size", "300", "--runs", "0"], "--runs: must be at least 1"),
         (["--vocab-size", "300", "--sizes-mb", "1", "0"], "--sizes-mb: must be above 0"),
         (["--vocab-size", "30"], "--vocab-size: vocabulary 30 is too small"),
         ([], "give --vocab-size"),

@@ -129,7 +129,7 @@ def test_ratios_are_those_of_the_turns() -> None:
 @pytest.mark.parametrize(
     "more, message",
     [
-        (["--runs", "0"], "--runs: must be 1 or more"),
+        (["--runs", "0"], "--runs: must be at least 1"),
         (["--nanogpt", "nowhere"], "model.position learned, not rope; try --shape nanogpt"),
         (["--shape", "nanogpt", "--nanogpt", "nowhere"], "nowhere: not a nanoGPT checkout"),
         (["--shape", "nanogtp"], "invalid choice|did you mean"),
