@@ -27,6 +27,7 @@ COLUMN_EM = 0.602  # width of a letter of DejaVu Sans Mono, from the font
 LINE_POINTS = 15.0
 POINTS_PER_INCH = 72
 COLOURS = "YlOrRd"
+LINE_HEIGHT = frozenset(map(ord, "lp"))
 
 
 def paint(text: str, nats: float) -> str:
@@ -204,8 +205,10 @@ class Fonts:
             font = FT2Font(path)
         except (RuntimeError, OSError):  # damaged, or of a kind that it can't read
             return frozenset()
-        # Coloured emoji are pictures of one size, which can't be drawn here.
-        return frozenset(font.get_charmap()) if font.scalable else frozenset()
+        # Coloured emoji are bitmaps of one size, which can't be drawn here. Matplotlib measures the
+        # height of a line by the letters l and p; before 3.11 it warns if the font lacks them.
+        known = frozenset(font.get_charmap()) if font.scalable else frozenset()
+        return known if known >= LINE_HEIGHT else frozenset()
 
     def _find(self, character: str) -> int | None:
         if character not in self._place:
