@@ -42,7 +42,6 @@ from model.sampling.flags import add_drawing_flags, drawing_of
 from model.sampling.generate import generate_ids
 from model.sampling.sampler import Drawing
 from model.training.evaluate import Evaluation, evaluate
-from scripts.eval.heatmap import check_picture, heat_picture, heat_text
 from scripts.eval.visible_text import cells
 from settings import Config
 from trained import DEFAULT_RUN, Loaded, load_run
@@ -186,6 +185,8 @@ def show_tokens(loaded: Loaded, scores: TokenScores, args: Any) -> None:
             print(json_line(record))
     if not args.heat:
         return
+    from scripts.eval.heatmap import heat_picture, heat_text  # loads Matplotlib
+
     special, raw = set(loaded.tokenizer.special_ids.values()), loaded.tokenizer.token_bytes
     pairs = zip(scores.ids_N.tolist(), scores.nats_N.tolist(), strict=True)
     parts = list(cells((raw[token], nats, token in special) for token, nats in pairs))
@@ -290,6 +291,8 @@ def arguments(argv: Sequence[str] | None) -> Any:
     if args.heat == STDOUT and args.tokens:
         raise UserError("--heat -: --tokens goes to stdout too; name a picture, or leave one out")
     if args.heat and args.heat != STDOUT:
+        from scripts.eval.heatmap import check_picture  # loads Matplotlib
+
         check_picture(Path(args.heat))
     return args
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, fontManager
+from matplotlib.ft2font import FT2Font
 
 from scripts.eval.visible_text import Cell, columns, escape
 from utils.errors import UserError
-from utils.files import write_atomic
-from utils.run.plot import picture_kind
-
-if TYPE_CHECKING:
-    from matplotlib.font_manager import FontProperties
+from utils.run.plot import picture_format, save_figure
 
 HOTTEST = 8  # nats from which the colour does not change any more; ln 3000 is about 8
 # Colours of the 256 of a terminal, one for each whole number of nats: pale yellow to dark red.
@@ -93,9 +95,7 @@ def check_picture(out: Path) -> None:
     Raises:
         UserError: its folder does not exist, or the format is not known.
     """
-    import matplotlib.figure
-
-    picture_kind(matplotlib.figure.Figure(), out)
+    picture_format(out)
     if not out.parent.is_dir():
         raise UserError(f"{out}: no such folder as {out.parent}; make it first")
 
@@ -109,18 +109,12 @@ def heat_picture(cells: Sequence[Cell], out: Path, title: str) -> int:
         UserError: the format of `out` is not known.
         OSError: it can't be written.
     """
-    import matplotlib.figure  # a second of import time, for this alone
-
-    figure = matplotlib.figure.Figure()
-    kind = picture_kind(figure, out)
-    fonts = Fonts()
+    figure, fonts = Figure(), Fonts()
     written = [Cell(fonts.written(cell.text), cell.nats, cell.ends_line) for cell in cells]
     places = list(lay_out(written, LINE_COLUMNS, MAX_LINES))
     n_lines = places[-1][0] + 1 if places else 1
     draw_cells(figure, places, n_lines, fonts, title)
-    picture = io.BytesIO()
-    figure.savefig(picture, format=kind, dpi=120)
-    write_atomic(out, picture.getvalue())
+    save_figure(figure, out)
     return sum(1 for _ in _whole(places, written))
 
 
@@ -135,13 +129,9 @@ def _whole(places: Sequence[tuple[int, int, Cell]], cells: Sequence[Cell]) -> It
 
 
 def draw_cells(
-    figure: Any, places: Sequence[tuple[int, int, Cell]], n_lines: int, fonts: Fonts, title: str
+    figure: Figure, places: Sequence[tuple[int, int, Cell]], n_lines: int, fonts: Fonts, title: str
 ) -> None:
     """Coloured boxes with their text, on a figure made as large as they need, and a scale."""
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.collections import PolyCollection
-    from matplotlib.colors import Normalize
-
     column = FONT_POINTS * COLUMN_EM / POINTS_PER_INCH  # inches, as all sizes below
     line, margin, bar = LINE_POINTS / POINTS_PER_INCH, 0.2, 0.6
     width = LINE_COLUMNS * column + 2 * margin
@@ -154,7 +144,7 @@ def draw_cells(
     axes.axis("off")
     shades = ScalarMappable(Normalize(0, HOTTEST), COLOURS)
     boxes = [box(row, start, columns(cell.text)) for row, start, cell in places]
-    colours = [shades.to_rgba(min(cell.nats, HOTTEST)) for _, _, cell in places]
+    colours = shades.to_rgba(np.array([min(cell.nats, HOTTEST) for _, _, cell in places]))
     axes.add_collection(PolyCollection(boxes, facecolors=colours, linewidths=0))
     for row, start, cell in places:
         axes.text(
@@ -184,8 +174,6 @@ class Fonts:
     """Which installed font has which characters; a mono-spaced one first, as far as it goes."""
 
     def __init__(self) -> None:
-        from matplotlib.font_manager import fontManager
-
         own = fontManager.findfont("DejaVu Sans Mono")  # comes with Matplotlib
         # Those for Chinese, Japanese and Korean have the most characters.
         others = sorted(
@@ -199,8 +187,6 @@ class Fonts:
 
     @staticmethod
     def _characters(path: str) -> frozenset[int]:
-        from matplotlib.ft2font import FT2Font
-
         try:
             font = FT2Font(path)
         except (RuntimeError, OSError):  # damaged, or of a kind that it can't read
@@ -238,8 +224,6 @@ class Fonts:
 
     def of(self, text: str) -> FontProperties:
         """The font for what `written` gave."""
-        from matplotlib.font_manager import FontProperties
-
         place = self._of_all(text)
         assert place is not None, text
         return FontProperties(fname=self._paths[place], size=FONT_POINTS)

@@ -29,7 +29,6 @@ from data.prepare import prepare
 from scripts.sweep.grid import BASE, Grid
 from scripts.sweep.grid_entries import PARTS, PLAIN_KEYS
 from scripts.sweep.grid_file import load_grid
-from scripts.sweep.plots import draw_all
 from scripts.sweep.points import Job, make_jobs, measured, to_csv
 from scripts.sweep.pools import ClusterPool, LocalPool, Pool, last_line, visible_gpus
 from scripts.sweep.ranking import BITS, changes, group, ranking, verdict
@@ -190,6 +189,8 @@ def conclude(jobs: Sequence[Job], grid: Grid, out: Path) -> None:
         print(changes(groups, BASE))
     else:
         print("\n".join(filter(None, [ranking(groups), verdict(groups)])))
+    from scripts.sweep.plots import draw_all  # loads Matplotlib
+
     pictures = draw_all(rows, grid.settings, groups, out)
     if pictures:
         say(f"pictures: {' '.join(map(str, pictures))}")

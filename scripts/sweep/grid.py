@@ -15,7 +15,7 @@ from utils.suggest import SYNONYMS, leaf_of
 SEED = "train.seed"
 BASE = "base"  # the point without a change
 # What a sweep's folder holds beside its runs.
-PICTURES = ("curves.png", "axes.png", "parallel.png", "changes.png")
+PICTURES = ("curves.png", "axes.png", "changes.png")
 RESERVED = ("logs", "lock", "results.csv", *PICTURES)
 LONGEST_NAME = 120  # characters of a folder's name; file systems stop at 255
 

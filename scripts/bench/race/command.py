@@ -24,7 +24,7 @@ from scripts.bench.process import ROOT, Timed, run_timed
 from scripts.bench.race import nanogpt as nanogpt
 from scripts.bench.race.nanogpt_score import consecutive
 from scripts.bench.race.ngrams import ngram_bits
-from scripts.bench.race.plot import plot_race, require_format
+from scripts.bench.race.plot import plot_race
 from scripts.bench.timing import Spread
 from settings import Config
 from trained import Loaded, load_run
@@ -35,6 +35,7 @@ from utils.files import decode_utf8, read_bytes, require_place
 from utils.metrics import read_rows
 from utils.output import say, table
 from utils.run.environment import git_commit
+from utils.run.plot import picture_format
 
 VAL_FRACTION = 0.1
 # Nothing else of the text decides the split, and every run makes tokenizer and data itself.
@@ -98,7 +99,7 @@ def bench_race(args: argparse.Namespace) -> dict[str, Any]:
     text = Text(args.corpus)
     if args.plot:
         require_place(args.plot, "--plot")
-        require_format(args.plot)
+        picture_format(Path(args.plot))
     theirs, ours = [], []
     for seed in range(1, args.seeds + 1):
         with tempfile.TemporaryDirectory() as scratch:

@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
-from utils.errors import UserError
-from utils.files import write_atomic
+from utils.run.plot import new_figure, save_figure, style_axes
 
 COLOURS = {"nanogpt": "C1", "ours": "C0"}
 
 
-def require_format(path: str) -> None:
-    """Checks that a picture can be drawn in the format that the file's name ends in.
-
-    Raises:
-        UserError: names the known ones.
-    """
-    import matplotlib.figure  # a second of import time, for this alone
-
-    known = matplotlib.figure.Figure().canvas.get_supported_filetypes()
-    if Path(path).suffix.lstrip(".").lower() not in known:
-        raise UserError(f"--plot {path}: known formats: {', '.join(sorted(known))}")
-
-
 def plot_race(record: dict[str, Any], out: Path) -> None:
     """Draws each run's own evaluations as a line and the score of its checkpoint as a dot."""
-    import matplotlib.figure
-
-    figure = matplotlib.figure.Figure(figsize=(8, 4.8), layout="constrained")
+    figure = new_figure()
     axes = figure.subplots()
     for who, name in (("nanogpt", "nanoGPT"), ("ours", "ours")):
         for number, one in enumerate(record[who]):
@@ -46,9 +29,5 @@ def plot_race(record: dict[str, Any], out: Path) -> None:
     axes.set_xlim(left=0)
     axes.set_xlabel("seconds since the process began")
     axes.set_ylabel(f"bits per byte, validation part of {record['corpus']}")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25, linewidth=0.6)
-    axes.legend(frameon=False)
-    picture = io.BytesIO()
-    figure.savefig(picture, format=out.suffix.lstrip(".").lower(), dpi=120)
-    write_atomic(out, picture.getvalue())
+    style_axes(axes, legend=True)
+    save_figure(figure, out)

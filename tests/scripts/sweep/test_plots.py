@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from scripts.sweep import plots as plot_sweep
-from scripts.sweep.plots import draw_all, height, scale_of
+from scripts.sweep.plots import draw_all, scale_of
 from scripts.sweep.ranking import group
 from utils.metrics import CsvLog
 
@@ -26,10 +26,10 @@ def row(width: int, lr: float, mlp: str, bits: float, **more: object) -> dict[st
 def figures(monkeypatch):
     """Name of the picture -> the figure that was drawn."""
     found: dict[str, Any] = {}
-    save = plot_sweep.save
+    save = plot_sweep.save_figure
     monkeypatch.setattr(
         plot_sweep,
-        "save",
+        "save_figure",
         lambda figure, out: (found.update({out.name: figure}), save(figure, out)),
     )
     return found
@@ -56,7 +56,7 @@ def test_a_grid(tmp_path, figures):
         row(16, 0.1, "relu2", math.nan),
         row(16, 0.1, "gelu", 9.0, status="failed"),
     ]
-    assert draw(rows, tmp_path) == ["curves.png", "axes.png", "parallel.png"]
+    assert draw(rows, tmp_path) == ["curves.png", "axes.png"]
     width, lr, mlp = figures["axes.png"].axes
     assert [axes.get_xlabel() for axes in (width, lr, mlp)] == SETTINGS
     assert width.lines[0].get_xydata().tolist() == [[8, 1.75], [16, 1.8]]  # the means
@@ -68,12 +68,9 @@ def test_a_grid(tmp_path, figures):
     assert (lr.get_xscale(), width.get_xscale()) == ("log", "linear")
     curves = figures["curves.png"].axes[0]
     assert [line.get_ydata().tolist()[-1] for line in curves.lines] == [2.0, 1.8, 1.5]
-    lines = [line for line in figures["parallel.png"].axes[0].lines if len(line.get_xdata()) == 4]
-    assert [line.get_ydata()[-1] for line in lines] == pytest.approx([1.0, 0.6, 0.0])
-    assert lines[0].get_ydata()[0] == pytest.approx(plot_sweep.BAND / 2)
 
 
-def test_one_setting_has_no_parallel_coordinates(tmp_path):
+def test_a_picture_needs_a_setting_with_two_values(tmp_path):
     rows = [row(8, 0.1, "gelu", 2.0), row(16, 0.1, "gelu", 1.5)]
     assert draw(rows, tmp_path) == ["curves.png", "axes.png"]
     assert draw([row(8, 0.1, "gelu", 2.0)], tmp_path, []) == ["curves.png"]
@@ -103,4 +100,3 @@ def test_places_on_an_axis():
     assert (place("16"), order, log) == (16.0, ["8", "16"], False)
     assert scale_of(["0", "0.1"])[2] is False  # no logarithm of nothing
     assert scale_of(["1", "true", "1"])[1] == ["1", "true"]
-    assert height(scale_of(["0.001", "0.01", "0.1"]), "0.01") == pytest.approx(0.5)
