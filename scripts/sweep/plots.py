@@ -58,7 +58,7 @@ def scale_of(texts: Sequence[str]) -> tuple[Callable[[str], float], list[str], b
 
 
 def label_ticks(axis: Axis, places: Sequence[float], texts: Sequence[str]) -> None:
-    """Put ticks at the values that were run, as the sweep spells them; with many, the usual ones."""
+    """Put ticks at the values that were run, in the sweep's words; with many, the usual ones."""
     if len(texts) > 8:
         return
     axis.set_major_locator(FixedLocator(list(places)))
