@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.config import ModelConfig
 from model.layers import RMSNorm, apply_rope
 from model.linear import Linear
 
-if TYPE_CHECKING:
-    from model.config import ModelConfig
-
-Keep = Callable[[Tensor, Tensor], None]  # takes keys and values, each (B, H, T, K)
+KeysValues = tuple[Tensor, Tensor]  # each (B, H, T, K); the keys are rotated
 
 
 def causal_mask(length: int, device: torch.device | str | None = None) -> Tensor:
@@ -65,19 +61,19 @@ class CausalSelfAttention(nn.Module):
         x_BTD: Tensor,
         rope: tuple[Tensor, Tensor] | None = None,
         mask_B1TT: Tensor | None = None,
-        keep: Keep | None = None,
+        kv_out: list[KeysValues] | None = None,
     ) -> Tensor:
         """(B, T, D) to (B, T, D).
 
         Args:
             rope: cosine and sine for these T positions, each (T, 1, K); None for no rotation.
             mask_B1TT: True where a token may look, instead of the whole past.
-            keep: is given the keys, turned by rope, and the values.
+            kv_out: a list to which the keys and values are appended, for a KV cache.
         """
         B, T, D = x_BTD.shape
         q_BHTK, k_BHTK, v_BHTK = self._heads(self.qkv(x_BTD), rope)
-        if keep is not None:
-            keep(k_BHTK, v_BHTK)
+        if kv_out is not None:
+            kv_out.append((k_BHTK, v_BHTK))
         y_BHTK = (self._attend if self.manual else self._attend_fused)(
             q_BHTK, k_BHTK, v_BHTK, mask_B1TT
         )

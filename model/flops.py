@@ -28,11 +28,6 @@ class Parameters:
         return self.token_embedding + self.position_embedding + self.bigram_embedding
 
     @property
-    def non_embedding(self) -> int:
-        """All the rest; an untied head counts here."""
-        return self.total - self.embedding
-
-    @property
     def total(self) -> int:
         """What an optimizer holds."""
         norms = self.embedding_norm + self.final_norm

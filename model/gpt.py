@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from model.attention import CausalSelfAttention, Keep, document_mask
+from model.attention import CausalSelfAttention, KeysValues, document_mask
 from model.bigram import bigram_rows
 from model.config import INIT_STD, ModelConfig
 from model.layers import MLP, make_norm, rope_table
@@ -31,10 +30,10 @@ class Block(nn.Module):
         x_BTD: Tensor,
         rope: tuple[Tensor, Tensor] | None,
         mask_B1TT: Tensor | None,
-        keep: Keep | None = None,
+        kv_out: list[KeysValues] | None = None,
     ) -> Tensor:
         """(B, T, D) to (B, T, D); the others as in `CausalSelfAttention.forward`."""
-        x_BTD = x_BTD + self.attn(self.attn_norm(x_BTD), rope, mask_B1TT, keep)
+        x_BTD = x_BTD + self.attn(self.attn_norm(x_BTD), rope, mask_B1TT, kv_out)
         return x_BTD + self.mlp(self.mlp_norm(x_BTD))
 
 
@@ -86,9 +85,51 @@ class TinyGPT(nn.Module):
             ValueError: T is above block_size.
         """
         x_BTD = self.hidden(ids_BT, doc_BT)
+        masked = doc_BT is not None and self.config.pointer
+        return self.output(x_BTD, ids_BT, document_mask(doc_BT) if masked else None)
+
+    def hidden(
+        self,
+        ids_BT: Tensor,
+        doc_BT: Tensor | None = None,
+        kv_out: list[KeysValues] | None = None,
+    ) -> Tensor:
+        """Everything but the head: (B, T, D), after the final norm. Arguments as in `forward`.
+
+        Args:
+            kv_out: a list to which each block appends its keys and values.
+        """
+        T = ids_BT.shape[1]
+        if T > self.config.block_size:
+            raise ValueError(f"{T} tokens do not fit in block_size {self.config.block_size}")
+        rope = None
+        if self.config.position == "rope":
+            rope = (self.rope_cos_T1K[:T], self.rope_sin_T1K[:T])
+        x_BTD = self.embed(ids_BT, doc_BT)
+        mask_B1TT = None if doc_BT is None else document_mask(doc_BT)
+        for block in self.blocks:
+            x_BTD = block(x_BTD, rope, mask_B1TT, kv_out)
+        return self.final_norm(x_BTD)
+
+    def embed(self, ids_BT: Tensor, doc_BT: Tensor | None = None) -> Tensor:
+        """The input of the first block, (B, T, D): tokens, bigrams and learned positions."""
+        x_BTD = self.token_embedding(ids_BT)
+        if n_rows := self.config.bigram_rows:
+            rows_BT = bigram_rows(ids_BT, self.config.vocab_size, n_rows, doc_BT)
+            pairs_BTD = self.bigram_embedding(rows_BT)
+            # Whole places: a token is to be guessed without the pair too, as for a pair never seen.
+            kept_BT1 = self.bigram_dropout(torch.ones_like(pairs_BTD[..., :1]))
+            x_BTD = x_BTD + kept_BT1 * pairs_BTD
+        if self.config.position == "learned":
+            x_BTD = x_BTD + self.position_embedding.weight[: ids_BT.shape[1]]
+        if self.config.embedding_norm:
+            x_BTD = self.embedding_norm(x_BTD)
+        return self.dropout(x_BTD)
+
+    def output(self, x_BTD: Tensor, ids_BT: Tensor, mask_B1TT: Tensor | None) -> Tensor:
+        """Logits (B, T, V) of what `hidden` returned: the head, and the pointer if there is one."""
         if not self.config.pointer:
             return self.logits(x_BTD)
-        mask_B1TT = None if doc_BT is None else document_mask(doc_BT)
         read_BTD, gains_BTT = self.pointer(x_BTD, self.token_embedding(ids_BT), mask_B1TT)
         return self._pointed_logits(x_BTD + read_BTD, gains_BTT, ids_BT)
 
@@ -100,42 +141,8 @@ class TinyGPT(nn.Module):
         where_BST = ids_BT[:, None].expand_as(gains_BST)
         return logits_BSV.to(wide).scatter_add(2, where_BST, gains_BST.to(wide))
 
-    def hidden(
-        self,
-        ids_BT: Tensor,
-        doc_BT: Tensor | None = None,
-        keeps: Sequence[Keep | None] | None = None,
-    ) -> Tensor:
-        """Everything but the head: (B, T, D), after the final norm. Arguments as in `forward`.
-
-        Args:
-            keeps: for each block what takes its keys and values, see `CausalSelfAttention.forward`.
-        """
-        T = ids_BT.shape[1]
-        if T > self.config.block_size:
-            raise ValueError(f"{T} tokens do not fit in block_size {self.config.block_size}")
-        x_BTD = self.token_embedding(ids_BT)
-        if n_rows := self.config.bigram_rows:
-            rows_BT = bigram_rows(ids_BT, self.config.vocab_size, n_rows, doc_BT)
-            pairs_BTD = self.bigram_embedding(rows_BT)
-            # Whole places: a token is to be guessed without the pair too, as for a pair never seen.
-            kept_BT1 = self.bigram_dropout(torch.ones_like(pairs_BTD[..., :1]))
-            x_BTD = x_BTD + kept_BT1 * pairs_BTD
-        rope = None
-        if self.config.position == "learned":
-            x_BTD = x_BTD + self.position_embedding.weight[:T]
-        else:
-            rope = (self.rope_cos_T1K[:T], self.rope_sin_T1K[:T])
-        if self.config.embedding_norm:
-            x_BTD = self.embedding_norm(x_BTD)
-        x_BTD = self.dropout(x_BTD)
-        mask_B1TT = None if doc_BT is None else document_mask(doc_BT)
-        for block, keep in zip(self.blocks, keeps or [None] * len(self.blocks), strict=True):
-            x_BTD = block(x_BTD, rope, mask_B1TT, keep)
-        return self.final_norm(x_BTD)
-
     def logits(self, x_BTD: Tensor) -> Tensor:
-        """The head, on what `hidden` gave: (..., D) to (..., V)."""
+        """The head alone: (..., D) to (..., V)."""
         logits_BTV = linear(x_BTD, self.head_weight)
         if self.config.softcap:
             logits_BTV = self.config.softcap * torch.tanh(logits_BTV / self.config.softcap)

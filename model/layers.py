@@ -1,22 +1,13 @@
-"""The position-wise network of a block."""
+"""Layers of a block besides attention: MLP, norms and rotary positions."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.config import ModelConfig
 from model.linear import Linear
-
-if TYPE_CHECKING:
-    from model.config import ModelConfig
-from typing import TYPE_CHECKING
-
-import torch
-
-if TYPE_CHECKING:
-    from model.config import ModelConfig
 
 
 def activate(kind: str, x: Tensor) -> Tensor:
@@ -25,7 +16,6 @@ def activate(kind: str, x: Tensor) -> Tensor:
     gelu: x * Phi(x) with the normal distribution Phi; gelu_tanh: its tanh approximation (Hendrycks
     and Gimpel 2016, arXiv 1606.08415); relu2: max(x, 0)^2 (So et al. 2021, arXiv 2109.08668).
 
-    >>> import torch
     >>> activate("relu2", torch.tensor([0.5, 3.0])).tolist()
     [0.25, 9.0]
     """

@@ -7,6 +7,8 @@ numbers added up are the same, their order may differ.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,6 +19,7 @@ from utils.device import cpu_has
 MANY = 10_000_000
 
 
+@lru_cache(maxsize=1)
 def convolution_is_faster() -> bool:
     """Whether oneDNN has instructions for this processor that MKL leaves out."""
     libraries = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
@@ -24,7 +27,9 @@ def convolution_is_faster() -> bool:
     return libraries and amd and cpu_has("avx512_f")
 
 
-CONVOLVES = convolution_is_faster()  # torch.compile can't ask in the middle of a model
+@torch.compiler.assume_constant_result  # torch.compile can't trace what is asked
+def _convolution_is_faster() -> bool:
+    return convolution_is_faster()
 
 
 def linear(x_BTD: Tensor, weight_ND: Tensor, bias_N: Tensor | None = None) -> Tensor:
@@ -48,13 +53,13 @@ def pays(x: Tensor, weight_ND: Tensor) -> bool:
     and loses little there.
     """
     return (
-        CONVOLVES
-        and x.device.type == "cpu"
+        x.device.type == "cpu"
         and x.dtype == weight_ND.dtype == torch.float32
         and x.ndim == 3
         and x.numel() * len(weight_ND) >= MANY
         and (torch.compiler.is_compiling() or torch.get_num_threads() > 1)
         and not torch.is_autocast_enabled("cpu")
+        and _convolution_is_faster()
     )
 
 

@@ -12,16 +12,12 @@ arXiv 1609.07843).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.attention import causal_mask
+from model.config import ModelConfig
 from model.linear import Linear
-
-if TYPE_CHECKING:
-    from model.config import ModelConfig
 
 GATE_START = 2.0  # how far a weight of 1 raises a logit at the start, before softplus
 

@@ -19,7 +19,10 @@ def perplexity(nats_per_token: float) -> float:
     >>> round(perplexity(math.log(50)), 6)
     50.0
     """
-    return math.inf if nats_per_token > 700 else math.exp(nats_per_token)
+    try:
+        return math.exp(nats_per_token)
+    except OverflowError:
+        return math.inf
 
 
 def bits_per_byte(total_nats: float, total_bytes: int) -> float:
@@ -28,7 +31,7 @@ def bits_per_byte(total_nats: float, total_bytes: int) -> float:
     >>> bits_per_byte(math.log(2) * 30, 10)
     3.0
     """
-    return total_nats / math.log(2) / total_bytes if total_bytes else math.nan
+    return total_nats / total_bytes / math.log(2) if total_bytes else math.nan
 
 
 # Wall-clock columns come last: everything before them is the same in every repetition of a run.

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.attention import Keep
+from model.attention import KeysValues
 from model.bigram import pair_rows
 from model.config import ModelConfig
 from model.eval_mode import evaluating
@@ -90,10 +90,10 @@ class Decoder:
         if self.config.pointer:
             cache.file_token(self._readable(ids_B))
         mask_X1n = self._mask_by_heads()
-        put, read = cache.layers()
+        targets, read = cache.layer_views()
         for i, layer in enumerate(weights.layers):
             q_BH1K, kv_2BHK = self._queries_keys_values(layer, x_BD, rope)
-            put(i, kv_2BHK)
+            cache.write(targets[i], kv_2BHK)
             y_BH1K = weights.attend(q_BH1K, read[2 * i], read[2 * i + 1], mask_X1n)
             x_BD = layer.attn_proj(y_BH1K.flatten(1), x_BD)
             h_BD = layer.mlp_norm(x_BD)
@@ -226,16 +226,12 @@ class Decoder:
         cache, T = self.cache, len(ids_T)
         slots_T = cache.slots(first, first + T)
         rows_R1 = torch.tensor(rows, device=ids_T.device)[:, None]
-
-        def keep_in(kv_2BHSK: Tensor) -> Keep:
-            def keep(k_1HTK: Tensor, v_1HTK: Tensor) -> None:
-                kv_2BHSK[0][rows_R1, :, slots_T] = k_1HTK.transpose(1, 2)
-                kv_2BHSK[1][rows_R1, :, slots_T] = v_1HTK.transpose(1, 2)
-
-            return keep
-
+        kv_L: list[KeysValues] = []
         with evaluating(self.model):
-            h_TD = self.model.hidden(ids_T[None], keeps=list(map(keep_in, cache.kv_L2BHSK)))[0]
+            h_TD = self.model.hidden(ids_T[None], kv_out=kv_L)[0]
+        for kv_2BHSK, kv in zip(cache.kv_L2BHSK, kv_L, strict=True):
+            for rows_BHSK, new_1HTK in zip(kv_2BHSK, kv, strict=True):
+                rows_BHSK[rows_R1, :, slots_T] = new_1HTK.transpose(1, 2)
         cache.ids_BS[rows_R1, slots_T] = ids_T
         if self.config.pointer:
             keys_TD, tokens_TD = self.model.pointer.key(h_TD), self._readable(ids_T)

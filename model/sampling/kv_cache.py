@@ -15,14 +15,12 @@ once around, a new one takes the place of the oldest, and a row is left with its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from model.config import ModelConfig
-
-Put = Callable[[int, Tensor], object]  # takes a layer's number, and its new keys and values, 2BHK
 
 
 class Cache:
@@ -137,12 +135,15 @@ class Cache:
             return torch.full(size, first % self.n_slots, device=self._ids.device)
         return self.start_B.clamp(min=first)[:, None] % self.n_slots
 
-    def layers(self) -> tuple[Put, Sequence[Tensor]]:
-        """What takes the newest keys and values; all keys and values, by layers, (B, H, n, K)."""
-        # Views of all layers at once: to make one costs half as much as to fill it.
-        write = self.kv_L2BHSK.select(4, self.slot).unbind(0)
-        read = self.kv_L2BHSK[:, :, :, :, : self.visible].flatten(0, 1).unbind(0)
-        return (lambda i, kv_2BHK: write[i].copy_(kv_2BHK)), read
+    def layer_views(self) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """A target for `write` for each layer; keys and values of each in turn, (B, H, n, K)."""
+        # Views of all layers together: to make one costs half as much as to fill it.
+        targets = self.kv_L2BHSK.select(4, self.slot).unbind(0)
+        return targets, self.kv_L2BHSK[:, :, :, :, : self.visible].flatten(0, 1).unbind(0)
+
+    def write(self, target: Tensor, kv_2BHK: Tensor) -> None:
+        """Store a layer's newest keys and values."""
+        target.copy_(kv_2BHK)
 
     def file_token(self, token_BD: Tensor) -> None:
         """For the pointer: what may be read of the newest token."""
@@ -227,13 +228,14 @@ class FixedCache(Cache):
         first_1 = (self.column_1 + 1 - self.n_slots).clamp(min=0)
         return torch.maximum(self.start_B, first_1)[:, None] % self.n_slots
 
-    def layers(self) -> tuple[Put, Sequence[Tensor]]:
+    def layer_views(self) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """As in any cache, of all slots."""
+        views = self.kv_2BHSK_of
+        return views, [part for kv_2BHSK in views for part in kv_2BHSK.unbind(0)]
 
-        def put(i: int, kv_2BHK: Tensor) -> None:
-            self.kv_2BHSK_of[i].index_copy_(3, self.slot_1, kv_2BHK[:, :, :, None])
-
-        return put, [part for kv_2BHSK in self.kv_2BHSK_of for part in kv_2BHSK.unbind(0)]
+    def write(self, target: Tensor, kv_2BHK: Tensor) -> None:
+        """Store a layer's newest keys and values."""
+        target.index_copy_(3, self.slot_1, kv_2BHK[:, :, :, None])
 
     def file_token(self, token_BD: Tensor) -> None:
         """For the pointer: what may be read of the newest token."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from model.eval_mode import evaluating, raw_module
-from model.training.loss import IGNORE, token_nats
+from model.training.loss import IGNORE_INDEX, token_nats
+from utils.metrics import bits_per_byte, perplexity
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,10 @@ class Evaluation:
     def perplexity(self) -> float:
         """exp of the nats per token; infinite where that is too large for a float.
 
-        >>> round(Evaluation(nats=10 * math.log(8), tokens=10, bytes=30).perplexity, 9)
+        >>> round(Evaluation(nats=20.79441542, tokens=10, bytes=30).perplexity, 6)
         8.0
         """
-        try:
-            return math.exp(self.nats_per_token)
-        except OverflowError:
-            return math.inf
+        return perplexity(self.nats_per_token)
 
     @property
     def nats_per_byte(self) -> float:
@@ -48,21 +45,21 @@ class Evaluation:
     def bits_per_byte(self) -> float:
         """nats_per_byte / ln 2.
 
-        >>> round(Evaluation(nats=10 * math.log(8), tokens=10, bytes=30).bits_per_byte, 9)
+        >>> round(Evaluation(nats=20.79441542, tokens=10, bytes=30).bits_per_byte, 6)
         1.0
         """
-        return self.nats_per_byte / math.log(2)
+        return bits_per_byte(self.nats, self.bytes)
 
 
 def evaluate(
     model: nn.Module,
-    batches: Iterable[tuple[Tensor | None, ...]],
+    batches: Iterable[Sequence[Tensor | None]],
     byte_lengths_V: Tensor,
-    autocast: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
+    autocast: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
     each: Callable[[Tensor, Tensor], None] | None = None,
     total: Callable[[Sequence[float]], Sequence[float]] = tuple,
 ) -> Evaluation:
-    """Scores batches of (ids_BT, targets_BT) or (ids_BT, targets_BT, doc_BT).
+    """Score batches of (ids_BT, targets_BT) or (ids_BT, targets_BT, doc_BT or None).
 
     Sums are kept in float64, so that the result does not depend on how the rows are batched (beyond
     the rounding of the logits). The model is in eval mode meanwhile; random states stay as they
@@ -70,10 +67,11 @@ def evaluate(
 
     Args:
         byte_lengths_V: bytes of text that each id stands for, 0 for special tokens; integers.
-        autocast: makes the context in which the model runs.
+        autocast: makes the context in which the model runs, such as `utils.device.autocast`.
         each: called after each batch with its targets_BT and their nats_BT (0 where ignored), both
-            on the CPU.
-        total: given nats, tokens and bytes, returns them with what others have scored.
+            on the CPU; writes each token's loss down, for example.
+        total: called once with [nats, tokens, bytes] of these batches; returns the sums over all
+            processes. The default is for a single process.
 
     Raises:
         ValueError: there is not one target, or the targets stand for no byte.
@@ -87,14 +85,14 @@ def evaluate(
     n_bytes = torch.zeros((), dtype=torch.int64, device=device)
     with torch.inference_mode(), evaluating(raw):
         for batch in batches:
-            ids_BT, targets_BT, *doc = (part if part is None else part.to(device) for part in batch)
+            ids_BT, targets_BT, *doc = (part.to(device) for part in batch if part is not None)
             with autocast():
                 logits_BTV = model(ids_BT, *doc)
             nats_BT = token_nats(logits_BTV, targets_BT)
             nats += nats_BT.to(wide).double().sum()
             if each is not None:
                 each(targets_BT.cpu(), nats_BT.cpu())
-            scored_BT = targets_BT != IGNORE
+            scored_BT = targets_BT != IGNORE_INDEX
             tokens += scored_BT.sum()
             # Not by picking the scored ones: how many those are would have to be waited for.
             n_bytes += (byte_lengths_V[targets_BT.clamp(min=0)] * scored_BT).sum()

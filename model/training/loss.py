@@ -6,36 +6,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-IGNORE = -100  # a target that does not count; PyTorch's own default
+IGNORE_INDEX = -100  # a target that does not count; PyTorch's own default
 
 
 def token_nats(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
-    """-ln p(target) of each place, (B, T), at least in fp32; 0 where the target is IGNORE.
+    """-ln p(target) of each place, (B, T), at least in fp32; 0 where the target is IGNORE_INDEX.
 
-    >>> token_nats(torch.zeros(1, 2, 4), torch.tensor([[3, IGNORE]])).tolist()
+    >>> token_nats(torch.zeros(1, 2, 4), torch.tensor([[3, IGNORE_INDEX]])).tolist()
     [[1.3862943649291992, 0.0]]
     """
     return _cross_entropy(logits_BTV, targets_BT, "none").view(targets_BT.shape)
 
 
-def next_token_loss(logits_BTV: Tensor, targets_BT: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum of -ln p(target) in nats and the number of targets, both scalars on the logits' device.
-
-    The quotient is the mean loss. They come apart so that batches can be added up before dividing,
-    and as tensors so that a GPU is not waited for. Targets that are IGNORE count in neither. The
-    sum is computed in fp32 whatever autocast says (float64 logits stay float64).
-
-    >>> nats, count = next_token_loss(torch.zeros(1, 2, 4), torch.tensor([[3, IGNORE]]))
-    >>> nats.item(), count.item()
-    (1.3862943649291992, 1)
-    """
-    return summed_nats(logits_BTV, targets_BT), (targets_BT != IGNORE).sum()
-
-
 def summed_nats(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
-    """The sum of `next_token_loss` alone, for those who know the number of targets.
+    """Sum of -ln p(target) in nats, a scalar on the logits' device; 0 where the target is ignored.
 
-    >>> summed_nats(torch.zeros(1, 2, 4), torch.tensor([[3, IGNORE]])).item()
+    A sum and not a mean, so that batches can be added up before they are divided by the number of
+    targets. Computed in fp32 under any autocast (float64 logits stay float64).
+
+    >>> summed_nats(torch.zeros(1, 2, 4), torch.tensor([[3, IGNORE_INDEX]])).item()
     1.3862943649291992
     """
     return _cross_entropy(logits_BTV, targets_BT, "sum")
@@ -61,5 +50,5 @@ def _cross_entropy(logits_BTV: Tensor, targets_BT: Tensor, reduction: str) -> Te
     if logits_NV.dtype in (torch.float16, torch.bfloat16):
         logits_NV = logits_NV.float()
     return F.cross_entropy(
-        logits_NV, targets_BT.reshape(-1), ignore_index=IGNORE, reduction=reduction
+        logits_NV, targets_BT.reshape(-1), ignore_index=IGNORE_INDEX, reduction=reduction
     )

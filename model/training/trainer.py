@@ -266,10 +266,7 @@ class Trainer:
         """One pass over the whole validation part; the ranks take turns at its batches."""
         batches = self.batches.eval_batches("val", self.config.train.batch_size)
         own = islice(batches, self.ranks.rank, None, self.ranks.size)
-        parts = (tuple(t for t in batch if t is not None) for batch in own)
-        return evaluate(
-            self.model, parts, self.byte_lengths, self.autocast, total=self.ranks.totals
-        )
+        return evaluate(self.model, own, self.byte_lengths, self.autocast, total=self.ranks.totals)
 
     def sample(self) -> str:
         """A short text of the model as it is now, the same for the same weights."""

@@ -148,9 +148,8 @@ def score(
     )
     context = autocast(device, pick_amp(config.train.amp, device))
     byte_lengths_V = torch.tensor(loaded.tokenizer.byte_lengths)
-    parts = (tuple(t for t in batch if t is not None) for batch in bar)
     each = scores.add if scores else None
-    result = evaluate(loaded.model, parts, byte_lengths_V, context, each)
+    result = evaluate(loaded.model, bar, byte_lengths_V, context, each)
     say(describe(result, floor))
     return {
         "nats_per_token": result.nats_per_token,

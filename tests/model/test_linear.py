@@ -21,7 +21,7 @@ def convolved(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
         seen.append(image.shape)
         return plain(image, *rest)
 
-    monkeypatch.setattr(module, "CONVOLVES", True)
+    monkeypatch.setattr(module, "convolution_is_faster", lambda: True)
     monkeypatch.setattr(module, "MANY", 0)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     monkeypatch.setattr(F, "conv2d", conv2d)
@@ -86,9 +86,10 @@ def test_the_processors_that_convolve(
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": name})
     monkeypatch.setattr(module, "cpu_has", lambda feature: avx512)
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
-    assert module.convolution_is_faster() is wanted
+    ask = module.convolution_is_faster.__wrapped__  # without the cached answer
+    assert ask() is wanted
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
-    assert module.convolution_is_faster() is False
+    assert ask() is False
 
 
 def test_a_layer_has_the_parameters_and_first_values_of_pytorchs() -> None:

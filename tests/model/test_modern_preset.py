@@ -7,12 +7,17 @@ import torch
 import torch.nn.functional as F
 
 from model.config import ModelConfig
-from model.family import MODERN, beyond_modern
 from model.layers import apply_rope, make_norm
 from settings import Config
 from tests.conftest import ROOT
+from tests.helpers.models import MODERN
 from utils.config.load import load
 from utils.errors import UserError
+
+
+def beyond_modern(config: ModelConfig) -> list[str]:
+    """The settings by which a model differs from the modern family."""
+    return [name for name, value in MODERN.items() if getattr(config, name) != value]
 
 
 def test_the_preset_file_says_the_same():
@@ -27,13 +32,6 @@ def test_the_preset_file_says_the_same():
 def test_the_recipe_is_of_the_family_but_for_the_table_of_pairs():
     config, _ = load(Config, [str(ROOT / "configs" / "shakespeare_cpu.yaml")], {})
     assert beyond_modern(config.model) == ["bigram_rows"]
-
-
-@pytest.mark.parametrize(
-    ("name", "value"), [("pointer", True), ("bigram_rows", 9), ("norm_eps", 1e-5), ("bias", True)]
-)
-def test_what_is_beyond_it_is_named(name, value):
-    assert beyond_modern(ModelConfig(**{**MODERN, name: value})) == [name]
 
 
 def test_a_modern_model_has_matrices_and_nothing_else(tiny):

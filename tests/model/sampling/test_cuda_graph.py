@@ -8,8 +8,15 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from model.sampling.cuda_graph import CALLS_BEFORE, Recorded
-from tests.model.sampling.test_decoder import ONE, decoder_of, kinds, positions, prompts
-from tests.model.uncached import all_logits, continued_logits
+from model.sampling.naive import all_logits
+from tests.model.sampling.helpers import (
+    ONE,
+    continued_logits,
+    decoder_of,
+    kinds,
+    positions,
+    prompts,
+)
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

@@ -5,32 +5,20 @@ from __future__ import annotations
 import pytest
 import torch
 
-from model.sampling.decoder import Decoder, room_for
 from model.sampling.generate import generate
 from model.sampling.inference_weights import FEW_WEIGHTS, Weights, weights_read
 from model.sampling.matmul import plain, plain_attend
+from model.sampling.naive import all_logits
 from model.sampling.sampler import Drawing, sample_seeds
-from tests.model.uncached import all_logits, continued_logits
-
-KINDS = [
-    {},
-    {"bias": True, "tie_weights": True, "mlp": "gelu_tanh"},  # GPT-2
-    {"norm": "rmsnorm", "qk_norm": True, "mlp": "relu2", "softcap": 5.0},  # nanochat
-    {"norm": "rmsnorm", "norm_gain": False, "qk_norm": True, "embedding_norm": True},
-    {"mlp": "swiglu", "bias": True, "norm": "rmsnorm", "embedding_norm": True},
-    {"attention": "manual", "n_head": 1, "bigram_rows": 64, "tie_weights": True},
-    {"pointer": True},
-    {"pointer": True, "bigram_rows": 64, "qk_norm": True, "mlp": "relu2", "softcap": 5.0},
-]
-kinds = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(kind) or "plain")
-positions = pytest.mark.parametrize("position", ["rope", "learned"])
-ONE = [[5]]
-EIGHT = [[1], [1, 2], [7, 3, 9], [1, 2, 3, 4], [1] * 5, [6, 2, 8, 3, 1, 8], [4] * 7, [*range(8)]]
-prompts = pytest.mark.parametrize("prompts", [ONE, EIGHT], ids=["one", "eight"])
-
-
-def decoder_of(model, prompts, n, **settings):
-    return Decoder(Weights(model), prompts, room_for(model.config, prompts, n), **settings)
+from tests.model.sampling.helpers import (
+    EIGHT,
+    ONE,
+    continued_logits,
+    decoder_of,
+    kinds,
+    positions,
+    prompts,
+)
 
 
 @kinds

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from model.training.evaluate import Evaluation, evaluate
-from model.training.loss import IGNORE, next_token_loss
+from model.training.loss import IGNORE_INDEX, summed_nats
 
 BYTES = torch.tensor([0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 6])  # id 0 is special
 
@@ -14,7 +14,7 @@ BYTES = torch.tensor([0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 6])  # id 0 is special
 def rows(n=13, T=8):
     generator = torch.Generator().manual_seed(3)
     ids, targets = torch.randint(11, (2, n, T), generator=generator)
-    targets[torch.rand(n, T, generator=generator) < 0.2] = IGNORE
+    targets[torch.rand(n, T, generator=generator) < 0.2] = IGNORE_INDEX
     return ids, targets
 
 
@@ -30,7 +30,7 @@ def test_equals_the_sum_over_single_tokens(tiny):
     logits = model(ids).detach().log_softmax(-1)
     for b in range(13):
         for t in range(8):
-            if (target := targets[b, t].item()) != IGNORE:
+            if (target := targets[b, t].item()) != IGNORE_INDEX:
                 nats -= logits[b, t, target].item()
                 tokens += 1
                 n_bytes += BYTES[target].item()
@@ -63,8 +63,8 @@ def test_training_goes_on_as_if_it_had_not_happened(tiny):
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
         ids, targets = rows()
         for _ in range(3):
-            nats, count = next_token_loss(model(ids), targets)
-            (nats / count).backward()
+            count = (targets != IGNORE_INDEX).sum()
+            (summed_nats(model(ids), targets) / count).backward()
             if with_evaluation:
                 state = torch.get_rng_state()
                 evaluate(model, batches(5), BYTES)
@@ -78,7 +78,7 @@ def test_training_goes_on_as_if_it_had_not_happened(tiny):
 def test_special_tokens_have_loss_and_no_bytes(tiny):
     ids = torch.ones(1, 3, dtype=torch.long)
     with_special = evaluate(tiny(), [(ids, torch.tensor([[3, 0, 4]]))], BYTES)
-    without = evaluate(tiny(), [(ids, torch.tensor([[3, IGNORE, 4]]))], BYTES)
+    without = evaluate(tiny(), [(ids, torch.tensor([[3, IGNORE_INDEX, 4]]))], BYTES)
     assert with_special.bytes == without.bytes == 4
     assert (with_special.tokens, without.tokens) == (3, 2)
     assert with_special.nats > without.nats + 1e-3
@@ -88,8 +88,10 @@ def test_documents_arrive(tiny):
     ids, targets = rows()
     docs = (torch.arange(8) >= 4).long().expand(13, 8)
     apart = evaluate(tiny(), [(ids, targets, docs)], BYTES)
-    assert apart.nats != evaluate(tiny(), [(ids, targets)], BYTES).nats
-    nats, _ = next_token_loss(tiny()(ids, docs), targets)
+    whole = evaluate(tiny(), [(ids, targets)], BYTES)
+    assert apart.nats != whole.nats
+    assert evaluate(tiny(), [(ids, targets, None)], BYTES) == whole
+    nats = summed_nats(tiny()(ids, docs), targets)
     assert apart.nats == pytest.approx(nats.item(), rel=1e-5)
 
 

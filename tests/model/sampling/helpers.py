@@ -1,0 +1,44 @@
+"""What the tests of the cached path share: kinds of models, prompts, and the reference logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from model.gpt import TinyGPT
+from model.sampling.decoder import Decoder, room_for
+from model.sampling.inference_weights import Weights
+from model.sampling.naive import all_logits
+
+KINDS = [
+    {},
+    {"bias": True, "tie_weights": True, "mlp": "gelu_tanh"},  # GPT-2
+    {"norm": "rmsnorm", "qk_norm": True, "mlp": "relu2", "softcap": 5.0},  # nanochat
+    {"norm": "rmsnorm", "norm_gain": False, "qk_norm": True, "embedding_norm": True},
+    {"mlp": "swiglu", "bias": True, "norm": "rmsnorm", "embedding_norm": True},
+    {"attention": "manual", "n_head": 1, "bigram_rows": 64, "tie_weights": True},
+    {"pointer": True},
+    {"pointer": True, "bigram_rows": 64, "qk_norm": True, "mlp": "relu2", "softcap": 5.0},
+]
+kinds = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(kind) or "plain")
+positions = pytest.mark.parametrize("position", ["rope", "learned"])
+ONE = [[5]]
+EIGHT = [[1], [1, 2], [7, 3, 9], [1, 2, 3, 4], [1] * 5, [6, 2, 8, 3, 1, 8], [4] * 7, [*range(8)]]
+prompts = pytest.mark.parametrize("prompts", [ONE, EIGHT], ids=["one", "eight"])
+
+
+def decoder_of(
+    model: TinyGPT, prompts: Sequence[Sequence[int]], n: int, **settings: Any
+) -> Decoder:
+    return Decoder(Weights(model), prompts, room_for(model.config, prompts, n), **settings)
+
+
+def continued_logits(model: TinyGPT, prompts: Sequence[Sequence[int]], more_NB: Tensor) -> Tensor:
+    """Logits (B, N + 1, V): what may follow each prompt, and then each of the ids that came."""
+    rows = [[*prompt, *more] for prompt, more in zip(prompts, more_NB.T.tolist(), strict=True)]
+    parts = [all_logits(model, row)[len(p) - 1 :] for p, row in zip(prompts, rows, strict=True)]
+    return torch.stack(parts)
