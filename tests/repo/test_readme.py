@@ -25,10 +25,8 @@ from data.download.known_corpora import Content, KnownCorpus, Source
 from model.hf.config import kind_of
 from tests.conftest import ROOT, run_program
 from tests.data.download.serving import good, serving
-from tests.repo.test_repo import TARGETS
+from tests.helpers.repo import README, TARGETS
 from utils.metrics import read_rows
-
-README = ROOT / "README.md"
 
 
 def readme_commands() -> list[str]:

@@ -12,14 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, run_program
+from tests.helpers.repo import MAKEFILE, TARGETS, tracked_files
 
-README = ROOT / "README.md"
-MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 MAX_FILE_BYTES = 250_000
-TARGETS = set(
-    "install train test test-all format lint sample eval sweep plot export bench gpu-check clean "
-    "help".split()
-)
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
 
@@ -257,15 +252,6 @@ def test_both_lists_pin_the_same_torch():
         for name in ("requirements.txt", "constraints.txt")
     ]
     assert len(pins[0]) == 1 and pins[0] == pins[1]
-
-
-def tracked_files() -> list[Path]:
-    """What git holds or would take in; without git, what the ignored folders don't hold."""
-    if shutil.which("git") and (ROOT / ".git").exists():
-        done = run_program(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"])
-        if done.returncode == 0:
-            return [ROOT / name for name in done.stdout.split("\0") if (ROOT / name).is_file()]
-    pytest.skip("not a git checkout")
 
 
 def test_files_are_small_and_name_no_machine():

@@ -1,0 +1,26 @@
+"""Files of the repository, and the targets of its Makefile."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, run_program
+
+README = ROOT / "README.md"
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+TARGETS = set(
+    "install train test test-all format lint sample eval sweep plot export bench gpu-check clean "
+    "help".split()
+)
+
+
+def tracked_files() -> list[Path]:
+    """What git holds or would take in: not what the ignored folders hold."""
+    if shutil.which("git") and (ROOT / ".git").exists():
+        done = run_program(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"])
+        if done.returncode == 0:
+            return [ROOT / name for name in done.stdout.split("\0") if (ROOT / name).is_file()]
+    pytest.skip("not a git checkout")
