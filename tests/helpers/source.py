@@ -1,4 +1,4 @@
-"""The source of the product, and what a rule about it needs: imports, names, keywords, the graph of modules."""
+"""The source of the product, and what rules about it need: imports, names, the graph of modules."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def is_inside(module: str, package: str) -> bool:
 
 
 def names_of(node: ast.AST) -> list[str]:
-    """The dotted names that one node imports; `from a import b` gives `a.b`, relative ones nothing."""
+    """The dotted names that one node imports: `a.b` of `from a import b`; none of a relative one."""
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
     if isinstance(node, ast.ImportFrom) and not node.level:

@@ -1,4 +1,4 @@
-"""Rules for the text of each file: encodings named, nothing unsafe, nothing run at import, short."""
+"""Rules for the text of each file: named encodings, nothing unsafe, no work at import, length."""
 
 from __future__ import annotations
 
