@@ -8,6 +8,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":  # before the imports that take long
@@ -17,20 +19,86 @@ if __name__ == "__main__":  # before the imports that take long
 
 from data.documents import literal, split_documents
 from model.config import ModelConfig
+from model.gpt import TinyGPT
+from model.load import load_model
 from model.sampling.flags import add_drawing_flags, drawing_of
 from model.sampling.generate import generate
+from model.sampling.inference_weights import Weights
 from model.sampling.sampler import Drawing, sample_seeds
 from model.sampling.stream import Pace, Sample, in_order
+from tok.tokenizer import BPETokenizer
 from tok.vocabulary import END_OF_TEXT
-from trained import DEFAULT_RUN, Loaded, find_token, load_run
 from utils.cli import Parser, positive_int, some_text
+from utils.device import pick_device
 from utils.errors import UserError, run_cli
 from utils.files import decode_utf8, read_bytes, read_stdin
 from utils.output import json_line, say
 from utils.repl import converse
+from utils.run import checkpoint
+from utils.run.folder import DEFAULT_RUN, RunFolder
 
 MOST_ROWS = 64  # samples side by side
 MOST_CACHE_BYTES = 1 << 30  # for the keys and values of all of them
+
+
+@dataclass
+class Loaded:
+    """A trained model with its tokenizer and the checkpoint both came from."""
+
+    model: TinyGPT
+    tokenizer: BPETokenizer
+    state: dict[str, Any]
+    path: Path
+
+    @cached_property
+    def weights(self) -> Weights:
+        """The model's, gathered for sampling; they do not follow if it is trained on."""
+        return Weights(self.model)
+
+
+def load_run(run_dir: str | Path, which: str = "best", device: str = "auto") -> Loaded:
+    """Loads best.pt or last.pt of a run and the tokenizer beside it; also of one in training.
+
+    Raises:
+        UserError: no run, no checkpoint yet, a damaged one, or one of another tokenizer.
+    """
+    run = RunFolder(run_dir)
+    run.require_run()
+    path = run.path / f"{which}.pt"
+    if not path.exists():
+        raise UserError(f"{path}: no checkpoint yet; wait for the run's first evaluation")
+    other = "last" if which == "best" else "best"
+    state = checkpoint.load(path, cure=f"try --checkpoint {other}")
+    tokenizer = BPETokenizer.load(run.tokenizer)
+    if tokenizer.identity != state.get("tokenizer_sha256"):
+        raise UserError(
+            f"{run.tokenizer}: tokenizer {tokenizer.identity[:12]}, but {path} was trained with "
+            f"{str(state.get('tokenizer_sha256'))[:12]}; put the original back"
+        )
+    place = pick_device(device)
+    try:
+        model = load_model(state, place)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return Loaded(model, tokenizer, state, path)
+
+
+def find_token(tokenizer: BPETokenizer, text: str) -> int:
+    """The id of a special token, or of any text that is one token.
+
+    >>> find_token(BPETokenizer([(97, 98)]), "ab"), find_token(BPETokenizer([]), "<|endoftext|>")
+    (256, 256)
+
+    Raises:
+        UserError: the text is several tokens, or none.
+    """
+    if text in tokenizer.special_ids:
+        return tokenizer.special_ids[text]
+    ids = tokenizer.encode(text)
+    if len(ids) != 1:
+        known = ", ".join(tokenizer.special_tokens)
+        raise UserError(f"{text!r} is {len(ids)} tokens; name one that is one, such as {known}")
+    return ids[0]
 
 
 @dataclass(frozen=True)

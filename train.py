@@ -11,6 +11,7 @@ import dataclasses
 import shlex
 import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,98 +20,61 @@ if __name__ == "__main__":  # before the imports that take long
 
     end_at_once()
 
+import torch
+
+from data.config import DataConfig
+from data.dataset import Dataset
+from data.prepare import prepare
+from data.prepared_folder import check_belonging, check_content
+from model.config import ModelConfig
 from model.flops import describe
-from model.hf.pretrained import adopt
-from model.training.step_log import StepLog, introduction, record
+from model.gpt import TinyGPT
+from model.hf.folder import read_tokenizer
+from model.hf.pretrained import load_initial_weights, pretrained_settings
+from model.load import load_weights
+from model.training.config import TrainConfig, is_finished
+from model.training.optim import OptimConfig, make_optimizer
+from model.training.step_log import StepLog, describe_run, run_metadata
 from model.training.trainer import STATE_KEYS, Trainer
-from settings import Config, is_finished
 from tok.tokenizer import BPETokenizer
+from utils import device
 from utils.cli import Parser
 from utils.config.flags import add_flags, given_flags
-from utils.config.load import build, dump, flat_fields, flatten, load
+from utils.config.load import build, dump, flatten, load, setting
+from utils.config.resume import resumed_config
 from utils.distributed import ALONE, Ranks, joined
 from utils.errors import UserError, run_cli
 from utils.files import write_atomic
 from utils.output import say
-from utils.run import checkpoint
-from utils.run import tensorboard as board
+from utils.processes import keep_freed_memory
+from utils.run import checkpoint, tensorboard
 from utils.run.folder import RunFolder
 from utils.run.log import RunLog
 from utils.run.plot import plot_losses
 from utils.signals import Interrupt
 
 
-def fit(trainer: Trainer, *, fresh: bool) -> int:
-    """Trains to the end or to a signal, which all ranks obey after the same step; exit status."""
-    run, ranks = trainer.run, trainer.ranks
-    if not fresh and not run.metrics.exists():
-        say(f"warning: {run.metrics} is gone, and the run's history with it; a new one begins")
-    log, stop = None, 0
-    if ranks.first:
-        log = RunLog(
-            run,
-            after_step=-1 if fresh else trainer.step,
-            elapsed_s=trainer.elapsed_s,
-            board=trainer.config.train.tensorboard,
-        )
-    steps = StepLog(trainer, log)
-    closing = contextlib.closing(log) if log else contextlib.nullcontext()
-    with closing, Interrupt() as interrupt, steps.bar:
-        if fresh:
-            trainer.evaluate_and_save(log, {})
-        while not trainer.finished() and not (stop := ranks.largest(interrupt.number or 0)[0]):
-            steps.before_step()
-            trainer.train_step()
-            if steps.after_step():
-                trainer.evaluate_and_save(log, trainer.read())
-        if not trainer.finished():
-            trainer.read()  # nothing is saved after a loss that is not finite
-            trainer.check_weights()
-            if ranks.first:
-                checkpoint.save(run.last, trainer.state())
-                say(f"{run.path}: stopped at step {trainer.step}; go on with --resume")
-    return interrupt.exit_status or (stop and 128 + stop)
+@dataclass(frozen=True)
+class Config:
+    """Every setting of a run."""
 
+    run_dir: str = setting("", "folder of the run; empty = runs/<name of the config file>")
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
 
-def resumed_config(run: RunFolder, given: dict[str, Any], state: dict[str, Any] | None) -> Config:
-    """The run's own config with the changes that were asked for and are allowed.
-
-    Args:
-        given: settings that stand on the command line or in the files it names.
-        state: the checkpoint to go on from; its settings are those of the course already run, so a
-            config.yaml that was edited since is seen too.
-
-    Raises:
-        UserError: a change would alter the course already run.
-    """
-    own, _ = load(Config, [str(run.config)], {})
-    wanted = flatten(own) | given | {"run_dir": str(run.path)}
-    course = flatten(own)
-    if state:
-        for name in course:
-            section, _, leaf = name.rpartition(".")
-            part = state["config"].get(section, {}) if section else state["config"]
-            course[name] = part.get(leaf, course[name])
-    for name, value in wanted.items():
-        if name == "run_dir" or value == course[name]:
-            continue
-        longer = name == "train.max_steps" and value >= (state["step"] if state else 0)
-        if not longer and not flat_fields(Config)[name][1].metadata["free"]:
+    def __post_init__(self) -> None:
+        if self.train.init_from and self.data.tokenizer:
+            raise UserError("train.init_from brings its own tokenizer; drop data.tokenizer")
+        if self.model.tie_weights and self.optim.head_lr_ratio != 1.0:
             raise UserError(
-                f"--resume: {name} is {course[name]} in {run.path}, not {value}; "
-                "leave it, or start a new run"
+                "optim.head_lr_ratio has an effect without model.tie_weights only; drop one of them"
             )
-    config = build(Config, wanted)
-    if config.train.max_steps != course["train.max_steps"]:
-        say(
-            f"warning: train.max_steps goes from {course['train.max_steps']} to "
-            f"{config.train.max_steps}; the schedule changes from here on"
-        )
-    return config
 
 
 def parse(argv: Sequence[str] | None) -> tuple[Config, dict[str, Any], argparse.Namespace]:
-    """Settings from files and flags, those given by name, and the other arguments."""
+    """Return the settings, those given by name, and the other arguments."""
     parser = Parser(prog="train.py", description=__doc__)
     parser.add_argument(
         "--config", action="append", default=[], help="YAML file; several: later ones win"
@@ -120,58 +84,187 @@ def parse(argv: Sequence[str] | None) -> tuple[Config, dict[str, Any], argparse.
     add_flags(parser, Config)
     args = parser.parse_args(argv)
     config, given = load(Config, args.config, given_flags(args, Config))
-    if not args.resume:  # a run that goes on has its own
-        config = adopt(config, given)
+    if not args.resume:  # a resumed run has its own
+        config = apply_pretrained_config(config, given)
     if not config.run_dir:
         name = Path(args.config[-1]).stem if args.config else "default"
         config = dataclasses.replace(config, run_dir=f"runs/{name}")
     return config, given, args
 
 
-def require_fresh(run: RunFolder) -> None:
-    """Refuses a folder that a run stands in.
+def apply_pretrained_config(config: Config, given: dict[str, Any]) -> Config:
+    """Return the settings with the model that `train.init_from` names, if it names one.
+
+    Args:
+        given: the settings that stand in files and flags, by name.
 
     Raises:
-        UserError: says how to go on with it.
+        UserError: a given setting contradicts the folder, or TinyGPT cannot be its model.
+    """
+    if not config.train.init_from:
+        return config
+    return build(Config, flatten(config) | pretrained_settings(config.train.init_from, given))
+
+
+def load_data(
+    config: Config, run: RunFolder, state: dict[str, Any] | None, ranks: Ranks
+) -> Dataset:
+    """Find or make the prepared data, and check that it belongs to the model and the checkpoint.
+
+    Raises:
+        UserError: bad data, or data of another tokenizer, model or run.
+    """
+    pretrained_tokenizer = None
+    if config.train.init_from:
+        # When resuming, the pretrained folder may no longer exist.
+        if state and run.tokenizer.exists():
+            pretrained_tokenizer = BPETokenizer.load(run.tokenizer)
+        else:
+            pretrained_tokenizer = read_tokenizer(Path(config.train.init_from))
+    vocab_size, block_size = config.model.vocab_size, config.model.block_size
+    if config.data.dir:
+        folder = Path(config.data.dir)
+        check_content(folder)
+    else:  # prepare() checks what it returns
+        with ranks.first_alone("data"):
+            folder = prepare(
+                config.data, vocab_size, block_size=block_size, tokenizer=pretrained_tokenizer
+            )
+    data = Dataset.open(folder, config.data.windows, block_size)
+    check_belonging(folder, data.tokenizer, vocab_size, foreign=pretrained_tokenizer, state=state)
+    return data
+
+
+def set_up_device(config: TrainConfig, state: dict[str, Any] | None, ranks: Ranks) -> torch.device:
+    """Set the number of CPU threads, on which sums depend, and return the device to train on."""
+    same = state is not None and state.get("ranks", 1) == ranks.size  # older checkpoints: 1
+    if threads := state["threads"] if state and same else config.num_threads or ranks.threads():
+        torch.set_num_threads(threads)
+    keep_freed_memory()
+    return device.pick_device(ranks.device_name(config.device))
+
+
+def build_trainer(
+    config: Config,
+    run: RunFolder,
+    state: dict[str, Any] | None = None,
+    ranks: Ranks = ALONE,
+    data: Dataset | None = None,
+) -> tuple[Trainer, Dataset]:
+    """Build the parts of a run and its data; write nothing into the run folder.
+
+    Args:
+        state: the checkpoint to resume from.
+        data: replaces the data that the settings describe.
+    """
+    place = set_up_device(config.train, state, ranks)
+    data = data or load_data(config, run, state, ranks)
+    train, weights = config.train, None
+    if train.init_from and not state:
+        weights = load_initial_weights(train.init_from, config.model)
+    batches = data.batches(
+        config.data,
+        block_size=config.model.block_size,
+        rows=train.batch_size * train.grad_accum_steps,
+        seed=train.seed,
+        fixed_length=train.compile,
+    )
+    batches.settle(place, device.spare_memory_bytes(place))
+    device.seed_all(train.seed, 0)
+    model = TinyGPT(config.model).to(place)
+    if weights:
+        load_weights(model, weights)
+    trainer = Trainer(
+        config,
+        model,
+        make_optimizer(model, config.optim),
+        batches,
+        data.tokenizer,
+        run,
+        data_identity=data.meta["identity"],
+        floor_nats_per_byte=data.floor["nats_per_byte"] if data.floor else None,
+        state=state,
+        ranks=ranks,
+    )
+    return trainer, data
+
+
+def fit(trainer: Trainer, *, resumed: bool) -> int:
+    """Train until the run is finished or a signal arrives; return the exit status.
+
+    All ranks stop after the same step.
+    """
+    run, ranks = trainer.run, trainer.ranks
+    if resumed and not run.metrics.exists():
+        say(f"warning: {run.metrics} is gone, and the run's history with it; a new one begins")
+    log, signal_number = None, 0
+    if ranks.first:
+        log = RunLog(
+            run,
+            after_step=trainer.step if resumed else -1,
+            elapsed_s=trainer.elapsed_s,
+            board=trainer.config.train.tensorboard,
+        )
+    steps = StepLog(trainer, log)
+    closing = contextlib.closing(log) if log else contextlib.nullcontext()
+    with closing, Interrupt() as interrupt, steps.bar:
+        if not resumed:
+            trainer.evaluate_and_save(log, {})
+        while not trainer.finished():
+            signal_number = ranks.largest(interrupt.number or 0)[0]
+            if signal_number:
+                break
+            trainer.train_step()
+            metrics = steps.after_step()
+            if metrics is not None:
+                trainer.evaluate_and_save(log, metrics)
+        if not trainer.finished():
+            trainer.flush_metrics()  # raises after a loss that is not finite: nothing is saved
+            trainer.check_weights()
+            if ranks.first:
+                checkpoint.save(run.last, trainer.state())
+                say(f"{run.path}: stopped at step {trainer.step}; go on with --resume")
+    return interrupt.exit_status or (signal_number and 128 + signal_number)
+
+
+def require_fresh(run: RunFolder) -> None:
+    """Refuse a folder that holds a run.
+
+    Raises:
+        UserError: says how to resume it.
     """
     if run.holds_run():
         raise UserError(f"{run.path}: holds a run; add --resume, or name another run_dir")
     run.require_folder()
 
 
-def start(
+def run_training(
     run: RunFolder, config: Config, given: dict[str, Any], resume: bool, ranks: Ranks = ALONE
 ) -> int:
-    """Begins a run, or goes on with one; the exit status."""
+    """Start or resume a run; return the exit status."""
     state = None
     if resume:
-        if not run.holds_run():
-            raise UserError(f"{run.path}: no run to resume; leave out --resume to start one")
-        if ranks.first:
-            run.claim()
-        state = load_state(run)
-        if state:
-            require_tokenizer(run, state["tokenizer_sha256"])
-        config = resumed_config(run, given, state)
-        if state and is_finished(config, state["step"], state["bad_evals"]):
+        state = load_state(run, ranks)
+        config = resumed_config(Config, run.config, given, state)
+        if state and is_finished(config.train, state["step"], state["bad_evals"]):
             if ranks.first and not run.plot.exists():  # killed after the last checkpoint
-                draw(run)
+                plot_run(run)
             say(f"{run.path}: finished at step {state['step']}, nothing to do")
             return 0
     else:
         require_fresh(run)
     if config.train.tensorboard:
-        board.library()  # what is missing is told before anything is written
-    trainer = Trainer(config, run, state, ranks)
+        tensorboard.library()  # raises if it is not installed, before anything is written
+    trainer, data = build_trainer(config, run, state, ranks)
     if resume:
-        require_tokenizer(run, trainer.tokenizer.identity)
+        require_tokenizer(run, data.tokenizer.identity)
     ranks.wait()  # all have looked at the folder before the first changes it
     if ranks.first:
-        take(run, trainer, resume)
+        claim_run_folder(run, config, trainer, data, resume)
     with contextlib.closing(trainer.batches):
-        status = fit(trainer, fresh=state is None)
+        status = fit(trainer, resumed=state is not None)
     if ranks.first:
-        draw(run)
+        plot_run(run)
         say(
             f"{run.path}: best val {trainer.best_val:.4f}; plot {run.plot}; "
             f"sample with `python sample.py --run {shlex.quote(str(run.path))}`"
@@ -179,20 +272,23 @@ def start(
     return status
 
 
-def take(run: RunFolder, trainer: Trainer, resume: bool) -> None:
-    """Takes the folder, and writes into it what the run is.
+def claim_run_folder(
+    run: RunFolder, config: Config, trainer: Trainer, data: Dataset, resume: bool
+) -> None:
+    """Lock the run folder and write config.yaml, tokenizer.json and run.json.
 
     Raises:
-        UserError: another process has it, or has begun a run in it meanwhile.
+        UserError: another process has locked it, or has started a run in it meanwhile.
     """
     run.claim()  # made only now: what was refused so far leaves nothing behind
     if not resume:
         require_fresh(run)
-    for line in introduction(trainer):
+    tokens_per_row, words = data.tokens_per_row(config.data.windows, config.model.block_size)
+    for line in [*describe_run(trainer, tokens_per_row, words), *filter(None, [data.note])]:
         say(line)
-    write_atomic(run.config, dump(trainer.config).encode())
-    trainer.tokenizer.save(run.tokenizer)
-    run.write_record(record(trainer))
+    write_atomic(run.config, dump(config).encode())
+    data.tokenizer.save(run.tokenizer)
+    run.write_record(data.metadata() | run_metadata(trainer))
 
 
 def require_tokenizer(run: RunFolder, identity: str) -> None:
@@ -210,23 +306,28 @@ def require_tokenizer(run: RunFolder, identity: str) -> None:
             )
 
 
-def load_state(run: RunFolder) -> dict[str, Any] | None:
-    """last.pt; None where the run ended before the first one.
+def load_state(run: RunFolder, ranks: Ranks) -> dict[str, Any] | None:
+    """Lock the run and return last.pt; None if the run ended before the first checkpoint.
 
     Raises:
-        UserError: damaged, or not a checkpoint of a training run.
+        UserError: no run, locked, damaged, or not a checkpoint of a training run.
     """
+    if not run.holds_run():
+        raise UserError(f"{run.path}: no run to resume; leave out --resume to start one")
+    if ranks.first:
+        run.claim()
     if not run.last.exists():
         return None
     cure = f"copy {run.best} over it to go on from there, or start a new run"
     state = checkpoint.load(run.last, cure=cure)
     if missing := [name for name in STATE_KEYS if name not in state]:
         raise UserError(f"{run.last}: not a training checkpoint, it has no {missing[0]}")
+    require_tokenizer(run, state["tokenizer_sha256"])
     return state
 
 
-def draw(run: RunFolder) -> None:
-    """The loss plot, with the floor that run.json tells."""
+def plot_run(run: RunFolder) -> None:
+    """Plot the loss, with the floor that run.json holds."""
     floor = run.read_record().get("floor_nats_per_token")
     plot_losses({run.path.name: run.metrics}, run.plot, floor=floor)
 
@@ -243,7 +344,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(f"# {ranks.describe(train.batch_size * train.grad_accum_steps)}")
             return 0
         with contextlib.closing(RunFolder(config.run_dir)) as run:
-            return start(run, config, given, args.resume, ranks)
+            return run_training(run, config, given, args.resume, ranks)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from utils.config.load import check, setting
+from utils.config.load import check, check_needs, setting
 from utils.errors import UserError
 
 INIT_STD = 0.02  # GPT-2's
+
+NEEDS = {
+    "rope_theta": {"position": ("rope",)},
+    "bigram_dropout": {"bigram_rows": True},
+}
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check(self)
+        check_needs(self, NEEDS, "model")
         if self.n_embd % self.n_head:
             raise UserError(
                 f"model.n_embd {self.n_embd} is not a multiple of model.n_head {self.n_head}"

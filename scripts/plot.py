@@ -15,11 +15,10 @@ if __name__ == "__main__":  # before the imports that take long
 
     end_at_once()
 
-from trained import DEFAULT_RUN
 from utils.cli import Parser
 from utils.errors import UserError, run_cli
 from utils.output import say
-from utils.run.folder import RunFolder
+from utils.run.folder import DEFAULT_RUN, RunFolder
 from utils.run.plot import UNITS, plot_losses
 
 

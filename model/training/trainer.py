@@ -1,35 +1,30 @@
-"""One training run: its parts, its step, its evaluation, its checkpoint."""
+"""Training: one step, one evaluation, one checkpoint."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from itertools import islice
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
-from data.batches import Batch, Batches
-from data.prepare import prepare
-from data.prepared_folder import check_belonging, check_content, read_meta
-from data.scoring import scoring
 from model.gpt import TinyGPT
-from model.hf.pretrained import starting_point
 from model.load import load_weights
 from model.sampling.generate import generate_ids
 from model.sampling.sampler import sample_seeds
+from model.training.config import RunConfig, is_finished
 from model.training.evaluate import Evaluation, evaluate
 from model.training.loss import LossOf
-from model.training.optim import clip_gradients, make_optimizer, set_lr, set_momentum
-from settings import Config, is_finished
-from tok.tokenizer import BPETokenizer
+from model.training.optim import clip_gradients, set_lr, set_momentum
+from model.training.parts import Tokenizer, TrainingBatches
 from utils import device
 from utils.distributed import ALONE, Ranks
 from utils.errors import UserError
+from utils.metrics import Throughput
 from utils.output import say
-from utils.processes import keep_freed_memory
 from utils.run import checkpoint
 from utils.run.folder import RunFolder
 from utils.run.log import RunLog
@@ -40,89 +35,57 @@ STATE_KEYS = ("model", "optimizer", "scaler", "config", *COUNTERS, *IDENTITIES)
 
 
 class Trainer:
-    """One run: everything that a step, an evaluation and a checkpoint need."""
+    """A model in training, with all that a step, an evaluation and a checkpoint need."""
 
     def __init__(
         self,
-        config: Config,
+        config: RunConfig,
+        model: TinyGPT,
+        optimizer: torch.optim.Optimizer,
+        batches: TrainingBatches,
+        tokenizer: Tokenizer,
         run: RunFolder,
-        state: dict[str, Any] | None,
+        *,
+        data_identity: str = "",
+        floor_nats_per_byte: float | None = None,
+        state: dict[str, Any] | None = None,
         ranks: Ranks = ALONE,
     ) -> None:
-        """Builds all parts; `state`: the checkpoint to go on from. Writes nothing into the run."""
-        self.config, self.run, self.ranks = config, run, ranks
-        self.part = ranks.rows(config.train.batch_size * config.train.grad_accum_steps)
-        known = state and state.get("ranks", 1) == ranks.size  # older checkpoints are of one
-        if threads := state["threads"] if known else config.train.num_threads or ranks.threads():
-            torch.set_num_threads(threads)  # sums depend on the number of threads
-        self.device = device.pick_device(ranks.device_name(config.train.device))
-        keep_freed_memory()
+        """Take over the parts; write nothing.
+
+        Args:
+            run: where checkpoints go.
+            data_identity: of the prepared data, for the checkpoint.
+            floor_nats_per_byte: entropy floor of the validation split, for the log.
+            state: the checkpoint to resume from.
+        """
+        self.config, self.model, self.optimizer = config, model, optimizer
+        self.batches, self.tokenizer, self.run, self.ranks = batches, tokenizer, run, ranks
+        self.data_identity, self.floor_nats_per_byte = data_identity, floor_nats_per_byte
+        self.device = next(model.parameters()).device
         self.amp = device.pick_amp(config.train.amp, self.device)
         self.autocast = device.autocast(self.device, self.amp)
-        weights, self.foreign = starting_point(config, run, state)
-        self.load_data(state)
-        self.batches = self.make_batches()
-        self.batches.settle(self.device, device.spare_memory_bytes(self.device))
-        device.seed_all(config.train.seed, 0)
-        self.model = TinyGPT(config.model).to(self.device)
-        if weights:
-            load_weights(self.model, weights)
-        self.optimizer = make_optimizer(self.model, config.optim)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == "fp16")
-        self.byte_lengths = torch.tensor(self.tokenizer.byte_lengths)
+        self.byte_lengths = torch.tensor(tokenizer.byte_lengths)
+        self.weights = list(model.parameters())
+        self.local_rows = ranks.rows(config.train.batch_size * config.train.grad_accum_steps)
         self.step, self.tokens, self.bad_evals, self.elapsed_s = 0, 0, 0, 0.0
         self.best_val, self.last_val = math.inf, math.nan
         if state:
             self.restore(state)
-        self.loss = plain = LossOf(self.model)
+        self.loss = plain = LossOf(model)
         if config.train.compile:
-            first = self.micro_batches(self.batches.get_batch("train", 0))[0]
+            first = self.micro_batches(batches.training_batch(0)[0])[0]
             self.loss = device.compile_or_eager(plain, self.autocast, *first)
         self.compiled = self.loss is not plain
-        self.rate = 0.0
-        self.weights = list(self.model.parameters())
-        self.unwatched = not device.answers_at_once(self.device) and self.amp != "fp16"
-        self.unread: list[tuple[int, float, int, torch.Tensor, torch.Tensor]] = []
-        self.numbers: dict[str, float] = {}
-        # Told at the end of each part of a step; scripts.bench puts a clock here.
-        self.mark: Callable[[str], object] = lambda part: None
-
-    def load_data(self, state: dict[str, Any] | None) -> None:
-        """Finds or makes the prepared folder, and what belongs to it."""
-        config = self.config
-        self.folder = Path(config.data.dir)
-        if config.data.dir:  # prepare() has looked at what it gives
-            check_content(self.folder)
-        else:
-            size, block = config.model.vocab_size, config.model.block_size
-            with self.ranks.first_alone("data"):
-                self.folder = prepare(config.data, size, block_size=block, tokenizer=self.foreign)
-        self.meta = read_meta(self.folder)
-        self.tokenizer = BPETokenizer.load(self.folder / "tokenizer.json")
-        check_belonging(
-            self.folder, self.tokenizer, config.model.vocab_size, foreign=self.foreign, state=state
-        )
-        self.val_windows, self.floor, self.note = scoring(
-            self.folder, config.data.windows, config.model.block_size, self.tokenizer.eot_id
-        )
-        self.end_id = self.tokenizer.eot_id
-
-    def make_batches(self) -> Batches:
-        """The batches of the prepared folder, as the settings cut them."""
-        data, train = self.config.data, self.config.train
-        return Batches(
-            self.folder,
-            block_size=self.config.model.block_size,
-            rows=train.batch_size * train.grad_accum_steps,
-            end_id=self.end_id,
-            seed=train.seed,
-            windows=data.windows,
-            val_windows=self.val_windows,
-            stride=data.stride,
-            shift=data.shift,
-            mask_documents=data.mask_documents,
-            fixed_length=train.compile,
-        )
+        # Reading a number from a GPU waits for it, so metrics are collected and read together.
+        self.async_metrics = not device.answers_at_once(self.device) and self.amp != "fp16"
+        self.pending_metrics: list[tuple[int, float, int, torch.Tensor, torch.Tensor]] = []
+        self.metrics: dict[str, float] = {}
+        self.throughput = Throughput()
+        self._started = time.perf_counter() - self.elapsed_s
+        # Called with the phase's name after each phase of a step; scripts.bench measures them.
+        self.on_phase_end: Callable[[str], object] = lambda phase: None
 
     def restore(self, state: dict[str, Any]) -> None:
         """Takes over a checkpoint.
@@ -157,29 +120,28 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             **{name: getattr(self, name) for name in COUNTERS},
-            "config": asdict(self.config),
+            "config": asdict(cast(Any, self.config)),
             "tokenizer_sha256": self.tokenizer.identity,
-            "data_identity": self.meta["identity"],
+            "data_identity": self.data_identity,
             "threads": torch.get_num_threads(),
             "ranks": self.ranks.size,
             "torch": str(torch.__version__),
         }
 
-    def micro_batches(self, whole: Batch) -> list[tuple[torch.Tensor, ...]]:
+    def micro_batches(self, whole: Sequence[torch.Tensor | None]) -> list[tuple[torch.Tensor, ...]]:
         """This rank's micro-batches: (x_BT, y_BT), and doc_BT where documents are masked."""
-        tensors = [device.send(t[self.part], self.device) for t in whole if t is not None]
+        tensors = [device.send(t[self.local_rows], self.device) for t in whole if t is not None]
         parts = zip(*(t.split(self.config.train.batch_size) for t in tensors), strict=True)
         return list(parts)
 
-    def train_step(self) -> dict[str, float]:
-        """One optimizer step; the numbers of its row in metrics.csv.
-
-        On a GPU, which is not waited for here, there are none: `read` tells them.
+    def train_step(self) -> None:
+        """Take one optimizer step; `flush_metrics` gives its figures.
 
         Raises:
             UserError: the loss or the gradient is not finite; the weights are as before the step.
-                On a GPU `read` raises it, later, but before anything is saved.
+                On a GPU `flush_metrics` raises it, later, but before anything is saved.
         """
+        self.throughput.start()
         optim, train = self.config.optim, self.config.train
         lr = optim.lr_at(self.step, train.max_steps)
         set_lr(self.optimizer, lr)
@@ -188,36 +150,46 @@ class Trainer:
         device.seed_all(train.seed, self.step + 1, self.ranks.rank)
         whole, n_targets = self.batches.training_batch(self.step)
         parts = self.micro_batches(whole)
-        self.mark("data")
+        self.on_phase_end("data")
         self.optimizer.zero_grad(set_to_none=True)
         nats = self.backward(parts, n_targets)
         self.scaler.unscale_(self.optimizer)
         norm = clip_gradients(self.weights, optim.grad_clip)
-        self.mark("clip")
-        self.unread.append((self.step, lr, n_targets, nats, norm))
-        numbers = {} if self.unwatched else self.read()
+        self.on_phase_end("clip")
+        self.pending_metrics.append((self.step, lr, n_targets, nats, norm))
+        if not self.async_metrics:
+            self._read_pending()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.step += 1
         self.tokens += n_targets
-        self.mark("optimizer")
-        return numbers
+        self.on_phase_end("optimizer")
+        self._stop_clock(n_targets)
 
-    def read(self) -> dict[str, float]:
-        """The numbers of the last step; looks through all since the last call.
+    def flush_metrics(self) -> dict[str, float]:
+        """Return learning rate, loss and gradient norm of the last step; waits for a GPU.
 
         Raises:
-            UserError: the loss or the gradient of one of them is not finite.
+            UserError: the loss or the gradient of a step since the last call is not finite.
         """
-        if self.unread:
-            told = [number for *_, nats, norm in self.unread for number in (nats, norm)]
-            values = iter(torch.stack(told).tolist())  # the one place where a GPU is waited for
-            for step, lr, n_targets, _, _ in self.unread:
-                loss, norm = next(values) / n_targets, next(values)
-                self.check_finite(step, loss, norm, lr)
-                self.numbers = {"lr": lr, "train_loss": loss, "grad_norm": norm}
-            self.unread.clear()
-        return self.numbers
+        if self.pending_metrics:
+            self.throughput.start()
+            self._read_pending()
+            self._stop_clock(0)
+        return self.metrics
+
+    def _read_pending(self) -> None:
+        numbers = [number for *_, nats, norm in self.pending_metrics for number in (nats, norm)]
+        values = iter(torch.stack(numbers).tolist())  # the one place that waits for a GPU
+        for step, lr, n_targets, _, _ in self.pending_metrics:
+            loss, norm = next(values) / n_targets, next(values)
+            self.check_finite(step, loss, norm, lr)
+            self.metrics = {"lr": lr, "train_loss": loss, "grad_norm": norm}
+        self.pending_metrics.clear()
+
+    def _stop_clock(self, n_tokens: int) -> None:
+        self.throughput.stop(n_tokens)
+        self.elapsed_s = time.perf_counter() - self._started
 
     def backward(self, parts: list[tuple[torch.Tensor, ...]], n_targets: int) -> torch.Tensor:
         """Adds up the gradients of all micro-batches of all ranks; the sum of their losses."""
@@ -227,9 +199,9 @@ class Trainer:
                 loss_sum = self.loss(*part)
             # Divided by the targets of the whole step, so that accumulation equals the big batch.
             loss = self.scaler.scale(loss_sum / n_targets)
-            self.mark("forward")
+            self.on_phase_end("forward")
             loss.backward()
-            self.mark("backward")
+            self.on_phase_end("backward")
             sums.append(loss_sum.detach())
         nats = sums[0] if len(sums) == 1 else torch.stack(sums).sum()
         return self.ranks.add_up(self.weights, nats)
@@ -283,11 +255,24 @@ class Trainer:
             [i for i in ids if i != self.tokenizer.eot_id]
         )
 
-    def evaluate_and_save(self, log: RunLog | None, numbers: dict[str, float]) -> None:
-        """Evaluates, then writes the row, best.pt if it is, the sample, and last.pt, in that order.
+    def take_metrics(self) -> dict[str, float]:
+        """`flush_metrics`, and the tokens per second of the steps since the last call."""
+        return self.flush_metrics() | {"tokens_per_s": self.throughput.take()}
 
-        A kill between any two of these leaves a folder that resumes to the same run. Of several
-        ranks the first writes; the others wait for it at the next sum.
+    def evaluation_due(self) -> bool:
+        """Return whether the last step is followed by an evaluation."""
+        train = self.config.train
+        return self.step == train.max_steps or self.step % train.eval_every_steps == 0
+
+    def evaluate_and_save(self, log: RunLog | None, metrics: dict[str, float]) -> None:
+        """Evaluate, then write the row, best.pt if it is, the sample, and last.pt, in that order.
+
+        A kill between any two of these leaves a folder that resumes to the same run. Only the main
+        process writes; the others wait for it at the next collective operation.
+
+        Args:
+            log: None in all other processes.
+            metrics: of the last step, see `take_metrics`; empty before the first step.
         """
         result = self.evaluate()
         self.last_val = result.nats_per_token
@@ -296,9 +281,9 @@ class Trainer:
         self.bad_evals = 0 if improved else self.bad_evals + 1
         self.check_weights()
         self.ranks.require_alike(self.weights)
-        if not self.ranks.first:
+        if log is None:
             return
-        numbers = numbers | {
+        numbers = metrics | {
             "val_loss": self.last_val,
             "val_ppl": result.perplexity,
             "val_bpb": result.bits_per_byte,
@@ -319,26 +304,23 @@ class Trainer:
         words.append(
             f"val {result.nats_per_token:.4f} nats/token, {result.bits_per_byte:.4f} bits/byte"
         )
-        if self.floor:
-            ratio = result.nats_per_byte / self.floor["nats_per_byte"]
+        if self.floor_nats_per_byte:
+            ratio = result.nats_per_byte / self.floor_nats_per_byte
             words.append(f"{ratio - 1:+.1%} to the floor")
         return ", ".join(words)
 
-    def row(self, numbers: dict[str, float]) -> dict[str, float]:
-        """A row of metrics.csv after the current step."""
-        place = {
+    def row(self, metrics: dict[str, float]) -> dict[str, float]:
+        """Return a row of metrics.csv after the current step."""
+        return {
             "step": self.step,
             "tokens": self.tokens,
             "epoch": self.batches.epoch_at(self.step),
-        }
-        memory = device.peak_memory_bytes(self.device)
-        clock = {
-            "tokens_per_s": round(self.rate, 1),
+            **metrics,
+            "tokens_per_s": round(metrics.get("tokens_per_s", 0.0), 1),
             "elapsed_s": round(self.elapsed_s, 3),
-            "memory_bytes": memory,
+            "memory_bytes": device.peak_memory_bytes(self.device),
         }
-        return place | numbers | clock
 
     def finished(self) -> bool:
         """Whether all steps are done, or early stopping ended the run."""
-        return is_finished(self.config, self.step, self.bad_evals)
+        return is_finished(self.config.train, self.step, self.bad_evals)

@@ -9,22 +9,24 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
 
+from data.dataset import Dataset
 from data.token_file import TokenWriter
+from model.config import ModelConfig
 from model.linear import linear
 from model.training.step_log import StepLog
-from model.training.trainer import Trainer
 from scripts.bench.checkout import load_module, make_model, require_checkout
 from scripts.bench.timing import Window, seconds_of, timed_windows
-from settings import Config
 from tok.tokenizer import BPETokenizer
+from train import Config, build_trainer
 from utils import device
 from utils.errors import UserError
 from utils.run.folder import RunFolder
@@ -83,25 +85,27 @@ class Subject(Protocol):
         ...
 
 
-class RandomTrainer(Trainer):
-    """A trainer whose tokens are drawn at random: for speed at a shape that no text is at hand for.
+@dataclass(frozen=True)
+class RandomTokens:
+    """Stands in for a tokenizer of random tokens; each counts as a byte."""
 
-    It has all of a run's parts but a tokenizer that fits; each token counts as a byte.
-    """
+    vocab_size: int
+    identity: str = "random tokens"
+    eot_id: int = 0
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.byte_lengths = torch.ones(self.config.model.vocab_size, dtype=torch.int64)
+    @property
+    def byte_lengths(self) -> np.ndarray:
+        """Bytes of each id."""
+        return np.ones(self.vocab_size, dtype=np.int64)
 
-    def load_data(self, state: dict[str, Any] | None) -> None:
-        """Draws the tokens into the run folder."""
-        self.folder = self.run.path
-        n_tokens = max(RANDOM_TOKENS, 2 * self.config.model.block_size)
-        write_random(self.folder, self.config.model.vocab_size, n_tokens)
-        self.meta = {"train": {"tokens": n_tokens, "documents": 1}}
-        self.tokenizer = BPETokenizer.load(ROOT / "tok" / "bpe.json")
-        self.end_id = 0
-        self.val_windows, self.floor, self.note = "packed", None, ""
+
+def random_data(folder: Path, model: ModelConfig) -> Dataset:
+    """Draw random tokens into a folder, to measure a shape for which there is no text."""
+    n_tokens = max(RANDOM_TOKENS, 2 * model.block_size)
+    write_random(folder, model.vocab_size, n_tokens)
+    meta = {"identity": "", "train": {"tokens": n_tokens, "documents": 1}}
+    tokenizer = cast(BPETokenizer, RandomTokens(model.vocab_size))
+    return Dataset(folder, meta, tokenizer, "packed", None, "")
 
 
 def write_random(folder: Path, vocab_size: int, n_tokens: int) -> None:
@@ -116,7 +120,8 @@ class Ours:
     """Our trainer as train.py drives it; evaluations and checkpoints are left out."""
 
     def __init__(self, config: Config, scratch: Path, *, random: bool) -> None:
-        self.trainer = (RandomTrainer if random else Trainer)(config, RunFolder(scratch), None)
+        data = random_data(scratch, config.model) if random else None
+        self.trainer, _ = build_trainer(config, RunFolder(scratch), data=data)
         self.device = self.trainer.device
         self.compiled = self.trainer.compiled
         self.log = StepLog(self.trainer, RunLog(RunFolder(scratch)), quiet=True)
@@ -124,8 +129,7 @@ class Ours:
     def step(self, mark: Callable[[str], object]) -> int:
         """As train.fit does it."""
         before = self.trainer.tokens
-        self.trainer.mark = mark
-        self.log.before_step()
+        self.trainer.on_phase_end = mark
         self.trainer.train_step()
         self.log.after_step()
         mark("logging")

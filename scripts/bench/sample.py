@@ -16,9 +16,9 @@ from model.gpt import TinyGPT
 from model.sampling.generate import generate_ids
 from model.sampling.inference_weights import Weights, weights_read
 from model.sampling.sampler import Drawing, sample_seeds
+from sample import load_run
 from scripts.bench.sample_peers import Engine, make_hf, make_nanogpt
 from scripts.bench.timing import Spread, ratios, seconds_of, summary
-from trained import load_run
 from utils.cli import checked, natural_int, positive_int
 from utils.device import describe_device, pick_device, synchronize
 from utils.errors import UserError

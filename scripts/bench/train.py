@@ -14,7 +14,6 @@ from tqdm import tqdm
 
 from data.windows import IGNORE
 from model.flops import count_parameters, training_flops_per_token, training_memory
-from model.hf.pretrained import adopt
 from model.training.trainer import Trainer
 from scripts.bench.contestants import (
     PARTS,
@@ -27,7 +26,7 @@ from scripts.bench.contestants import (
 )
 from scripts.bench.timing import Spread, Window, seconds_of
 from scripts.bench.turns import require_same_shape, show_turns, take_turns
-from settings import Config
+from train import Config, apply_pretrained_config
 from utils.cli import natural_int, positive_int
 from utils.config.flags import add_flags, given_flags
 from utils.config.load import load
@@ -80,7 +79,7 @@ def bench_train(args: argparse.Namespace) -> dict[str, Any]:
     """
     shape = {name: str(value) for name, value in SHAPES.get(args.shape, {}).items()}
     config, given = load(Config, args.config, shape | given_flags(args, Config))
-    config = adopt(config, given)
+    config = apply_pretrained_config(config, given)
     counts = {name: getattr(args, name) for name in ("steps_per_window", "windows", "warmup_steps")}
     with tempfile.TemporaryDirectory() as scratch:
         if args.nanogpt:

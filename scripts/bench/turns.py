@@ -15,7 +15,7 @@ import torch
 from scripts.bench.contestants import PARTS, NanoGPT, Ours, Subject, clock_parts, timed_steps
 from scripts.bench.process import Figures, Job, do_job, run_job
 from scripts.bench.timing import Spread, ratios, summary
-from settings import Config
+from train import Config
 from utils.config.load import build, flatten
 from utils.device import peak_memory_bytes
 from utils.errors import UserError

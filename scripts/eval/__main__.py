@@ -42,16 +42,17 @@ from model.sampling.flags import add_drawing_flags, drawing_of
 from model.sampling.generate import generate_ids
 from model.sampling.sampler import Drawing
 from model.training.evaluate import Evaluation, evaluate
+from sample import Loaded, load_run
+from scripts.eval.heatmap import heat_picture, heat_text
 from scripts.eval.visible_text import cells
-from settings import Config
-from trained import DEFAULT_RUN, Loaded, load_run
+from train import Config
 from utils.cli import Parser, natural_int
 from utils.config.load import load
 from utils.device import autocast, pick_amp
 from utils.errors import UserError, run_cli
 from utils.files import read_stdin
 from utils.output import json_line, say
-from utils.run.folder import RunFolder
+from utils.run.folder import DEFAULT_RUN, RunFolder
 
 STDIN = "-"  # --text - reads it
 STDOUT = "-"  # --heat - colours a terminal
@@ -184,7 +185,6 @@ def show_tokens(loaded: Loaded, scores: TokenScores, args: Any) -> None:
             print(json_line(record))
     if not args.heat:
         return
-    from scripts.eval.heatmap import heat_picture, heat_text  # loads Matplotlib
 
     special, raw = set(loaded.tokenizer.special_ids.values()), loaded.tokenizer.token_bytes
     pairs = zip(scores.ids_N.tolist(), scores.nats_N.tolist(), strict=True)

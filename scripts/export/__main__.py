@@ -23,16 +23,16 @@ if __name__ == "__main__":  # before the imports that take long
 
 from model.hf.config import CLASSES, kind_of
 from model.hf.folder import folder_files
+from sample import Loaded, load_run
 from scripts.export.gguf import NAME, write_gguf
 from scripts.export.model_card import model_card, require_licence
-from settings import Config
-from trained import DEFAULT_RUN, Loaded, load_run
+from train import Config
 from utils.cli import Parser
 from utils.config.load import load
 from utils.errors import UserError, run_cli
 from utils.files import new_folder, require_new
 from utils.output import json_line, say
-from utils.run.folder import RunFolder
+from utils.run.folder import DEFAULT_RUN, RunFolder
 
 FORMATS = ("hf", "gguf")
 

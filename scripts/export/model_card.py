@@ -9,8 +9,8 @@ from typing import Any
 
 from data.download.known_corpora import CORPORA, KnownCorpus
 from model.flops import count_parameters
-from settings import Config
-from trained import Loaded
+from sample import Loaded
+from train import Config
 from utils.config.load import dump
 from utils.errors import UserError
 from utils.metrics import read_rows

@@ -32,7 +32,7 @@ from scripts.sweep.grid_file import load_grid
 from scripts.sweep.points import Job, make_jobs, measured, to_csv
 from scripts.sweep.pools import ClusterPool, LocalPool, Pool, last_line, visible_gpus
 from scripts.sweep.ranking import BITS, changes, group, ranking, verdict
-from settings import Config
+from train import Config
 from utils.cli import Parser, positive_int
 from utils.errors import UserError, one_line, run_cli
 from utils.files import write_atomic

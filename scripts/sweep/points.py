@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from model.hf.pretrained import adopt
+from model.training.config import is_finished
 from scripts.sweep.grid import Grid, Point, plain_text
-from settings import Config, is_finished
+from train import Config, apply_pretrained_config
 from utils.config.load import build, flatten, load
 from utils.config.strict_yaml import format_value
 from utils.errors import UserError
@@ -91,7 +91,7 @@ def make_jobs(grid: Grid, path: str, out: Path, threads: int) -> list[Job]:
         settings, run = shared | point.settings, RunFolder(out / point.name)
         try:
             config = build(Config, flatten(base) | settings | {"run_dir": str(run.path)})
-            config = adopt(config, given | settings)
+            config = apply_pretrained_config(config, given | settings)
             status = standing(run, config)
         except UserError as error:
             raise UserError(f"{path}: point {point.name}: {error}") from None
@@ -136,7 +136,7 @@ def standing(run: RunFolder, config: Config) -> str:
         state = checkpoint.load(run.last)
     except UserError:  # none yet, or damaged: train.py says so
         return "resumable"
-    return "done" if is_finished(own, state["step"], state["bad_evals"]) else "resumable"
+    return "done" if is_finished(own.train, state["step"], state["bad_evals"]) else "resumable"
 
 
 def measured(run: RunFolder) -> dict[str, str]:

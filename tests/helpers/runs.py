@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import train
+from data.dataset import Dataset
 from model.training import trainer as trainer
 from utils.errors import run_cli
 from utils.metrics import CLOCK_COLUMNS, read_rows
@@ -67,10 +68,23 @@ def flags(run_dir: Path, settings: dict[str, object], *more: str, **changes: obj
     return ["--run_dir", str(run_dir), *words, *more]
 
 
-def build(run_dir: Path, settings: dict[str, object], **changes: object) -> trainer.Trainer:
-    """The parts of a run, for tests that take its steps themselves."""
+def build_with_data(
+    run_dir: Path, settings: dict[str, object], **changes: object
+) -> tuple[trainer.Trainer, Dataset]:
+    """The parts of a run and its data, for tests that take its steps themselves."""
     config, _, _ = train.parse(flags(run_dir, settings, **changes))
-    return trainer.Trainer(config, RunFolder(run_dir), None)
+    return train.build_trainer(config, RunFolder(run_dir))
+
+
+def build(run_dir: Path, settings: dict[str, object], **changes: object) -> trainer.Trainer:
+    """The trainer alone."""
+    return build_with_data(run_dir, settings, **changes)[0]
+
+
+def step(one: trainer.Trainer) -> dict[str, float]:
+    """Takes a step; its figures."""
+    one.train_step()
+    return one.flush_metrics()
 
 
 def state_of(path: Path) -> dict[str, Any]:

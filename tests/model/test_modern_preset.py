@@ -8,9 +8,9 @@ import torch.nn.functional as F
 
 from model.config import ModelConfig
 from model.layers import apply_rope, make_norm
-from settings import Config
 from tests.conftest import ROOT
 from tests.helpers.models import MODERN
+from train import Config
 from utils.config.load import load
 from utils.errors import UserError
 

@@ -13,9 +13,9 @@ import pytest
 import sample
 from model.sampling.generate import generate_ids
 from model.sampling.sampler import Drawing, sample_seeds
+from sample import load_run
 from tests.conftest import ROOT, clean_environment
 from tok.tokenizer import BPETokenizer
-from trained import load_run
 from utils.errors import UserError
 from utils.run import checkpoint
 from utils.run.folder import RunFolder

@@ -13,7 +13,7 @@ import torch
 
 import sample
 from model.config import ModelConfig
-from trained import load_run
+from sample import load_run
 from utils.errors import UserError
 
 

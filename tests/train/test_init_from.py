@@ -17,10 +17,10 @@ from model.training.trainer import Trainer
 from scripts.eval import __main__ as score
 from scripts.sweep import __main__ as sweep
 from scripts.sweep.grid_file import load_grid
-from settings import Config
 from tests.helpers.runs import assert_same_run, flags, make_text, state_of
 from tests.model.hf.test_folder import COMBINATIONS, ORACLE, config_of, make_model, write
 from tok.tokenizer import BPETokenizer
+from train import Config
 from utils.errors import UserError
 from utils.metrics import read_rows
 
@@ -70,7 +70,7 @@ def test_a_run_starts_with_their_weights_and_ids(folder, settings, tmp_path, pri
     rows = [row for row in read_rows(run / "metrics.csv") if row["val_loss"]]
     assert float(rows[-1]["val_loss"]) < float(rows[0]["val_loss"])
     config, _, _ = train.parse(flags(tmp_path / "other", settings))
-    trainer = Trainer(config, train.RunFolder(tmp_path / "other"), None)
+    trainer, _ = train.build_trainer(config, train.RunFolder(tmp_path / "other"))
     assert config.model == theirs.config
     for name, weight in trainer.model.state_dict().items():
         assert torch.equal(weight, theirs.weights[name])
@@ -129,7 +129,7 @@ def test_a_sweep_knows_its_points_again(folder, settings, tmp_path):
 
 def test_a_shorter_context_keeps_the_first_positions(folder, settings, tmp_path):
     config, _, _ = train.parse(flags(tmp_path / "run", settings, model__block_size=10))
-    trainer = Trainer(config, train.RunFolder(tmp_path / "run"), None)
+    trainer, data = train.build_trainer(config, train.RunFolder(tmp_path / "run"))
     trainer.batches.close()
     whole = hf_folder.read_folder(folder)
     long = TinyGPT(whole.config).eval()
@@ -160,11 +160,11 @@ def test_data_of_another_tokenizer_is_refused(settings, tmp_path):
     plain = {name: value for name, value in settings.items() if name != "train.init_from"}
     small = {"model.vocab_size": 300, "model.block_size": 16, "model.n_embd": 6}
     config, _, _ = train.parse(flags(tmp_path / "run", plain | small | {"model.n_head": 1}))
-    trainer = Trainer(config, train.RunFolder(tmp_path / "run"), None)
+    trainer, data = train.build_trainer(config, train.RunFolder(tmp_path / "run"))
     trainer.batches.close()
     files = {name: value for name, value in settings.items() if not name.startswith("data.")}
     with pytest.raises(UserError, match="another tokenizer than the run's"):
-        train.main(flags(tmp_path / "run", files | {"data.dir": trainer.folder}))
+        train.main(flags(tmp_path / "run", files | {"data.dir": data.folder}))
 
 
 LLAMA = next(one for one in COMBINATIONS if one["mlp"] == "swiglu" and not one["qk_norm"])

@@ -186,7 +186,7 @@ def test_each_rank_draws_masks_of_its_own(
     monkeypatch.setattr(trainer.device, "seed_all", lambda *numbers: seen.append(numbers))
     monkeypatch.setattr(Ranks, "add_up", lambda self, weights, nats: nats)
     config, _, _ = train.parse(flags(tmp_path, settings))
-    second = trainer.Trainer(config, runs.RunFolder(tmp_path), None, Ranks(rank=1, size=2))
+    second, _ = train.build_trainer(config, runs.RunFolder(tmp_path), ranks=Ranks(rank=1, size=2))
     second.train_step()
     assert seen == [(1, 0), (1, 1, 1)], "the same weights, other masks"
 

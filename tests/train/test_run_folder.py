@@ -14,8 +14,8 @@ import sample
 import train
 from model.gpt import TinyGPT
 from model.training.trainer import Trainer
-from settings import Config
-from tests.helpers.runs import Child, build, flags, make_corpus, rows_of, state_of
+from tests.helpers.runs import Child, build, flags, make_corpus, rows_of, state_of, step
+from train import Config
 from utils.config.load import load
 from utils.errors import UserError
 from utils.run import checkpoint
@@ -158,11 +158,11 @@ def test_a_checkpoint_goes_from_compiled_to_eager_and_back(
     path = tmp_path / "last.pt"
     checkpoint.save(path, one.state())
     config, _, _ = train.parse(flags(tmp_path, settings, train__compile=str(not compiled).lower()))
-    other = Trainer(config, RunFolder(tmp_path), checkpoint.load(path))
+    other, _ = train.build_trainer(config, RunFolder(tmp_path), checkpoint.load(path))
     assert (one.compiled, other.compiled) == (compiled, not compiled)
     assert checkpoint.digest(other.state()["model"]) == checkpoint.digest(one.state()["model"])
     assert other.step == 1 and other.evaluate() == one.evaluate()
-    losses = [trained.train_step()["train_loss"] for trained in (one, other)]
+    losses = [step(trained)["train_loss"] for trained in (one, other)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
@@ -171,9 +171,11 @@ def test_the_plot_has_the_floor_that_run_json_tells(
 ) -> None:
     run, drawn = tmp_path / "run", []
     monkeypatch.setattr(train, "plot_losses", lambda *args, **kwargs: drawn.append(kwargs))
-    record = train.record
+    run_metadata = train.run_metadata
     monkeypatch.setattr(
-        train, "record", lambda trainer: record(trainer) | {"floor_nats_per_token": 1.25}
+        train,
+        "run_metadata",
+        lambda trainer: run_metadata(trainer) | {"floor_nats_per_token": 1.25},
     )
     assert train.main(flags(run, settings, train__max_steps=1)) == 0
     assert drawn == [{"floor": 1.25}]

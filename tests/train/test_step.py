@@ -9,7 +9,7 @@ import torch
 
 from model.training import trainer as trainer
 from model.training.optim import clip_gradients
-from tests.helpers.runs import build
+from tests.helpers.runs import build, step
 from utils import device
 from utils.errors import UserError
 from utils.run import checkpoint
@@ -21,17 +21,21 @@ def test_a_run_that_waits_for_nothing_is_the_same_run(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = build(tmp_path, settings)
-    numbers = [one.train_step() for _ in range(3)][-1]
+    numbers = [step(one) for _ in range(3)][-1]
     monkeypatch.setattr(trainer.device, "answers_at_once", lambda device: False)
     other = build(tmp_path, settings)
-    assert [other.train_step() for _ in range(3)] == [{}, {}, {}]
-    assert other.read() == numbers == other.read()
+    assert [trained.train_step() for trained in (one, other)] == [None, None], "on every device"
+    other.train_step()
+    other.train_step()
+    assert one.step == 4 and other.step == 3
+    assert other.flush_metrics() == numbers == other.flush_metrics()
+    other.train_step()
     assert checkpoint.digest(one.model.state_dict()) == checkpoint.digest(other.model.state_dict())
 
 
 def test_the_parts_of_a_step_are_told_in_order(settings: Settings, tmp_path: Path) -> None:
     one, told = build(tmp_path, settings, train__grad_accum_steps=2), []
-    one.mark = told.append
+    one.on_phase_end = told.append
     one.train_step()
     assert told == ["data", *["forward", "backward"] * 2, "clip", "optimizer"]
 

@@ -17,9 +17,9 @@ from model.training import loss as loss_module
 from model.training import optim
 from model.training import trainer as trainer
 from model.training.evaluate import Evaluation
-from model.training.step_log import introduction, record
 from model.training.trainer import Trainer
-from tests.helpers.runs import build, flags, rows_of
+from tests.helpers.runs import build, build_with_data, flags, rows_of
+from tests.helpers.runs import step as step_of
 from utils.errors import UserError
 from utils.run import checkpoint
 
@@ -48,7 +48,7 @@ def test_accumulation_equals_the_big_batch(
         per_part = [int((y != IGNORE).sum()) for y in whole.y_BT.split(4)]
         if windows is DOCUMENTS:
             assert len(set(per_part)) > 1, "equal token counts would hide a mean of means"
-        one, other = big.train_step(), small.train_step()
+        one, other = step_of(big), step_of(small)
         assert one["train_loss"] == pytest.approx(other["train_loss"], abs=1e-6)
         assert one["grad_norm"] == pytest.approx(other["grad_norm"], abs=1e-5)
         assert big.tokens == small.tokens
@@ -60,21 +60,21 @@ def test_accumulation_equals_the_big_batch(
 def test_tokens_and_epochs_are_those_of_the_batches(settings: Settings, tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert train.main(flags(run, settings, **DOCUMENTS, train__grad_accum_steps=2)) == 0
-    one = build(run, settings, **DOCUMENTS, train__grad_accum_steps=2)
+    one, data = build_with_data(run, settings, **DOCUMENTS, train__grad_accum_steps=2)
     tokens = 0
     for step, row in enumerate(rows_of(run)):
         assert int(row["tokens"]) == tokens
-        assert float(row["epoch"]) == step * 8 / one.meta["train"]["documents"]
+        assert float(row["epoch"]) == step * 8 / data.meta["train"]["documents"]
         tokens += int((one.batches.get_batch("train", step).y_BT != IGNORE).sum())
 
 
 def test_an_epoch_of_steps_counts_every_token_once(settings: Settings, tmp_path: Path) -> None:
-    one = build(tmp_path, settings, train__batch_size=1, data__stride=7)
+    one, data = build_with_data(tmp_path, settings, train__batch_size=1, data__stride=7)
     n = one.batches.splits["train"].n_windows
     for _ in range(n):
         batch = one.batches.get_batch("train", one.step)
         one.step, one.tokens = one.step + 1, one.tokens + int((batch.y_BT != IGNORE).sum())
-    assert one.tokens == one.meta["train"]["tokens"] and one.batches.epoch_at(n) == 1.0
+    assert one.tokens == data.meta["train"]["tokens"] and one.batches.epoch_at(n) == 1.0
 
 
 @pytest.mark.parametrize("tied", ["true", "false"])
@@ -95,7 +95,7 @@ def test_each_parameter_of_the_model_stands_in_one_group(
 def test_the_norm_is_clipped_and_logged_before_clipping(settings: Settings, tmp_path: Path) -> None:
     free = build(tmp_path, settings, optim__grad_clip=0.0)
     clipped = build(tmp_path, settings, optim__grad_clip=0.25)
-    norms = free.train_step()["grad_norm"], clipped.train_step()["grad_norm"]
+    norms = step_of(free)["grad_norm"], step_of(clipped)["grad_norm"]
     assert norms[0] == norms[1] > 0.25
     after = [torch.stack([g.norm() for g in gradients(one)]).norm() for one in (free, clipped)]
     assert after[0] == pytest.approx(norms[0], rel=1e-5)
@@ -103,9 +103,7 @@ def test_the_norm_is_clipped_and_logged_before_clipping(settings: Settings, tmp_
 
 
 def test_two_runs_are_equal_and_another_seed_is_not(settings: Settings, tmp_path: Path) -> None:
-    one, same, other = (
-        build(tmp_path, settings, train__seed=seed).train_step() for seed in (1, 1, 2)
-    )
+    one, same, other = (step_of(build(tmp_path, settings, train__seed=seed)) for seed in (1, 1, 2))
     assert one == same and one["train_loss"] != other["train_loss"]
 
 
@@ -133,20 +131,20 @@ def test_evaluation_is_the_loss_of_each_document_alone(settings: Settings, tmp_p
         build(tmp_path, settings, **DOCUMENTS, train__batch_size=size, model__dropout=p).evaluate()
         for size, p in [(1, 0.0), (7, 0.5), (1000, 0.9)]
     ]
-    one = build(tmp_path, settings, **DOCUMENTS)
+    one, data = build_with_data(tmp_path, settings, **DOCUMENTS)
     nats, n_bytes = reference_nats(one)
     for result in results:
-        assert result.bytes == n_bytes == one.meta["val"]["bytes"]
-        assert result.tokens == one.meta["val"]["tokens"]
+        assert result.bytes == n_bytes == data.meta["val"]["bytes"]
+        assert result.tokens == data.meta["val"]["tokens"]
         assert result.nats_per_token == pytest.approx(nats / result.tokens, abs=1e-6)
         assert result.bits_per_byte == pytest.approx(nats / math.log(2) / n_bytes, abs=1e-6)
 
 
 def test_evaluation_of_packed_text_counts_every_byte(settings: Settings, tmp_path: Path) -> None:
-    one = build(tmp_path, settings, data__stride=9)
+    one, data = build_with_data(tmp_path, settings, data__stride=9)
     result = one.evaluate()
-    assert result.bytes == one.meta["val"]["bytes"]
-    assert result.tokens == one.meta["val"]["tokens"]
+    assert result.bytes == data.meta["val"]["bytes"]
+    assert result.tokens == data.meta["val"]["tokens"]
 
 
 def test_stories_are_scored_from_their_own_start_also_where_training_cuts_them(
@@ -154,16 +152,18 @@ def test_stories_are_scored_from_their_own_start_also_where_training_cuts_them(
 ) -> None:
     drawn: Settings = {"data__files": "[]", "data__doc_sep": "", "data__story_bytes": 20_000}
     drawn |= {"data__val_story_bytes": 3_000}
-    packed = build(tmp_path, settings, **drawn, model__block_size=640)
-    whole = build(tmp_path, settings, **drawn, model__block_size=640, data__windows="documents")
-    assert packed.config.data.windows == "packed" and packed.floor and packed.floor == whole.floor
+    packed, data = build_with_data(tmp_path, settings, **drawn, model__block_size=640)
+    whole, same = build_with_data(
+        tmp_path, settings, **drawn, model__block_size=640, data__windows="documents"
+    )
+    assert packed.config.data.windows == "packed" and data.floor and data.floor == same.floor
     assert packed.evaluate() == whole.evaluate()
     assert "to the floor" in packed.summary({}, packed.evaluate())
     assert packed.batches.get_batch("train", 0).x_BT.shape == (4, 640)
-    cut = build(tmp_path, settings, **drawn, model__block_size=64)
-    assert cut.floor is None and record(cut)["floor_nats_per_token"] is None
+    cut, data = build_with_data(tmp_path, settings, **drawn, model__block_size=64)
+    assert data.floor is None and data.metadata()["floor_nats_per_token"] is None
     assert "floor" not in cut.summary({}, cut.evaluate())
-    assert introduction(cut)[-1].endswith("more than block_size 64: no floor is told")
+    assert data.note.endswith("more than block_size 64: no floor is told")
 
 
 def test_training_goes_on_as_if_there_were_no_evaluation(
@@ -294,7 +294,7 @@ def test_fp16_skips_a_step_whose_gradient_overflows(settings: Settings, tmp_path
     one = build(tmp_path, settings, train__amp="fp16")
     one.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
     before = checkpoint.digest(one.model.state_dict())
-    assert not math.isfinite(one.train_step()["grad_norm"])
+    assert not math.isfinite(step_of(one)["grad_norm"])
     assert checkpoint.digest(one.model.state_dict()) == before
     assert one.scaler.get_scale() == 2.0**39 and one.step == 1
     one.scaler = torch.amp.GradScaler("cpu", init_scale=1.0)

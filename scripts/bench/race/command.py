@@ -19,6 +19,7 @@ import torch
 from data.documents import cut_at_character
 from model.gpt import TinyGPT
 from model.training.evaluate import evaluate
+from sample import Loaded, load_run
 from scripts.bench.checkout import require_checkout
 from scripts.bench.process import ROOT, Timed, run_timed
 from scripts.bench.race import nanogpt as nanogpt
@@ -26,8 +27,7 @@ from scripts.bench.race.nanogpt_score import consecutive
 from scripts.bench.race.ngrams import ngram_bits
 from scripts.bench.race.plot import plot_race
 from scripts.bench.timing import Spread
-from settings import Config
-from trained import Loaded, load_run
+from train import Config
 from utils.cli import positive_int
 from utils.config.load import load
 from utils.errors import UserError

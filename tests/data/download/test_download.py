@@ -16,8 +16,8 @@ from data.download import __main__ as download
 from data.download import fetch
 from data.download.known_corpora import CORPORA, FOLDER, Content, KnownCorpus, Source
 from data.download.unzip import unpack
-from settings import Config
 from tests.data.download.serving import breaks, good, serving, status
+from train import Config
 from utils.config.load import load
 from utils.errors import UserError
 

@@ -11,7 +11,7 @@ import torch
 from scripts.bench import __main__ as script
 from scripts.bench.contestants import PARTS, SHAPES, NanoGPT, Ours, clock_parts, matmul_peak
 from scripts.bench.turns import show_turns, summarise
-from settings import Config
+from train import Config
 from utils.config.load import load
 from utils.errors import UserError
 

@@ -16,8 +16,8 @@ from data.stories import story as stories
 from data.stories.coherence import common_faults, judge, known_documents
 from data.token_file import TokenFile
 from model.sampling.sampler import Drawing
+from sample import load_run
 from scripts.eval import __main__ as script
-from trained import load_run
 from utils.errors import UserError
 from utils.metrics import read_rows
 

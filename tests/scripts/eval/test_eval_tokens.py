@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from data.stories import story as stories
+from sample import load_run
 from scripts.eval import __main__ as script
 from scripts.eval import heatmap as heat_map
-from trained import load_run
 from utils.errors import UserError
 
 TEXT = "Grüße,  世界 🙂\tfor $5\r\n\x1b[0m end"

@@ -12,8 +12,8 @@ from scripts.sweep import __main__ as script
 from scripts.sweep.grid_file import load_grid
 from scripts.sweep.points import make_jobs, standing
 from scripts.sweep.pools import Children
-from settings import Config
 from tests.scripts.sweep.helpers import results
+from train import Config
 from utils.config.load import load
 from utils.errors import UserError
 from utils.locks import Lock

@@ -1,21 +1,16 @@
-"""Every setting of a run: the parts' own settings, and those of the training loop."""
+"""The settings of the training loop: `train.*`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Protocol
 
-from data.config import DataConfig
 from model.config import ModelConfig
 from model.training.optim import OptimConfig
 from utils.config.load import check, check_needs, setting
 from utils.device import AMP
-from utils.errors import UserError
 
-MODEL_NEEDS = {
-    "rope_theta": {"position": ("rope",)},
-    "bigram_dropout": {"bigram_rows": True},
-}
-TRAIN_NEEDS = {"sample_prompt": {"sample_tokens": True}}
+NEEDS = {"sample_prompt": {"sample_tokens": True}}
 
 
 @dataclass(frozen=True)
@@ -50,31 +45,29 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check(self)
-        check_needs(self, TRAIN_NEEDS, "train")
+        check_needs(self, NEEDS, "train")
 
 
-@dataclass(frozen=True)
-class Config:
-    """Every setting of a run."""
+def is_finished(config: TrainConfig, step: int, bad_evals: int) -> bool:
+    """Return whether a run at `step` is finished.
 
-    run_dir: str = setting("", "folder of the run; empty = runs/<name of the config file>")
-    model: ModelConfig = field(default_factory=ModelConfig)
-    data: DataConfig = field(default_factory=DataConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
-
-    def __post_init__(self) -> None:
-        check_needs(self.model, MODEL_NEEDS, "model")
-        if self.model.tie_weights and self.optim.head_lr_ratio != 1.0:
-            raise UserError(
-                "optim.head_lr_ratio has an effect without model.tie_weights only; drop one of them"
-            )
-
-
-def is_finished(config: Config, step: int, bad_evals: int) -> bool:
-    """Whether a run that stands at `step` is done.
-
-    >>> is_finished(Config(), 5, 0), is_finished(Config(), Config().train.max_steps, 0)
+    >>> is_finished(TrainConfig(), 5, 0), is_finished(TrainConfig(max_steps=5), 5, 0)
     (False, True)
     """
-    return step >= config.train.max_steps or 0 < config.train.early_stop_patience <= bad_evals
+    return step >= config.max_steps or 0 < config.early_stop_patience <= bad_evals
+
+
+class RunConfig(Protocol):
+    """The settings that training reads; a dataclass, all of which goes into the checkpoint."""
+
+    @property
+    def model(self) -> ModelConfig:
+        """Settings `model.*`."""
+
+    @property
+    def optim(self) -> OptimConfig:
+        """Settings `optim.*`."""
+
+    @property
+    def train(self) -> TrainConfig:
+        """Settings `train.*`."""

@@ -1,0 +1,82 @@
+"""The prepared data of a run: its folder, its tokenizer, and its batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data.batches import Batches
+from data.config import DataConfig
+from data.download.known_corpora import corpus_of
+from data.prepared_folder import read_meta
+from data.scoring import scoring
+from tok.tokenizer import BPETokenizer
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A prepared folder, opened for training.
+
+    Attributes:
+        meta: content of meta.json.
+        val_windows: how val.npy is cut, see `data.scoring.scoring`.
+        floor: entropy floor of val.npy; None where it is unknown or cannot be compared with.
+        note: a line for the user about the floor; may be empty.
+    """
+
+    folder: Path
+    meta: dict[str, Any]
+    tokenizer: BPETokenizer
+    val_windows: str
+    floor: dict[str, float] | None
+    note: str
+
+    @classmethod
+    def open(cls, folder: Path, windows: str, block_size: int) -> Dataset:
+        """Open a prepared folder.
+
+        Args:
+            windows: how the training text is cut, `packed` or `documents`.
+
+        Raises:
+            UserError: a file is missing or damaged.
+        """
+        meta = read_meta(folder)
+        tokenizer = BPETokenizer.load(folder / "tokenizer.json")
+        return cls(folder, meta, tokenizer, *scoring(folder, windows, block_size, tokenizer.eot_id))
+
+    def batches(
+        self, config: DataConfig, *, block_size: int, rows: int, seed: int, fixed_length: bool
+    ) -> Batches:
+        """Open the batches of both splits; see `data.batches.Batches` for the arguments."""
+        return Batches(
+            self.folder,
+            block_size=block_size,
+            rows=rows,
+            end_id=self.tokenizer.eot_id,
+            seed=seed,
+            windows=config.windows,
+            val_windows=self.val_windows,
+            stride=config.stride,
+            shift=config.shift,
+            mask_documents=config.mask_documents,
+            fixed_length=fixed_length,
+        )
+
+    def tokens_per_row(self, windows: str, block_size: int) -> tuple[float, str]:
+        """Return the mean number of tokens in a training window, and how it comes about."""
+        if windows == "documents":
+            mean = self.meta["train"]["tokens"] / self.meta["train"]["documents"]
+            return mean, f"{mean:.1f} of a document on average"
+        return block_size, f"block_size {block_size}"
+
+    def metadata(self) -> dict[str, Any]:
+        """Return the entries of run.json that describe the data."""
+        data = {"folder": str(self.folder), "floor": self.floor}
+        data |= {name: self.meta[name] for name in ("identity", "train", "val")}
+        floor_nats = self.floor and self.floor["total_nats"] / self.meta["val"]["tokens"]
+        return {
+            "data": data | {"corpus": corpus_of(self.meta["recipe"])},
+            "floor_nats_per_token": floor_nats,
+        }
