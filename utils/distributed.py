@@ -119,7 +119,8 @@ class Ranks:
         if self.size == 1:
             return nats
         trained = [weight for weight in weights if weight.grad is not None]
-        flat = torch.cat([*(weight.grad.reshape(-1) for weight in trained), nats.reshape(1)])
+        gradients = [weight.grad for weight in trained if weight.grad is not None]
+        flat = torch.cat([*(gradient.reshape(-1) for gradient in gradients), nats.reshape(1)])
         with self._heard():
             dist.all_reduce(flat)
         *pieces, nats = flat.split([*(weight.numel() for weight in trained), 1])
@@ -182,6 +183,7 @@ class Ranks:
 
     def may_tell(self) -> bool:
         """Whether this is the first rank to ask: that one prints why all end."""
+        assert self.store is not None
         try:
             return self.store.compare_set(TOLD, "", str(self.rank)) == str(self.rank).encode()
         except RuntimeError:  # whoever held the store is gone, and may have had no time to print

@@ -21,6 +21,9 @@ class TrainingBatches(Protocol):
     def epoch_at(self, step: int) -> float:
         """Epochs of training data consumed by `step` steps."""
 
+    def close(self) -> None:
+        """Close the files."""
+
 
 class Tokenizer(Protocol):
     """What training asks of a tokenizer, see `tok.tokenizer.BPETokenizer`."""

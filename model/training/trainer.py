@@ -73,7 +73,8 @@ class Trainer:
         self.best_val, self.last_val = math.inf, math.nan
         if state:
             self.restore(state)
-        self.loss = plain = LossOf(model)
+        plain = LossOf(model)
+        self.loss: Callable[..., torch.Tensor] = plain
         if config.train.compile:
             first = self.micro_batches(batches.training_batch(0)[0])[0]
             self.loss = device.compile_or_eager(plain, self.autocast, *first)

@@ -76,8 +76,8 @@ def test_a_run_that_began_while_the_data_was_prepared_is_not_overwritten(
 ) -> None:
     run, original = tmp_path / "run", Trainer.__init__
 
-    def slow(self: Trainer, *args: Any) -> None:
-        original(self, *args)
+    def slow(self: Trainer, *args: Any, **named: Any) -> None:
+        original(self, *args, **named)
         monkeypatch.undo()
         assert train.main(flags(run, settings, train__max_steps=1)) == 0
 

@@ -15,9 +15,13 @@ def add_flags(parser: argparse.ArgumentParser, cls: type) -> None:
         text = f"{describe(field.metadata)}; default {format_value(field.default)}".replace(
             "%", "%%"
         )
-        many = {"nargs": "+"} if typing.get_origin(kind) is tuple else {}
         group.add_argument(
-            f"--{name}", dest=name, default=argparse.SUPPRESS, metavar="X", help=text, **many
+            f"--{name}",
+            dest=name,
+            default=argparse.SUPPRESS,
+            metavar="X",
+            help=text,
+            nargs="+" if typing.get_origin(kind) is tuple else None,
         )
 
 
