@@ -14,6 +14,7 @@ from model.gpt import TinyGPT
 from model.sampling.generate import generate_ids, make_batch
 from model.sampling.inference_weights import Weights
 from model.sampling.sampler import Drawing, sample_seeds
+from model.training.trainer import Trainer
 from tests.helpers.runs import build, make_corpus, step
 from utils.distributed import Ranks
 from utils.run import checkpoint
