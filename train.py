@@ -40,8 +40,9 @@ from tok.tokenizer import BPETokenizer
 from utils import device
 from utils.cli import Parser
 from utils.config.flags import add_flags, given_flags
-from utils.config.load import build, dump, flatten, load, setting
+from utils.config.load import build, dump, load
 from utils.config.resume import resumed_config
+from utils.config.schema import flatten, setting
 from utils.distributed import ALONE, Ranks, joined
 from utils.errors import UserError, run_cli
 from utils.files import write_atomic

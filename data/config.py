@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from data.documents import ERRORS
 from data.readers import FIELD
 from data.windows import WINDOWS
-from utils.config.load import check, check_needs, setting
+from utils.config.schema import check, check_needs, setting
 
 SPLITS = ("auto", "documents", "bytes")
 PACKED = {"windows": ("packed",)}

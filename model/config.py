@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from utils.config.load import check, check_needs, setting
+from utils.config.schema import check, check_needs, setting
 from utils.errors import UserError
 
 INIT_STD = 0.02  # GPT-2's

@@ -16,7 +16,7 @@ from typing import Any
 
 from model.config import ModelConfig
 from model.gpt import INIT_STD
-from utils.config.load import flatten
+from utils.config.schema import flatten
 from utils.config.strict_yaml import format_value
 from utils.errors import UserError
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from model.config import ModelConfig
 from model.hf.folder import read_config, read_folder
-from utils.config.load import flatten
+from utils.config.schema import flatten
 from utils.errors import UserError
 
 RUN_OWNED = ("dropout", "attention")  # settings of the model that are the run's, not the folder's

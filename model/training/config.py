@@ -7,7 +7,7 @@ from typing import Protocol
 
 from model.config import ModelConfig
 from model.training.optim import OptimConfig
-from utils.config.load import check, check_needs, setting
+from utils.config.schema import check, check_needs, setting
 from utils.device import AMP
 
 NEEDS = {"sample_prompt": {"sample_tokens": True}}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from model.training.muon import MuonAdamW
-from utils.config.load import check, check_needs, setting
+from utils.config.schema import check, check_needs, setting
 
 SCHEDULES = ("cosine", "linear", "wsd", "constant")
 

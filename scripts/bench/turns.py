@@ -16,7 +16,8 @@ from scripts.bench.contestants import PARTS, NanoGPT, Ours, Subject, clock_parts
 from scripts.bench.process import Figures, Job, do_job, run_job
 from scripts.bench.timing import Spread, ratios, summary
 from train import Config
-from utils.config.load import build, flatten
+from utils.config.load import build
+from utils.config.schema import flatten
 from utils.device import peak_memory_bytes
 from utils.errors import UserError
 from utils.output import plain, table

@@ -9,7 +9,8 @@ from typing import Any
 
 from scripts.sweep.grid import BASE, SEED, Grid, plain_text, short_names
 from scripts.sweep.random_search import Range
-from utils.config.load import cast, check_range, flat_fields
+from utils.config.load import cast
+from utils.config.schema import check_range, flat_fields
 from utils.errors import UserError
 from utils.suggest import leaf_of
 

@@ -13,7 +13,8 @@ from typing import Any
 from model.training.config import is_finished
 from scripts.sweep.grid import Grid, Point, plain_text
 from train import Config, apply_pretrained_config
-from utils.config.load import build, flatten, load
+from utils.config.load import build, load
+from utils.config.schema import flatten
 from utils.config.strict_yaml import format_value
 from utils.errors import UserError
 from utils.metrics import read_column, read_rows

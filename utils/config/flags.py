@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import typing
 
-from utils.config.load import describe, flat_fields, format_value
+from utils.config.load import format_value
+from utils.config.schema import describe, flat_fields
 
 
 def add_flags(parser: argparse.ArgumentParser, cls: type) -> None:

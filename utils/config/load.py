@@ -1,77 +1,23 @@
-"""Settings: dataclasses filled from YAML files and flags, strictly.
+"""Fill dataclasses of settings from YAML files and flags, strictly.
 
-A setting is a dataclass field made with `setting(default, help)`. `load(cls, paths, overrides)`
-fills a tree of such dataclasses from YAML, then from `--section.name value` flags; everything
-unknown, of the wrong type or out of range is a UserError that names the file and line (or the flag)
-and the nearest name.
+`load(cls, paths, overrides)` fills a tree of dataclasses (see utils.config.schema) from YAML, then
+from `--section.name value` flags; everything unknown, of the wrong type or out of range is a
+UserError that names the file and line (or the flag) and the nearest name.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
+from utils.config.schema import check_range, describe, flat_fields, flatten
 from utils.config.strict_yaml import format_value, parse_scalar, read_yaml, unknown_key
 from utils.errors import UserError
 
 T = TypeVar("T")
-
-
-def setting(
-    default: Any,
-    help: str,
-    *,
-    minimum: float | None = None,
-    maximum: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-    choices: Sequence[str] | None = None,
-    free: bool = False,
-) -> Any:
-    """A dataclass field with its explanation (unit included) and its range.
-
-    `free` marks a setting that does not change the numbers of a run: a resume may change it.
-    """
-    metadata = {
-        "help": help,
-        "minimum": minimum,
-        "maximum": maximum,
-        "above": above,
-        "below": below,
-        "choices": choices,
-        "free": free,
-    }
-    return dataclasses.field(default=default, metadata=metadata)
-
-
-def flat_fields(cls: type, prefix: str = "") -> dict[str, tuple[Any, dataclasses.Field[Any]]]:
-    """Dotted name -> (type, field) of every setting below a dataclass."""
-    found: dict[str, tuple[Any, dataclasses.Field[Any]]] = {}
-    hints = typing.get_type_hints(cls)
-    for field in dataclasses.fields(cls):
-        name, kind = prefix + field.name, hints[field.name]
-        if dataclasses.is_dataclass(kind):
-            found.update(flat_fields(typing.cast(type, kind), name + "."))
-        else:
-            found[name] = (kind, field)
-    return found
-
-
-def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Dotted name -> value of a dataclass tree, in the order of the fields."""
-    flat: dict[str, Any] = {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            flat.update(flatten(value, f"{prefix}{field.name}."))
-        else:
-            flat[prefix + field.name] = value
-    return flat
 
 
 def load(
@@ -112,44 +58,6 @@ def build(cls: type[T], flat: Mapping[str, Any], prefix: str = "") -> T:
         elif name in flat:
             arguments[field.name] = flat[name]
     return cls(**arguments)
-
-
-def check(config: Any) -> None:
-    """Checks each field of one dataclass against its range; call it in `__post_init__`.
-
-    Raises:
-        UserError: names the first setting out of range.
-    """
-    for field in dataclasses.fields(config):
-        if "help" in field.metadata:
-            check_range(getattr(config, field.name), field.metadata, field.name)
-
-
-# Setting -> those without which it has no effect: True = must be set, False = must not, or values.
-Needs = Mapping[str, Mapping[str, bool | tuple[Any, ...]]]
-
-
-def check_needs(config: Any, needs: Needs, section: str) -> None:
-    """Refuses a setting that differs from its default but has no effect beside the others.
-
-    Raises:
-        UserError: names it, and the one that keeps it from having an effect.
-    """
-    for field in dataclasses.fields(config):
-        if getattr(config, field.name) == field.default:
-            continue
-        for other, wanted in needs.get(field.name, {}).items():
-            value = getattr(config, other)
-            if bool(value) is wanted or isinstance(wanted, tuple) and value in wanted:
-                continue
-            words = " or ".join(map(str, wanted)) if isinstance(wanted, tuple) else ""
-            needed = f"{section}.{other}{words and ' ' + words}"
-            how, cure = (
-                ("without", "drop one of them")
-                if wanted is False
-                else ("with", f"drop it, or set {section}.{other}")
-            )
-            raise UserError(f"{section}.{field.name} has an effect {how} {needed} only; {cure}")
 
 
 def cast(value: Any, kind: Any, where: str, text: str | None = None) -> Any:
@@ -205,36 +113,6 @@ def cast_flag(text: str | list[str], kind: Any, where: str) -> Any:
     return cast(words, kind, where)
 
 
-def check_range(value: Any, metadata: Mapping[str, Any], where: str) -> None:
-    """Checks a value (or each item of a tuple) against the limits of its setting.
-
-    Raises:
-        UserError: out of range, not finite, or not one of the choices.
-    """
-    if isinstance(value, tuple):
-        for item in value:
-            check_range(item, metadata, where)
-        return
-    if value is None:
-        return
-    if (choices := metadata.get("choices")) and value not in choices:
-        near = difflib.get_close_matches(str(value), choices, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        raise UserError(f"{where}: expected one of {', '.join(choices)}; got {value!r}{hint}")
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return
-    if isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"{where}: must be a finite number, got {value}")
-    for limit, holds, words in (
-        (metadata.get("minimum"), lambda a, b: a >= b, "at least"),
-        (metadata.get("maximum"), lambda a, b: a <= b, "at most"),
-        (metadata.get("above"), lambda a, b: a > b, "above"),
-        (metadata.get("below"), lambda a, b: a < b, "below"),
-    ):
-        if limit is not None and not holds(value, limit):
-            raise UserError(f"{where}: must be {words} {limit}, got {value}")
-
-
 def dump(config: Any, *, comments: bool = False) -> str:
     """The resolved settings as YAML that `load` reads back to an equal config."""
     lines: list[str] = []
@@ -250,17 +128,6 @@ def dump(config: Any, *, comments: bool = False) -> str:
             text = f"{text:<38}  # {describe(fields[name][1].metadata)}"
         lines.append(text)
     return "\n".join(lines) + "\n"
-
-
-def describe(metadata: Mapping[str, Any]) -> str:
-    """Help text and range of a setting."""
-    notes = []
-    if metadata.get("choices"):
-        notes.append("one of " + ", ".join(metadata["choices"]))
-    for key, sign in (("minimum", ">="), ("maximum", "<="), ("above", ">"), ("below", "<")):
-        if metadata.get(key) is not None:
-            notes.append(f"{sign} {metadata[key]}")
-    return metadata["help"] + (f" ({'; '.join(notes)})" if notes else "")
 
 
 def _spell(kind: Any) -> str:

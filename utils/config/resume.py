@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from utils.config.load import build, flat_fields, flatten, load
+from utils.config.load import build, load
+from utils.config.schema import flat_fields, flatten
 from utils.errors import UserError
 from utils.output import say
 

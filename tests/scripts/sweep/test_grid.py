@@ -8,7 +8,7 @@ import pytest
 
 from scripts.sweep.grid import Grid, point_name, short_names
 from scripts.sweep.grid_file import load_grid
-from utils.config.load import setting
+from utils.config.schema import setting
 from utils.errors import UserError
 
 

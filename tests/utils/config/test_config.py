@@ -7,18 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.config.load import (
-    build,
-    cast,
-    cast_flag,
-    check,
-    describe,
-    dump,
-    flat_fields,
-    flatten,
-    load,
-)
-from utils.config.load import setting as make
+from utils.config.load import build, cast, cast_flag, dump, load
+from utils.config.schema import check, describe, flat_fields, flatten
+from utils.config.schema import setting as make
 from utils.config.strict_yaml import format_value, parse_scalar, unknown_key
 from utils.errors import UserError
 

@@ -8,7 +8,8 @@ import pytest
 
 from utils.cli import Parser
 from utils.config.flags import add_flags, given_flags
-from utils.config.load import load, setting
+from utils.config.load import load
+from utils.config.schema import setting
 from utils.errors import UserError
 
 

@@ -1,0 +1,146 @@
+"""Settings as dataclass fields: explanation, range, and what depends on what.
+
+A setting is a field made with `setting(default, help)`; a dataclass of settings calls `check` in its
+`__post_init__`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from utils.errors import UserError
+
+# Setting -> those without which it has no effect: True = must be set, False = must not, or values.
+Needs = Mapping[str, Mapping[str, bool | tuple[Any, ...]]]
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    choices: Sequence[str] | None = None,
+    free: bool = False,
+) -> Any:
+    """A dataclass field with its explanation (unit included) and its range.
+
+    `free` marks a setting that does not change the numbers of a run: a resume may change it.
+    """
+    metadata = {
+        "help": help,
+        "minimum": minimum,
+        "maximum": maximum,
+        "above": above,
+        "below": below,
+        "choices": choices,
+        "free": free,
+    }
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def flat_fields(cls: type, prefix: str = "") -> dict[str, tuple[Any, dataclasses.Field[Any]]]:
+    """Dotted name -> (type, field) of every setting below a dataclass."""
+    found: dict[str, tuple[Any, dataclasses.Field[Any]]] = {}
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        name, kind = prefix + field.name, hints[field.name]
+        if dataclasses.is_dataclass(kind):
+            found.update(flat_fields(typing.cast(type, kind), name + "."))
+        else:
+            found[name] = (kind, field)
+    return found
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted name -> value of a dataclass tree, in the order of the fields."""
+    flat: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            flat.update(flatten(value, f"{prefix}{field.name}."))
+        else:
+            flat[prefix + field.name] = value
+    return flat
+
+
+def check(config: Any) -> None:
+    """Checks each field of one dataclass against its range; call it in `__post_init__`.
+
+    Raises:
+        UserError: names the first setting out of range.
+    """
+    for field in dataclasses.fields(config):
+        if "help" in field.metadata:
+            check_range(getattr(config, field.name), field.metadata, field.name)
+
+
+def check_needs(config: Any, needs: Needs, section: str) -> None:
+    """Refuses a setting that differs from its default but has no effect beside the others.
+
+    Raises:
+        UserError: names it, and the one that keeps it from having an effect.
+    """
+    for field in dataclasses.fields(config):
+        if getattr(config, field.name) == field.default:
+            continue
+        for other, wanted in needs.get(field.name, {}).items():
+            value = getattr(config, other)
+            if bool(value) is wanted or isinstance(wanted, tuple) and value in wanted:
+                continue
+            words = " or ".join(map(str, wanted)) if isinstance(wanted, tuple) else ""
+            needed = f"{section}.{other}{words and ' ' + words}"
+            how, cure = (
+                ("without", "drop one of them")
+                if wanted is False
+                else ("with", f"drop it, or set {section}.{other}")
+            )
+            raise UserError(f"{section}.{field.name} has an effect {how} {needed} only; {cure}")
+
+
+def check_range(value: Any, metadata: Mapping[str, Any], where: str) -> None:
+    """Checks a value (or each item of a tuple) against the limits of its setting.
+
+    Raises:
+        UserError: out of range, not finite, or not one of the choices.
+    """
+    if isinstance(value, tuple):
+        for item in value:
+            check_range(item, metadata, where)
+        return
+    if value is None:
+        return
+    if (choices := metadata.get("choices")) and value not in choices:
+        near = difflib.get_close_matches(str(value), choices, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise UserError(f"{where}: expected one of {', '.join(choices)}; got {value!r}{hint}")
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{where}: must be a finite number, got {value}")
+    for limit, holds, words in (
+        (metadata.get("minimum"), lambda a, b: a >= b, "at least"),
+        (metadata.get("maximum"), lambda a, b: a <= b, "at most"),
+        (metadata.get("above"), lambda a, b: a > b, "above"),
+        (metadata.get("below"), lambda a, b: a < b, "below"),
+    ):
+        if limit is not None and not holds(value, limit):
+            raise UserError(f"{where}: must be {words} {limit}, got {value}")
+
+
+def describe(metadata: Mapping[str, Any]) -> str:
+    """Help text and range of a setting."""
+    notes = []
+    if metadata.get("choices"):
+        notes.append("one of " + ", ".join(metadata["choices"]))
+    for key, sign in (("minimum", ">="), ("maximum", "<="), ("above", ">"), ("below", "<")):
+        if metadata.get(key) is not None:
+            notes.append(f"{sign} {metadata[key]}")
+    return metadata["help"] + (f" ({'; '.join(notes)})" if notes else "")
