@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import shlex
 import sys
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
@@ -23,6 +22,7 @@ if __name__ == "__main__":  # before the imports that take long
 
     end_at_once()
 
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from data.prepare import prepare
@@ -36,13 +36,12 @@ from train import Config
 from utils.cli import Parser, positive_int
 from utils.errors import UserError, one_line, run_cli
 from utils.files import write_atomic
-from utils.locks import Lock
 from utils.output import say
 from utils.processes import all_cores
 from utils.signals import Interrupt
 
 POLL_S = 0.2  # how soon a signal is noticed
-LOCK_TRIES = 10  # a process of the sweep before may be looking at the lock just now
+LOCK_TIMEOUT_S = 2.0  # a process of the last sweep may be testing the lock just now
 
 
 def run_jobs(jobs: Sequence[Job], pool: Pool, base: str, save: Callable[[], None]) -> int:
@@ -56,7 +55,7 @@ def run_jobs(jobs: Sequence[Job], pool: Pool, base: str, save: Callable[[], None
     bar = tqdm(total=len(jobs), initial=len(jobs) - len(waiting), desc="points", disable=None)
     with Interrupt() as interrupt, bar:
         try:
-            futures = {pool.submit(job.leashed(base), job.log): job for job in waiting}
+            futures = {pool.submit(job.watched(base), job.log): job for job in waiting}
             left = set(futures)
             while left:
                 ended, left = wait(left, timeout=POLL_S, return_when=FIRST_COMPLETED)
@@ -153,7 +152,7 @@ def arguments(argv: Sequence[str] | None) -> Any:
     return args
 
 
-def make_pool(args: Any, jobs: Sequence[Job], lock: Lock) -> Pool:
+def make_pool(args: Any, jobs: Sequence[Job], lock: FileLock) -> Pool:
     """Where the runs go.
 
     Raises:
@@ -168,17 +167,17 @@ def make_pool(args: Any, jobs: Sequence[Job], lock: Lock) -> Pool:
     return LocalPool(args.workers, visible_gpus() if shared else [])
 
 
-def take(lock: Lock) -> None:
-    """Takes the lock of a sweep's folder.
+def claim(lock: FileLock) -> None:
+    """Take the lock of a sweep's folder.
 
     Raises:
         UserError: another sweep holds it.
     """
-    for _ in range(LOCK_TRIES):
-        if lock.take():
-            return
-        time.sleep(POLL_S)
-    raise UserError(f"{lock.path.parent}: another sweep runs here; wait for it or stop it")
+    try:
+        lock.acquire()
+    except Timeout:
+        folder = Path(lock.lock_file).parent
+        raise UserError(f"{folder}: another sweep runs here; wait for it or stop it") from None
 
 
 def conclude(jobs: Sequence[Job], grid: Grid, out: Path) -> None:
@@ -212,14 +211,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         for job in jobs:
             print(f"{job.status}: {shlex.join(job.command(grid.config))}")
         return 0
-    lock = Lock(out / "lock")
+    lock = FileLock(out / "lock", timeout=LOCK_TIMEOUT_S, thread_local=False)
     pool = make_pool(args, jobs, lock)
     for job in jobs:  # before anything runs: it may be refused, and the points share it
         prepared = job.config.data.dir or job.config.train.init_from  # whose tokenizer is its own
         if job.status != "done" and not prepared:
             prepare(job.config.data, job.config.model.vocab_size)
     (out / "logs").mkdir(parents=True, exist_ok=True)
-    take(lock)  # only now: the processes that prepare would inherit it
+    claim(lock)  # only now: the processes that prepare would inherit it
 
     def save() -> None:
         write_atomic(out / "results.csv", to_csv([job.row() for job in jobs], grid.settings))

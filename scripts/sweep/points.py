@@ -63,8 +63,8 @@ class Job:
         rest = ["--resume"] if self.status == "resumable" else self.beginning(base)
         return [*self.head(), *rest]
 
-    def leashed(self, base: str) -> list[str]:
-        """The same for scripts/sweep/watchdog.py, which looks again whether the run has begun."""
+    def watched(self, base: str) -> list[str]:
+        """The same for scripts/sweep/watchdog.py, which checks again whether the run has begun."""
         options = ["--log", str(self.log), "--run", str(self.run.path)]
         return [*options, *self.head(), "--", *self.beginning(base)]
 

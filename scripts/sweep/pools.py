@@ -1,22 +1,24 @@
-"""Where a sweep's runs go: processes here, or workers of a dask cluster. Both give futures."""
+"""Run the commands of a sweep: as processes here, or on the workers of a dask cluster."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
+
+from filelock import FileLock
 
 from utils.errors import UserError, missing, one_line
-from utils.locks import Lock
 
-LEASH = Path(__file__).with_name("watchdog.py")
+WATCHDOG = Path(__file__).with_name("watchdog.py")
 
 GPU_VARIABLE = "CUDA_VISIBLE_DEVICES"
 CONNECT_S = 10  # how long a scheduler may take to answer
@@ -26,44 +28,67 @@ class Pool(Protocol):
     """Runs commands, each with the options of scripts/sweep/watchdog.py before it."""
 
     def submit(self, command: Sequence[str], log: Path) -> Future[int | None]:
-        """The exit status to come; None where the command was never begun."""
+        """Return the future exit status of a command; None if the command was never started."""
 
     def stop(self) -> None:
-        """Begins nothing more and asks what runs to end; does not wait for it."""
+        """Start nothing more and ask what runs to end; do not wait for it."""
 
     def close(self) -> None:
-        """Gives everything back."""
+        """Stop, and release everything."""
 
 
 class LocalPool:
-    """Processes on this machine, so many at once, that share out its GPUs."""
+    """Processes on this machine, a fixed number at once, that share its GPUs."""
 
     def __init__(self, workers: int, gpus: Sequence[str] = ()) -> None:
         """With one worker or without GPUs, every process sees what this one sees."""
-        self._children = Children()
         self._executor = ThreadPoolExecutor(workers)
         self._environments: queue.SimpleQueue[dict[str, str] | None] = queue.SimpleQueue()
         for worker in range(workers):
             own = {**os.environ, GPU_VARIABLE: gpus[worker % len(gpus)]} if gpus else None
             self._environments.put(own if workers > 1 else None)
+        self._lock = threading.Lock()
+        self._running: set[IO[bytes]] = set()  # standard inputs of the watchdogs
+        self._stopping = False
 
     def submit(self, command: Sequence[str], log: Path) -> Future[int | None]:
-        """The exit status to come; None where the command was never begun."""
+        """Append what the command prints to `log`; see `Pool`."""
         return self._executor.submit(self._run, command, log)
 
     def _run(self, command: Sequence[str], log: Path) -> int | None:
         environment = self._environments.get()  # as many as there are threads
-        try:
-            return self._children.run(command, log, environment)
-        finally:
-            self._environments.put(environment)
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._environments.put, environment)
+            output = stack.enter_context(open(log, "ab"))
+            with self._lock:
+                if self._stopping:
+                    return None
+                # In its own session: Ctrl-C reaches it once, through stop(), not twice.
+                child = subprocess.Popen(
+                    [sys.executable, str(WATCHDOG), *command],
+                    stdin=subprocess.PIPE,  # open until stop(), or this process's death
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    env=environment,
+                )
+                assert child.stdin is not None
+                self._running.add(child.stdin)
+            status = child.wait()
+            with self._lock:
+                self._running.discard(child.stdin)
+                child.stdin.close()
+            return status
 
     def stop(self) -> None:
-        """Begins nothing more and asks what runs to end; does not wait for it."""
-        self._children.stop()
+        """Start nothing more and ask what runs to end (SIGTERM); do not wait for it."""
+        with self._lock:
+            self._stopping = True
+            for pipe in self._running:
+                pipe.close()
 
     def close(self) -> None:
-        """Waits for the processes that were asked to end."""
+        """Stop, and wait for the processes to end."""
         self.stop()
         self._executor.shutdown()
 
@@ -75,7 +100,7 @@ class ClusterPool:
     is given to another one.
     """
 
-    def __init__(self, address: str, lock: Lock) -> None:
+    def __init__(self, address: str, lock: FileLock) -> None:
         """Connects to a scheduler.
 
         Args:
@@ -107,10 +132,11 @@ class ClusterPool:
 
     def submit(self, command: Sequence[str], log: Path) -> Future[int | None]:
         """The exit status to come."""
-        leash = [sys.executable, str(LEASH), "--while-locked", str(self._lock.path.resolve())]
+        lock = Path(self._lock.lock_file).resolve()
+        watchdog = [sys.executable, str(WATCHDOG), "--while-locked", str(lock)]
         return self._executor.submit(
             subprocess.call,
-            [*leash, *command],
+            [*watchdog, *command],
             stdin=subprocess.PIPE,  # held by the worker until the command ends, or the worker
             start_new_session=True,
             cwd=os.getcwd(),
@@ -118,7 +144,7 @@ class ClusterPool:
 
     def stop(self) -> None:
         """Lets go of the lock: what runs is asked to end, what waits ends as it begins."""
-        self._lock.close()
+        self._lock.release()
 
     def close(self) -> None:
         """Leaves the cluster; its workers stay."""
@@ -134,52 +160,6 @@ def visible_gpus() -> list[str]:
     import torch
 
     return [str(number) for number in range(torch.cuda.device_count())]
-
-
-class Children:
-    """Runs commands, from several threads at once, until it is told to stop."""
-
-    def __init__(self) -> None:
-        self.stopping = False
-        self._lock = threading.Lock()
-        self._running: set[subprocess.Popen[bytes]] = set()
-
-    def run(
-        self, command: Sequence[str], log: Path, env: Mapping[str, str] | None = None
-    ) -> int | None:
-        """Runs a command to its end and returns its exit status; None where it was not begun.
-
-        What it prints is added to `log`.
-        """
-        with open(log, "ab") as output:
-            with self._lock:
-                if self.stopping:
-                    return None
-                # In a session of its own: Ctrl-C reaches it once, through stop(), not twice.
-                child = subprocess.Popen(
-                    [sys.executable, str(LEASH), *command],
-                    stdin=subprocess.PIPE,  # held until stop(), or this process's death
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                    env=env,
-                )
-                self._running.add(child)
-            try:
-                return child.wait()
-            finally:
-                with self._lock:
-                    self._running.discard(child)
-                    assert child.stdin is not None
-                    child.stdin.close()
-
-    def stop(self) -> None:
-        """Begins nothing more and asks what runs to end (SIGTERM); does not wait for it."""
-        with self._lock:
-            self.stopping = True
-            for child in self._running:
-                assert child.stdin is not None
-                child.stdin.close()
 
 
 def last_line(log: Path) -> str:

@@ -1,12 +1,12 @@
-"""Runs a command that ends with its starter: `python scripts/sweep/watchdog.py [OPTIONS] COMMAND...`.
+"""Run a command that ends with its starter: `python scripts/sweep/watchdog.py [OPTIONS] COMMAND`.
 
-Standard input is the leash, a pipe whose other end the starter holds. It closes when the starter
-lets go, or dies in any way, kill -9 too; the command is then asked to end (SIGTERM).
+Standard input is a pipe whose other end the starter holds. When the starter closes it, or dies in
+any way, kill -9 too, the command is asked to end (SIGTERM).
 
-    --while-locked FILE   ends it too when nobody holds the lock of FILE any more
-    --log FILE            what it prints is added there, and the log is locked while it runs
-    --run FOLDER          waits for a process that still writes this run; where a run has begun, the
-                          words of COMMAND behind `--` give way to --resume
+    --while-locked FILE   asks it to end, too, when no process holds the lock FILE
+    --log FILE            appends what it prints to this file
+    --run FOLDER          waits for a process that still writes this run or its log; if the run has
+                          begun, the words of COMMAND after `--` are replaced by --resume
 """
 
 from __future__ import annotations
@@ -16,98 +16,104 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Sequence
-from pathlib import Path
-from typing import IO
 
-if not __package__:  # started as scripts/sweep/watchdog.py, which leaves the root out
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from utils.locks import try_lock
+from filelock import FileLock, Timeout
 
 POLL_S = 0.2
 ENDED = 128 + signal.SIGTERM  # what a shell reports for a command that was asked to end
 
 
-class Leash:
-    """Whether the command may go on, and the command."""
+class Watchdog:
+    """Decides whether a command may run, and runs it."""
 
-    def __init__(self) -> None:
-        self.ended = threading.Event()
-        self._child: subprocess.Popen[bytes] | None = None
-        self._lock = threading.RLock()  # a signal may come while its own thread holds it
+    def __init__(self, while_locked: str | None = None) -> None:
+        self._while_locked = while_locked
+        self._ended = threading.Event()
 
     def end(self, *_: object) -> None:
-        """Asks the command to end; one that has not begun never does."""
-        with self._lock:
-            self.ended.set()
-            if self._child is not None:
-                self._child.terminate()
-
-    def start(self, command: Sequence[str], output: IO[bytes] | None) -> int:
-        """Runs the command to its end; its exit status, 128 + N where signal N ended it."""
-        with self._lock:
-            if self.ended.is_set():
-                return ENDED
-            child = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output
-            )
-            self._child = child
-            if self.ended.is_set():  # by a signal while it began
-                child.terminate()
-        status = child.wait()
-        return status if status >= 0 else 128 - status
+        """Ask the command to end; if it has not begun, it never does."""
+        self._ended.set()
 
     def watch_input(self) -> None:
-        """Ends the command when standard input closes."""
+        """Ask the command to end when standard input closes."""
         sys.stdin.buffer.read()
         self.end()
 
-    def watch_lock(self, path: str) -> None:
-        """Ends the command when the lock of a file is free, or the file gone."""
-        while is_locked(path):
-            time.sleep(POLL_S)
-        self.end()
+    def must_end(self) -> bool:
+        """Return whether the command has been asked to end, or its lock is free."""
+        if self._while_locked is not None and not is_locked(self._while_locked):
+            self.end()
+        return self._ended.is_set()
+
+    def wait_for_turn(self, log: str, run: str) -> None:
+        """Wait until no other process writes the run or its log, or this one must end."""
+        self._log_lock = FileLock(f"{log}.lock")  # held until this process ends
+        while not self.must_end():
+            free = self._log_lock.is_locked or try_lock(self._log_lock)
+            if free and not is_locked(f"{run}/lock"):
+                return
+            self._ended.wait(POLL_S)
+
+    def run(self, command: Sequence[str], log: str | None) -> int:
+        """Run the command to its end; return its exit status, 128 + N if signal N ended it."""
+        if self.must_end():
+            return ENDED
+        output = None if log is None else open(log, "ab")
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        while not self.must_end():
+            try:
+                return shell_status(child.wait(POLL_S))
+            except subprocess.TimeoutExpired:
+                pass
+        child.terminate()  # once: a second signal would keep a run from saving its checkpoint
+        return shell_status(child.wait())
+
+
+def shell_status(status: int) -> int:
+    """Return the exit status as a shell reports it.
+
+    >>> shell_status(3), shell_status(-15)
+    (3, 143)
+    """
+    return status if status >= 0 else 128 - status
+
+
+def try_lock(lock: FileLock) -> bool:
+    """Take a lock without waiting; return whether it was free."""
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return False
+    return True
 
 
 def is_locked(path: str) -> bool:
-    """Whether a process holds the lock of a file; a file that is not there has none."""
-    try:
-        with open(path, "rb") as file:
-            return not try_lock(file, shared=True)
-    except FileNotFoundError:
+    """Return whether a process holds the lock of a file; nobody holds that of a missing one."""
+    if not os.path.exists(path):
         return False
-
-
-def take_turn(leash: Leash, log: str, run: str) -> IO[bytes]:
-    """Waits until nobody else writes the log and the run; the log, open and locked."""
-    output = open(log, "ab")
-    while not (leash.ended.is_set() or try_lock(output) and not is_locked(f"{run}/lock")):
-        time.sleep(POLL_S)
-    return output
+    lock = FileLock(path)
+    free = try_lock(lock)
+    lock.release()
+    return not free
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command to its end; its exit status."""
+    """Run the command to its end; return its exit status."""
     words, options = list(sys.argv[1:] if argv is None else argv), dict[str, str]()
     while words and words[0] in ("--while-locked", "--log", "--run"):
         option = words.pop(0)
         options[option] = words.pop(0)
-    leash, output = Leash(), None
+    watchdog = Watchdog(options.get("--while-locked"))
     for number in (signal.SIGTERM, signal.SIGINT):  # passed on: the command must not outlive this
-        signal.signal(number, leash.end)
-    threading.Thread(target=leash.watch_input, daemon=True).start()
-    if (path := options.get("--while-locked")) is not None:
-        if not is_locked(path):  # over before it began
-            return ENDED
-        threading.Thread(target=leash.watch_lock, args=(path,), daemon=True).start()
+        signal.signal(number, watchdog.end)
+    threading.Thread(target=watchdog.watch_input, daemon=True).start()
     if (run := options.get("--run")) is not None:
-        output = take_turn(leash, options["--log"], run)
+        watchdog.wait_for_turn(options["--log"], run)
         cut = words.index("--")
         begun = os.path.exists(f"{run}/run.json")
         words = words[:cut] + (["--resume"] if begun else words[cut + 1 :])
-    return leash.start(words, output)
+    return watchdog.run(words, options.get("--log"))
 
 
 if __name__ == "__main__":

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+import psutil
 
 from scripts.sweep.points import CLOCK
 from tests.conftest import ROOT, clean_environment
@@ -26,7 +29,7 @@ def results(out: Path) -> list[dict[str, str]]:
 
 def start_sweep(argv: list[str], out: Path, *more: str) -> subprocess.Popen[bytes]:
     """The sweep in a process and a session of its own."""
-    command = [sys.executable, str(ROOT / "scripts" / "sweep.py"), *argv, "--out", str(out), *more]
+    command = [sys.executable, str(ROOT / "scripts" / "sweep"), *argv, "--out", str(out), *more]
     return subprocess.Popen(
         command, cwd=out.parent, env=clean_environment(), start_new_session=True
     )
@@ -40,14 +43,11 @@ def wait_until(holds: Callable[[], object], timeout_s: float = 300) -> None:
 
 
 def trainers(out: Path) -> list[int]:
-    """The processes that train a point of a sweep, by what /proc says."""
+    """The processes that train a point of a sweep."""
     found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (folder / "cmdline").read_bytes().split(b"\0")
-        except OSError:  # it ended meanwhile
-            continue
-        here = any(word.startswith(str(out).encode() + b"/") for word in words)
-        if here and len(words) > 1 and words[1].endswith(b"/train.py"):
-            found.append(int(folder.name))
+    for process in psutil.process_iter(["pid", "cmdline"]):
+        words = process.info["cmdline"] or []
+        here = any(word.startswith(f"{out}{os.sep}") for word in words)
+        if here and len(words) > 1 and words[1].endswith(f"{os.sep}train.py"):
+            found.append(process.info["pid"])
     return found

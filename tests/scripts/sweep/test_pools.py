@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from scripts.sweep import pools
 from scripts.sweep.pools import ClusterPool, LocalPool, visible_gpus
 from utils.errors import UserError
-from utils.locks import Lock
 
 # Waits until as many are there as there are workers: each of them has one.
 PROGRAM = """
@@ -69,7 +69,7 @@ def test_a_stopped_pool_begins_nothing(tmp_path):
 def test_a_cluster_without_its_library_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(UserError, match="^--cluster needs a library .*: pip install distributed$"):
-        ClusterPool("tcp://127.0.0.1:9", Lock(tmp_path / "lock"))
+        ClusterPool("tcp://127.0.0.1:9", FileLock(tmp_path / "lock"))
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nowhere://x", "127.0.0.1"])
@@ -77,4 +77,4 @@ def test_a_cluster_that_does_not_answer(address, tmp_path, monkeypatch):
     pytest.importorskip("distributed", reason="extra: not installed (pip install distributed)")
     monkeypatch.setattr(pools, "CONNECT_S", 0.5)
     with pytest.raises(UserError, match=f"^--cluster {address}: no dask scheduler answers there"):
-        ClusterPool(address, Lock(tmp_path / "lock"))
+        ClusterPool(address, FileLock(tmp_path / "lock"))

@@ -1,4 +1,4 @@
-"""scripts.sweep.random_search: draws inside their range, the same every time, and different from each other."""
+"""Random search: values inside their range, the same every time, and different points."""
 
 from __future__ import annotations
 

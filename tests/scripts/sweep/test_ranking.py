@@ -1,4 +1,4 @@
-"""scripts.sweep.ranking and scripts.sweep.ranking: means, paired differences, and what is called noise."""
+"""scripts.sweep.ranking: means, paired differences, and what is called noise."""
 
 from __future__ import annotations
 

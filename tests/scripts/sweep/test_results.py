@@ -7,7 +7,7 @@ import io
 import sys
 
 from scripts.sweep.points import measured, to_csv
-from scripts.sweep.pools import Children, last_line
+from scripts.sweep.pools import LocalPool, last_line
 from utils.metrics import CsvLog
 from utils.run.folder import RunFolder
 
@@ -51,10 +51,11 @@ def test_the_csv_has_the_clock_last_and_leaves_gaps_empty():
     assert second["status"] == "failed" and second["val_bpb"] == ""
 
 
-def test_children_run_and_leave_a_log(tmp_path):
-    children, log = Children(), tmp_path / "log"
+def test_a_process_runs_and_leaves_a_log(tmp_path):
+    pool, log = LocalPool(1), tmp_path / "log"
     program = "import sys; print('one'); print('two', file=sys.stderr); sys.exit(3)"
-    assert children.run([sys.executable, "-c", program], log) == 3
+    assert pool.submit([sys.executable, "-c", program], log).result(60) == 3
+    pool.close()
     assert sorted(log.read_text(encoding="utf-8").split()) == ["one", "two"]
     log.write_bytes(b"error: x\r 10%\r 20%\n\n")
     assert last_line(log) == "20%" and last_line(tmp_path / "none") == ""

@@ -7,16 +7,16 @@ import dataclasses
 from concurrent.futures import Future
 
 import pytest
+from filelock import FileLock
 
 from scripts.sweep import __main__ as script
 from scripts.sweep.grid_file import load_grid
 from scripts.sweep.points import make_jobs, standing
-from scripts.sweep.pools import Children
+from scripts.sweep.pools import LocalPool
 from tests.scripts.sweep.helpers import results
 from train import Config
 from utils.config.load import load
 from utils.errors import UserError
-from utils.locks import Lock
 from utils.metrics import CsvLog
 from utils.run.folder import RunFolder
 
@@ -36,7 +36,7 @@ def test_one_failing_point_does_not_stop_the_rest(sweep_file, tmp_path, capsys, 
     assert config.optim.lr == 0.01 and config.train.num_threads == 1  # the base's own
 
     begun: list[list[str]] = []
-    monkeypatch.setattr(Children, "run", lambda self, command, log, env: begun.append(command))
+    monkeypatch.setattr(LocalPool, "_run", lambda self, command, log: begun.append(command))
     assert script.main(argv) == 1
     (command,) = begun  # what is done is not done again
     assert str(tmp_path / "out" / "lr=1e+30") in command
@@ -214,7 +214,7 @@ def test_gpus_are_shared_by_runs_that_name_none(job, tmp_path, monkeypatch):
     monkeypatch.setattr(script, "LocalPool", lambda workers, gpus: given.append((workers, gpus)))
     args = argparse.Namespace(cluster=None, workers=2)
     numbered = dataclasses.replace(job.config.train, device="cuda:1")
-    script.make_pool(args, [job], Lock(tmp_path / "lock"))
+    script.make_pool(args, [job], FileLock(tmp_path / "lock"))
     other = dataclasses.replace(job, config=dataclasses.replace(job.config, train=numbered))
-    script.make_pool(args, [job, other], Lock(tmp_path / "lock"))
+    script.make_pool(args, [job, other], FileLock(tmp_path / "lock"))
     assert given == [(2, ["4", "5"]), (2, [])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -11,13 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from scripts.sweep import __main__ as script
 from tests.conftest import clean_environment
 from tests.scripts.sweep.helpers import EIGHT, results, start_sweep, trainers, wait_until
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks at /proc"),
-]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +60,6 @@ def test_a_second_sweep_on_one_folder_is_refused(sweep_file, tmp_path):
     first = start_sweep(argv, out, "--workers", "2")
     wait_until(lambda: trainers(out))
     try:
-        from scripts.sweep import __main__ as script
-
         with pytest.raises(Exception, match="another sweep runs here"):
             script.main([*argv, "--out", str(out)])
     finally:
@@ -91,8 +88,6 @@ def cluster(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]
     try:
         wait_until(address_file.exists, 60)
         processes += [start("worker", *one), start("worker", *one)]
-        import json
-
         address = json.loads(address_file.read_text(encoding="utf-8"))["address"]
         yield address, processes[1:]
     finally:

@@ -8,39 +8,39 @@ import sys
 import time
 from pathlib import Path
 
-from scripts.sweep.pools import LEASH
-from utils.locks import Lock, try_lock
+from filelock import FileLock
+
+from scripts.sweep.pools import WATCHDOG
+from scripts.sweep.watchdog import is_locked
+from tests.scripts.sweep.helpers import wait_until
 
 SAY = "import sys; print(*sys.argv[1:], flush=True)"
 SLEEP = "import time; print('up', flush=True); time.sleep(60)"
 
 
-def leashed(*words: str) -> subprocess.Popen[bytes]:
-    """The leash, held by this test."""
-    return subprocess.Popen([sys.executable, str(LEASH), *words], stdin=subprocess.PIPE)
+def watched(*words: str) -> subprocess.Popen[bytes]:
+    """A watchdog whose standard input this test holds."""
+    return subprocess.Popen([sys.executable, str(WATCHDOG), *words], stdin=subprocess.PIPE)
 
 
 def options(folder: Path) -> list[str]:
     return ["--log", str(folder / "log"), "--run", str(folder / "run")]
 
 
-def let_go(leash: subprocess.Popen[bytes]) -> int:
-    assert leash.stdin is not None
-    leash.stdin.close()
-    return leash.wait(60)
+def let_go(watchdog: subprocess.Popen[bytes]) -> int:
+    assert watchdog.stdin is not None
+    watchdog.stdin.close()
+    return watchdog.wait(60)
 
 
 def wait_for(path: Path, text: str) -> None:
-    end = time.monotonic() + 60
-    while not path.exists() or text not in path.read_text(encoding="utf-8"):
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    wait_until(lambda: path.exists() and text in path.read_text(encoding="utf-8"), 60)
 
 
 def say(folder: Path) -> str:
     """What a command with words for a new run is given."""
     command = [sys.executable, "-c", SAY, "here", "--", "--config", "x"]
-    assert leashed(*options(folder), *command).wait(60) == 0
+    assert watched(*options(folder), *command).wait(60) == 0
     return (folder / "log").read_text(encoding="utf-8")
 
 
@@ -53,20 +53,20 @@ def test_a_run_that_has_begun_goes_on(tmp_path):
 
 def test_a_run_that_is_written_is_waited_for(tmp_path):
     (tmp_path / "run").mkdir()
-    writer, log = Lock(tmp_path / "run" / "lock"), tmp_path / "log"
-    assert writer.take()
-    leash = leashed(*options(tmp_path), sys.executable, "-c", SAY, "begun", "--")
-    wait_for(log, "")
+    writer, log = FileLock(tmp_path / "run" / "lock"), tmp_path / "log"
+    writer.acquire()
+    watchdog = watched(*options(tmp_path), sys.executable, "-c", SAY, "begun", "--")
+    wait_until(lambda: is_locked(f"{log}.lock"), 60)
     time.sleep(0.5)
-    assert leash.poll() is None and log.read_text(encoding="utf-8") == ""
-    writer.close()
-    assert leash.wait(60) == 0 and log.read_text(encoding="utf-8") == "begun\n"
+    assert watchdog.poll() is None and not log.exists()
+    writer.release()
+    assert watchdog.wait(60) == 0 and log.read_text(encoding="utf-8") == "begun\n"
 
 
 def test_two_never_run_at_once(tmp_path):
-    first = leashed(*options(tmp_path), sys.executable, "-c", SLEEP, "--")
+    first = watched(*options(tmp_path), sys.executable, "-c", SLEEP, "--")
     wait_for(tmp_path / "log", "up")
-    second = leashed(*options(tmp_path), sys.executable, "-c", SAY, "second", "--")
+    second = watched(*options(tmp_path), sys.executable, "-c", SAY, "second", "--")
     time.sleep(0.5)
     assert second.poll() is None and first.poll() is None
     assert let_go(first) == 128 + signal.SIGTERM
@@ -75,33 +75,49 @@ def test_two_never_run_at_once(tmp_path):
 
 
 def test_one_that_waits_ends_with_its_starter(tmp_path):
-    with open(tmp_path / "log", "ab") as log:
-        assert try_lock(log)
-        leash = leashed(*options(tmp_path), sys.executable, "-c", SAY, "never", "--")
+    with FileLock(tmp_path / "log.lock"):
+        watchdog = watched(*options(tmp_path), sys.executable, "-c", SAY, "never", "--")
         time.sleep(0.3)
-        assert let_go(leash) == 128 + signal.SIGTERM
-    assert (tmp_path / "log").read_text(encoding="utf-8") == ""
+        assert let_go(watchdog) == 128 + signal.SIGTERM
+    assert not (tmp_path / "log").exists()
 
 
 def test_a_command_ends_when_the_lock_is_free(tmp_path):
-    lock, log = Lock(tmp_path / "lock"), tmp_path / "log"
-    assert lock.take()
-    watched = ["--while-locked", str(lock.path)]
-    leash = leashed(*watched, *options(tmp_path), sys.executable, "-c", SLEEP, "--")
+    lock, log = FileLock(tmp_path / "lock"), tmp_path / "log"
+    lock.acquire()
+    condition = ["--while-locked", lock.lock_file]
+    watchdog = watched(*condition, *options(tmp_path), sys.executable, "-c", SLEEP, "--")
     wait_for(log, "up")
     time.sleep(0.5)
-    assert leash.poll() is None
-    lock.close()
-    assert leash.wait(60) == 128 + signal.SIGTERM
-    late = leashed(*watched, *options(tmp_path), sys.executable, "-c", SAY, "late", "--")
+    assert watchdog.poll() is None
+    lock.release()
+    assert watchdog.wait(60) == 128 + signal.SIGTERM
+    late = watched(*condition, *options(tmp_path), sys.executable, "-c", SAY, "late", "--")
     assert late.wait(60) == 128 + signal.SIGTERM
     assert log.read_text(encoding="utf-8") == "up\n"
 
 
-def test_a_lock_has_one_holder(tmp_path):
-    one, other = Lock(tmp_path / "lock"), Lock(tmp_path / "lock")
-    assert one.take() and not other.take()
-    one.close()
-    one.close()
-    assert other.take()
-    other.close()
+def test_who_asks_for_a_lock_neither_takes_it_nor_makes_its_file(tmp_path):
+    path = tmp_path / "lock"
+    assert not is_locked(str(path)) and not path.exists()
+    with FileLock(path):
+        assert is_locked(str(path))
+    assert not is_locked(str(path))
+    with FileLock(path, blocking=False):
+        pass
+
+
+def test_a_command_asked_twice_to_end_is_signalled_once(tmp_path):
+    """train.py saves a checkpoint after the first signal; a second one ends it immediately."""
+    count = (
+        "import signal, sys, time; seen = [];"
+        "signal.signal(signal.SIGTERM, lambda *_: seen.append(1)); print('up', flush=True);"
+        "end = time.monotonic() + 60\n"
+        "while not seen and time.monotonic() < end: time.sleep(0.01)\n"
+        "time.sleep(1); print(len(seen), 'signal'); sys.exit(7)"
+    )
+    watchdog = watched(*options(tmp_path), sys.executable, "-c", count, "--")
+    wait_for(tmp_path / "log", "up")
+    watchdog.terminate()
+    assert let_go(watchdog) == 7
+    assert (tmp_path / "log").read_text(encoding="utf-8") == "up\n1 signal\n"
