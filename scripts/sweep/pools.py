@@ -14,6 +14,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Protocol
 
+import torch
 from filelock import FileLock
 
 from utils.errors import UserError, missing, one_line
@@ -157,8 +158,6 @@ def visible_gpus() -> list[str]:
     if (given := os.environ.get(GPU_VARIABLE)) is not None:
         names = [name.strip() for name in given.split(",")]
         return [name for name in names if name and not name.startswith("-")]
-    import torch
-
     return [str(number) for number in range(torch.cuda.device_count())]
 
 

@@ -94,7 +94,8 @@ LATE = {
 }
 # And these in one module, whose other users do without:
 LATE_HERE = {
-    "scripts.sweep.pools": {"torch": "counts the GPUs; a sweep on a CPU or a cluster has none"},
+    "scripts.eval.__main__": {"scripts.eval.heatmap": "loads Matplotlib, for --heat alone"},
+    "scripts.sweep.__main__": {"scripts.sweep.plots": "loads Matplotlib, at the end alone"},
 }
 
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from filelock import FileLock
 
 from scripts.sweep import pools
@@ -52,8 +53,6 @@ def test_gpus_are_those_of_the_environment(given, names, monkeypatch):
 
 
 def test_without_the_variable_gpus_are_counted(monkeypatch):
-    import torch
-
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert visible_gpus() == ["0", "1"]
