@@ -19,7 +19,7 @@ from tok.tokenizer import BPETokenizer
 from tok.vocabulary import BYTE_ORDERS
 from utils.cli import Parser
 from utils.errors import UserError
-from utils.files import read_bytes
+from utils.files import check_writable, read_bytes
 
 DEFAULT_TOKENIZER = Path(__file__).with_name("bpe.json")
 JSON_LINES = (".jsonl", ".ndjson")
@@ -160,7 +160,8 @@ def train(arguments: argparse.Namespace) -> None:
     """Learns a tokenizer from files and saves it."""
     start = time.monotonic()
     _check_workers(arguments.workers)
-    out = _out_path(arguments.out)
+    out = Path(arguments.out)
+    check_writable(out, "--out")
     files = expand_folders(arguments.files)
     _check_kinds(files)
     show = ProgressLine("bytes", sum(path.stat().st_size for path in files), enabled=True)
@@ -227,7 +228,8 @@ def decode(arguments: argparse.Namespace) -> None:
 
 def import_foreign(arguments: argparse.Namespace) -> None:
     """Writes our file of another project's vocabulary."""
-    out = _out_path(arguments.out)
+    out = Path(arguments.out)
+    check_writable(out, "--out")
     special: dict[str, int | None] = {}
     for text, token_id in map(convert.parse_special, arguments.special):
         if text in special:
@@ -247,7 +249,8 @@ def import_foreign(arguments: argparse.Namespace) -> None:
 
 def export(arguments: argparse.Namespace) -> None:
     """Writes another project's file of our tokenizer."""
-    out = _out_path(arguments.out, folder=arguments.to == "gpt2")
+    out = Path(arguments.out)
+    check_writable(out, "--out", "folder" if arguments.to == "gpt2" else "file")
     tokenizer = BPETokenizer.load(arguments.tokenizer)
     try:
         paths = convert.export_tokenizer(tokenizer, arguments.to, out)
@@ -277,18 +280,6 @@ def _check_kinds(files: Sequence[Path]) -> None:
 def _check_workers(workers: int) -> None:
     if workers < 0:
         raise UserError(f"--workers {workers}: give a number from 0 (all cores) on")
-
-
-def _out_path(given: str, *, folder: bool = False) -> Path:
-    """The path of --out, if a file (or a folder) can be made there."""
-    out = Path(given)
-    if not folder and out.is_dir():
-        raise UserError(f"--out {out}: Is a directory; name a file")
-    if folder and out.exists() and not out.is_dir():
-        raise UserError(f"--out {out}: is no folder; the two files of gpt2 go into one")
-    if not out.parent.is_dir():
-        raise UserError(f"--out {out}: the folder {out.parent} does not exist")
-    return out
 
 
 def _parse_id(word: bytes) -> int:

@@ -7,8 +7,9 @@ import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO, Literal
 
 from utils.errors import UserError, describe_os_error
 
@@ -36,6 +37,7 @@ def read_stdin() -> bytes:
     return sys.stdin.buffer.read()
 
 
+PathKind = Literal["file", "folder", "new folder"]
 TAKE_ANY_BYTES = "convert the file, or pass --errors bytes to take any bytes"
 
 
@@ -61,50 +63,129 @@ def decode_utf8(
 
 
 def write_atomic(path: str | Path, content: bytes) -> None:
-    """Writes a file so that a crash at any point leaves the old one or the new one, never a half.
-
-    Temporary file in the same folder, fsync, rename, fsync of the folder. A link stays a link: the
-    file that it names is written. A device or pipe (/dev/stdout) is written to, never replaced.
+    """Write a file in one piece: see `atomic_file`.
 
     Raises:
-        OSError: no space, no permission; the old file is untouched and the temporary one is gone.
+        OSError: no space or no permission; the old file is unchanged.
     """
-    # Asked of `path`: the real path of /dev/stdout, where that is a pipe, names no file.
+    with atomic_file(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
+    """A binary file that is renamed to `path` when the block succeeds.
+
+    A crash at any point leaves the old file or the new one, never a part of one: temporary file in
+    the same folder, fsync, rename, fsync of the folder. A symbolic link is followed. A device or a
+    pipe (/dev/stdout) is written to, not replaced.
+
+    Raises:
+        OSError: no space or no permission; the old file is unchanged, the temporary one removed.
+    """
+    # Test `path`, not the real path: for /dev/stdout in a pipe the real path names no file.
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
         with open(path, "wb") as stream:
-            stream.write(content)
+            yield stream
         return
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
     try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except OSError as error:
+        with errors_name(path, temporary):
+            with open(temporary, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+    finally:
         temporary.unlink(missing_ok=True)
-        # Name the file that the user knows, not the temporary one.
-        raise OSError(error.errno, error.strerror, str(path)) from None
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
     sync_folder(target.parent)
 
 
-def require_place(path: str | Path, flag: str) -> None:
-    """Checks, before long work, that a file could be written there when it is done.
+@contextlib.contextmanager
+def atomic_folder(path: str | Path, *, replaces: Sequence[str] = ()) -> Iterator[Path]:
+    """A temporary folder that is renamed to `path` when the block succeeds.
+
+    `path` may exist if it is empty or holds no other files than `replaces`, which are removed in
+    this order. If the block fails or writes nothing, `path` does not change. A killed process
+    leaves a folder `.NAME.tmp-PID`.
 
     Raises:
-        UserError: it is a folder, or its folder is missing or closed to us.
+        OSError: the folder can't be made or written, or holds other files.
+    """
+    path = Path(os.path.realpath(path))
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    with made_parents(path), errors_name(path, temporary):
+        try:
+            temporary.mkdir()
+            yield temporary
+            files = list(temporary.iterdir())
+            for file in files:
+                with open(file, "rb+") as handle:
+                    os.fsync(handle.fileno())
+            if files:
+                for name in replaces:
+                    (path / name).unlink(missing_ok=True)
+                if path.exists():
+                    path.rmdir()  # fails if it holds other files
+                os.replace(temporary, path)
+                sync_folder(path.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def errors_name(path: str | Path, temporary: Path) -> Iterator[None]:
+    """Let an OSError of the block name `path`, which the user knows, instead of `temporary`."""
+    try:
+        yield
+    except OSError as error:
+        inside = error.filename is None or str(error.filename).startswith(str(temporary))
+        if error.errno is None or not inside:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+@contextlib.contextmanager
+def made_parents(path: Path) -> Iterator[None]:
+    """Make the missing parents of `path`; those that are empty afterwards are removed again."""
+    made = [parent for parent in path.parents if not parent.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        for parent in made:
+            with contextlib.suppress(OSError):  # it is not empty
+                parent.rmdir()
+
+
+def check_writable(path: str | Path, name: str, kind: PathKind = "file") -> None:
+    """Check, before long work, that the result can be written to `path`.
+
+    Args:
+        name: of the flag or setting that holds the path, for messages.
+        kind: `file` (its folder must exist), `folder` (it and its parents may be missing) or
+            `new folder` (the same, but it may hold no files).
+
+    Raises:
+        UserError: it can't; the message says why and what to do.
     """
     path = Path(path)
-    if path.is_dir():
-        raise UserError(f"{flag} {path}: a folder stands there; name a file")
-    if not path.parent.is_dir():
-        raise UserError(f"{flag} {path}: there is no folder {path.parent}; make it first")
-    if not os.access(path.parent, os.W_OK):
-        raise UserError(f"{flag} {path}: can't write into {path.parent}; name another place")
+    if kind == "file" and path.is_dir():
+        raise UserError(f"{name} {path}: a folder stands there; name a file")
+    if kind == "file" and not path.parent.is_dir():
+        raise UserError(f"{name} {path}: there is no folder {path.parent}; make it first")
+    if kind != "file" and path.exists() and not path.is_dir():
+        raise UserError(f"{name} {path}: a file stands there; name a folder")
+    if kind == "new folder" and path.is_dir() and any(path.iterdir()):
+        raise UserError(f"{name} {path}: the folder is not empty; name another, or remove it")
+    whole = path.absolute()
+    places = (whole, *whole.parents) if kind == "folder" else whole.parents
+    place = next(place for place in places if place.exists())
+    if not place.is_dir():
+        raise UserError(f"{name} {path}: {place} is not a folder; name another place")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UserError(f"{name} {path}: can't write into {place}; name another place")
 
 
 def sync_folder(folder: Path) -> None:
@@ -133,57 +214,3 @@ def sha256_file(path: str | Path) -> str:
     except OSError as error:
         raise UserError(describe_os_error(error)) from None
     return digest.hexdigest()
-
-
-def require_new(path: str | Path, flag: str) -> None:
-    """Checks, before any work is done, that a folder can be made without replacing anything.
-
-    Raises:
-        UserError: something stands there, or the place can't be written.
-    """
-    path = Path(path)
-    if path.exists() and not path.is_dir():
-        raise UserError(f"{flag} {path}: a file stands there; name a folder")
-    if path.is_dir() and any(path.iterdir()):
-        raise UserError(f"{flag} {path}: the folder is not empty; name another, or remove it")
-    nearest = next(parent for parent in path.absolute().parents if parent.exists())
-    if not nearest.is_dir():
-        raise UserError(f"{flag} {path}: {nearest} is not a folder; name another place")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise UserError(f"{flag} {path}: can't write into {nearest}; name another place")
-
-
-@contextlib.contextmanager
-def new_folder(path: str | Path) -> Iterator[Path]:
-    """A temporary folder beside `path` that takes its name when the block ends well.
-
-    When it ends in an error, nothing is left; a killed process leaves a folder `.NAME.tmp-PID`.
-
-    Raises:
-        OSError: the folder can't be made or written, or is not empty by now.
-    """
-    path = Path(os.path.abspath(path))
-    made = [parent for parent in path.parents if not parent.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    try:
-        temporary.mkdir()
-        yield temporary
-        for file in temporary.iterdir():
-            with open(file, "rb+") as handle:
-                os.fsync(handle.fileno())
-        if path.exists():
-            path.rmdir()  # refuses one that is not empty
-        os.replace(temporary, path)
-        sync_folder(path.parent)
-    except OSError as error:
-        inside = error.filename is None or str(error.filename).startswith(str(temporary))
-        if error.errno is None or not inside:
-            raise
-        # Name the folder that the user knows; a write that fails names no file at all.
-        raise OSError(error.errno, error.strerror, str(path)) from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        for parent in made:
-            with contextlib.suppress(OSError):  # not empty: it worked
-                parent.rmdir()

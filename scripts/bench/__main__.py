@@ -26,7 +26,7 @@ if __name__ == "__main__":  # before the imports that take long
 
 from utils.cli import Parser
 from utils.errors import run_cli
-from utils.files import require_place, write_atomic
+from utils.files import check_writable, write_atomic
 from utils.output import json_line
 
 # Each module is loaded when its command is asked for: tokenizers need no torch.
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     args = parser.parse_args(words)
     if args.json not in (None, STDOUT):
-        require_place(args.json, "--json")
+        check_writable(args.json, "--json")
     record = args.measure(args)
     line = json_line({"command": args.command, **record})
     print(args.show(record), file=sys.stderr if args.json == STDOUT else sys.stdout)

@@ -25,7 +25,7 @@ from scripts.bench.checkout import require_checkout
 from scripts.bench.process import running
 from utils.cli import Parser
 from utils.errors import UserError, run_cli
-from utils.files import require_place, write_atomic
+from utils.files import check_writable, write_atomic
 from utils.metrics import read_column, read_rows
 from utils.output import json_line
 
@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--corpus {args.corpus}: no such file")
     if args.nanogpt:
         require_checkout(Path(args.nanogpt), "model.py")
-    require_place(args.out, "--out")
+    check_writable(args.out, "--out")
     nanogpt = str(Path(args.nanogpt).absolute()) if args.nanogpt else ""
     return check(corpus, nanogpt, Path(args.out))
 

@@ -14,7 +14,7 @@ from matplotlib.font_manager import FontProperties, fontManager
 from matplotlib.ft2font import FT2Font
 
 from scripts.eval.visible_text import Cell, columns, escape
-from utils.errors import UserError
+from utils.files import check_writable
 from utils.run.plot import picture_format, save_figure
 
 HOTTEST = 8  # nats from which the colour does not change any more; ln 3000 is about 8
@@ -93,11 +93,10 @@ def check_picture(out: Path) -> None:
     """Refuses a picture that could not be written, before work is done for it.
 
     Raises:
-        UserError: its folder does not exist, or the format is not known.
+        UserError: it can't be written there, or the format is not known.
     """
     picture_format(out)
-    if not out.parent.is_dir():
-        raise UserError(f"{out}: no such folder as {out.parent}; make it first")
+    check_writable(out, "--heat")
 
 
 def heat_picture(cells: Sequence[Cell], out: Path, title: str) -> int:

@@ -30,7 +30,7 @@ from train import Config
 from utils.cli import Parser
 from utils.config.load import load
 from utils.errors import UserError, run_cli
-from utils.files import new_folder, require_new
+from utils.files import atomic_folder, check_writable
 from utils.output import json_line, say
 from utils.run.folder import DEFAULT_RUN, RunFolder
 
@@ -55,7 +55,7 @@ def arguments(argv: Sequence[str] | None) -> Any:
     )
     args = parser.parse_args(argv)
     require_licence(args.license)
-    require_new(args.out, "--out")
+    check_writable(args.out, "--out", "new folder")
     return args
 
 
@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     run, out = RunFolder(args.run), Path(args.out)
     config, _ = load(Config, [str(run.config)], {})
     name = out.absolute().name
-    with new_folder(out) as temporary:
+    with atomic_folder(out) as temporary:
         kind = write_files(temporary, loaded, args.to, name)
         card = model_card(
             loaded, run, config, name=name, kind=kind, to=args.to, licence=args.license

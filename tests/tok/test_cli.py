@@ -173,10 +173,13 @@ MISTAKES = [
         "argument --vocab-size: invalid int",
     ),
     (["train", "CORPUS", "--vocab-size", "300"], "required: --out"),
-    (["train", "CORPUS", "--vocab-size", "300", "--out", "."], "--out .: Is a directory"),
+    (
+        ["train", "CORPUS", "--vocab-size", "300", "--out", "."],
+        "--out .: a folder stands there; name a file",
+    ),
     (
         ["train", "CORPUS", "--vocab-size", "300", "--out", "no/t.json"],
-        "the folder no does not exist",
+        "--out no/t.json: there is no folder no; make it first",
     ),
     (["train", "CORPUS", "--vocab-siz", "300", "--out", "OUT"], "--vocab-size"),
     (
@@ -206,7 +209,10 @@ MISTAKES = [
     (["import", "TOK", "--out", "OUT"], "TOK: this is a tokenizer of llm-tiny already"),
     (["import", "EMPTY", "--out", "OUT"], "EMPTY: the 256 single bytes must be there"),
     (["import", "none", "--out", "OUT"], "none: No such file"),
-    (["import", "TOK", "--out", "no/t.json"], "the folder no does not exist"),
+    (
+        ["import", "TOK", "--out", "no/t.json"],
+        "--out no/t.json: there is no folder no; make it first",
+    ),
     (
         ["import", "TOK", "--special", "a", "--special", "a=1", "--out", "OUT"],
         "--special 'a' is given twice",
@@ -215,8 +221,11 @@ MISTAKES = [
     (["import", "TOK", "--pattern", "x", "--out", "OUT"], "invalid choice: 'x'"),
     (["export", "CORPUS", "--to", "hf", "--out", "OUT"], "CORPUS: not valid JSON"),
     (["export", "TOK", "--to", "xml", "--out", "OUT"], "invalid choice: 'xml'"),
-    (["export", "TOK", "--to", "hf", "--out", "."], "--out .: Is a directory"),
-    (["export", "TOK", "--to", "gpt2", "--out", "EMPTY"], "--out EMPTY: is no folder"),
+    (["export", "TOK", "--to", "hf", "--out", "."], "--out .: a folder stands there; name a file"),
+    (
+        ["export", "TOK", "--to", "gpt2", "--out", "EMPTY"],
+        "--out EMPTY: a file stands there; name a folder",
+    ),
     ([], "required: train|encode|decode|import|export"),
 ]
 

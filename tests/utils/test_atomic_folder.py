@@ -7,7 +7,7 @@ import errno
 import pytest
 
 from utils.errors import UserError
-from utils.files import new_folder, require_new
+from utils.files import atomic_folder, check_writable
 
 
 @pytest.mark.parametrize("exists", [False, True])
@@ -15,33 +15,52 @@ def test_a_folder_is_made_whole(tmp_path, exists):
     place = tmp_path / "one" / "two"
     if exists:
         place.mkdir(parents=True)
-    require_new(place, "--out")
-    with new_folder(place) as temporary:
+    check_writable(place, "--out", "new folder")
+    with atomic_folder(place) as temporary:
         (temporary / "a").write_bytes(b"1")
         assert not (place / "a").exists()
     assert [path.name for path in place.iterdir()] == ["a"]
     assert [path.name for path in place.parent.iterdir()] == ["two"]
     with pytest.raises(UserError, match="--out .*two: the folder is not empty"):
-        require_new(place, "--out")
+        check_writable(place, "--out", "new folder")
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
 def test_an_error_leaves_nothing(tmp_path, error):
-    with pytest.raises(error), new_folder(tmp_path / "one" / "two") as temporary:
+    with pytest.raises(error), atomic_folder(tmp_path / "one" / "two") as temporary:
         (temporary / "a").write_bytes(b"1")
         raise error
     assert not list(tmp_path.iterdir())
 
 
 def test_a_full_disk_names_the_folder(tmp_path):
-    with pytest.raises(OSError) as caught, new_folder(tmp_path / "one"):
+    with pytest.raises(OSError) as caught, atomic_folder(tmp_path / "one"):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert caught.value.filename == str(tmp_path / "one")
     assert not list(tmp_path.iterdir())
 
 
-def test_what_came_meanwhile_stays(tmp_path):
-    with pytest.raises(OSError), new_folder(tmp_path / "one"):
-        (tmp_path / "one").mkdir()
-        (tmp_path / "one" / "mine").touch()
+@pytest.mark.parametrize("replaces", [(), ("a", "b")])
+def test_what_came_meanwhile_stays(tmp_path, replaces):
+    with pytest.raises(OSError) as caught:
+        with atomic_folder(tmp_path / "one", replaces=replaces) as temporary:
+            (temporary / "a").touch()
+            (tmp_path / "one").mkdir()
+            (tmp_path / "one" / "mine").touch()
+    assert caught.value.filename == str(tmp_path / "one")
     assert [path.name for path in tmp_path.rglob("*")] == ["one", "mine"]
+
+
+def test_known_files_are_replaced_and_no_files_replace_nothing(tmp_path):
+    place, link = tmp_path / "one", tmp_path / "link"
+    place.mkdir()
+    link.symlink_to(place)
+    for name in ("a", "b"):
+        (place / name).write_bytes(b"old")
+    with atomic_folder(place, replaces=("a", "b")):
+        pass
+    assert (place / "a").read_bytes() == b"old"
+    with atomic_folder(link, replaces=("a", "b")) as temporary:
+        (temporary / "a").write_bytes(b"new")
+    assert [(path.name, path.read_bytes()) for path in place.iterdir()] == [("a", b"new")]
+    assert link.is_symlink()

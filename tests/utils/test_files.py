@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from utils import files
 from utils.errors import UserError
-from utils.files import decode_utf8, read_bytes, sha256_file, write_atomic
+from utils.files import (
+    atomic_file,
+    check_writable,
+    decode_utf8,
+    read_bytes,
+    sha256_file,
+    write_atomic,
+)
 
 
 @given(st.binary(max_size=200))
@@ -141,3 +148,48 @@ def test_a_system_that_cannot_open_folders(tmp_path, monkeypatch):
     monkeypatch.setattr(files.os, "open", no_folders)
     write_atomic(tmp_path / "x", b"1")
     assert read_bytes(tmp_path / "x") == b"1"
+
+
+def test_a_file_that_is_written_in_parts_appears_when_it_is_complete(tmp_path):
+    with atomic_file(tmp_path / "x") as file:
+        file.write(b"ab")
+        file.seek(0)
+        file.write(b"c")
+        assert not (tmp_path / "x").exists()
+    assert read_bytes(tmp_path / "x") == b"cb"
+    with pytest.raises(FileNotFoundError) as caught, atomic_file(tmp_path / "x"):
+        open(tmp_path / "other", "rb")
+    assert caught.value.filename == str(tmp_path / "other")  # an error of the block itself
+    assert read_bytes(tmp_path / "x") == b"cb" and os.listdir(tmp_path) == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "message"),
+    [
+        ("folder", "file", "folder: a folder stands there; name a file"),
+        ("no/x", "file", r"no/x: there is no folder .*no; make it first"),
+        ("closed/x", "file", "can't write into .*closed; name another place"),
+        ("file", "folder", "file: a file stands there; name a folder"),
+        ("file/x/y", "folder", "file is not a folder; name another place"),
+        ("closed", "folder", "can't write into .*closed; name another place"),
+        ("closed/x/y", "new folder", "can't write into .*closed; name another place"),
+        ("folder", "new folder", "folder: the folder is not empty; name another, or remove it"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_refused(path, kind, message, tmp_path, monkeypatch):
+    for name in ("folder", "closed"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "folder" / "file").touch()
+    real = os.access  # the superuser may write everywhere
+    monkeypatch.setattr(os, "access", lambda p, mode: p.name != "closed" and real(p, mode))
+    with pytest.raises(UserError, match=f"^--out .*{message}"):
+        check_writable(tmp_path / path, "--out", kind)
+
+
+def test_a_place_that_can_be_written_passes(tmp_path):
+    (tmp_path / "folder").mkdir()
+    for path, kind in [("x", "file"), ("folder", "folder"), ("a/b", "folder")]:
+        check_writable(tmp_path / path, "--out", kind)
+    check_writable(tmp_path / "folder", "--out", "new folder")
+    check_writable("/dev/stdout", "--out")

@@ -60,7 +60,7 @@ def export_tokenizer(tokenizer: BPETokenizer, kind: str, out: str | Path) -> lis
         raise TokenizerError(f"unknown format {kind!r}; known: {', '.join(KINDS)}")
     if kind == "gpt2":
         contents = {out / name: raw for name, raw in write_gpt2(tokenizer).items()}
-        out.mkdir(exist_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
     else:
         write = write_huggingface if kind == "hf" else write_tiktoken
         contents = {out: write(tokenizer)}

@@ -31,7 +31,7 @@ from train import Config
 from utils.cli import positive_int
 from utils.config.load import load
 from utils.errors import UserError
-from utils.files import decode_utf8, read_bytes, require_place
+from utils.files import check_writable, decode_utf8, read_bytes
 from utils.metrics import read_rows
 from utils.output import say, table
 from utils.run.environment import git_commit
@@ -98,7 +98,7 @@ def bench_race(args: argparse.Namespace) -> dict[str, Any]:
     load(Config, [args.config], {})
     text = Text(args.corpus)
     if args.plot:
-        require_place(args.plot, "--plot")
+        check_writable(args.plot, "--plot")
         picture_format(Path(args.plot))
     theirs, ours = [], []
     for seed in range(1, args.seeds + 1):
