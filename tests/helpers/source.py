@@ -38,7 +38,7 @@ def is_inside(module: str, package: str) -> bool:
 
 
 def names_of(node: ast.AST) -> list[str]:
-    """The dotted names that one node imports: `a.b` of `from a import b`; none of a relative one."""
+    """The dotted names that one node imports: `a.b` of `from a import b`; no relative ones."""
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
     if isinstance(node, ast.ImportFrom) and not node.level:

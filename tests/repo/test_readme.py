@@ -25,54 +25,50 @@ from data.download.known_corpora import Content, KnownCorpus, Source
 from model.hf.config import kind_of
 from tests.conftest import ROOT, run_program
 from tests.data.download.serving import good, serving
-from tests.helpers.repo import README, TARGETS
+from tests.helpers.commands import indented_commands, mistakes, shell_commands
+from tests.helpers.repo import README
 from utils.metrics import read_rows
 
-
-def readme_commands() -> list[str]:
-    """The commands in the README's ```sh blocks, continued lines joined, comments dropped."""
-    if not README.exists():
-        pytest.skip("README.md is not there yet")
-    blocks = re.findall(
-        r"^```sh\n(.*?)^```", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
-    )
-    lines = "".join(blocks).replace("\\\n", " ").splitlines()
-    return [
-        " ".join(shlex.split(line, comments=True))
-        for line in lines
-        if shlex.split(line, comments=True)
-    ]
+TEXT = README.read_text(encoding="utf-8")
+COMMANDS = shell_commands(TEXT)
+DOCS = [command for path in sorted(ROOT.glob("docs/*.md")) for command in indented_commands(path)]
 
 
-def test_the_readme_shows_the_two_commands():
-    assert {"make train", "make test"} <= set(readme_commands())
+def test_the_readme_shows_the_two_commands() -> None:
+    assert {"make train", "make test"} <= set(COMMANDS)
 
 
-def test_every_command_of_the_readme_exists(run_python):
-    helps: dict[str, str] = {}
-    for command in readme_commands():
-        words = command.partition(" && ")[0].split()
-        if words[0] == "make":
-            targets = {word for word in words[1:] if "=" not in word and word[0] not in "-'\""}
-            quoted = re.search("ARGS|EXTRAS", command)
-            assert targets <= TARGETS | (targets if quoted else set()), command
-        elif words[0] in ("python", "python3"):
-            target = words[1:3] if words[1] == "-m" else words[1:2]
-            key = " ".join(target)
-            if key in ("-m venv", "-m pip", "-m pytest") or words[1] == "-c":
-                continue
-            name = target[-1].replace(".", "/") if words[1] == "-m" else target[0][:-3]
-            assert any(
-                (ROOT / f"{name}{end}").is_file() for end in (".py", "/__main__.py")
-            ), command
-            rest = words[1 + len(target) :]
-            sub = rest[:1] if rest and re.fullmatch(r"[a-z]+", rest[0]) else []
-            if key + str(sub) not in helps:
-                done = run_python(*target, *sub, "--help")
-                assert done.returncode == 0, f"{command}: {done.stderr}"
-                helps[key + str(sub)] = done.stdout.replace("_", "-")
-            for flag in re.findall(r"(?<=\s)--[a-z][\w.-]*", " " + " ".join(rest)):
-                assert flag.replace("_", "-") in helps[key + str(sub)], f"{command}: no flag {flag}"
+@pytest.mark.parametrize("command", sorted({*COMMANDS, *DOCS}))
+def test_every_command_of_the_docs_exists(command: str) -> None:
+    assert mistakes(command) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "mistake"),
+    [
+        ("make tarin", "no target tarin"),
+        ('make tarin ARGS="--run x"', "no target tarin"),
+        ('make train ARGS="--print-config"', ""),
+        ('make train ARGS="--rum x"', "train.py: no flag --rum"),
+        ('make plot train ARGS="--run x"', "train.py: no flag --run"),
+        ("make lint ARGS=--fix", "lint takes no ARGS"),
+        ("make train CONFIGS=x", "no variable CONFIGS"),
+        ('make install EXTRAS="nosuch numpy"', "EXTRAS: nosuch is not in constraints.txt"),
+        ("python train.py --run x", "train.py: no flag --run"),
+        ("python -m scripts.plot --run-dir x", "-m scripts.plot: no flag --run-dir"),
+        ("python nosuch.py", "no program nosuch.py"),
+        ("python -m scripts.nosuch", "no program scripts.nosuch"),
+        ("echo --x | python -m scripts.plot --rum", "-m scripts.plot: no flag --rum"),
+        ("python -m scripts.plot > --rum && tarin", "unknown program tarin"),
+        ("torchrun --nproc-per-nod 2 train.py", "torch.distributed.run: no flag --nproc-per-nod"),
+        ("torchrun --nproc_per_node 2 train.py --resum", "train.py: no flag --resum"),
+    ],
+)
+def test_mistakes_in_a_command_are_found(command: str, mistake: str) -> None:
+    known = {"train.py": {"--run-dir", "--resume", "--print-config"}, "scripts.plot": {"--run"}}
+    known["torch.distributed.run"] = {"--nproc-per-node"}
+    found = mistakes(command, lambda program: known[program[-1]])
+    assert len(found) == bool(mistake) and (not found or found[0].endswith(mistake))
 
 
 def test_the_readme_commands_on_files_run_in_a_fresh_checkout(tmp_path):
@@ -83,7 +79,7 @@ def test_the_readme_commands_on_files_run_in_a_fresh_checkout(tmp_path):
     path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
     with gzip.open(tmp_path / "stories.jsonl.gz", "wb") as file:
         file.write(b'{"story": "The cat sat."}\n' * 12)
-    lines = [line for line in readme_commands() if re.search("tok.tokenizer|data.prepare", line)]
+    lines = [line for line in COMMANDS if re.search("tok.bpe|data.prepare", line)]
     assert len(lines) == 6
     for line in lines:
         done = run_program(
@@ -95,10 +91,7 @@ def test_the_readme_commands_on_files_run_in_a_fresh_checkout(tmp_path):
 
 
 def test_the_map_of_the_readme_names_what_exists():
-    if not README.exists():
-        pytest.skip("README.md is not there yet")
-    text = README.read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#:\s]+)[)#]", text):
+    for target in re.findall(r"\]\(([^)#:\s]+)[)#]", TEXT):
         assert (ROOT / target).exists(), f"README.md links {target}"
 
 
@@ -119,7 +112,7 @@ def test_the_lines_for_ones_own_text_run_as_they_stand(
     """On 100 kB, with two steps of a smaller model; .ci/run runs them whole."""
     small_text_config(tmp_path)
     monkeypatch.chdir(tmp_path)
-    section = README.read_text(encoding="utf-8").split("## Your own text")[1]
+    section = TEXT.split("## Your own text")[1]
     lines = section.split("```sh\n")[1].split("```")[0].splitlines()
     assert 1 <= len(lines) <= 4
     programs: dict[str, Callable[[list[str]], int]] = {
@@ -149,7 +142,7 @@ def test_the_lines_on_known_corpora_run_as_they_stand(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(data.download.fetch, "SCHEMES", ("http",))
-    section = README.read_text(encoding="utf-8").split("## Known corpora")[1]
+    section = TEXT.split("## Known corpora")[1]
     lines = [shlex.split(line) for line in section.split("```sh\n")[1].split("```")[0].splitlines()]
     assert [words[1] for words in lines] == ["-m", "-m", "train.py", "sample.py"]
     with serving(good(raw)) as server:
@@ -175,13 +168,13 @@ def test_the_lines_on_samples_and_scores_run_as_they_stand(
     (tmp_path / "prompts.txt").write_text("the cat\nAnna\n", encoding="utf-8")
     (tmp_path / "mytext.txt").write_text("the cat sat.\n\nAnna saw 🙂.\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    section = README.read_text(encoding="utf-8").split("## Samples and scores")[1]
+    section = TEXT.split("## Samples and scores")[1]
     lines = section.split("```sh\n")[1].split("```")[0].splitlines()
     printed = {}
     for line in lines:
         words = shlex.split(line.partition(" > ")[0])
         program, argv = (
-            (scripts.eval, words[3:])
+            (scripts.eval.__main__, words[3:])
             if words[1:3] == ["-m", "scripts.eval"]
             else ({"sample.py": sample}[words[1]], words[2:])
         )

@@ -1,0 +1,142 @@
+"""Command lines as the docs show them: split into programs, and checked against what these take."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+from tests.conftest import ROOT, run_program
+from tests.helpers.repo import MAKEFILE, TARGETS
+
+# Programs of others, and modules of Python, whose flags are not looked at.
+OTHERS = {"echo", "pip", "dask", "llama-completion", "git", "."}
+UNCHECKED = {"venv", "pip"}
+OPERATORS = {"|", "&&", "||", ";", "&"}
+VARIABLES = set(re.findall(r"^([A-Z]+) +\?=", MAKEFILE, re.MULTILINE))
+Flags = Callable[[tuple[str, ...]], set[str]]
+
+
+def shell_commands(text: str) -> list[str]:
+    """The commands in a text's ```sh blocks, continued lines joined, empty lines dropped."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    return [line for line in lines if shlex.split(line, comments=True)]
+
+
+def indented_commands(path: Path) -> list[str]:
+    """Those of a page, and its indented lines that start one of our programs."""
+    text = path.read_text(encoding="utf-8")
+    return shell_commands(text) + re.findall(r"^ {4}((?:python|make|torchrun) .*)$", text, re.M)
+
+
+def programs_of(line: str) -> list[list[str]]:
+    """The words of each program of a line; redirections are dropped.
+
+    >>> programs_of('echo "a | b" | python x.py > out && . env/activate # and so on')
+    [['echo', 'a | b'], ['python', 'x.py'], ['.', 'env/activate']]
+    """
+    lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+    lexer.whitespace_split = True
+    programs: list[list[str]] = [[]]
+    words = iter(lexer)
+    for word in words:
+        if word in OPERATORS:
+            programs.append([])
+        elif word in {">", ">>", "<", "2>"}:
+            next(words)
+        else:
+            programs[-1].append(word)
+    return programs
+
+
+def flags_in(words: list[str]) -> set[str]:
+    """The long flags among words, as they are compared: dashes for underscores, no value.
+
+    >>> sorted(flags_in(["--top_k", "5", "--optim.lr=1e-3", "-n", "--"]))
+    ['--optim.lr', '--top-k']
+    """
+    found = (re.match(r"--[a-z][\w.-]*", word) for word in words)
+    return {match.group().replace("_", "-") for match in found if match}
+
+
+@cache
+def flags_of(program: tuple[str, ...]) -> set[str]:
+    """The long flags that the help of a Python program lists."""
+    done = run_program([sys.executable, *program, "--help"])
+    assert done.returncode == 0, f"{program}: {done.stderr}"
+    return flags_in(re.split(r"[\s,=\[\]()|]+", done.stdout))
+
+
+def mistakes(line: str, flags_of: Flags = flags_of) -> list[str]:
+    """What is wrong with a line: programs, targets, variables and flags that do not exist."""
+    found = []
+    for words in programs_of(line):
+        if words[0] == "make":
+            found += make_mistakes(words[1:], flags_of)
+        elif words[0] == "torchrun":
+            script = next(n for n, word in enumerate(words) if word.endswith(".py"))
+            launcher = ("-m", "torch.distributed.run")
+            found += unknown(launcher, words[1:script], flags_of)
+            found += python_mistakes(words[script:], flags_of)
+        elif words[0] in {"python", "python3"}:
+            found += python_mistakes(words[1:], flags_of)
+        elif words[0] not in OTHERS:
+            found.append(f"unknown program {words[0]}")
+    return found
+
+
+def python_mistakes(words: list[str], flags_of: Flags) -> list[str]:
+    """Of `-m MODULE ...` or `FILE.py ...`."""
+    if words[0] == "-c":
+        return []
+    n = 2 if words[0] == "-m" else 1
+    if words[n - 1] in UNCHECKED:
+        return []
+    if words[n - 1] != "pytest":
+        name = words[1].replace(".", "/") if n == 2 else words[0].removesuffix(".py")
+        ends = (".py", "/__main__.py")
+        if not any((ROOT / f"{name}{end}").is_file() for end in ends):
+            return [f"no program {words[n - 1]}"]
+    if words[n:] and re.fullmatch("[a-z]+", words[n]):  # a sub-command
+        n += 1
+    return unknown(tuple(words[:n]), words[n:], flags_of)
+
+
+def make_mistakes(words: list[str], flags_of: Flags) -> list[str]:
+    """Of `make TARGET... NAME=VALUE...`; ARGS are checked against the program that takes them."""
+    values = dict(word.split("=", 1) for word in words if re.match("[A-Z]+=", word))
+    targets = [word for word in words if not re.match("[A-Z]+=", word)]
+    found = [f"no target {word}" for word in targets if word not in TARGETS]
+    found += [f"no variable {name}" for name in values if name not in VARIABLES]
+    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").lower()
+    for name in values.get("EXTRAS", "").split():
+        if f"\n{name.lower()}==" not in pins:
+            found.append(f"EXTRAS: {name} is not in constraints.txt")
+    for target in targets if "ARGS" in values and not found else ():
+        program = program_of(target)
+        given = shlex.split(values["ARGS"])
+        found += unknown(program, given, flags_of) if program else [f"{target} takes no ARGS"]
+    return found
+
+
+def program_of(target: str) -> tuple[str, ...]:
+    """The Python program that a target gives ARGS to; () if there is none.
+
+    >>> program_of("train"), program_of("bench"), program_of("clean")
+    (('train.py',), ('-m', 'scripts.bench', 'train'), ())
+    """
+    recipe = re.search(rf"^{target}:.*\n((?:\t.*\n)*)", MAKEFILE, re.MULTILINE)
+    text = recipe.group(1) if recipe else ""
+    lines = re.findall(r"\$\(PY\) (.*) \$\(ARGS\)$", text, re.MULTILINE)
+    words = re.match(r"(?:-m )?\S+(?: [a-z]+\b)?", lines[0]) if lines else None
+    return tuple(words.group().split()) if words else ()
+
+
+def unknown(program: tuple[str, ...], words: list[str], flags_of: Flags) -> list[str]:
+    """The flags among `words` that a program does not know."""
+    known = flags_of(program) if flags_in(words) else set()
+    return [f"{' '.join(program)}: no flag {flag}" for flag in sorted(flags_in(words) - known)]
