@@ -21,10 +21,8 @@ if __name__ == "__main__":  # before the imports that take long
 
     end_at_once()
 
-from model.hf.config import CLASSES, kind_of
-from model.hf.folder import folder_files
-from sample import Loaded, load_run
-from scripts.export.gguf import NAME, write_gguf
+from sample import load_run
+from scripts.export.exporters import EXPORTERS
 from scripts.export.model_card import model_card, require_licence
 from train import Config
 from utils.cli import Parser
@@ -33,8 +31,6 @@ from utils.errors import UserError, run_cli
 from utils.files import atomic_folder, check_writable
 from utils.output import json_line, say
 from utils.run.folder import DEFAULT_RUN, RunFolder
-
-FORMATS = ("hf", "gguf")
 
 
 def arguments(argv: Sequence[str] | None) -> Any:
@@ -48,7 +44,7 @@ def arguments(argv: Sequence[str] | None) -> Any:
     parser.add_argument(
         "--checkpoint", choices=("best", "last"), default="best", help="default: %(default)s"
     )
-    parser.add_argument("--to", choices=FORMATS, default="hf", help="default: %(default)s")
+    parser.add_argument("--to", choices=EXPORTERS, default="hf", help="default: %(default)s")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to make; new or empty")
     parser.add_argument(
         "--license", default="", metavar="ID", help="of the model, such as mit, for its card"
@@ -59,35 +55,19 @@ def arguments(argv: Sequence[str] | None) -> Any:
     return args
 
 
-def write_files(folder: Path, loaded: Loaded, to: str, name: str) -> str:
-    """Writes all but the card; what the model is called there.
-
-    Raises:
-        UserError: the format can't hold it.
-    """
-    config, weights = loaded.model.config, loaded.model.state_dict()
-    try:
-        if to == "gguf":
-            return write_gguf(folder / NAME, config, weights, loaded.tokenizer, name)
-        for file, content in folder_files(config, weights, loaded.tokenizer).items():
-            (folder / file).write_bytes(content)
-    except UserError as error:
-        raise UserError(f"{loaded.path}: {error}") from None
-    return CLASSES[kind_of(config)]
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Loads the run, writes the folder, and prints what it is as one JSON object."""
     args = arguments(argv)
     loaded = load_run(args.run, args.checkpoint, "cpu")
     run, out = RunFolder(args.run), Path(args.out)
     config, _ = load(Config, [str(run.config)], {})
-    name = out.absolute().name
+    name, exporter = out.absolute().name, EXPORTERS[args.to]
     with atomic_folder(out) as temporary:
-        kind = write_files(temporary, loaded, args.to, name)
-        card = model_card(
-            loaded, run, config, name=name, kind=kind, to=args.to, licence=args.license
-        )
+        try:
+            kind = exporter.write(temporary, loaded, name)
+        except UserError as error:
+            raise UserError(f"{loaded.path}: {error}") from None
+        card = model_card(loaded, run, config, exporter, name=name, kind=kind, licence=args.license)
         (temporary / "README.md").write_bytes(card)
     files = sorted(path.name for path in out.iterdir())
     say(f"{out}: {kind}, from {loaded.path}, step {loaded.state['step']}")

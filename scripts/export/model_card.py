@@ -10,6 +10,7 @@ from typing import Any
 from data.download.known_corpora import CORPORA, KnownCorpus
 from model.flops import count_parameters
 from sample import Loaded
+from scripts.export.exporters import Exporter
 from train import Config
 from utils.config.load import dump
 from utils.errors import UserError
@@ -73,18 +74,6 @@ Step {step:,} of {max_steps:,}, {tokens:,} tokens{epochs}. Every setting, as
 {licence_words}
 """
 
-HF_USE = """```python
-from transformers import pipeline
-
-generate = pipeline("text-generation", model="{name}")  # this folder
-print(generate("<|endoftext|>", do_sample=True, top_k=0)[0]["generated_text"])
-```
-"""
-GGUF_USE = """For llama.cpp and what is built on it (before December 2025 `llama-cli` did this):
-
-    llama-completion -m model.gguf -no-cnv -p "<|endoftext|>"
-"""
-
 
 def require_licence(licence: str) -> None:
     """Checks that a licence can stand in the card's header.
@@ -99,14 +88,20 @@ def require_licence(licence: str) -> None:
 
 
 def model_card(
-    loaded: Loaded, run: RunFolder, config: Config, *, name: str, kind: str, to: str, licence: str
+    loaded: Loaded,
+    run: RunFolder,
+    config: Config,
+    exporter: Exporter,
+    *,
+    name: str,
+    kind: str,
+    licence: str,
 ) -> bytes:
     """The text of the card, UTF-8.
 
     Args:
         name: of the folder that it lies in.
         kind: what the model is called there.
-        to: the format, hf or gguf.
         licence: an identifier of Hugging Face; empty where nobody said.
 
     Raises:
@@ -122,9 +117,7 @@ def model_card(
     text = TEMPLATE.format(
         licence=given,
         language="language: en\n" if stories or corpus else "",
-        front=(
-            "" if to == "gguf" else "library_name: transformers\npipeline_tag: text-generation\n"
-        ),
+        front=exporter.front_matter,
         name=name,
         kind=kind,
         parameters=count_parameters(config.model).total,
@@ -132,7 +125,7 @@ def model_card(
         knows=_knowledge(data["train"]["bytes"], began),
         step=state["step"],
         max_steps=config.train.max_steps,
-        use=GGUF_USE if to == "gguf" else HF_USE.format(name=name),
+        use=exporter.usage.format(name=name),
         block_size=config.model.block_size,
         data=_data_words(config, stories, corpus),
         train=_counts(data["train"]),
@@ -163,7 +156,7 @@ def without_paths(config: Config) -> Config:
         files=tuple(Path(path).name for path in data.files),
         val_files=tuple(Path(path).name for path in data.val_files),
         tokenizer=Path(data.tokenizer).name,
-        **({} if data.dir else {"cache_dir": "artifacts"}),
+        cache_dir=data.cache_dir if data.dir else "artifacts",
     )
     train = dataclasses.replace(config.train, init_from=Path(config.train.init_from).name)
     return dataclasses.replace(config, run_dir=Path(config.run_dir).name, data=data, train=train)

@@ -1,0 +1,64 @@
+"""The formats of an export: what each writes, and what the model card says about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from model.hf.config import CLASSES, kind_of
+from model.hf.folder import folder_files
+from sample import Loaded
+from scripts.export.gguf import NAME, write_gguf
+
+
+@dataclass(frozen=True)
+class Exporter:
+    """A format that `--to` may name."""
+
+    name: str
+    # (folder, run, name of the model) -> the name of its class or architecture in that format.
+    # Raises a UserError if the format can't hold the model.
+    write: Callable[[Path, Loaded, str], str]
+    usage: str  # of the card; {name} is the folder's
+    front_matter: str = ""  # more lines of the card's YAML header
+
+
+def export_hf(folder: Path, loaded: Loaded, name: str) -> str:
+    """Write the files that transformers load; return the name of the model's class."""
+    config = loaded.model.config
+    files = folder_files(config, loaded.model.state_dict(), loaded.tokenizer)
+    for file, content in files.items():
+        (folder / file).write_bytes(content)
+    return CLASSES[kind_of(config)]
+
+
+def export_gguf(folder: Path, loaded: Loaded, name: str) -> str:
+    """Write model.gguf; return llama.cpp's name of the architecture."""
+    model = loaded.model
+    return write_gguf(folder / NAME, model.config, model.state_dict(), loaded.tokenizer, name)
+
+
+HF_USE = """```python
+from transformers import pipeline
+
+generate = pipeline("text-generation", model="{name}")  # this folder
+print(generate("<|endoftext|>", do_sample=True, top_k=0)[0]["generated_text"])
+```
+"""
+GGUF_USE = """For llama.cpp and what is built on it (before December 2025 `llama-cli` did this):
+
+    llama-completion -m model.gguf -no-cnv -p "<|endoftext|>"
+"""
+EXPORTERS = {
+    one.name: one
+    for one in (
+        Exporter(
+            "hf",
+            export_hf,
+            HF_USE,
+            front_matter="library_name: transformers\npipeline_tag: text-generation\n",
+        ),
+        Exporter("gguf", export_gguf, GGUF_USE),
+    )
+}
