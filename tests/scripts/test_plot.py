@@ -87,7 +87,7 @@ def test_several_runs_need_a_name_for_the_picture(story_run, tmp_path, capsys, d
     assert "different floors" in capsys.readouterr().err
     labels = [one.get_label() for one in drawn[-1].get_lines()]
     assert len(labels) == 4 and not any(label.startswith("floor") for label in labels)
-    assert labels[0] == "stories train" or labels[0].startswith("stories")
+    assert labels[0] == f"{story_run.name} train" and labels[2] == "copy train"
 
 
 def test_runs_of_one_name_are_told_apart_by_their_paths(tmp_path):

@@ -17,8 +17,8 @@ from model.training.trainer import Trainer
 from scripts.eval import __main__ as score
 from scripts.sweep import __main__ as sweep
 from scripts.sweep.grid_file import load_grid
+from tests.helpers.hf import COMBINATIONS, ORACLE, config_of, make_model, write
 from tests.helpers.runs import assert_same_run, flags, make_text, state_of
-from tests.model.hf.test_folder import COMBINATIONS, ORACLE, config_of, make_model, write
 from tok.tokenizer import BPETokenizer
 from train import Config
 from utils.errors import UserError

@@ -6,88 +6,26 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from model.config import ModelConfig
 from model.gpt import TinyGPT
 from model.hf import folder as hf_folder
 from model.hf.config import CLASSES, HOLDS, from_hf, kind_of, to_hf
 from model.sampling.generate import generate_ids
 from model.sampling.sampler import Drawing
+from tests.helpers.hf import COMBINATIONS, ORACLE, config_of, make_model, name_of, write
 from tests.helpers.hostile import hostile_strings
 from tests.helpers.runs import make_text
 from tok.tokenizer import BPETokenizer
-from utils.errors import UserError
-
-ORACLE = "oracle: not installed (pip install transformers safetensors)"
-SHAPE = {"block_size": 24, "n_layer": 2, "n_head": 2, "n_embd": 16}
-UNUSUAL = {"mlp_ratio": 2.5, "norm_eps": 3e-5}  # where a default would go unseen
-# Each setting that decides the class or what it computes, with every value that any of them holds.
-CHOICES: dict[str, tuple[Any, ...]] = {
-    "position": ("learned", "rope"),
-    "norm": ("layernorm", "rmsnorm"),
-    "norm_gain": (True, False),
-    "embedding_norm": (False, True),
-    "mlp": ("gelu", "gelu_tanh", "relu2", "swiglu"),
-    "qk_norm": (False, True),
-    "bias": (True, False),
-    "tie_weights": (False, True),
-    "softcap": (0.0, 15.0),
-}
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> BPETokenizer:
     return BPETokenizer.train([make_text(50), "année 年 🙂"], vocab_size=300)
-
-
-def config_of(settings: dict[str, Any]) -> ModelConfig:
-    theta = {"rope_theta": 500.0} if settings["position"] == "rope" else {}
-    return ModelConfig(vocab_size=300, **SHAPE, **UNUSUAL, **theta, **settings)
-
-
-def exportable() -> list[dict[str, Any]]:
-    """All combinations of CHOICES that a class holds."""
-    found = []
-    for values in product(*CHOICES.values()):
-        settings = dict(zip(CHOICES, values))
-        try:
-            kind_of(config_of(settings))
-        except UserError:
-            continue
-        found.append(settings)
-    return found
-
-
-COMBINATIONS = exportable()
-
-
-def name_of(settings: dict[str, Any]) -> str:
-    words = [name if value is True else f"{value}" for name, value in settings.items() if value]
-    return "-".join([kind_of(config_of(settings)), *words])
-
-
-def make_model(config: ModelConfig) -> TinyGPT:
-    """Weights so large that every part shows in the logits; gains around 1."""
-    model, generator = TinyGPT(config).eval(), torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            parameter.copy_(0.2 * noise + (1.0 if parameter.ndim == 1 else 0.0))
-    return model
-
-
-def write(folder: Path, model: TinyGPT, tokenizer: BPETokenizer) -> Path:
-    pytest.importorskip("safetensors", reason=ORACLE)
-    files = hf_folder.folder_files(model.config, model.state_dict(), tokenizer)
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ from model.config import ModelConfig
 from model.gpt import TinyGPT
 from model.hf.config import kind_of
 from scripts.export import gguf as gguf_file
+from tests.helpers.hf import COMBINATIONS, config_of, make_model, name_of
 from tests.helpers.hostile import hostile_strings
 from tests.helpers.runs import make_text
-from tests.model.hf.test_folder import COMBINATIONS, config_of, make_model, name_of
 from tok.tokenizer import BPETokenizer
 from utils.errors import UserError
 

@@ -1,8 +1,9 @@
-"""Sweeps started as programs, their processes and their results."""
+"""Made-up settings to sweep; sweeps started as programs, their processes and their results."""
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import os
 import subprocess
 import sys
@@ -14,11 +15,36 @@ import psutil
 
 from scripts.sweep.points import CLOCK
 from tests.conftest import ROOT, clean_environment
+from utils.config.schema import setting
 
 EIGHT = (
     "grid: {d_model: [8, 16], lr: [0.01, 0.02]}\nseeds: [1, 2]\n"
     "set: {max_steps: 60, eval_every_steps: 10}"
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    n_embd: int = setting(64, "width", minimum=1)
+    dropout: float = setting(0.0, "share", minimum=0, below=1)
+    size: int = setting(1, "one of two settings of this name")
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    seed: int = setting(1, "seed", minimum=0)
+    betas: tuple[float, float] = setting((0.9, 0.95), "pair")
+    size: int = setting(1, "the other")
+    text: str = setting("", "words")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Settings of a made-up program, that a sweep's file may name."""
+
+    run_dir: str = setting("", "folder")
+    model: Model = dataclasses.field(default_factory=Model)
+    train: Train = dataclasses.field(default_factory=Train)
 
 
 def results(out: Path) -> list[dict[str, str]]:

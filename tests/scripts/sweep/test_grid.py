@@ -2,36 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 
 from scripts.sweep.grid import Grid, point_name, short_names
 from scripts.sweep.grid_file import load_grid
-from utils.config.schema import setting
+from tests.scripts.sweep.helpers import Settings
 from utils.errors import UserError
-
-
-@dataclasses.dataclass(frozen=True)
-class Model:
-    n_embd: int = setting(64, "width", minimum=1)
-    dropout: float = setting(0.0, "share", minimum=0, below=1)
-    size: int = setting(1, "one of two settings of this name")
-
-
-@dataclasses.dataclass(frozen=True)
-class Train:
-    seed: int = setting(1, "seed", minimum=0)
-    betas: tuple[float, float] = setting((0.9, 0.95), "pair")
-    size: int = setting(1, "the other")
-    text: str = setting("", "words")
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    run_dir: str = setting("", "folder")
-    model: Model = dataclasses.field(default_factory=Model)
-    train: Train = dataclasses.field(default_factory=Train)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from scripts.sweep.grid import Grid
 from scripts.sweep.grid_file import load_grid
 from scripts.sweep.random_search import Range
-from tests.scripts.sweep.test_grid import Settings
+from tests.scripts.sweep.helpers import Settings
 from utils.errors import UserError
 
 
