@@ -17,7 +17,15 @@ from model.hf import folder as hf_folder
 from model.hf.config import CLASSES, HOLDS, from_hf, kind_of, to_hf
 from model.sampling.generate import generate_ids
 from model.sampling.sampler import Drawing
-from tests.helpers.hf import COMBINATIONS, ORACLE, config_of, make_model, name_of, write
+from tests.helpers.hf import (
+    COMBINATIONS,
+    ORACLE,
+    UNUSUAL,
+    config_of,
+    make_model,
+    name_of,
+    write,
+)
 from tests.helpers.hostile import hostile_strings
 from tests.helpers.runs import make_text
 from tok.tokenizer import BPETokenizer
