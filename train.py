@@ -43,7 +43,7 @@ from utils.config.flags import add_flags, given_flags
 from utils.config.load import build, dump, load
 from utils.config.resume import resumed_config
 from utils.config.schema import flatten, setting
-from utils.distributed import ALONE, Ranks, joined
+from utils.distributed import SINGLE_PROCESS, Distributed, init_distributed
 from utils.errors import UserError, run_cli
 from utils.files import write_atomic
 from utils.output import say
@@ -108,7 +108,7 @@ def apply_pretrained_config(config: Config, given: dict[str, Any]) -> Config:
 
 
 def load_data(
-    config: Config, run: RunFolder, state: dict[str, Any] | None, ranks: Ranks
+    config: Config, run: RunFolder, state: dict[str, Any] | None, dist: Distributed
 ) -> Dataset:
     """Find or make the prepared data, and check that it belongs to the model and the checkpoint.
 
@@ -127,7 +127,7 @@ def load_data(
         folder = Path(config.data.dir)
         check_content(folder)
     else:  # prepare() checks what it returns
-        with ranks.first_alone("data"):
+        with dist.main_process_first("data"):
             folder = prepare(
                 config.data, vocab_size, block_size=block_size, tokenizer=pretrained_tokenizer
             )
@@ -136,20 +136,22 @@ def load_data(
     return data
 
 
-def set_up_device(config: TrainConfig, state: dict[str, Any] | None, ranks: Ranks) -> torch.device:
+def set_up_device(
+    config: TrainConfig, state: dict[str, Any] | None, dist: Distributed
+) -> torch.device:
     """Set the number of CPU threads, on which sums depend, and return the device to train on."""
-    same = state is not None and state.get("ranks", 1) == ranks.size  # older checkpoints: 1
-    if threads := state["threads"] if state and same else config.num_threads or ranks.threads():
+    same = state is not None and state.get("ranks", 1) == dist.size  # older checkpoints: 1
+    if threads := state["threads"] if state and same else config.num_threads or dist.threads():
         torch.set_num_threads(threads)
     keep_freed_memory()
-    return device.pick_device(ranks.device_name(config.device))
+    return device.pick_device(dist.device_name(config.device))
 
 
 def build_trainer(
     config: Config,
     run: RunFolder,
     state: dict[str, Any] | None = None,
-    ranks: Ranks = ALONE,
+    dist: Distributed = SINGLE_PROCESS,
     data: Dataset | None = None,
 ) -> tuple[Trainer, Dataset]:
     """Build the parts of a run and its data; write nothing into the run folder.
@@ -158,8 +160,8 @@ def build_trainer(
         state: the checkpoint to resume from.
         data: replaces the data that the settings describe.
     """
-    place = set_up_device(config.train, state, ranks)
-    data = data or load_data(config, run, state, ranks)
+    place = set_up_device(config.train, state, dist)
+    data = data or load_data(config, run, state, dist)
     train, weights = config.train, None
     if train.init_from and not state:
         weights = load_initial_weights(train.init_from, config.model)
@@ -185,7 +187,7 @@ def build_trainer(
         data_identity=data.meta["identity"],
         floor_nats_per_byte=data.floor["nats_per_byte"] if data.floor else None,
         state=state,
-        ranks=ranks,
+        dist=dist,
     )
     return trainer, data
 
@@ -195,11 +197,11 @@ def fit(trainer: Trainer, *, resumed: bool) -> int:
 
     All ranks stop after the same step.
     """
-    run, ranks = trainer.run, trainer.ranks
+    run, dist = trainer.run, trainer.dist
     if resumed and not run.metrics.exists():
         say(f"warning: {run.metrics} is gone, and the run's history with it; a new one begins")
     log, signal_number = None, 0
-    if ranks.first:
+    if dist.is_main:
         log = RunLog(
             run,
             after_step=trainer.step if resumed else -1,
@@ -212,7 +214,7 @@ def fit(trainer: Trainer, *, resumed: bool) -> int:
         if not resumed:
             trainer.evaluate_and_save(log, {})
         while not trainer.finished():
-            signal_number = ranks.largest(interrupt.number or 0)[0]
+            signal_number = dist.all_reduce_max(interrupt.number or 0)[0]
             if signal_number:
                 break
             trainer.train_step()
@@ -222,7 +224,7 @@ def fit(trainer: Trainer, *, resumed: bool) -> int:
         if not trainer.finished():
             trainer.flush_metrics()  # raises after a loss that is not finite: nothing is saved
             trainer.check_weights()
-            if ranks.first:
+            if dist.is_main:
                 checkpoint.save(run.last, trainer.state())
                 say(f"{run.path}: stopped at step {trainer.step}; go on with --resume")
     return interrupt.exit_status or (signal_number and 128 + signal_number)
@@ -240,15 +242,19 @@ def require_fresh(run: RunFolder) -> None:
 
 
 def run_training(
-    run: RunFolder, config: Config, given: dict[str, Any], resume: bool, ranks: Ranks = ALONE
+    run: RunFolder,
+    config: Config,
+    given: dict[str, Any],
+    resume: bool,
+    dist: Distributed = SINGLE_PROCESS,
 ) -> int:
     """Start or resume a run; return the exit status."""
     state = None
     if resume:
-        state = load_state(run, ranks)
+        state = load_state(run, dist)
         config = resumed_config(Config, run.config, given, state)
         if state and is_finished(config.train, state["step"], state["bad_evals"]):
-            if ranks.first and not run.plot.exists():  # killed after the last checkpoint
+            if dist.is_main and not run.plot.exists():  # killed after the last checkpoint
                 plot_run(run)
             say(f"{run.path}: finished at step {state['step']}, nothing to do")
             return 0
@@ -256,15 +262,15 @@ def run_training(
         require_fresh(run)
     if config.train.tensorboard:
         tensorboard.library()  # raises if it is not installed, before anything is written
-    trainer, data = build_trainer(config, run, state, ranks)
+    trainer, data = build_trainer(config, run, state, dist)
     if resume:
         require_tokenizer(run, data.tokenizer.identity)
-    ranks.wait()  # all have looked at the folder before the first changes it
-    if ranks.first:
+    dist.barrier()  # all have looked at the folder before the first changes it
+    if dist.is_main:
         claim_run_folder(run, config, trainer, data, resume)
     with contextlib.closing(trainer.batches):
         status = fit(trainer, resumed=state is not None)
-    if ranks.first:
+    if dist.is_main:
         plot_run(run)
         say(
             f"{run.path}: best val {trainer.best_val:.4f}; plot {run.plot}; "
@@ -307,7 +313,7 @@ def require_tokenizer(run: RunFolder, identity: str) -> None:
             )
 
 
-def load_state(run: RunFolder, ranks: Ranks) -> dict[str, Any] | None:
+def load_state(run: RunFolder, dist: Distributed) -> dict[str, Any] | None:
     """Lock the run and return last.pt; None if the run ended before the first checkpoint.
 
     Raises:
@@ -315,7 +321,7 @@ def load_state(run: RunFolder, ranks: Ranks) -> dict[str, Any] | None:
     """
     if not run.holds_run():
         raise UserError(f"{run.path}: no run to resume; leave out --resume to start one")
-    if ranks.first:
+    if dist.is_main:
         run.claim()
     if not run.last.exists():
         return None
@@ -335,17 +341,17 @@ def plot_run(run: RunFolder) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Trains, resumes, or prints the settings."""
-    with joined() as ranks:
+    with init_distributed() as dist:
         config, given, args = parse(argv)
         if args.print_config:
             train = config.train
             print(dump(config, comments=True), end="")
             print(textwrap.indent(describe(config.model, train.batch_size), "# "), end="")
-            if ranks.size > 1:
-                print(f"# {ranks.describe(train.batch_size * train.grad_accum_steps)}")
+            if dist.size > 1:
+                print(f"# {dist.describe(train.batch_size * train.grad_accum_steps)}")
             return 0
         with contextlib.closing(RunFolder(config.run_dir)) as run:
-            return run_training(run, config, given, args.resume, ranks)
+            return run_training(run, config, given, args.resume, dist)
 
 
 if __name__ == "__main__":

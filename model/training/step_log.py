@@ -87,8 +87,8 @@ def describe_run(trainer: Trainer, tokens_per_row: float, row_words: str) -> lis
         f"grad_accum_steps {train.grad_accum_steps} x {row_words}), "
         f"{1 / trainer.batches.epoch_at(1):,.1f} steps an epoch",
     ]
-    if trainer.ranks.size > 1:
-        lines.append(trainer.ranks.describe(rows))
+    if trainer.dist.size > 1:
+        lines.append(trainer.dist.describe(rows))
     warmup_steps = trainer.config.optim.warmup_steps
     if warmup_steps >= train.max_steps:
         lines.append(
@@ -104,7 +104,7 @@ def run_metadata(trainer: Trainer) -> dict[str, Any]:
     start = environment() | {
         "device": device.describe_device(trainer.device),
         "amp": trainer.amp,
-        "ranks": trainer.ranks.size,
+        "ranks": trainer.dist.size,
         "step": trainer.step,
     }
     return {

@@ -21,7 +21,7 @@ from model.training.loss import LossOf
 from model.training.optim import clip_gradients, set_lr, set_momentum
 from model.training.parts import Tokenizer, TrainingBatches
 from utils import device
-from utils.distributed import ALONE, Ranks
+from utils.distributed import SINGLE_PROCESS, Distributed
 from utils.errors import UserError
 from utils.metrics import Throughput
 from utils.output import say
@@ -49,7 +49,7 @@ class Trainer:
         data_identity: str = "",
         floor_nats_per_byte: float | None = None,
         state: dict[str, Any] | None = None,
-        ranks: Ranks = ALONE,
+        dist: Distributed = SINGLE_PROCESS,
     ) -> None:
         """Take over the parts; write nothing.
 
@@ -60,7 +60,7 @@ class Trainer:
             state: the checkpoint to resume from.
         """
         self.config, self.model, self.optimizer = config, model, optimizer
-        self.batches, self.tokenizer, self.run, self.ranks = batches, tokenizer, run, ranks
+        self.batches, self.tokenizer, self.run, self.dist = batches, tokenizer, run, dist
         self.data_identity, self.floor_nats_per_byte = data_identity, floor_nats_per_byte
         self.device = next(model.parameters()).device
         self.amp = device.pick_amp(config.train.amp, self.device)
@@ -68,7 +68,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == "fp16")
         self.byte_lengths = torch.tensor(tokenizer.byte_lengths)
         self.weights = list(model.parameters())
-        self.local_rows = ranks.rows(config.train.batch_size * config.train.grad_accum_steps)
+        self.local_rows = dist.local_rows(config.train.batch_size * config.train.grad_accum_steps)
         self.step, self.tokens, self.bad_evals, self.elapsed_s = 0, 0, 0, 0.0
         self.best_val, self.last_val = math.inf, math.nan
         if state:
@@ -107,10 +107,10 @@ class Trainer:
                 f"warning: the run began with torch {state['torch']}, this is {torch.__version__}: "
                 "from here on its numbers may differ in the last digits"
             )
-        if (before := state.get("ranks", 1)) != self.ranks.size:
+        if (before := state.get("ranks", 1)) != self.dist.size:
             masks = ", and dropout draws other masks" if self.config.model.dropout else ""
             say(
-                f"warning: the run had {before} ranks till now, these are {self.ranks.size}: "
+                f"warning: the run had {before} ranks till now, these are {self.dist.size}: "
                 f"from here on its numbers may differ in the last digits{masks}"
             )
 
@@ -125,7 +125,7 @@ class Trainer:
             "tokenizer_sha256": self.tokenizer.identity,
             "data_identity": self.data_identity,
             "threads": torch.get_num_threads(),
-            "ranks": self.ranks.size,
+            "ranks": self.dist.size,
             "torch": str(torch.__version__),
         }
 
@@ -148,7 +148,7 @@ class Trainer:
         set_lr(self.optimizer, lr)
         set_momentum(self.optimizer, optim.momentum_at(self.step))
         # Dropout too is a function of (seed, step), with other masks for the rows of other ranks.
-        device.seed_all(train.seed, self.step + 1, self.ranks.rank)
+        device.seed_all(train.seed, self.step + 1, self.dist.rank)
         whole, n_targets = self.batches.training_batch(self.step)
         parts = self.micro_batches(whole)
         self.on_phase_end("data")
@@ -205,7 +205,7 @@ class Trainer:
             self.on_phase_end("backward")
             sums.append(loss_sum.detach())
         nats = sums[0] if len(sums) == 1 else torch.stack(sums).sum()
-        return self.ranks.add_up(self.weights, nats)
+        return self.dist.all_reduce_gradients(self.weights, nats)
 
     def check_finite(self, step: int, loss: float, norm: float, lr: float) -> None:
         """Stops the run before a step that would destroy the weights.
@@ -238,8 +238,10 @@ class Trainer:
     def evaluate(self) -> Evaluation:
         """One pass over the whole validation part; the ranks take turns at its batches."""
         batches = self.batches.eval_batches("val", self.config.train.batch_size)
-        own = islice(batches, self.ranks.rank, None, self.ranks.size)
-        return evaluate(self.model, own, self.byte_lengths, self.autocast, total=self.ranks.totals)
+        own = islice(batches, self.dist.rank, None, self.dist.size)
+        return evaluate(
+            self.model, own, self.byte_lengths, self.autocast, total=self.dist.all_reduce_sum
+        )
 
     def sample(self) -> str:
         """A short text of the model as it is now, the same for the same weights."""
@@ -281,7 +283,7 @@ class Trainer:
         self.best_val = self.last_val if improved else self.best_val
         self.bad_evals = 0 if improved else self.bad_evals + 1
         self.check_weights()
-        self.ranks.require_alike(self.weights)
+        self.dist.check_weights_in_sync(self.weights)
         if log is None:
             return
         numbers = metrics | {

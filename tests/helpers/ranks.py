@@ -11,7 +11,7 @@ from pathlib import Path
 from torch.distributed import TCPStore
 
 from tests.helpers.runs import Child
-from utils.distributed import Ranks, joined
+from utils.distributed import Distributed, init_distributed
 
 STORES: list[TCPStore] = []  # they live as long as the tests, as torchrun's outlives its ranks
 
@@ -47,7 +47,7 @@ def errors(team: list[Child]) -> list[str]:
     return [line for line in lines if line.startswith("error:")]
 
 
-def in_ranks(function: Callable[[Ranks], None], folder: Path, size: int = 2) -> None:
+def in_ranks(function: Callable[[Distributed], None], folder: Path, size: int = 2) -> None:
     """Calls a function of a test file in every rank; fails with what the ranks printed."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["train", "torch._dynamo"])
@@ -64,9 +64,9 @@ def in_ranks(function: Callable[[Ranks], None], folder: Path, size: int = 2) -> 
     assert [process.exitcode for process in processes] == [0] * size, told
 
 
-def call(function: Callable[[Ranks], None], log: str, environment: dict[str, str]) -> None:
+def call(function: Callable[[Distributed], None], log: str, environment: dict[str, str]) -> None:
     """What such a rank does."""
     sys.stderr = open(log, "w", encoding="utf-8", buffering=1)
     os.environ.update(environment)
-    with joined() as ranks:
-        function(ranks)
+    with init_distributed() as dist:
+        function(dist)

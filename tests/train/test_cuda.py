@@ -16,7 +16,7 @@ from model.sampling.inference_weights import Weights
 from model.sampling.sampler import Drawing, sample_seeds
 from model.training.trainer import Trainer
 from tests.helpers.runs import build, make_corpus, step
-from utils.distributed import Ranks
+from utils.distributed import Distributed
 from utils.run import checkpoint
 
 pytestmark = [
@@ -152,12 +152,12 @@ def test_ranks_add_up_gradients_on_the_gpu():
     """In a group of one, which gets its own numbers back: that NCCL and gloo stand side by side."""
     dist.init_process_group("cpu:gloo,cuda:nccl", store=dist.HashStore(), rank=0, world_size=1)
     try:
-        ranks = Ranks(size=2)  # one that believes in another
+        one = Distributed(size=2)  # one that believes in another
         weight = torch.nn.Parameter(torch.zeros(2, 3, device="cuda"))
         weight.grad = torch.arange(6.0, device="cuda").view(2, 3)
-        assert ranks.add_up([weight], torch.tensor(3.0, device="cuda")).item() == 3.0
+        assert one.all_reduce_gradients([weight], torch.tensor(3.0, device="cuda")).item() == 3.0
         assert weight.grad.tolist() == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
-        assert ranks.largest(4, -1) == [4, -1] and ranks.totals((0.5, 2)) == [0.5, 2.0]
-        ranks.require_alike([weight])
+        assert one.all_reduce_max(4, -1) == [4, -1] and one.all_reduce_sum((0.5, 2)) == [0.5, 2.0]
+        one.check_weights_in_sync([weight])
     finally:
         dist.destroy_process_group()

@@ -19,7 +19,7 @@ from model.training import trainer as trainer
 from tests.conftest import ROOT, clean_environment, run_program
 from tests.helpers import ranks as team
 from tests.helpers.runs import Child, assert_same_run, flags, last_step, rows_of, state_of
-from utils.distributed import Ranks
+from utils.distributed import Distributed
 from utils.run import folder as runs
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -184,9 +184,11 @@ def test_each_rank_draws_masks_of_its_own(
 ) -> None:
     seen: list[tuple[int, ...]] = []
     monkeypatch.setattr(trainer.device, "seed_all", lambda *numbers: seen.append(numbers))
-    monkeypatch.setattr(Ranks, "add_up", lambda self, weights, nats: nats)
+    monkeypatch.setattr(Distributed, "all_reduce_gradients", lambda self, weights, nats: nats)
     config, _, _ = train.parse(flags(tmp_path, settings))
-    second, _ = train.build_trainer(config, runs.RunFolder(tmp_path), ranks=Ranks(rank=1, size=2))
+    second, _ = train.build_trainer(
+        config, runs.RunFolder(tmp_path), dist=Distributed(rank=1, size=2)
+    )
     second.train_step()
     assert seen == [(1, 0), (1, 1, 1)], "the same weights, other masks"
 

@@ -13,47 +13,49 @@ import torch
 from tests.helpers import ranks as team
 from utils import distributed as module
 from utils.device import seed_all
-from utils.distributed import ALONE, Ranks, joined
+from utils.distributed import SINGLE_PROCESS, Distributed, init_distributed
 from utils.errors import UserError
 
 
-def add_up(ranks: Ranks) -> None:
+def all_reduce_gradients(dist: Distributed) -> None:
     shapes = [(2, 3), (4,), (1,)]
     weights = [torch.nn.Parameter(torch.zeros(shape)) for shape in shapes]
     for weight in weights[:2]:  # the third took no part
-        weight.grad = torch.full(weight.shape, 1.0 + ranks.rank)
+        weight.grad = torch.full(weight.shape, 1.0 + dist.rank)
     weights[0].grad = weights[0].grad.t().contiguous().t()  # as autograd may leave it
-    assert ranks.add_up(weights, torch.tensor(0.5)).tolist() == 1.0
+    assert dist.all_reduce_gradients(weights, torch.tensor(0.5)).tolist() == 1.0
     assert [weight.grad.tolist() for weight in weights[:2]] == [[[3.0] * 3] * 2, [3.0] * 4]
     assert weights[2].grad is None
 
 
-def totals_and_largest(ranks: Ranks) -> None:
-    assert ranks.totals((0.5, 2**53 - 1 if ranks.first else 1)) == [1.0, 2.0**53]
-    assert ranks.largest(ranks.rank, -ranks.rank) == [1, 0]
+def totals_and_largest(dist: Distributed) -> None:
+    assert dist.all_reduce_sum((0.5, 2**53 - 1 if dist.is_main else 1)) == [1.0, 2.0**53]
+    assert dist.all_reduce_max(dist.rank, -dist.rank) == [1, 0]
 
 
-def alike(ranks: Ranks) -> None:
+def alike(dist: Distributed) -> None:
     same = [torch.ones(3), torch.tensor([float("nan")])]
-    ranks.require_alike(same)
-    same[0][1] += 2**-23 * ranks.rank
+    dist.check_weights_in_sync(same)
+    same[0][1] += 2**-23 * dist.rank
     with pytest.raises(UserError, match="the ranks hold different weights"):
-        ranks.require_alike(same)
+        dist.check_weights_in_sync(same)
 
 
-def first_alone(ranks: Ranks) -> None:
+def main_process_first(dist: Distributed) -> None:
     path = Path(os.environ["MARKER"])
-    with ranks.first_alone("thing"):
-        assert path.exists() != ranks.first
-        time.sleep(0.2 * ranks.first)
+    with dist.main_process_first("thing"):
+        assert path.exists() != dist.is_main
+        time.sleep(0.2 * dist.is_main)
         path.touch()
 
 
-def one_speaks(ranks: Ranks) -> None:
+def one_speaks(dist: Distributed) -> None:
     print("it is me", file=sys.stderr)
 
 
-@pytest.mark.parametrize("function", [add_up, totals_and_largest, alike, first_alone, one_speaks])
+@pytest.mark.parametrize(
+    "function", [all_reduce_gradients, totals_and_largest, alike, main_process_first, one_speaks]
+)
 def test_in_two_processes(function, tmp_path, monkeypatch):
     environments = team.environments(2)
     for one in environments:
@@ -66,24 +68,24 @@ def test_in_two_processes(function, tmp_path, monkeypatch):
 
 def test_alone_nothing_is_asked_of_anybody(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with joined() as ranks, ranks.first_alone("thing"):
-        assert ranks is ALONE and ranks.first
+    with init_distributed() as dist, dist.main_process_first("thing"):
+        assert dist is SINGLE_PROCESS and dist.is_main
         nats = torch.tensor(2.0)
-        assert ranks.add_up([], nats) is nats
-        assert ranks.largest(3) == [3] and ranks.totals((1.5, 2)) == [1.5, 2]
-        assert ranks.threads() == 0 and ranks.device_name("cuda:1") == "cuda:1"
-        ranks.require_alike([torch.ones(1)])
+        assert dist.all_reduce_gradients([], nats) is nats
+        assert dist.all_reduce_max(3) == [3] and dist.all_reduce_sum((1.5, 2)) == [1.5, 2]
+        assert dist.threads() == 0 and dist.device_name("cuda:1") == "cuda:1"
+        dist.check_weights_in_sync([torch.ones(1)])
 
 
 def test_each_row_is_taken_once():
-    parts = [Ranks(rank=rank, size=4).rows(12) for rank in range(4)]
+    parts = [Distributed(rank=rank, size=4).local_rows(12) for rank in range(4)]
     assert [row for part in parts for row in range(12)[part]] == list(range(12))
     with pytest.raises(UserError, match="is 9 rows a step, which 4 ranks can't share evenly"):
-        Ranks(size=4).rows(9)
+        Distributed(size=4).local_rows(9)
 
 
 def test_devices(monkeypatch):
-    second = Ranks(rank=1, size=2, local_rank=1, local_size=2)
+    second = Distributed(rank=1, size=2, local_rank=1, local_size=2)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert second.device_name("auto") == second.device_name("cpu") == "cpu"
     with pytest.raises(UserError, match="train.device mps: each of several ranks takes its own"):
@@ -101,7 +103,7 @@ def test_devices(monkeypatch):
 
 def test_the_cores_are_shared(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(9)), raising=False)
-    threads = [Ranks(size=4, local_size=local).threads() for local in (1, 2, 4, 16)]
+    threads = [Distributed(size=4, local_size=local).threads() for local in (1, 2, 4, 16)]
     assert threads == [9, 4, 2, 1]
 
 
@@ -109,14 +111,14 @@ def test_what_torchrun_should_have_said(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("RANK", raising=False)
     with pytest.raises(UserError, match="WORLD_SIZE is set, but RANK is not; start several"):
-        with joined():
+        with init_distributed():
             pass
     for name, value in team.environments(2)[1].items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("RANK", "one")
     with pytest.raises(UserError, match="can't reach each other: invalid literal"):
         module.connect()
-    monkeypatch.setattr(module.dist, "is_available", lambda: False)
+    monkeypatch.setattr(module.torch_dist, "is_available", lambda: False)
     with pytest.raises(UserError, match="built without torch.distributed"):
         module.connect()
 

@@ -1,7 +1,7 @@
 """Settings as dataclass fields: explanation, range, and what depends on what.
 
-A setting is a field made with `setting(default, help)`; a dataclass of settings calls `check` in its
-`__post_init__`.
+A setting is a field made with `setting(default, help)`. The `__post_init__` of a dataclass of
+settings calls `check`.
 """
 
 from __future__ import annotations
