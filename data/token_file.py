@@ -9,18 +9,10 @@ from types import TracebackType
 
 import numpy as np
 
+from tok.vocabulary import dtype_for
 from utils.errors import UserError, describe_os_error
 
 BLOCK_TOKENS = 1 << 20  # tokens read at a time by scans
-
-
-def dtype_for(vocab_size: int) -> np.dtype:
-    """The smallest type of ours that holds every id.
-
-    >>> dtype_for(65536), dtype_for(65537)
-    (dtype('uint16'), dtype('uint32'))
-    """
-    return np.dtype("uint16") if vocab_size <= 1 << 16 else np.dtype("uint32")
 
 
 class TokenWriter:

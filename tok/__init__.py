@@ -1,6 +1,12 @@
 """Text to ids and back: a byte-level BPE tokenizer. Needs NumPy alone.
 
-`tok.tokenizer` holds BPETokenizer and the command line; the other files are its parts, one noun each.
-NumPy is imported where it is used, not at the top, so that `python -m tok.bpe --help` answers at
-once.
+Layers, lowest first; a file imports only from lower ones:
+
+    errors, vocabulary, unicode_classes
+    split_arrays, patterns      how text is cut into pre-tokens
+    encoding/                   text to ids
+    training/                   learning merges
+    tokenizer                   BPETokenizer; its file format is tokenizer_file
+    formats/                    other projects' vocabularies
+    cli                         the command line, python -m tok.bpe
 """

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tok.cli_encode import print_ids
 from tok.encoding.progress import ProgressLine
 from tok.errors import TokenizerError
 from tok.formats import convert
@@ -200,9 +201,7 @@ def encode(arguments: argparse.Namespace) -> None:
     if arguments.text and arguments.file:
         raise UserError("give either text or --file, not both")
     _check_workers(arguments.workers)
-    from tok import cli_encode as encode_command  # brings the tools for processes, slow to import
-
-    _say(encode_command.encode(_tokenizer(arguments), arguments))
+    _say(print_ids(_tokenizer(arguments), arguments))
 
 
 def decode(arguments: argparse.Namespace) -> None:

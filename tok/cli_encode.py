@@ -1,4 +1,4 @@
-"""TODO."""
+"""`python -m tok.bpe encode`: text to ids as text, block by block."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import time
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from io import BytesIO
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
+
+import numpy as np
 
 from tok.encoding.parallel import encode_parts
 from tok.encoding.progress import ProgressLine
@@ -20,14 +22,10 @@ from tok.text_files import STDIN, check_stream
 from tok.tokenizer import BPETokenizer
 from utils.errors import UserError, describe_os_error
 
-if TYPE_CHECKING:
-    import numpy as np
-
-
 SPOOL_BYTES = 1 << 24  # of a pipe that are kept in memory; the rest goes to a temporary file
 
 
-def encode(tokenizer: BPETokenizer, arguments: Namespace) -> str:
+def print_ids(tokenizer: BPETokenizer, arguments: Namespace) -> str:
     """Prints a line of ids for each text, block by block; returns figures about them.
 
     Raises:
@@ -39,17 +37,20 @@ def encode(tokenizer: BPETokenizer, arguments: Namespace) -> str:
         size = check_stream(stream, name, arguments.errors)
         stream.seek(0)
         n_bytes += size
-        n_tokens += _print_ids(tokenizer, stream, size, arguments)
+        n_tokens += _print_stream(tokenizer, stream, size, arguments)
     ratio = f" ({n_bytes / n_tokens:.2f} bytes per token)" if n_tokens else ""
     return f"{n_bytes:,} bytes, {n_tokens:,} tokens{ratio}, {time.monotonic() - start:.1f} s"
 
 
-def _print_ids(tokenizer: BPETokenizer, stream: BinaryIO, size: int, arguments: Namespace) -> int:
+def _print_stream(
+    tokenizer: BPETokenizer, stream: BinaryIO, size: int, arguments: Namespace
+) -> int:
     out = sys.stdout.buffer
     show = ProgressLine("bytes", size, enabled=True)
     parts = tokenizer.encoder.parts(stream.read, arguments.allow_special)
     n_tokens = 0
-    for text in encode_parts(tokenizer, parts, finish=id_text, workers=arguments.workers):
+    finish = partial(id_text, tokenizer.vocab_size)
+    for text in encode_parts(tokenizer, parts, finish=finish, workers=arguments.workers):
         out.write(text if n_tokens else text[1:])  # a blank stands between ids only
         n_tokens += text.count(b" ")
         show(min(stream.tell(), size - 1))  # workers are a little behind
@@ -87,24 +88,20 @@ def _seekable(stream: BinaryIO) -> Iterator[BinaryIO]:
         yield copy  # type: ignore[misc]
 
 
-def id_text(tokenizer: BPETokenizer, ids: np.ndarray) -> bytes:
-    """Ids (below the tokenizer's vocab_size) as text.
+def id_text(vocab_size: int, ids: np.ndarray) -> bytes:
+    """Ids below `vocab_size` as text.
 
-    >>> import numpy as np
-    >>> from tok.tokenizer import BPETokenizer
-    >>> id_text(BPETokenizer([]), np.array([0, 12, 256]))
+    >>> id_text(257, np.array([0, 12, 256]))
     b' 0 12 256'
     """
     # uint8[ids, width]: each id's text, filled up with zero bytes. What is left without them is
     # the text of all.
-    padded = _texts(tokenizer.vocab_size)[ids]
+    padded = _texts(vocab_size)[ids]
     return padded[padded != 0].tobytes()
 
 
 @lru_cache(maxsize=1)
 def _texts(vocab_size: int) -> np.ndarray:
     """uint8[vocab_size, width]: the text of each id, filled up with zero bytes."""
-    import numpy as np
-
     texts = np.array([b" %d" % token_id for token_id in range(vocab_size)])
     return texts.view(np.uint8).reshape(vocab_size, -1)

@@ -1,15 +1,15 @@
 """Where pre-tokens start, found for a whole block of bytes at once by comparing neighbours.
 
-    for raw, starts in blocks(open(path, "rb").read, "gpt2"):  # files larger than RAM stream
+    for raw, starts in blocks(open(path, "rb").read, PATTERNS["gpt2"]):  # files larger than RAM
         raw                         # bytes[n], whole pre-tokens of the text
         starts                      # int64[P], where each begins: raw[starts[i] : starts[i + 1]]
 
-The rules are those of the patterns in tok.patterns, whose regular expressions stay for short text.
-Both read text through the same *shadow* (tok.unicode_classes): one ASCII character for each
-character of the text, of the same class. ASCII text is its own shadow.
+The array rules below are those of the patterns in tok.patterns, whose regular expressions are for
+short text. Both read the same *class string* (tok.unicode_classes): one ASCII character for each
+character of the text, of the same class. ASCII text is its own class string.
 
     text     Z  o  ë  '  s     2  €     bytes 5a 6f c3 ab 27 73 20 32 e2 82 ac
-    shadow   Z  o  a  '  s     2  !
+    class    Z  o  a  '  s     2  !
     kind     L  L  L  O  L  S  N  O     letter, number, white space, other
     start    x        x     x     x     `'s` is a word; a blank takes the run after it along
     bytes    0        4     6     8
@@ -19,12 +19,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from tok.unicode_classes import shadow_table
+import numpy as np
 
-if TYPE_CHECKING:
-    import numpy as np
+from tok.unicode_classes import LETTER_RUNS, NUMBER_RUNS, SPACE_RUNS, class_members
 
 # Work on blocks that stay in the processor's cache: several times faster than one long array.
 BLOCK_BYTES = 1 << 18
@@ -32,17 +31,30 @@ BLOCK_BYTES = 1 << 18
 SPACE, LETTER, NUMBER, OTHER = 0, 1, 2, 3
 
 
-def split_starts(raw: bytes, pattern: str = "gpt2") -> np.ndarray:
+class SplitRule(Protocol):
+    """What this file needs of tok.patterns.Pattern."""
+
+    @property
+    def class_table(self) -> np.ndarray:
+        """uint8[CODE_POINTS]: the ASCII character that stands for each code point."""
+
+    @property
+    def array_rule(self) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+        """bool[C]: where pre-tokens start, from the class string and kinds of C characters."""
+
+
+def split_starts(raw: bytes, pattern: SplitRule) -> np.ndarray:
     """int64[P]: the byte offset of each pre-token of `raw`, ascending from 0.
 
-    >>> split_starts("Zoë's 2€".encode()).tolist()
+    >>> from tok.patterns import GPT2
+    >>> split_starts("Zoë's 2€".encode(), GPT2).tolist()
     [0, 4, 6, 8]
     """
     return _split(raw, pattern)[0]
 
 
 def blocks(
-    read: Callable[[int], bytes], pattern: str = "gpt2", size: int | None = None
+    read: Callable[[int], bytes], pattern: SplitRule, size: int | None = None
 ) -> Iterator[tuple[bytes, np.ndarray]]:
     """Reads a text in blocks of about `size` bytes, cut where a pre-token starts.
 
@@ -51,7 +63,9 @@ def blocks(
     goes into the next. A block without one (a very long run of letters) grows by doubling.
 
     >>> from io import BytesIO
-    >>> [(raw, starts.tolist()) for raw, starts in blocks(BytesIO(b"one two three").read, size=6)]
+    >>> from tok.patterns import GPT2
+    >>> read = BytesIO(b"one two three").read
+    >>> [(raw, starts.tolist()) for raw, starts in blocks(read, GPT2, size=6)]
     [(b'one two', [0, 3]), (b' three', [0])]
 
     Args:
@@ -60,8 +74,6 @@ def blocks(
     Yields:
         (raw, starts): whole pre-tokens and their starts in `raw`, int64[P]; never empty.
     """
-    import numpy as np
-
     size = size or BLOCK_BYTES
     rest = b""
     while True:
@@ -82,52 +94,45 @@ def blocks(
         rest = raw[cut:]
 
 
-def _split(raw: bytes, pattern: str) -> tuple[np.ndarray, int]:
+def _split(raw: bytes, pattern: SplitRule) -> tuple[np.ndarray, int]:
     """The starts, and the byte before which all of them hold, whatever follows on `raw`."""
-    import numpy as np
-
     if not raw:
         return np.zeros(0, dtype=np.int64), 0
     if raw.isascii():
-        shadow_C, offsets_C = np.frombuffer(raw, dtype=np.uint8), None
+        class_C, offsets_C = np.frombuffer(raw, dtype=np.uint8), None
     else:
-        shadow_C, offsets_C = _shadow(raw, pattern)
-    kind_C = np.frombuffer(shadow_C.tobytes().translate(_kinds()), dtype=np.uint8)
-    rules = _gpt2_starts if pattern == "gpt2" else _cl100k_starts
-    starts_P = np.flatnonzero(rules(shadow_C, kind_C))
+        class_C, offsets_C = _class_string(raw, pattern.class_table)
+    kind_C = np.frombuffer(class_C.tobytes().translate(_kinds()), dtype=np.uint8)
+    starts_P = np.flatnonzero(pattern.array_rule(class_C, kind_C))
     certain = _last_run(kind_C)
     if offsets_C is None:
         return starts_P, certain
     return offsets_C[starts_P], int(offsets_C[certain])
 
 
-def _shadow(raw: bytes, pattern: str) -> tuple[np.ndarray, np.ndarray]:
-    """uint8[C]: the shadow of each character; int64[C]: the byte at which it begins.
+def _class_string(raw: bytes, class_table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """uint8[C]: the class of each character; int64[C]: the byte at which it begins.
 
     An invalid byte is a character of its own: Python's "surrogateescape" makes U+DC80 + (byte -
     0x80) of it, so that 0xff is U+DCFF, which the table has among "other".
     """
-    import numpy as np
-
     text = raw.decode("utf-8", "surrogateescape")
     # An array of one string holds its code points. Encoding to UTF-32 would stop at each of those.
     codes_C = np.array([text], dtype=f"<U{len(text)}").view("<u4")
-    shadow_C = shadow_table(pattern).take(codes_C)
+    class_C = class_table.take(codes_C)
     escaped_C = (codes_C >> 7) == 0xDC80 >> 7
     if not escaped_C.any():  # valid UTF-8: characters begin where no continuation byte stands
-        return shadow_C, np.flatnonzero((np.frombuffer(raw, dtype=np.uint8) & 0xC0) != 0x80)
+        return class_C, np.flatnonzero((np.frombuffer(raw, dtype=np.uint8) & 0xC0) != 0x80)
     n_bytes_C = np.ones(len(codes_C), dtype=np.uint8)
     for longer_from in (0x80, 0x800, 0x10000):
         n_bytes_C += codes_C >= longer_from
     n_bytes_C[escaped_C] = 1
-    return shadow_C, np.cumsum(n_bytes_C, dtype=np.int64) - n_bytes_C
+    return class_C, np.cumsum(n_bytes_C, dtype=np.int64) - n_bytes_C
 
 
 @lru_cache(maxsize=1)
 def _kinds() -> bytes:
     """The kind of each of the 128 ASCII characters, as a table for bytes.translate."""
-    from tok.unicode_classes import LETTER_RUNS, NUMBER_RUNS, SPACE_RUNS, class_members
-
     kinds = bytearray([OTHER] * 256)
     for kind, runs in ((SPACE, SPACE_RUNS), (LETTER, LETTER_RUNS), (NUMBER, NUMBER_RUNS)):
         for code in class_members(runs)[:128].nonzero()[0]:
@@ -141,8 +146,6 @@ def _last_run(kind_C: np.ndarray) -> int:
     Starts before it depend on finished runs only. The last three characters don't count: they may
     be the bytes of a character that is cut off.
     """
-    import numpy as np
-
     known_C = kind_C[:-3]
     reach = 64
     while True:
@@ -157,15 +160,13 @@ def _last_run(kind_C: np.ndarray) -> int:
 
 def _run_starts(kind_C: np.ndarray) -> np.ndarray:
     """bool[C]: True where a run of characters of one kind begins."""
-    import numpy as np
-
     start_C = np.empty(len(kind_C), dtype=bool)
     start_C[0] = True
     np.not_equal(kind_C[1:], kind_C[:-1], out=start_C[1:])
     return start_C
 
 
-def _gpt2_starts(shadow_C: np.ndarray, kind_C: np.ndarray) -> np.ndarray:
+def gpt2_starts(class_C: np.ndarray, kind_C: np.ndarray) -> np.ndarray:
     r"""bool[C]: 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
     start_C = _run_starts(kind_C)
     space_C = kind_C == SPACE
@@ -173,44 +174,42 @@ def _gpt2_starts(shadow_C: np.ndarray, kind_C: np.ndarray) -> np.ndarray:
     last_C = space_C[:-1] & ~space_C[1:]
     start_C[:-1] |= last_C
     # ... and if it is a blank, what follows belongs to it.
-    start_C[1:] &= ~(last_C & (shadow_C[:-1] == ord(" ")))
-    _cut_contractions(start_C, shadow_C)
+    start_C[1:] &= ~(last_C & (class_C[:-1] == ord(" ")))
+    _cut_contractions(start_C, class_C)
     return start_C
 
 
-def _cl100k_starts(shadow_C: np.ndarray, kind_C: np.ndarray) -> np.ndarray:
+def cl100k_starts(class_C: np.ndarray, kind_C: np.ndarray) -> np.ndarray:
     r"""bool[C]: (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}
     | ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
     """
     start_C = _run_starts(kind_C)
     space_C, letter_C, other_C = kind_C == SPACE, kind_C == LETTER, kind_C == OTHER
-    newline_C = (shadow_C == ord("\n")) | (shadow_C == ord("\r"))
+    newline_C = (class_C == ord("\n")) | (class_C == ord("\r"))
     # \s+(?!\S): the last white space before something else stands apart; newlines don't.
     last_C = space_C[:-1] & ~space_C[1:] & ~newline_C[:-1]
     start_C[:-1] |= last_C
     # What belongs to that last white space: letters to any, others to a blank.
-    blank_C = shadow_C[:-1] == ord(" ")
+    blank_C = class_C[:-1] == ord(" ")
     start_C[1:] &= ~(last_C & (letter_C[1:] | (blank_C & other_C[1:])))
     # [^\r\n\p{L}\p{N}]?\p{L}+: letters also belong to a single other character, if it is one that
     # no blank has taken.
     start_C[1:] &= ~(letter_C[1:] & other_C[:-1] & start_C[:-1])
     _cut_newlines(start_C, newline_C, space_C, other_C)
     _cut_numbers(start_C, kind_C)
-    _cut_contractions(start_C, shadow_C, ignore_case=True)
+    _cut_contractions(start_C, class_C, ignore_case=True)
     return start_C
 
 
 def _cut_contractions(
-    start_C: np.ndarray, shadow_C: np.ndarray, *, ignore_case: bool = False
+    start_C: np.ndarray, class_C: np.ndarray, *, ignore_case: bool = False
 ) -> None:
     """'s 't 'm 'd 're 've 'll are pre-tokens where an apostrophe begins one."""
-    import numpy as np
-
-    n = len(shadow_C)
-    at_A = np.flatnonzero(start_C & (shadow_C == ord("'")))
+    n = len(class_C)
+    at_A = np.flatnonzero(start_C & (class_C == ord("'")))
     at_A = at_A[at_A < n - 1]
-    one_A = shadow_C[at_A + 1]
-    two_A = np.where(at_A < n - 2, shadow_C[np.minimum(at_A + 2, n - 1)], 0)
+    one_A = class_C[at_A + 1]
+    two_A = np.where(at_A < n - 2, class_C[np.minimum(at_A + 2, n - 1)], 0)
     if ignore_case:
         one_A, two_A = one_A | 0x20, two_A | 0x20  # ASCII letters in lower case
     short_A = (one_A == ord("s")) | (one_A == ord("t")) | (one_A == ord("m")) | (one_A == ord("d"))
@@ -229,8 +228,6 @@ def _cut_newlines(
     Those right after other characters belong to them. Then white space up to its last newline is
     one pre-token. With "!\n \n  x" the starts are  !\n | " \n" | " " | " x".
     """
-    import numpy as np
-
     n = len(newline_C)
     start_C[1:] &= ~(newline_C[1:] & other_C[:-1])
     # Only newlines that more white space follows need care: after all others a run starts anyway.
@@ -249,8 +246,6 @@ def _cut_newlines(
 
 def _cut_numbers(start_C: np.ndarray, kind_C: np.ndarray) -> None:
     r"""\p{N}{1,3}: a run of numbers is cut after every third."""
-    import numpy as np
-
     number_D = np.flatnonzero(kind_C == NUMBER)
     if not len(number_D):
         return

@@ -8,9 +8,9 @@ from typing import BinaryIO
 
 from tok.errors import TokenizerError
 from utils.errors import UserError
-from utils.files import decode_utf8, read_bytes
+from utils.files import decode_utf8
 
-BLOCK_BYTES = 1 << 20
+READ_BYTES = 1 << 20
 STDIN = "standard input"  # its name in messages
 
 
@@ -42,8 +42,17 @@ def expand_folders(
     return files
 
 
-def check_text(raw: bytes, name: str | Path, errors: str, *, offset: int = 0) -> bytes:
-    """Returns `raw`, after checking that it is UTF-8 unless `errors` is "bytes".
+def check_errors(errors: str) -> None:
+    """
+    Raises:
+        TokenizerError: `errors` is neither "strict" nor "bytes".
+    """
+    if errors not in ("strict", "bytes"):
+        raise TokenizerError(f"errors must be 'strict' or 'bytes', not {errors!r}")
+
+
+def check_text(raw: bytes, name: str | Path, errors: str, *, offset: int = 0) -> None:
+    """Checks that `raw` is UTF-8, unless `errors` is "bytes".
 
     `offset` is where it begins in what is called `name`.
 
@@ -51,11 +60,9 @@ def check_text(raw: bytes, name: str | Path, errors: str, *, offset: int = 0) ->
         UserError: not UTF-8; names the byte.
         TokenizerError: `errors` is neither "strict" nor "bytes".
     """
-    if errors not in ("strict", "bytes"):
-        raise TokenizerError(f"errors must be 'strict' or 'bytes', not {errors!r}")
+    check_errors(errors)
     if errors == "strict" and not raw.isascii():
         decode_utf8(raw, name, offset=offset)
-    return raw
 
 
 def check_stream(stream: BinaryIO, name: str | Path, errors: str) -> int:
@@ -67,7 +74,7 @@ def check_stream(stream: BinaryIO, name: str | Path, errors: str) -> int:
     """
     n_bytes = 0
     rest = b""
-    while block := stream.read(BLOCK_BYTES):
+    while block := stream.read(READ_BYTES):
         raw = rest + block
         end = end_of_whole_characters(raw)
         check_text(raw[:end], name, errors, offset=n_bytes - len(rest))
@@ -90,8 +97,3 @@ def end_of_whole_characters(raw: bytes) -> int:
         if byte < 0x80:
             break
     return len(raw)
-
-
-def read_text(path: str | Path, errors: str = "strict") -> bytes:
-    """The bytes of a text file, newlines and byte order mark as they are; see `check_text`."""
-    return check_text(read_bytes(path), path, errors)

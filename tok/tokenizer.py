@@ -1,9 +1,9 @@
-"""Byte-level BPE: BPETokenizer, and the command line `python -m tok.bpe`.
+"""Byte-level BPE: BPETokenizer.
 
 Ids: the 256 bytes first, then the merges in the order in which they were learned, then the special
 tokens (an imported vocabulary may have them elsewhere: see tok.vocabulary). Text is cut into
-pre-tokens (tok.patterns), and within each the learned merges are applied in order (Gage 1994; Sennrich
-et al. 2016; on bytes: Radford et al. 2019).
+pre-tokens (tok.patterns), and within each the learned merges are applied in order (Gage 1994;
+Sennrich et al. 2016; on bytes: Radford et al. 2019).
 
 The committed tok/bpe.json was made, and can be made again byte for byte, with
     python -m tok.bpe train data/tiny.txt --vocab-size 2048 --out tok/bpe.json
@@ -16,14 +16,16 @@ from functools import cached_property, partial
 from io import BytesIO
 from operator import index
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tok import tokenizer_file as formats
+import numpy as np
+
 from tok.encoding.encoder import Encoder, is_long
 from tok.encoding.progress import ProgressLine
 from tok.encoding.stream_decoder import StreamDecoder
 from tok.errors import TokenizerError
 from tok.patterns import check_pattern, to_bytes, to_text
+from tok.tokenizer_file import content_of, from_json, identity_of, to_json
 from tok.training.count_files import count_files, count_texts
 from tok.training.counts import PieceCounts
 from tok.training.learn import learn_merges
@@ -34,6 +36,7 @@ from tok.vocabulary import (
     check_merges,
     check_special_tokens,
     count_merges,
+    dtype_for,
     name_byte_order,
     place_bytes,
     place_ordinary,
@@ -41,9 +44,6 @@ from tok.vocabulary import (
     token_lengths,
 )
 from utils.files import read_bytes, write_atomic
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 class BPETokenizer:
@@ -66,8 +66,7 @@ class BPETokenizer:
         Raises:
             TokenizerError: a malformed merge, special token, pattern or byte order.
         """
-        check_pattern(pattern)
-        self.pattern = pattern
+        self.pattern = check_pattern(pattern).name
         self.byte_numbers = byte_numbers(byte_order)  # `byte_order` in full: that of each byte
         self.byte_order = name_byte_order(self.byte_numbers)
         self.merges = check_merges(merges)
@@ -185,12 +184,12 @@ class BPETokenizer:
 
     @cached_property
     def _content(self) -> dict[str, Any]:
-        return formats.content_of(self.merges, self.special_ids, self.pattern, self.byte_order)
+        return content_of(self.merges, self.special_ids, self.pattern, self.byte_order)
 
     @cached_property
     def identity(self) -> str:
         """Hex sha256 of all that decides the ids; two tokenizers with the same one are the same."""
-        return formats.identity_of(self._content)
+        return identity_of(self._content)
 
     def save(self, path: str | Path) -> None:
         """Writes the JSON file, whole or not at all.
@@ -198,7 +197,7 @@ class BPETokenizer:
         Raises:
             OSError: the file can't be written.
         """
-        write_atomic(path, formats.to_json(self._content))
+        write_atomic(path, to_json(self._content))
 
     @classmethod
     def load(cls, path: str | Path) -> BPETokenizer:
@@ -209,7 +208,7 @@ class BPETokenizer:
             TokenizerError: it is not a whole, unchanged tokenizer file; the message names the file.
         """
         try:
-            tokenizer = cls(**formats.from_json(read_bytes(path)))
+            tokenizer = cls(**from_json(read_bytes(path)))
         except TokenizerError as error:
             raise TokenizerError(f"{path}: {error}") from None
         tokenizer.encoder.warm_up()
@@ -239,15 +238,11 @@ class BPETokenizer:
     @property
     def dtype(self) -> np.dtype[Any]:
         """The smallest type of an array that holds every id: uint16 or uint32."""
-        import numpy as np
-
-        return np.dtype(np.uint16 if self.vocab_size <= 1 << 16 else np.uint32)
+        return dtype_for(self.vocab_size)
 
     @cached_property
     def byte_lengths(self) -> np.ndarray:
         """int64[vocab_size]: bytes of text that each id stands for; 0 for special and unused."""
-        import numpy as np
-
         lengths_V = np.zeros(self.vocab_size, dtype=np.int64)
         lengths_V[self.ordinary_ids] = self._lengths
         lengths_V.flags.writeable = False
@@ -266,10 +261,13 @@ class BPETokenizer:
         make = partial(type(self), pattern=self.pattern, byte_order=self.byte_order)
         return make, (self.merges, self.special_ids)
 
-    def encode(self, text: str, *, allowed_special: bool | Collection[str] = False) -> list[int]:
+    def encode(
+        self, text: str | bytes, *, allowed_special: bool | Collection[str] = False
+    ) -> list[int]:
         """The ids of a text.
 
         Args:
+            text: bytes too, as for `encode_bytes`.
             allowed_special: which special tokens the text may hold: False none (they are plain
                 text), True all, or a set of some. Where several fit, the longest counts.
 
@@ -291,8 +289,6 @@ class BPETokenizer:
         self, text: str | bytes, *, allowed_special: bool | Collection[str] = False
     ) -> np.ndarray:
         """`encode` (of a str) or `encode_bytes` as an array [N] of `dtype`, for large texts."""
-        import numpy as np
-
         if not is_long(text):
             return np.array(self.encode(text, allowed_special=allowed_special), dtype=self.dtype)
         raw = to_bytes(to_text(text)) if isinstance(text, str) else bytes(text)

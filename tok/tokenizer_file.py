@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tok.errors import TokenizerError
-from tok.patterns import PATTERNS
+from tok.patterns import PATTERNS, Pattern, check_pattern
 from tok.unicode_classes import UNICODE_VERSION
 
 FORMAT = "llm-tiny tokenizer"
@@ -41,11 +42,15 @@ def content_of(
     return {
         "format": FORMAT,
         "version": VERSION,
-        "pattern": {"name": pattern, "text": PATTERNS[pattern], "unicode": UNICODE_VERSION},
+        "pattern": _pattern_entry(PATTERNS[pattern]),
         "byte_order": byte_order if isinstance(byte_order, str) else list(byte_order),
         "special_tokens": list(special_ids) if come_last else dict(special_ids),
         "merges": [list(pair) for pair in merges],
     }
+
+
+def _pattern_entry(pattern: Pattern) -> dict[str, str]:
+    return {"name": pattern.name, "text": pattern.regex, "unicode": UNICODE_VERSION}
 
 
 def identity_of(content: dict[str, Any]) -> str:
@@ -87,18 +92,16 @@ def from_json(raw: bytes) -> dict[str, Any]:
             "it was changed by hand or damaged; train it again or restore it"
         )
     pattern = found["pattern"]
-    name = pattern.get("name")
-    if not isinstance(name, str) or name not in PATTERNS:
-        raise TokenizerError(f"unknown pattern {name!r}; known: {', '.join(PATTERNS)}")
-    if pattern != {"name": name, "text": PATTERNS[name], "unicode": UNICODE_VERSION}:
+    known = check_pattern(pattern.get("name"))
+    if pattern != _pattern_entry(known):
         raise TokenizerError(
-            f"its pattern {name!r} is not the one that this version of llm-tiny uses "
+            f"its pattern {known.name!r} is not the one that this version of llm-tiny uses "
             f"(Unicode {UNICODE_VERSION}); train it again"
         )
     return {
         "merges": found["merges"],
         "special_tokens": found["special_tokens"],
-        "pattern": name,
+        "pattern": known.name,
         "byte_order": found["byte_order"],
     }
 
@@ -111,8 +114,7 @@ def no_duplicates(items: list[tuple[str, Any]]) -> dict[str, Any]:
     """
     found = dict(items)
     if len(found) < len(items):
-        seen: set[str] = set()
-        twice = next(key for key, _ in items if key in seen or seen.add(key))
+        twice = next(key for key, n in Counter(key for key, _ in items).items() if n > 1)
         raise TokenizerError(f"key {twice!r} given twice")
     return found
 

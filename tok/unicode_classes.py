@@ -12,11 +12,9 @@ whose letters those are: U+1C89 (new in 16.0) is one of them, U+10940 (new in 17
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
 
 UNICODE_VERSION = "16.0"
 CODE_POINTS = 0x110000
@@ -83,8 +81,6 @@ def class_members(runs: str) -> np.ndarray:
     >>> [chr(c) for c in range(128) if class_members(NUMBER_RUNS)[c]] == list("0123456789")
     True
     """
-    import numpy as np
-
     lengths = np.array(runs.split(), dtype=np.int64)
     inside = np.arange(len(lengths)) % 2 == 1
     members = np.zeros(CODE_POINTS, dtype=bool)
@@ -92,24 +88,23 @@ def class_members(runs: str) -> np.ndarray:
     return members
 
 
-@lru_cache(maxsize=2)
-def shadow_table(pattern: str = "gpt2") -> np.ndarray:
+def class_table(exceptions: Mapping[int, str]) -> np.ndarray:
     """uint8[CODE_POINTS]: the ASCII character that stands for each code point when text is split.
 
     ASCII stands for itself. Beyond it a letter becomes "a", a number "0", white space a tab, and
-    everything else (surrogates too) "!". A tab, not a blank: only U+0020 may lead a word. For
-    cl100k, which takes contractions in upper and lower case, the long s is an s.
+    everything else (surrogates too) "!". A tab, not a blank: only U+0020 may lead a word.
 
-    >>> bytes(shadow_table()[[ord(c) for c in "Zé٣\\u3000€ "]])
+    >>> bytes(class_table({})[[ord(c) for c in "Zé٣\\u3000€ "]])
     b'Za0\\t! '
-    """
-    import numpy as np
 
+    Args:
+        exceptions: other characters for some code points.
+    """
     table = np.full(CODE_POINTS, ord("!"), dtype=np.uint8)
-    for runs, stand_in in ((LETTER_RUNS, "a"), (NUMBER_RUNS, "0"), (SPACE_RUNS, "\t")):
-        table[class_members(runs)] = ord(stand_in)
+    for runs, character in ((LETTER_RUNS, "a"), (NUMBER_RUNS, "0"), (SPACE_RUNS, "\t")):
+        table[class_members(runs)] = ord(character)
     table[:128] = np.arange(128)
-    if pattern == "cl100k":
-        table[LONG_S] = ord("s")
+    for code, character in exceptions.items():
+        table[code] = ord(character)
     table.flags.writeable = False
     return table

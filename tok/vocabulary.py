@@ -13,6 +13,8 @@ from itertools import chain, count, islice
 from operator import lt
 from typing import Any
 
+import numpy as np
+
 from tok.errors import TokenizerError
 
 _PRINTABLE = (range(0x21, 0x7F), range(0xA1, 0xAD), range(0xAE, 0x100))
@@ -27,6 +29,15 @@ MAX_VOCABULARY_BYTES = 1 << 28
 
 # Of special tokens. Without a limit a hostile file of one line could ask for a list of 2^60 ids.
 MAX_ID = (1 << 22) - 1
+
+
+def dtype_for(vocab_size: int) -> np.dtype[Any]:
+    """The smallest type of an array that holds every id: uint16 or uint32.
+
+    >>> dtype_for(65536), dtype_for(65537)
+    (dtype('uint16'), dtype('uint32'))
+    """
+    return np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
 
 
 def inverse(permutation: bytes) -> bytes:

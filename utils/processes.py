@@ -1,11 +1,28 @@
-"""TODO."""
+"""Worker processes: how many, jobs handed out in order, and memory that is kept."""
 
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
+import signal
 import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import chain, islice
+from multiprocessing import connection
 from pathlib import Path
+from typing import Any, TypeVar
+
+from utils.errors import UserError
+
+PREFETCH = 2  # jobs that wait for each worker
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
 
 
 def all_cores() -> int:
@@ -16,10 +33,10 @@ def all_cores() -> int:
 
 
 def keep_freed_memory() -> bool:
-    """Lets this process keep the memory that arrays give back; whether the system can do so.
+    """Let this process keep the memory that arrays release; return whether the system can do so.
 
-    By default glibc returns every large piece to Linux at once, and each step of training, or block
-    of text, gets its arrays anew, page by page. See mallopt(3) for the two numbers.
+    By default glibc returns every large piece to Linux immediately, so each step of training, or
+    block of text, gets its arrays again page by page. See mallopt(3) for the two numbers.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -46,3 +63,112 @@ def peak_rss_bytes() -> int:
         return 0
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS, else in KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def group_by_size(
+    items: Iterable[Job], size_of: Callable[[Job], int], group_size: int
+) -> Iterator[list[Job]]:
+    """Consecutive items in lists whose sizes add up to `group_size` or a little more.
+
+    >>> list(group_by_size(["one", "two", "three"], len, 6))
+    [['one', 'two'], ['three']]
+    """
+    group: list[Job] = []
+    size = 0
+    for item in items:
+        group.append(item)
+        size += size_of(item)
+        if size >= group_size:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def map_in_order(
+    work: Callable[[Job], Result],
+    jobs: Iterable[Job],
+    workers: int,
+    *,
+    method: str = "spawn",
+    few: int = 1,
+) -> Iterator[Result]:
+    """work(job) for each job, in order. Few jobs wait at any time, so memory stays flat.
+
+    Args:
+        work: a function of a module, or a partial of one; it is sent to each process once.
+        workers: 0 = one for each core, 1 = this process alone.
+        method: "thread", or how a process starts: "spawn" (always safe) or "fork" (fast, but the
+            child of a process with threads, such as PyTorch's, may hang).
+        few: up to this many jobs are done in this process, as starting workers takes time.
+
+    Raises:
+        UserError: a worker process was killed.
+    """
+    jobs = iter(jobs)
+    workers = workers or all_cores()
+    first = list(islice(jobs, few + 1)) if workers > 1 else []
+    jobs = chain(first, jobs)
+    if len(first) <= few:
+        yield from map(work, jobs)
+        return
+    pool: Executor
+    submitted: Callable[[Job], Result] = work
+    if method == "thread":
+        pool = ThreadPoolExecutor(workers)
+    else:
+        context = multiprocessing.get_context(method)
+        pool = ProcessPoolExecutor(workers, context, _start_worker, (work,))
+        submitted = _work_on
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for job in jobs:
+            waiting.append(pool.submit(submitted, job))
+            if len(waiting) > PREFETCH * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    except BaseException as error:
+        _kill_workers(pool)
+        if isinstance(error, BrokenProcessPool):
+            raise UserError(
+                "a worker process ended unexpectedly (out of memory?); try again with --workers 1"
+            ) from None
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_work: Callable[[Any], Any]  # of a worker process
+
+
+def _start_worker(work: Callable[[Any], Any]) -> None:
+    """Set up a worker process, before its first job."""
+    global _work
+    _work = work
+    keep_freed_memory()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent ends the others
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _work_on(job: Any) -> Any:
+    return _work(job)
+
+
+def _end_with_parent() -> None:
+    """End this worker when its parent has been killed; it would wait for jobs forever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+
+def _kill_workers(pool: Executor) -> None:
+    """End the processes of a pool, if it has any.
+
+    After Ctrl-C they would finish their jobs first. When one of them has been killed, Python ends
+    the rest, but may miss one that has just been started, and then waits for it forever.
+    """
+    # Python 3.14 has a method for it; before, only the pool knows which children are its own.
+    for worker in list((getattr(pool, "_processes", None) or {}).values()):
+        worker.kill()

@@ -17,6 +17,7 @@ from model.config import ModelConfig
 from model.hf.config import CLASSES, kind_of
 from model.hf.weights import whole_weights
 from tok.formats.spelled_vocab import spelled_ids
+from tok.patterns import GPT2
 from tok.tokenizer import BPETokenizer
 from tok.vocabulary import spell
 from utils.errors import UserError, missing
@@ -58,7 +59,7 @@ def gguf_kind(config: ModelConfig, tokenizer: BPETokenizer) -> str:
         raise UserError(
             f"model.mlp relu2: llama.cpp's {ARCHITECTURES[kind]} computes GELU; export --to hf"
         )
-    if tokenizer.pattern != "gpt2":
+    if tokenizer.pattern != GPT2.name:
         raise UserError(
             f"the tokenizer splits by the pattern {tokenizer.pattern}; in GGUF only gpt2 is "
             "supported"

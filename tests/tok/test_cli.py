@@ -256,11 +256,12 @@ def test_help_and_commands_import_no_more_than_they_need():
         "import sys; from tok.cli import main\n"
         "try: main(['--help'])\n"
         "except SystemExit: pass\n"
-        "print(sorted({'torch', 'yaml', 'numpy'} & set(sys.modules)))"
+        "main(['encode', 'a'])\n"
+        "print(sorted({'torch', 'yaml', 'tqdm'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=60)
     assert b"train|encode|decode|import|export" in done.stdout and done.stdout.endswith(
-        b"\n[]\n"
+        b"\n97\n[]\n"
     ), done
 
 
@@ -273,7 +274,7 @@ def test_a_person_at_a_terminal_gets_a_line_end(folder):
     command = [
         sys.executable,
         "-m",
-        "tok.tokenizer",
+        "tok.bpe",
         "decode",
         "72",
         "105",
@@ -293,7 +294,7 @@ def test_a_reader_that_leaves_is_no_error(folder, tmp_path):
     command = [
         sys.executable,
         "-m",
-        "tok.tokenizer",
+        "tok.bpe",
         "encode",
         "--file",
         long,

@@ -2,11 +2,12 @@
 
 import pytest
 
-from tests.tok.test_cli import CORPUS
 from tok.cli import main
 from tok.tokenizer import BPETokenizer
 from tok.training import count_files as corpus
 from utils.errors import UserError
+
+CORPUS = b"The fox found the river.\r\nThe river found the fox <|endoftext|> na\xc3\xafve\n" * 5
 
 
 def test_train_with_another_pattern(tmp_path):
@@ -28,9 +29,9 @@ def test_train_with_any_number_of_workers(tmp_path, monkeypatch):
     seen = []
     count = corpus._count
 
-    def counted(parts, pattern, errors, workers, on_bytes):
+    def counted(spans, pattern, errors, workers, on_bytes):
         seen.append(workers)
-        return count(parts, pattern, errors, workers, on_bytes)
+        return count(spans, pattern, errors, workers, on_bytes)
 
     monkeypatch.setattr(corpus, "_count", counted)
     out, text = tmp_path / "tok.json", tmp_path / "corpus.txt"

@@ -1,13 +1,27 @@
-"""Pre-tokens of GPT-2's pattern."""
+"""Pre-tokens of GPT-2's pattern, and what every pattern of the registry must keep."""
 
+import ast
+import dataclasses
+import random
+import re
+from collections import Counter
+from io import BytesIO
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.conftest import ROOT
+from tests.helpers.hostile import hostile_strings
 from tok.errors import TokenizerError
-from tok.patterns import shadow, split, to_bytes, to_text
+from tok.formats.convert import export_tokenizer, import_tokenizer
+from tok.patterns import PATTERNS, Pattern, class_string, find_pattern, split, to_bytes, to_text
+from tok.split_arrays import blocks, split_starts
+from tok.tokenizer import BPETokenizer
+from tok.training.count_files import count_texts
+from tok.unicode_classes import class_table
 
 # Characters that meet every branch of the pattern, white space and classes beyond ASCII included.
 HOSTILE = st.text(
@@ -74,8 +88,8 @@ def test_ascii_and_other_text_take_the_same_rules():
             assert split("年\n" + text) == ["年", "\n", *pieces]
 
 
-def test_shadow_keeps_the_length_and_ascii():
-    assert shadow("a'1 \té😀\u3000²") == "a'1 \ta!\t0"
+def test_a_class_string_keeps_the_length_and_ascii():
+    assert class_string("a'1 \té😀\u3000²") == "a'1 \ta!\t0"
 
 
 @pytest.mark.parametrize("surrogate", ["\ud800", "\udfff", "\udcff"])
@@ -91,45 +105,165 @@ def test_neither_str_nor_bytes_is_refused():
         to_text(5)
 
 
-def test_split_is_equal_to_tiktokens():
+# -- the three forms of every registered pattern ---------------------------------------------------
+
+REAL = (ROOT / "data" / "tiny.txt").read_text(encoding="utf-8")[:60_000]
+CODE = """def f(x):\r\n\treturn {"it's": x**2, 'DON'T': 0x1F}  # ſ 12345\r\n\r\n   \n"""
+REGEX_TEXTS = ["", *(text for text, _ in EXAMPLES), REAL, CODE * 700, "\n".join([REAL, CODE] * 3)]
+REGEX_TEXTS += hostile_strings(1500)
+patterns = pytest.mark.parametrize("pattern", PATTERNS.values(), ids=list(PATTERNS))
+
+
+def by_array_rule(text, pattern):
+    """The pre-tokens of one array, and of blocks that end in unexpected places."""
+    raw = text.encode()
+    starts = [*split_starts(raw, pattern).tolist(), len(raw)]
+    found = [raw[start:end].decode() for start, end in pairwise(starts)]
+    for size in (200, 10_000) if len(raw) > 200 else ():
+        in_blocks = []
+        for block, starts_P in blocks(BytesIO(raw).read, pattern, size):
+            cuts = [*starts_P.tolist(), len(block)]
+            in_blocks += [block[start:end].decode() for start, end in pairwise(cuts)]
+        assert in_blocks == found
+    return found
+
+
+def random_text(seed, n=20_000):
+    """Any code points but surrogates, common ones more often."""
+    draw = random.Random(seed)
+    common = [ord(c) for c in "aZ'sterdmvl 09 .!\n\r\t\x1c\xa0\u3000  ſ"]
+    codes = draw.choices(common, k=n) + draw.choices(range(0x3100), k=n // 2)
+    codes += [c for c in draw.choices(range(0x110000), k=n // 4) if not 0xD800 <= c < 0xE000]
+    draw.shuffle(codes)
+    return "".join(map(chr, codes))
+
+
+def as_unicode_16(text, regex):
+    """Without characters that the regex module, with a newer Unicode, puts into another class."""
+    classes = {"a": r"\p{L}", "0": r"\p{N}", "\t": r"\s", "!": r"[^\p{L}\p{N}\s]"}
+    table = class_table({})
+    beyond_ascii = {c for c in text if not c.isascii()}
+    other = {c for c in beyond_ascii if not regex.match(classes[chr(table[ord(c)])], c)}
+    return text.translate({ord(c): "!" for c in other})
+
+
+@patterns
+def test_the_three_forms_agree(pattern):
+    """The published regex, as the regex module runs it; the class regex; the array rule."""
+    regex = pytest.importorskip("regex", reason="oracle: the regex module knows \\p{L}")
+    find_all = regex.compile(pattern.regex).findall
+    for text in [*REGEX_TEXTS, *map(random_text, range(3))]:
+        text = as_unicode_16(text, regex)
+        assert split(text, pattern) == find_all(text)
+        assert by_array_rule(text, pattern) == find_all(text)
+
+
+@patterns
+@settings(deadline=None)
+@given(text=HOSTILE)
+def test_two_forms_agree_on_any_text(pattern, text):
+    assert by_array_rule(text, pattern) == split(text, pattern)
+
+
+@patterns
+def test_every_spelling_splits_alike(pattern):
+    tokenizers = pytest.importorskip("tokenizers", reason="oracle: tokenizers runs the spellings")
+    text = REAL[:5000] + CODE + random_text(4, 2000)  # not for the end of a text: see PATTERNS
+    for regex in (pattern.regex, *pattern.spellings):
+        assert find_pattern(regex) is pattern
+        splitter = tokenizers.pre_tokenizers.Split(tokenizers.Regex(regex), "isolated")
+        found = [piece for piece, _ in splitter.pre_tokenize_str(text + "x")]
+        assert found == split(text + "x", pattern)
+    assert find_pattern(None) is None and find_pattern("x") is None
+
+
+@patterns
+def test_tiktoken_splits_alike(pattern):
     """Each piece and each pair of neighbours is a token of its own, so any other split shows."""
-    tiktoken = pytest.importorskip(
-        "tiktoken", reason="oracle: tiktoken splits with the same pattern"
-    )
-    import random
-
-    from tok.patterns import PATTERNS
-
-    draw = random.Random(5)
-    members = [c for c in range(0x110000) if not 0xD800 <= c < 0xE000]
-    common = [ord(c) for c in "aZ'sterdmvl 09 .!\n\t\x1c\xa0\u3000  "]
-    texts = ["".join(text for text, _ in EXAMPLES)]
-    for _ in range(300):
-        pool = (
-            draw.choices(members, k=20)
-            + draw.choices(common, k=60)
-            + draw.choices(range(0x3100), k=30)
+    tiktoken = pytest.importorskip("tiktoken", reason="oracle: tiktoken splits with the pattern")
+    for text in (REAL, CODE * 50 + "x", random_text(5) + "x", "".join(t for t, _ in EXAMPLES)):
+        pieces = [piece.encode() for piece in by_array_rule(text, pattern)]
+        tokens = {bytes([b]) for b in range(256)} | set(pieces)
+        tokens.update(first + second for first, second in pairwise(pieces))
+        ranked = sorted(tokens, key=lambda token: (len(token), token))
+        ranks = {token: rank for rank, token in enumerate(ranked)}
+        encoding = tiktoken.Encoding(
+            "split", pat_str=pattern.regex, mergeable_ranks=ranks, special_tokens={}
         )
-        texts.append("".join(map(chr, draw.choices(pool, k=200))))
-    pieces = [[piece.encode() for piece in split(text)] for text in texts]
-    tokens = {bytes([b]) for b in range(256)}
-    for row in pieces:
-        tokens.update(row)
-        tokens.update(first + second for first, second in pairwise(row))
-    ranks = {token: rank for rank, token in enumerate(sorted(tokens, key=lambda t: (len(t), t)))}
-    encoding = tiktoken.Encoding(
-        "split", pat_str=PATTERNS["gpt2"], mergeable_ranks=ranks, special_tokens={}
-    )
-    for text, row in zip(texts, pieces, strict=True):
-        assert encoding.encode_ordinary(text) == [ranks[piece] for piece in row]
+        assert encoding.encode_ordinary(text) == [ranks[piece] for piece in pieces]
 
 
-def test_split_of_plain_text_is_equal_to_hugging_faces():
-    tokenizers = pytest.importorskip(
-        "tokenizers", reason="oracle: tokenizers splits with the same pattern"
-    )
-    from tok.patterns import PATTERNS
+@patterns
+def test_a_text_may_be_cut_where_the_pattern_says(pattern):
+    texts = [REAL[:3000], CODE * 3, random_text(6, 400), *hostile_strings(100)]
+    for raw in (text.encode() for text in texts):
+        whole = set(split_starts(raw, pattern).tolist())
+        cuts = [found.end() for found in pattern.safe_cut.finditer(raw)]
+        assert set(cuts) <= whole
+        for cut in cuts[:20]:
+            rest = {cut + start for start in split_starts(raw[cut:], pattern).tolist()}
+            assert rest == {start for start in whole if start >= cut}
 
-    splitter = tokenizers.pre_tokenizers.Split(tokenizers.Regex(PATTERNS["gpt2"]), "isolated")
-    for text, pieces in EXAMPLES:
-        assert [piece for piece, _ in splitter.pre_tokenize_str(text)] == pieces
+
+# -- one more pattern ------------------------------------------------------------------------------
+
+
+def by_character(class_C, kind_C):
+    """An array rule: every character is a pre-token."""
+    return np.ones(len(class_C), dtype=bool)
+
+
+CHARACTERS = Pattern(
+    name="characters",
+    regex=r"(?s:.)",
+    spellings=(),
+    class_regex=re.compile(r"(?s:.)"),
+    array_rule=by_character,
+    exceptions={},
+    safe_cut=re.compile(rb"(?s:[\x00-\x7f])"),
+)
+
+
+def test_each_pattern_has_all_its_forms_to_itself():
+    fields = {field.name for field in dataclasses.fields(Pattern)}
+    for field in fields:
+        missing = {name: getattr(CHARACTERS, name) for name in fields - {field}}
+        with pytest.raises(TypeError, match=field):
+            Pattern(**missing)
+    for name, pattern in PATTERNS.items():
+        assert pattern.name == name
+    for form in ("regex", "class_regex", "array_rule"):
+        assert len({getattr(pattern, form) for pattern in PATTERNS.values()}) == len(PATTERNS)
+
+
+def test_a_third_pattern_gets_its_own_rule_everywhere(monkeypatch, tmp_path):
+    """Short or long, in any part of the program: no pattern stands in for another."""
+    monkeypatch.setitem(PATTERNS, "characters", CHARACTERS)
+    monkeypatch.setattr("tok.training.count_files.PART_BYTES", 5000)
+    text = REAL[:20_000] + "é年😀 \n12345 it's"
+    raw = text.encode()
+    for workers in (1, 2):
+        counts = count_texts([raw], "characters", workers).as_dict()
+        assert counts == Counter(c.encode() for c in text)
+    tokenizer = BPETokenizer([(97, 98), (32, 97), (0xC3, 0xA9)], pattern="characters")
+    expected = [i for c in text for i in ([258] if c == "é" else c.encode())]
+    assert tokenizer.encode_array(text).tolist() == expected
+    short = [tokenizer.encode(line) for line in text.splitlines(keepends=True)]
+    assert sum(short, []) == expected
+    tokenizer.save(tmp_path / "tok.json")
+    assert BPETokenizer.load(tmp_path / "tok.json") == tokenizer
+    export_tokenizer(tokenizer, "hf", tmp_path / "hf.json")
+    assert import_tokenizer([tmp_path / "hf.json"]) == tokenizer
+    with pytest.raises(TokenizerError, match="pattern characters: GPT-2's files"):
+        export_tokenizer(tokenizer, "gpt2", tmp_path / "gpt2")
+
+
+def test_only_the_registry_asks_which_pattern_it_is():
+    """A comparison with a pattern's name elsewhere would give a new pattern some other's branch."""
+    found = []
+    for path in sorted((ROOT / "tok").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.Compare) and "pattern" in ast.unparse(node):
+                names = {n.value for n in ast.walk(node) if isinstance(n, ast.Constant)}
+                found += [f"{path.name}:{node.lineno}"] if names & set(PATTERNS) else []
+    assert not found

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tok.patterns import PATTERNS, split, to_bytes, to_text
+from tok.patterns import GPT2, PATTERNS, split, to_bytes, to_text
 from tok.split_arrays import BLOCK_BYTES, blocks, split_starts
 from tok.unicode_classes import LONG_S, NUMBER_RUNS, class_members
 
@@ -20,7 +20,7 @@ PARTS = [
 RAW = st.lists(st.sampled_from(PARTS), max_size=30).map(
     lambda parts: b"".join(p if isinstance(p, bytes) else p.encode() for p in parts)
 )
-patterns = pytest.mark.parametrize("pattern", PATTERNS)
+patterns = pytest.mark.parametrize("pattern", PATTERNS.values(), ids=list(PATTERNS))
 
 
 def cut_at(raw, starts):
@@ -66,25 +66,25 @@ def test_text_without_a_certain_start_is_cut_all_the_same(pattern, unit):
 def test_a_read_that_gives_less_than_asked_is_no_end():
     raw = b"one two  three 'll" * 3
     left = BytesIO(raw)
-    found = list(blocks(lambda n: left.read(min(n, 3)), "gpt2", 10))
-    assert [p for block, starts in found for p in cut_at(block, starts)] == by_regex(raw, "gpt2")
+    found = list(blocks(lambda n: left.read(min(n, 3)), GPT2, 10))
+    assert [p for block, starts in found for p in cut_at(block, starts)] == by_regex(raw, GPT2)
 
 
 def test_blocks_have_about_the_size_that_was_asked_for():
-    sizes = [len(raw) for raw, _ in blocks(BytesIO(b"one two three " * 100_000).read)]
+    sizes = [len(raw) for raw, _ in blocks(BytesIO(b"one two three " * 100_000).read, GPT2)]
     assert all(abs(size - BLOCK_BYTES) < 20 for size in sizes[:-2])
-    sizes = [len(raw) for raw, _ in blocks(BytesIO(b"a" * 5000 + b" b" * 5000).read, size=64)]
+    sizes = [len(raw) for raw, _ in blocks(BytesIO(b"a" * 5000 + b" b" * 5000).read, GPT2, size=64)]
     assert max(sizes) < 20_000 and max(sizes[-5:]) < 100  # small again after the long run
 
 
 def test_empty():
-    assert split_starts(b"").tolist() == [] and not list(blocks(BytesIO(b"").read))
+    assert split_starts(b"", GPT2).tolist() == [] and not list(blocks(BytesIO(b"").read, GPT2))
 
 
 @patterns
 def test_equal_to_the_regex_module(pattern):
     regex = pytest.importorskip("regex", reason="oracle: the regex module knows \\p{L}")
-    find_all = regex.compile(PATTERNS[pattern]).findall
+    find_all = regex.compile(pattern.regex).findall
     draw = random.Random(3)
     texts = [part for part in PARTS if isinstance(part, str)]
     for _ in range(3000):
@@ -106,7 +106,7 @@ def test_equal_to_tiktoken_on_many_code_points(pattern):
     tokens.update(first + second for first, second in pairwise(pieces))
     ranks = {token: rank for rank, token in enumerate(sorted(tokens, key=lambda t: (len(t), t)))}
     encoding = tiktoken.Encoding(
-        "split", pat_str=PATTERNS[pattern], mergeable_ranks=ranks, special_tokens={}
+        "split", pat_str=pattern.regex, mergeable_ranks=ranks, special_tokens={}
     )
     expected = np.array([ranks[piece] for piece in pieces], dtype=np.uint32)
     assert np.array_equal(encoding.encode_to_numpy(text), expected)
@@ -116,7 +116,7 @@ def test_cl100k_examples_by_hand():
     text = "I'VE 12345 'tis (a) \n\n  x!\n\n y ٣٣٣٣ it'\u017f"
     expected = "I|'VE| |123|45| '|tis| (|a|)| \n\n| | x|!\n\n| y| |٣٣٣|٣| it|'\u017f"
     raw = text.encode()
-    assert b"|".join(cut_at(raw, split_starts(raw, "cl100k"))).decode() == expected
+    assert b"|".join(cut_at(raw, split_starts(raw, PATTERNS["cl100k"]))).decode() == expected
 
 
 def test_the_long_s_is_the_only_letter_that_folds_to_one_of_the_contractions():

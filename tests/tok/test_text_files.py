@@ -5,7 +5,8 @@ from io import BytesIO
 import pytest
 
 from tok import text_files as files
-from tok.text_files import check_stream, check_text, expand_folders, read_text
+from tok.errors import TokenizerError
+from tok.text_files import check_stream, check_text, expand_folders
 from utils.errors import UserError
 
 
@@ -32,18 +33,18 @@ def test_nothing_there(tmp_path):
         expand_folders([str(tmp_path / "none")])
 
 
-def test_line_ends_and_byte_order_mark_stay(tmp_path):
-    raw = b"\xef\xbb\xbfa\r\nb\r\x00\n"
-    (tmp_path / "a.txt").write_bytes(raw)
-    assert read_text(tmp_path / "a.txt") == raw
-    assert check_text(b"\xff", "a", "bytes") == b"\xff"
+def test_what_is_not_utf8_is_refused_unless_any_bytes_are_taken():
+    check_text(b"\xef\xbb\xbfa\r\nb\r\x00\n", "a", "strict")
+    check_text(b"\xff", "a", "bytes")
     with pytest.raises(UserError, match="a: not UTF-8 at byte 0"):
         check_text(b"\xff", "a", "strict")
+    with pytest.raises(TokenizerError, match="errors must be"):
+        check_text(b"a", "a", "ignore")
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 100])
 def test_a_stream_is_checked_as_a_whole_wherever_its_blocks_end(size, monkeypatch):
-    monkeypatch.setattr(files, "BLOCK_BYTES", size)
+    monkeypatch.setattr(files, "READ_BYTES", size)
     good = "aé年😀\r\n".encode()
     assert check_stream(BytesIO(good * 3), "a", "strict") == 3 * len(good)
     for bad in (b"\xff", b"\x80", b"\xe5\xb9", b"\xf0\x9f\x98", b"\xed\xa0\x80"):

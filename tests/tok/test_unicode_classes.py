@@ -8,7 +8,7 @@ from tok.unicode_classes import (
     NUMBER_RUNS,
     SPACE_RUNS,
     class_members,
-    shadow_table,
+    class_table,
 )
 
 
@@ -19,10 +19,11 @@ def test_classes_do_not_overlap_and_have_the_size_of_unicode_16():
     assert letters[0x1C89] and not letters[0x10940]
 
 
-def test_shadow_is_ascii_and_cannot_be_changed():
-    table = shadow_table()
+def test_the_table_is_ascii_and_cannot_be_changed():
+    table = class_table({0x17F: "s"})
     assert table.shape == (CODE_POINTS,) and table.max() < 128
     assert bytes(table[:128]) == bytes(range(128))
+    assert (table != class_table({})).nonzero()[0].tolist() == [0x17F] and table[0x17F] == ord("s")
     with pytest.raises(ValueError, match="read-only"):
         table[0] = 1
 

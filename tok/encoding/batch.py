@@ -4,7 +4,7 @@ With "the then the" and a vocabulary in which 257 is "the" and 258 " the":
 
     1. cut       0  3  8            where each pre-token starts (tok.patterns)
     2. number    0  1  2            which of the different pieces "the", " then", " the" each is
-    3. merge     (257) (258 110) (258)      the ids of those pieces that are new (tok.encoding.merge_many)
+    3. merge     (257) (258 110) (258)      the ids of those pieces that are new (merge_many)
     4. lay out   257  258 110  258  the ids of all pre-tokens, one after the other
 
 Few pieces are new: the vocabulary's own tokens are numbered beforehand, and others are remembered.
@@ -13,14 +13,14 @@ So the time goes into cutting and numbering, which takes the same few array step
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
 import numpy as np
 
+from tok.encoding.arrays import concat_ranges
 from tok.encoding.block import LONGEST, WIDTHS, Block
 from tok.encoding.hash_table import Table
-from tok.encoding.merge_long import merge_long
 from tok.encoding.merge_many import MAX_LINES, PairTable, merge_many
 
 CUT_FROM = 32  # bytes
@@ -33,13 +33,25 @@ assert LONGEST < MAX_LINES
 class BatchEncoder:
     """Blocks of text to ids. Remembers the pieces that it has seen."""
 
-    def __init__(self, pairs: PairTable, tokens: Sequence[bytes]) -> None:
-        """tokens[id] are the bytes of each id that the merges give."""
+    def __init__(
+        self,
+        pairs: PairTable,
+        tokens: Sequence[bytes],
+        merge_long: Callable[[bytes], Sequence[int]],
+    ) -> None:
+        """
+        Args:
+            tokens: tokens[id] are the bytes of each id that the merges give.
+            merge_long: the ids of one pre-token, for the few that do not fit a Block's widths.
+        """
         self._pairs = pairs
+        self._merge_long = merge_long
         self._tokens = b"".join(tokens)
         lengths = np.array([len(token) for token in tokens], dtype=np.int64)
         self._token_starts = np.cumsum(lengths) - lengths
         self._apart = self._never_side_by_side()
+        # The ids of pieces that have several, one after the other; of all widths.
+        self._store: np.ndarray
         self._start_afresh()
 
     def encode(self, blocks: Iterable[tuple[bytes, np.ndarray]]) -> Iterator[np.ndarray]:
@@ -79,15 +91,14 @@ class BatchEncoder:
                 count_P[chosen] = pieces.count[number]
             store = self._store
             if len(long):
-                ids = [merge_long(block.piece(index), self._pairs) for index in long]
-                count_P[long] = [len(part) for part in ids]
+                merged = [self._merge_long(block.piece(index)) for index in long]
+                count_P[long] = [len(ids) for ids in merged]
                 first_P[long] = len(store) + np.cumsum(count_P[long]) - count_P[long]
-                store = np.concatenate([store, *ids])
+                store = np.concatenate([store, *merged])
             yield first_P, count_P, store
 
     def _start_afresh(self) -> None:
         self._pieces = [PieceTable(width) for width in WIDTHS]
-        # The ids of pieces that have several, one after the other; of all widths.
         self._store = np.zeros(0, dtype=np.int64)
         ((first_P, count_P, _),) = self._look_up([Block(self._tokens, self._token_starts)])
         #: bool[ids]: whether the bytes of an id, as a pre-token, become that id.
@@ -113,7 +124,7 @@ class BatchEncoder:
         if not len(long):
             return starts
         # The second to the last byte of every long pre-token: where it may be cut.
-        places = ranges(starts[long] + 1, lengths[long] - 1)
+        places = concat_ranges(starts[long] + 1, lengths[long] - 1)
         cuts = places[self._apart[pairs_before(raw, places)]]
         return np.insert(starts, np.searchsorted(starts, cuts), cuts) if len(cuts) else starts
 
@@ -134,7 +145,7 @@ def lay_out(store: np.ndarray, first_P: np.ndarray, count_P: np.ndarray) -> np.n
     laid = np.repeat(first_P, count_P)
     first, count = first_P[several], count_P[several]
     place = np.cumsum(count_P)[several] - count  # where the first id of each goes
-    laid[ranges(place, count)] = store[ranges(first, count)]
+    laid[concat_ranges(place, count)] = store[concat_ranges(first, count)]
     return laid
 
 
@@ -146,19 +157,6 @@ def pairs_before(raw: bytes, places: np.ndarray) -> np.ndarray:
     """
     bytes_N = np.frombuffer(raw, dtype=np.uint8)
     return bytes_N[places - 1].astype(np.uint16) << 8 | bytes_N[places]
-
-
-def ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """starts[0], starts[0] + 1, ... (counts[0] of them), then those from starts[1] on, and so on.
-
-    >>> import numpy as np
-    >>> ranges(np.array([5, 20]), np.array([3, 2])).tolist()
-    [5, 6, 7, 20, 21]
-    """
-    import numpy as np
-
-    before = np.cumsum(counts) - counts
-    return np.repeat(starts - before, counts) + np.arange(counts.sum())
 
 
 class PieceTable:

@@ -8,24 +8,22 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain, groupby
-from typing import TYPE_CHECKING, Union
 
+import numpy as np
+
+from tok.encoding.batch import BatchEncoder
 from tok.encoding.merge import merge_ids
+from tok.encoding.merge_many import PairTable
 from tok.encoding.special import SpecialReader, allowed_tokens, special_pattern
-from tok.patterns import split, to_bytes, to_text
+from tok.patterns import PATTERNS, split, to_bytes, to_text
 from tok.split_arrays import BLOCK_BYTES, blocks
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from tok.encoding.batch import BatchEncoder
 
 MAX_PIECES = 1 << 18
 MAX_PIECE_CHARS = 128
 
 # What text is cut into, to be encoded part by part: a special token's id; a short text; or a block
 # of a long one with the starts of its pre-tokens, int64[P].
-Part = Union[int, bytes, "tuple[bytes, np.ndarray]"]
+Part = int | bytes | tuple[bytes, np.ndarray]
 
 SHORT = 1 << 12  # characters or bytes; where both ways take about equally long
 
@@ -68,7 +66,7 @@ class Encoder:
         self._tokens = tokens
         self._ids = ids
         self._special_ids = special_ids
-        self._pattern = pattern
+        self._pattern = PATTERNS[pattern]
         self._new = {pair: 256 + rank for rank, pair in enumerate(merges)}
         self._cache = PieceCache(self._encode_piece)
 
@@ -119,18 +117,19 @@ class Encoder:
 
     def encode_parts(self, parts: Iterable[Part]) -> Iterator[np.ndarray]:
         """The ids of parts, one after the other: arrays int64, however many."""
-        import numpy as np
-
         for are_blocks, run in groupby(parts, key=lambda part: isinstance(part, tuple)):
             if are_blocks:
-                numbers = self._batch.encode(run)
+                numbers = self._batch.encode(part for part in run if isinstance(part, tuple))
                 yield from numbers if self._placed is None else map(self._placed.take, numbers)
             else:
                 ids = chain.from_iterable(map(self._encode_small, run))
                 yield np.fromiter(ids, dtype=np.int64)
 
-    def _encode_small(self, part: int | bytes) -> Iterable[int]:
-        return [part] if isinstance(part, int) else self._encode_plain(to_text(part))
+    def _encode_small(self, part: Part) -> Iterable[int]:
+        if isinstance(part, int):
+            return [part]
+        assert isinstance(part, bytes), "blocks are encoded in arrays"
+        return self._encode_plain(to_text(part))
 
     def _encode_plain(self, text: str) -> Iterable[int]:
         return chain.from_iterable(map(self._cache.__getitem__, split(text, self._pattern)))
@@ -140,17 +139,16 @@ class Encoder:
         number = self._whole.get(raw)
         if number is not None:
             return (self._ids[number],)
-        bytes_ = raw.translate(self._byte_numbers)
-        numbers = merge_ids(bytes_, self._new, self._merges, self._lengths)
-        return tuple(map(self._ids.__getitem__, numbers))
+        return tuple(map(self._ids.__getitem__, self._merge(raw)))
+
+    def _merge(self, raw: bytes) -> list[int]:
+        """The numbers of one pre-token, of any length."""
+        return merge_ids(raw.translate(self._byte_numbers), self._new, self._merges, self._lengths)
 
     @cached_property
     def _batch(self) -> BatchEncoder:
-        from tok.encoding.batch import BatchEncoder
-        from tok.encoding.merge_many import PairTable
-
         pairs = PairTable(self._merges, self._byte_numbers, self._lengths)
-        return BatchEncoder(pairs, self._tokens)
+        return BatchEncoder(pairs, self._tokens, self._merge)
 
     @cached_property
     def _whole(self) -> dict[bytes, int]:
@@ -161,8 +159,6 @@ class Encoder:
     @cached_property
     def _placed(self) -> np.ndarray | None:
         """int64: the id of each number; None if each number is its id."""
-        import numpy as np
-
         ids = np.array(self._ids, dtype=np.int64)
         return None if (ids == np.arange(len(ids))).all() else ids
 

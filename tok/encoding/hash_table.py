@@ -20,20 +20,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-ABSENT = -1
-
 
 class Table:
     """Keys -> numbers. The last word of a key is never 0: 0 marks a free slot.
 
     >>> table = Table(width=1)
-    >>> table.find([np.array([5, 7], dtype=np.uint64)]).tolist()
-    [-1, -1]
     >>> numbers, added = table.find_or_add([np.array([7, 5, 5], dtype=np.uint64)])
     >>> numbers.tolist(), added.tolist()
     ([0, 1, 1], [0, 1])
-    >>> table.find([np.array([5, 6], dtype=np.uint64)]).tolist()
-    [1, -1]
+    >>> numbers, added = table.find_or_add([np.array([6, 5], dtype=np.uint64)])
+    >>> numbers.tolist(), added.tolist()
+    ([2, 1], [0])
     """
 
     def __init__(self, width: int, n_keys: int = 256) -> None:
@@ -52,30 +49,11 @@ class Table:
         """Memory of keys and numbers."""
         return (self.width + 1) * self._numbers.nbytes
 
-    def find(self, words: Sequence[np.ndarray]) -> np.ndarray:
-        """int64[N]: the number of each key, ABSENT where it was not entered.
+    def find_or_add(self, words: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Enters the keys that are not there yet, and numbers them in the order of their places.
 
         Args:
             words: `width` arrays uint64[N]; words[w][n] is word w of key n.
-        """
-        slots_N = self._hash(words)
-        numbers_N = self._numbers[slots_N]
-        searching = np.flatnonzero(~self._stand_at(slots_N, words))
-        tries = 0
-        while len(searching):
-            there = slots_N[searching]
-            taken = self._words[-1][there] != 0
-            numbers_N[searching[~taken]] = ABSENT  # it would have been entered here
-            searching, there = searching[taken], there[taken]
-            tries += 1
-            there = (there + tries) & self._last_slot
-            slots_N[searching] = there
-            numbers_N[searching] = self._numbers[there]
-            searching = searching[~self._stand_at(there, [word[searching] for word in words])]
-        return numbers_N
-
-    def find_or_add(self, words: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Enters the keys that are not there yet, and numbers them in the order of their places.
 
         Returns:
             int64[N], the number of each key; and int64[A], ascending, the places of those that were

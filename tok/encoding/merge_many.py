@@ -1,8 +1,9 @@
 """Merging many short pre-tokens at once, in NumPy arrays: each round makes one merge in every one.
 
-The row of tok.encoding.merge, for N pre-tokens side by side: a matrix with a column for each pre-token and a
-line for each byte. A token has its id in its first and in its last cell, and beside it stands the
-*offer* of each cell: the id that would come of the token that starts there and the one after it.
+The row of tok.encoding.merge, for N pre-tokens side by side: a matrix with a column for each
+pre-token and a line for each byte. A token has its id in its first and in its last cell. A second
+matrix holds the *offer* of each cell: the id that the token that starts there and the one after it
+would become.
 
     "cab", "ab"     ids        offers            the lowest offer of each column is taken:
     line 0        99   97      -   256           256 at line 1, and at line 0
@@ -19,16 +20,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tok.encoding.hash_table import ABSENT
+from tok.encoding.arrays import GOLDEN
 from tok.errors import TokenizerError
 
+ABSENT = -1  # no id: the pair is not merged
 LINE_BITS = 8
 MAX_LINES = 1 << LINE_BITS  # each round looks at all lines: this does not pay for long pre-tokens
 _LINE = MAX_LINES - 1
 _LOOK_UPS = 1 << 16
-# An odd number whose bits show no pattern: 2^64 divided by the golden ratio (Knuth, TAOCP 6.4). The
-# pairs are the vocabulary's own: no text chooses them.
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 NO_OFFER = np.int64(np.iinfo(np.int64).max)
 
 
@@ -46,7 +45,7 @@ class PairTable:
             raise TokenizerError(f"{len(merges):,} merges are more than can be encoded with")
         self.byte_ids = np.frombuffer(byte_ids, dtype=np.uint8).astype(np.int64)
         self.lengths = np.array([*lengths, 1], dtype=np.int64)
-        self._pairs_M2 = pairs_M2 = np.array(merges, dtype=np.int64).reshape(-1, 2)
+        pairs_M2 = np.array(merges, dtype=np.int64).reshape(-1, 2)
         self._enter(self._key(pairs_M2[:, 0], pairs_M2[:, 1]))
         # For the first look at a text, whose ids are all bytes: int64[256, 256], no hashing.
         of_bytes = np.flatnonzero((pairs_M2 < 256).all(axis=1))
@@ -69,9 +68,7 @@ class PairTable:
         made_N[other_N] = ABSENT
         searching = np.flatnonzero(other_N & (found_N != 0))
         tries = 0
-        while len(
-            searching
-        ):  # another pair stands in the slot: the next ones, as in tok.encoding.hash_table
+        while len(searching):  # another pair is in the slot: try the next ones, as hash_table does
             tries += 1
             slot_N[searching] = (slot_N[searching] + tries) & self._last_slot
             found = self._slots[slot_N[searching]]
@@ -101,12 +98,8 @@ class PairTable:
             slot_M[waiting] = (slot_M[waiting] + tries) & self._last_slot
 
     def _hash(self, key_N: np.ndarray) -> np.ndarray:
-        return ((key_N * _MULTIPLIER) >> self._shift).view(np.int64)
-
-    def parts(self, new: int) -> tuple[int, int]:
-        """The pair that becomes `new`."""
-        first, second = self._pairs_M2[new - 256].tolist()
-        return first, second
+        # A constant multiplier is safe: the pairs are the vocabulary's own, no text chooses them.
+        return ((key_N * GOLDEN) >> self._shift).view(np.int64)
 
     def _key(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         return (first.astype(np.int64, copy=False) * (self.edge + 1) + second).view(np.uint64)

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tok.errors import TokenizerError
 from tok.formats.spelled_vocab import arguments_of, spelled_ids
+from tok.patterns import GPT2
+from tok.tokenizer import BPETokenizer
 from tok.vocabulary import END_OF_TEXT, spell
-
-if TYPE_CHECKING:
-    from tok.tokenizer import BPETokenizer
 
 ENCODER = "encoder.json"
 MERGES = "vocab.bpe"
@@ -29,7 +28,7 @@ def write_gpt2(tokenizer: BPETokenizer) -> dict[str, bytes]:
     Raises:
         TokenizerError: another pattern than GPT-2's, or two tokens with one spelling.
     """
-    if tokenizer.pattern != "gpt2":
+    if tokenizer.pattern != GPT2.name:
         raise TokenizerError(
             f"pattern {tokenizer.pattern}: GPT-2's files are always split by GPT-2's; export to hf"
         )
@@ -66,4 +65,4 @@ def read_gpt2(ids: Mapping[str, Any], merges: str, special: Collection[str]) -> 
             raise TokenizerError(f"--special {token!r:.60}: no such token in the vocabulary")
     wanted = {*special, END_OF_TEXT} if END_OF_TEXT in ids else set(special)
     special_ids = {token: ids[token] for token in wanted}
-    return arguments_of(ids, pairs, special_ids) | {"pattern": "gpt2"}
+    return arguments_of(ids, pairs, special_ids) | {"pattern": GPT2.name}

@@ -8,21 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tok.errors import TokenizerError
 from tok.formats.spelled_vocab import arguments_of, spelled_ids
-from tok.patterns import PATTERNS
+from tok.patterns import GPT2, PATTERNS, find_pattern
+from tok.tokenizer import BPETokenizer
 from tok.vocabulary import spell
 
-if TYPE_CHECKING:
-    from tok.tokenizer import BPETokenizer
-
-# Other spellings of a pattern that split every text alike -> its name.
-SAME_PATTERNS = {
-    r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+": "gpt2",
-    r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s": "gpt2",
-}
 _FLAGS = ("single_word", "lstrip", "rstrip")  # of an added token: what it swallows around itself
 
 
@@ -36,7 +29,7 @@ def write_huggingface(tokenizer: BPETokenizer) -> bytes:
     spelled = [spell(tokenizer.token_bytes[token_id]) for token_id in tokenizer.ordinary_ids]
     split = {
         "type": "Split",
-        "pattern": {"Regex": PATTERNS[tokenizer.pattern]},
+        "pattern": {"Regex": PATTERNS[tokenizer.pattern].regex},
         "behavior": "Isolated",
         "invert": False,
     }
@@ -108,7 +101,7 @@ def _pattern_of(step: Any) -> str:
         raise TokenizerError("pre_tokenizer ByteLevel puts a space before the text; not supported")
     own_pattern = last.get("use_regex", True)
     if not before and own_pattern is True:
-        return "gpt2"
+        return GPT2.name  # ByteLevel's own
     if not before or own_pattern is not False:
         raise TokenizerError("pre_tokenizer must split once: by Split, or by ByteLevel's use_regex")
     split = before[0]
@@ -118,10 +111,10 @@ def _pattern_of(step: Any) -> str:
         raise TokenizerError("pre_tokenizer Split must be Isolated and not inverted")
     rule = split.get("pattern")
     text = rule.get("Regex") if isinstance(rule, dict) else None
-    known = {text: name for name, text in PATTERNS.items()} | SAME_PATTERNS
-    if not isinstance(text, str) or known.get(text) not in PATTERNS:
+    pattern = find_pattern(text)
+    if pattern is None:
         raise TokenizerError(f"pattern {text!r:.80} is not one of {', '.join(PATTERNS)}")
-    return known[text]
+    return pattern.name
 
 
 def _steps_of(step: Any, key: str) -> list[dict[str, Any]]:

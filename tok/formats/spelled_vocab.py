@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tok.errors import TokenizerError
 from tok.formats.reachability import Merger, first_unreachable
 from tok.formats.tiktoken import check_ids
+from tok.tokenizer import BPETokenizer
 from tok.vocabulary import MAX_ID, inverse, spell, unspell
-
-if TYPE_CHECKING:
-    from tok.tokenizer import BPETokenizer
 
 
 def spelled_ids(tokenizer: BPETokenizer) -> dict[str, int]:
@@ -129,7 +127,7 @@ def _byte_numbers(ids: Mapping[str, int], special_ids: Mapping[str, int]) -> byt
 
 
 def _live(found: Sequence[tuple[int, int]], token: str, numbers: bytes, merger: Merger) -> Any:
-    """The one of several merges that make one token which ever applies (see tok.formats.reachability).
+    """The one of several merges that make one token which ever applies (see reachability.py).
 
     Files made from tiktoken's ranks list every pair of tokens that spells a token, those of later
     tokens too. By the time of a later token, the token itself is made wherever it can be.

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import binascii
 from base64 import b64decode, b64encode
+from collections import Counter
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tok.errors import TokenizerError
 from tok.formats.reachability import Merger, first_unreachable
+from tok.tokenizer import BPETokenizer
 from tok.vocabulary import MAX_ID, MAX_VOCABULARY_BYTES, inverse
-
-if TYPE_CHECKING:
-    from tok.tokenizer import BPETokenizer
 
 
 def write_tiktoken(tokenizer: BPETokenizer) -> bytes:
@@ -125,7 +124,6 @@ def _parse(raw: bytes) -> dict[bytes, int]:
     if total > MAX_VOCABULARY_BYTES:
         raise TokenizerError(f"the tokens are longer than {MAX_VOCABULARY_BYTES} bytes")
     if len(set(ranks.values())) < len(ranks):
-        seen: set[int] = set()
-        twice = next(rank for rank in ranks.values() if rank in seen or seen.add(rank))
+        twice = next(rank for rank, n in Counter(ranks.values()).items() if n > 1)
         raise TokenizerError(f"rank {twice} is given twice")
     return ranks

@@ -1,6 +1,6 @@
 """Counting the pre-tokens of texts and files, of any size, with all cores.
 
-A text is cut into parts that are counted on their own, in any process or thread, and added up.
+A text is cut into spans that are counted on their own, in any process or thread, and added up.
 """
 
 from __future__ import annotations
@@ -11,41 +11,36 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from io import BytesIO
-from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
-from tok.encoding.parallel import begin_worker, in_order
-from tok.errors import TokenizerError
-from tok.patterns import to_bytes, to_text
-from tok.split_arrays import blocks, split_starts
+import numpy as np
+
+from tok.patterns import PATTERNS, Pattern, to_bytes, to_text
+from tok.split_arrays import BLOCK_BYTES, blocks, split_starts
+from tok.text_files import check_errors, check_text
 from tok.training.counts import PieceCounts, Tally
 from utils.errors import UserError, describe_os_error
-from utils.files import decode_utf8
-from utils.processes import all_cores
-
-if TYPE_CHECKING:
-    import numpy as np
+from utils.processes import group_by_size, map_in_order
 
 # What a worker takes at a time. Small enough that a few workers end together.
 PART_BYTES = 1 << 24
 
-BLOCK_BYTES = 1 << 18
 
-# In every pattern, white space after an ASCII letter or digit starts a pre-token, whatever came
-# before. So a text may be cut there without reading it from its beginning.
-_CUT = re.compile(rb"[0-9A-Za-z](?=[\t-\r ])")
-
-
-class Part(NamedTuple):
-    """A piece of a text: bytes `begin` to `end` (None: to its end, which is not known)."""
+class Span(NamedTuple):
+    """A part of a text: bytes `begin` to `end` (None: to its end, which is not known)."""
 
     source: bytes | Path
     begin: int
     end: int | None
+
+    @property
+    def size(self) -> int:
+        """Its bytes; those of a whole part if its end is not known."""
+        return PART_BYTES if self.end is None else self.end - self.begin
 
     def open(self) -> BinaryIO:
         """The whole text, to read from `begin` on."""
@@ -69,8 +64,8 @@ def count_texts(
     Raises:
         TokenizerError: a text that is neither str nor bytes, or holds a lone surrogate.
     """
-    parts = (part for text in texts for part in _parts(_utf8(text)))
-    return _count(parts, pattern, "bytes", workers, None)
+    spans = (span for text in texts for span in _spans(_utf8(text), pattern))
+    return _count(spans, pattern, "bytes", workers, None)
 
 
 def count_files(
@@ -90,30 +85,29 @@ def count_files(
         UserError: a file that can't be read, or is not UTF-8: the first one, and its first byte.
         TokenizerError: `errors` is neither "strict" nor "bytes".
     """
-    if errors not in ("strict", "bytes"):
-        raise TokenizerError(f"errors must be 'strict' or 'bytes', not {errors!r}")
-    parts = (part for path in paths for part in _parts(Path(path)))
-    return _count(parts, pattern, errors, workers, on_bytes)
+    check_errors(errors)
+    spans = (span for path in paths for span in _spans(Path(path), pattern))
+    return _count(spans, pattern, errors, workers, on_bytes)
 
 
 def _utf8(text: str | bytes) -> bytes:
     return bytes(text) if isinstance(text, (bytes, bytearray)) else to_bytes(to_text(text))
 
 
-def _parts(source: bytes | Path) -> Iterator[Part]:
-    """Cuts a text into parts of about PART_BYTES, or more where it has no place to cut."""
+def _spans(source: bytes | Path, pattern: str) -> Iterator[Span]:
+    """Cuts a text into spans of about PART_BYTES, or more where it has no place to cut."""
     size = len(source) if isinstance(source, bytes) else _file_size(source)
     if not size or size <= PART_BYTES:
-        yield Part(source, 0, size)
+        yield Span(source, 0, size)
         return
     begin = 0
-    with closing(Part(source, 0, size).open()) as file:
+    with closing(Span(source, 0, size).open()) as file:
         while begin < size:
-            end = _next_cut(file, begin + PART_BYTES) or size
-            if isinstance(source, bytes):  # the part alone, should another process count it
-                yield Part(source[begin:end], 0, end - begin)
+            end = _next_cut(file, begin + PART_BYTES, PATTERNS[pattern].safe_cut) or size
+            if isinstance(source, bytes):  # the span alone, should another process count it
+                yield Span(source[begin:end], 0, end - begin)
             else:
-                yield Part(source, begin, end)
+                yield Span(source, begin, end)
             begin = end
 
 
@@ -126,13 +120,13 @@ def _file_size(path: Path) -> int | None:
     return status.st_size or None
 
 
-def _next_cut(file: BinaryIO, at: int) -> int | None:
-    """The first place from `at` on where a part may end."""
+def _next_cut(file: BinaryIO, at: int, safe_cut: re.Pattern[bytes]) -> int | None:
+    """The first place from `at` on where a span may end."""
     file.seek(at)
     kept = b""
     while more := file.read(BLOCK_BYTES):
         window = kept + more
-        if found := _CUT.search(window):
+        if found := safe_cut.search(window):
             return at - len(kept) + found.end()
         at += len(more)
         kept = window[-1:]
@@ -140,43 +134,28 @@ def _next_cut(file: BinaryIO, at: int) -> int | None:
 
 
 def _count(
-    parts: Iterable[Part],
+    spans: Iterable[Span],
     pattern: str,
     errors: str,
     workers: int,
     on_bytes: Callable[[int], None] | None,
 ) -> PieceCounts:
     counts = PieceCounts()
-    n_bytes = 0
-    jobs = ((job, pattern, errors) for job in _jobs(parts))
-    for part_counts in _in_order(_count_job, jobs, workers or all_cores()):
-        counts.update(part_counts)
-        n_bytes += part_counts.n_bytes
+    work = partial(_count_job, pattern, errors)
+    jobs = group_by_size(spans, lambda span: span.size, PART_BYTES)
+    for part in map_in_order(work, jobs, workers, method=_start_method()):
+        counts.update(part)
         if on_bytes:
-            on_bytes(n_bytes)
+            on_bytes(counts.n_bytes)
     return counts
 
 
-def _jobs(parts: Iterable[Part]) -> Iterator[list[Part]]:
-    """Small parts together, so that each job is worth a worker's while."""
-    job: list[Part] = []
-    n_bytes = 0
-    for part in parts:
-        job.append(part)
-        n_bytes += PART_BYTES if part.end is None else part.end - part.begin
-        if n_bytes >= PART_BYTES:
-            yield job
-            job, n_bytes = [], 0
-    if job:
-        yield job
-
-
-def _count_job(job: list[Part], pattern: str, errors: str) -> Tally:
+def _count_job(pattern: str, errors: str, job: list[Span]) -> Tally:
     counts = PieceCounts()
     kept: list[tuple[bytes, np.ndarray]] = []  # short texts, until they fill a block
     n_kept = 0
-    for part in job:
-        for raw, starts_P in _blocks(part, pattern, errors):
+    for span in job:
+        for raw, starts_P in _blocks(span, PATTERNS[pattern], errors):
             kept.append((raw, starts_P + n_kept))
             n_kept += len(raw)
             if n_kept >= BLOCK_BYTES // 2:
@@ -187,30 +166,29 @@ def _count_job(job: list[Part], pattern: str, errors: str) -> Tally:
     return counts.tally()
 
 
-def _blocks(part: Part, pattern: str, errors: str) -> Iterator[tuple[bytes, np.ndarray]]:
-    """The blocks of one part, as tok.split_arrays.blocks gives them."""
+def _blocks(span: Span, pattern: Pattern, errors: str) -> Iterator[tuple[bytes, np.ndarray]]:
+    """The blocks of one span, as tok.split_arrays.blocks gives them."""
     try:
-        with closing(part.open()) as file:
-            if part.end is not None and part.end - part.begin <= BLOCK_BYTES:
-                raw = file.read(part.end - part.begin)
+        with closing(span.open()) as file:
+            if span.end is not None and span.size <= BLOCK_BYTES:
+                raw = file.read(span.size)
                 found = iter([(raw, split_starts(raw, pattern))] if raw else [])
             else:
-                found = blocks(_reader(file, part), pattern, BLOCK_BYTES)
-            offset = part.begin
+                found = blocks(_reader(file, span), pattern, BLOCK_BYTES)
+            offset = span.begin
             for raw, starts_P in found:
-                if errors == "strict" and not raw.isascii():
-                    decode_utf8(raw, str(part.source), offset=offset)
+                check_text(raw, str(span.source), errors, offset=offset)
                 offset += len(raw)
                 yield raw, starts_P
     except OSError as error:
         raise UserError(describe_os_error(error)) from None
 
 
-def _reader(file: BinaryIO, part: Part) -> Callable[[int], bytes]:
-    """`file.read`, which does not go beyond the end of the part."""
-    if part.end is None:
+def _reader(file: BinaryIO, span: Span) -> Callable[[int], bytes]:
+    """`file.read`, which does not go beyond the end of the span."""
+    if span.end is None:
         return file.read
-    left = part.end - part.begin
+    left = span.size
 
     def read(most: int) -> bytes:
         nonlocal left
@@ -222,25 +200,12 @@ def _reader(file: BinaryIO, part: Part) -> Callable[[int], bytes]:
 
 
 def _joined(texts: list[tuple[bytes, np.ndarray]]) -> tuple[bytes, np.ndarray]:
-    import numpy as np
-
     if len(texts) == 1:
         return texts[0]
     return b"".join(raw for raw, _ in texts), np.concatenate([starts for _, starts in texts])
 
 
-def _in_order(
-    work: Callable[..., Tally], jobs: Iterator[tuple[Any, ...]], workers: int
-) -> Iterator[Tally]:
-    """work(*job) of each job, in order; few jobs are waiting at any time."""
-    first_two = list(islice(jobs, 2))
-    if workers == 1 or len(first_two) < 2:
-        yield from (work(*job) for job in chain(first_two, jobs))
-        return
-    yield from in_order(_pool(workers), work, chain(first_two, jobs), 2 * workers)
-
-
-def _pool(workers: int) -> Executor:
+def _start_method() -> str:
     """Forked processes where that is safe, and threads elsewhere.
 
     Between NumPy's calls threads wait for each other, so that a second one adds little. Forking
@@ -249,7 +214,5 @@ def _pool(workers: int) -> Executor:
     would run a program that has no `if __name__ == "__main__"` a second time.
     """
     alone = threading.active_count() == 1 and "torch" not in sys.modules
-    if sys.platform == "linux" and alone and not multiprocessing.current_process().daemon:
-        fork = multiprocessing.get_context("fork")
-        return ProcessPoolExecutor(workers, mp_context=fork, initializer=begin_worker)
-    return ThreadPoolExecutor(workers)
+    daemon = multiprocessing.current_process().daemon
+    return "fork" if sys.platform == "linux" and alone and not daemon else "thread"

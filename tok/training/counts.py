@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
+
+from tok.encoding.arrays import GOLDEN
+from tok.encoding.block import Block
+from tok.encoding.hash_table import Table
 
 # Words (tok.encoding.block). The few longer pieces are counted in a Python dict.
 WIDTHS = (1, 2, 4)
 
 SLOT_BITS = 13
-# An odd number whose bits show no pattern: 2^64 divided by the golden ratio (Knuth, TAOCP 6.4).
-_GOLDEN = 0x9E3779B97F4A7C15
 
 
 class Tally(NamedTuple):
@@ -36,14 +37,11 @@ class PieceCounts:
     def add(self, raw: bytes, starts_P: np.ndarray) -> None:
         """Counts the pre-tokens of a block: raw[starts_P[i] : starts_P[i + 1]].
 
-        >>> import numpy as np
         >>> counts = PieceCounts()
         >>> counts.add(b"the cat the", np.array([0, 3, 7]))
         >>> sorted(counts.as_dict().items())
         [(b' cat', 1), (b' the', 1), (b'the', 1)]
         """
-        from tok.encoding.block import Block
-
         block = Block(raw, starts_P)
         *by_width, long = block.by_width(WIDTHS)
         for column, chosen in zip(self._columns, by_width, strict=True):
@@ -65,8 +63,6 @@ class PieceCounts:
 
     def rows(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """All pieces behind each other uint8[bytes], their lengths int64[U] and counts int64[U]."""
-        import numpy as np
-
         raw, lengths, counts = [], [], []
         for column in self._columns:
             bytes_UB = np.stack(column.keys(), axis=1).astype("<u8").view(np.uint8)
@@ -103,16 +99,13 @@ def add_up(words: Sequence[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
 
     Those who find their own key there are counted by slot. The few others stay as they are.
 
-    >>> import numpy as np
     >>> (keys,), counts = add_up([np.array([7, 9, 7], dtype=np.uint64)])
     >>> sorted(zip(keys.tolist(), counts.tolist()))
     [(7, 2), (9, 1)]
     """
-    import numpy as np
-
-    slots_N = words[0] * _GOLDEN
+    slots_N = words[0] * GOLDEN
     for word_N in words[1:]:
-        slots_N = (slots_N ^ word_N) * _GOLDEN
+        slots_N = (slots_N ^ word_N) * GOLDEN
     slots_N = (slots_N >> np.uint64(64 - SLOT_BITS)).view(np.int64)
     same_N = np.ones(len(slots_N), dtype=bool)
     table = [np.zeros(1 << SLOT_BITS, dtype=np.uint64) for _ in words]
@@ -131,29 +124,21 @@ def add_up(words: Sequence[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
 
 
 class _Column:
-    """The pieces of one width (tok.encoding.block), numbered in a table, and how often each occurs."""
+    """The pieces of one width (tok.encoding.block), numbered in a table, and their counts."""
 
     def __init__(self, width: int) -> None:
-        import numpy as np
-
-        from tok.encoding.hash_table import Table
-
         self.width = width
         self._table = Table(width, n_keys=1 << 12)
         self._counts = np.zeros(0, dtype=np.int64)  # of the first pieces; of the others it is 0
 
     def add(self, words: Sequence[np.ndarray], counts_N: np.ndarray) -> None:
         """Counts N pieces, which may be equal, counts_N[n] times each."""
-        import numpy as np
-
         numbers_N, _ = self._table.find_or_add(words)
         self._make_room()
         np.add.at(self._counts, numbers_N, counts_N)
 
     def _make_room(self) -> None:
         """A count for each piece, and for some to come."""
-        import numpy as np
-
         if len(self._counts) < len(self._table):
             more = np.zeros(2 * len(self._table) - len(self._counts), dtype=np.int64)
             self._counts = np.concatenate((self._counts, more))

@@ -1,7 +1,8 @@
 """Learning merges from counted pre-tokens, many places and several merges at a time.
 
 Sennrich et al. 2016 (BPE for words), on bytes: the most frequent pair of neighbours becomes a new
-id, again and again. All distinct pre-tokens lie in one row of cells (tok.encoding.merge), now an array:
+id, again and again. All distinct pre-tokens lie in one row of cells (tok.encoding.merge), here an
+array:
 
     "the" 5 times, "hat" twice        row      -1   t   h   e  -1   h   a   t  -1
     (-1 = EDGE)                       weight    0   5   5   5   0   2   2   2   0
@@ -21,15 +22,14 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
+
+import numpy as np
 
 from tok.encoding.merge import EDGE, EMPTY
 from tok.training.counts import PieceCounts
 from tok.training.occurrences import Places, grouped, sums
 from tok.training.pair_queue import PairGroup, PairQueue, Rank
-
-if TYPE_CHECKING:
-    import numpy as np
 
 BYTES_BY_VALUE = bytes(range(256))
 # Pairs, and places, that are looked at in one step: enough that NumPy's cost per call is small,
@@ -46,7 +46,6 @@ def learn_merges(
 ) -> list[tuple[int, int]]:
     """The first `n_merges` merges: highest count first, ties to the smallest pair of ids.
 
-    >>> import numpy as np
     >>> pieces = PieceCounts()
     >>> pieces.add(b"aaabdaaabac", np.array([0]))
     >>> learn_merges(pieces, 3)
@@ -59,8 +58,6 @@ def learn_merges(
     Returns:
         The merges; fewer than asked for when no pair is left. The same for any order of `pieces`.
     """
-    import numpy as np
-
     raw, length_U, count_U = pieces.rows()
     n_merges = min(n_merges, len(raw))  # each merge removes a token at least
     corpus = Corpus(raw, length_U, count_U, byte_ids, n_merges)
@@ -152,8 +149,6 @@ class Corpus:
         n_merges: int,
     ) -> None:
         """`raw`: the U pieces behind each other, uint8; their lengths and counts, int64[U]."""
-        import numpy as np
-
         n_cells = len(raw) + len(length_U) + 1
         edge_U = np.cumsum(length_U + 1) - (length_U + 1)  # an EDGE before each piece
         inside_C = np.ones(n_cells, dtype=bool)
@@ -169,8 +164,6 @@ class Corpus:
 
     def all_pairs(self) -> PairGroup:
         """Every pair of bytes."""
-        import numpy as np
-
         is_byte_C = self.row_C != EDGE
         start_N = np.flatnonzero(is_byte_C[:-1] & is_byte_C[1:])
         byte_C = self.row_C.astype(np.uint16)
@@ -196,8 +189,6 @@ class Corpus:
 
         An id that was merged away never comes back to its cell, so looking at the two cells tells.
         """
-        import numpy as np
-
         pair_N = np.repeat(np.arange(len(first_K)), n_places_K)
         middle_N = start_N + np.repeat(self.length_V[first_K], n_places_K)
         stands_N = self.row_C.take(start_N) == np.repeat(first_K, n_places_K)
@@ -212,8 +203,6 @@ class Corpus:
         Two pairs that meet at both ends, in "abc" and "cab", meet twice: no place is counted twice
         in one of the two.
         """
-        import numpy as np
-
         assert len(order_S) <= 1 << 15, "more pairs than int16 numbers"
         number_K = np.full(len(places.first_K), -1, dtype=np.int16)
         number_K[order_S] = np.arange(len(order_S))
@@ -232,8 +221,6 @@ class Corpus:
 
     def merge(self, places: Places, new: int) -> PairGroup:
         """Makes the K pairs `new`, `new + 1`, ... at all their places; returns the new pairs."""
-        import numpy as np
-
         row, length_V = self.row_C, self.length_V
         n_new = len(places.first_K)
         length_V[new : new + n_new] = length_V[places.first_K] + length_V[places.second_K]

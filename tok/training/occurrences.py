@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from tok.training.pair_queue import Rank
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -26,29 +24,21 @@ class Places:
     @cached_property
     def ends(self) -> np.ndarray:
         """int64[K + 1]: the places of pair k are those from ends[k] to ends[k + 1]."""
-        import numpy as np
-
         return np.searchsorted(self.pair_N, np.arange(len(self.first_K) + 1))
 
     @cached_property
     def counts(self) -> np.ndarray:
         """int64[K]: how often each pair stands in the corpus."""
-        import numpy as np
-
         return np.diff(np.append(0, np.cumsum(self.weight_N))[self.ends])
 
     def order(self) -> tuple[np.ndarray, list[Rank]]:
         """The numbers of the pairs in the order of merging, int64[K], and their ranks."""
-        import numpy as np
-
         order_K = np.lexsort((self.second_K, self.first_K, -self.counts))
         columns = (-self.counts, self.first_K, self.second_K)
         return order_K, list(zip(*(column[order_K].tolist() for column in columns), strict=True))
 
     def only(self, chosen_S: np.ndarray) -> Places:
         """The places of some pairs, which are numbered afresh in the order of `chosen_S`."""
-        import numpy as np
-
         number_K = np.full(len(self.first_K), -1)
         number_K[chosen_S] = np.arange(len(chosen_S))
         number_N = number_K[self.pair_N]
@@ -59,8 +49,6 @@ class Places:
 
     def without_overlaps(self) -> Places:
         """Of (a, a) in "aaaa" every second place, from the left; of other pairs all places."""
-        import numpy as np
-
         if not (self.first_K == self.second_K).any():
             return self
         index_N = np.arange(len(self.start_N))
@@ -81,17 +69,15 @@ def grouped(key_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Within a group the order stays as it was.
 
-    >>> import numpy as np
     >>> [array.tolist() for array in grouped(np.array([5, 3, 5, 3, 9]))]
     [[1, 3, 0, 2, 4], [0, 2, 4]]
 
     Args:
         key_N: [N], whole numbers, none below 0.
     """
-    import numpy as np
-
     # By 16 bits at a time, the lowest first: those NumPy sorts by counting, in linear time.
-    digits, rest = [], int(key_N.max(initial=0))
+    digits: list[np.ndarray] = []
+    rest = int(key_N.max(initial=0))
     while rest or not digits:
         digits.append((key_N >> 16 * len(digits)).astype(np.uint16))
         rest >>= 16
@@ -105,10 +91,7 @@ def grouped(key_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def sums(value_N: np.ndarray, begin_G: np.ndarray) -> np.ndarray:
     """int64[G]: the sum of each group; `begin_G` as from `grouped`.
 
-    >>> import numpy as np
     >>> sums(np.array([1, 2, 3]), np.array([0, 2])).tolist()
     [3, 3]
     """
-    import numpy as np
-
     return np.add.reduceat(value_N, begin_G) if len(begin_G) else np.zeros(0, dtype=np.int64)

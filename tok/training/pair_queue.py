@@ -17,12 +17,11 @@ a new level.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from tok.encoding.batch import ranges
+import numpy as np
 
-if TYPE_CHECKING:
-    import numpy as np
+from tok.encoding.arrays import concat_ranges
 
 Rank = tuple[int, int, int]  #: minus count, first id, second id: the order of merging
 
@@ -42,8 +41,6 @@ class Column:
     """An array that grows at its end."""
 
     def __init__(self) -> None:
-        import numpy as np
-
         self._room = np.zeros(1 << 10, dtype=np.int64)
         self.size = 0
 
@@ -67,8 +64,6 @@ class PairQueue:
     """All pairs, each of them once, and which are to be looked at next."""
 
     def __init__(self, group: PairGroup) -> None:
-        import numpy as np
-
         self.first, self.second, self.count = Column(), Column(), Column()
         self._begin, self._end = Column(), Column()
         self._starts, self._weights = Column(), Column()
@@ -79,8 +74,6 @@ class PairQueue:
 
     def add(self, group: PairGroup) -> None:
         """Adds new pairs."""
-        import numpy as np
-
         n_before, n_places = self.first.size, self._starts.size
         self.first.add(group.first_G)
         self.second.add(group.second_G)
@@ -97,8 +90,6 @@ class PairQueue:
         Args:
             most_places: no pair more, once the active ones have as many places; one pair at least.
         """
-        import numpy as np
-
         while not len(self._level_L) and not len(self._late_L) and self._floor > 1:
             self._lower_floor()
         # Before the level runs out, the late ones are sorted into it; sooner if they are many, as
@@ -120,8 +111,6 @@ class PairQueue:
 
     def _put_back_all_but(self, most: int) -> None:
         """Leaves the best pairs active. The others come before the whole level: it stays sorted."""
-        import numpy as np
-
         if len(self.active_K) > most:
             active_K = self._sorted(self.active_K)
             self.active_K = active_K[:most]
@@ -138,7 +127,7 @@ class PairQueue:
         """
         pair_K, self.active_K = self.active_K, self.active_K[:0]
         begin_K = self._begin.values[pair_K]
-        places_N = ranges(begin_K, n_places_K)
+        places_N = concat_ranges(begin_K, n_places_K)
         self._starts.values[places_N] = start_N
         self._weights.values[places_N] = weight_N
         self._end.values[pair_K] = begin_K + n_places_K
@@ -152,22 +141,19 @@ class PairQueue:
             int64[N], the places; int64[N], their weights; int64[K], how many each pair has.
         """
         n_places_K = self._n_places(self.active_K)
-        places_N = ranges(self._begin.values[self.active_K], n_places_K)
+        places_N = concat_ranges(self._begin.values[self.active_K], n_places_K)
         return self._starts.values[places_N], self._weights.values[places_N], n_places_K
 
     def rest_rank(self) -> Rank:
         """No pair that is not active has a rank below this one."""
         if not len(self._level_L):
             return 1 - self._floor, 0, 0
-        first = self._level_L[0]
-        columns = (self.count, self.first, self.second)
-        count, *ids = (int(column.values[first]) for column in columns)
-        return -count, *ids
+        best = self._level_L[0]
+        count, *ids = (int(column.values[best]) for column in (self.count, self.first, self.second))
+        return -count, ids[0], ids[1]
 
     def _enter(self, pair_M: np.ndarray) -> None:
         """Pairs that reach the floor: active if they come before all others, and late if not."""
-        import numpy as np
-
         minus_count, first, second = self.rest_rank()
         count_M, first_M = self.count.values[pair_M], self.first.values[pair_M]
         before_M = (first_M < first) | ((first_M == first) & (self.second.values[pair_M] < second))
@@ -176,16 +162,12 @@ class PairQueue:
         self._late_L = np.concatenate((self._late_L, pair_M[~before_M]))
 
     def _lower_floor(self) -> None:
-        import numpy as np
-
         floor, self._floor = self._floor, max(self._floor // 2, 1)
         reach_Q = (self.count.values >= self._floor) & (self.count.values < floor)
         self._level_L = self._sorted(np.flatnonzero(reach_Q))
 
     def _sorted(self, pair_M: np.ndarray) -> np.ndarray:
         """The order of merging."""
-        import numpy as np
-
         columns = (self.second, self.first)
         keys = [column.values[pair_M] for column in columns]
         return pair_M[np.lexsort((*keys, -self.count.values[pair_M]))]

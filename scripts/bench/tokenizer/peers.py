@@ -97,7 +97,9 @@ def train_rustbpe(job: Job) -> Callable[[], Callable[[], list[bytes]]]:
     theirs = rustbpe.Tokenizer()
 
     def run() -> Callable[[], list[bytes]]:
-        theirs.train_from_iterator(feed(job["corpus"]), job["vocab_size"], pattern=PATTERNS["gpt2"])
+        theirs.train_from_iterator(
+            feed(job["corpus"]), job["vocab_size"], pattern=PATTERNS["gpt2"].regex
+        )
         return lambda: [bytes(token) for token, rank in theirs.get_mergeable_ranks()[256:]]
 
     return run
@@ -161,7 +163,7 @@ def load_tiktoken(job: Job) -> Callable[[], Calls]:
         special = {END_OF_TEXT: max(ranks.values()) + 1}
         theirs = tiktoken.Encoding(
             "bench",
-            pat_str=PATTERNS[job["pattern"]],
+            pat_str=PATTERNS[job["pattern"]].regex,
             mergeable_ranks=ranks,
             special_tokens=special,
         )

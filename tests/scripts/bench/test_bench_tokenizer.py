@@ -16,7 +16,7 @@ from scripts.bench.tokenizer import corpus, peers, worker
 from scripts.bench.tokenizer.tables import show_tokenizer
 from tests.conftest import ROOT
 from tok.formats.convert import export_tokenizer
-from tok.patterns import PATTERNS, split
+from tok.patterns import split
 from tok.tokenizer import BPETokenizer
 from utils.errors import UserError
 
@@ -233,8 +233,6 @@ KINDS = ("purelib", "platlib", "stdlib")
 
 def test_quicktok_takes_part_where_its_pattern_is_known(tmp_path):
     pytest.importorskip("quicktok", reason="a peer to measure, no oracle")
-    if "cl100k" not in PATTERNS:
-        pytest.skip("this version of tok does not split by cl100k's pattern")
     trained = BPETokenizer.train(TINY.read_bytes()[:50_000], vocab_size=500, special_tokens=[])
     tokenizer = BPETokenizer(trained.merges, [], pattern="cl100k")
     figures = measure.bench_encoding(TINY, tokenizer, ["quicktok"], 1, [20_000])

@@ -1,51 +1,14 @@
 """Merges and ids against the textbook: all pairs counted afresh, merges applied one by one."""
 
 import random
-from collections import Counter
-from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.helpers.naive_bpe import naive_encode, naive_train
 from tok.errors import TokenizerError
-from tok.patterns import split, to_bytes, to_text
 from tok.tokenizer import BPETokenizer
-
-
-def replace_pair(ids, pair, new):
-    merged, i = [], 0
-    while i < len(ids):
-        if tuple(ids[i : i + 2]) == pair:
-            merged.append(new)
-            i += 2
-        else:
-            merged.append(ids[i])
-            i += 1
-    return merged
-
-
-def naive_train(raw, n_merges):
-    words = [list(to_bytes(piece)) for piece in split(to_text(raw))]
-    merges = []
-    for new in range(256, 256 + n_merges):
-        counts = Counter(pair for word in words for pair in pairwise(word))
-        if not counts:
-            break
-        best = min(counts, key=lambda pair: (-counts[pair], pair))
-        merges.append(best)
-        words = [replace_pair(word, best, new) for word in words]
-    return merges
-
-
-def naive_encode(raw, merges):
-    ids = []
-    for piece in split(to_text(raw)):
-        word = list(to_bytes(piece))
-        for rank, pair in enumerate(merges):
-            word = replace_pair(word, pair, 256 + rank)
-        ids += word
-    return ids
 
 
 def random_corpus(seed):

@@ -1,5 +1,6 @@
 """Encoding in arrays against the textbook: any merges, any bytes, whatever is remembered or cut."""
 
+import os
 import random
 from io import BytesIO
 from itertools import pairwise
@@ -9,16 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.helpers.counting import CountingDict
 from tests.helpers.hostile import hostile_strings
-from tests.tok.encoding.test_against_naive import naive_encode, replace_pair
+from tests.helpers.naive_bpe import naive_encode, naive_merge
 from tok.encoding import batch, parallel
 from tok.encoding import encoder as encode
 from tok.encoding.batch import BatchEncoder
 from tok.encoding.block import LONGEST, WIDTHS, Block
-from tok.encoding.hash_table import Table
-from tok.encoding.merge_long import merge_long
 from tok.encoding.merge_many import MAX_LINES, PairTable, merge_many
-from tok.patterns import PATTERNS
+from tok.patterns import GPT2, PATTERNS
 from tok.split_arrays import split_starts
 from tok.tokenizer import BPETokenizer
 from tok.vocabulary import byte_numbers, token_bytes, token_lengths
@@ -40,11 +40,9 @@ def pair_table(merges):
     return PairTable(merges, byte_numbers("value"), token_lengths(merges))
 
 
-def naive_merge(piece, merges):
-    ids = list(piece)
-    for rank, pair in enumerate(merges):
-        ids = replace_pair(ids, pair, 256 + rank)
-    return ids
+def batch_encoder(merges):
+    tokens = token_bytes(merges, byte_numbers("value"))
+    return BatchEncoder(pair_table(merges), tokens, lambda piece: naive_merge(piece, merges))
 
 
 MERGES = st.composite(draw_merges)()
@@ -64,13 +62,6 @@ def test_merge_many_is_the_textbook_for_each_piece(merges, pieces):
     assert ids.tolist() == sum(expected, [])
 
 
-@settings(deadline=None, max_examples=150)
-@given(MERGES, PIECE, st.integers(1, 3))
-def test_merge_long_is_the_textbook(merges, piece, repeats):
-    piece *= repeats
-    assert merge_long(piece, pair_table(merges)).tolist() == naive_merge(piece, merges)
-
-
 @settings(deadline=None, max_examples=60)
 @given(MERGES, st.lists(PIECE, max_size=8), st.sampled_from([1, 5, 32]))
 def test_blocks_are_the_textbook_wherever_long_pieces_are_cut(merges, pieces, cut_from):
@@ -78,7 +69,7 @@ def test_blocks_are_the_textbook_wherever_long_pieces_are_cut(merges, pieces, cu
     tokens = token_bytes(merges, byte_numbers("value"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batch, "CUT_FROM", cut_from)
-        encoder = BatchEncoder(pair_table(merges), tokens)
+        encoder = batch_encoder(merges)
         assert encoder.is_whole.tolist() == [
             naive_merge(token, merges) == [number] for number, token in enumerate(tokens)
         ]
@@ -98,7 +89,7 @@ def test_pieces_of_every_length(unit):
     merges = [(97, 97), (256, 256), (97, 98), (257, 257), (0, 0), (258, 99), (0xE5, 0xB9)]
     pieces = [(unit * 500)[:length] for length in lengths_around_the_widths()] * 2
     random.Random(5).shuffle(pieces)
-    encoder = BatchEncoder(pair_table(merges), token_bytes(merges, byte_numbers("value")))
+    encoder = batch_encoder(merges)
     starts = np.cumsum([0, *map(len, pieces)])[:-1]
     (ids,) = encoder.encode([(b"".join(pieces), starts)])
     assert ids.tolist() == sum((naive_merge(piece, merges) for piece in pieces), [])
@@ -159,7 +150,7 @@ def test_what_is_remembered_is_bounded_and_changes_nothing(monkeypatch):
     sizes = []
     for at in range(0, len(words), 300):
         raw = b"".join(words[at : at + 300])
-        (ids,) = encoder.encode([(raw, split_starts(raw))])
+        (ids,) = encoder.encode([(raw, split_starts(raw, GPT2))])
         assert TRAINED.decode_bytes(ids.tolist()) == raw
         sizes.append(encoder._n_bytes())
     assert max(sizes) < base + 500_000 and sizes != sorted(sizes)
@@ -191,10 +182,8 @@ def test_the_same_ids_for_any_number_of_workers(monkeypatch):
     assert np.concatenate(alone).tolist() == sum(one_by_one, [])
 
 
-def die(tokenizer, ids):
-    """Stands for a worker that the system killed."""
-    import os
-
+def die(ids):
+    """A worker that the system killed."""
     os._exit(9)
 
 
@@ -205,25 +194,58 @@ def test_a_worker_that_is_killed_is_the_users_to_know(monkeypatch):
         list(parallel.encode_parts(TRAINED, [b"a"] * 9, finish=die, workers=2))
 
 
-@pytest.mark.parametrize("unit", ["a", " ", "年号文", "ab", "!?-", "\xff"])
-def test_no_step_looks_twice_at_a_long_text(unit, monkeypatch):
-    """Counted, not timed: ids looked up for a text of one pre-token grow as the text does."""
+@pytest.fixture
+def count_lookups(monkeypatch):
+    """count_lookups(tokenizer, raw): pairs that are looked up to encode a text, in either way."""
+    in_arrays_too = []
+    find = PairTable.find
+
+    def counting(self, first, second):
+        in_arrays_too.append(len(first))
+        return find(self, first, second)
+
+    monkeypatch.setattr(PairTable, "find", counting)
+
+    def count(tokenizer, raw):
+        assert tokenizer.encoder._batch.is_whole.any()  # made before: its look-ups don't count
+        tokenizer.encoder._new = by_pair = CountingDict(tokenizer.encoder._new)
+        in_arrays_too.clear()
+        assert tokenizer.decode_bytes(in_arrays(tokenizer, raw)) == raw
+        return by_pair.lookups + sum(in_arrays_too)
+
+    return count
+
+
+def is_linear(count_lookups, unit, times):
+    """Whether twice the text takes twice the look-ups, and only some for each byte."""
     tokenizer = BPETokenizer.train([unit * 300, "the  end"], vocab_size=270, special_tokens=())
-    looked_up = []
-    find = Table.find
+    raw = (unit * times).encode()
+    once, twice = count_lookups(tokenizer, raw), count_lookups(tokenizer, raw * 2)
+    assert once > 0
+    return once < 10 * len(raw) and twice < 2.2 * once + 100
 
-    def counting(self, words):
-        looked_up[-1] += len(words[0])
-        return find(self, words)
 
-    monkeypatch.setattr(Table, "find", counting)
-    for times in (5000, 10_000):
-        looked_up.append(0)
-        raw = (unit * times).encode()
-        ids = in_arrays(tokenizer, raw)
-        assert tokenizer.decode_bytes(ids) == raw
-    once, twice = looked_up
-    assert twice < 2.2 * once + 100 and once < 10 * len(unit.encode()) * 5000
+@pytest.mark.parametrize("unit", ["a", " ", "年号文", "ab", "!?-", "\xff"])
+def test_no_step_looks_twice_at_a_long_text(unit, count_lookups):
+    """Counted, not timed: pairs looked up for a text of one pre-token grow as the text does."""
+    assert is_linear(count_lookups, unit, 5000)
+
+
+def merge_quadratically(ids, new_ids, pairs, lengths):
+    """What `merge_ids` must not be: each merge looks at the whole pre-token again."""
+    row = list(ids)
+    while True:
+        made = [(new_ids.get(pair), place) for place, pair in enumerate(pairwise(row))]
+        possible = [(new, place) for new, place in made if new is not None]
+        if not possible:
+            return row
+        new, place = min(possible)
+        row[place : place + 2] = [new]
+
+
+def test_quadratic_merging_would_be_noticed(count_lookups, monkeypatch):
+    monkeypatch.setattr(encode, "merge_ids", merge_quadratically)
+    assert not is_linear(count_lookups, "a", 600)
 
 
 def test_pairs_are_the_merges():

@@ -4,18 +4,9 @@ import random
 
 import pytest
 
+from tests.helpers.counting import CountingDict
 from tok.encoding.merge import merge_ids
 from tok.tokenizer import BPETokenizer
-
-
-class CountingDict(dict):
-    """Counts look-ups, of which merging makes a fixed number for each place it visits."""
-
-    lookups = 0
-
-    def get(self, key, default=None):
-        self.lookups += 1
-        return super().get(key, default)
 
 
 def lookups(raw, tokenizer):

@@ -56,7 +56,7 @@ def test_same_ids_as_tiktoken():
     ), "tiktoken merges by bytes: they must differ"
     theirs = tiktoken.Encoding(
         "ours",
-        pat_str=PATTERNS["gpt2"],
+        pat_str=PATTERNS["gpt2"].regex,
         mergeable_ranks={token: i for i, token in enumerate(ours.token_bytes[:first_special])},
         special_tokens={"<|endoftext|>": first_special},
     )
@@ -92,7 +92,7 @@ def test_same_ids_as_hugging_face():
     )
     theirs.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
         [
-            tokenizers.pre_tokenizers.Split(tokenizers.Regex(PATTERNS["gpt2"]), "isolated"),
+            tokenizers.pre_tokenizers.Split(tokenizers.Regex(PATTERNS["gpt2"].regex), "isolated"),
             tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -142,7 +142,7 @@ def test_same_ids_as_gpt2(gpt2, name):
     else:
         text = corpus_path(name).read_bytes().decode("utf-8")
     theirs = tiktoken.Encoding(
-        "gpt2", pat_str=PATTERNS["gpt2"], mergeable_ranks=ranks, special_tokens={}
+        "gpt2", pat_str=PATTERNS["gpt2"].regex, mergeable_ranks=ranks, special_tokens={}
     )
     expected = theirs.encode_ordinary(text)
     assert [their_ids[i] for i in ours.encode(text)] == expected

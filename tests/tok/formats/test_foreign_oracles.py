@@ -55,7 +55,7 @@ def in_tiktoken(tokenizer, path):
     export_tokenizer(tokenizer, "tiktoken", path)
     return tiktoken.Encoding(
         "ours",
-        pat_str=PATTERNS[tokenizer.pattern],
+        pat_str=PATTERNS[tokenizer.pattern].regex,
         mergeable_ranks=load.load_tiktoken_bpe(str(path)),
         special_tokens=tokenizer.special_ids,
     )

@@ -10,7 +10,6 @@ import threading
 import time
 import tracemalloc
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import pytest
 
@@ -31,7 +30,7 @@ def expected(texts, pattern="gpt2"):
     return Counter(
         piece if isinstance(piece, bytes) else to_bytes(piece)
         for text in texts
-        for piece in split(to_text(text), pattern)
+        for piece in split(to_text(text), PATTERNS[pattern])
     )
 
 
@@ -64,10 +63,10 @@ def test_parts_blocks_and_workers_change_nothing(small, tmp_path, pattern, worke
 
 def test_threads_where_a_fork_is_not_safe(small, forks, monkeypatch):
     texts = random_texts(7)
-    assert isinstance(corpus._pool(2), ProcessPoolExecutor)
+    assert corpus._start_method() == "fork"
     forked = count_texts(texts, workers=3)
     monkeypatch.setitem(sys.modules, "torch", object())
-    assert isinstance(corpus._pool(2), ThreadPoolExecutor)
+    assert corpus._start_method() == "thread"
     assert count_texts(texts, workers=3).as_dict() == forked.as_dict() == expected(texts)
 
 
@@ -93,7 +92,7 @@ def test_an_interrupt_waits_for_no_job(small, forks, monkeypatch, tmp_path):
     assert not multiprocessing.active_children()
 
 
-def _first_then_sleep(job, *_):
+def _first_then_sleep(pattern, errors, job):
     if job[0].begin:
         time.sleep(600)
     return PieceCounts().tally()
@@ -101,7 +100,7 @@ def _first_then_sleep(job, *_):
 
 IN_A_POOL = """
 import multiprocessing, sys
-from tok import corpus
+from tok.training import count_files as corpus
 
 def count(path):
     corpus.PART_BYTES = 100
@@ -144,7 +143,7 @@ def test_text_without_a_place_to_cut(small, pattern, unit):
 def test_a_long_text_in_parts_of_the_real_size():
     raw = TEXT * (2 * corpus.PART_BYTES // len(TEXT) + 2)
     once = expected([TEXT])
-    assert len(list(corpus._parts(raw))) == 3
+    assert len(list(corpus._spans(raw, "gpt2"))) == 3
     counts = count_texts([raw, TEXT], workers=2).as_dict()
     assert {piece: n / once[piece] for piece, n in counts.items()} == dict.fromkeys(
         once, len(raw) // len(TEXT) + 1
@@ -170,7 +169,7 @@ def test_a_place_to_cut_is_found_across_reads(monkeypatch):
     monkeypatch.setattr(corpus, "PART_BYTES", 5)
     for size in (1, 2, 3, 100):
         monkeypatch.setattr(corpus, "BLOCK_BYTES", size)
-        parts = [part.source for part in corpus._parts(b"abcdefgh ijklmnop q !")]
+        parts = [part.source for part in corpus._spans(b"abcdefgh ijklmnop q !", "gpt2")]
         assert parts == [b"abcdefgh", b" ijklmnop", b" q !"]
 
 

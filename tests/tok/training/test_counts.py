@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tok.patterns import GPT2
 from tok.split_arrays import split_starts
 from tok.training import counts as counts_module
 from tok.training.counts import PieceCounts
@@ -72,7 +73,7 @@ def test_many_words_of_few_letters():
 
 def test_pieces_of_a_text():
     raw = "the cat, the mat; it's a préfix prefix ".encode() * 50
-    starts = split_starts(raw)
+    starts = split_starts(raw, GPT2)
     counts = PieceCounts()
     counts.add(raw, starts)
     assert counts.as_dict() == Counter(raw[a:b] for a, b in pairwise([*starts.tolist(), len(raw)]))
