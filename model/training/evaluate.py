@@ -50,6 +50,27 @@ class Evaluation:
         """
         return bits_per_byte(self.nats, self.bytes)
 
+    def over_floor(self, floor: float | None) -> float | None:
+        """Return how far the loss is above an entropy floor, as a share of it.
+
+        >>> round(Evaluation(nats=12.0, tokens=10, bytes=30).over_floor(0.25), 9)
+        0.6
+
+        Args:
+            floor: in nats per byte; None where there is none.
+        """
+        return self.nats_per_byte / floor - 1 if floor else None
+
+    def describe(self, floor: float | None = None) -> str:
+        """Return the main figures as a line for people; `floor` as for `over_floor`.
+
+        >>> Evaluation(nats=12.0, tokens=10, bytes=30).describe(0.25)
+        '1.2000 nats/token, 0.5771 bits/byte, +60.0% to the floor'
+        """
+        line = f"{self.nats_per_token:.4f} nats/token, {self.bits_per_byte:.4f} bits/byte"
+        over = self.over_floor(floor)
+        return line if over is None else f"{line}, {over:+.1%} to the floor"
+
 
 def evaluate(
     model: nn.Module,

@@ -304,12 +304,7 @@ class Trainer:
     def summary(self, numbers: dict[str, float], result: Evaluation) -> str:
         """One line about an evaluation."""
         words = [f"train {numbers['train_loss']:.4f}"] if "train_loss" in numbers else []
-        words.append(
-            f"val {result.nats_per_token:.4f} nats/token, {result.bits_per_byte:.4f} bits/byte"
-        )
-        if self.floor_nats_per_byte:
-            ratio = result.nats_per_byte / self.floor_nats_per_byte
-            words.append(f"{ratio - 1:+.1%} to the floor")
+        words.append(f"val {result.describe(self.floor_nats_per_byte)}")
         return ", ".join(words)
 
     def row(self, metrics: dict[str, float]) -> dict[str, float]:

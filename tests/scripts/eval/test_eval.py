@@ -18,6 +18,7 @@ from data.token_file import TokenFile
 from model.sampling.sampler import Drawing
 from sample import load_run
 from scripts.eval import __main__ as script
+from scripts.eval import coherence
 from utils.errors import UserError
 from utils.metrics import read_rows
 
@@ -226,7 +227,7 @@ def test_coherence_counts_what_the_grammar_accepts(story_run, printed, monkeypat
         given.append((prompt, settings))
         return samples
 
-    monkeypatch.setattr(script, "generate_ids", fake)
+    monkeypatch.setattr(coherence, "generate_ids", fake)
     figures, people = printed(
         script.main, "--run", story_run, "--coherence", "6", "--min-p", "0.25"
     )
@@ -247,16 +248,16 @@ def test_coherence_counts_what_the_grammar_accepts(story_run, printed, monkeypat
 
 def test_coherence_of_a_real_model(story_run, printed, monkeypatch):
     loaded = load_run(story_run)
-    monkeypatch.setattr(script, "SAMPLES_AT_ONCE", 2)
-    real = script.generate_ids
+    monkeypatch.setattr(coherence, "SAMPLES_AT_ONCE", 2)
+    real = coherence.generate_ids
 
     def short(model, prompt, **settings):
         return real(model, prompt, **(settings | {"max_new_tokens": 12}))
 
-    monkeypatch.setattr(script, "generate_ids", short)
-    texts, ended = script.sample_stories(loaded, 5, Drawing())
+    monkeypatch.setattr(coherence, "generate_ids", short)
+    texts, ended = coherence.sample_stories(loaded, 5, Drawing())
     assert len(texts) == len(ended) == 5 and len(set(texts)) > 1
-    assert script.sample_stories(loaded, 3, Drawing())[0] == texts[:3]  # sample i has seed i
+    assert coherence.sample_stories(loaded, 3, Drawing())[0] == texts[:3]  # sample i has seed i
 
 
 def test_known_documents_are_compared_as_text(story_run):

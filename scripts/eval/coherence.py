@@ -1,0 +1,71 @@
+"""How many stories that a model samples the grammar accepts: `--coherence N`."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from data.stories.coherence import Coherence, common_faults, judge, known_documents
+from data.token_file import TokenFile
+from model.sampling.generate import generate_ids
+from model.sampling.sampler import Drawing
+from sample import Loaded
+from utils.output import say
+
+SAMPLES_AT_ONCE = 50
+FAULTS_SHOWN = 5
+
+
+def sample_stories(
+    loaded: Loaded, n_samples: int, drawing: Drawing
+) -> tuple[list[str], list[bool]]:
+    """Return texts from end token to end token, and which of them ended.
+
+    Sample i has seed i and at most block_size new tokens.
+    """
+    end_id = loaded.tokenizer.eot_id
+    texts: list[str] = []
+    ended: list[bool] = []
+    with tqdm(total=n_samples, desc="sample stories", disable=None, leave=False) as bar:
+        for first in range(0, n_samples, SAMPLES_AT_ONCE):
+            seeds = list(range(first, min(first + SAMPLES_AT_ONCE, n_samples)))
+            for ids in generate_ids(
+                loaded.model,
+                [[end_id]] * len(seeds),
+                seeds=seeds,
+                max_new_tokens=loaded.model.config.block_size,
+                drawing=drawing,
+                stop_id=end_id,
+                weights=loaded.weights,
+            ):
+                ended.append(ids[-1] == end_id)
+                texts.append(loaded.tokenizer.decode(ids[:-1] if ended[-1] else ids))
+            bar.update(len(seeds))
+    return texts, ended
+
+
+def measure_coherence(
+    loaded: Loaded, n_samples: int, drawing: Drawing, train: Path
+) -> dict[str, Any]:
+    """Sample stories, judge them by the grammar and the training tokens; return the shares."""
+    texts, ended = sample_stories(loaded, n_samples, drawing)
+    with contextlib.closing(TokenFile(train)) as tokens:
+        known = known_documents(tokens, loaded.tokenizer, texts)
+    result = judge(texts, ended, known)
+    describe(result, n_samples)
+    return {"samples": n_samples, **result.shares()}
+
+
+def describe(result: Coherence, n_samples: int) -> None:
+    """Print the counts and the most frequent faults for people."""
+    say(
+        f"{n_samples} stories: {result.accepted} coherent, {result.distinct} distinct, "
+        f"{result.new} not in the training text, {result.ended} ended"
+    )
+    for fault in result.faults[:FAULTS_SHOWN]:
+        say(f"  sample {fault.sample} goes wrong: {fault.hint}")
+    if result.faults:
+        say(f"  most often: {', '.join(common_faults(result))}")

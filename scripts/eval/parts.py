@@ -1,0 +1,107 @@
+"""What an evaluation scores: the run's own validation part, or any other text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.batches import Batches
+from data.prepared_folder import is_made
+from data.scoring import (
+    document_separator,
+    prepare_again,
+    scoring,
+    text_floor,
+    val_batches,
+    write_text,
+)
+from sample import Loaded
+from train import Config
+from utils.errors import UserError
+from utils.files import read_stdin
+from utils.output import say
+from utils.run.folder import RunFolder
+
+STDIN = "-"  # --text - reads it
+
+
+@dataclass(frozen=True)
+class Part:
+    """Windows to score, and their entropy floor where it is known."""
+
+    name: str
+    batches: Batches
+    floor: float | None  # nats per byte
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained run, and where its text is."""
+
+    folder: RunFolder
+    config: Config
+    loaded: Loaded
+
+    def data_folder(self) -> Path:
+        """Return the folder with the run's own data; prepare it again where it is missing."""
+        identity = self.loaded.state["data_identity"]
+        folder = Path(self.folder.read_record()["data"]["folder"])
+        if is_made(folder, identity):
+            return folder
+        say(f"{folder}: missing or changed, the run's data is prepared again")
+        config = self.config
+        tokenizer = self.loaded.tokenizer if config.train.init_from else None
+        return prepare_again(config.data, config.model.vocab_size, folder, identity, tokenizer)
+
+    def validation_part(self) -> Part:
+        """Return the run's own validation part."""
+        folder, end_id = self.data_folder(), self.loaded.tokenizer.eot_id
+        block_size = self.config.model.block_size
+        windows, floor, note = scoring(folder, self.config.data.windows, block_size, end_id)
+        if note:
+            say(note)
+        batches = self._batches(folder, windows)
+        return Part("validation part", batches, floor["nats_per_byte"] if floor else None)
+
+    def text_part(self, path: str, field: str, scratch: Path) -> Part:
+        """Return any text, cut into documents like the run's own.
+
+        If all documents are stories, or the run reads one document a row, each document is a row,
+        provided block_size holds the longest; else all is read in packed windows, and no floor
+        compares.
+
+        Args:
+            path: a file or folder; - reads standard input.
+            field: of JSON lines: where a line holds its document.
+            scratch: an empty folder.
+        """
+        name = path
+        if path == STDIN:
+            name, path = "standard input", str(scratch / "standard input")
+            Path(path).write_bytes(read_stdin())
+        config, tokenizer = self.config.data, self.loaded.tokenizer
+        separator = document_separator(Path(self.folder.read_record()["data"]["folder"]), config)
+        try:
+            longest = write_text(path, separator, field, config.errors, tokenizer, scratch)
+            floor = text_floor(path, separator, field)
+        except UserError as error:
+            raise UserError(str(error).replace(path, name)) from None
+        windows, block_size = config.windows, self.config.model.block_size
+        if floor is not None:
+            windows = "documents"
+        if windows == "documents" and longest > block_size:
+            say(
+                f"{Path(path).name}: a document holds {longest} tokens, more than block_size "
+                f"{block_size}: the text is read in packed windows"
+            )
+            windows, floor = "packed", None
+        return Part(name, self._batches(scratch, windows), floor)
+
+    def _batches(self, folder: Path, windows: str) -> Batches:
+        return val_batches(
+            folder,
+            self.config.data,
+            block_size=self.config.model.block_size,
+            end_id=self.loaded.tokenizer.eot_id,
+            windows=windows,
+        )
