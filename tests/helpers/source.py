@@ -102,6 +102,33 @@ def import_graph(sources: Mapping[str, ast.Module]) -> dict[str, set[str]]:
     return graph
 
 
+def words_of(tree: ast.AST) -> set[str]:
+    """Every name that is read, alone or after a dot."""
+    return {name_of(node) for node in ast.walk(tree) if isinstance(node, (ast.Name, ast.Attribute))}
+
+
+def reached(module: str, sources: Mapping[str, ast.Module]) -> set[str]:
+    """The names of a module that another module, or its own start, leads to."""
+    found: set[str] = set()
+    for other, tree in sources.items():
+        names = {name for _, name in imports(tree)} if other != module else set()
+        found |= {name[len(module) + 1 :] for name in names if name.startswith(f"{module}.")}
+        if module in names:
+            found |= words_of(tree)
+    bodies: dict[str, set[str]] = {}
+    for node in sources[module].body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            bodies[node.name] = words_of(node) - {node.name}
+        else:
+            found |= words_of(node)
+    ahead = list(found)
+    while ahead:
+        new = bodies.get(ahead.pop(), set()) - found
+        found |= new
+        ahead += new
+    return found
+
+
 def cycle_of(graph: Mapping[str, set[str]]) -> list[str]:
     """The modules of one cycle, the first one again at the end; [] if there is none."""
     try:

@@ -67,7 +67,7 @@ ROWS = {
         "data.stories",
         "data.document_source",
         "data.prepare",
-        "data.scoring",
+        "data.scoring data.dataset",
     ),
 }
 UNDER_WAY = pytest.mark.xfail(strict=False, reason="modules are on their way to this layout")

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
+import ast
 import re
 import shlex
-from functools import reduce
+from collections.abc import Mapping
 
 import pytest
 
 import scripts.sweep.__main__
 from tests.conftest import ROOT
+from tests.helpers.source import PRODUCT, module_of, reached, words_of
 
 SWEEPS = (ROOT / "docs" / "sweeps.md").read_text(encoding="utf-8")
 THEORY = (ROOT / "docs" / "theory.md").read_text(encoding="utf-8")
 PARAGRAPHS = re.findall(r"^In the code:.*?(?=\n\n|\Z)", THEORY + SWEEPS, re.MULTILINE | re.DOTALL)
+SOURCES = {module_of(path): ast.parse(path.read_bytes()) for path in PRODUCT}
 NAMES = sorted({name for text in PARAGRAPHS for name in re.findall(r"`([\w.]+)`", text)})
 
 
@@ -24,17 +26,51 @@ def test_every_section_names_its_code() -> None:
     assert [text.splitlines()[0] for text in sections if "In the code:" not in text] == []
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_code_is_there(name: str) -> None:
+def unused(name: str, sources: Mapping[str, ast.Module]) -> str:
+    """Why a cited name is wrong: nothing has it, or no program uses it; "" if one does."""
     parts = name.split(".")
-    for cut in range(len(parts) - 1, 0, -1):
-        try:
-            module = importlib.import_module(".".join(parts[:cut]))
-        except ModuleNotFoundError:
-            continue
-        assert callable(reduce(getattr, parts[cut:], module))
-        return
-    pytest.fail(f"{name}: no such module")
+    cuts = [cut for cut in range(len(parts)) if ".".join(parts[:cut]) in sources]
+    if not cuts:
+        return "no such module"
+    module, inside = ".".join(parts[: cuts[-1]]), parts[cuts[-1] :]
+    body: list[ast.stmt] = sources[module].body
+    for part in inside:
+        found = [node for node in body if getattr(node, "name", "") == part]
+        if not found:
+            return f"no {part} there"
+        body = getattr(found[0], "body", [])
+    if inside[0] not in reached(module, sources):
+        return f"no program uses {inside[0]}"
+    called = len(inside) == 1 or any(inside[-1] in words_of(tree) for tree in sources.values())
+    return "" if called else f"nothing calls {inside[-1]}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_code_is_there_and_used(name: str) -> None:
+    assert unused(name, SOURCES) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("a.used", ""),
+        ("a.helper", ""),
+        ("a.by_module", ""),
+        ("a.Thing.method", ""),
+        ("a.Thing.silent", "nothing calls silent"),
+        ("a.Thing.nothing", "no nothing there"),
+        ("a.lonely", "no program uses lonely"),
+        ("a.itself", "no program uses itself"),
+        ("a.missing", "no missing there"),
+        ("c.used", "no such module"),
+    ],
+)
+def test_a_wrong_pointer_is_found(name: str, reason: str) -> None:
+    module = "def used(): return helper(Thing().method)\ndef helper(x): pass\n"
+    module += "def lonely(): helper()\ndef itself(): itself()\ndef by_module(): pass\n"
+    module += "class Thing:\n    def method(self): pass\n    def silent(self): pass\n"
+    sources = {"a": module, "b": "from a import used", "p": "import a\na.by_module()"}
+    assert unused(name, {key: ast.parse(text) for key, text in sources.items()}) == reason
 
 
 def test_every_sweep_of_the_docs_can_begin(tmp_path, monkeypatch, capsys) -> None:
