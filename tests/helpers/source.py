@@ -107,14 +107,25 @@ def words_of(tree: ast.AST) -> set[str]:
     return {name_of(node) for node in ast.walk(tree) if isinstance(node, (ast.Name, ast.Attribute))}
 
 
-def reached(module: str, sources: Mapping[str, ast.Module]) -> set[str]:
-    """The names of a module that another module, or its own start, leads to."""
+def reached(sources: Mapping[str, ast.Module]) -> dict[str, set[str]]:
+    """For each module its names that another module, or its own start, leads to."""
+    imported = {module: {name for _, name in imports(tree)} for module, tree in sources.items()}
+    words = {module: words_of(tree) for module, tree in sources.items()}
+    return {module: _reached(module, sources, imported, words) for module in sources}
+
+
+def _reached(
+    module: str,
+    sources: Mapping[str, ast.Module],
+    imported: Mapping[str, set[str]],
+    words: Mapping[str, set[str]],
+) -> set[str]:
     found: set[str] = set()
-    for other, tree in sources.items():
-        names = {name for _, name in imports(tree)} if other != module else set()
+    for other in set(sources) - {module}:
+        names = imported[other]
         found |= {name[len(module) + 1 :] for name in names if name.startswith(f"{module}.")}
         if module in names:
-            found |= words_of(tree)
+            found |= words[other]
     bodies: dict[str, set[str]] = {}
     for node in sources[module].body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):

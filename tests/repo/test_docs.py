@@ -6,6 +6,7 @@ import ast
 import re
 import shlex
 from collections.abc import Mapping
+from functools import cache
 
 import pytest
 
@@ -16,7 +17,6 @@ from tests.helpers.source import PRODUCT, module_of, reached, words_of
 SWEEPS = (ROOT / "docs" / "sweeps.md").read_text(encoding="utf-8")
 THEORY = (ROOT / "docs" / "theory.md").read_text(encoding="utf-8")
 PARAGRAPHS = re.findall(r"^In the code:.*?(?=\n\n|\Z)", THEORY + SWEEPS, re.MULTILINE | re.DOTALL)
-SOURCES = {module_of(path): ast.parse(path.read_bytes()) for path in PRODUCT}
 NAMES = sorted({name for text in PARAGRAPHS for name in re.findall(r"`([\w.]+)`", text)})
 
 
@@ -26,8 +26,22 @@ def test_every_section_names_its_code() -> None:
     assert [text.splitlines()[0] for text in sections if "In the code:" not in text] == []
 
 
-def unused(name: str, sources: Mapping[str, ast.Module]) -> str:
+Used = tuple[Mapping[str, ast.Module], dict[str, set[str]], set[str]]
+
+
+def usage(sources: Mapping[str, ast.Module]) -> Used:
+    """The sources, the names of each module that are reached, and all words."""
+    return sources, reached(sources), set().union(*map(words_of, sources.values()))
+
+
+@cache
+def product() -> Used:
+    return usage({module_of(path): ast.parse(path.read_bytes()) for path in PRODUCT})
+
+
+def mistake(name: str, code: Used) -> str:
     """Why a cited name is wrong: nothing has it, or no program uses it; "" if one does."""
+    sources, used, words = code
     parts = name.split(".")
     cuts = [cut for cut in range(len(parts)) if ".".join(parts[:cut]) in sources]
     if not cuts:
@@ -39,15 +53,15 @@ def unused(name: str, sources: Mapping[str, ast.Module]) -> str:
         if not found:
             return f"no {part} there"
         body = getattr(found[0], "body", [])
-    if inside[0] not in reached(module, sources):
+    if inside[0] not in used[module]:
         return f"no program uses {inside[0]}"
-    called = len(inside) == 1 or any(inside[-1] in words_of(tree) for tree in sources.values())
+    called = len(inside) == 1 or inside[-1] in words
     return "" if called else f"nothing calls {inside[-1]}"
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_code_is_there_and_used(name: str) -> None:
-    assert unused(name, SOURCES) == ""
+    assert mistake(name, product()) == ""
 
 
 @pytest.mark.parametrize(
@@ -70,7 +84,8 @@ def test_a_wrong_pointer_is_found(name: str, reason: str) -> None:
     module += "def lonely(): helper()\ndef itself(): itself()\ndef by_module(): pass\n"
     module += "class Thing:\n    def method(self): pass\n    def silent(self): pass\n"
     sources = {"a": module, "b": "from a import used", "p": "import a\na.by_module()"}
-    assert unused(name, {key: ast.parse(text) for key, text in sources.items()}) == reason
+    code = usage({key: ast.parse(text) for key, text in sources.items()})
+    assert mistake(name, code) == reason
 
 
 def test_every_sweep_of_the_docs_can_begin(tmp_path, monkeypatch, capsys) -> None:
