@@ -23,7 +23,7 @@ if __name__ == "__main__":  # before the imports that take long
 import torch
 
 from data.config import DataConfig
-from data.dataset import Dataset
+from data.dataset import Dataset, check_run_tokenizer
 from data.prepare import prepare
 from data.prepared_folder import check_belonging, check_content
 from model.config import ModelConfig
@@ -264,7 +264,7 @@ def run_training(
         tensorboard.library()  # raises if it is not installed, before anything is written
     trainer, data = build_trainer(config, run, state, dist)
     if resume:
-        require_tokenizer(run, data.tokenizer.identity)
+        check_run_tokenizer(run.tokenizer, data.tokenizer.identity)
     dist.barrier()  # all have looked at the folder before the first changes it
     if dist.is_main:
         claim_run_folder(run, config, trainer, data, resume)
@@ -298,21 +298,6 @@ def claim_run_folder(
     run.write_record(data.metadata() | run_metadata(trainer))
 
 
-def require_tokenizer(run: RunFolder, identity: str) -> None:
-    """Checks that the tokenizer in the folder, if there is one, is the run's.
-
-    Raises:
-        UserError: another one, or a damaged file.
-    """
-    if run.tokenizer.exists():
-        found = BPETokenizer.load(run.tokenizer).identity
-        if found != identity:
-            raise UserError(
-                f"{run.tokenizer}: another tokenizer than the run's: {found[:12]}, expected "
-                f"{identity[:12]}; put the original back, or remove the file"
-            )
-
-
 def load_state(run: RunFolder, dist: Distributed) -> dict[str, Any] | None:
     """Lock the run and return last.pt; None if the run ended before the first checkpoint.
 
@@ -326,10 +311,8 @@ def load_state(run: RunFolder, dist: Distributed) -> dict[str, Any] | None:
     if not run.last.exists():
         return None
     cure = f"copy {run.best} over it to go on from there, or start a new run"
-    state = checkpoint.load(run.last, cure=cure)
-    if missing := [name for name in STATE_KEYS if name not in state]:
-        raise UserError(f"{run.last}: not a training checkpoint, it has no {missing[0]}")
-    require_tokenizer(run, state["tokenizer_sha256"])
+    state = checkpoint.load(run.last, cure=cure, required=STATE_KEYS)
+    check_run_tokenizer(run.tokenizer, state["tokenizer_sha256"])
     return state
 
 

@@ -12,6 +12,7 @@ from data.download.known_corpora import corpus_of
 from data.prepared_folder import read_meta
 from data.scoring import scoring
 from tok.tokenizer import BPETokenizer
+from utils.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -80,3 +81,18 @@ class Dataset:
             "data": data | {"corpus": corpus_of(self.meta["recipe"])},
             "floor_nats_per_token": floor_nats,
         }
+
+
+def check_run_tokenizer(path: Path, identity: str) -> None:
+    """Check that the tokenizer file of a run folder, if it exists, is the run's.
+
+    Raises:
+        UserError: another tokenizer, or a damaged file.
+    """
+    if path.exists():
+        found = BPETokenizer.load(path).identity
+        if found != identity:
+            raise UserError(
+                f"{path}: another tokenizer than the run's: {found[:12]}, expected "
+                f"{identity[:12]}; put the original back, or remove the file"
+            )

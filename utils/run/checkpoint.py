@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -67,11 +68,12 @@ def save(path: str | Path, content: dict[str, Any]) -> None:
     write_atomic(path, buffer.getvalue())
 
 
-def load(path: str | Path, cure: str = "") -> dict[str, Any]:
+def load(path: str | Path, cure: str = "", required: Sequence[str] = ()) -> dict[str, Any]:
     """Reads a checkpoint onto the CPU and verifies its checksum. Never runs code from the file.
 
     Args:
         cure: what the message about a damaged file ends with.
+        required: keys that a checkpoint for this purpose has.
 
     Raises:
         UserError: missing, truncated, damaged, or not one of ours.
@@ -107,4 +109,6 @@ def load(path: str | Path, cure: str = "") -> dict[str, Any]:
         intact = False
     if not intact:
         raise UserError(f"{path}: damaged, its checksum does not match{ending}")
+    if missing := [name for name in required if name not in content]:
+        raise UserError(f"{path}: not a training checkpoint, it has no {missing[0]}")
     return content
