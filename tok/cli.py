@@ -18,7 +18,7 @@ from tok.patterns import PATTERNS
 from tok.text_files import STDIN, expand_folders
 from tok.tokenizer import BPETokenizer
 from tok.vocabulary import BYTE_ORDERS
-from utils.cli import Parser
+from utils.cli import Parser, natural_int
 from utils.errors import UserError
 from utils.files import check_writable, read_bytes
 
@@ -140,7 +140,7 @@ def _add_export(commands: Any) -> None:
 
 
 def _add_workers(parser: argparse.ArgumentParser, what: str) -> None:
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help=what)
+    parser.add_argument("--workers", type=natural_int, default=0, metavar="N", help=what)
 
 
 def _add_errors(parser: argparse.ArgumentParser) -> None:
@@ -160,7 +160,6 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
 def train(arguments: argparse.Namespace) -> None:
     """Learns a tokenizer from files and saves it."""
     start = time.monotonic()
-    _check_workers(arguments.workers)
     out = Path(arguments.out)
     check_writable(out, "--out")
     files = expand_folders(arguments.files)
@@ -200,7 +199,6 @@ def encode(arguments: argparse.Namespace) -> None:
     """Prints ids: one line for each text."""
     if arguments.text and arguments.file:
         raise UserError("give either text or --file, not both")
-    _check_workers(arguments.workers)
     _say(print_ids(_tokenizer(arguments), arguments))
 
 
@@ -274,11 +272,6 @@ def _check_kinds(files: Sequence[Path]) -> None:
             f"warning: {lines[0]}: JSON is learned as it stands, names and braces too; train.py "
             "--data.files learns from the texts in it alone, and leaves tokenizer.json in the run"
         )
-
-
-def _check_workers(workers: int) -> None:
-    if workers < 0:
-        raise UserError(f"--workers {workers}: give a number from 0 (all cores) on")
 
 
 def _parse_id(word: bytes) -> int:

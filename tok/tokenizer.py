@@ -66,7 +66,7 @@ class BPETokenizer:
         Raises:
             TokenizerError: a malformed merge, special token, pattern or byte order.
         """
-        self.pattern = check_pattern(pattern).name
+        self.pattern = pattern
         self.byte_numbers = byte_numbers(byte_order)  # `byte_order` in full: that of each byte
         self.byte_order = name_byte_order(self.byte_numbers)
         self.merges = check_merges(merges)
@@ -88,7 +88,7 @@ class BPETokenizer:
             ordinary,
             self.ordinary_ids,
             self.special_ids,
-            self.pattern,
+            check_pattern(pattern),
         )
 
     @classmethod

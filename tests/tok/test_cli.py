@@ -324,5 +324,5 @@ def test_workers_give_the_same_ids_and_a_bad_byte_at_the_end_leaves_nothing(
     with pytest.raises(UserError, match=rf"not UTF-8 at byte {2000 * len(CORPUS)} \(0xe5\)"):
         main(["encode", *source])
     assert capsysbinary.readouterr().out == b""
-    with pytest.raises(UserError, match="--workers -1: give a number from 0"):
+    with pytest.raises(UserError, match="--workers: must be at least 0, got -1"):
         main(["encode", "a", "--workers", "-1"])

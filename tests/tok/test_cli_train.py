@@ -42,7 +42,7 @@ def test_train_with_any_number_of_workers(tmp_path, monkeypatch):
         assert BPETokenizer.load(out) == trained
         out.unlink()
     assert seen == [1, 3, 0]
-    with pytest.raises(UserError, match="--workers -1: give a number from 0"):
+    with pytest.raises(UserError, match="--workers: must be at least 0, got -1"):
         main([*arguments, "--workers", "-1"])
     assert not out.exists()
 

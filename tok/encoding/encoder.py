@@ -6,6 +6,7 @@ Both give the same ids. Arrays take a millisecond to get going, and then do tens
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, groupby
 
@@ -15,8 +16,9 @@ from tok.encoding.batch import BatchEncoder
 from tok.encoding.merge import merge_ids
 from tok.encoding.merge_many import PairTable
 from tok.encoding.special import SpecialReader, allowed_tokens, special_pattern
-from tok.patterns import PATTERNS, split, to_bytes, to_text
+from tok.patterns import Pattern, split, to_bytes, to_text
 from tok.split_arrays import BLOCK_BYTES, blocks
+from tok.vocabulary import Pair
 
 MAX_PIECES = 1 << 18
 MAX_PIECE_CHARS = 128
@@ -37,37 +39,20 @@ def is_long(text: object) -> bool:
     return isinstance(text, (str, bytes, bytearray, memoryview)) and len(text) > SHORT
 
 
+@dataclass(eq=False)
 class Encoder:
     """Encodes with one vocabulary; remembers the pre-tokens that it has seen."""
 
-    def __init__(
-        self,
-        merges: Sequence[tuple[int, int]],
-        lengths: Sequence[int],
-        byte_numbers: bytes,
-        tokens: Sequence[bytes],
-        ids: Sequence[int],
-        special_ids: Mapping[str, int],
-        pattern: str,
-    ) -> None:
-        """
-        Args:
-            merges: merges[i] makes number 256 + i (tok.vocabulary says what a number is).
-            lengths: of each number in bytes.
-            byte_numbers: byte_numbers[b] is the number of byte b.
-            tokens: of each number its bytes.
-            ids: of each number its id.
-            special_ids: special token -> id.
-            pattern: name of the split pattern.
-        """
-        self._merges = merges
-        self._lengths = lengths
-        self._byte_numbers = byte_numbers
-        self._tokens = tokens
-        self._ids = ids
-        self._special_ids = special_ids
-        self._pattern = PATTERNS[pattern]
-        self._new = {pair: 256 + rank for rank, pair in enumerate(merges)}
+    merges: Sequence[Pair]  #: merges[i] makes number 256 + i (tok.vocabulary says what a number is)
+    lengths: Sequence[int]  #: of each number in bytes
+    byte_numbers: bytes  #: byte_numbers[b] is the number of byte b
+    tokens: Sequence[bytes]  #: of each number its bytes
+    ids: Sequence[int]  #: of each number its id
+    special_ids: Mapping[str, int]
+    pattern: Pattern
+
+    def __post_init__(self) -> None:
+        self._new = {pair: 256 + rank for rank, pair in enumerate(self.merges)}
         self._cache = PieceCache(self._encode_piece)
 
     def warm_up(self) -> None:
@@ -76,13 +61,13 @@ class Encoder:
 
     def encode_short(self, text: str, allowed_special: bool | Collection[str]) -> list[int]:
         """The ids of a text as `tok.patterns.to_text` gives it."""
-        tokens = allowed_tokens(self._special_ids, allowed_special)
+        tokens = allowed_tokens(self.special_ids, allowed_special)
         if not tokens:
             return list(self._encode_plain(text))
         ids: list[int] = []
         for i, part in enumerate(special_pattern(tokens).split(text)):
             # The pattern has one group: every second part is a special token.
-            ids += [self._special_ids[part]] if i % 2 else self._encode_plain(part)
+            ids += [self.special_ids[part]] if i % 2 else self._encode_plain(part)
         return ids
 
     def parts(
@@ -93,7 +78,7 @@ class Encoder:
         Args:
             read: gives at most so many next bytes, b"" at the end.
         """
-        tokens = allowed_tokens(self._special_ids, allowed_special)
+        tokens = allowed_tokens(self.special_ids, allowed_special)
         if not tokens:
             yield from self._cut(read)
             return
@@ -103,7 +88,7 @@ class Encoder:
             found = reader.next_part()
             if found is None:
                 return
-            yield self._special_ids[found]
+            yield self.special_ids[found]
 
     def _cut(self, read: Callable[[int], bytes]) -> Iterator[Part]:
         begin = read(BLOCK_BYTES)
@@ -113,7 +98,7 @@ class Encoder:
                 yield begin
             return
         ahead = [part for part in (more, begin) if part]
-        yield from blocks(lambda size: ahead.pop() if ahead else read(size), self._pattern)
+        yield from blocks(lambda size: ahead.pop() if ahead else read(size), self.pattern)
 
     def encode_parts(self, parts: Iterable[Part]) -> Iterator[np.ndarray]:
         """The ids of parts, one after the other: arrays int64, however many."""
@@ -132,34 +117,34 @@ class Encoder:
         return self._encode_plain(to_text(part))
 
     def _encode_plain(self, text: str) -> Iterable[int]:
-        return chain.from_iterable(map(self._cache.__getitem__, split(text, self._pattern)))
+        return chain.from_iterable(map(self._cache.__getitem__, split(text, self.pattern)))
 
     def _encode_piece(self, piece: str) -> tuple[int, ...]:
         raw = to_bytes(piece)
         number = self._whole.get(raw)
         if number is not None:
-            return (self._ids[number],)
-        return tuple(map(self._ids.__getitem__, self._merge(raw)))
+            return (self.ids[number],)
+        return tuple(map(self.ids.__getitem__, self._merge(raw)))
 
     def _merge(self, raw: bytes) -> list[int]:
         """The numbers of one pre-token, of any length."""
-        return merge_ids(raw.translate(self._byte_numbers), self._new, self._merges, self._lengths)
+        return merge_ids(raw.translate(self.byte_numbers), self._new, self.merges, self.lengths)
 
     @cached_property
     def _batch(self) -> BatchEncoder:
-        pairs = PairTable(self._merges, self._byte_numbers, self._lengths)
-        return BatchEncoder(pairs, self._tokens, self._merge)
+        pairs = PairTable(self.merges, self.byte_numbers, self.lengths)
+        return BatchEncoder(pairs, self.tokens, self._merge)
 
     @cached_property
     def _whole(self) -> dict[bytes, int]:
         """The tokens that the merges make of their own bytes, and their numbers."""
         whole = self._batch.is_whole.nonzero()[0].tolist()
-        return {self._tokens[number]: number for number in whole}
+        return {self.tokens[number]: number for number in whole}
 
     @cached_property
     def _placed(self) -> np.ndarray | None:
         """int64: the id of each number; None if each number is its id."""
-        ids = np.array(self._ids, dtype=np.int64)
+        ids = np.array(self.ids, dtype=np.int64)
         return None if (ids == np.arange(len(ids))).all() else ids
 
 

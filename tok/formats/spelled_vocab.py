@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -10,7 +10,7 @@ from tok.errors import TokenizerError
 from tok.formats.reachability import Merger, first_unreachable
 from tok.formats.tiktoken import check_ids
 from tok.tokenizer import BPETokenizer
-from tok.vocabulary import MAX_ID, inverse, spell, unspell
+from tok.vocabulary import MAX_ID, Pair, inverse, spell, unspell
 
 
 def spelled_ids(tokenizer: BPETokenizer) -> dict[str, int]:
@@ -51,48 +51,53 @@ def arguments_of(
     Raises:
         TokenizerError: names the token or merge that this package can't hold.
     """
-    numbers = _byte_numbers(_check(ids, special_ids), special_ids)
-    spelled = [spell(bytes([byte])) for byte in inverse(numbers)]  # by number, grows below
-    merger = Merger()
-    known = {token: number for number, token in enumerate(spelled)}
-    for token, alternatives in groupby(enumerate(pairs), key=lambda item: "".join(item[1])):
-        ranked = list(alternatives)
-        rank = ranked[0][0]
-        if token in known:
-            raise TokenizerError(f"merge {rank} makes {token!r:.60}, which was there before it")
-        if token not in ids or token in special_ids:
-            raise TokenizerError(f"merge {rank} makes {token!r:.60}, which is no ordinary token")
-        found = [
-            (known[first], known[second])
-            for _, (first, second) in ranked
-            if first in known and second in known
-        ]
-        if not found:
-            part = next(part for part in ranked[0][1] if part not in known)
-            raise TokenizerError(f"merge {rank} joins {part!r:.60}, not made before it")
-        merger.add(found[0] if len(ranked) == 1 else _live(found, token, numbers, merger))
-        known[token] = len(spelled)
-        spelled.append(token)
-    for token in ids:
-        if token not in known and token not in special_ids:
+    _check_spelled_ids(ids, special_ids)
+    numbers = _byte_numbers(ids, special_ids)
+    ordinary = [token for token in ids if token not in special_ids]
+    merges, spelled = _numbered_merges(pairs, set(ordinary), numbers)
+    made = set(spelled)
+    for token in ordinary:
+        if token not in made:
             raise TokenizerError(
                 f"no merge makes {token!r:.60} (id {ids[token]}); llm-tiny has no place for it, "
                 "unless it is a special token"
             )
     check_ids([ids[token] for token in spelled], special_ids)
-    number = first_unreachable(merger.merges) if whole_first else None
+    number = first_unreachable(merges) if whole_first else None
     if number is not None:
         raise TokenizerError(
             f"ignore_merges is set, and {spelled[number]!r:.60} is not what its bytes merge to"
         )
-    return {
-        "merges": merger.merges,
-        "special_tokens": dict(special_ids),
-        "byte_order": numbers,
-    }
+    return {"merges": merges, "special_tokens": dict(special_ids), "byte_order": numbers}
 
 
-def _check(ids: Mapping[str, Any], special_ids: Mapping[str, int]) -> Mapping[str, int]:
+def _numbered_merges(
+    pairs: Sequence[tuple[str, str]], ordinary: Collection[str], numbers: bytes
+) -> tuple[list[Pair], list[str]]:
+    """The merges as pairs of numbers, one for each token, and the spelling of each number."""
+    known = {spell(bytes([byte])): number for number, byte in enumerate(inverse(numbers))}
+    merger = Merger()
+    for token, group in groupby(enumerate(pairs), key=lambda item: "".join(item[1])):
+        alternatives = list(group)
+        rank, parts = alternatives[0]
+        if token in known:
+            raise TokenizerError(f"merge {rank} makes {token!r:.60}, which was there before it")
+        if token not in ordinary:
+            raise TokenizerError(f"merge {rank} makes {token!r:.60}, which is no ordinary token")
+        found = [
+            (known[first], known[second])
+            for _, (first, second) in alternatives
+            if first in known and second in known
+        ]
+        if not found:
+            part = next(part for part in parts if part not in known)
+            raise TokenizerError(f"merge {rank} joins {part!r:.60}, not made before it")
+        merger.add(found[0] if len(alternatives) == 1 else _live(found, token, numbers, merger))
+        known[token] = len(known)
+    return merger.merges, list(known)
+
+
+def _check_spelled_ids(ids: Mapping[str, Any], special_ids: Mapping[str, int]) -> None:
     if any(
         type(token_id) is not int or not 0 <= token_id <= MAX_ID
         for token_id in [*ids.values(), *special_ids.values()]
@@ -109,7 +114,6 @@ def _check(ids: Mapping[str, Any], special_ids: Mapping[str, int]) -> Mapping[st
                 f"special token {token!r:.60} has id {special_ids[token]} and, in the vocabulary, "
                 f"{token_id}"
             )
-    return ids
 
 
 def _byte_numbers(ids: Mapping[str, int], special_ids: Mapping[str, int]) -> bytes:
@@ -126,7 +130,7 @@ def _byte_numbers(ids: Mapping[str, int], special_ids: Mapping[str, int]) -> byt
     return inverse(bytes(byte for _, byte in sorted(bytes_by_id.items())))
 
 
-def _live(found: Sequence[tuple[int, int]], token: str, numbers: bytes, merger: Merger) -> Any:
+def _live(found: Sequence[Pair], token: str, numbers: bytes, merger: Merger) -> Pair:
     """The one of several merges that make one token which ever applies (see reachability.py).
 
     Files made from tiktoken's ranks list every pair of tokens that spells a token, those of later
@@ -134,6 +138,7 @@ def _live(found: Sequence[tuple[int, int]], token: str, numbers: bytes, merger: 
     """
     raw = unspell(token)
     parts = tuple(merger.merge(raw.translate(numbers))) if raw else ()
-    if parts not in found:
-        raise TokenizerError(f"several merges make {token!r:.60}, but none of its own bytes")
-    return parts
+    for pair in found:
+        if pair == parts:
+            return pair
+    raise TokenizerError(f"several merges make {token!r:.60}, but none of its own bytes")
