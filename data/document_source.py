@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from data.config import DataConfig
 from data.documents import cut_at_character, read_documents
 from data.download.known_corpora import cure
 from data.readers import FIELD, is_json_lines, kind_of
@@ -17,21 +19,16 @@ from tok.text_files import expand_folders
 from utils.errors import UserError
 from utils.files import sha256_file
 
-if TYPE_CHECKING:
-    from data.config import DataConfig
-
-FEW_DOCUMENTS = 10  # below this many, `auto` splits by bytes
+MIN_DOCUMENTS = 10  # with fewer, `auto` splits by bytes
 
 
 class Corpus:
     """The training and validation documents that the settings name, and their fingerprint."""
 
-    def __init__(self, config: DataConfig, flags: str = "--data.") -> None:
-        """`flags`: what the command puts before the name of a setting, for messages."""
-        self.config, self.flags = config, flags
+    def __init__(self, config: DataConfig) -> None:
+        self.config = config
         self.files = expand_folders(config.files, cure)
         self.val_files = expand_folders(config.val_files, cure)
-        self.split = config.split
         self._check_json()
 
     def fingerprint(self) -> dict[str, Any]:
@@ -51,15 +48,6 @@ class Corpus:
             found |= {"kinds": kinds, "json_field": c.json_field}
         return found
 
-    def flag(self, name: str) -> str:
-        """The flag of a setting as the command spells it.
-
-        >>> from data.prepare import DataConfig
-        >>> Corpus(DataConfig()).flag("doc_sep"), Corpus(DataConfig(), "--").flag("doc_sep")
-        ('--data.doc_sep', '--doc-sep')
-        """
-        return self.flags + (name.replace("_", "-") if self.flags == "--" else name)
-
     def documents(self, part: str) -> Iterator[bytes]:
         """The documents of `train` or `val`, in order; one at least.
 
@@ -75,29 +63,39 @@ class Corpus:
             raise UserError(f"{', '.join(names)}: no text in it for the {part} part")
         if empty:
             raise UserError(
-                f"the {part} part holds no text; give more text or another "
-                f"{self.flag('val_fraction')}"
+                f"the {part} part holds no text; give more text or another --data.val_fraction"
             )
 
     def _choose(self, part: str) -> Iterator[bytes]:
         c = self.config
+        if not self.files and part == "train":
+            return (story.encode() for story in stories.draw(c.story_seed, c.story_bytes))
         if not self.files:
-            seed, size = (
-                (c.story_seed, c.story_bytes)
-                if part == "train"
-                else (c.story_seed + 1, c.val_story_bytes)
-            )
-            return (story.encode() for story in stories.draw(seed, size))
+            return (story.encode() for story in stories.draw(c.story_seed + 1, c.val_story_bytes))
         if self.val_files:
             return self._read(self.files if part == "train" else self.val_files)
-        sizes = [len(document) for document in self._read(self.files)]
-        if not sizes:
-            raise UserError(f"{', '.join(c.files)}: no text: the files are empty")
-        if self.split == "auto":
-            self.split = "documents" if len(sizes) >= FEW_DOCUMENTS else "bytes"
-        if self.split == "bytes":
-            return self._split_bytes(part, sum(sizes))
-        return self._split_documents(part, len(sizes))
+        return self._split_bytes(part) if self.split == "bytes" else self._split_documents(part)
+
+    @property
+    def split(self) -> str:
+        """How validation is split off; `auto` only where nothing is split."""
+        if self.config.split != "auto" or self.val_files or not self.files:
+            return self.config.split
+        return "documents" if self._size[0] >= MIN_DOCUMENTS else "bytes"
+
+    @functools.cached_property
+    def _size(self) -> tuple[int, int]:
+        """Number of documents and of their bytes in the files that are split.
+
+        Raises:
+            UserError: there is no text in them.
+        """
+        n_documents = n_bytes = 0
+        for document in self._read(self.files):
+            n_documents, n_bytes = n_documents + 1, n_bytes + len(document)
+        if not n_documents:
+            raise UserError(f"{', '.join(self.config.files)}: no text: the files are empty")
+        return n_documents, n_bytes
 
     def _check_json(self) -> None:
         """Refuses a setting of JSON lines without any, and of text where there are only those.
@@ -109,35 +107,37 @@ class Corpus:
         json_lines = [path for path in files if is_json_lines(path)]
         if c.json_field != FIELD and not json_lines:
             raise UserError(
-                f"{self.flag('json_field')}: has an effect on JSON lines only, and none of the "
-                "files is named .jsonl or .ndjson"
+                "--data.json_field: has an effect on JSON lines only, and none of the files is "
+                "named .jsonl or .ndjson"
             )
         if c.doc_sep and json_lines and len(json_lines) == len(files):
             raise UserError(
-                f"{self.flag('doc_sep')}: has no effect on {json_lines[0]}, where each line is a "
-                "document; leave it out"
+                f"--data.doc_sep: has no effect on {json_lines[0]}, where each line is a document; "
+                "leave it out"
             )
 
     def _read(self, files: Sequence[Path]) -> Iterator[bytes]:
-        cure = f"convert the file, or pass {self.flag('errors')} bytes to take any bytes"
+        cure = "convert the file, or pass --data.errors bytes to take any bytes"
         c = self.config
         return read_documents(files, c.doc_sep, c.errors, field=c.json_field, cure=cure)
 
-    def _split_bytes(self, part: str, total: int) -> Iterator[bytes]:
+    def _split_bytes(self, part: str) -> Iterator[bytes]:
         """The last val_fraction of the bytes is validation; the document there is cut in two."""
-        border, place = total - math.floor(total * self.config.val_fraction), 0
+        total, place = self._size[1], 0
+        border = total - math.floor(total * self.config.val_fraction)
         for document in self._read(self.files):
             cut = cut_at_character(document, min(max(border - place, 0), len(document)))
             place += len(document)
             if piece := document[:cut] if part == "train" else document[cut:]:
                 yield piece
 
-    def _split_documents(self, part: str, n: int) -> Iterator[bytes]:
+    def _split_documents(self, part: str) -> Iterator[bytes]:
         """Validation documents are spread evenly over the corpus, so that no draw decides them."""
+        n = self._size[0]
         if n < 2:
             raise UserError(
-                f"one document can't be split by documents; use {self.flag('split')} bytes, or "
-                f"name {self.flag('doc_sep')}"
+                "one document can't be split by documents; use --data.split bytes, or name "
+                "--data.doc_sep"
             )
         n_val = min(n - 1, max(1, round(n * self.config.val_fraction)))
         chosen = set(np.linspace(0, n - 1, n_val + 2)[1:-1].round().astype(int).tolist())

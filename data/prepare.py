@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,10 +20,18 @@ from tqdm import tqdm
 from data.config import SPLITS, DataConfig
 from data.document_source import Corpus
 from data.documents import BLANK_LINE, ERRORS
-from data.prepared_folder import FORMAT, META, PARTS, is_made, made_whole, read_meta, require_own
+from data.prepared_folder import (
+    FORMAT,
+    META,
+    PARTS,
+    check_overwrite,
+    is_up_to_date,
+    new_version,
+    read_meta,
+)
 from data.readers import FIELD
 from data.stories import story as stories
-from data.token_file import TokenFile, TokenWriter
+from data.token_file import TokenFile, token_writer
 from data.windows import cut_windows
 from tok.encoding.parallel import encode_documents
 from tok.errors import TokenizerError
@@ -38,30 +47,22 @@ def prepare(
     vocab_size: int | None,
     out: Path | None = None,
     block_size: int | None = None,
-    flags: str = "--data.",
     tokenizer: BPETokenizer | None = None,
 ) -> Path:
-    """Makes the prepared folder that the settings describe, unless it is there already.
+    """Make the prepared folder that the settings describe, unless it is up to date.
 
     Args:
         config: what to prepare.
         vocab_size: of the tokenizer to train when config names none.
         out: the folder; by default one named by its identity below config.cache_dir.
         block_size: when given, both parts must fill windows of that many tokens.
-        flags: what the command puts before the name of a data setting, for messages.
-        tokenizer: takes the place of the one that config names.
+        tokenizer: used instead of the one that config names.
 
     Raises:
         UserError: bad input; nothing is left behind.
     """
-    corpus = Corpus(config, flags)
-    if config.tokenizer and not tokenizer:
-        tokenizer = BPETokenizer.load(config.tokenizer)
-    if tokenizer and vocab_size not in (None, tokenizer.vocab_size):
-        raise UserError(
-            f"{config.tokenizer}: a tokenizer of {tokenizer.vocab_size} tokens, but "
-            f"model.vocab_size is {vocab_size}; set --model.vocab_size {tokenizer.vocab_size}"
-        )
+    corpus = Corpus(config)
+    tokenizer = given_tokenizer(config, vocab_size, tokenizer)
     recipe = {
         "format": FORMAT,
         "corpus": corpus.fingerprint(),
@@ -70,24 +71,50 @@ def prepare(
     identity = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
     kind = "text" if corpus.files else "stories"
     folder = out or Path(config.cache_dir) / f"{kind}-{identity[:12]}"
-    if is_made(folder, identity):
+    if is_up_to_date(folder, identity):
         return folder
     if out:
-        require_own(out, identity)
-    with made_whole(folder) as temporary:
-        if is_made(folder, identity):  # by the process that this one waited for
-            return folder
-        if tokenizer is None:
-            assert vocab_size is not None
-            plain(f"{folder}: training a tokenizer of {vocab_size} tokens on the {kind}")
-            texts = corpus.documents("train")
-            try:
-                tokenizer = BPETokenizer.train(texts, vocab_size=vocab_size, progress=True)
-            except TokenizerError as error:
-                raise UserError(f"model.vocab_size: {error}") from None
-        meta = {"identity": identity, "recipe": recipe}
-        fill(temporary, corpus, tokenizer, meta, block_size)
+        check_overwrite(out, identity)
+    with new_version(folder) as temporary:
+        if not is_up_to_date(folder, identity):  # another process may have made it meanwhile
+            if tokenizer is None:
+                plain(f"{folder}: training a tokenizer of {vocab_size} tokens on the {kind}")
+                tokenizer = train_tokenizer(corpus, vocab_size)
+            meta = {"identity": identity, "recipe": recipe}
+            fill(temporary, corpus, tokenizer, meta, block_size)
     return folder
+
+
+def given_tokenizer(
+    config: DataConfig, vocab_size: int | None, tokenizer: BPETokenizer | None
+) -> BPETokenizer | None:
+    """`tokenizer`, or the one that the settings name, or None if one must be trained.
+
+    Raises:
+        UserError: it can't be read, or is not of vocab_size.
+    """
+    if config.tokenizer and not tokenizer:
+        tokenizer = BPETokenizer.load(config.tokenizer)
+    if tokenizer and vocab_size not in (None, tokenizer.vocab_size):
+        raise UserError(
+            f"{config.tokenizer}: a tokenizer of {tokenizer.vocab_size} tokens, but "
+            f"model.vocab_size is {vocab_size}; set --model.vocab_size {tokenizer.vocab_size}"
+        )
+    return tokenizer
+
+
+def train_tokenizer(corpus: Corpus, vocab_size: int | None) -> BPETokenizer:
+    """A tokenizer trained on the training documents.
+
+    Raises:
+        UserError: the vocabulary is too small, or the text has too few pairs for it.
+    """
+    assert vocab_size is not None
+    texts = corpus.documents("train")
+    try:
+        return BPETokenizer.train(texts, vocab_size=vocab_size, progress=True)
+    except TokenizerError as error:
+        raise UserError(f"model.vocab_size: {error}") from None
 
 
 def fill(
@@ -97,7 +124,7 @@ def fill(
     meta: dict[str, Any],
     block_size: int | None,
 ) -> None:
-    """Writes the files of a prepared folder; `meta` is what meta.json holds beside the counts."""
+    """Write the files of a prepared folder; `meta` holds what meta.json says of its inputs."""
     tokenizer.save(folder / "tokenizer.json")
     meta |= {"tokenizer_sha256": tokenizer.identity, "vocab_size": tokenizer.vocab_size}
     meta["end_id"] = tokenizer.eot_id
@@ -113,7 +140,7 @@ def fill(
                 )
     meta["sha256"] = {part: sha256_file(folder / f"{part}.npy") for part in PARTS}
     meta["split"] = corpus.split
-    meta["floor"] = story_floor(corpus) if config_may_be_stories(config) else None
+    meta["floor"] = story_floor(corpus)
     write_atomic(folder / META, (json.dumps(meta, indent=1) + "\n").encode())
 
 
@@ -140,19 +167,16 @@ def write_split(
             n_documents += 1
             yield document
 
-    with TokenWriter(path, tokenizer.vocab_size) as writer:
+    with token_writer(path, tokenizer.vocab_size) as writer:
         for ids in encode_documents(tokenizer, counted(), workers=workers):
             writer.write(ids)
     return {"tokens": writer.n_tokens, "bytes": n_bytes, "documents": n_documents}
 
 
-def config_may_be_stories(config: DataConfig) -> bool:
-    """Whether the documents are, or may be, whole stories, so that the entropy floor is known."""
-    return not config.files or config.doc_sep == BLANK_LINE
-
-
 def story_floor(corpus: Corpus) -> dict[str, float] | None:
-    """Entropy floor of the validation part; None where a document is no story of the grammar."""
+    """Entropy floor of the validation part; None unless each document is a story of the grammar."""
+    if corpus.files and corpus.config.doc_sep != BLANK_LINE:
+        return None
     try:
         floor = stories.floor(document.decode() for document in corpus.documents("val"))
     except ValueError:
@@ -185,9 +209,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = vars(parser.parse_args(argv))
     out = Path(args.pop("out"))
     args["files"], args["val_files"] = tuple(args["files"]), tuple(args["val_files"])
-    folder = prepare(DataConfig(**args), None, out, flags="--")
-    meta = read_meta(folder)
-    print(json.dumps({"folder": str(folder), **meta}))
+    try:
+        folder = prepare(DataConfig(**args), None, out)
+    except UserError as error:
+        # The same settings have shorter flags here: --doc-sep, not --data.doc_sep.
+        own = re.sub(r"--data\.(\w+)", lambda found: "--" + found[1].replace("_", "-"), str(error))
+        raise UserError(own) from None
+    print(json.dumps({"folder": str(folder), **read_meta(folder)}))
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import shutil
@@ -10,14 +11,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from tok.tokenizer import BPETokenizer
 from utils.errors import UserError
-from utils.files import sha256_file, sync_folder
+from utils.files import atomic_folder, made_parents, sha256_file
 
 FORMAT = 1
 META = "meta.json"
 PARTS = ("train", "val")
 COUNTS = ("tokens", "bytes", "documents")
+# meta.json first: a folder without it is not a prepared one.
+FILES = (META, "tokenizer.json", "train.npy", "val.npy")
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
@@ -98,8 +103,8 @@ def check_belonging(
             )
 
 
-def is_made(folder: Path, identity: str) -> bool:
-    """Whether `folder` is whole, unchanged, and made from the inputs and settings of `identity`."""
+def is_up_to_date(folder: Path, identity: str) -> bool:
+    """Whether `folder` is complete, unchanged, and made from the inputs that `identity` names."""
     try:
         if read_meta(folder)["identity"] != identity:
             return False
@@ -109,22 +114,23 @@ def is_made(folder: Path, identity: str) -> bool:
     return True
 
 
-def require_own(folder: Path, identity: str) -> None:
-    """Checks that making the data of `identity` in `folder` replaces nothing else.
+def check_overwrite(folder: Path, identity: str) -> None:
+    """Check that making the data of `identity` in `folder` replaces nothing else.
 
     Raises:
-        UserError: other prepared data stands there, or files that are none.
+        UserError: `folder` is a file, or holds other prepared data or other files.
     """
-    if not folder.is_dir():
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: a file stands where the folder should go; name another")
+    if not folder.exists():
         return
-    known = {META, "tokenizer.json", *(f"{part}.npy" for part in PARTS)}
-    if others := sorted({path.name for path in folder.iterdir()} - known):
+    if others := sorted({path.name for path in folder.iterdir()} - set(FILES)):
         raise UserError(
-            f"{folder}: holds {others[0]}, which is no prepared data; name another folder"
+            f"{folder}: holds {others[0]}, which is not prepared data; name another folder"
         )
     try:
         found = read_meta(folder)["identity"]
-    except UserError:  # half moved, or damaged
+    except UserError:  # incomplete or damaged
         return
     if found != identity:
         raise UserError(
@@ -133,70 +139,24 @@ def require_own(folder: Path, identity: str) -> None:
 
 
 @contextlib.contextmanager
-def made_whole(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside `folder`, whose files move there when the block ends well.
+def new_version(folder: Path) -> Iterator[Path]:
+    """A temporary folder that replaces `folder` when the block succeeds and has written files.
 
-    When it ends in an error, `folder` is as it was. One process at a time: another that makes the
-    same folder waits here. What a killed process leaves there, the next one clears.
+    If the block fails, `folder` does not change. One process at a time: another one that makes the
+    same folder waits here. Files that a killed process left are removed.
 
     Raises:
         OSError: the folder can't be made or written.
     """
-    folder = Path(os.path.abspath(folder))
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder}: a file stands where the folder should go; name another")
-    new_parents = [parent for parent in folder.parents if not parent.exists()]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.parent / f".{folder.name}.tmp"
-    handle = _lock(temporary)
-    try:
-        _empty(temporary)
-        yield temporary
-        if (temporary / META).exists():
-            _move(temporary, folder)
-    except OSError as error:
-        inside = error.filename is None or str(error.filename).startswith(str(temporary))
-        if error.errno is None or not inside:
-            raise
-        # Name the folder that the user knows; a write that fails names no file at all.
-        raise OSError(error.errno, error.strerror, str(folder)) from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if handle is not None:
-            os.close(handle)
-        for parent in new_parents:
-            with contextlib.suppress(OSError):  # not empty: something was made
-                parent.rmdir()
-
-
-def _lock(folder: Path) -> int | None:
-    """Makes the folder and waits until it is this process's; the lock dies with the process."""
-    try:
-        import fcntl  # not on Windows, where folders go unlocked
-    except ImportError:
-        folder.mkdir(exist_ok=True)
-        return None
-    while True:
-        folder.mkdir(exist_ok=True)
+    folder = Path(os.path.realpath(folder))
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    with made_parents(folder), lock:
         try:
-            handle = os.open(folder, os.O_RDONLY)
-        except FileNotFoundError:  # the holder has just finished
-            continue
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        if folder.exists() and os.path.samestat(os.fstat(handle), os.stat(folder)):
-            return handle
-        os.close(handle)  # locked what the holder had removed: try again
-
-
-def _empty(folder: Path) -> None:
-    for path in folder.iterdir():
-        path.unlink()
-
-
-def _move(temporary: Path, folder: Path) -> None:
-    """meta.json is the sign of a whole folder: the old one goes first, the new one comes last."""
-    folder.mkdir(exist_ok=True)
-    (folder / META).unlink(missing_ok=True)
-    for path in sorted(temporary.iterdir(), key=lambda path: path.name == META):
-        os.replace(path, folder / path.name)
-    sync_folder(folder)
+            for stale in folder.parent.glob(f".{glob.escape(folder.name)}.tmp*"):
+                shutil.rmtree(stale)
+            with atomic_folder(folder, replaces=FILES) as temporary:
+                yield temporary
+        finally:
+            # While it is held: a process that waits for it sees this and makes a new one.
+            with contextlib.suppress(OSError):  # Windows: removed on release
+                os.unlink(lock.lock_file)

@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
+from typing import BinaryIO
 
 import numpy as np
 
 from tok.vocabulary import dtype_for
 from utils.errors import UserError, describe_os_error
+from utils.files import atomic_file
 
 BLOCK_TOKENS = 1 << 20  # tokens read at a time by scans
 
 
+@contextlib.contextmanager
+def token_writer(path: Path, vocab_size: int) -> Iterator[TokenWriter]:
+    """Write a .npy file in parts; it gets its name when the block succeeds."""
+    with atomic_file(path) as file:
+        writer = TokenWriter(file, vocab_size)
+        yield writer
+        writer.write_header()
+
+
 class TokenWriter:
-    """Writes a .npy file piece by piece; it appears under its name only when it is whole."""
+    """Writes token ids to an open .npy file."""
 
-    def __init__(self, path: Path, vocab_size: int) -> None:
-        self.path, self.vocab_size = path, vocab_size
-        self.dtype = dtype_for(vocab_size)
-        self.n_tokens = 0
-        self._temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-        self._file = open(self._temporary, "wb")
-        self._write_header()
+    def __init__(self, file: BinaryIO, vocab_size: int) -> None:
+        self.vocab_size, self.n_tokens = vocab_size, 0
+        self._file, self._dtype = file, dtype_for(vocab_size)
+        self.write_header()
 
-    def _write_header(self) -> None:
+    def write_header(self) -> None:
+        """Write the header; once more at the end, with the final count of tokens."""
         # NumPy pads the header so that the count can grow in place.
-        header = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.n_tokens,)}
+        header = {"descr": self._dtype.str, "fortran_order": False, "shape": (self.n_tokens,)}
         self._file.seek(0)
         np.lib.format.write_array_header_1_0(self._file, header)
 
@@ -40,30 +49,11 @@ class TokenWriter:
         """
         if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < self.vocab_size:
             raise ValueError(
-                f"{self.path}: ids {ids.min()} to {ids.max()} in a vocabulary of {self.vocab_size}"
+                f"{self._file.name}: ids {ids.min()} to {ids.max()} in a vocabulary of "
+                f"{self.vocab_size}"
             )
-        self._file.write(ids.astype(self.dtype).data)
+        self._file.write(ids.astype(self._dtype).data)
         self.n_tokens += int(ids.size)
-
-    def __enter__(self) -> TokenWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            with self._file:  # closing writes what is left, and fails on a full disk
-                if kind is None:
-                    self._write_header()
-                    self._file.flush()
-                    os.fsync(self._file.fileno())
-            if kind is None:
-                os.replace(self._temporary, self.path)
-        finally:
-            self._temporary.unlink(missing_ok=True)
 
 
 class TokenFile:
@@ -77,7 +67,8 @@ class TokenFile:
         """Opens the file.
 
         Raises:
-            UserError: missing, not a .npy of uint16 or uint32 in one dimension, or cut short.
+            UserError: missing, not a .npy of uint16 or uint32 in one dimension, or of another size
+                than its header says.
         """
         self.path = Path(path)
         try:
@@ -117,9 +108,10 @@ class TokenFile:
         self.n_tokens = shape[0]
         self._start = self._file.tell()
         needed = self._start + self.n_tokens * self.dtype.itemsize
-        if os.fstat(self._file.fileno()).st_size < needed:
+        if (size := os.fstat(self._file.fileno()).st_size) != needed:
+            state = "cut short" if size < needed else "too long"
             raise UserError(
-                f"{path}: cut short, it should hold {self.n_tokens} tokens; run data.prepare again"
+                f"{path}: {state}, it should hold {self.n_tokens} tokens; run data.prepare again"
             )
 
     def read(self, start: int, stop: int) -> np.ndarray:

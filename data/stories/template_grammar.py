@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Union
+from typing import Any
 
 Entry = Mapping[str, str]  # form -> text; "" is the main form, "class" names the entry's class
 Trail = list[tuple[str, int, int]]  # (name, index, number of alternatives) of each choice made
@@ -72,7 +72,19 @@ class Keyed:
     choices: Mapping[str, Choice]
 
 
-Part = Union[str, Choice, Mention, Keyed]  # noqa: UP007 (Python 3.10 has no X | "Y" at run time)
+Part = str | Choice | Mention | Keyed
+# While reading: the position in the text, the parts that follow, linked as (part, rest), the bound
+# variables, and the choices so far, linked as (earlier, choice).
+State = tuple[int, Any, tuple[Entry | None, ...], Any]
+
+
+def chosen_by(part: Choice | Keyed, bound: Sequence[Entry | None]) -> Choice:
+    """The choice itself, or the one for the class of the variable that it depends on."""
+    if isinstance(part, Choice):
+        return part
+    entry = bound[part.slot]
+    assert entry is not None, "a class is asked for after the first mention of its variable"
+    return part.choices[entry["class"]]
 
 
 class UnreadableError(ValueError):
@@ -203,10 +215,9 @@ class Grammar:
         record: Callable[[tuple[str, int, int]], None],
     ) -> None:
         for part in sequence:
-            kind = type(part)
-            if kind is str:
+            if isinstance(part, str):
                 out(part)
-            elif kind is Mention:
+            elif isinstance(part, Mention):
                 entry = bound[part.slot]
                 if entry is None:
                     pool = part.candidates(bound)
@@ -215,14 +226,12 @@ class Grammar:
                     entry = bound[part.slot] = pool[index]
                 out(entry[part.form])
             else:
-                if kind is Keyed:
-                    part = part.choices[bound[part.slot]["class"]]
-                alternatives, index = part.alternatives, 0
-                if part.count > 1:
-                    index = int(rand() * part.count)
-                    record((part.name, index, part.count))
-                chosen = alternatives[index]
-                if type(chosen) is str:
+                choice, index = chosen_by(part, bound), 0
+                if choice.count > 1:
+                    index = int(rand() * choice.count)
+                    record((choice.name, index, choice.count))
+                chosen = choice.alternatives[index]
+                if isinstance(chosen, str):
                     out(chosen)
                 else:
                     self._write(chosen, bound, out, rand, record)
@@ -232,31 +241,32 @@ class Grammar:
     def read(self, text: str) -> list[Trail]:
         """All derivations of a text, as the trails that `write` would have left.
 
-        A depth-first walk with an explicit stack. A state is a position in the text, the parts
-        that must still follow (linked: part, rest), the bound variables, the choices (linked).
+        A depth-first walk with an explicit stack of states.
 
         Raises:
             UnreadableError: there is none.
         """
         found: list[Trail] = []
         furthest = 0
-        stack = [(0, (self.start[0], None), (None,) * len(self.slots), None)]
+        stack: list[State] = [(0, (self.start[0], None), (None,) * len(self.slots), None)]
         while stack:
             position, rest, bound, trail = stack.pop()
             while rest is not None:
                 part, rest = rest
-                if type(part) is str:
+                if isinstance(part, str):
                     if text.startswith(part, position):
                         position += len(part)
                         continue
                     furthest = max(furthest, position + common_prefix(part, text, position))
                     break
-                if type(part) is Mention and bound[part.slot] is not None:
-                    rest = (bound[part.slot][part.form], rest)
-                    continue
-                if type(part) is Keyed:
-                    part = part.choices[bound[part.slot]["class"]]
-                branches = self._branches(part, text, position, rest, bound, trail)
+                if isinstance(part, Mention):
+                    if entry := bound[part.slot]:
+                        rest = (entry[part.form], rest)
+                        continue
+                    branches = self._mentions(part, text, (position, rest, bound, trail))
+                else:
+                    choice = chosen_by(part, bound)
+                    branches = self._branches(choice, text, (position, rest, bound, trail))
                 if not branches:
                     furthest = max(furthest, position)
                     break
@@ -270,33 +280,29 @@ class Grammar:
             raise UnreadableError(furthest)
         return found
 
-    def _branches(
-        self,
-        part: Choice | Mention,
-        text: str,
-        position: int,
-        rest: Any,  # the linked parts that follow
-        bound: tuple[Entry | None, ...],
-        trail: Any,  # the linked choices so far
-    ) -> list[tuple]:
-        """The states after each alternative of a choice, or each entry of a first mention, less
-        those whose leading literal does not stand in the text."""
+    def _mentions(self, part: Mention, text: str, state: State) -> list[State]:
+        """The states after each entry of a first mention that the text has at this position."""
+        position, rest, bound, trail = state
+        pool, branches = part.candidates(bound), []
+        for index, entry in enumerate(pool):
+            if text.startswith(entry[part.form], position):
+                now = bound[: part.slot] + (entry,) + bound[part.slot + 1 :]
+                link = (trail, (part.name, index, len(pool)))
+                branches.append((position + len(entry[part.form]), rest, now, link))
+        return branches
+
+    def _branches(self, part: Choice, text: str, state: State) -> list[State]:
+        """The states after each alternative of a choice, without those that begin with a literal
+        that the text does not have at this position."""
+        position, rest, bound, trail = state
         branches = []
-        if type(part) is Mention:
-            pool = part.candidates(bound)
-            for index, entry in enumerate(pool):
-                if text.startswith(entry[part.form], position):
-                    now = bound[: part.slot] + (entry,) + bound[part.slot + 1 :]
-                    link = (trail, (part.name, index, len(pool)))
-                    branches.append((position + len(entry[part.form]), rest, now, link))
-            return branches
         for index, chosen in enumerate(part.alternatives):
             link = (trail, (part.name, index, part.count)) if part.count > 1 else trail
-            if type(chosen) is str:
+            if isinstance(chosen, str):
                 if text.startswith(chosen, position):
                     branches.append((position + len(chosen), rest, bound, link))
                 continue
-            if type(chosen[0]) is str and not text.startswith(chosen[0], position):
+            if isinstance(chosen[0], str) and not text.startswith(chosen[0], position):
                 continue
             after = rest
             for follow in reversed(chosen):

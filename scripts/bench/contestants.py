@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from data.dataset import Dataset
-from data.token_file import TokenWriter
+from data.token_file import token_writer
 from model.config import ModelConfig
 from model.linear import linear
 from model.training.step_log import StepLog
@@ -112,7 +112,7 @@ def write_random(folder: Path, vocab_size: int, n_tokens: int) -> None:
     """train.npy and val.npy of random tokens; validation is a tenth of it."""
     rng = np.random.default_rng(1)
     for split, n in (("train", n_tokens), ("val", n_tokens // 10)):
-        with TokenWriter(folder / f"{split}.npy", vocab_size) as writer:
+        with token_writer(folder / f"{split}.npy", vocab_size) as writer:
             writer.write(rng.integers(0, vocab_size, n))
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.batches import Batches
-from data.prepared_folder import is_made
+from data.prepared_folder import is_up_to_date
 from data.scoring import (
     document_separator,
     prepare_again,
@@ -46,7 +46,7 @@ class Run:
         """Return the folder with the run's own data; prepare it again where it is missing."""
         identity = self.loaded.state["data_identity"]
         folder = Path(self.folder.read_record()["data"]["folder"])
-        if is_made(folder, identity):
+        if is_up_to_date(folder, identity):
             return folder
         say(f"{folder}: missing or changed, the run's data is prepared again")
         config = self.config

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.batches import Batches
-from data.token_file import TokenWriter
+from data.token_file import token_writer
 from data.windows import IGNORE
 
 END = 999
@@ -26,7 +26,7 @@ def make(folder: Path, n_documents: int = 40, seed: int = 0, longest: int = 8) -
     folder.mkdir(exist_ok=True)
     for part in ("train", "val"):
         place = 0
-        with TokenWriter(folder / f"{part}.npy", 1000) as writer:
+        with token_writer(folder / f"{part}.npy", 1000) as writer:
             for length in rng.integers(1, longest + 1, n_documents):
                 writer.write(np.arange(place, place + length) % 990)
                 writer.write(np.array([END]))

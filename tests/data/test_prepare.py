@@ -226,7 +226,7 @@ def test_a_failure_keeps_what_an_earlier_one_made(
     assert b"".join(documents(out, "train") + documents(out, "val")) == b"new text, and more"
     (out / "meta.json").unlink()
     write(out / "mine.txt", b"of the user")
-    with pytest.raises(UserError, match="out: holds mine.txt, which is no prepared data; name"):
+    with pytest.raises(UserError, match="out: holds mine.txt, which is not prepared data; name"):
         prepare.prepare(config, None, out)
     (out / "mine.txt").unlink()
     assert {path.name for path in tmp_path.iterdir()} == {"a.txt", "out"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from data.prepared_folder import made_whole
+from data.prepared_folder import new_version
 
 
 def test_two_processes_that_want_the_same_folder_make_it_once(tmp_path: Path) -> None:
@@ -13,12 +13,12 @@ def test_two_processes_that_want_the_same_folder_make_it_once(tmp_path: Path) ->
 
     def second() -> None:
         inside.wait()
-        with made_whole(folder):
+        with new_version(folder):
             seen.append((folder / "meta.json").exists())
 
     thread = threading.Thread(target=second)
     thread.start()
-    with made_whole(folder) as temporary:
+    with new_version(folder) as temporary:
         inside.set()
         thread.join(0.3)
         assert thread.is_alive() and not seen, "it waits"

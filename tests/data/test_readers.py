@@ -186,7 +186,7 @@ def test_settings_without_effect_and_names_count(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--data.json_field: has an effect on JSON lines only"):
         prepare.Corpus(DataConfig(files=(str(text),), json_field="b"))
     with pytest.raises(UserError, match=r"--doc-sep: has no effect on .*a\.jsonl, where each line"):
-        prepare.Corpus(DataConfig(files=(str(lines),), doc_sep="%"), "--")
+        prepare.main([str(lines), "--doc-sep", "%", "--out", str(tmp_path / "out")])
     both = DataConfig(files=(str(tmp_path),), doc_sep="%", json_field="b")
     assert list(prepare.Corpus(both)._read([text, lines])) == [text.read_bytes().strip(), b"c"]
     settings = [(text, "text"), (lines, "text"), (lines, "b")]

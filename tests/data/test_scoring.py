@@ -8,7 +8,7 @@ import torch
 
 from data.batches import Batches
 from data.scoring import TokenScores, token_records
-from data.token_file import TokenWriter
+from data.token_file import token_writer
 from tok.tokenizer import BPETokenizer
 
 END = 256
@@ -20,7 +20,7 @@ def folder(tmp_path):
     ids = []
     for first, n_tokens in ((10, 3), (30, 9), (50, 1), (70, 5)):
         ids += [*range(first, first + n_tokens - 1), END]
-    with TokenWriter(tmp_path / "val.npy", 257) as writer:
+    with token_writer(tmp_path / "val.npy", 257) as writer:
         writer.write(np.array(ids))
     return tmp_path, ids
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.token_file import TokenFile, TokenWriter
+from data.token_file import TokenFile, token_writer
 from data.windows import IGNORE, DocumentWindows, PackedWindows, cut_windows
 from utils.errors import UserError
 
@@ -17,7 +17,7 @@ END = 9
 
 
 def token_file(path: Path, ids: list[int]) -> TokenFile:
-    with TokenWriter(path, 10) as writer:
+    with token_writer(path, 10) as writer:
         writer.write(np.array(ids, np.int64))
     return TokenFile(path)
 

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data.stories import __main__ as command
 from data.stories import story as stories
 from data.stories.story import NotAStory, draw, floor, floor_of, join, log_prob, parse, split, story
 from data.stories.template_grammar import Keyed, Mention
@@ -216,15 +217,15 @@ def test_the_expected_floor_of_the_readme_holds():
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "data.stories.story", *arguments]
+    command = [sys.executable, "-m", "data.stories", *arguments]
     return subprocess.run(command, capture_output=True, cwd=ROOT, timeout=60)
 
 
 def test_the_command_writes_the_draw(tmp_path, capsys):
     out = tmp_path / "drawn.txt"
-    stories.main(["--bytes", "5000", "--seed", "3", "--out", str(out)])
+    command.main(["--bytes", "5000", "--seed", "3", "--out", str(out)])
     assert capsys.readouterr().out == ""
-    stories.main(["--bytes", "5000", "--seed", "3"])
+    command.main(["--bytes", "5000", "--seed", "3"])
     assert capsys.readouterr().out == out.read_text(encoding="utf-8") == join(draw(3, 5000))
 
 
@@ -235,7 +236,7 @@ def test_the_command_prints_floors_checks_and_figures(tmp_path, capsys):
     bad.write_text(join([texts[0], texts[1].replace(".", "!"), texts[2]]), encoding="utf-8")
 
     def result(*arguments):
-        stories.main(arguments)
+        command.main(arguments)
         return json.loads(capsys.readouterr().out)
 
     assert result("--check", str(good)) == {
@@ -251,7 +252,7 @@ def test_the_command_prints_floors_checks_and_figures(tmp_path, capsys):
     figures = result("--stats", str(good), "--stories", "500")
     assert figures["names"] >= 80 and figures["file"]["n_stories"] == len(texts)
     with pytest.raises(UserError, match="bad.txt: text 2 .* byte"):
-        stories.main(["--floor", str(bad)])
+        command.main(["--floor", str(bad)])
 
 
 @pytest.mark.parametrize(
@@ -271,7 +272,7 @@ def test_the_command_prints_floors_checks_and_figures(tmp_path, capsys):
 )
 def test_mistakes_are_user_errors(arguments, message):
     with pytest.raises(UserError, match=re.escape(message)):
-        stories.main(arguments)
+        command.main(arguments)
 
 
 def test_an_empty_file_and_one_that_is_not_utf8_are_refused(tmp_path):
@@ -282,7 +283,7 @@ def test_an_empty_file_and_one_that_is_not_utf8_are_refused(tmp_path):
     ):
         path.write_bytes(raw)
         with pytest.raises(UserError, match=message):
-            stories.main(["--check", str(path)])
+            command.main(["--check", str(path)])
 
 
 def test_as_a_program_a_mistake_is_one_line_and_status_2(tmp_path):
