@@ -22,8 +22,7 @@ from model.config import ModelConfig
 from model.gpt import TinyGPT
 from model.load import load_model
 from model.sampling.flags import add_drawing_flags, drawing_of
-from model.sampling.generate import generate
-from model.sampling.inference_weights import Weights
+from model.sampling.generate import InferenceEngine, generate
 from model.sampling.sampler import Drawing, sample_seeds
 from model.sampling.stream import Pace, Sample, in_order
 from tok.tokenizer import BPETokenizer
@@ -51,9 +50,9 @@ class Loaded:
     path: Path
 
     @cached_property
-    def weights(self) -> Weights:
-        """The model's, gathered for sampling; they do not follow if it is trained on."""
-        return Weights(self.model)
+    def engine(self) -> InferenceEngine:
+        """The model made ready for sampling; it does not follow if the model is trained further."""
+        return InferenceEngine(self.model)
 
 
 def load_run(run_dir: str | Path, which: str = "best", device: str = "auto") -> Loaded:
@@ -145,7 +144,16 @@ def draw(
     rows = [(prompt, i) for prompt in range(len(prompts)) for i in range(request.n_samples)]
     size = rows_at_once(loaded.model.config)
     for part in (rows[start : start + size] for start in range(0, len(rows), size)):
-        gone: set[int] = set()
+        samples = [
+            Sample(
+                loaded.tokenizer.stream_decoder(),
+                prompts[prompt],
+                i,
+                request.stop_id,
+                request.stops,
+            )
+            for prompt, i in part
+        ]
         steps = generate(
             loaded.model,
             [encoded[prompt] for prompt, _ in part],
@@ -153,20 +161,16 @@ def draw(
             max_new_tokens=request.max_new_tokens,
             drawing=request.drawing,
             stop_id=request.stop_id,
-            gone=gone,
-            weights=loaded.weights,
+            is_finished=lambda i, samples=samples: bool(samples[i].ended),
+            engine=loaded.engine,
             compiled=request.compiled,
         )
-        samples = [
-            Sample(loaded.tokenizer, prompts[prompt], i, request.stop_id, request.stops)
-            for prompt, i in part
-        ]
-        yield from in_order(samples, pace.watch(steps), gone)
+        yield from in_order(samples, pace.watch(steps))
 
 
 def write_samples(loaded: Loaded, prompts: Sequence[str], request: Request, first: int = 0) -> None:
     """Writes each sample to stdout as it is drawn, one after the other, or a JSON line of each."""
-    pace, current = Pace(lambda: loaded.weights.compiling_s), None
+    pace, current = Pace(loaded.engine.compile_stats), None
     try:
         for sample, piece in draw(loaded, prompts, request, pace, first):
             if request.as_json:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import torch
-
-from model.sampling.inference_weights import Weights
 
 # With it PyTorch writes the product of a matrix and a single row itself, together with the norm or
 # the activation beside it, instead of calling a library for the product.
@@ -19,6 +18,14 @@ MOST_PROGRAMS = 256  # of a process: one for each shape, settings of a model, an
 T = TypeVar("T")
 
 
+@dataclass
+class CompileStats:
+    """What compiling has cost; one object for all compiled steps of a model."""
+
+    works: bool = True  # until the compiler has failed
+    seconds: float = 0.0
+
+
 class Compiled(Generic[T]):
     """Work on an object, compiled when it is first done; as it is written where that fails.
 
@@ -26,9 +33,9 @@ class Compiled(Generic[T]):
     and settings are the same. Sums are added up in another order, so last digits differ.
     """
 
-    def __init__(self, work: Callable[[T], None], weights: Weights) -> None:
-        """Work with some weights, which are told if it can't be compiled."""
-        self.work, self.weights = work, weights
+    def __init__(self, work: Callable[[T], None], stats: CompileStats) -> None:
+        """Adds the time that compiling takes, and whether it fails, to `stats`."""
+        self.work, self.stats = work, stats
         self.compiled: Callable[[T], None] | None = torch.compile(
             work, fullgraph=True, dynamic=False, **COMPILER
         )
@@ -45,10 +52,10 @@ class Compiled(Generic[T]):
         try:
             self.compiled(subject)
             if self.is_first:  # compiles, or finds what was compiled for another
-                self.weights.compiling_s += time.perf_counter() - begun
+                self.stats.seconds += time.perf_counter() - begun
                 self.is_first = False
         except failures as error:  # of a compiler, before anything is done; others are not repeated
-            self.compiled, self.weights.compiles = None, False
+            self.compiled, self.stats.works = None, False
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:150]
             print(
                 f"warning: torch.compile failed, sampling goes on without it: {reason}",

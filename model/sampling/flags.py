@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from argparse import Namespace
 
 from model.sampling.sampler import Drawing
 from utils.cli import Parser
@@ -30,21 +29,17 @@ def add_drawing_flags(parser: Parser) -> None:
     )
 
 
-def drawing_of(args: Any) -> Drawing:
-    """What the flags say.
+def drawing_of(args: Namespace) -> Drawing:
+    """The sampling parameters that the flags set.
 
     Raises:
         UserError: a value is out of range; names the flag.
     """
-    checks = (
-        ("temp", 0 <= args.temp < math.inf, "0 or more"),
-        ("top-k", args.top_k >= 0, "0 or more"),
-        ("top-p", 0 < args.top_p <= 1, "above 0 and at most 1"),
-        ("min-p", 0 <= args.min_p <= 1, "from 0 to 1"),
-        ("repetition-penalty", 0 < args.repetition_penalty < math.inf, "above 0"),
-    )
-    for name, holds, words in checks:
-        if not holds:
-            value = getattr(args, name.replace("-", "_"))
-            raise UserError(f"--{name}: must be {words}, got {value!r}")
-    return Drawing(args.temp, args.top_k or None, args.top_p, args.min_p, args.repetition_penalty)
+    try:
+        return Drawing(
+            args.temp, args.top_k or None, args.top_p, args.min_p, args.repetition_penalty
+        )
+    except ValueError as error:
+        name, _, problem = str(error).partition(" ")
+        flag = "temp" if name == "temperature" else name.replace("_", "-")
+        raise UserError(f"--{flag}: {problem}") from None

@@ -57,11 +57,6 @@ class Weights:
         raw = raw_module(model)
         assert isinstance(raw, TinyGPT)
         self.model, config = raw, raw.config
-        self.compiles = True  # until torch.compile has failed with them
-        self.compiling_s = 0.0  # that torch.compile took, so far
-        self.spare: object = (
-            None  # what `model.sampling.generate` left, recorded or compiled, for its next
-        )
         self.embedding = raw.token_embedding.weight
         on_cpu = self.embedding.device.type == "cpu"
         self._product = plain
@@ -87,8 +82,10 @@ class Weights:
         assert isinstance(block, Block)
         attn, mlp = block.attn, block.mlp
         gain = None
-        if attn.q_norm is not None and attn.k_norm is not None and attn.q_norm.weight is not None:
-            gain = torch.stack((attn.q_norm.weight, attn.k_norm.weight))[:, None, None]
+        if attn.q_norm is not None and attn.k_norm is not None:
+            q_gain, k_gain = attn.q_norm.weight, attn.k_norm.weight
+            if q_gain is not None and k_gain is not None:
+                gain = torch.stack((q_gain, k_gain))[:, None, None]
         return Layer(
             attn_norm=norm_of(block.attn_norm),
             qkv=self._product(matrix_of(attn.qkv)),

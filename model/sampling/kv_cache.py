@@ -153,18 +153,15 @@ class Cache:
         """For the pointer: how the token to come will be found."""
         self.found_2BSD[0, :, (self.column + 1) % self.n_slots] = key_BD
 
-    def move(self, source: int, target: int) -> None:
-        """Puts a row in the place of another."""
+    def compact(self, moves: Sequence[tuple[int, int]], n_rows: int) -> None:
+        """Copy rows (source, target) in turn, then drop the rows from n_rows on, at least 1."""
         n = min(self.column + 2, self.n_slots)  # the pointer's next key is there already
-        self._kv[:, :, target, :, :n] = self._kv[:, :, source, :, :n]
-        self._found[:, target, :n] = self._found[:, source, :n]
-        self._ids[target, :n] = self._ids[source, :n]
-        self.starts[target] = self.starts[source]
-
-    def keep_rows(self, n_rows: int) -> None:
-        """Drops the rows from n_rows on."""
-        if n_rows:
-            self.set_starts(self.starts[:n_rows])
+        for source, target in moves:
+            self._kv[:, :, target, :, :n] = self._kv[:, :, source, :, :n]
+            self._found[:, target, :n] = self._found[:, source, :n]
+            self._ids[target, :n] = self._ids[source, :n]
+            self.starts[target] = self.starts[source]
+        self.set_starts(self.starts[:n_rows])
 
 
 class FixedCache(Cache):

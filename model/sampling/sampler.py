@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 ROUNDING = 1e-9  # a sum of probabilities this close below top_p has reached it
+UNIFORMS_PER_CHUNK = 256  # of each generator: one by one they would cost more than the choice
 FEW_LOGITS = 256  # then float64, or to compare all pairs, costs less than to find the k largest
 
 
@@ -277,3 +279,72 @@ def sample_seeds(seed: int, n_samples: int) -> list[int]:
     # A hash, as seed + i would make sample 1 of seed 0 the same as sample 0 of seed 1.
     names = [f"{seed} {i}".encode("ascii") for i in range(n_samples)]
     return [int.from_bytes(hashlib.sha256(name).digest()[:7], "big") for name in names]
+
+
+class UniformStreams:
+    """Numbers in [0, 1): each row has its own generator and takes one number from it per token."""
+
+    def __init__(self, seeds: Sequence[int], device: torch.device) -> None:
+        self.generators = [Generator().manual_seed(seed) for seed in seeds]
+        self.device, self.n_taken = device, 0
+
+    def next(self) -> Tensor:
+        """The next number of each row, float64 (B,)."""
+        place = self.n_taken % UNIFORMS_PER_CHUNK
+        if place == 0:
+            size = (UNIFORMS_PER_CHUNK,)
+            columns = [torch.rand(size, generator=g, dtype=torch.float64) for g in self.generators]
+            self.uniform_NB = torch.stack(columns, dim=1).to(self.device)
+        self.n_taken += 1
+        return self.uniform_NB[place]
+
+    def compact(self, moves: Sequence[tuple[int, int]], n_rows: int) -> None:
+        """Copy rows (source, target) in turn, then drop the rows from n_rows on."""
+        for source, target in moves:
+            self.generators[target] = self.generators[source]
+            self.uniform_NB[:, target] = self.uniform_NB[:, source]
+        del self.generators[n_rows:]
+        self.uniform_NB = self.uniform_NB[:, :n_rows]
+
+
+class TokenSelector:
+    """Chooses the next id of each row, in the same tensors each time, as a CUDA graph needs it."""
+
+    def __init__(
+        self, drawing: Drawing, n_rows: int, vocab_size: int, device: torch.device
+    ) -> None:
+        self.drawing = drawing
+        # Ids are chosen in float64, which mps does not have.
+        self.device = torch.device("cpu") if device.type == "mps" else device
+        self.uniform_B = torch.zeros(n_rows, dtype=torch.float64, device=self.device)
+        # The ids and their log-probabilities: float64 holds both.
+        self.chosen_2B = torch.zeros(2, n_rows, dtype=torch.float64, device=self.device)
+        self.seen_BV: Tensor | None = None
+        if drawing.repetition_penalty != 1:
+            self.seen_BV = torch.zeros(n_rows, vocab_size, dtype=torch.bool, device=self.device)
+
+    def begin(self, prompts: Sequence[Sequence[int]]) -> None:
+        """Only the ids of the prompts count as seen, for the repetition penalty."""
+        if self.seen_BV is not None:
+            self.seen_BV.zero_()
+            for seen_V, prompt in zip(self.seen_BV, prompts, strict=True):
+                seen_V[list(prompt)] = True
+
+    def select(self, logits_BV: Tensor) -> Tensor:
+        """The next id of each row, by `uniform_B`; also written into `chosen_2B`."""
+        logits_BV = logits_BV.to(self.device)
+        ids_B = sample_next(logits_BV, self.uniform_B, self.drawing, self.seen_BV)
+        self.chosen_2B[0].copy_(ids_B)
+        self.chosen_2B[1].copy_(chosen_logprobs(logits_BV, ids_B))
+        if self.seen_BV is not None:
+            self.seen_BV.scatter_(1, ids_B[:, None], True)
+        return ids_B
+
+    def compact(self, moves: Sequence[tuple[int, int]], n_rows: int) -> None:
+        """Copy rows (source, target) in turn, then drop the rows from n_rows on."""
+        self.uniform_B = self.uniform_B[:n_rows]
+        self.chosen_2B = self.chosen_2B[:, :n_rows].clone()
+        if self.seen_BV is not None:
+            for source, target in moves:
+                self.seen_BV[target] = self.seen_BV[source]
+            self.seen_BV = self.seen_BV[:n_rows]

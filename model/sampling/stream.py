@@ -1,13 +1,23 @@
-"""Ids as they are drawn -> texts as they appear, in order, each up to where it stops."""
+"""Ids as they are sampled -> texts as they appear, in order, each up to where it stops."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol
 
+from model.sampling.compile import CompileStats
 from model.sampling.generate import Step
-from tok.tokenizer import BPETokenizer
+
+
+class StreamDecoder(Protocol):
+    """Turns ids into text one by one, such as the stream decoder of a tokenizer."""
+
+    def feed(self, token: int) -> str:
+        """The text that one more id completes."""
+
+    def finish(self) -> str:
+        """What is left when no more ids come."""
 
 
 class StopTexts:
@@ -59,18 +69,18 @@ class Sample:
 
     def __init__(
         self,
-        tokenizer: BPETokenizer,
+        decoder: StreamDecoder,
         prompt: str,
         number: int,
         stop_id: int | None = None,
         stops: Sequence[str] = (),
     ) -> None:
-        """`number`: which of several samples of the prompt, from 0."""
+        """`decoder`: of this sample alone; `number`: which sample of the prompt, from 0."""
         self.prompt, self.number, self.ended = prompt, number, ""
         self.ids: list[int] = []
         self.logprobs: list[float | None] = []
         self._stop_id, self._stops = stop_id, StopTexts(stops)
-        self._decoder = tokenizer.stream_decoder()
+        self._decoder = decoder
         self._parts: list[str] = []
         self._taken = 0
 
@@ -118,14 +128,11 @@ class Sample:
         }
 
 
-def in_order(
-    samples: Sequence[Sample], steps: Iterable[Step], gone: set[int]
-) -> Iterator[tuple[Sample, str]]:
-    """(sample, new text) for each sample after the other, though all grow side by side.
+def in_order(samples: Sequence[Sample], steps: Iterable[Step]) -> Iterator[tuple[Sample, str]]:
+    """(sample, new text), all of one sample before the next one, though all grow together.
 
-    The first is told as it grows; when it has ended, what the second has so far, and so on. The
-    last word of each comes with its `ended` set. Stops when all have ended; the numbers of those
-    that have go into `gone`.
+    The first sample is streamed as it grows; when it has ended, what the second has so far, and so
+    on. The last text of each comes with its `ended` set. Stops when all have ended.
     """
     waiting = list(samples)
     yield waiting[0], ""
@@ -133,8 +140,6 @@ def in_order(
         for i, (token, logprob) in enumerate(zip(step.ids, step.logprobs, strict=True)):
             if token is not None and not samples[i].ended:
                 samples[i].feed(token, logprob)
-                if samples[i].ended:
-                    gone.add(i)
         while waiting and waiting[0].ended:
             sample = waiting.pop(0)
             yield sample, sample.take()
@@ -151,19 +156,19 @@ def in_order(
 class Pace:
     """How fast tokens come: the time inside the model, not that of whoever reads the text."""
 
-    def __init__(self, compiling_s: Callable[[], float] = lambda: 0.0) -> None:
-        """compiling_s: tells the seconds of compiling so far, which are counted apart."""
+    def __init__(self, compile_stats: CompileStats | None = None) -> None:
+        """`compile_stats`: of the engine; its seconds are counted separately."""
         self.tokens, self.spent_s = 0, 0.0
         self.first_s: float | None = None
-        self.compiling_s, self.compiled_s = compiling_s, 0.0
+        self.compile_stats, self.compiled_s = compile_stats or CompileStats(), 0.0
 
     def watch(self, steps: Iterable[Step]) -> Iterator[Step]:
         """Passes steps on and takes their time."""
         steps = iter(steps)
         while True:
-            begun, compiled_s = time.perf_counter(), self.compiling_s()
+            begun, compiled_s = time.perf_counter(), self.compile_stats.seconds
             step = next(steps, None)
-            compiled_s = self.compiling_s() - compiled_s
+            compiled_s = self.compile_stats.seconds - compiled_s
             self.spent_s += time.perf_counter() - begun - compiled_s
             self.compiled_s += compiled_s
             if step is None:

@@ -13,8 +13,8 @@ from tqdm import tqdm
 from model.config import ModelConfig
 from model.flops import count_parameters
 from model.gpt import TinyGPT
-from model.sampling.generate import generate_ids
-from model.sampling.inference_weights import Weights, weights_read
+from model.sampling.generate import InferenceEngine, generate_ids
+from model.sampling.inference_weights import weights_read
 from model.sampling.sampler import Drawing, sample_seeds
 from sample import load_run
 from scripts.bench.sample_peers import Engine, make_hf, make_nanogpt
@@ -89,15 +89,15 @@ def bench_sample(args: argparse.Namespace) -> dict[str, Any]:
     config = model.config
     n_tokens = args.new_tokens or min(NEW_TOKENS.get(args.shape, 240), config.block_size)
     # Gathered once, as `sample.py` does it; one for each engine, as they keep what was recorded.
-    weights = Weights(model)
-    engines: dict[str, Engine] = {OURS: ours(Weights(model))}
+    compiled = InferenceEngine(model)
+    engines: dict[str, Engine] = {OURS: ours(InferenceEngine(model))}
     if args.compiled:
-        engines[COMPILED] = ours(weights, compiled=True)
+        engines[COMPILED] = ours(compiled, compiled=True)
     if args.nanogpt:
         engines["nanoGPT"] = make_nanogpt(args.nanogpt, config, TOP_K, device)
     if args.hf:
         engines["transformers"] = make_hf(config, TOP_K, device)
-    measure = Measure(engines, weights, n_tokens, args.runs, args.limit_s)
+    measure = Measure(engines, compiled, n_tokens, args.runs, args.limit_s)
     return {
         "device": describe_device(device),
         "threads": torch.get_num_threads(),
@@ -113,17 +113,17 @@ def bench_sample(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def ours(weights: Weights, compiled: bool = False) -> Engine:
+def ours(engine: InferenceEngine, compiled: bool = False) -> Engine:
     """Our own engine."""
 
     def draw(n_samples: int, n_tokens: int) -> None:
         generate_ids(
-            weights.model,
+            engine.weights.model,
             [[0]] * n_samples,
             seeds=sample_seeds(1, n_samples),
             max_new_tokens=n_tokens,
             drawing=Drawing(top_k=TOP_K),
-            weights=weights,
+            engine=engine,
             compiled=compiled,
         )
 
@@ -136,14 +136,15 @@ class Measure:
     def __init__(
         self,
         engines: dict[str, Engine],
-        weights: Weights,
+        compiled: InferenceEngine,
         n_tokens: int,
         runs: int,
         limit_s: float,
     ) -> None:
         """limit_s: an engine that would take longer is left out; ours never is."""
         self.engines, self.n_tokens, self.runs = engines, n_tokens, runs
-        self.limit_s, self.weights, self.device = limit_s, weights, weights.embedding.device
+        self.limit_s, self.compiled = limit_s, compiled
+        self.device = compiled.weights.embedding.device
         self.memory = torch.ones(BANDWIDTH_BYTES // 4 // 1024, 1024, device=self.device)
         self.bandwidths: list[float] = []
 
@@ -169,7 +170,7 @@ class Measure:
             guess_s = self.seconds(partial(engine, size, 1)) * self.n_tokens
             if name not in (OURS, COMPILED) and guess_s > self.limit_s:
                 left_out[name] = guess_s
-            elif name != COMPILED or self.weights.compiles:
+            elif name != COMPILED or self.compiled.compile_stats.works:
                 whole[name], first[name] = [], []
         turns = [(turn, name) for turn in range(self.runs) for name in whole]
         for turn, name in tqdm(turns, desc=f"batch {size}", disable=None, leave=False):

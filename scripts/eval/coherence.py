@@ -39,7 +39,7 @@ def sample_stories(
                 max_new_tokens=loaded.model.config.block_size,
                 drawing=drawing,
                 stop_id=end_id,
-                weights=loaded.weights,
+                engine=loaded.engine,
             ):
                 ended.append(ids[-1] == end_id)
                 texts.append(loaded.tokenizer.decode(ids[:-1] if ended[-1] else ids))

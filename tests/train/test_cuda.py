@@ -11,8 +11,7 @@ import torch.distributed as dist
 import train
 from model.config import ModelConfig
 from model.gpt import TinyGPT
-from model.sampling.generate import generate_ids, make_batch
-from model.sampling.inference_weights import Weights
+from model.sampling.generate import InferenceEngine, generate_ids
 from model.sampling.sampler import Drawing, sample_seeds
 from model.training.trainer import Trainer
 from tests.helpers.runs import build, make_corpus, step
@@ -119,15 +118,15 @@ def test_a_recorded_step_is_used_again_compiled_or_not(compiled, played, capsys)
     calls = [[[1]], [[2, 3]], [[4, 5, 6]] * 3, [[7], [8, 9, 10], [11]]]
     settings = {"max_new_tokens": 28, "drawing": Drawing(top_k=20)}
     here = [generate_ids(model, c, seeds=sample_seeds(1, len(c)), **settings) for c in calls]
-    weights, graphs = Weights(model.cuda()), []
+    engine, graphs = InferenceEngine(model.cuda()), []
     for prompts, wanted in zip(calls, here, strict=True):
         seeds = sample_seeds(1, len(prompts))
         found = generate_ids(
-            model, prompts, seeds=seeds, weights=weights, compiled=compiled, **settings
+            model, prompts, seeds=seeds, engine=engine, compiled=compiled, **settings
         )
         assert found == wanted
         graphs.append(played[-1])
-    assert weights.compiles and capsys.readouterr().err == ""
+    assert engine.compile_stats.works and capsys.readouterr().err == ""
     if compiled:  # its rooms come in fewer sizes
         assert graphs[0] is graphs[1]
     assert graphs[2] is graphs[3] and graphs[1] is not graphs[2]
@@ -138,7 +137,8 @@ def test_no_recorded_step_waits_for_the_host():
     model = TinyGPT(ModelConfig(vocab_size=300, block_size=64)).cuda().eval()
     with torch.inference_mode():
         drawing = Drawing(top_k=50, top_p=0.9)
-        batch = make_batch(Weights(model), [[1, 2], [3]], [1, 2], 50, drawing)
+        engine = InferenceEngine(model)
+        batch = engine.take_batch([[1, 2], [3]], [1, 2], 50, drawing)
         drawn = [batch.draw() for _ in range(5)]
         torch.cuda.set_sync_debug_mode("error")
         try:

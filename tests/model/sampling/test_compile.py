@@ -9,8 +9,7 @@ import torch
 from torch._dynamo.utils import counters
 
 from model.sampling.compile import MOST_PROGRAMS
-from model.sampling.generate import generate_ids
-from model.sampling.inference_weights import Weights
+from model.sampling.generate import InferenceEngine, generate_ids
 from model.sampling.sampler import Drawing, sample_seeds
 
 GREEDY, FILTERED = Drawing(0), Drawing(0.9, 5, 0.9, 0.01, 1.2)
@@ -33,10 +32,11 @@ def traced(request, monkeypatch):
     torch._dynamo.reset()
 
 
-def draw(weights, prompts=PROMPTS, drawing=FILTERED, seed=1, n=25, **settings):
+def draw(engine, prompts=PROMPTS, drawing=FILTERED, seed=1, n=25, **settings):
     seeds = sample_seeds(seed, len(prompts))
     return generate_ids(
-        weights.model, prompts, seeds=seeds, max_new_tokens=n, drawing=drawing, weights=weights,
+        engine.weights.model, prompts, seeds=seeds, max_new_tokens=n, drawing=drawing,
+        engine=engine,
         **settings,
     )  # fmt: skip
 
@@ -50,38 +50,40 @@ def n_programs():
 @pytest.mark.parametrize("stop_id", [None, 7])
 def test_compiled_steps_draw_what_others_draw(tiny, kind, drawing, stop_id, capsys):
     model = tiny(double=True, **kind)
-    wanted = draw(Weights(model), drawing=drawing, stop_id=stop_id)
-    assert draw(Weights(model), drawing=drawing, stop_id=stop_id, compiled=True) == wanted
+    wanted = draw(InferenceEngine(model), drawing=drawing, stop_id=stop_id)
+    assert draw(InferenceEngine(model), drawing=drawing, stop_id=stop_id, compiled=True) == wanted
     assert n_programs() == 1 and capsys.readouterr().err == ""
 
 
 @kinds
 def test_what_was_compiled_is_used_again(tiny, kind):
-    weights, plain = Weights(tiny(double=True, **kind)), Weights(tiny(double=True, **kind))
+    engine, plain = InferenceEngine(tiny(double=True, **kind)), InferenceEngine(
+        tiny(double=True, **kind)
+    )
     for n_rows in (1, 4):
         for turn, prompt in enumerate(([1], [2, 3], [4, 5, 6])):
             settings = {"prompts": [prompt] * n_rows, "seed": turn, "n": 30 - 3 * turn}
             if turn == 2:  # not by what the last call left, but in new tensors
-                weights.spare = None
-            assert draw(weights, compiled=True, **settings) == draw(plain, **settings)
+                engine.cached_batch = None
+            assert draw(engine, compiled=True, **settings) == draw(plain, **settings)
             assert n_programs() == (1 if n_rows == 1 else 2)
 
 
 def test_another_drawing_or_shape_of_model_is_another_program_other_weights_are_not(tiny):
     for model in (tiny(), tiny(seed=2), tiny(n_layer=1)):
-        weights = Weights(model)
+        engine = InferenceEngine(model)
         for drawing in (GREEDY, FILTERED):
             for _ in range(2):
-                draw(weights, drawing=drawing, compiled=True)
+                draw(engine, drawing=drawing, compiled=True)
     assert n_programs() == 4
 
 
 def test_more_programs_than_pytorch_keeps_by_itself(tiny):
-    weights, plain = Weights(tiny(double=True)), Weights(tiny(double=True))
+    engine, plain = InferenceEngine(tiny(double=True)), InferenceEngine(tiny(double=True))
     for k in range(1, 11):
         drawing = Drawing(top_k=k)
-        assert draw(weights, drawing=drawing, compiled=True) == draw(plain, drawing=drawing)
-    assert n_programs() == 10 and weights.compiles
+        assert draw(engine, drawing=drawing, compiled=True) == draw(plain, drawing=drawing)
+    assert n_programs() == 10 and engine.compile_stats.works
 
 
 def test_where_it_fails_one_line_says_so_and_the_text_is_the_same(tiny, monkeypatch, capsys):
@@ -89,10 +91,10 @@ def test_where_it_fails_one_line_says_so_and_the_text_is_the_same(tiny, monkeypa
         raise RuntimeError("no compiler\nin the path")
 
     monkeypatch.setattr("model.sampling.compile.COMPILER", {"backend": fail})
-    weights, plain = Weights(tiny(double=True)), Weights(tiny(double=True))
+    engine, plain = InferenceEngine(tiny(double=True)), InferenceEngine(tiny(double=True))
     for _ in range(2):
-        assert draw(weights, compiled=True, stop_id=7) == draw(plain, stop_id=7)
-    assert not weights.compiles
+        assert draw(engine, compiled=True, stop_id=7) == draw(plain, stop_id=7)
+    assert not engine.compile_stats.works
     err = capsys.readouterr().err
     assert err.startswith("warning: torch.compile failed, sampling goes on without it: ")
     assert err.count("\n") == 1 and "no compiler" in err
@@ -107,24 +109,24 @@ def test_an_error_of_the_program_itself_is_not_taken_for_the_compilers(tiny, mon
         return run
 
     monkeypatch.setattr("model.sampling.compile.COMPILER", {"backend": broken})
-    weights = Weights(tiny(double=True))
+    engine = InferenceEngine(tiny(double=True))
     with pytest.raises(RuntimeError, match="out of memory"):  # to do it again would count twice
-        draw(weights, compiled=True)
-    assert weights.compiles and weights.spare is None
+        draw(engine, compiled=True)
+    assert engine.compile_stats.works and engine.cached_batch is None
 
 
 @pytest.mark.parametrize("most", [MOST_PROGRAMS, 10])
 def test_a_program_is_compiled_anew_while_there_may_be_more(tiny, monkeypatch, capsys, most):
     monkeypatch.setattr("model.sampling.compile.MOST_PROGRAMS", most)
-    weights, plain = Weights(tiny(double=True)), Weights(tiny(double=True))
+    engine, plain = InferenceEngine(tiny(double=True)), InferenceEngine(tiny(double=True))
     with torch._dynamo.config.patch(recompile_limit=8):
         for k in range(1, 11):
             drawing = Drawing(top_k=k)
-            draw(weights, drawing=drawing, compiled=True)
+            draw(engine, drawing=drawing, compiled=True)
         torch.set_num_threads(2)  # what was compiled for one won't do
         for _ in range(2):
-            assert draw(weights, drawing=drawing, compiled=True) == draw(plain, drawing=drawing)
-    assert weights.compiles == (most > 10)
+            assert draw(engine, drawing=drawing, compiled=True) == draw(plain, drawing=drawing)
+    assert engine.compile_stats.works == (most > 10)
     assert ("FailOnRecompileLimitHit" in capsys.readouterr().err) == (most == 10)
 
 
@@ -133,8 +135,10 @@ def test_a_program_is_compiled_anew_while_there_may_be_more(tiny, monkeypatch, c
 @pytest.mark.parametrize("n_rows", [1, 3])
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 def test_programs_of_a_compiler_draw_the_same(tiny, kind, n_rows, capsys):
-    weights, plain = Weights(tiny(double=True, **kind)), Weights(tiny(double=True, **kind))
+    engine, plain = InferenceEngine(tiny(double=True, **kind)), InferenceEngine(
+        tiny(double=True, **kind)
+    )
     for drawing in (GREEDY, FILTERED):
         settings = {"prompts": PROMPTS[:n_rows], "drawing": drawing}
-        assert draw(weights, compiled=True, **settings) == draw(plain, **settings)
-    assert weights.compiles and capsys.readouterr().err == ""
+        assert draw(engine, compiled=True, **settings) == draw(plain, **settings)
+    assert engine.compile_stats.works and capsys.readouterr().err == ""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from model.sampling.generate import generate
-from model.sampling.inference_weights import FEW_WEIGHTS, Weights, weights_read
+from model.sampling.generate import InferenceEngine, generate
+from model.sampling.inference_weights import FEW_WEIGHTS, weights_read
 from model.sampling.matmul import plain, plain_attend
 from model.sampling.naive import all_logits
 from model.sampling.sampler import Drawing, sample_seeds
@@ -89,10 +89,10 @@ def check_bits(tiny, position, n_embd, kind):
     with torch.no_grad():
         for weight in model.parameters():
             weight.mul_(0.3)  # so wide a model would always draw the same id
-    columns, weights = {}, Weights(model)
+    columns, engine = {}, InferenceEngine(model)
     for n in (1, 2, 3, 8, 16, 37):
         steps = generate(
-            model, [prompt] * n, seeds=sample_seeds(1, n), max_new_tokens=20, weights=weights
+            model, [prompt] * n, seeds=sample_seeds(1, n), max_new_tokens=20, engine=engine
         )
         columns[n] = [[step.ids[:1], step.logprobs[:1]] for step in steps]
     assert all(column == columns[37] for column in columns.values())
@@ -123,9 +123,9 @@ def test_slots_never_filled(tiny, position, fixed, monkeypatch):
         torch.Tensor, "new_empty", lambda self, *shape: self.new_full(shape, torch.nan)
     )
     model = tiny(double=True, position=position, pointer=True, bias=True)
-    for prompts in (ONE, EIGHT):
-        steps = list(generate(model, prompts, seeds=range(len(prompts)), max_new_tokens=20))
-        for row, prompt in enumerate(prompts):
+    for several in (ONE, EIGHT):
+        steps = list(generate(model, several, seeds=range(len(several)), max_new_tokens=20))
+        for row, prompt in enumerate(several):
             ids = [step.ids[row] for step in steps]
             logprobs_TV = all_logits(model, [*prompt, *ids])[len(prompt) - 1 : -1].log_softmax(-1)
             wanted = logprobs_TV.gather(1, torch.tensor(ids)[:, None])[:, 0].tolist()

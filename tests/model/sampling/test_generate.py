@@ -1,3 +1,5 @@
+"""Samples of one batch: what they are, when they end, and what one call leaves for the next."""
+
 from __future__ import annotations
 
 import gc
@@ -8,17 +10,24 @@ import pytest
 import torch
 
 from model.sampling.decoder import Decoder
-from model.sampling.generate import generate, generate_ids
-from model.sampling.inference_weights import Weights
+from model.sampling.generate import InferenceEngine, generate, generate_ids
 from model.sampling.sampler import Drawing, sample_seeds
 
 
-@pytest.fixture(autouse=True, params=["", "fixed"])
-def fixed(request, monkeypatch):
-    """All of it also by steps as a GPU would record them."""
+@pytest.fixture
+def recorded(monkeypatch):
+    """Steps as a GPU would record them: in tensors of fixed size, one step ahead of the reader."""
+    monkeypatch.setattr("model.sampling.generate.can_be_recorded", lambda device: True)
+
+
+@pytest.fixture(params=["", "recorded"])
+def both_ways(request):
+    """The test runs with steps of growing and of fixed size."""
     if request.param:
-        monkeypatch.setattr("model.sampling.generate.can_be_recorded", lambda device: True)
-    return bool(request.param)
+        request.getfixturevalue("recorded")
+
+
+both = pytest.mark.usefixtures("both_ways")
 
 
 def draw(model, n_samples=3, prompt=(1, 2), **settings):
@@ -26,6 +35,7 @@ def draw(model, n_samples=3, prompt=(1, 2), **settings):
     return generate_ids(model, [prompt] * len(settings["seeds"]), **settings)
 
 
+@both
 def test_a_long_prompt_is_cut_to_its_end(tiny):
     model = tiny()
     prompt = [i % 11 for i in range(30)]
@@ -33,6 +43,7 @@ def test_a_long_prompt_is_cut_to_its_end(tiny):
     assert draw(model, prompt=prompt) != draw(model, prompt=prompt[-7:])
 
 
+@both
 def test_same_seed_same_ids_and_another_seed_others(tiny):
     model = tiny()
     assert draw(model) == draw(model)
@@ -43,6 +54,7 @@ def test_same_seed_same_ids_and_another_seed_others(tiny):
 MANY = [[1, 2], [3], [1, 2], [4] * 8, [5, 6, 7], [1, 2], [9] * 5, [3]]  # some alike, some full
 
 
+@both
 @pytest.mark.parametrize(
     ("position", "drawing", "prompts"),
     [
@@ -66,6 +78,7 @@ def test_a_sample_does_not_depend_on_the_others(tiny, position, drawing, prompts
         assert alone == [sample]
 
 
+@both
 def test_equal_prompts_are_read_once(tiny, monkeypatch):
     model, read = tiny(), []
     model.blocks[0].register_forward_pre_hook(lambda _, args: read.append(args[0].shape[:2]))
@@ -73,6 +86,7 @@ def test_equal_prompts_are_read_once(tiny, monkeypatch):
     assert read == [(1, 2), (1, 1), (1, 8), (1, 3), (1, 5)]
 
 
+@both
 def test_the_penalty_counts_the_prompt_and_what_was_drawn(tiny):
     # So strong that no id comes twice while there are others: 11 ids, one in the prompt.
     drawing = Drawing(0, repetition_penalty=1e6)
@@ -85,6 +99,7 @@ def test_the_penalty_counts_the_prompt_and_what_was_drawn(tiny):
     assert sorted([4, *ids]) == list(range(11))
 
 
+@both
 def test_a_sample_ends_with_the_stop_id(tiny):
     model = tiny()
     free, stopped = draw(model, 8), draw(model, 8, stop_id=3)
@@ -93,19 +108,14 @@ def test_a_sample_ends_with_the_stop_id(tiny):
         assert short == long[:end]
 
 
-def test_ended_samples_are_none_and_leave_the_batch(tiny, monkeypatch, fixed):
-    model, rows, real = tiny(), [8], Decoder.compute
+def steps_and_rows(model, monkeypatch):
+    """The steps of eight samples that end with id 3, and how many rows each step computed."""
+    rows, real = [8], Decoder.compute
     monkeypatch.setattr(
         Decoder, "compute", lambda self, ids: rows.append(len(ids)) or real(self, ids)
     )
     seeds = sample_seeds(4, 8)
     steps = list(generate(model, [[1]] * 8, seeds=seeds, max_new_tokens=40, stop_id=3))
-    wanted = [sum(token is not None for token in step.ids) for step in steps]
-    if fixed:  # a step is drawn ahead, and rows go when half of them have ended
-        assert all(n <= r <= 8 for n, r in zip(wanted, rows)) and len(set(rows)) < len(set(wanted))
-    else:
-        assert rows == wanted
-    assert rows[0] == 8 and rows[-1] < 8
     for column in zip(*(step.ids for step in steps), strict=True):
         ids = [token for token in column if token is not None]
         assert list(column) == ids + [None] * (len(column) - len(ids))
@@ -113,103 +123,136 @@ def test_ended_samples_are_none_and_leave_the_batch(tiny, monkeypatch, fixed):
     for step in steps:
         assert [p is None for p in step.logprobs] == [token is None for token in step.ids]
     assert any(token is not None for token in steps[-1].ids)
+    assert rows[0] == 8 and rows[-1] < 8
+    return [sum(token is not None for token in step.ids) for step in steps], rows
 
 
+def test_ended_samples_are_none_and_leave_the_batch(tiny, monkeypatch):
+    alive, rows = steps_and_rows(tiny(), monkeypatch)
+    assert rows == alive
+
+
+def test_recorded_rows_leave_once_half_of_them_are_idle(tiny, monkeypatch, recorded):
+    alive, rows = steps_and_rows(tiny(), monkeypatch)
+    assert all(n <= r <= 8 for n, r in zip(alive, rows)) and len(set(rows)) < len(set(alive))
+
+
+@both
 def test_the_caller_may_let_samples_go_and_the_others_do_not_change(tiny):
     model, seeds = tiny(), sample_seeds(4, 5)
-    whole, gone, found = draw(model, 5), set(), [[] for _ in seeds]
-    settings = {"seeds": seeds, "max_new_tokens": 12, "gone": gone}
+    whole, finished, found = draw(model, 5), set(), [[] for _ in seeds]
+    settings = {"seeds": seeds, "max_new_tokens": 12, "is_finished": finished.__contains__}
     for place, step in enumerate(generate(model, [[1, 2]] * 5, **settings)):
         for sample, token in zip(found, step.ids):
             sample += [] if token is None else [token]
-        gone |= {2: {1}, 4: {0, 4}, 9: {2, 3}}.get(place, set())
+        finished |= {2: {1}, 4: {0, 4}, 9: {2, 3}}.get(place, set())
     assert found == [sample[:n] for sample, n in zip(whole, (5, 3, 10, 10, 5))]
 
 
-def test_what_a_call_leaves_is_used_by_the_next_and_does_not_show(tiny, fixed):
-    model = tiny(double=True, pointer=True, bigram_rows=64)
-    weights, spares = Weights(model), []
+def batches_after_calls(engine):
+    """What the engine keeps after each of four calls, which draw the same as without it."""
+    batches, model = [], engine.weights.model
     drawing = Drawing(0.9, 5, repetition_penalty=1.5)
     for prompts, n in (([[1, 2], [3]], 20), ([[4] * 8, [5]], 9), ([[6], [7, 8]], 30), ([[1]], 30)):
         settings = {"seeds": range(len(prompts)), "max_new_tokens": n, "drawing": drawing}
         wanted = generate_ids(model, prompts, **settings)
-        assert generate_ids(model, prompts, weights=weights, **settings) == wanted
-        spares.append(weights.spare)
-    if fixed:  # rows as many, all slots of the block
-        assert spares[0] is spares[1] is spares[2] and spares[3] is not spares[2]
-    else:
-        assert spares == [None] * 4
+        assert generate_ids(model, prompts, engine=engine, **settings) == wanted
+        batches.append(engine.cached_batch)
     stop_id = wanted[0][6]
-    assert generate_ids(model, prompts, weights=weights, stop_id=stop_id, **settings) == [
+    assert generate_ids(model, prompts, engine=engine, stop_id=stop_id, **settings) == [
         wanted[0][: wanted[0].index(stop_id) + 1]
     ]
-    assert generate_ids(model, prompts, weights=weights, **settings) == wanted
-    assert weights.spare is spares[3]  # that all samples had ended makes no difference
+    assert generate_ids(model, prompts, engine=engine, **settings) == wanted
+    # That all samples had ended makes no difference.
+    assert engine.cached_batch is batches[3]
+    return batches
 
 
-def test_what_a_call_leaves_holds_nothing_of_its_numbers(tiny, fixed):
+def test_what_a_call_records_is_used_by_the_next_and_does_not_show(tiny, recorded):
+    engine = InferenceEngine(tiny(double=True, pointer=True, bigram_rows=64))
+    batches = batches_after_calls(engine)  # rows as many, all slots of the block
+    assert batches[0] is batches[1] is batches[2] and batches[3] is not batches[2]
+    assert None not in batches
+
+
+def test_a_call_that_records_nothing_leaves_nothing(tiny):
+    engine = InferenceEngine(tiny(double=True, pointer=True, bigram_rows=64))
+    assert batches_after_calls(engine) == [None] * 4
+
+
+def test_what_a_call_leaves_holds_nothing_of_its_numbers(tiny, recorded):
     model = tiny(double=True, pointer=True)
-    weights, wanted = Weights(model), draw(model)
-    draw(model, weights=weights)
-    if fixed:
-        with torch.inference_mode():
-            cache = weights.spare.decoder.cache
-            cache._kv.fill_(math.nan)
-            cache._found.fill_(math.nan)
-    assert draw(model, weights=weights) == wanted
+    engine, wanted = InferenceEngine(model), draw(model)
+    draw(model, engine=engine)
+    with torch.inference_mode():
+        cache = engine.cached_batch.decoder.cache
+        cache._kv.fill_(math.nan)
+        cache._found.fill_(math.nan)
+    assert draw(model, engine=engine) == wanted
 
 
 @pytest.mark.parametrize("prompt", [[1, 2], [3] * 8], ids=["other room", "same room"])
-def test_a_call_of_one_token_takes_nothing_away(tiny, fixed, prompt):
+def test_a_call_of_one_token_takes_nothing_away(tiny, recorded, prompt):
     model = tiny()
-    weights = Weights(model)
-    draw(model, weights=weights)
-    spare = weights.spare
-    draw(model, weights=weights, prompt=prompt, max_new_tokens=1)
-    assert weights.spare is spare and (spare is not None) == fixed
+    engine = InferenceEngine(model)
+    draw(model, engine=engine)
+    batch = engine.cached_batch
+    draw(model, engine=engine, prompt=prompt, max_new_tokens=1)
+    assert engine.cached_batch is batch is not None
 
 
-def test_a_batch_is_left_by_a_closed_call_but_not_by_a_failed_one(tiny, fixed):
+def test_a_batch_is_left_by_a_closed_call_but_not_by_a_failed_one(tiny, recorded):
     model = tiny(double=True)
-    weights, wanted = Weights(model), draw(model)
-    settings = {"seeds": sample_seeds(4, 3), "max_new_tokens": 12, "weights": weights}
+    engine, wanted = InferenceEngine(model), draw(model)
+    settings = {"seeds": sample_seeds(4, 3), "max_new_tokens": 12, "engine": engine}
     for error in (ValueError, KeyboardInterrupt):
         steps = generate(model, [[1, 2]] * 3, **settings)
         next(steps)
         with pytest.raises(error):
             steps.throw(error())
-        assert weights.spare is None
+        assert engine.cached_batch is None
     steps = generate(model, [[1, 2]] * 3, **settings)
     next(steps)
     steps.close()
-    assert (weights.spare is not None) == fixed
-    assert draw(model, weights=weights) == wanted
+    assert engine.cached_batch is not None
+    assert draw(model, engine=engine) == wanted
 
 
+@both
 @pytest.mark.parametrize("compiled", [False, True])
-def test_what_a_call_leaves_is_freed_at_once(tiny, monkeypatch, fixed, compiled):
+def test_what_a_call_leaves_is_freed_at_once(tiny, monkeypatch, compiled):
     monkeypatch.setattr("model.sampling.compile.COMPILER", {"backend": "eager"})
     model = tiny()
-    weights = Weights(model)
-    draw(model, weights=weights, compiled=compiled)
-    assert (weights.spare is not None) == (fixed or compiled)
+    engine = InferenceEngine(model)
+    draw(model, engine=engine, compiled=compiled)
     gc.collect()
     gc.disable()
     try:
-        left = weakref.ref(weights.spare.decoder.cache._kv) if weights.spare else lambda: None
-        weights.spare = None
+        batch = engine.cached_batch
+        left = weakref.ref(batch.decoder.cache._kv) if batch else lambda: None
+        del batch
+        engine.cached_batch = None
         assert left() is None
     finally:
         gc.enable()
 
 
-def test_the_weights_of_another_model_are_refused(tiny):
-    weights = Weights(tiny())
-    draw(weights.model, weights=weights)
+def test_compiled_steps_are_kept_also_where_none_is_recorded(tiny, monkeypatch):
+    monkeypatch.setattr("model.sampling.compile.COMPILER", {"backend": "eager"})
+    model = tiny()
+    engine = InferenceEngine(model)
+    draw(model, engine=engine, compiled=True)
+    assert engine.cached_batch is not None
+
+
+def test_the_engine_of_another_model_is_refused(tiny):
+    engine = InferenceEngine(tiny())
+    draw(engine.weights.model, engine=engine)
     with pytest.raises(AssertionError, match="another model"):
-        draw(tiny(seed=2), weights=weights)
+        draw(tiny(seed=2), engine=engine)
 
 
+@both
 def test_no_step_comes_after_all_have_ended(tiny):
     model = tiny()
     (ids,) = draw(model, 1)
@@ -219,16 +262,18 @@ def test_no_step_comes_after_all_have_ended(tiny):
         assert len(list(generate(model, [[1, 2]], **settings))) == n
 
 
-def test_two_generators_of_the_same_weights_at_once(tiny):
+@both
+def test_two_generators_of_one_engine_together(tiny):
     model = tiny(double=True)
-    weights, wanted = Weights(model), draw(model)
-    settings = {"seeds": sample_seeds(4, 3), "max_new_tokens": 12, "weights": weights}
-    draw(model, weights=weights)
-    both = [generate(model, [[1, 2]] * 3, **settings) for _ in range(2)]
-    for place, steps in enumerate(zip(*both, strict=True)):
+    engine, wanted = InferenceEngine(model), draw(model)
+    settings = {"seeds": sample_seeds(4, 3), "max_new_tokens": 12, "engine": engine}
+    draw(model, engine=engine)
+    pair = [generate(model, [[1, 2]] * 3, **settings) for _ in range(2)]
+    for place, steps in enumerate(zip(*pair, strict=True)):
         assert [step.ids for step in steps] == [[ids[place] for ids in wanted]] * 2
 
 
+@both
 def test_nothing_to_draw(tiny):
     assert draw(tiny(), max_new_tokens=0) == [[], [], []]
     assert draw(tiny(), seeds=[]) == []
@@ -244,6 +289,7 @@ def test_as_many_seeds_as_prompts(tiny):
         generate_ids(tiny(), [[1], [2]], seeds=[1], max_new_tokens=1)
 
 
+@both
 def test_damaged_weights_are_refused(tiny):
     model = tiny()
     with torch.no_grad():
@@ -252,6 +298,7 @@ def test_damaged_weights_are_refused(tiny):
         draw(model)
 
 
+@both
 def test_mode_gradients_and_random_state_stay_as_they_were(tiny):
     model = tiny(dropout=0.5).train()
     state = torch.get_rng_state()
@@ -267,6 +314,7 @@ def test_mode_gradients_and_random_state_stay_as_they_were(tiny):
     assert not model.training
 
 
+@both
 def test_an_abandoned_generator_leaves_the_mode(tiny):
     model = tiny().train()
     steps = generate(model, [[1]], seeds=[1], max_new_tokens=5)

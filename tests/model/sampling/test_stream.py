@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -10,8 +11,8 @@ from hypothesis import strategies as st
 
 from model.config import ModelConfig
 from model.gpt import TinyGPT
-from model.sampling.generate import Step, generate
-from model.sampling.inference_weights import Weights
+from model.sampling.compile import CompileStats
+from model.sampling.generate import InferenceEngine, Step, generate
 from model.sampling.stream import Pace, Sample, StopTexts, in_order
 from tok.tokenizer import BPETokenizer
 
@@ -25,6 +26,13 @@ def steps_of(*rows: bytes | list[int]) -> list[Step]:
         Step(list(ids), [None if token is None else -float(token) for token in ids])
         for ids in itertools.zip_longest(*rows)
     ]
+
+
+def watched(steps: list[Step], samples: list[Sample], finished: list[list[int]]) -> Iterator[Step]:
+    """The steps; notes after each one the samples that had ended by then."""
+    for step in steps:
+        yield step
+        finished.append([i for i, sample in enumerate(samples) if sample.ended])
 
 
 def naive_stop(text: str, stops: list[str]) -> str:
@@ -64,7 +72,7 @@ def test_stop_texts_as_the_naive_search_finds_them(text, stops):
 
 @given(st.binary(max_size=20) | st.text(max_size=8).map(str.encode))
 def test_the_pieces_of_a_sample_joined_are_its_decoded_whole(raw):
-    sample, pieces = Sample(BYTES, "", 0, END), []
+    sample, pieces = Sample(BYTES.stream_decoder(), "", 0, END), []
     for token in raw:
         sample.feed(token, -1.0)
         pieces.append(sample.take())
@@ -75,7 +83,7 @@ def test_the_pieces_of_a_sample_joined_are_its_decoded_whole(raw):
 
 
 def test_no_piece_holds_half_a_character():
-    sample, pieces = Sample(BYTES, "", 0), []
+    sample, pieces = Sample(BYTES.stream_decoder(), "", 0), []
     for token in "a世🙂é".encode():
         sample.feed(token, None)
         pieces.append(sample.take())
@@ -83,7 +91,7 @@ def test_no_piece_holds_half_a_character():
 
 
 def test_a_sample_knows_why_it_ended():
-    cut = Sample(BYTES, "p", 3, END, ["lo"])
+    cut = Sample(BYTES.stream_decoder(), "p", 3, END, ["lo"])
     for token in b"hello":
         cut.feed(token, -0.5)
     assert cut.record() == {
@@ -94,17 +102,17 @@ def test_a_sample_knows_why_it_ended():
         "logprobs": [-0.5] * 5,
         "ended": "stop",
     }
-    stopped = Sample(BYTES, "", 0, END, ["xy"])
+    stopped = Sample(BYTES.stream_decoder(), "", 0, END, ["xy"])
     for token in [*b"ax", *"🙂".encode()[:2], END]:
         stopped.feed(token, -0.5)
     assert (stopped.text, stopped.ended) == ("ax\ufffd", "stop-token")
     with pytest.raises(AssertionError):
         stopped.feed(97, -0.5)
-    runs_on = Sample(BYTES, "", 0, stop_id=97)
+    runs_on = Sample(BYTES.stream_decoder(), "", 0, stop_id=97)
     for token in (END, 98, 97):
         runs_on.feed(token, -0.5)
     assert (runs_on.text, runs_on.ended) == ("<|endoftext|>b", "stop-token")
-    held = Sample(BYTES, "", 0, END, ["xy"])
+    held = Sample(BYTES.stream_decoder(), "", 0, END, ["xy"])
     held.feed(ord("x"), -0.5)
     assert held.take() == ""
     held.end("steps")
@@ -112,10 +120,13 @@ def test_a_sample_knows_why_it_ended():
 
 
 def test_samples_come_in_order_and_each_as_soon_as_it_can():
-    samples = [Sample(BYTES, "", i, END) for i in range(3)]
+    samples = [Sample(BYTES.stream_decoder(), "", i, END) for i in range(3)]
     rows = [[*b"abc", END], [*b"d", END], [*b"efghij"]]
-    gone: set[int] = set()
-    seen = [(s.number, text, s.ended) for s, text in in_order(samples, steps_of(*rows), gone)]
+    steps, finished = steps_of(*rows), []
+    seen = [
+        (s.number, text, s.ended)
+        for s, text in in_order(samples, watched(steps, samples, finished))
+    ]
     assert seen == [
         (0, "", ""),
         (0, "a", ""),
@@ -128,29 +139,32 @@ def test_samples_come_in_order_and_each_as_soon_as_it_can():
         (2, "j", ""),
         (2, "", "steps"),
     ]
-    assert gone == {0, 1}
+    # What `generate` can ask after each step: which samples need no more tokens.
+    assert finished == [[], [1], [1], [0, 1], [0, 1], [0, 1]]
     assert [sample.logprobs[0] for sample in samples] == [-97.0, -100.0, -101.0]
 
 
 def test_no_step_is_asked_for_once_all_have_ended():
-    samples = [Sample(BYTES, "", i, END, ["b"]) for i in range(2)]
+    samples = [Sample(BYTES.stream_decoder(), "", i, END, ["b"]) for i in range(2)]
     steps = iter(steps_of(b"xxb" + b"y" * 50, b"b" + b"z" * 50))
-    assert [text for _, text in in_order(samples, steps, set()) if text] == ["x", "x"]
+    assert [text for _, text in in_order(samples, steps) if text] == ["x", "x"]
     assert len(list(steps)) == 50 and samples[1].text == "" and samples[1].ids == [98]
 
 
 def test_what_was_recorded_is_kept_though_no_step_is_asked_for(monkeypatch):
     monkeypatch.setattr("model.sampling.generate.can_be_recorded", lambda device: True)
     shape = {"vocab_size": 11, "block_size": 8, "n_layer": 1, "n_head": 1, "n_embd": 4}
-    weights = Weights(TinyGPT(ModelConfig(**shape)))
-    settings = {"seeds": [1, 2], "max_new_tokens": 9, "weights": weights}
-    spares = []
+    engine = InferenceEngine(TinyGPT(ModelConfig(**shape)))
+    settings = {"seeds": [1, 2], "max_new_tokens": 9, "engine": engine}
+    batches = []
     for _ in range(2):
-        samples = [Sample(BYTES, "", i, END, list(map(chr, range(11)))) for i in range(2)]
-        list(in_order(samples, generate(weights.model, [[1]] * 2, **settings), set()))
+        samples = [
+            Sample(BYTES.stream_decoder(), "", i, END, list(map(chr, range(11)))) for i in range(2)
+        ]
+        list(in_order(samples, generate(engine.weights.model, [[1]] * 2, **settings)))
         assert [sample.ended for sample in samples] == ["stop", "stop"]
-        spares.append(weights.spare)
-    assert spares[0] is not None and spares[0] is spares[1]
+        batches.append(engine.cached_batch)
+    assert batches[0] is not None and batches[0] is batches[1]
 
 
 def test_the_pace_counts_what_was_drawn_and_no_readers_time(monkeypatch):
@@ -170,17 +184,17 @@ def test_the_pace_counts_what_was_drawn_and_no_readers_time(monkeypatch):
 
 
 def test_the_pace_tells_compiling_apart(monkeypatch):
-    clock, compiling = [0.0], [3.0]  # three seconds of it before
+    clock, stats = [0.0], CompileStats(seconds=3.0)  # three seconds of it before
     monkeypatch.setattr("time.perf_counter", lambda: clock[0])
 
     def slow() -> object:
         for number, step in enumerate(steps_of(b"abc", b"d")):
             clock[0] += 0.25
             if number == 1:
-                clock[0], compiling[0] = clock[0] + 9, compiling[0] + 9
+                clock[0], stats.seconds = clock[0] + 9, stats.seconds + 9
             yield step
 
-    pace = Pace(lambda: compiling[0])
+    pace = Pace(stats)
     list(pace.watch(slow()))
     told = "4 tokens in 0.75 s: 5 tokens/s, the first after 250 ms; 9.0 s of compiling apart"
     assert str(pace) == told

@@ -9,7 +9,7 @@ import torch
 
 from model.config import ModelConfig
 from model.gpt import TinyGPT
-from model.sampling.generate import Batch
+from model.sampling.generate import DecodeBatch
 from model.sampling.inference_weights import weights_read
 from scripts.bench import __main__ as script
 from scripts.bench import sample as bench_sample
@@ -119,13 +119,13 @@ def test_compiled_steps_have_a_row_of_their_own(printed, tmp_path, monkeypatch):
 
 
 def test_ours_records_in_the_warm_up_what_is_timed(printed, monkeypatch):
-    slots, real = [], Batch.__init__
+    slots, real = [], DecodeBatch.__init__
 
-    def make(batch, weights, shape, *args):
-        slots.append(shape.room[0])
-        real(batch, weights, shape, *args)
+    def make(batch, weights, stats, key, *args):
+        slots.append(key.room[0])
+        real(batch, weights, stats, key, *args)
 
-    monkeypatch.setattr(Batch, "__init__", make)
+    monkeypatch.setattr(DecodeBatch, "__init__", make)
     monkeypatch.setattr("model.sampling.generate.can_be_recorded", lambda device: True)
     argv = ["sample", "--shape", "0.8M", "--batch-sizes", "1", "--new-tokens", "7", "--runs", "2"]
     printed(script.main, *argv, "--json")
