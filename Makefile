@@ -114,16 +114,17 @@ test: $(READY_TEST) ## run the fast tests with coverage; ARGS="--no-cov tests/to
 test-all: $(READY_TEST) ## run all tests, the slow ones too
 	$(PY) -m pytest $(SIDE_BY_SIDE) $(HANGS_AFTER)=1200 --cov --cov-report=term-missing $(ARGS)
 
-lint: $(READY_TEST) ## check style and types' presence: ruff, black
+lint: $(READY_TEST) ## check style and types: ruff, black, mypy
 	$(PY) -m ruff check .
 	$(PY) -m black --check --quiet . || { $(PY) -m black --check . ; exit 1; }
+	$(PY) -m mypy --no-error-summary
 
 format: $(READY_TEST) ## put every file into shape: black, and ruff's fixes
 	$(PY) -m ruff check --fix .
 	$(PY) -m black .
 
 clean: ## remove caches and prepared data; runs/ and the virtual environment stay
-	rm -rf artifacts .pytest_cache .ruff_cache .hypothesis htmlcov .coverage .coverage.*
+	rm -rf artifacts .pytest_cache .ruff_cache .mypy_cache .hypothesis htmlcov .coverage .coverage.*
 	find . -path ./.git -prune -o -name '.venv*' -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
 
 help: ## list the targets

@@ -10,11 +10,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import psutil
+
+from utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 ONE_CORE = {
@@ -78,10 +79,9 @@ def run_job(
             status = process.wait()
         out.seek(0)
         err.seek(0)
-        printed, complaint = out.read(), err.read().decode("utf-8", "replace").strip()
-    if status:
-        return {"error": (complaint.splitlines() or [f"exit status {status}"])[-1]}
-    figures: Figures = json.loads(printed)
+        if status:
+            return {"error": last_line(err.read(), status)}
+        figures: Figures = json.load(out)
     figures["peak_bytes"] = max(peak, figures.get("peak_bytes", 0))
     return figures
 
@@ -111,16 +111,15 @@ def tree_bytes(pid: int) -> int:
     return total
 
 
-@dataclass
-class Timed:
-    """A program's time, and what it told meanwhile as (seconds since its start, value)."""
+class Timed(NamedTuple):
+    """A program's time, and what it reported meanwhile as (seconds since its start, value)."""
 
-    seconds: float = 0.0
-    status: int | None = None
-    told: list[tuple[float, float]] = field(default_factory=list)
+    seconds: float
+    values: list[tuple[float, float]]
 
 
 def run_timed(
+    who: str,
     command: Sequence[str],
     *,
     cwd: Path,
@@ -131,15 +130,31 @@ def run_timed(
     """Runs a program from start to end, all that it prints going to `log`.
 
     Args:
-        look: reads the values that the program has told so far, in order; asked ten times a second.
+        who: its name, for the error.
+        look: reads the values that the program has reported so far, in order; called ten times a
+            second.
+
+    Raises:
+        UserError: it failed; with the last line that it printed.
     """
-    result = Timed()
-    start = time.perf_counter()
+    values: list[tuple[float, float]] = []
+    status, start = None, time.perf_counter()
     with open(log, "wb") as output, running(command, output, cwd=cwd, env=env) as process:
-        while result.status is None:
+        while status is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                result.status = process.wait(POLL_S)
-            result.seconds = time.perf_counter() - start
-            values = look()[len(result.told) :]
-            result.told += [(result.seconds, value) for value in values]
-    return result
+                status = process.wait(POLL_S)
+            seconds = time.perf_counter() - start
+            values += [(seconds, value) for value in look()[len(values) :]]
+    if status:
+        raise UserError(f"{who} failed: {last_line(log.read_bytes(), status)}")
+    return Timed(seconds, values)
+
+
+def last_line(output: bytes, status: int) -> str:
+    """The last line that a program printed; its exit status if there is none.
+
+    >>> last_line(b"a\\n b \\n\\n", 1), last_line(b"", 3)
+    ('b', 'exit status 3')
+    """
+    lines = output.decode("utf-8", "replace").strip().splitlines()
+    return lines[-1].strip() if lines else f"exit status {status}"

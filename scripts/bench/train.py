@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from data.windows import IGNORE
 from model.flops import count_parameters, training_flops_per_token, training_memory
 from model.training.trainer import Trainer
 from scripts.bench.contestants import (
@@ -167,10 +166,12 @@ def measure_fetch(trainer: Trainer) -> tuple[float, int, int, int]:
     seconds, tokens, rows, places = 0.0, 0, 0, 0
     for step in range(FETCHES):
         start = time.perf_counter()
-        batch = trainer.batches.get_batch("train", step)
+        batch, n_targets = trainer.batches.training_batch(step)
         seconds += time.perf_counter() - start
-        tokens += int((batch.y_BT != IGNORE).sum())
-        rows, places = rows + len(batch.y_BT), places + batch.y_BT.numel()
+        tokens += n_targets
+        ids_BT = batch[0]
+        assert ids_BT is not None
+        rows, places = rows + len(ids_BT), places + ids_BT.numel()
     return seconds / FETCHES, tokens, rows, places
 
 

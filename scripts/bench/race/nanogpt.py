@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from scripts.bench.process import run_job
+from scripts.bench.process import last_line, run_job
 from utils.errors import UserError
 
 CONFIG = Path("config") / "train_shakespeare_char.py"
@@ -74,8 +74,8 @@ def copy_checkout(checkout: Path, folder: Path, corpus: Path, seed: int) -> None
         check=False,
     )
     if done.returncode:
-        last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
-        raise UserError(f"{checkout / DATASET / 'prepare.py'} failed: {' '.join(last)}")
+        reason = last_line(done.stderr, done.returncode)
+        raise UserError(f"{checkout / DATASET / 'prepare.py'} failed: {reason}")
 
 
 def environment() -> dict[str, str]:

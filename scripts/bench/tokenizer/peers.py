@@ -5,6 +5,7 @@ Other projects' libraries are imported where they are used; none is needed by an
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -14,7 +15,7 @@ from typing import Any
 from scripts.bench.tokenizer.corpus import safe_blocks
 from tok.patterns import PATTERNS
 from tok.tokenizer import BPETokenizer
-from tok.vocabulary import END_OF_TEXT
+from tok.vocabulary import END_OF_TEXT, unspell
 
 Job = dict[str, Any]
 Calls = dict[str, Callable[[str], Any]]
@@ -66,11 +67,7 @@ def train_ours(job: Job) -> Callable[[], Callable[[], list[bytes]]]:
 
 def train_tokenizers(job: Job) -> Callable[[], Callable[[], list[bytes]]]:
     """Hugging Face, given blocks of text: from a file it would take every line by itself."""
-    import json
-
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-
-    from tok.vocabulary import unspell
 
     theirs = Tokenizer(models.BPE())
     theirs.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -111,8 +108,6 @@ def train_gigabpe(job: Job) -> Callable[[], Callable[[], list[bytes]]]:
     Its alphabet is the bytes that occur, so that as many merges make fewer tokens.
     """
     import gigabpe
-
-    from tok.vocabulary import unspell
 
     n_merges = job["vocab_size"] - 256
     n_bytes = len(set(Path(job["corpus"]).read_bytes()))

@@ -235,9 +235,9 @@ def test_what_a_program_tells_is_stamped_as_it_comes(tmp_path):
         return values
 
     command = [sys.executable, "-c", code]
-    timed = run_timed(command, cwd=tmp_path, env={}, log=log, look=look)
-    assert timed.status == 0 and [value for _, value in timed.told] == [0.0, 1.0, 2.0]
-    first, second, third = (seconds for seconds, _ in timed.told)
+    timed = run_timed("it", command, cwd=tmp_path, env={}, log=log, look=look)
+    assert [value for _, value in timed.values] == [0.0, 1.0, 2.0]
+    first, second, third = (seconds for seconds, _ in timed.values)
     assert 0 < first < second < third <= timed.seconds
 
 
