@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from data.token_file import TokenFile
-from data.windows import IGNORE, PackedWindows, Windows, cut_windows
+from data.windows import IGNORE, DocumentWindows, PackedWindows, Spans, Windows, cut_windows
 from utils.device import send
 
 TOKEN_BYTES = 4  # int32: GPUs look up few operations on unsigned numbers
@@ -84,42 +84,44 @@ class Batches:
             tokens = TokenFile(folder / f"{split}.npy")
             self.splits[split] = cut_windows(tokens, kind, block_size, stride, end_id=end_id)
         self._order: tuple[str, int, np.ndarray, int] | None = None
-        self._resident: ResidentTokens | None = None
+        self._on_device: DeviceTokens | None = None
 
     def settle(self, device: torch.device, spare_bytes: int) -> bool:
         """Keeps the training tokens on the device if they are packed and fit; whether it does."""
         windows = self.splits["train"]
         if isinstance(windows, PackedWindows) and fits(windows.tokens.n_tokens, spare_bytes):
-            self._resident = ResidentTokens(windows, device)
-        return self._resident is not None
+            self._on_device = DeviceTokens(windows.tokens, device)
+        return self._on_device is not None
 
     def training_batch(self, step: int) -> tuple[Batch, int]:
         """The training batch of a step and the number of its targets.
 
         It lies on the device where the tokens do, in host memory otherwise.
         """
-        if self._resident is None:
-            batch = self.get_batch("train", step)
-            return batch, int((batch.y_BT != IGNORE).sum())
-        picked = [
-            (order[place], shift)
-            for epoch, place in self._places("train", step)
-            for order, shift in [self._epoch_order("train", epoch)]
-        ]
-        index_B, shift_B = np.array(picked, np.int64).T
-        x_BT, y_BT, n_targets = self._resident.cut(index_B, shift_B)
-        doc_BT = torch.cumsum(x_BT == self.end_id, dim=1) if self.mask_documents else None
-        return Batch(x_BT, y_BT, doc_BT), n_targets
+        windows = self.splits["train"]
+        index_B, shift_B = self._windows_of("train", step)
+        spans = windows.plan(index_B)
+        if self._on_device is None:
+            batch = self._batch("train", index_B, shift_B)
+        else:
+            block_size, end_id = self.block_size, self.end_id
+            x_BT, y_BT = self._on_device.gather(spans, shift_B, block_size, end_id)
+            batch = self._with_documents(x_BT, y_BT)
+        return batch, spans.n_targets
 
     def get_batch(self, split: str, step: int) -> Batch:
-        """Batch of step `step` (from 0): the next `rows` places of the endless row of epochs."""
-        places = self._places(split, step)
-        return self._batch([self._row(split, epoch, place) for epoch, place in places], split)
+        """Batch of step `step` (from 0) in host memory: the next `rows` windows of the epochs."""
+        return self._batch(split, *self._windows_of(split, step))
 
-    def _places(self, split: str, step: int) -> list[tuple[int, int]]:
-        """(epoch, place in its order) of each row of a step's batch."""
+    def _windows_of(self, split: str, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Index and shift of each window in a step's batch, int64 (B,)."""
         n, first = self.splits[split].n_windows, step * self.rows
-        return [divmod(place, n) for place in range(first, first + self.rows)]
+        chosen = []
+        for epoch, place in (divmod(place, n) for place in range(first, first + self.rows)):
+            order, shift = self._epoch_order(split, epoch)
+            chosen.append((order[place], shift))
+        index_B, shift_B = np.array(chosen, np.int64).T
+        return index_B, shift_B
 
     def close(self) -> None:
         """Closes the token files."""
@@ -128,26 +130,21 @@ class Batches:
 
     def eval_batches(self, split: str, rows: int) -> Iterator[Batch]:
         """Every window of a split once, in a fixed order, `rows` at a time."""
-        windows = self.splits[split]
-        for indices in self.eval_rows(split, rows):
-            yield self._batch([windows.row(index) for index in indices], split)
+        for index_B in self.eval_rows(split, rows):
+            yield self._batch(split, index_B, np.zeros_like(index_B))
 
-    def eval_rows(self, split: str, rows: int) -> Iterator[list[int]]:
+    def eval_rows(self, split: str, rows: int) -> Iterator[np.ndarray]:
         """The windows in each of the `eval_batches`: those of like length go together."""
         windows = self.splits[split]
         order = np.arange(windows.n_windows)
-        if windows.lengths is not None:
+        if isinstance(windows, DocumentWindows):
             order = np.argsort(windows.lengths, kind="stable")
         for start in range(0, len(order), rows):
-            yield order[start : start + rows].tolist()
+            yield order[start : start + rows]
 
     def epoch_at(self, step: int) -> float:
         """Epochs of training data consumed by `step` steps."""
         return step * self.rows / self.splits["train"].n_windows
-
-    def _row(self, split: str, epoch: int, place: int) -> tuple[np.ndarray, np.ndarray]:
-        order, shift = self._epoch_order(split, epoch)
-        return self.splits[split].row(int(order[place]), shift)
 
     def _epoch_order(self, split: str, epoch: int) -> tuple[np.ndarray, int]:
         """Order and shift of the windows in one epoch: a function of (seed, split, epoch) alone."""
@@ -155,7 +152,7 @@ class Batches:
             windows = self.splits[split]
             rng = np.random.Generator(np.random.PCG64([self.seed, epoch, int(split == "val")]))
             order = rng.permutation(windows.n_windows)
-            if windows.lengths is not None:
+            if isinstance(windows, DocumentWindows):
                 order = self._bucket(order, windows.lengths, rng)
             shift = int(rng.integers(windows.tokens.n_tokens)) if self.shift else 0
             self._order = (split, epoch, order, shift)
@@ -174,51 +171,49 @@ class Batches:
             pieces += [groups[i] for i in rng.permutation(len(groups))]
         return np.concatenate(pieces)
 
-    def _batch(self, pairs: list[tuple[np.ndarray, np.ndarray]], split: str) -> Batch:
-        longest = max(len(x) for x, _ in pairs)
+    def _batch(self, split: str, index_B: np.ndarray, shift_B: np.ndarray) -> Batch:
+        """Some windows, read from the file and padded."""
+        rows = self.splits[split].rows(index_B, shift_B)
+        longest = max(len(x) for x, _ in rows)
         width = max(self.pad_to[split], padded_length(longest, self.block_size))
-        x_BT = np.full((len(pairs), width), self.end_id, np.int64)
-        y_BT = np.full((len(pairs), width), IGNORE, np.int64)
-        for row, (x, y) in enumerate(pairs):
+        x_BT = np.full((len(rows), width), self.end_id, np.int64)
+        y_BT = np.full((len(rows), width), IGNORE, np.int64)
+        for row, (x, y) in enumerate(rows):
             x_BT[row, : len(x)] = x
             y_BT[row, : len(y)] = y
-        doc_BT = (
-            torch.from_numpy(np.cumsum(x_BT == self.end_id, axis=1))
-            if self.mask_documents
-            else None
-        )
-        return Batch(torch.from_numpy(x_BT), torch.from_numpy(y_BT), doc_BT)
+        return self._with_documents(torch.from_numpy(x_BT), torch.from_numpy(y_BT))
+
+    def _with_documents(self, x_BT: Tensor, y_BT: Tensor) -> Batch:
+        doc_BT = torch.cumsum(x_BT == self.end_id, dim=1) if self.mask_documents else None
+        return Batch(x_BT, y_BT, doc_BT)
 
 
-class ResidentTokens:
-    """The packed windows of a token file, on a device. The same rows as `PackedWindows.row`."""
+class DeviceTokens:
+    """All tokens of a token file, on a device."""
 
-    def __init__(self, windows: PackedWindows, device: torch.device) -> None:
-        self.windows, self.device = windows, device
-        n = windows.tokens.n_tokens
-        self.tokens_N = torch.from_numpy(windows.tokens.read(0, n).astype(np.int32)).to(device)
+    def __init__(self, tokens: TokenFile, device: torch.device) -> None:
+        self.device = device
+        raw_N = tokens.read(0, tokens.n_tokens).astype(np.int32)
+        self.tokens_N = torch.from_numpy(raw_N).to(device)
 
-    def cut(self, index_B: np.ndarray, shift_B: np.ndarray) -> tuple[Tensor, Tensor, int]:
-        """Inputs and targets (B, T) of some windows, int64, and how many targets count.
+    def gather(
+        self, spans: Spans, shift_B: np.ndarray, block_size: int, end_id: int
+    ) -> tuple[Tensor, Tensor]:
+        """Inputs and targets (B, T) of some windows, int64: the same as `Windows.rows`.
 
-        What is told to the device is three numbers a row; the count is made of them here, so that
-        nothing is waited for.
+        Three integers a row are copied to the device, and nothing back: no synchronisation.
         """
-        block, n = self.windows.block_size, self.windows.tokens.n_tokens
-        start_B = index_B * self.windows.stride
-        length_B = np.minimum(block, n - start_B)
-        context_B = np.where(index_B > 0, block - self.windows.stride, 0)
-        told = np.stack((start_B + shift_B, length_B, context_B))[:, :, None].astype(np.int64)
-        first_B1, length_B1, context_B1 = send(torch.from_numpy(told), self.device)
-        column_S = torch.arange(block + 1, device=self.device)
+        start_B, length_B, context_B = spans
+        copied_3B1 = np.stack((start_B + shift_B, length_B, context_B))[:, :, None]
+        first_B1, length_B1, context_B1 = send(torch.from_numpy(copied_3B1), self.device)
+        column_S = torch.arange(block_size + 1, device=self.device)
         place_BS = first_B1 - 1 + column_S
-        stream_BS = self.tokens_N[place_BS % n].long()
-        stream_BS = torch.where(place_BS < 0, self.windows.end_id, stream_BS)
+        stream_BS = self.tokens_N[place_BS % len(self.tokens_N)].long()
+        stream_BS = torch.where(place_BS < 0, end_id, stream_BS)
         inside_BT = column_S[:-1] < length_B1
-        x_BT = torch.where(inside_BT, stream_BS[:, :-1], self.windows.end_id)
+        x_BT = torch.where(inside_BT, stream_BS[:, :-1], end_id)
         counted_BT = inside_BT & (column_S[:-1] >= context_B1)
-        y_BT = torch.where(counted_BT, stream_BS[:, 1:], IGNORE)
-        return x_BT, y_BT, int((length_B - context_B).sum())
+        return x_BT, torch.where(counted_BT, stream_BS[:, 1:], IGNORE)
 
 
 def fits(n_tokens: int, spare_bytes: int) -> bool:

@@ -147,11 +147,12 @@ class TokenScores:
 
     def add(self, targets_BT: torch.Tensor, nats_BT: torch.Tensor) -> None:
         """The next batch: its targets and their nats."""
-        for index, targets, nats in zip(
-            next(self._rows), targets_BT.numpy(), nats_BT.float().numpy(), strict=True
+        first_B = self._windows.plan(next(self._rows)).start_B
+        for first, targets, nats in zip(
+            first_B, targets_BT.numpy(), nats_BT.float().numpy(), strict=True
         ):
             scored = np.flatnonzero(targets != IGNORE)
-            places = self._windows.first(index) + scored
+            places = first + scored
             assert (self.ids_N[places] == targets[scored]).all()
             self.nats_N[places] = nats[scored]
             self.n_scored += len(scored)

@@ -6,6 +6,9 @@ a target, and a document's beginning is learned from the token that generation s
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
 import numpy as np
 
 from data.token_file import TokenFile
@@ -15,11 +18,67 @@ IGNORE = -100  # a target that does not count; what torch's cross-entropy ignore
 WINDOWS = ("documents", "packed")
 
 
-class PackedWindows:
+class Spans(NamedTuple):
+    """Which tokens of the file are the targets of B windows, each int64 (B,).
+
+    The inputs are the same tokens, one place earlier. The first `context_B` targets do not count.
+    """
+
+    start_B: np.ndarray
+    length_B: np.ndarray
+    context_B: np.ndarray
+
+    @property
+    def n_targets(self) -> int:
+        """How many targets count."""
+        return int((self.length_B - self.context_B).sum())
+
+
+class Windows(ABC):
+    """The windows of a token file, numbered from 0."""
+
+    def __init__(self, tokens: TokenFile, n_windows: int, end_id: int) -> None:
+        self.tokens, self.n_windows, self.end_id = tokens, n_windows, end_id
+
+    @abstractmethod
+    def plan(self, index_B: np.ndarray) -> Spans:
+        """The targets of the windows `index_B`."""
+
+    def rows(
+        self, index_B: np.ndarray, shift_B: np.ndarray | None = None
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Inputs and targets of each window, int64 of one length.
+
+        With a shift, a window is cut as if the file began that many tokens later and continued,
+        after its end, with its beginning.
+        """
+        start_B, length_B, context_B = self.plan(index_B)
+        first_B = start_B - 1 if shift_B is None else start_B - 1 + shift_B
+        rows = []
+        for first, length, context in zip(
+            first_B.tolist(), length_B.tolist(), context_B.tolist(), strict=True
+        ):
+            stream = self._read(first, first + length + 1).astype(np.int64)
+            x, y = stream[:-1], stream[1:].copy()
+            y[:context] = IGNORE
+            rows.append((x, y))
+        return rows
+
+    def _read(self, start: int, stop: int) -> np.ndarray:
+        """Tokens `start` to `stop`, past the end too; position -1 holds an end-of-text token."""
+        if start < 0:
+            return np.concatenate(([self.end_id], self.tokens.read(0, stop)))
+        n = self.tokens.n_tokens
+        start, stop = start % n, start % n + stop - start
+        head = self.tokens.read(start, stop)
+        return head if stop <= n else np.concatenate((head, self.tokens.read(0, stop - n)))
+
+
+class PackedWindows(Windows):
     """Windows of `block_size` tokens, one every `stride`, regardless of documents.
 
     With stride < block_size windows overlap: what an earlier window had as target is context only,
-    so every token is a target exactly once.
+    so every token is a target exactly once. The last window may be shorter.
     """
 
     def __init__(self, tokens: TokenFile, *, block_size: int, stride: int, end_id: int) -> None:
@@ -28,39 +87,17 @@ class PackedWindows:
                 f"the {tokens.path.stem} part holds {tokens.n_tokens} tokens, fewer than "
                 f"model.block_size {block_size}; use more text or a smaller block_size"
             )
-        self.tokens, self.block_size, self.stride, self.end_id = tokens, block_size, stride, end_id
-        self.n_windows = 1 + -(-(tokens.n_tokens - block_size) // stride)
-        self.lengths = None
+        self.block_size, self.stride = block_size, stride
+        super().__init__(tokens, 1 - -(tokens.n_tokens - block_size) // stride, end_id)
 
-    def row(self, index: int, shift: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Inputs and targets of window `index`, int64 of one length; the last may be shorter.
-
-        With a shift, windows are cut as if the file began that many tokens later and went on, after
-        its end, with its beginning.
-        """
-        start = index * self.stride
-        stop = min(start + self.block_size, self.tokens.n_tokens)
-        stream = self._read(start - 1 + shift, stop + shift).astype(np.int64)
-        x, y = stream[:-1], stream[1:].copy()
-        if index:
-            y[: self.block_size - self.stride] = IGNORE
-        return x, y
-
-    def _read(self, start: int, stop: int) -> np.ndarray:
-        """Tokens `start` to `stop`, past the end too; at -1 stands the end-of-text before all."""
-        if start < 0:
-            return np.concatenate(([self.end_id], self.tokens.read(0, stop)))
-        n = self.tokens.n_tokens
-        start, stop = start % n, start % n + stop - start
-        head = self.tokens.read(start, stop)
-        return head if stop <= n else np.concatenate((head, self.tokens.read(0, stop - n)))
-
-    def first(self, index: int) -> int:
-        """The place in the token file of the first target of window `index`."""
-        return index * self.stride
+    def plan(self, index_B: np.ndarray) -> Spans:
+        """The targets of the windows `index_B`."""
+        start_B = index_B * self.stride
+        length_B = np.minimum(self.block_size, self.tokens.n_tokens - start_B)
+        return Spans(start_B, length_B, np.where(index_B > 0, self.block_size - self.stride, 0))
 
 
-class DocumentWindows:
+class DocumentWindows(Windows):
     """One whole document a window: end-of-text, then the document, up to its own end-of-text."""
 
     def __init__(self, tokens: TokenFile, *, block_size: int, end_id: int) -> None:
@@ -78,21 +115,11 @@ class DocumentWindows:
                 f"tokens, more than model.block_size {block_size}; raise block_size or set "
                 "data.windows packed"
             )
-        self.tokens, self.end_id, self.n_windows = tokens, end_id, len(ends)
+        super().__init__(tokens, len(ends), end_id)
 
-    def row(self, index: int, shift: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Inputs and targets of document `index`, each int64 of its length."""
-        assert not shift, "a document has its own place"
-        start = int(self.starts[index])
-        ids = self.tokens.read(start, start + int(self.lengths[index])).astype(np.int64)
-        return np.concatenate(([self.end_id], ids[:-1])), ids
-
-    def first(self, index: int) -> int:
-        """The place in the token file of the first target of document `index`."""
-        return int(self.starts[index])
-
-
-Windows = PackedWindows | DocumentWindows
+    def plan(self, index_B: np.ndarray) -> Spans:
+        """The targets of the windows `index_B`."""
+        return Spans(self.starts[index_B], self.lengths[index_B], np.zeros_like(index_B))
 
 
 def cut_windows(

@@ -1,4 +1,4 @@
-"""The frames of the stories: what happens, turn by turn, as templates (see data/stories/template_grammar.py).
+"""The frames of the stories: what happens, turn by turn, as templates (see template_grammar.py).
 
 A plot is a row of turns, a turn a handful of frames, a frame a sentence or two. Who, what, where
 and what was promised are variables, drawn once and kept to the last sentence.

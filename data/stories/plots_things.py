@@ -1,4 +1,4 @@
-"""Plots about things: lost and found, a storm, a birthday present, a swap (see data/stories/plots.py)."""
+"""Plots about things: lost and found, a storm, a birthday present, a swap (see plots.py)."""
 
 from __future__ import annotations
 

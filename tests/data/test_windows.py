@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from data.token_file import TokenFile, token_writer
 from data.windows import IGNORE, DocumentWindows, PackedWindows, cut_windows
+from model.training.loss import IGNORE_INDEX
 from utils.errors import UserError
 
 END = 9
@@ -39,7 +42,7 @@ def test_packed_every_token_is_a_target_once_in_its_context(
     windows = PackedWindows(tokens, block_size=block_size, stride=stride, end_id=END)
     stream, counted = [END, *ids], [0] * len(ids)
     for index in range(windows.n_windows):
-        x, y = windows.row(index)
+        ((x, y),) = windows.rows(np.array([index]))
         start = index * stride
         assert len(x) == len(y) <= block_size
         assert x.tolist() == stream[start : start + len(x)]
@@ -65,7 +68,7 @@ def test_documents_are_whole_and_begin_behind_the_end_token(
     assert windows.n_windows == len(documents)
     assert windows.lengths.tolist() == [len(document) for document in documents]
     for index, document in enumerate(documents):
-        x, y = windows.row(index)
+        ((x, y),) = windows.rows(np.array([index]))
         assert y.tolist() == document and x.tolist() == [END, *document[:-1]]
     tokens.close()
 
@@ -87,3 +90,8 @@ def test_a_file_that_ends_inside_a_document_is_refused(tmp_path: Path) -> None:
         tokens = token_file(tmp_path / "a.npy", ids)
         with pytest.raises(UserError, match="does not end with an end-of-text token"):
             DocumentWindows(tokens, block_size=4, end_id=END)
+
+
+def test_data_model_and_torch_ignore_the_same_target() -> None:
+    default = inspect.signature(torch.nn.functional.cross_entropy).parameters["ignore_index"]
+    assert IGNORE == IGNORE_INDEX == default.default
