@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -25,11 +26,11 @@ BLACK, WHITE, DARK_FROM = 16, 231, 7  # from there on the letters are white
 LINE_COLUMNS = 100
 MAX_LINES = 120  # of a picture; above that it is long, slow and read by nobody
 FONT_POINTS = 9.0
+MONOSPACED, REGULAR = "DejaVu Sans Mono", 400
 COLUMN_EM = 0.602  # width of a letter of DejaVu Sans Mono, from the font
 LINE_POINTS = 15.0
 POINTS_PER_INCH = 72
 COLOURS = "YlOrRd"
-LINE_HEIGHT = frozenset(map(ord, "lp"))
 
 
 def paint(text: str, nats: float) -> str:
@@ -108,10 +109,12 @@ def heat_picture(cells: Sequence[Cell], out: Path, title: str) -> int:
         UserError: the format of `out` is not known.
         OSError: it can't be written.
     """
-    figure, fonts = Figure(), Fonts()
-    written = [Cell(fonts.written(cell.text), cell.nats, cell.ends_line) for cell in cells]
+    fonts, missing = choose_fonts("".join(cell.text for cell in cells))
+    numbers = str.maketrans({character: escape(character) for character in missing})
+    written = [Cell(cell.text.translate(numbers), cell.nats, cell.ends_line) for cell in cells]
     places = list(lay_out(written, LINE_COLUMNS, MAX_LINES))
     n_lines = places[-1][0] + 1 if places else 1
+    figure = Figure()
     draw_cells(figure, places, n_lines, fonts, title)
     save_figure(figure, out)
     return sum(1 for _ in _whole(places, written))
@@ -128,7 +131,11 @@ def _whole(places: Sequence[tuple[int, int, Cell]], cells: Sequence[Cell]) -> It
 
 
 def draw_cells(
-    figure: Figure, places: Sequence[tuple[int, int, Cell]], n_lines: int, fonts: Fonts, title: str
+    figure: Figure,
+    places: Sequence[tuple[int, int, Cell]],
+    n_lines: int,
+    fonts: FontProperties,
+    title: str,
 ) -> None:
     """Coloured boxes with their text, on a figure made as large as they need, and a scale."""
     column = FONT_POINTS * COLUMN_EM / POINTS_PER_INCH  # inches, as all sizes below
@@ -153,7 +160,7 @@ def draw_cells(
             ha="center",
             va="center_baseline",
             color="white" if cell.nats >= DARK_FROM - 1 else "black",
-            fontproperties=fonts.of(cell.text),
+            fontproperties=fonts,
             parse_math=False,  # $ is a letter here
         )
     scale = figure.add_axes((0.6, 1 - (margin + 0.15) / height, 0.35, 0.12 / height))
@@ -169,60 +176,38 @@ def box(line: int, column: int, width: int) -> list[tuple[float, float]]:
     return [(left, line + 0.03), (right, line + 0.03), (right, line + 0.97), (left, line + 0.97)]
 
 
-class Fonts:
-    """Which installed font has which characters; a mono-spaced one first, as far as it goes."""
+def choose_fonts(text: str) -> tuple[FontProperties, frozenset[str]]:
+    """Return fonts for a text, the first that has a character counts, and what none of them has.
 
-    def __init__(self) -> None:
-        own = fontManager.findfont("DejaVu Sans Mono")  # comes with Matplotlib
-        # Those for Chinese, Japanese and Korean have the most characters.
-        others = sorted(
-            {entry.fname for entry in fontManager.ttflist if entry.style == "normal"} - {own},
-            key=lambda path: ("CJK" not in path, path),
-        )
-        # That one has a picture of the block of every character, and of none itself.
-        others = [path for path in others if "LastResort" not in path]
-        self._paths, self._loaded = [own, *others], [self._characters(own)]
-        self._place: dict[str, int | None] = {}  # character -> index of the first font that has it
+    The fonts are the monospaced one that comes with Matplotlib, and as many of the installed ones
+    as the text needs; those for Chinese, Japanese and Korean have the most characters. Last Resort
+    has a picture of the block of every character, and of no character itself.
+    """
+    others = sorted(
+        {
+            entry.name
+            for entry in fontManager.ttflist
+            if entry.style == "normal"
+            and entry.weight == REGULAR
+            and "Last Resort" not in entry.name
+        }
+        - {MONOSPACED},
+        key=lambda name: ("CJK" not in name, name),
+    )
+    families, missing = [MONOSPACED], frozenset(text) - characters_of(MONOSPACED)
+    for family in others:
+        if missing and (found := missing & characters_of(family)):
+            families.append(family)
+            missing -= found
+    return FontProperties(family=families, size=FONT_POINTS), missing
 
-    @staticmethod
-    def _characters(path: str) -> frozenset[int]:
-        try:
-            font = FT2Font(path)
-        except (RuntimeError, OSError):  # damaged, or of a kind that it can't read
-            return frozenset()
-        # Coloured emoji are bitmaps of one size, which can't be drawn here. Matplotlib measures the
-        # height of a line by the letters l and p; before 3.11 it warns if the font lacks them.
-        known = frozenset(font.get_charmap()) if font.scalable else frozenset()
-        return known if known >= LINE_HEIGHT else frozenset()
 
-    def _find(self, character: str) -> int | None:
-        if character not in self._place:
-            found = None
-            for place, path in enumerate(self._paths):
-                if place == len(self._loaded):
-                    self._loaded.append(self._characters(path))
-                if ord(character) in self._loaded[place]:
-                    found = place
-                    break
-            self._place[character] = found
-        return self._place[character]
-
-    def _of_all(self, text: str) -> int | None:
-        """The first of the needed fonts that has every character."""
-        needed = {self._find(character) for character in text}
-        if None in needed:
-            return None
-        last = max((place for place in needed if place is not None), default=0)
-        return last if all(ord(character) in self._loaded[last] for character in text) else None
-
-    def written(self, text: str) -> str:
-        """The text, with numbers for characters that can't be drawn together with the others."""
-        if self._of_all(text) is not None:
-            return text
-        return "".join(c if self._find(c) == 0 else escape(c) for c in text)
-
-    def of(self, text: str) -> FontProperties:
-        """The font for what `written` gave."""
-        place = self._of_all(text)
-        assert place is not None, text
-        return FontProperties(fname=self._paths[place], size=FONT_POINTS)
+@functools.cache
+def characters_of(family: str) -> frozenset[str]:
+    """Return the characters of the font that Matplotlib finds for a family."""
+    try:
+        font = FT2Font(fontManager.findfont(FontProperties(family=[family])))
+    except (RuntimeError, OSError):  # damaged, or of a kind that it can't read
+        return frozenset()
+    # Coloured emoji are bitmaps of one size, which can't be drawn here.
+    return frozenset(map(chr, font.get_charmap())) if font.scalable else frozenset()

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 
 from scripts.eval import heatmap as heat
 from scripts.eval.heatmap import (
-    Fonts,
     check_picture,
+    choose_fonts,
     draw_cells,
     heat_picture,
     heat_text,
@@ -91,7 +92,7 @@ def test_a_hot_cell_is_darker(tmp_path):
 def test_letters_stand_out_from_their_box():
     figure = Figure()
     places = list(lay_out([Cell("cold", 0.5), Cell("hot", 9.0)], 50, 1))
-    draw_cells(figure, places, 1, Fonts(), "title")
+    draw_cells(figure, places, 1, choose_fonts("")[0], "title")
     cold, hot = figure.axes[0].texts
     light, dark = figure.axes[0].collections[0].get_facecolor()[:, :3].mean(axis=1)
     assert (cold.get_color(), hot.get_color()) == ("black", "white") and light > 0.7 > 0.4 > dark
@@ -105,12 +106,16 @@ def test_a_long_text_is_cut_and_the_number_drawn_is_told(tmp_path, monkeypatch):
     assert heat_picture([], tmp_path / "heat.png", "") == 0
 
 
-def test_characters_without_a_font_stand_as_numbers(monkeypatch):
-    fonts = Fonts()
-    assert fonts.written("café·") == "café·"
-    assert fonts.written("a\ue123") == r"a\ue123"
-    monkeypatch.setattr(fonts, "_paths", fonts._paths[:1])
-    assert fonts.written("世a🙂") == r"\u4e16a\U0001f642"
+def test_characters_without_a_font_stand_as_numbers(tmp_path, monkeypatch):
+    assert choose_fonts("café·")[1] == set() and choose_fonts("a\U0003fffd")[1] == {"\U0003fffd"}
+    drawn: list[str] = []
+    monkeypatch.setattr(
+        heat, "draw_cells", lambda _, places, *more: drawn.extend(cell.text for *_, cell in places)
+    )
+    entries = [entry for entry in fontManager.ttflist if entry.name == heat.MONOSPACED]
+    monkeypatch.setattr(fontManager, "ttflist", entries)
+    heat_picture([Cell("世a🙂", 1.0), Cell("café·", 1.0)], tmp_path / "heat.png", "")
+    assert drawn == [r"\u4e16a\U0001f642", "café·"]
 
 
 def test_a_picture_that_cannot_be_is_refused_before_the_work(tmp_path):
