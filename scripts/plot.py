@@ -7,10 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-if not __package__:  # started as scripts/plot.py, which leaves the root out
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 if __name__ == "__main__":  # before the imports that take long
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python scripts/plot.py`
     from utils.signals import end_at_once
 
     end_at_once()

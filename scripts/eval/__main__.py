@@ -12,10 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-if not __package__:  # started as scripts/eval, which leaves the root out
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 if __name__ == "__main__":  # before the imports that take long
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `python scripts/eval`
     from utils.signals import end_at_once
 
     end_at_once()

@@ -20,59 +20,7 @@ from utils.run.folder import RunFolder
 STORIES_LICENCE = "mit"  # data/README.md
 UNKNOWN_LICENCE = "other"  # Hugging Face's word for one that is not in its list
 
-TEMPLATE = """---
-license: {licence}
-{language}tags:
-- llm-tiny
-{front}---
-
-# {name}
-
-A GPT of {parameters:,} parameters ({kind}), trained {beginning} with llm-tiny, a small GPT trainer
-in PyTorch.
-
-## Use
-
-{use}
-Texts begin after the token `<|endoftext|>` and end with it: put it before a prompt that starts a
-text. The context is {block_size:,} tokens.
-
-## Limits
-
-It goes on with texts of the kind below and does nothing else: it answers no questions, follows no
-instructions, and {knows}. What it says is invented, or repeated from its training text word by
-word; whatever bias or offence is there may come out here, and nothing filters it. From the loss
-below nothing follows for texts of another kind.
-
-## Data
-
-{data}
-
-| | tokens | bytes | documents |
-|---|---|---|---|
-| training | {train} |
-| validation | {val} |
-
-Identity (sha256) of the prepared data: `{identity}`.
-
-The tokenizer is a byte-level BPE of {vocab_size:,} tokens, identity `{tokenizer}`.
-
-## Loss
-
-On the validation part, each token once: {loss}.
-
-## Training
-
-Step {step:,} of {max_steps:,}, {tokens:,} tokens{epochs}. Every setting, as
-`python train.py --config` of llm-tiny reads it:
-
-```yaml
-{settings}```
-
-## Licence
-
-{licence_words}
-"""
+TEMPLATE = Path(__file__).with_name("model_card.template")
 
 
 def require_licence(licence: str) -> None:
@@ -114,7 +62,7 @@ def model_card(
     given = licence or (STORIES_LICENCE if stories else UNKNOWN_LICENCE)
     row = _row(run, state["step"])
     began = Path(config.train.init_from).name
-    text = TEMPLATE.format(
+    text = TEMPLATE.read_text(encoding="utf-8").format(
         licence=given,
         language="language: en\n" if stories or corpus else "",
         front=exporter.front_matter,

@@ -14,10 +14,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 from typing import Any
 
-if not __package__:  # started as scripts/sweep, which leaves the root out
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 if __name__ == "__main__":  # before the imports that take long
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `python scripts/sweep`
     from utils.signals import end_at_once
 
     end_at_once()

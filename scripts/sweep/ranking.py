@@ -95,10 +95,8 @@ def verdict(groups: Sequence[Group]) -> str:
     >>> verdict([one, Group("b", {"val_bpb": {"1": 1.1, "2": 1.1}})])
     'no winner: the first two differ by 0.0500, the noise between seeds is 0.6353'
     """
-    gap = difference(*groups[:2]) if len(groups) > 1 else None
-    if gap is None:
-        return ""
-    if math.isnan(gap.mean):
+    gap = difference(groups[0], groups[1]) if len(groups) > 1 else None
+    if gap is None or math.isnan(gap.mean):
         return ""
     if gap.seeds == 1:
         return "one seed each: small differences may be noise; `seeds: [1, 2, 3]` tells"
