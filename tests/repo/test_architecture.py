@@ -314,7 +314,7 @@ def test_a_rule_finds_what_breaks_it(rule, module: str, source: str) -> None:
         ("scripts.plot", "import train\nfrom sample import load_run"),
         (
             "scripts.sweep.pools",
-            "import scripts.sweep.grid\ndef f():\n    import distributed, torch",
+            "import scripts.sweep.grid\ndef f():\n    import distributed",
         ),
         ("scripts.bench.race.command", "import scripts.bench.timing, scripts.bench.race.plot"),
         ("scripts.bench.__main__", "import scripts.bench.race.command"),
