@@ -46,10 +46,7 @@ def inverse(permutation: bytes) -> bytes:
     >>> inverse(bytes([2, 0, 1, *range(3, 256)]))[:3]
     b'\\x01\\x02\\x00'
     """
-    places = bytearray(256)
-    for place, number in enumerate(permutation):
-        places[number] = place
-    return bytes(places)
+    return bytes(sorted(range(256), key=permutation.__getitem__))
 
 
 @lru_cache(maxsize=1)
@@ -64,15 +61,6 @@ def stand_ins() -> str:
     characters = {byte: chr(byte) for byte in printable}
     characters |= {byte: chr(0x100 + i) for i, byte in enumerate(rest)}
     return "".join(characters[byte] for byte in range(256))
-
-
-def by_stand_in() -> bytes:
-    """The 256 bytes sorted by their stand-ins: byte 0x21 first, 0xAD last.
-
-    >>> by_stand_in()[:3], by_stand_in()[-1:]
-    (b'!"#', b'\\xad')
-    """
-    return bytes(sorted(range(256), key=stand_ins().__getitem__))
 
 
 def spell(raw: bytes) -> str:
@@ -104,7 +92,10 @@ def _bytes_of_stand_ins() -> dict[str, int]:
 
 # Name -> the number of each byte. "value": byte b has number b. "gpt2": bytes sorted by their
 # stand-ins, as in GPT-2's vocabulary, tiktoken's files and what Hugging Face's trainers make.
-BYTE_ORDERS = {"value": bytes(range(256)), "gpt2": inverse(by_stand_in())}
+_SORTED_BY_STAND_IN = bytes(
+    sorted(range(256), key=stand_ins().__getitem__)
+)  # 0x21 first, 0xAD last
+BYTE_ORDERS = {"value": bytes(range(256)), "gpt2": inverse(_SORTED_BY_STAND_IN)}
 
 
 def byte_numbers(byte_order: Any) -> bytes:
