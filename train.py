@@ -29,13 +29,13 @@ from data.prepared_folder import check_belonging, check_content
 from model.config import ModelConfig
 from model.flops import describe
 from model.gpt import TinyGPT
-from model.hf.folder import read_tokenizer
 from model.hf.pretrained import load_initial_weights, pretrained_settings
 from model.load import load_weights
 from model.training.config import TrainConfig, is_finished
 from model.training.optim import OptimConfig, make_optimizer
 from model.training.step_log import StepLog, describe_run, run_metadata
 from model.training.trainer import STATE_KEYS, Trainer
+from tok.formats.convert import read_folder_tokenizer
 from tok.tokenizer import BPETokenizer
 from utils import device
 from utils.cli import Parser
@@ -115,14 +115,14 @@ def load_data(
     Raises:
         UserError: bad data, or data of another tokenizer, model or run.
     """
+    vocab_size, block_size = config.model.vocab_size, config.model.block_size
     pretrained_tokenizer = None
     if config.train.init_from:
         # When resuming, the pretrained folder may no longer exist.
         if state and run.tokenizer.exists():
             pretrained_tokenizer = BPETokenizer.load(run.tokenizer)
         else:
-            pretrained_tokenizer = read_tokenizer(Path(config.train.init_from))
-    vocab_size, block_size = config.model.vocab_size, config.model.block_size
+            pretrained_tokenizer = read_folder_tokenizer(Path(config.train.init_from), vocab_size)
     if config.data.dir:
         folder = Path(config.data.dir)
         check_content(folder)

@@ -85,8 +85,8 @@ class TinyGPT(nn.Module):
             ValueError: T is above block_size.
         """
         x_BTD = self.hidden(ids_BT, doc_BT)
-        masked = doc_BT is not None and self.config.pointer
-        return self.output(x_BTD, ids_BT, document_mask(doc_BT) if masked else None)
+        mask_B1TT = document_mask(doc_BT) if doc_BT is not None and self.config.pointer else None
+        return self.output(x_BTD, ids_BT, mask_B1TT)
 
     def hidden(
         self,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 from utils.errors import UserError, describe_os_error
 
@@ -39,6 +40,15 @@ def read_stdin() -> bytes:
 
 PathKind = Literal["file", "folder", "new folder"]
 TAKE_ANY_BYTES = "convert the file, or pass --errors bytes to take any bytes"
+
+
+def json_bytes(content: Mapping[str, Any]) -> bytes:
+    """The bytes of a JSON file that people may read.
+
+    >>> json_bytes({"n": 1})
+    b'{\\n  "n": 1\\n}\\n'
+    """
+    return (json.dumps(content, indent=2) + "\n").encode()
 
 
 def decode_utf8(

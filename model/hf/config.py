@@ -11,7 +11,7 @@ The keys and their defaults are those of transformers 5 (Apache-2.0), which read
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from model.config import ModelConfig
@@ -164,7 +164,7 @@ def from_hf(content: Mapping[str, Any]) -> ModelConfig:
     if kind not in CLASSES:
         raise UserError(f"model_type {kind!r:.40} is not one of {', '.join(CLASSES)}")
     get = _Reader(content)
-    values = _gpt2(get) if kind == "gpt2" else _with_rope(get, kind)
+    values = READERS[kind](get)
     tied = get("tie_word_embeddings", bool, kind == "gpt2")
     return ModelConfig(vocab_size=get("vocab_size", int), tie_weights=tied, **values)
 
@@ -185,7 +185,7 @@ class _Reader:
             value = float(value)
         if type(value) is not kind:
             raise UserError(f"{key} is {value!r:.40}, not of type {kind.__name__}")
-        if kind is int and value < 1:
+        if type(value) is int and value < 1:
             raise UserError(f"{key} is {value}, not 1 or more")
         return value
 
@@ -240,62 +240,83 @@ def _gpt2(get: _Reader) -> dict[str, Any]:
     }
 
 
-def _with_rope(get: _Reader, kind: str) -> dict[str, Any]:
-    width, heads = get("hidden_size", int), get("num_attention_heads", int)
-    values = {
+def _rope_sizes(get: _Reader) -> dict[str, Any]:
+    return {
         "block_size": get("max_position_embeddings", int, 2048),
         "n_layer": get("num_hidden_layers", int),
-        "n_head": heads,
-        "n_embd": width,
+        "n_head": get("num_attention_heads", int),
+        "n_embd": get("hidden_size", int),
         "position": "rope",
         "rope_theta": get.theta(),
+        "mlp_ratio": get("intermediate_size", int) / get("hidden_size", int),
     }
-    inner = get("intermediate_size", int)
-    if kind == "gpt_neox":
-        if get("use_parallel_residual", bool, True):
-            raise UserError(
-                "use_parallel_residual is true: TinyGPT's MLP reads what attention adds"
-            )
-        return values | {
-            "bias": get("attention_bias", bool, True),
-            "norm_eps": get("layer_norm_eps", float, 1e-5),
-            "mlp": get.activation("hidden_act", "gelu", PLAIN_MLP),
-            "mlp_ratio": inner / width,
-        }
+
+
+def _gpt_neox(get: _Reader) -> dict[str, Any]:
+    sizes = _rope_sizes(get)
+    if get("use_parallel_residual", bool, True):
+        raise UserError("use_parallel_residual is true: TinyGPT's MLP reads what attention adds")
+    return sizes | {
+        "bias": get("attention_bias", bool, True),
+        "norm_eps": get("layer_norm_eps", float, 1e-5),
+        "mlp": get.activation("hidden_act", "gelu", PLAIN_MLP),
+    }
+
+
+def _rms_norm(get: _Reader, head_dim: int | None = None) -> dict[str, Any]:
+    """What Llama, Qwen3 and NanoChat share; `head_dim` is the default, else hidden_size / heads."""
+    sizes = _rope_sizes(get)
+    width, heads = sizes["n_embd"], sizes["n_head"]
     groups = get("num_key_value_heads", int, heads)
     if groups != heads:
         raise UserError(
             f"grouped-query attention ({heads} heads share {groups} keys and values): TinyGPT has "
             "keys and values for each head"
         )
-    size = get("head_dim", int, 128 if kind == "qwen3" else width // heads)
+    size = get("head_dim", int, head_dim or width // heads)
     if size * heads != width:
         raise UserError(f"head_dim is {size}: TinyGPT's is hidden_size / heads, {width / heads:g}")
-    values |= {"norm": "rmsnorm", "norm_eps": get("rms_norm_eps", float, 1e-6)}
-    bias = get("attention_bias", bool, False)
-    if kind == "nanochat":
-        cap = get.content.get("final_logit_softcapping", 15.0)
-        get.require("attention_bias", False, "the MLP there has no biases, ours would")
-        return values | {
-            "norm_gain": False,
-            "embedding_norm": True,
-            "qk_norm": True,
-            "softcap": (
-                0.0
-                if cap is None
-                else _Reader({"final_logit_softcapping": cap})("final_logit_softcapping", float)
-            ),
-            "mlp": get.activation("hidden_act", "relu2", PLAIN_MLP),
-            "mlp_ratio": inner / width,
-        }
+    return sizes | {
+        "norm": "rmsnorm",
+        "norm_eps": get("rms_norm_eps", float, 1e-6),
+        "bias": get("attention_bias", bool, False),
+    }
+
+
+def _llama(get: _Reader, head_dim: int | None = None) -> dict[str, Any]:
+    values = _rms_norm(get, head_dim)
+    bias = values["bias"]
     get.require("mlp_bias", bias, f"attention_bias is {bias}; TinyGPT has biases everywhere or not")
-    if kind == "qwen3":
-        get.require("attention_bias", False, "the MLP there has no biases, ours would")
-        get.require("use_sliding_window", False, "TinyGPT's attention sees all its context")
     return values | {
-        "bias": bias,
-        "qk_norm": kind == "qwen3",
         "mlp": get.activation("hidden_act", "silu", ("swiglu",)),
         # Three matrices: `ModelConfig.mlp_width` takes 2/3 of it.
-        "mlp_ratio": 1.5 * inner / width,
+        "mlp_ratio": 1.5 * get("intermediate_size", int) / values["n_embd"],
     }
+
+
+def _qwen3(get: _Reader) -> dict[str, Any]:
+    values = _llama(get, head_dim=128)
+    get.require("attention_bias", False, "the MLP there has no biases, ours would")
+    get.require("use_sliding_window", False, "TinyGPT's attention sees all its context")
+    return values | {"qk_norm": True}
+
+
+def _nanochat(get: _Reader) -> dict[str, Any]:
+    values, cap = _rms_norm(get), "final_logit_softcapping"
+    get.require("attention_bias", False, "the MLP there has no biases, ours would")
+    return values | {
+        "norm_gain": False,
+        "embedding_norm": True,
+        "qk_norm": True,
+        "softcap": 0.0 if get.content.get(cap, 15.0) is None else get(cap, float, 15.0),
+        "mlp": get.activation("hidden_act", "relu2", PLAIN_MLP),
+    }
+
+
+READERS: dict[str, Callable[[_Reader], dict[str, Any]]] = {
+    "gpt2": _gpt2,
+    "gpt_neox": _gpt_neox,
+    "llama": _llama,
+    "qwen3": _qwen3,
+    "nanochat": _nanochat,
+}

@@ -1,4 +1,7 @@
-"""A folder as Hugging Face's transformers write and read it: model, tokenizer, their settings."""
+"""The model in a folder as Hugging Face's transformers write and read it.
+
+The tokenizer's files in the same folder: tok/formats/convert.py.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,8 @@ from torch import Tensor
 from model.config import ModelConfig
 from model.hf.config import from_hf, kind_of, to_hf
 from model.hf.weights import from_hf_weights, to_hf_weights
-from tok.formats.convert import import_tokenizer
-from tok.formats.huggingface import write_huggingface
-from tok.tokenizer import BPETokenizer
-from tok.vocabulary import END_OF_TEXT
 from utils.errors import UserError, missing
-from utils.files import read_bytes
+from utils.files import json_bytes, read_bytes
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"  # of weights in several files
@@ -27,52 +26,36 @@ PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 @dataclass(frozen=True)
 class Pretrained:
-    """What a folder holds, in our terms."""
+    """The model in a folder, in our terms."""
 
     config: ModelConfig
     weights: dict[str, Tensor]
-    tokenizer: BPETokenizer
 
 
-def folder_files(
-    config: ModelConfig, weights: Mapping[str, Tensor], tokenizer: BPETokenizer
+def model_files(
+    config: ModelConfig, weights: Mapping[str, Tensor], end_id: int
 ) -> dict[str, bytes]:
-    """Name -> content of the files that AutoModelForCausalLM and AutoTokenizer load.
+    """Name -> content of the files that AutoModelForCausalLM loads.
+
+    Args:
+        end_id: id of the end-of-text token.
 
     Raises:
         UserError: no class holds such a model, or safetensors is not installed.
-        TokenizerError: tokenizer.json can't hold the tokenizer.
     """
     kind = kind_of(config)
     try:
         from safetensors.torch import save
     except ImportError:
         raise missing("safetensors", "--to hf") from None
-    end = tokenizer.eot_id
     # A text begins after the end of the one before it, as in training. No pad token: a prompt that
     # holds its id would be masked there.
-    special = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": None}
-    names = {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT}
-    settings = {
-        # Without a class one is chosen by model_type, and some of those change ids.
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "clean_up_tokenization_spaces": False,
-        "model_max_length": config.block_size,
-        **names,
-    }
+    special = {"bos_token_id": end_id, "eos_token_id": end_id, "pad_token_id": None}
     return {
-        "config.json": to_json(to_hf(config) | special),
-        "generation_config.json": to_json(special | {"max_length": config.block_size}),
+        "config.json": json_bytes(to_hf(config) | special),
+        "generation_config.json": json_bytes(special | {"max_length": config.block_size}),
         WEIGHTS: save(to_hf_weights(kind, config, weights), metadata={"format": "pt"}),
-        "tokenizer.json": write_huggingface(tokenizer),
-        "tokenizer_config.json": to_json(settings),
-        "special_tokens_map.json": to_json(names),
     }
-
-
-def to_json(content: Mapping[str, Any]) -> bytes:
-    """The bytes of a JSON file."""
-    return (json.dumps(content, indent=2) + "\n").encode()
 
 
 def read_config(folder: Path) -> ModelConfig:
@@ -84,40 +67,21 @@ def read_config(folder: Path) -> ModelConfig:
     return _named(folder / "config.json", lambda content: from_hf(content))
 
 
-def read_tokenizer(folder: Path) -> BPETokenizer:
-    """The tokenizer in a folder: tokenizer.json, or GPT-2's two files.
-
-    Raises:
-        UserError: there is none, or one whose ids this package would not give.
-    """
-    whole, parts = folder / "tokenizer.json", [folder / "vocab.json", folder / "merges.txt"]
-    if whole.exists():
-        return import_tokenizer([whole])
-    if all(path.exists() for path in parts):
-        return import_tokenizer(parts)
-    raise UserError(f"{folder}: no tokenizer.json, and no vocab.json with merges.txt")
-
-
 def read_folder(folder: str | Path) -> Pretrained:
-    """Everything in a folder. Reads safetensors alone, which can hold no code.
+    """The model in a folder. Reads safetensors alone, which can hold no code.
 
     Raises:
         UserError: names the file and what in it TinyGPT can't take.
     """
     folder = Path(folder)
-    config, tokenizer = read_config(folder), read_tokenizer(folder)
-    if tokenizer.vocab_size != config.vocab_size:
-        raise UserError(
-            f"{folder}: the model has {config.vocab_size} tokens, the tokenizer "
-            f"{tokenizer.vocab_size}; cut or fill the embeddings to one size first"
-        )
+    config = read_config(folder)
     tensors = read_tensors(folder)
     kind = _named(folder / "config.json", lambda content: str(content["model_type"]))
     try:
         weights = from_hf_weights(kind, config, tensors)
     except UserError as error:
         raise UserError(f"{folder}: {error}") from None
-    return Pretrained(config, weights, tokenizer)
+    return Pretrained(config, weights)
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:

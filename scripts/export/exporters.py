@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model.hf.config import CLASSES, kind_of
-from model.hf.folder import folder_files
+from model.hf.folder import model_files
 from sample import Loaded
 from scripts.export.gguf import NAME, write_gguf
+from tok.formats.convert import folder_tokenizer_files
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,9 @@ class Exporter:
 
 def export_hf(folder: Path, loaded: Loaded, name: str) -> str:
     """Write the files that transformers load; return the name of the model's class."""
-    config = loaded.model.config
-    files = folder_files(config, loaded.model.state_dict(), loaded.tokenizer)
-    for file, content in files.items():
+    config, tokenizer = loaded.model.config, loaded.tokenizer
+    files = model_files(config, loaded.model.state_dict(), tokenizer.eot_id)
+    for file, content in (files | folder_tokenizer_files(tokenizer, config.block_size)).items():
         (folder / file).write_bytes(content)
     return CLASSES[kind_of(config)]
 

@@ -12,7 +12,8 @@ import torch
 from model.config import ModelConfig
 from model.gpt import TinyGPT
 from model.hf.config import kind_of
-from model.hf.folder import folder_files
+from model.hf.folder import Pretrained, model_files, read_config, read_folder
+from tok.formats.convert import folder_tokenizer_files, read_folder_tokenizer
 from tok.tokenizer import BPETokenizer
 from utils.errors import UserError
 
@@ -69,9 +70,22 @@ def make_model(config: ModelConfig) -> TinyGPT:
     return model
 
 
+def files_of(
+    config: ModelConfig, weights: dict[str, torch.Tensor], tokenizer: BPETokenizer
+) -> dict[str, bytes]:
+    """The files of an exported folder."""
+    files = model_files(config, weights, tokenizer.eot_id)
+    return files | folder_tokenizer_files(tokenizer, config.block_size)
+
+
+def read(folder: Path) -> tuple[Pretrained, BPETokenizer]:
+    """The model and the tokenizer of a folder, in the order in which a run reads them."""
+    tokenizer = read_folder_tokenizer(folder, read_config(folder).vocab_size)
+    return read_folder(folder), tokenizer
+
+
 def write(folder: Path, model: TinyGPT, tokenizer: BPETokenizer) -> Path:
     pytest.importorskip("safetensors", reason=ORACLE)
-    files = folder_files(model.config, model.state_dict(), tokenizer)
-    for name, content in files.items():
+    for name, content in files_of(model.config, model.state_dict(), tokenizer).items():
         (folder / name).write_bytes(content)
     return folder

@@ -17,7 +17,7 @@ from model.training.trainer import Trainer
 from scripts.eval import __main__ as score
 from scripts.sweep import __main__ as sweep
 from scripts.sweep.grid_file import load_grid
-from tests.helpers.hf import COMBINATIONS, ORACLE, config_of, make_model, write
+from tests.helpers.hf import COMBINATIONS, ORACLE, config_of, make_model, read, write
 from tests.helpers.runs import assert_same_run, flags, make_text, state_of
 from tok.tokenizer import BPETokenizer
 from train import Config
@@ -65,8 +65,8 @@ def settings(folder, tmp_path):
 def test_a_run_starts_with_their_weights_and_ids(folder, settings, tmp_path, printed_json):
     run = tmp_path / "run"
     assert train.main(flags(run, settings)) == 0
-    theirs = hf_folder.read_folder(folder)
-    assert BPETokenizer.load(run / "tokenizer.json") == theirs.tokenizer
+    theirs, tokenizer = read(folder)
+    assert BPETokenizer.load(run / "tokenizer.json") == tokenizer
     rows = [row for row in read_rows(run / "metrics.csv") if row["val_loss"]]
     assert float(rows[-1]["val_loss"]) < float(rows[0]["val_loss"])
     config, _, _ = train.parse(flags(tmp_path / "other", settings))
@@ -208,12 +208,12 @@ GPT2 = COMBINATIONS[0]
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_tinygpt_cannot_be_is_refused(settings, change, message, folder, tmp_path):
-    tokenizer = hf_folder.read_tokenizer(folder)
+    _, tokenizer = read(folder)
     write(tmp_path, make_model(config_of(settings)), tokenizer)
     content = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     (tmp_path / "config.json").write_text(json.dumps(content | change), encoding="utf-8")
     with pytest.raises(UserError) as caught:
-        hf_folder.read_folder(tmp_path)
+        read(tmp_path)
     assert message in str(caught.value) and str(caught.value).startswith(str(tmp_path))
 
 
@@ -256,7 +256,7 @@ HOWS = ("pickle", "cut", "garbage", "no weights", "no tokenizer", "half an index
 def test_a_damaged_folder_is_refused(how, folder, tmp_path):
     message = broken(folder, tmp_path, how)
     with pytest.raises(UserError) as caught:
-        hf_folder.read_folder(tmp_path)
+        read(tmp_path)
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -278,7 +278,7 @@ def test_other_ways_to_save_the_same(folder, tmp_path):
     (tmp_path / "vocab.json").write_text(json.dumps(vocab), encoding="utf-8")
     lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
     (tmp_path / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    one, other = hf_folder.read_folder(folder), hf_folder.read_folder(tmp_path)
-    assert one.config == other.config and one.tokenizer == other.tokenizer
+    (one, one_tokenizer), (other, other_tokenizer) = read(folder), read(tmp_path)
+    assert one.config == other.config and one_tokenizer == other_tokenizer
     for name, weight in one.weights.items():
         assert torch.equal(weight.half().float(), other.weights[name])

@@ -13,8 +13,9 @@ from tok.formats.huggingface import read_huggingface, write_huggingface
 from tok.formats.tiktoken import read_tiktoken, write_tiktoken
 from tok.tokenizer import BPETokenizer
 from tok.tokenizer_file import FORMAT, no_duplicates
+from tok.vocabulary import END_OF_TEXT
 from utils.errors import UserError
-from utils.files import decode_utf8, read_bytes, write_atomic
+from utils.files import decode_utf8, json_bytes, read_bytes, write_atomic
 
 KINDS = ("hf", "tiktoken", "gpt2")
 
@@ -67,6 +68,51 @@ def export_tokenizer(tokenizer: BPETokenizer, kind: str, out: str | Path) -> lis
     for path, raw in contents.items():
         write_atomic(path, raw)
     return list(contents)
+
+
+def read_folder_tokenizer(folder: Path, vocab_size: int) -> BPETokenizer:
+    """Read the tokenizer of a Hugging Face folder: tokenizer.json, or GPT-2's two files.
+
+    Args:
+        vocab_size: tokens of the model in the folder.
+
+    Raises:
+        UserError: there is none, one whose ids this package would not give, or one of another size.
+    """
+    whole, parts = folder / "tokenizer.json", [folder / "vocab.json", folder / "merges.txt"]
+    if not whole.exists() and not all(path.exists() for path in parts):
+        raise UserError(f"{folder}: no tokenizer.json, and no vocab.json with merges.txt")
+    tokenizer = import_tokenizer([whole] if whole.exists() else parts)
+    if tokenizer.vocab_size != vocab_size:
+        raise UserError(
+            f"{folder}: the model has {vocab_size} tokens, the tokenizer {tokenizer.vocab_size}; "
+            "cut or fill the embeddings to one size first"
+        )
+    return tokenizer
+
+
+def folder_tokenizer_files(tokenizer: BPETokenizer, max_length: int) -> dict[str, bytes]:
+    """Name -> content of the files that transformers' AutoTokenizer loads.
+
+    Args:
+        max_length: tokens that the model can read.
+
+    Raises:
+        TokenizerError: tokenizer.json can't hold the tokenizer.
+    """
+    names = {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT}
+    settings = {
+        # Without a class one is chosen by model_type, and some of those change ids.
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": max_length,
+        **names,
+    }
+    return {
+        "tokenizer.json": write_huggingface(tokenizer),
+        "tokenizer_config.json": json_bytes(settings),
+        "special_tokens_map.json": json_bytes(names),
+    }
 
 
 def _arguments(

@@ -22,8 +22,10 @@ from tests.helpers.hf import (
     ORACLE,
     UNUSUAL,
     config_of,
+    files_of,
     make_model,
     name_of,
+    read,
     write,
 )
 from tests.helpers.hostile import hostile_strings
@@ -88,8 +90,8 @@ def test_import_then_export_is_the_identity(settings, tokenizer, tmp_path):
     safetensors = pytest.importorskip("safetensors.torch", reason=ORACLE)
     model = make_model(config_of(settings))
     write(tmp_path, model, tokenizer)
-    found = hf_folder.read_folder(tmp_path)
-    again = hf_folder.folder_files(found.config, found.weights, found.tokenizer)
+    found, found_tokenizer = read(tmp_path)
+    again = files_of(found.config, found.weights, found_tokenizer)
     for name, content in again.items():
         old = (tmp_path / name).read_bytes()
         if name == hf_folder.WEIGHTS:
@@ -135,8 +137,8 @@ def test_what_transformers_save_is_read(kind, tokenizer, auto, tmp_path):
     theirs, their_tokenizer = auto(write(tmp_path, model, tokenizer))
     theirs.half().save_pretrained(tmp_path / "again")
     their_tokenizer.save_pretrained(tmp_path / "again")
-    found = hf_folder.read_folder(tmp_path / "again")
-    assert found.config.mlp_width == model.config.mlp_width and found.tokenizer == tokenizer
+    found, found_tokenizer = read(tmp_path / "again")
+    assert found.config.mlp_width == model.config.mlp_width and found_tokenizer == tokenizer
     assert replace(found.config, mlp_ratio=UNUSUAL["mlp_ratio"]) == model.config
     for name, weight in model.state_dict().items():
         assert torch.equal(found.weights[name], weight.half().float())
