@@ -210,13 +210,11 @@ def test_no_test_imports_another() -> None:
     assert [problem for path in TESTS for problem in problems(path, (rule_test_helpers,))] == []
 
 
-@UNDER_WAY
 def test_no_module_imports_itself_by_way_of_others() -> None:
     sources = {module_of(path): ast.parse(path.read_bytes()) for path in PRODUCT}
     assert cycle_of(import_graph(sources)) == []
 
 
-@UNDER_WAY
 def test_the_top_level_is_what_a_learner_is_shown() -> None:
     paths = [path.relative_to(ROOT) for path in tracked_files() if path.suffix == ".py"]
     modules = {path.stem for path in paths if len(path.parts) == 1}
@@ -225,7 +223,6 @@ def test_the_top_level_is_what_a_learner_is_shown() -> None:
     assert folders - {"tests", "docs"} == set(PACKAGES)
 
 
-@UNDER_WAY
 def test_every_folder_of_modules_is_a_package_of_few_files() -> None:
     assert too_large([path for path in PRODUCT if path.parent != ROOT]) == {}
     homes = {path.parent for path in PRODUCT if path.parent != ROOT}

@@ -23,7 +23,6 @@ from sample import Loaded, load_run
 from scripts.bench.checkout import require_checkout
 from scripts.bench.process import ROOT, run_timed
 from scripts.bench.race import nanogpt as nanogpt
-from scripts.bench.race.nanogpt_score import consecutive
 from scripts.bench.race.ngrams import ngram_bits
 from scripts.bench.race.plot import plot_race
 from scripts.bench.timing import Spread
@@ -133,12 +132,12 @@ def race_nanogpt(checkout: Path, text: Text, seed: int, scratch: Path) -> dict[s
         log=log,
         look=lambda: nanogpt.losses(log, chars_per_byte),
     )
-    figures = nanogpt.score(copy, text.whole, text.val)
+    nats, parameters = nanogpt.score(copy, text.whole, text.val)
     return {
         "seconds": timed.seconds,
-        "bits_per_byte": text.bits_per_byte(figures["nats"]),
+        "bits_per_byte": text.bits_per_byte(nats),
         "curve": timed.values,
-        "parameters": figures["parameters"],
+        "parameters": parameters,
     }
 
 
@@ -184,7 +183,7 @@ def score_ours(loaded: Loaded, val: str) -> float:
     """
     tokenizer = loaded.tokenizer
     ids = np.concatenate(([tokenizer.eot_id], tokenizer.encode_array(val)))
-    batches = consecutive(ids, loaded.model.config.block_size)
+    batches = nanogpt.consecutive(ids, loaded.model.config.block_size)
     return evaluate(loaded.model, batches, torch.tensor(tokenizer.byte_lengths)).nats
 
 

@@ -1,21 +1,27 @@
-"""A nanoGPT checkout as a rival: a copy of it is prepared, trained and scored, each as a process.
+"""A nanoGPT checkout as a rival: a copy of it is prepared, trained and scored.
 
-Nothing is written into the checkout, and nothing of it is imported here.
+Nothing is written into the checkout.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
+import math
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 
-from scripts.bench.process import last_line, run_job
+from scripts.bench.checkout import load_module
+from scripts.bench.process import last_line
 from utils.errors import UserError
 
 CONFIG = Path("config") / "train_shakespeare_char.py"
@@ -36,6 +42,7 @@ FLAGS = (
     "--dropout=0.0",
 )
 OUT = "out-race"
+ROWS = 64  # windows in one forward pass
 SEED_LINE = "torch.manual_seed(1337 + seed_offset)"  # it has no flag for the seed
 LOSS_LINE = re.compile(r"^step \d+: train loss [\d.]+, val loss ([\d.]+)", re.MULTILINE)
 
@@ -104,23 +111,54 @@ def character_ids(whole: str, part: str) -> np.ndarray:
     return np.array([place[character] for character in part], np.int64)
 
 
-def score(folder: Path, whole: str, val: str) -> dict[str, Any]:
-    """{"nats", "tokens", "parameters"} of its checkpoint on a text, in a process of its own.
+def consecutive(
+    ids: np.ndarray, block_size: int, rows: int = ROWS
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Inputs and targets (B, T) of windows one after the other; every id but the first is a target.
+
+    The last window may be shorter, and comes by itself.
+
+    >>> [y_BT.tolist() for _, y_BT in consecutive(np.arange(6), block_size=2)]
+    [[[1, 2], [3, 4]], [[5]]]
+    """
+    ids = ids.astype(np.int64)
+    whole = (len(ids) - 1) // block_size
+    x_NT = ids[: whole * block_size].reshape(whole, block_size)
+    y_NT = ids[1 : whole * block_size + 1].reshape(whole, block_size)
+    for start in range(0, whole, rows):
+        yield torch.from_numpy(x_NT[start : start + rows]), torch.from_numpy(
+            y_NT[start : start + rows]
+        )
+    if rest := (len(ids) - 1) % block_size:
+        tail = torch.from_numpy(ids[-rest - 1 :])
+        yield tail[None, :-1], tail[None, 1:]
+
+
+def score(folder: Path, whole: str, val: str) -> tuple[float, int]:
+    """Nats of its checkpoint on all characters of a text but the first, and its parameters.
 
     Raises:
-        UserError: there is no checkpoint, or it is none of this text.
+        UserError: there is no checkpoint, or it is not of this text.
     """
     checkpoint = folder / OUT / "ckpt.pt"
     if not checkpoint.exists():
         raise UserError("nanoGPT left no checkpoint; its validation loss was not a number?")
-    np.save(folder / "val.npy", character_ids(whole, val))
-    job = {
-        "model": str(folder / "model.py"),
-        "checkpoint": str(checkpoint),
-        "ids": str(folder / "val.npy"),
-        "vocab_size": len(set(whole)),
-    }
-    figures = run_job(job, {}, "scripts.bench.race.nanogpt_score")
-    if "error" in figures:
-        raise UserError(f"{checkpoint}: can't be scored: {figures['error']}")
-    return figures
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    arguments, n_kinds = state["model_args"], len(set(whole))
+    if arguments["vocab_size"] != n_kinds:
+        raise UserError(
+            f"{checkpoint}: can't be scored: {arguments['vocab_size']} characters, "
+            f"the text has {n_kinds}"
+        )
+    module = load_module(folder / "model.py")
+    with contextlib.redirect_stdout(io.StringIO()):  # its number of parameters
+        model = module.GPT(module.GPTConfig(**arguments))
+    model.load_state_dict(state["model"])
+    model.eval()
+    nats = 0.0
+    with torch.inference_mode():
+        for x_BT, y_BT in consecutive(character_ids(whole, val), arguments["block_size"]):
+            logits_BTV, _ = model(x_BT, y_BT)  # with targets it gives the logits of all places
+            nats += F.cross_entropy(logits_BTV.double().mT, y_BT, reduction="sum").item()
+    assert math.isfinite(nats)
+    return nats, sum(weight.numel() for weight in model.parameters())

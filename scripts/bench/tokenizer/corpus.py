@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import sysconfig
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from utils.errors import UserError
 from utils.files import write_atomic
 
 SUFFIXES = (".py", ".rst", ".md", ".txt")
+END_OF_LINE = re.compile(rb"[A-Za-z](?=\n)")
 LIMIT_BYTES = 100_000_000
 FOLDER = Path("artifacts") / "bench"
 
@@ -81,9 +83,7 @@ def safe_blocks(raw: bytes, size: int) -> Iterator[bytes]:
     """
     start = 0
     while start < len(raw):
-        end = raw.find(b"\n", start + size)
-        while end != -1 and not (raw[end - 1 : end].isalpha() and raw[end - 1] < 0x80):
-            end = raw.find(b"\n", end + 1)
-        end = len(raw) if end == -1 else end
+        found = END_OF_LINE.search(raw, start + size - 1)
+        end = found.end() if found else len(raw)
         yield raw[start:end]
         start = end

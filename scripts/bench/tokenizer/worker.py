@@ -11,6 +11,7 @@ import hashlib
 import os
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,24 +50,19 @@ def encode(job: Job) -> Figures:
     """
     raw = Path(job["corpus"]).read_bytes()
     loaders = {who: LOADERS[who](job) for who in job["who"]}
-    load_s: dict[str, list[float]] = {who: [] for who in loaders}
-    prompt_us: dict[str, list[float]] = {who: [] for who in loaders}
-    load_cpu_s: dict[str, list[float]] = {who: [] for who in loaders}
+    figures: Figures = {key: defaultdict(list) for key in ("load_s", "load_cpu_s", "prompt_us")}
     prompts = cut_prompts(raw[:100_000].decode("utf-8", "ignore"))
     for _ in range(job["runs"]):
         for who, load in loaders.items():
             gc.collect()
             seconds, cpu_s, calls = timed(load)
-            load_s[who].append(seconds)
-            load_cpu_s[who].append(cpu_s)
+            figures["load_s"][who].append(seconds)
+            figures["load_cpu_s"][who].append(cpu_s)
             call = next(iter(calls.values()))  # the one that gives a list
             times = [timed(call, prompt)[0] * 1e6 for prompt in prompts]
-            prompt_us[who].append(statistics.median(times))
-    texts = [
-        encode_text(raw[:size].decode("utf-8", "ignore"), loaders, job["runs"])
-        for size in job["sizes"]
-    ]
-    return {"load_s": load_s, "load_cpu_s": load_cpu_s, "prompt_us": prompt_us, "texts": texts}
+            figures["prompt_us"][who].append(statistics.median(times))
+    texts = [raw[:size].decode("utf-8", "ignore") for size in job["sizes"]]
+    return figures | {"texts": [encode_text(text, loaders, job["runs"]) for text in texts]}
 
 
 def encode_text(text: str, loaders: dict[str, Any], runs: int) -> dict[str, Any]:
