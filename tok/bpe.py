@@ -1,7 +1,7 @@
 """The tokenizer's public name, `from tok.bpe import BPETokenizer`, and its command line.
 
 python -m tok.bpe train FILE... --vocab-size N --out tok.json
-python -m tok.bpe encode|decode|convert ...
+python -m tok.bpe encode|decode|import|export ...
 """
 
 if __name__ == "__main__":  # before the imports that take long

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tok.encoding.merge import merge_ids
-from tok.vocabulary import Pair, token_lengths
+from tok.vocabulary import BYTE_ORDERS, Pair, token_bytes, token_lengths
 
 
 class Merger:
@@ -52,9 +52,7 @@ def first_unreachable(merges: Sequence[Pair]) -> int | None:
     >>> first_unreachable([(97, 98), (98, 99), (256, 99)])
     """
     merger = Merger(merges)
-    spelled = [bytes([number]) for number in range(256)]
-    for number, (first, second) in enumerate(merges, start=256):
-        spelled.append(spelled[first] + spelled[second])
-        if merger.merge(spelled[-1]) != [number]:
+    for number, raw in enumerate(token_bytes(merges, BYTE_ORDERS["value"])):
+        if merger.merge(raw) != [number]:
             return number
     return None
