@@ -103,7 +103,8 @@ def test_a_failed_install_leaves_no_stamp(checkout):
 def test_several_targets_at_once(checkout):
     assert make("-j2", "lint", "test", f"PYTHON={sys.executable}", cwd=checkout).returncode == 0
     words = [line.split()[1] for line in calls(checkout)]
-    assert words == ["pip", "pip", "ruff", "black", "mypy", "pytest"]  # each install once, the order kept
+    # Each install once, the order kept.
+    assert words == ["pip", "pip", "ruff", "black", "mypy", "pytest"]
 
 
 @needs_make
