@@ -1,22 +1,39 @@
-"""Well-known corpora, verified: `python -m data.download NAME`; `--list` tells which there are.
+"""Well-known corpora, verified by sha256: `python -m data.download NAME`; `--list` shows all.
 
-A broken download goes on where it was. The last line of stdout is a JSON object with the files.
+A broken download is tried again. The last line of stdout is a JSON object with the files.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin, urlsplit
 
-from data.download.fetch import BrokenError, RefusedError, fetch
+from tqdm import tqdm
+
 from data.download.known_corpora import CORPORA, FOLDER, Content, KnownCorpus, Source
-from data.download.unzip import unpack
 from utils.cli import Parser
 from utils.errors import UserError, run_cli
-from utils.files import sha256_file
+from utils.files import made_parents, sha256_file, write_atomic
 from utils.output import say
 from utils.suggest import nearest
+
+SCHEME = "https"
+TIMEOUT_S = 30.0  # without a byte
+RETRIES = 3
+MAY_PASS = (408, 425, 429, 500, 502, 503, 504)  # HTTP status that another try may mend
+CHUNK_BYTES = 1 << 20
+BAR: dict[str, Any] = {"unit_scale": True, "disable": None, "leave": False}
+
+
+class FetchError(Exception):
+    """An address does not give the file."""
 
 
 def find(name: str) -> KnownCorpus:
@@ -55,10 +72,10 @@ def get(source: Source, folder: Path) -> None:
     by_hand = is_right(target, source.content)
     if not by_hand:
         download(source, target)
-    if source.members:
-        unpack(target, source.members, folder)
-        if not by_hand:
-            target.unlink()
+    for member in source.members:
+        unzip(target, member, folder / Path(member.name).name)
+    if source.members and not by_hand:
+        target.unlink()
 
 
 def is_right(path: Path, content: Content) -> bool:
@@ -79,7 +96,7 @@ def is_right(path: Path, content: Content) -> bool:
 
 
 def download(source: Source, target: Path) -> None:
-    """Tries the addresses of a source in turn.
+    """Try the addresses of a source in turn.
 
     Raises:
         UserError: none gives the file.
@@ -89,15 +106,122 @@ def download(source: Source, target: Path) -> None:
         say(f"{target}: {source.content.size_bytes} bytes from {url}")
         try:
             fetch(url, target, source.content)
-        except (RefusedError, BrokenError) as error:
-            failures.append(str(error))
+        except FetchError as error:
+            failures.append(f"{url}: {error}")
         else:
             return
     raise UserError(
-        f"{'; '.join(failures)}; run it again to go on, or without network bring a file "
+        f"{'; '.join(failures)}; run it again to try once more, or without network bring a file "
         f"{source.content.name} of {source.content.size_bytes} bytes, sha256 "
         f"{source.content.sha256}, put it at {target}, and run it again"
     )
+
+
+def fetch(url: str, target: Path, content: Content) -> None:
+    """Download `url`; the file gets the name `target` when its sha256 is right.
+
+    Raises:
+        FetchError: the address does not give this file, or the connection failed too often.
+        OSError: the file can't be written.
+    """
+    import pooch  # with requests, a third of a second to load
+    import requests
+
+    def check_response(response: requests.Response, *_: Any, **_options: Any) -> None:
+        """Called by requests for each response, before it follows a redirect."""
+        size = response.headers.get("Content-Length", str(content.size_bytes))
+        if response.is_redirect:
+            check_scheme(urljoin(response.url, response.headers["Location"]))
+        elif response.status_code != 200:
+            kind = requests.HTTPError if response.status_code in MAY_PASS else FetchError
+            raise kind(f"HTTP status {response.status_code} {response.reason}")
+        elif size != str(content.size_bytes):
+            raise FetchError(f"has {size} bytes, expected {content.size_bytes}")
+
+    def download_once(url: str, output: str, mirror: pooch.Pooch) -> None:
+        Path(output).unlink()  # made by pooch, for nobody else to read
+        bar = tqdm(total=content.size_bytes, desc=content.name, unit="B", **BAR)
+        with bar, Bounded(output, content.size_bytes) as file:
+            pooch.HTTPDownloader(
+                progressbar=bar,
+                chunk_size=CHUNK_BYTES,
+                timeout=TIMEOUT_S,
+                headers={"User-Agent": "llm-tiny", "Accept-Encoding": "identity"},
+                hooks={"response": check_response},
+            )(url, file, mirror)
+
+    check_scheme(url)
+    pooch.get_logger().setLevel("WARNING")  # `download` has said what comes
+    mirror = pooch.create(
+        target.parent,
+        base_url="",
+        registry={target.name: content.sha256},
+        urls={target.name: url},
+        retry_if_failed=RETRIES,
+    )
+    try:
+        with made_parents(target):
+            mirror.fetch(target.name, downloader=download_once)
+    except (requests.RequestException, ValueError) as error:  # ValueError: another sha256
+        raise FetchError(str(error)) from None
+
+
+def check_scheme(url: str) -> None:
+    """Let only https addresses pass: not http, file or ftp.
+
+    >>> check_scheme("file:/etc/passwd")
+    Traceback (most recent call last):
+    FetchError: file:/etc/passwd: only https is allowed
+
+    Raises:
+        FetchError: another scheme.
+    """
+    if urlsplit(url).scheme != SCHEME:
+        raise FetchError(f"{url}: only {SCHEME} is allowed")
+
+
+class Bounded(io.BufferedWriter):
+    """A file that takes so many bytes and no more."""
+
+    def __init__(self, path: str, limit_bytes: int) -> None:
+        super().__init__(io.FileIO(path, "wb"))
+        self.limit_bytes = limit_bytes
+
+    def write(self, block: Any) -> int:
+        """Write a block.
+
+        Raises:
+            FetchError: it goes beyond the limit.
+        """
+        if self.tell() + len(block) > self.limit_bytes:
+            raise FetchError(f"sends more than {self.limit_bytes} bytes")
+        return super().write(block)
+
+
+def unzip(archive: Path, member: Content, target: Path) -> None:
+    """Unpack a member of a zip file; it gets the name `target` when its sha256 is right.
+
+    The name to write is ours, so no path in the zip file matters, and no more is read than the
+    member's known size.
+
+    Raises:
+        UserError: not a zip file, damaged, or the member is missing or not what it should be.
+        OSError: the file can't be written.
+    """
+    try:
+        with zipfile.ZipFile(archive) as zipped, zipped.open(member.name) as stream:
+            raw = stream.read(member.size_bytes + 1)
+    except KeyError:
+        raise UserError(f"{archive}: holds no {member.name}; is it another file?") from None
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise UserError(
+            f"{archive}: not a whole zip file ({error}); remove it and download it again"
+        ) from None
+    if len(raw) != member.size_bytes or hashlib.sha256(raw).hexdigest() != member.sha256:
+        raise UserError(
+            f"{archive}: its {member.name} is not the known one; remove it and download it again"
+        )
+    write_atomic(target, raw)
 
 
 def describe(corpus: KnownCorpus) -> str:

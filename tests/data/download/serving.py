@@ -8,6 +8,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+
+import pytest
+
+from data.download import __main__ as download
 
 Answer = Callable[["Request"], None]
 
@@ -19,8 +24,8 @@ class Request(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         server = self.server
-        server.ranges.append(self.headers.get("Range"))
-        answer = server.answers[min(len(server.ranges), len(server.answers)) - 1]
+        server.n_requests += 1
+        answer = server.answers[min(server.n_requests, len(server.answers)) - 1]
         try:
             answer(self)
         except (BrokenPipeError, ConnectionResetError):  # the client has had enough
@@ -35,20 +40,10 @@ class Request(BaseHTTPRequestHandler):
             self.send_header(name.replace("_", "-"), str(value))
         self.end_headers()
 
-    @property
-    def offset(self) -> int:
-        """Where the asked range begins."""
-        asked = self.headers.get("Range")
-        return int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
-
     def whole(self, body: bytes, end: int | None = None) -> None:
-        """Sends the asked range as one should; `end` breaks off there."""
-        if at := self.offset:
-            range_ = f"bytes {at}-{len(body) - 1}/{len(body)}"
-            self.begin(206, Content_Length=len(body) - at, Content_Range=range_)
-        else:
-            self.begin(200, Content_Length=len(body))
-        self.wfile.write(body[at:end])
+        """Sends the file as one should; `end` breaks off there."""
+        self.begin(200, Content_Length=len(body))
+        self.wfile.write(body[:end])
 
 
 class Server(ThreadingHTTPServer):
@@ -58,7 +53,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self, answers: list[Answer]) -> None:
         super().__init__(("127.0.0.1", 0), Request)
         self.answers = answers
-        self.ranges: list[str | None] = []  # that were asked for
+        self.n_requests = 0
 
     def server_bind(self) -> None:
         """As HTTPServer does it, less its question for this machine's name, which takes seconds."""
@@ -89,14 +84,6 @@ def breaks(body: bytes, at: int) -> Answer:
     return lambda request: request.whole(body, at)
 
 
-def no_ranges(body: bytes) -> Answer:
-    def answer(request: Request) -> None:
-        request.begin(200, Content_Length=len(body))
-        request.wfile.write(body)
-
-    return answer
-
-
 def says(length: int, body: bytes) -> Answer:
     def answer(request: Request) -> None:
         request.begin(200, Content_Length=length)
@@ -113,14 +100,6 @@ def unmeasured(body: bytes) -> Answer:
     return answer
 
 
-def other_range(body: bytes, range_: str) -> Answer:
-    def answer(request: Request) -> None:
-        request.begin(206, Content_Range=range_)
-        request.wfile.write(body)
-
-    return answer
-
-
 def status(code: int, **headers: object) -> Answer:
     return lambda request: request.begin(code, **headers)
 
@@ -131,9 +110,23 @@ def silent(body: bytes, at: int, ended: list[bool]) -> Answer:
     def answer(request: Request) -> None:
         request.whole(body, at)
         request.wfile.flush()
-        n_before, give_up = len(request.server.ranges), time.monotonic() + 5
-        while (waits := len(request.server.ranges) == n_before) and time.monotonic() < give_up:
+        n_before, give_up = request.server.n_requests, time.monotonic() + 5
+        while (waits := request.server.n_requests == n_before) and time.monotonic() < give_up:
             time.sleep(0.02)
         ended.append(not waits)
 
     return answer
+
+
+def wait_for(ended: list[bool]) -> None:
+    """Waits until the silent answer has ended: it may still be asleep."""
+    give_up = time.monotonic() + 5
+    while not ended and time.monotonic() < give_up:
+        time.sleep(0.02)
+
+
+def allow_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets data.download use plain http, to this machine, without pauses."""
+    monkeypatch.setattr(download, "SCHEME", "http")
+    monkeypatch.setattr("pooch.core.time", SimpleNamespace(sleep=lambda seconds: None))
+    monkeypatch.setenv("no_proxy", "*")
