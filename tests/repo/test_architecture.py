@@ -80,7 +80,7 @@ NETWORK = {"socket", "ssl", "http", "urllib", "ftplib", "smtplib", "xmlrpc", "so
 NETWORK |= {"requests", "httpx", "httpx2", "aiohttp", "urllib3", "websockets", "wandb", "boto3"}
 NETWORK |= {"pooch", "torch.distributed"}
 CONNECTS = {
-    "data.download.__main__": "pooch urllib",
+    "data.download.__main__": "pooch requests",
     "utils.distributed": "torch.distributed socket",
 }
 
@@ -94,6 +94,10 @@ LATE = {
 }
 # And these in one module, whose other users do without:
 LATE_HERE = {
+    "data.download.__main__": {
+        "pooch": "loads requests, to download alone",
+        "requests": "a third of a second, to download alone",
+    },
     "scripts.eval.__main__": {"scripts.eval.heatmap": "loads Matplotlib, for --heat alone"},
     "scripts.sweep.__main__": {"scripts.sweep.plots": "loads Matplotlib, at the end alone"},
 }

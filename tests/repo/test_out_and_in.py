@@ -63,14 +63,14 @@ def copy_checkout(to: Path, raw: bytes, url: str) -> None:
     corpus = next(one for one in CORPORA if one.name == "tinyshakespeare")
     content = corpus.sources[0].content
     replace(
-        to / "data" / "corpora.py",
+        to / "data" / "download" / "known_corpora.py",
         {
             f"{content.size_bytes:_}": str(len(raw)),
             content.sha256: hashlib.sha256(raw).hexdigest(),
             r'"https://raw[^)]*/input.txt"': f'"{url}"',
         },
     )
-    replace(to / "data" / "fetch.py", {r'SCHEMES = \("https",\)': 'SCHEMES = ("http",)'})
+    replace(to / "data" / "download" / "__main__.py", {'SCHEME = "https"': 'SCHEME = "http"'})
     small = {"n_layer": 1, "n_embd": 32, "vocab_size": 300, "max_steps": 2}
     changes = {rf"\n  {name}: .*": f"\n  {name}: {value}" for name, value in small.items()}
     replace(to / "configs" / "tinyshakespeare.yaml", changes)

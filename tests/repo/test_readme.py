@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 
 import data.download.__main__
-import data.download.fetch
 import sample
 import scripts.eval.__main__
 import train
@@ -141,7 +140,7 @@ def test_the_lines_on_known_corpora_run_as_they_stand(
     raw = (ROOT / "data" / "tiny.txt").read_bytes()[:60_000]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(data.download.fetch, "SCHEMES", ("http",))
+    monkeypatch.setattr(data.download.__main__, "SCHEME", "http")
     section = TEXT.split("## Known corpora")[1]
     lines = [shlex.split(line) for line in section.split("```sh\n")[1].split("```")[0].splitlines()]
     assert [words[1] for words in lines] == ["-m", "-m", "train.py", "sample.py"]

@@ -182,7 +182,7 @@ def module_names(*tops: str) -> list[str]:
         (("model", "data"), ["matplotlib", "transformers", "train"]),
         (
             ("scripts", *PROGRAMS),
-            ["dask", "transformers", "wandb", "tensorboard", "data.download.fetch"],
+            ["dask", "transformers", "wandb", "tensorboard", "pooch", "requests"],
         ),
     ],
 )
