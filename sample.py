@@ -161,7 +161,7 @@ def draw(
             max_new_tokens=request.max_new_tokens,
             drawing=request.drawing,
             stop_id=request.stop_id,
-            is_finished=lambda i, samples=samples: bool(samples[i].ended),
+            is_finished=lambda i: bool(samples[i].ended),
             engine=loaded.engine,
             compiled=request.compiled,
         )

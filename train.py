@@ -32,7 +32,7 @@ from model.gpt import TinyGPT
 from model.hf.pretrained import load_initial_weights, pretrained_settings
 from model.load import load_weights
 from model.training.config import TrainConfig, is_finished
-from model.training.optim import OptimConfig, make_optimizer
+from model.training.optim import OPTIMIZERS, OptimConfig, make_optimizer
 from model.training.step_log import StepLog, describe_run, run_metadata
 from model.training.trainer import STATE_KEYS, Trainer
 from tok.formats.convert import read_folder_tokenizer
@@ -329,7 +329,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.print_config:
             train = config.train
             print(dump(config, comments=True), end="")
-            print(textwrap.indent(describe(config.model, train.batch_size), "# "), end="")
+            moments = OPTIMIZERS[config.optim.name].moments
+            print(textwrap.indent(describe(config.model, train.batch_size, moments), "# "), end="")
             if dist.size > 1:
                 print(f"# {dist.describe(train.batch_size * train.grad_accum_steps)}")
             return 0

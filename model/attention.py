@@ -41,6 +41,8 @@ class CausalSelfAttention(nn.Module):
     out.
     """
 
+    mask_TT: Tensor  # causal, for "manual" alone
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.n_head = config.n_head

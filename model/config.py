@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from utils.config.schema import check, check_needs, setting
+from utils.config.schema import Needs, check, check_needs, setting
 from utils.errors import UserError
 
 INIT_STD = 0.02  # GPT-2's
 
-NEEDS = {
+NEEDS: Needs = {
     "rope_theta": {"position": ("rope",)},
     "bigram_dropout": {"bigram_rows": True},
 }

@@ -14,12 +14,12 @@ def raw_module(model: nn.Module) -> nn.Module:
     State dicts and attributes are taken from it, so that no stored key carries a wrapper's name.
     """
     while True:
-        if hasattr(model, "_orig_mod"):  # torch.compile
-            model = model._orig_mod
-        elif isinstance(model, nn.parallel.DistributedDataParallel):
-            model = model.module
-        else:
+        inner = getattr(model, "_orig_mod", None)  # torch.compile
+        if isinstance(model, nn.parallel.DistributedDataParallel):
+            inner = model.module
+        if inner is None:
             return model
+        model = inner
 
 
 @contextmanager

@@ -75,7 +75,7 @@ class Memory:
 
     weights: int
     gradients: int
-    moments: int  # AdamW's two
+    moments: int  # of the optimizer
     activations: int  # estimate
 
     @property
@@ -121,23 +121,27 @@ def activation_numbers(config: ModelConfig, length: int | None = None) -> int:
 
 
 def training_memory(
-    config: ModelConfig, batch_size: int, activation_bytes: int = FLOAT32_BYTES
+    config: ModelConfig,
+    batch_size: int,
+    activation_bytes: int = FLOAT32_BYTES,
+    moments: int = 2,
 ) -> Memory:
-    """Bytes for training with AdamW on batches of batch_size rows of block_size tokens.
+    """Bytes for training on batches of batch_size rows of block_size tokens.
 
-    Weights, gradients and both moments are fp32.
+    Weights, gradients and moments are fp32.
 
     Args:
         batch_size: rows of one forward pass (a micro-batch, where gradients are accumulated).
         activation_bytes: of one kept number: 4 in fp32; 2 under bf16 is a little too low, as norms
-        stay fp32.
+            stay fp32.
+        moments: tensors like the weights that the optimizer keeps; AdamW has two.
     """
     weights = FLOAT32_BYTES * count_parameters(config).total
     tokens = batch_size * config.block_size
     return Memory(
         weights=weights,
         gradients=weights,
-        moments=2 * weights,
+        moments=moments * weights,
         activations=activation_bytes * tokens * activation_numbers(config),
     )
 
@@ -176,9 +180,9 @@ def training_flops_per_token(
     return 3.0 * forward_flops_per_token(config, length, causal=causal)
 
 
-def describe(config: ModelConfig, batch_size: int) -> str:
+def describe(config: ModelConfig, batch_size: int, moments: int = 2) -> str:
     """One page for people: parameters, training memory for a micro-batch, FLOPs."""
-    count, memory = count_parameters(config), training_memory(config, batch_size)
+    count, memory = count_parameters(config), training_memory(config, batch_size, moments=moments)
     rows = [
         ("parameters", f"{count.total:,}"),
         ("  token embedding", f"{count.token_embedding:,}"),

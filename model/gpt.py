@@ -44,6 +44,9 @@ class TinyGPT(nn.Module):
     The table of the rotary angles is no weight and stands in no checkpoint.
     """
 
+    rope_cos_T1K: Tensor  # with RoPE alone
+    rope_sin_T1K: Tensor
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
@@ -173,6 +176,7 @@ class TinyGPT(nn.Module):
             nn.init.constant_(self.pointer.gate.bias, GATE_START)
             nn.init.zeros_(self.pointer.out.weight)  # reads nothing until it pays
         for block in self.blocks:
+            assert isinstance(block, Block)
             for matrix in (block.attn.proj.weight, block.mlp.proj.weight):
                 if config.zero_init:
                     nn.init.zeros_(matrix)

@@ -3,29 +3,59 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from model.training.muon import MuonAdamW
-from utils.config.schema import check, check_needs, setting
+from utils.config.schema import Needs, check, check_needs, setting
 
 SCHEDULES = ("cosine", "linear", "wsd", "constant")
-
-NEEDS = {
-    "decay_fraction": {"schedule": ("wsd",)},
-    "min_lr_ratio": {"schedule": ("cosine", "linear", "wsd")},
-    "muon_lr": {"name": ("muon",)},
-    "muon_momentum": {"name": ("muon",)},
-    "muon_warmup_steps": {"name": ("muon",)},
-}
 
 # While the weights still move fast a long memory points back: the value is the speed run's, see
 # https://github.com/KellerJordan/modded-nanogpt.
 MOMENTUM_START = 0.85
+
+
+@dataclass(frozen=True)
+class OptimizerSpec:
+    """What a new optimizer must say of itself: everything else reads it from OPTIMIZERS."""
+
+    make: Callable[..., torch.optim.Optimizer]
+    """Called with parameter groups and AdamW's arguments."""
+    settings: tuple[str, ...] = ()
+    """Names of the `optim.*` settings that only this optimizer has."""
+    hidden_matrix: Callable[[OptimConfig, str], dict[str, Any]] = lambda config, name: {}
+    """More settings of the group of a hidden matrix, by the weight's name."""
+    at_step: Callable[[OptimConfig, int], dict[str, float]] = lambda config, step: {}
+    """Settings that change from step to step, for the groups that have them; lr is set apart."""
+    moments: int = 2
+    """Tensors like the weights that it keeps, at most; for the memory estimate."""
+
+
+OPTIMIZERS = {
+    "adamw": OptimizerSpec(torch.optim.AdamW),
+    "muon": OptimizerSpec(
+        MuonAdamW,
+        settings=("muon_lr", "muon_momentum", "muon_warmup_steps"),
+        # qkv stacks three matrices, each of which is one map.
+        hidden_matrix=lambda config, name: {
+            "lr_ratio": config.muon_lr / config.lr,
+            "muon": True,
+            "momentum": config.muon_momentum,
+            "split": ".qkv." in name,
+        },
+        at_step=lambda config, step: {"momentum": config.momentum_at(step)},
+    ),
+}
+NEEDS: Needs = {
+    "decay_fraction": {"schedule": ("wsd",)},
+    "min_lr_ratio": {"schedule": ("cosine", "linear", "wsd")},
+    **{name: {"name": (one,)} for one, spec in OPTIMIZERS.items() for name in spec.settings},
+}
 
 
 @dataclass(frozen=True)
@@ -35,7 +65,7 @@ class OptimConfig:
     name: str = setting(
         "adamw",
         "muon = Muon for matrices of blocks and pointer, AdamW for the rest",
-        choices=("adamw", "muon"),
+        choices=tuple(OPTIMIZERS),
     )
     lr: float = setting(3e-3, "peak learning rate of AdamW", above=0)
     muon_lr: float = setting(0.02, "peak learning rate of Muon", above=0)
@@ -124,32 +154,31 @@ def group_settings(name: str, parameter: nn.Parameter, config: OptimConfig) -> d
         settings["lr_ratio"] = config.embedding_lr_ratio
     elif name.startswith("head."):
         settings["lr_ratio"] = config.head_lr_ratio
-    elif config.name == "muon" and name.startswith(("blocks.", "pointer.")) and len(parameter) > 1:
-        # Not the pointer's gate, a single row. qkv stacks three matrices, each of which is one map.
-        settings |= {"muon": True, "momentum": config.muon_momentum, "split": ".qkv." in name}
-        settings["lr_ratio"] = config.muon_lr / config.lr
+    elif name.startswith(("blocks.", "pointer.")) and len(parameter) > 1:
+        # A hidden matrix. The pointer's gate is a single row, and not one of them.
+        settings |= OPTIMIZERS[config.name].hidden_matrix(config, name)
     return settings
 
 
-def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter 2017, arXiv 1711.05101), fused; beside Muon if asked for."""
-    make = MuonAdamW if config.name == "muon" else torch.optim.AdamW
-    return make(
+def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+    """The optimizer that the settings name; AdamW: Loshchilov & Hutter 2017, arXiv 1711.05101."""
+    return OPTIMIZERS[config.name].make(
         param_groups(model, config), lr=config.lr, betas=config.betas, eps=config.eps, fused=True
     )
 
 
-def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Sets the rate of every group; called each step, so that no restored one counts."""
+def set_step(
+    optimizer: torch.optim.Optimizer, config: OptimConfig, step: int, max_steps: int
+) -> float:
+    """Set what changes from step to step in every group; return the learning rate.
+
+    Called before each step, so that values of a restored state have no effect.
+    """
+    lr, settings = config.lr_at(step, max_steps), OPTIMIZERS[config.name].at_step(config, step)
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_ratio"]
-
-
-def set_momentum(optimizer: torch.optim.Optimizer, momentum: float) -> None:
-    """Sets the momentum of Muon's groups; called each step, as the rate is."""
-    for group in optimizer.param_groups:
-        if group.get("muon"):
-            group["momentum"] = momentum
+        group.update({name: value for name, value in settings.items() if name in group})
+    return lr
 
 
 def clip_gradients(parameters: Iterable[Tensor], largest: float) -> Tensor:
@@ -165,7 +194,7 @@ def clip_gradients(parameters: Iterable[Tensor], largest: float) -> Tensor:
     2.0
     """
     trained = [weight for weight in parameters if weight.grad is not None]
-    norm = nn.utils.get_total_norm([weight.grad for weight in trained])
+    norm = nn.utils.get_total_norm([cast(Tensor, weight.grad) for weight in trained])
     # Where the norm is known without waiting, gradients that are small enough cost no second pass.
     if largest and (norm.device.type != "cpu" or not norm <= largest):
         nn.utils.clip_grads_with_norm_(trained, largest, norm)

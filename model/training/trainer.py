@@ -18,7 +18,7 @@ from model.sampling.sampler import sample_seeds
 from model.training.config import RunConfig, is_finished
 from model.training.evaluate import Evaluation, evaluate
 from model.training.loss import LossOf
-from model.training.optim import clip_gradients, set_lr, set_momentum
+from model.training.optim import clip_gradients, set_step
 from model.training.parts import Tokenizer, TrainingBatches
 from utils import device
 from utils.distributed import SINGLE_PROCESS, Distributed
@@ -144,9 +144,7 @@ class Trainer:
         """
         self.throughput.start()
         optim, train = self.config.optim, self.config.train
-        lr = optim.lr_at(self.step, train.max_steps)
-        set_lr(self.optimizer, lr)
-        set_momentum(self.optimizer, optim.momentum_at(self.step))
+        lr = set_step(self.optimizer, optim, self.step, train.max_steps)
         # Dropout too is a function of (seed, step), with other masks for the rows of other ranks.
         device.seed_all(train.seed, self.step + 1, self.dist.rank)
         whole, n_targets = self.batches.training_batch(self.step)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -310,7 +311,8 @@ def test_optim_is_used_as_configured(settings: Settings, tmp_path: Path) -> None
     group = one.optimizer.param_groups[0]
     assert isinstance(one.optimizer, torch.optim.AdamW)
     assert (group["betas"], group["eps"]) == ((0.5, 0.6), 1e-3)
-    optim.set_lr(one.optimizer, 0.25)
+    config = replace(one.config.optim, lr=0.25, warmup_steps=0)
+    assert optim.set_step(one.optimizer, config, 0, 9) == 0.25
     assert {group["lr"] for group in one.optimizer.param_groups} == {0.25}
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from model.training.muon import bf16_is_fast, orthogonalize
-from model.training.optim import OptimConfig, make_optimizer, param_groups, set_lr, set_momentum
+from model.training.optim import OPTIMIZERS, OptimConfig, make_optimizer, param_groups, set_step
 from utils.errors import UserError
 
 
@@ -66,13 +66,14 @@ def test_the_steps_are_those_of_the_paper(config: OptimConfig) -> None:
     starts = [p.detach().clone() for p in model.parameters()]
     optimizer = make_optimizer(model, config)
     gradients: list[list[torch.Tensor]] = [[], []]
-    rates = [config.lr_at(step, 12) for step in range(12)]
-    for lr in rates:
-        set_lr(optimizer, lr)
+    rates = []
+    for step in range(12):
+        rates.append(set_step(optimizer, config, step, 12))
         for parameter, history in zip(model.parameters(), gradients, strict=True):
             parameter.grad = torch.randn_like(parameter)
             history.append(parameter.grad.clone())
         optimizer.step()
+    assert rates == [config.lr_at(step, 12) for step in range(12)]
     for start, parameter, history in zip(starts, model.parameters(), gradients, strict=True):
         wanted = reference_adamw(start, history, rates, config)
         assert (parameter.double() - wanted).abs().max() < 2e-6
@@ -126,6 +127,7 @@ def test_each_kind_of_weight_has_its_rate() -> None:
     model = Blocks()
     config = OptimConfig(
         name="muon",
+        warmup_steps=10,
         lr=0.1,
         muon_lr=0.05,
         embedding_lr_ratio=3.0,
@@ -133,7 +135,7 @@ def test_each_kind_of_weight_has_its_rate() -> None:
         vector_lr_ratio=2.0,
     )
     optimizer = make_optimizer(model, config)
-    set_lr(optimizer, 0.01)  # a tenth of the peak
+    assert set_step(optimizer, config, 0, 99) == pytest.approx(0.01)  # a tenth of the peak
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     found = {name: rates[id(p)] for name, p in model.named_parameters()}
     wanted = {"token_embedding.weight": 0.03, "head.weight": 0.005, "blocks.0.qkv.weight": 0.005}
@@ -142,14 +144,25 @@ def test_each_kind_of_weight_has_its_rate() -> None:
 
 
 def test_the_momentum_of_muon_alone_is_set() -> None:
-    optimizer = make_optimizer(Blocks(), OptimConfig(name="muon"))
-    set_momentum(optimizer, 0.7)
-    assert [group["momentum"] for group in optimizer.param_groups if "momentum" in group] == [
-        0.7,
-        0.7,
-    ]
+    config = OptimConfig(name="muon", muon_momentum=0.95, muon_warmup_steps=4)
+    optimizer = make_optimizer(Blocks(), config)
+    set_step(optimizer, config, 2, 9)
+    momenta = [group["momentum"] for group in optimizer.param_groups if "momentum" in group]
+    assert momenta == pytest.approx([0.9, 0.9])
     low = OptimConfig(name="muon", muon_momentum=0.8, muon_warmup_steps=9)
     assert [low.momentum_at(step) for step in (0, 5, 20)] == [0.8] * 3  # 0.85 would be above
+
+
+def test_every_optimizer_of_the_registry_takes_a_step() -> None:
+    for name in OPTIMIZERS:
+        config, model = OptimConfig(name=name), Blocks()
+        optimizer = make_optimizer(model, config)
+        before = [parameter.detach().clone() for parameter in model.parameters()]
+        set_step(optimizer, config, 0, 9)
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+        assert not any(map(torch.equal, before, model.parameters()))
 
 
 def naive_orthogonal(matrix: torch.Tensor) -> torch.Tensor:
@@ -193,7 +206,7 @@ def test_the_steps_of_muon_are_the_naive_ones(
     history: list[torch.Tensor] = []
     start = model.head.weight.detach().clone()
     for _ in range(4):
-        set_lr(optimizer, config.lr)
+        set_step(optimizer, config, 0, 1)  # at the peak
         for name, parameter in model.named_parameters():
             parameter.grad = torch.randn_like(parameter)
             if not name.startswith("blocks") or parameter.ndim < 2:
