@@ -177,11 +177,8 @@ def story_floor(corpus: Corpus) -> dict[str, float] | None:
     """Entropy floor of the validation part; None unless each document is a story of the grammar."""
     if corpus.files and corpus.config.doc_sep != BLANK_LINE:
         return None
-    try:
-        floor = stories.floor(document.decode() for document in corpus.documents("val"))
-    except ValueError:
-        return None
-    return asdict(floor)
+    floor = stories.floor_if_stories(corpus.documents("val"))
+    return asdict(floor) if floor else None
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -122,10 +122,8 @@ def write_text(
 def text_floor(path: str, separator: str, field: str) -> float | None:
     """The entropy floor of stories in nats per byte; None where one is not of the grammar."""
     documents = read_documents(expand_folders([path]), separator, "bytes", field=field)
-    try:
-        return stories.floor(document.decode() for document in documents).nats_per_byte
-    except ValueError:
-        return None
+    floor = stories.floor_if_stories(documents)
+    return floor.nats_per_byte if floor else None
 
 
 class TokenScores:

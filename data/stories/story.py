@@ -176,6 +176,14 @@ def floor(stories: Iterable[str]) -> Floor:
     return floor_of([(len(one), -log_prob(one)) for one in stories])
 
 
+def floor_if_stories(documents: Iterable[bytes]) -> Floor | None:
+    """The floor of documents; None if there are none, or one is not a story of the grammar."""
+    try:
+        return floor(document.decode() for document in documents)
+    except ValueError:  # NotAStory and UnicodeDecodeError too
+        return None
+
+
 def floor_of(pairs: Sequence[tuple[int, float]]) -> Floor:
     """The floor from (bytes, nats) of each story.
 

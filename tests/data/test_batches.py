@@ -14,35 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.batches import Batches
-from data.token_file import token_writer
 from data.windows import IGNORE
-
-END = 999
-
-
-def make(folder: Path, n_documents: int = 40, seed: int = 0, longest: int = 8) -> Path:
-    """train.npy and val.npy of documents whose tokens are all different."""
-    rng = np.random.default_rng(seed)
-    folder.mkdir(exist_ok=True)
-    for part in ("train", "val"):
-        place = 0
-        with token_writer(folder / f"{part}.npy", 1000) as writer:
-            for length in rng.integers(1, longest + 1, n_documents):
-                writer.write(np.arange(place, place + length) % 990)
-                writer.write(np.array([END]))
-                place += int(length)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make(tmp_path_factory.mktemp("batches"))
-
-
-def batches(folder: Path, **changes: object) -> Batches:
-    settings = {"block_size": 10, "rows": 3, "end_id": END, "seed": 5, **changes}
-    return Batches(folder, **settings)
-
+from tests.helpers.batches import END, batches, make
 
 KINDS = pytest.mark.parametrize(
     "kind",

@@ -9,7 +9,7 @@ import torch
 
 from data.batches import Batches
 from data.windows import IGNORE
-from tests.data.test_batches import batches, folder  # noqa: F401
+from tests.helpers.batches import batches
 
 CPU = torch.device("cpu")
 
@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("stride", [0, 7, 1])
 @pytest.mark.parametrize("shift", [False, True])
 @pytest.mark.parametrize("mask", [False, True])
-def test_the_same_batches(stride: int, shift: bool, mask: bool, folder: Path) -> None:  # noqa: F811
+def test_the_same_batches(stride: int, shift: bool, mask: bool, folder: Path) -> None:
     changes = {"stride": stride, "shift": shift, "mask_documents": mask}
     one, other = batches(folder, **changes), batches(folder, **changes)
     assert other.settle(CPU, 1 << 20)
@@ -29,7 +29,7 @@ def test_the_same_batches(stride: int, shift: bool, mask: bool, folder: Path) ->
             assert left is None or (left.dtype == right.dtype and torch.equal(left, right))
 
 
-def test_documents_and_what_does_not_fit_stay_in_the_file(folder: Path) -> None:  # noqa: F811
+def test_documents_and_what_does_not_fit_stay_in_the_file(folder: Path) -> None:
     def settled(one: Batches, spare_bytes: int) -> bool:
         return one.settle(CPU, spare_bytes)
 
