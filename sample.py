@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from model.load import load_model
 from model.sampling.flags import add_drawing_flags, drawing_of
 from model.sampling.generate import InferenceEngine, generate
 from model.sampling.sampler import Drawing, sample_seeds
-from model.sampling.stream import Pace, Sample, in_order
+from model.sampling.stream import Pace, Sample, has_ended, in_order
 from tok.tokenizer import BPETokenizer
 from tok.vocabulary import END_OF_TEXT
 from utils.cli import Parser, positive_int, some_text
@@ -161,7 +161,7 @@ def draw(
             max_new_tokens=request.max_new_tokens,
             drawing=request.drawing,
             stop_id=request.stop_id,
-            is_finished=lambda i: bool(samples[i].ended),
+            is_finished=partial(has_ended, samples),
             engine=loaded.engine,
             compiled=request.compiled,
         )

@@ -128,6 +128,11 @@ class Sample:
         }
 
 
+def has_ended(samples: Sequence[Sample], number: int) -> bool:
+    """Whether a sample needs no more tokens; for `generate(is_finished=)`."""
+    return bool(samples[number].ended)
+
+
 def in_order(samples: Sequence[Sample], steps: Iterable[Step]) -> Iterator[tuple[Sample, str]]:
     """(sample, new text), all of one sample before the next one, though all grow together.
 

@@ -102,16 +102,35 @@ class OptimConfig:
         check_needs(self, NEEDS, "optim")
 
     def lr_at(self, step: int, max_steps: int) -> float:
-        """Learning rate of optimizer step `step` (from 0) in a run of `max_steps`."""
-        return lr_at(
-            step,
-            peak_lr=self.lr,
-            min_lr=self.lr * self.min_lr_ratio,
-            warmup_steps=self.warmup_steps,
-            max_steps=max_steps,
-            schedule=self.schedule,
-            decay_fraction=self.decay_fraction,
-        )
+        """Learning rate of optimizer step `step`, counted from 0, in a run of `max_steps`.
+
+        Warmup is linear and ends at `lr`; its first step is not at 0. The last step,
+        `max_steps - 1`, is exactly at the minimum, for which a warmup as long as the run is cut by
+        a step; the only step of a run of one is at the peak. In between: `cosine` (Loshchilov &
+        Hutter 2016, arXiv 1608.03983, without restarts), `linear`, or `wsd` (warmup, stable, decay;
+        Hu et al. 2024, arXiv 2404.06395), which holds the peak and falls linearly over the last
+        `decay_fraction` of the steps, one at least. `constant` never falls.
+
+        >>> config = OptimConfig(lr=1.0, min_lr_ratio=0.1, warmup_steps=2)
+        >>> [round(config.lr_at(step, max_steps=7), 3) for step in range(7)]
+        [0.5, 1.0, 0.914, 0.689, 0.411, 0.186, 0.1]
+        >>> wsd = OptimConfig(lr=1.0, warmup_steps=1, schedule="wsd", decay_fraction=0.5)
+        >>> [round(wsd.lr_at(step, max_steps=6), 3) for step in range(6)]
+        [1.0, 1.0, 1.0, 0.667, 0.333, 0.0]
+        """
+        warmup = min(self.warmup_steps, max_steps - 1)  # the last step is not of the warmup
+        if step < warmup:
+            return self.lr * (step + 1) / warmup
+        if self.schedule == "constant":
+            return self.lr
+        # The peak is reached at `start`; the fall ends on the last step.
+        start, min_lr = max(warmup - 1, 0), self.lr * self.min_lr_ratio
+        if self.schedule == "wsd":
+            start = max(start, max_steps - 1 - max(1, round(self.decay_fraction * max_steps)))
+        progress = min(1.0, max(0.0, (step - start) / max(1, max_steps - 1 - start)))
+        cosine = self.schedule == "cosine"
+        share = 0.5 * (1.0 + math.cos(math.pi * progress)) if cosine else 1.0 - progress
+        return min_lr + share * (self.lr - min_lr)
 
     def momentum_at(self, step: int) -> float:
         """Muon's momentum in optimizer step `step` (from 0).
@@ -199,42 +218,3 @@ def clip_gradients(parameters: Iterable[Tensor], largest: float) -> Tensor:
     if largest and (norm.device.type != "cpu" or not norm <= largest):
         nn.utils.clip_grads_with_norm_(trained, largest, norm)
     return norm
-
-
-def lr_at(
-    step: int,
-    *,
-    peak_lr: float,
-    min_lr: float,
-    warmup_steps: int,
-    max_steps: int,
-    schedule: str = "cosine",
-    decay_fraction: float = 0.2,
-) -> float:
-    """Learning rate of optimizer step `step`, counted from 0.
-
-    Warmup is linear and ends at `peak_lr`; its first step is not at 0. The last step,
-    `max_steps - 1`, is exactly at `min_lr`, for which a warmup as long as the run is cut by a step;
-    the only step of a run of one is at the peak. In between: `cosine` (Loshchilov & Hutter 2016,
-    arXiv 1608.03983, without restarts), `linear`, or `wsd` (warmup, stable, decay; Hu et al. 2024,
-    arXiv 2404.06395), which holds the peak and falls linearly over the last `decay_fraction` of the
-    steps, one at least. `constant` never falls.
-
-    >>> [round(lr_at(s, peak_lr=1.0, min_lr=0.1, warmup_steps=2, max_steps=7), 3) for s in range(7)]
-    [0.5, 1.0, 0.914, 0.689, 0.411, 0.186, 0.1]
-    >>> wsd = dict(min_lr=0.0, warmup_steps=1, max_steps=6, schedule="wsd", decay_fraction=0.5)
-    >>> [round(lr_at(s, peak_lr=1.0, **wsd), 3) for s in range(6)]
-    [1.0, 1.0, 1.0, 0.667, 0.333, 0.0]
-    """
-    warmup = min(warmup_steps, max_steps - 1)  # the last step is not of the warmup
-    if step < warmup:
-        return peak_lr * (step + 1) / warmup
-    if schedule == "constant":
-        return peak_lr
-    # The peak is reached at `start`; the fall ends on the last step.
-    start = max(warmup - 1, 0)
-    if schedule == "wsd":
-        start = max(start, max_steps - 1 - max(1, round(decay_fraction * max_steps)))
-    progress = min(1.0, max(0.0, (step - start) / max(1, max_steps - 1 - start)))
-    share = 0.5 * (1.0 + math.cos(math.pi * progress)) if schedule == "cosine" else 1.0 - progress
-    return min_lr + share * (peak_lr - min_lr)

@@ -15,7 +15,7 @@ import torch
 
 import train
 from model.training import trainer as trainer
-from model.training.optim import lr_at
+from model.training.optim import OptimConfig
 from tests.helpers.runs import Child, assert_same_run, flags, last_step, rows_of, state_of
 from utils.errors import UserError
 from utils.metrics import CsvLog
@@ -236,7 +236,7 @@ def test_the_rate_in_the_csv_is_the_one_used_also_after_a_resume(
 ) -> None:
     for row in rows_of(straight())[1:]:
         step = int(row["step"])
-        expected = lr_at(step - 1, peak_lr=3e-3, min_lr=0.0, warmup_steps=3, max_steps=9)
+        expected = OptimConfig(lr=3e-3, warmup_steps=3).lr_at(step - 1, 9)
         assert float(row["lr"]) == expected
     groups = state_of(straight() / "last.pt")["optimizer"]["param_groups"]
     assert {group["lr"] for group in groups} == {float(rows_of(straight())[-1]["lr"])}

@@ -8,9 +8,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.training.optim import SCHEDULES, lr_at
+from model.training.optim import SCHEDULES, OptimConfig
 
 FALLING = [name for name in SCHEDULES if name != "constant"]
+
+
+def rates_of(
+    schedule: str, max_steps: int, *, min_lr: float, warmup: int, decay_fraction: float = 0.2
+) -> list[float]:
+    """The rate of each step of a run whose peak is 1."""
+    config = OptimConfig(
+        lr=1.0,
+        min_lr_ratio=0.0 if schedule == "constant" else min_lr,
+        warmup_steps=warmup,
+        schedule=schedule,
+        decay_fraction=decay_fraction if schedule == "wsd" else 0.2,
+    )
+    return [config.lr_at(step, max_steps) for step in range(max_steps)]
 
 
 @pytest.mark.parametrize(
@@ -23,18 +37,7 @@ FALLING = [name for name in SCHEDULES if name != "constant"]
     ],
 )
 def test_golden_values(schedule: str, wanted: list[float]) -> None:
-    rates = [
-        lr_at(
-            step,
-            peak_lr=1.0,
-            min_lr=0.1,
-            warmup_steps=2,
-            max_steps=9,
-            schedule=schedule,
-            decay_fraction=0.45,
-        )
-        for step in range(9)
-    ]
+    rates = rates_of(schedule, 9, min_lr=0.1, warmup=2, decay_fraction=0.45)
     if schedule == "cosine":  # written out: 0.1 + 0.9 * (1 + cos(pi * i / 7)) / 2
         wanted = [0.5] + [0.1 + 0.45 * (1 + math.cos(math.pi * i / 7)) for i in range(8)]
     assert rates[: len(wanted)] == pytest.approx(wanted, abs=1e-7)
@@ -50,18 +53,9 @@ def test_golden_values(schedule: str, wanted: list[float]) -> None:
 def test_what_holds_for_all(
     schedule: str, warmup: int, max_steps: int, min_lr: float, decay_fraction: float
 ) -> None:
-    rates = [
-        lr_at(
-            step,
-            peak_lr=1.0,
-            min_lr=min_lr,
-            warmup_steps=warmup,
-            max_steps=max_steps,
-            schedule=schedule,
-            decay_fraction=decay_fraction,
-        )
-        for step in range(max_steps)
-    ]
+    rates = rates_of(
+        schedule, max_steps, min_lr=min_lr, warmup=warmup, decay_fraction=decay_fraction
+    )
     peak = max(min(warmup, max_steps - 1) - 1, 0)
     assert rates[0] > 0 or max_steps == 1 or min_lr == 0 and peak == 0
     assert all(0 <= rate <= 1.0 for rate in rates)
@@ -77,20 +71,16 @@ def test_what_holds_for_all(
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("warmup", [4, 5, 100])
 def test_a_warmup_as_long_as_the_run_leaves_the_last_step(schedule: str, warmup: int) -> None:
-    rates = [
-        lr_at(s, peak_lr=1.0, min_lr=0.1, warmup_steps=warmup, max_steps=4, schedule=schedule)
-        for s in range(4)
-    ]
+    rates = rates_of(schedule, 4, min_lr=0.1, warmup=warmup)
     assert rates == [1 / 3, 2 / 3, 1.0, 1.0 if schedule == "constant" else 0.1]
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_the_only_step_of_a_run_is_at_the_peak(schedule: str) -> None:
-    one = {"min_lr": 0.1, "max_steps": 1, "schedule": schedule}
-    assert [lr_at(0, peak_lr=1.0, warmup_steps=w, **one) for w in (0, 1, 9)] == [1.0] * 3
+    assert [rates_of(schedule, 1, min_lr=0.1, warmup=w) for w in (0, 1, 9)] == [[1.0]] * 3
 
 
 def test_the_first_step_without_a_warmup_is_the_peak_and_past_the_end_is_the_minimum() -> None:
-    settings = {"peak_lr": 2.0, "min_lr": 0.5, "warmup_steps": 0, "max_steps": 10}
-    assert lr_at(0, **settings) == 2.0
-    assert lr_at(9, **settings) == lr_at(10, **settings) == lr_at(99, **settings) == 0.5
+    config = OptimConfig(lr=2.0, min_lr_ratio=0.25, warmup_steps=0)
+    assert config.lr_at(0, 10) == 2.0
+    assert config.lr_at(9, 10) == config.lr_at(10, 10) == config.lr_at(99, 10) == 0.5
