@@ -45,7 +45,7 @@ from utils.config.resume import resumed_config
 from utils.config.schema import flatten, setting
 from utils.distributed import SINGLE_PROCESS, Distributed, init_distributed
 from utils.errors import UserError, run_cli
-from utils.files import write_atomic
+from utils.files import check_writable, write_atomic
 from utils.output import say
 from utils.processes import keep_freed_memory
 from utils.run import checkpoint, tensorboard
@@ -238,7 +238,7 @@ def require_fresh(run: RunFolder) -> None:
     """
     if run.holds_run():
         raise UserError(f"{run.path}: holds a run; add --resume, or name another run_dir")
-    run.require_folder()
+    check_writable(run.path, "run_dir", "folder")
 
 
 def run_training(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import filelock
 
 from utils.errors import UserError
-from utils.files import write_atomic
+from utils.files import check_writable, write_atomic
 
 DEFAULT_RUN = "runs/tiny"  # where `make train` leaves the default model
 
@@ -48,18 +47,6 @@ class RunFolder:
                 f"configs/tiny.yaml --run_dir {shlex.quote(str(self.path))}`"
             )
 
-    def require_folder(self) -> None:
-        """Checks, before any work is done, that the folder is there or can be made.
-
-        Raises:
-            UserError: something that is no folder stands in its way, or it can't be written.
-        """
-        nearest = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
-        if not nearest.is_dir():
-            raise UserError(f"{nearest}: not a folder; name another run_dir")
-        if not os.access(nearest, os.W_OK | os.X_OK):
-            raise UserError(f"{nearest}: Permission denied; name another run_dir")
-
     def claim(self) -> None:
         """Makes the folder, takes it for this process, removes what a killed one left half written.
 
@@ -70,7 +57,7 @@ class RunFolder:
         """
         if self._lock.is_locked:
             return
-        self.require_folder()
+        check_writable(self.path, "run_dir", "folder")
         self.path.mkdir(parents=True, exist_ok=True)
         try:
             self._lock.acquire()
