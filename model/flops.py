@@ -101,13 +101,8 @@ def activation_numbers(config: ModelConfig, length: int | None = None) -> int:
     wide = (4 if config.mlp == "swiglu" else 2) * config.mlp_width
     block = 8 * D + wide
     gain = config.norm_gain  # its gradient needs the normed numbers
-    block += (
-        2
-        * D
-        * sum(
-            (config.norm == "rmsnorm" and gain, config.position == "rope", config.qk_norm and gain)
-        )
-    )
+    kept = (config.norm == "rmsnorm" and gain, config.position == "rope", config.qk_norm and gain)
+    block += 2 * D * sum(kept)
     if config.dropout:
         block += 2 * D + 3 * config.n_head * T
     elif config.attention == "manual":
