@@ -11,15 +11,15 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from data.config import SPLITS, DataConfig
+from data.config import DataConfig
 from data.document_source import Corpus
-from data.documents import BLANK_LINE, ERRORS
+from data.documents import BLANK_LINE
 from data.prepared_folder import (
     FORMAT,
     META,
@@ -29,7 +29,6 @@ from data.prepared_folder import (
     new_version,
     read_meta,
 )
-from data.readers import FIELD
 from data.stories import story as stories
 from data.token_file import TokenFile, token_writer
 from data.windows import cut_windows
@@ -192,17 +191,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--val-files", nargs="*", default=[], help="text for validation instead of a split"
     )
-    parser.add_argument("--doc-sep", default="", help="what parts documents: blank-line, or a text")
-    parser.add_argument(
-        "--json-field", default=FIELD, help="where a line of a .jsonl file holds its document"
-    )
-    parser.add_argument(
-        "--split", choices=SPLITS, default="auto", help="how validation is split off"
-    )
-    parser.add_argument("--val-fraction", type=float, default=0.1, help="share for validation")
-    parser.add_argument(
-        "--errors", choices=ERRORS, default="strict", help="bytes = take what is not UTF-8"
-    )
+    settings = {field.name: field for field in fields(DataConfig)}
+    for name in ("doc_sep", "json_field", "split", "val_fraction", "errors"):
+        default, about = settings[name].default, settings[name].metadata
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=type(default),
+            default=default,
+            choices=about["choices"],
+            help=about["help"],
+        )
     args = vars(parser.parse_args(argv))
     out = Path(args.pop("out"))
     args["files"], args["val_files"] = tuple(args["files"]), tuple(args["val_files"])
