@@ -70,7 +70,6 @@ ROWS = {
         "data.scoring data.dataset",
     ),
 }
-UNDER_WAY = pytest.mark.xfail(strict=False, reason="modules are on their way to this layout")
 SUB_PACKAGES = {module_of(path) for path in PRODUCT if path.name == "__init__.py"}
 
 # requirements.txt, by import name; tok needs NumPy alone, and tqdm where a bar is shown.
@@ -89,7 +88,7 @@ LATE = {
     "gguf safetensors transformers tokenizers tensorboard torch.utils.tensorboard": "an extra",
     "rustbpe gigabpe tiktoken quicktok": "a peer that a benchmark times where it is installed",
     "distributed": "a cluster's, an extra",
-    "fcntl resource readline": "not on every system",
+    "resource readline": "not on every system",
     "matplotlib": "takes a second to import; a picture alone needs it",
 }
 # And these in one module, whose other users do without:
@@ -208,7 +207,6 @@ def test_the_product_keeps_the_rules() -> None:
     assert [problem for path in PRODUCT for problem in problems(path, RULES)] == []
 
 
-@UNDER_WAY
 def test_no_test_imports_another() -> None:
     assert [problem for path in TESTS for problem in problems(path, (rule_test_helpers,))] == []
 

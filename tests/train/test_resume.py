@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -16,12 +14,10 @@ import torch
 import train
 from model.training import trainer as trainer
 from model.training.optim import OptimConfig
+from tests.helpers.crashes import crashes
 from tests.helpers.runs import Child, assert_same_run, flags, last_step, rows_of, state_of
 from utils.errors import UserError
-from utils.metrics import CsvLog
 from utils.run import checkpoint
-from utils.run import log as runlog
-from utils.run.tensorboard import Board
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -60,43 +56,6 @@ def straight(
 
 def changes_of(mode: str, **more: object) -> dict[str, object]:
     return {name.replace(".", "__"): value for name, value in MODES[mode].items()} | more
-
-
-class Killed(BaseException):
-    """Stands for the end of the process."""
-
-
-def crash_at(monkeypatch: pytest.MonkeyPatch, place: int) -> None:
-    """Ends the run just before one of the places at which it changes a file or its weights."""
-    seen = [0]
-
-    def crashing(original: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapped(*args: Any, **kwargs: Any) -> Any:
-            seen[0] += 1
-            if seen[0] == place:
-                raise Killed
-            return original(*args, **kwargs)
-
-        return wrapped
-
-    monkeypatch.setattr(os, "fsync", lambda handle: None)  # no power fails here; saves time
-    monkeypatch.setattr(os, "replace", crashing(os.replace))
-    monkeypatch.setattr(CsvLog, "write", crashing(CsvLog.write))
-    for name in ("scalars", "sample"):
-        monkeypatch.setattr(Board, name, crashing(getattr(Board, name)))
-    monkeypatch.setattr(runlog, "append_sample", crashing(runlog.append_sample))
-    monkeypatch.setattr(trainer.Trainer, "train_step", crashing(trainer.Trainer.train_step))
-
-
-def crashes(argv: list[str], place: int) -> bool:
-    """Runs main up to a crash; False if it ended before that place."""
-    with pytest.MonkeyPatch.context() as patch:
-        crash_at(patch, place)
-        try:
-            assert train.main(argv) == 0
-        except Killed:
-            return True
-    return False
 
 
 def test_a_crash_at_any_write_and_any_step(

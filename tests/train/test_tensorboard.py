@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import train
+from tests.helpers.crashes import crashes
 from tests.helpers.runs import Child, assert_same_run, flags
-from tests.train.test_resume import crashes
 from utils.errors import UserError
 from utils.metrics import read_rows
 from utils.run.folder import RunFolder
