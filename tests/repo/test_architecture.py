@@ -80,7 +80,7 @@ NETWORK |= {"requests", "httpx", "httpx2", "aiohttp", "urllib3", "websockets", "
 NETWORK |= {"pooch", "torch.distributed"}
 CONNECTS = {
     "data.download.__main__": "pooch requests",
-    "utils.distributed": "torch.distributed socket",
+    "utils.distributed": "torch.distributed",
 }
 
 # An import inside a function needs a reason. These have one wherever they are:
