@@ -1,4 +1,4 @@
-"""The words of the stories: the pools that variables are drawn from, and the shared word classes."""
+"""The words of the stories: pools that variables are drawn from, and shared word classes."""
 
 from __future__ import annotations
 
