@@ -131,7 +131,7 @@ def load_data(
             folder = prepare(
                 config.data, vocab_size, block_size=block_size, tokenizer=pretrained_tokenizer
             )
-    data = Dataset.open(folder, config.data.windows, block_size)
+    data = Dataset.load(folder, config.data.windows, block_size)
     check_belonging(folder, data.tokenizer, vocab_size, foreign=pretrained_tokenizer, state=state)
     return data
 

@@ -34,7 +34,7 @@ class Dataset:
     note: str
 
     @classmethod
-    def open(cls, folder: Path, windows: str, block_size: int) -> Dataset:
+    def load(cls, folder: Path, windows: str, block_size: int) -> Dataset:
         """Open a prepared folder.
 
         Args:
