@@ -102,7 +102,7 @@ MIXES = [
         "bias": i % 3 == 0,
         "tie_weights": i % 2 == 0,
         "softcap": 3.0 * (i in (1, 4)),
-        "rope_theta": 100.0 if i < 5 else 10000.0,
+        "rope_theta": 100.0 if position == "rope" and i < 5 else 10000.0,
         "norm_eps": 1e-5 if i % 2 else 0.1,
         "norm_gain": i % 3 != 1,
         "embedding_norm": i in (1, 2, 6),
