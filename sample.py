@@ -21,23 +21,23 @@ from data.documents import literal, split_documents
 from model.config import ModelConfig
 from model.gpt import TinyGPT
 from model.load import load_model
-from model.sampling.flags import add_drawing_flags, drawing_of
+from model.sampling.flags import add_sampling_flags, sampling_params
 from model.sampling.generate import InferenceEngine, generate
-from model.sampling.sampler import Drawing, sample_seeds
-from model.sampling.stream import Pace, Sample, has_ended, in_order
+from model.sampling.sampler import SamplingParams, sample_seeds
+from model.sampling.stream import Sample, ThroughputMeter, emit_in_order, has_ended
 from tok.tokenizer import BPETokenizer
 from tok.vocabulary import END_OF_TEXT
 from utils.cli import Parser, positive_int, some_text
 from utils.device import pick_device
 from utils.errors import UserError, run_cli
 from utils.files import decode_utf8, read_bytes, read_stdin
-from utils.output import json_line, say
-from utils.repl import converse
+from utils.output import json_line, log
+from utils.repl import run_repl
 from utils.run import checkpoint
 from utils.run.folder import DEFAULT_RUN, RunFolder
 
-MOST_ROWS = 64  # samples side by side
-MOST_CACHE_BYTES = 1 << 30  # for the keys and values of all of them
+MAX_BATCH = 64  # samples side by side
+MAX_CACHE_BYTES = 1 << 30  # for the keys and values of all of them
 
 
 @dataclass
@@ -67,7 +67,7 @@ def load_run(run_dir: str | Path, which: str = "best", device: str = "auto") -> 
     if not path.exists():
         raise UserError(f"{path}: no checkpoint yet; wait for the run's first evaluation")
     other = "last" if which == "best" else "best"
-    state = checkpoint.load(path, cure=f"try --checkpoint {other}")
+    state = checkpoint.load(path, hint=f"try --checkpoint {other}")
     tokenizer = BPETokenizer.load(run.tokenizer)
     if tokenizer.identity != state.get("tokenizer_sha256"):
         raise UserError(
@@ -107,7 +107,7 @@ class Request:
     n_samples: int
     seed: int
     max_new_tokens: int
-    drawing: Drawing
+    drawing: SamplingParams
     stop_id: int | None
     stops: tuple[str, ...]
     as_json: bool
@@ -122,20 +122,20 @@ def encode_prompt(loaded: Loaded, prompt: str) -> list[int]:
         raise UserError(f"--prompt: {error}") from None
     room = loaded.model.config.block_size
     if len(ids) > room:
-        say(f"warning: the prompt holds {len(ids) - 1} tokens, only its last {room} are read")
+        log(f"warning: the prompt holds {len(ids) - 1} tokens, only its last {room} are read")
     return ids[-room:]
 
 
 def rows_at_once(config: ModelConfig) -> int:
-    """Samples that are drawn side by side: as many as fit the memory, and not above MOST_ROWS."""
+    """Samples that are drawn side by side: as many as fit the memory, and not above MAX_BATCH."""
     row_bytes = 2 * config.n_layer * config.block_size * config.n_embd * 4  # fp32
-    return max(1, min(MOST_ROWS, MOST_CACHE_BYTES // row_bytes))
+    return max(1, min(MAX_BATCH, MAX_CACHE_BYTES // row_bytes))
 
 
 def draw(
-    loaded: Loaded, prompts: Sequence[str], request: Request, pace: Pace, first: int = 0
+    loaded: Loaded, prompts: Sequence[str], request: Request, pace: ThroughputMeter, first: int = 0
 ) -> Iterator[tuple[Sample, str]]:
-    """Each sample of each prompt in turn, as `in_order` tells it.
+    """Each sample of each prompt in turn, as `emit_in_order` tells it.
 
     Sample i of a prompt has the seed of place `first` + i, whichever prompts stand beside it.
     """
@@ -165,12 +165,12 @@ def draw(
             engine=loaded.engine,
             compiled=request.compiled,
         )
-        yield from in_order(samples, pace.watch(steps))
+        yield from emit_in_order(samples, pace.watch(steps))
 
 
 def write_samples(loaded: Loaded, prompts: Sequence[str], request: Request, first: int = 0) -> None:
     """Writes each sample to stdout as it is drawn, one after the other, or a JSON line of each."""
-    pace, current = Pace(loaded.engine.compile_stats), None
+    pace, current = ThroughputMeter(loaded.engine.compile_stats), None
     try:
         for sample, piece in draw(loaded, prompts, request, pace, first):
             if request.as_json:
@@ -186,7 +186,7 @@ def write_samples(loaded: Loaded, prompts: Sequence[str], request: Request, firs
             sys.stdout.write("\n")
         raise
     finally:
-        say(str(pace))
+        log(str(pace))
 
 
 def add_arguments(parser: Parser) -> None:
@@ -211,7 +211,7 @@ def add_arguments(parser: Parser) -> None:
     add("--num-samples", type=positive_int, default=1, help="of each prompt (default: %(default)s)")
     add("--steps", type=positive_int, default=300, help="most new tokens (default: %(default)s)")
     add("--seed", type=int, default=1, help="same seed, same text (default: %(default)s)")
-    add_drawing_flags(parser)
+    add_sampling_flags(parser)
     add(
         "--stop",
         action="append",
@@ -260,7 +260,7 @@ def read_prompts(args: Any) -> list[str]:
         piped = args.prompt_file == "-"
         name = "standard input" if piped else args.prompt_file
         raw = read_stdin() if piped else read_bytes(name)
-        decode_utf8(raw, name, cure="convert it to UTF-8")
+        decode_utf8(raw, name, hint="convert it to UTF-8")
         found = split_documents(raw, args.prompt_sep or "\\n")
         if not found:
             raise UserError(f"{name}: no prompt in it")
@@ -271,7 +271,7 @@ def read_prompts(args: Any) -> list[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Loads the run, says on stderr what it read, writes the samples to stdout."""
     args = arguments(argv)
-    drawing, prompts = drawing_of(args), read_prompts(args)
+    drawing, prompts = sampling_params(args), read_prompts(args)
     loaded = load_run(args.run, args.checkpoint, args.device)
     try:
         stop_id = (
@@ -290,15 +290,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         compiled=args.compile,
     )
     step, loss = loaded.state["step"], loaded.state["last_val"]
-    say(f"{loaded.path}: step {step}, val loss {loss:.4f} nats/token")
+    log(f"{loaded.path}: step {step}, val loss {loss:.4f} nats/token")
     if hasattr(sys.stdout, "reconfigure"):  # any text, whatever the terminal's locale
         sys.stdout.reconfigure(encoding="utf-8", newline="\n")
     if not args.interactive:
         write_samples(loaded, prompts, request)
         return 0
-    say("a line is a prompt; an empty one or Ctrl-D leaves, Ctrl-C stops a text")
+    log("a line is a prompt; an empty one or Ctrl-D leaves, Ctrl-C stops a text")
     turns = iter(range(0, sys.maxsize, request.n_samples))  # no two texts from one seed
-    converse(lambda line: write_samples(loaded, [line], request, next(turns)))
+    run_repl(lambda line: write_samples(loaded, [line], request, next(turns)))
     return 0
 
 

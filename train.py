@@ -25,7 +25,7 @@ import torch
 from data.config import DataConfig
 from data.dataset import Dataset, check_run_tokenizer
 from data.prepare import prepare
-from data.prepared_folder import check_belonging, check_content
+from data.prepared_folder import check_compatible, check_content
 from model.config import ModelConfig
 from model.flops import describe
 from model.gpt import TinyGPT
@@ -46,7 +46,7 @@ from utils.config.schema import flatten, setting
 from utils.distributed import SINGLE_PROCESS, Distributed, init_distributed
 from utils.errors import UserError, run_cli
 from utils.files import check_writable, write_atomic
-from utils.output import say
+from utils.output import log
 from utils.processes import keep_freed_memory
 from utils.run import checkpoint, tensorboard
 from utils.run.folder import RunFolder
@@ -132,7 +132,7 @@ def load_data(
                 config.data, vocab_size, block_size=block_size, tokenizer=pretrained_tokenizer
             )
     data = Dataset.load(folder, config.data.windows, block_size)
-    check_belonging(folder, data.tokenizer, vocab_size, foreign=pretrained_tokenizer, state=state)
+    check_compatible(folder, data.tokenizer, vocab_size, foreign=pretrained_tokenizer, state=state)
     return data
 
 
@@ -172,7 +172,7 @@ def build_trainer(
         seed=train.seed,
         fixed_length=train.compile,
     )
-    batches.settle(place, device.spare_memory_bytes(place))
+    batches.cache_on_device(place, device.spare_memory_bytes(place))
     device.seed_all(train.seed, 0)
     model = TinyGPT(config.model).to(place)
     if weights:
@@ -199,20 +199,20 @@ def fit(trainer: Trainer, *, resumed: bool) -> int:
     """
     run, dist = trainer.run, trainer.dist
     if resumed and not run.metrics.exists():
-        say(f"warning: {run.metrics} is gone, and the run's history with it; a new one begins")
-    log, signal_number = None, 0
+        log(f"warning: {run.metrics} is gone, and the run's history with it; a new one begins")
+    run_log, signal_number = None, 0
     if dist.is_main:
-        log = RunLog(
+        run_log = RunLog(
             run,
             after_step=trainer.step if resumed else -1,
             elapsed_s=trainer.elapsed_s,
             board=trainer.config.train.tensorboard,
         )
-    steps = StepLog(trainer, log)
-    closing = contextlib.closing(log) if log else contextlib.nullcontext()
+    steps = StepLog(trainer, run_log)
+    closing = contextlib.closing(run_log) if run_log else contextlib.nullcontext()
     with closing, Interrupt() as interrupt, steps.bar:
         if not resumed:
-            trainer.evaluate_and_save(log, {})
+            trainer.evaluate_and_save(run_log, {})
         while not trainer.finished():
             signal_number = dist.all_reduce_max(interrupt.number or 0)[0]
             if signal_number:
@@ -220,13 +220,13 @@ def fit(trainer: Trainer, *, resumed: bool) -> int:
             trainer.train_step()
             metrics = steps.after_step()
             if metrics is not None:
-                trainer.evaluate_and_save(log, metrics)
+                trainer.evaluate_and_save(run_log, metrics)
         if not trainer.finished():
             trainer.flush_metrics()  # raises after a loss that is not finite: nothing is saved
             trainer.check_weights()
             if dist.is_main:
                 checkpoint.save(run.last, trainer.state())
-                say(f"{run.path}: stopped at step {trainer.step}; go on with --resume")
+                log(f"{run.path}: stopped at step {trainer.step}; go on with --resume")
     return interrupt.exit_status or (signal_number and 128 + signal_number)
 
 
@@ -236,7 +236,7 @@ def require_fresh(run: RunFolder) -> None:
     Raises:
         UserError: says how to resume it.
     """
-    if run.holds_run():
+    if run.has_run():
         raise UserError(f"{run.path}: holds a run; add --resume, or name another run_dir")
     check_writable(run.path, "run_dir", "folder")
 
@@ -256,7 +256,7 @@ def run_training(
         if state and is_finished(config.train, state["step"], state["bad_evals"]):
             if dist.is_main and not run.plot.exists():  # killed after the last checkpoint
                 plot_run(run)
-            say(f"{run.path}: finished at step {state['step']}, nothing to do")
+            log(f"{run.path}: finished at step {state['step']}, nothing to do")
             return 0
     else:
         require_fresh(run)
@@ -272,7 +272,7 @@ def run_training(
         status = fit(trainer, resumed=state is not None)
     if dist.is_main:
         plot_run(run)
-        say(
+        log(
             f"{run.path}: best val {trainer.best_val:.4f}; plot {run.plot}; "
             f"sample with `python sample.py --run {shlex.quote(str(run.path))}`"
         )
@@ -287,12 +287,12 @@ def claim_run_folder(
     Raises:
         UserError: another process has locked it, or has started a run in it meanwhile.
     """
-    run.claim()  # made only now: what was refused so far leaves nothing behind
+    run.lock()  # made only now: what was refused so far leaves nothing behind
     if not resume:
         require_fresh(run)
     tokens_per_row, words = data.tokens_per_row(config.data.windows, config.model.block_size)
     for line in [*describe_run(trainer, tokens_per_row, words), *filter(None, [data.note])]:
-        say(line)
+        log(line)
     write_atomic(run.config, dump(config).encode())
     data.tokenizer.save(run.tokenizer)
     run.write_record(data.metadata() | run_metadata(trainer))
@@ -304,14 +304,14 @@ def load_state(run: RunFolder, dist: Distributed) -> dict[str, Any] | None:
     Raises:
         UserError: no run, locked, damaged, or not a checkpoint of a training run.
     """
-    if not run.holds_run():
+    if not run.has_run():
         raise UserError(f"{run.path}: no run to resume; leave out --resume to start one")
     if dist.is_main:
-        run.claim()
+        run.lock()
     if not run.last.exists():
         return None
-    cure = f"copy {run.best} over it to go on from there, or start a new run"
-    state = checkpoint.load(run.last, cure=cure, required=STATE_KEYS)
+    hint = f"copy {run.best} over it to go on from there, or start a new run"
+    state = checkpoint.load(run.last, hint=hint, required=STATE_KEYS)
     check_run_tokenizer(run.tokenizer, state["tokenizer_sha256"])
     return state
 

@@ -86,7 +86,7 @@ class Batches:
         self._order: tuple[str, int, np.ndarray, int] | None = None
         self._on_device: DeviceTokens | None = None
 
-    def settle(self, device: torch.device, spare_bytes: int) -> bool:
+    def cache_on_device(self, device: torch.device, spare_bytes: int) -> bool:
         """Keeps the training tokens on the device if they are packed and fit; whether it does."""
         windows = self.splits["train"]
         if isinstance(windows, PackedWindows) and fits(windows.tokens.n_tokens, spare_bytes):

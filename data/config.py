@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from data.documents import ERRORS
 from data.readers import FIELD
 from data.windows import WINDOWS
-from utils.config.schema import Needs, check, check_needs, setting
+from utils.config.schema import Needs, check, check_dependencies, setting
 
 SPLITS = ("auto", "documents", "bytes")
 PACKED = {"windows": ("packed",)}
 NO_DIR = {"dir": False}
 NO_FILES = NO_DIR | {"files": False}
 FILES = NO_DIR | {"files": True}
-NEEDS: Needs = {
+DEPENDS_ON: Needs = {
     **dict.fromkeys(("files", "tokenizer", "cache_dir"), NO_DIR),
     **dict.fromkeys(("story_bytes", "val_story_bytes", "story_seed"), NO_FILES),
     **dict.fromkeys(("val_files", "doc_sep", "json_field", "errors"), FILES),
@@ -28,13 +28,17 @@ class DataConfig:
     """What the model is trained on, and how it is cut into windows."""
 
     dir: str = setting(
-        "", "folder made by data.prepare; empty = make one from the settings below", free=True
+        "",
+        "folder made by data.prepare; empty = make one from the settings below",
+        may_change_on_resume=True,
     )
     files: tuple[str, ...] = setting(
-        (), "files (text, .jsonl, .gz) or folders; empty = draw stories", free=True
+        (), "files (text, .jsonl, .gz) or folders; empty = draw stories", may_change_on_resume=True
     )
     val_files: tuple[str, ...] = setting(
-        (), "text files for validation; empty = split off a part of files", free=True
+        (),
+        "text files for validation; empty = split off a part of files",
+        may_change_on_resume=True,
     )
     doc_sep: str = setting(
         "", "what parts the documents of a file: blank-line or a text; empty = nothing"
@@ -53,9 +57,11 @@ class DataConfig:
     tokenizer: str = setting(
         "",
         "tokenizer file; empty = train one of model.vocab_size on the training text",
-        free=True,
+        may_change_on_resume=True,
     )
-    cache_dir: str = setting("artifacts", "where prepared folders are kept", free=True)
+    cache_dir: str = setting(
+        "artifacts", "where prepared folders are kept", may_change_on_resume=True
+    )
     windows: str = setting(
         "packed", "rows of a batch: whole documents or packed text", choices=WINDOWS
     )
@@ -67,4 +73,4 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check(self)
-        check_needs(self, NEEDS, "data")
+        check_dependencies(self, DEPENDS_ON, "data")

@@ -12,7 +12,7 @@ import numpy as np
 
 from data.config import DataConfig
 from data.documents import cut_at_character, read_documents
-from data.download.known_corpora import cure
+from data.download.known_corpora import hint
 from data.readers import FIELD, is_json_lines, kind_of
 from data.stories import story as stories
 from tok.text_files import expand_folders
@@ -22,13 +22,13 @@ from utils.files import sha256_file
 MIN_DOCUMENTS = 10  # with fewer, `auto` splits by bytes
 
 
-class Corpus:
+class DocumentSource:
     """The training and validation documents that the settings name, and their fingerprint."""
 
     def __init__(self, config: DataConfig) -> None:
         self.config = config
-        self.files = expand_folders(config.files, cure)
-        self.val_files = expand_folders(config.val_files, cure)
+        self.files = expand_folders(config.files, hint)
+        self.val_files = expand_folders(config.val_files, hint)
         self._check_json()
 
     def fingerprint(self) -> dict[str, Any]:
@@ -117,9 +117,9 @@ class Corpus:
             )
 
     def _read(self, files: Sequence[Path]) -> Iterator[bytes]:
-        cure = "convert the file, or pass --data.errors bytes to take any bytes"
+        hint = "convert the file, or pass --data.errors bytes to take any bytes"
         c = self.config
-        return read_documents(files, c.doc_sep, c.errors, field=c.json_field, cure=cure)
+        return read_documents(files, c.doc_sep, c.errors, field=c.json_field, hint=hint)
 
     def _split_bytes(self, part: str) -> Iterator[bytes]:
         """The last val_fraction of the bytes is validation; the document there is cut in two."""

@@ -87,14 +87,14 @@ def read_documents(
     errors: str,
     *,
     field: str = FIELD,
-    cure: str = TAKE_ANY_BYTES,
+    hint: str = TAKE_ANY_BYTES,
 ) -> Iterator[bytes]:
     """Every document of the files, in order; without a separator, one file in memory at a time.
 
     In a file of JSON lines (by its name) each line is a document: its `field`.
 
     Raises:
-        UserError: a file can't be read, or is not UTF-8 and `errors` is strict: see the `cure`; or
+        UserError: a file can't be read, or is not UTF-8 and `errors` is strict: see the `hint`; or
             a JSON line has no such text.
     """
     for path in files:
@@ -102,15 +102,15 @@ def read_documents(
             if is_json_lines(path):
                 yield from json_documents(stream, field)
             else:
-                checked = stream if errors != "strict" else CheckedStream(stream, cure)
+                checked = stream if errors != "strict" else CheckedStream(stream, hint)
                 yield from stream_documents(checked, doc_sep)
 
 
 class CheckedStream:
     """A stream that refuses what is not UTF-8 while it is read."""
 
-    def __init__(self, stream: Stream, cure: str) -> None:
-        self._stream, self._cure = stream, cure
+    def __init__(self, stream: Stream, hint: str) -> None:
+        self._stream, self._cure = stream, hint
         self._place, self._rest = 0, b""  # of the next byte; the begun character before it
 
     def read(self, size: int = -1, /) -> bytes:
@@ -123,7 +123,7 @@ class CheckedStream:
         raw, offset = self._rest + block, self._place - len(self._rest)
         end = end_of_whole_characters(raw) if block else len(raw)
         if not raw.isascii():
-            decode_utf8(raw[:end], self._stream.name, cure=self._cure, offset=offset)
+            decode_utf8(raw[:end], self._stream.name, hint=self._cure, offset=offset)
         self._place += len(block)
         self._rest = raw[end:]
         return block

@@ -18,7 +18,7 @@ from typing import Any
 from tqdm import tqdm
 
 from data.config import DataConfig
-from data.document_source import Corpus
+from data.document_source import DocumentSource
 from data.documents import BLANK_LINE
 from data.prepared_folder import (
     FORMAT,
@@ -38,7 +38,7 @@ from tok.tokenizer import BPETokenizer
 from utils.cli import Parser
 from utils.errors import UserError, run_cli
 from utils.files import sha256_file, write_atomic
-from utils.output import plain
+from utils.output import log_if_not_tty
 
 
 def prepare(
@@ -60,7 +60,7 @@ def prepare(
     Raises:
         UserError: bad input; nothing is left behind.
     """
-    corpus = Corpus(config)
+    corpus = DocumentSource(config)
     tokenizer = given_tokenizer(config, vocab_size, tokenizer)
     recipe = {
         "format": FORMAT,
@@ -77,7 +77,9 @@ def prepare(
     with new_version(folder) as temporary:
         if not is_up_to_date(folder, identity):  # another process may have made it meanwhile
             if tokenizer is None:
-                plain(f"{folder}: training a tokenizer of {vocab_size} tokens on the {kind}")
+                log_if_not_tty(
+                    f"{folder}: training a tokenizer of {vocab_size} tokens on the {kind}"
+                )
                 tokenizer = train_tokenizer(corpus, vocab_size)
             meta = {"identity": identity, "recipe": recipe}
             fill(temporary, corpus, tokenizer, meta, block_size)
@@ -102,7 +104,7 @@ def given_tokenizer(
     return tokenizer
 
 
-def train_tokenizer(corpus: Corpus, vocab_size: int | None) -> BPETokenizer:
+def train_tokenizer(corpus: DocumentSource, vocab_size: int | None) -> BPETokenizer:
     """A tokenizer trained on the training documents.
 
     Raises:
@@ -118,7 +120,7 @@ def train_tokenizer(corpus: Corpus, vocab_size: int | None) -> BPETokenizer:
 
 def fill(
     folder: Path,
-    corpus: Corpus,
+    corpus: DocumentSource,
     tokenizer: BPETokenizer,
     meta: dict[str, Any],
     block_size: int | None,
@@ -130,7 +132,7 @@ def fill(
     config = corpus.config
     for part in PARTS:
         path = folder / f"{part}.npy"
-        plain(f"encoding the {part} documents")
+        log_if_not_tty(f"encoding the {part} documents")
         meta[part] = write_split(path, corpus.documents(part), tokenizer, part)
         if block_size:
             with contextlib.closing(TokenFile(path)) as tokens:
@@ -172,7 +174,7 @@ def write_split(
     return {"tokens": writer.n_tokens, "bytes": n_bytes, "documents": n_documents}
 
 
-def story_floor(corpus: Corpus) -> dict[str, float] | None:
+def story_floor(corpus: DocumentSource) -> dict[str, float] | None:
     """Entropy floor of the validation part; None unless each document is a story of the grammar."""
     if corpus.files and corpus.config.doc_sep != BLANK_LINE:
         return None

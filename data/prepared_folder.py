@@ -65,7 +65,7 @@ def check_content(folder: Path) -> None:
             )
 
 
-def check_belonging(
+def check_compatible(
     folder: Path,
     tokenizer: BPETokenizer,
     vocab_size: int,

@@ -115,7 +115,7 @@ def json_documents(stream: Stream, field: str = FIELD) -> Iterator[bytes]:
 
 
 def _field_of(line: bytes, field: str, where: str) -> bytes:
-    text = decode_utf8(line, where, cure="JSON lines are UTF-8: convert the file")
+    text = decode_utf8(line, where, hint="JSON lines are UTF-8: convert the file")
     try:
         found = json.loads(text)
     except json.JSONDecodeError as error:

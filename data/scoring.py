@@ -111,8 +111,8 @@ def write_text(
     Raises:
         UserError: a file can't be read, or is not UTF-8 and `errors` is strict; there is no text.
     """
-    files, cure = expand_folders([path]), "convert the file to UTF-8"
-    documents = list(read_documents(files, separator, errors, field=field, cure=cure))
+    files, hint = expand_folders([path]), "convert the file to UTF-8"
+    documents = list(read_documents(files, separator, errors, field=field, hint=hint))
     if not documents:
         raise UserError(f"{path}: no text in it")
     write_split(into / "val.npy", documents, tokenizer, "text")

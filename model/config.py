@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from utils.config.schema import Needs, check, check_needs, setting
+from utils.config.schema import Needs, check, check_dependencies, setting
 from utils.errors import UserError
 
 INIT_STD = 0.02  # GPT-2's
 
-NEEDS: Needs = {
+DEPENDS_ON: Needs = {
     "rope_theta": {"position": ("rope",)},
     "bigram_dropout": {"bigram_rows": True},
 }
@@ -68,7 +68,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check(self)
-        check_needs(self, NEEDS, "model")
+        check_dependencies(self, DEPENDS_ON, "model")
         if self.n_embd % self.n_head:
             raise UserError(
                 f"model.n_embd {self.n_embd} is not a multiple of model.n_head {self.n_head}"

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from torch import nn
 
 
-def raw_module(model: nn.Module) -> nn.Module:
+def unwrap(model: nn.Module) -> nn.Module:
     """The module inside torch.compile's and DistributedDataParallel's wrappers, in any nesting.
 
     State dicts and attributes are taken from it, so that no stored key carries a wrapper's name.

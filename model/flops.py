@@ -84,7 +84,7 @@ class Memory:
         return self.weights + self.gradients + self.moments + self.activations
 
 
-def activation_numbers(config: ModelConfig, length: int | None = None) -> int:
+def activation_elements(config: ModelConfig, length: int | None = None) -> int:
     """Estimate of the numbers kept per token for the backward pass, in eager mode (within 15%).
 
     Per block: input and output of both norms 4 D (rmsnorm 2 D more), qkv 3 D, turned copies of q
@@ -137,7 +137,7 @@ def training_memory(
         weights=weights,
         gradients=weights,
         moments=moments * weights,
-        activations=activation_bytes * tokens * activation_numbers(config),
+        activations=activation_bytes * tokens * activation_elements(config),
     )
 
 

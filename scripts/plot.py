@@ -15,7 +15,7 @@ if __name__ == "__main__":  # before the imports that take long
 
 from utils.cli import Parser
 from utils.errors import UserError, run_cli
-from utils.output import say
+from utils.output import log
 from utils.run.folder import DEFAULT_RUN, RunFolder
 from utils.run.plot import UNITS, plot_losses
 
@@ -40,7 +40,7 @@ def common_floor(runs: Sequence[RunFolder], unit: str) -> float | None:
     floors = {floor_of(run, unit) for run in runs}
     if len(floors) == 1:
         return floors.pop()
-    say(f"the runs have different floors in {UNITS[unit]}, none is drawn")
+    log(f"the runs have different floors in {UNITS[unit]}, none is drawn")
     return None
 
 

@@ -15,12 +15,12 @@ STDIN = "standard input"  # its name in messages
 
 
 def expand_folders(
-    paths: Iterable[str | Path], cure: Callable[[Path], str] = lambda path: ""
+    paths: Iterable[str | Path], hint: Callable[[Path], str] = lambda path: ""
 ) -> list[Path]:
     """Each file as it is; for a folder all files below it, by name, without hidden ones.
 
     Args:
-        cure: what to say behind the message about a path that does not exist.
+        hint: what to say behind the message about a path that does not exist.
 
     Raises:
         UserError: no such path, or a folder without files.
@@ -38,7 +38,7 @@ def expand_folders(
         elif path.exists():
             files.append(path)
         else:
-            raise UserError(f"{path}: No such file or directory{cure(path)}")
+            raise UserError(f"{path}: No such file or directory{hint(path)}")
     return files
 
 

@@ -1,4 +1,4 @@
-"""Users' mistakes: one line on stderr that names what was wrong and the cure, exit status 2."""
+"""Users' mistakes: one line on stderr that names what was wrong and the hint, exit status 2."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for Ctrl-C
 
 
 class UserError(Exception):
-    """A mistake the user can mend. The message names the file, key or flag, and the cure."""
+    """A mistake the user can mend. The message names the file, key or flag, and the hint."""
 
 
 def one_line(message: object) -> str:
@@ -33,7 +33,7 @@ CURES = {
 
 
 def describe_os_error(error: OSError) -> str:
-    """Names the file and the reason of a failed file operation, and the cure where it is known.
+    """Names the file and the reason of a failed file operation, and the hint where it is known.
 
     >>> describe_os_error(FileNotFoundError(2, "No such file or directory", "a.txt"))
     'a.txt: No such file or directory'

@@ -52,7 +52,7 @@ def json_bytes(content: Mapping[str, Any]) -> bytes:
 
 
 def decode_utf8(
-    raw: bytes, name: str | Path, *, cure: str = TAKE_ANY_BYTES, offset: int = 0
+    raw: bytes, name: str | Path, *, hint: str = TAKE_ANY_BYTES, offset: int = 0
 ) -> str:
     """Decodes strictly; newlines and a byte order mark stay as they are.
 
@@ -68,7 +68,7 @@ def decode_utf8(
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{name}: not UTF-8 at byte {offset + error.start} (0x{raw[error.start]:02x}); {cure}"
+            f"{name}: not UTF-8 at byte {offset + error.start} (0x{raw[error.start]:02x}); {hint}"
         ) from None
 
 

@@ -96,7 +96,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     Raises:
         UserError: the file is missing, or its header is not ours.
     """
-    text = decode_utf8(read_bytes(path), path, cure="put the original back")
+    text = decode_utf8(read_bytes(path), path, hint="put the original back")
     lines = text.split("\n")[:-1]  # what follows the last newline was not written to its end
     header = list(COLUMNS + CLOCK_COLUMNS)
     if not lines:

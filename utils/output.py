@@ -11,13 +11,13 @@ from typing import Any
 from tqdm import tqdm
 
 
-def plain(line: str) -> None:
+def log_if_not_tty(line: str) -> None:
     """One line on stderr, unless that is a terminal, which shows a bar instead."""
     if not sys.stderr.isatty():
         print(line, file=sys.stderr, flush=True)
 
 
-def say(line: str) -> None:
+def log(line: str) -> None:
     """One line for people, above the progress bar."""
     tqdm.write(line, file=sys.stderr)
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 from utils.errors import UserError, one_line
 
-MARK = "> "
+PROMPT = "> "
 
 
-def converse(answer: Callable[[str], None]) -> None:
+def run_repl(answer: Callable[[str], None]) -> None:
     """Reads lines from stdin and calls `answer` with each, up to an empty line or the end.
 
     Ctrl-C ends the answer, or the line that is being typed, not the session. A mistake in a line
@@ -23,7 +23,7 @@ def converse(answer: Callable[[str], None]) -> None:
         raise UserError("standard input: closed; prompts are read from it")
     if hasattr(sys.stdin, "reconfigure"):  # as stdout: UTF-8 in any locale
         sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
-    ask, interrupted = asker(), False
+    ask, interrupted = line_reader(), False
     while True:
         try:
             if interrupted:  # told here, where one more Ctrl-C is caught too
@@ -43,14 +43,14 @@ def converse(answer: Callable[[str], None]) -> None:
             print(f"error: {one_line(error)}", file=sys.stderr)
 
 
-def asker() -> Callable[[], str]:
+def line_reader() -> Callable[[], str]:
     """What reads a line: with a mark, history and editing where a person types at a terminal."""
     if not sys.stdin.isatty():
         return input
     if not sys.stdout.isatty():
 
         def ask() -> str:
-            print(MARK, end="", file=sys.stderr, flush=True)
+            print(PROMPT, end="", file=sys.stderr, flush=True)
             return input()
 
         return ask
@@ -58,4 +58,4 @@ def asker() -> Callable[[], str]:
         import readline  # noqa: F401, from here on input() has history and editing
     except ImportError:  # not on Windows
         pass
-    return lambda: input(MARK)
+    return lambda: input(PROMPT)

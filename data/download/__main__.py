@@ -21,7 +21,7 @@ from data.download.known_corpora import CORPORA, FOLDER, Content, KnownCorpus, S
 from utils.cli import Parser
 from utils.errors import UserError, run_cli
 from utils.files import made_parents, sha256_file, write_atomic
-from utils.output import say
+from utils.output import log
 from utils.suggest import nearest
 
 SCHEME = "https"
@@ -61,10 +61,10 @@ def get(source: Source, folder: Path) -> None:
     """
     missing = [text for text in source.texts() if not is_right(folder / text.name, text)]
     if not missing:
-        say(f"{', '.join(text.name for text in source.texts())}: there already, sha256 as known")
+        log(f"{', '.join(text.name for text in source.texts())}: there already, sha256 as known")
         return
     if not source.verified:
-        say(
+        log(
             f"warning: {source.content.name} is unverified: nobody here has seen it downloaded; "
             f"its size and sha256 are as published by {source.published}"
         )
@@ -103,7 +103,7 @@ def download(source: Source, target: Path) -> None:
     """
     failures = []
     for url in source.urls:
-        say(f"{target}: {source.content.size_bytes} bytes from {url}")
+        log(f"{target}: {source.content.size_bytes} bytes from {url}")
         try:
             fetch(url, target, source.content)
         except FetchError as error:

@@ -207,10 +207,10 @@ def corpus_of(recipe: Mapping[str, Any]) -> str:
     return ""
 
 
-def cure(path: str | Path) -> str:
+def hint(path: str | Path) -> str:
     """What brings a missing file, if it is one of these corpora where the configs look.
 
-    >>> cure("corpora/enwik8/enwik8"), cure("mytext.txt")
+    >>> hint("corpora/enwik8/enwik8"), hint("mytext.txt")
     ('; `python -m data.download enwik8` brings it', '')
     """
     parts = Path(path).parts

@@ -12,7 +12,7 @@ from tok.tokenizer import BPETokenizer
 
 
 @dataclass(frozen=True)
-class Fault:
+class ParseFailure:
     """Where a sampled text goes wrong."""
 
     sample: int
@@ -29,7 +29,7 @@ class Coherence:
     distinct: int  # different texts
     new: int  # texts that are no document of the training text
     ended: int  # reached the end-of-text token
-    faults: list[Fault] = field(default_factory=list)
+    faults: list[ParseFailure] = field(default_factory=list)
 
     def shares(self) -> dict[str, float]:
         """The counts as shares of the samples.
@@ -41,10 +41,12 @@ class Coherence:
         return {name: getattr(self, name) / self.samples for name in names}
 
 
-def judge(texts: Sequence[str], ended: Sequence[bool], known: Collection[str]) -> Coherence:
+def score_coherence(
+    texts: Sequence[str], ended: Sequence[bool], known: Collection[str]
+) -> Coherence:
     """Counts over sampled texts.
 
-    >>> judge(["no story", "no story"], [True, False], known=set())  # doctest: +ELLIPSIS
+    >>> score_coherence(["no story", "no story"], [True, False], known=set())  # doctest: +ELLIPSIS
     Coherence(samples=2, accepted=0, distinct=1, new=2, ended=1, faults=[...])
 
     Args:
@@ -54,7 +56,7 @@ def judge(texts: Sequence[str], ended: Sequence[bool], known: Collection[str]) -
     accepted, faults = 0, []
     for number, (text, whole) in enumerate(zip(texts, ended, strict=True)):
         if not whole:
-            faults.append(Fault(number, "never ends", "never ends"))
+            faults.append(ParseFailure(number, "never ends", "never ends"))
             continue
         try:
             parse(text)
@@ -71,7 +73,7 @@ def judge(texts: Sequence[str], ended: Sequence[bool], known: Collection[str]) -
     )
 
 
-def fault_at(sample: int, text: str, position: int, *, before: int = 40) -> Fault:
+def fault_at(sample: int, text: str, position: int, *, before: int = 40) -> ParseFailure:
     """The word at which a text goes wrong, in angle brackets behind what led to it.
 
     >>> fault_at(0, "Mia lost her red ball. He cried.", 23).hint
@@ -80,7 +82,7 @@ def fault_at(sample: int, text: str, position: int, *, before: int = 40) -> Faul
     'at 8: ends too early'
     """
     if position >= len(text):
-        return Fault(sample, "ends too early", f"at {position}: ends too early")
+        return ParseFailure(sample, "ends too early", f"at {position}: ends too early")
     start, end = position, position + 1
     if text[position].isalnum():
         while start > 0 and text[start - 1].isalnum():
@@ -88,14 +90,14 @@ def fault_at(sample: int, text: str, position: int, *, before: int = 40) -> Faul
         while end < len(text) and text[end].isalnum():
             end += 1
     word, led_to = text[start:end], text[max(0, start - before) : start]
-    return Fault(sample, f"at {word!r}", f"at {position}: {led_to}>>{word}<<")
+    return ParseFailure(sample, f"at {word!r}", f"at {position}: {led_to}>>{word}<<")
 
 
 def common_faults(coherence: Coherence, most: int = 5) -> list[str]:
     """The words at which most samples go wrong, with their numbers.
 
     >>> texts = ["Not a story.", "Not one either.", "Not"]
-    >>> common_faults(judge(texts, [True, True, False], known=set()))
+    >>> common_faults(score_coherence(texts, [True, True, False], known=set()))
     ["2 at 'Not'", '1 never ends']
     """
     counts = Counter(fault.what for fault in coherence.faults)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from data.stories import plots as grammar
 from data.stories import words
-from data.stories.template_grammar import Grammar, Trail, UnreadableError
+from data.stories.template_grammar import Derivation, Grammar, UnreadableError
 from utils.errors import UserError
 from utils.files import decode_utf8, read_bytes
 
@@ -80,7 +80,7 @@ def grammar_identity() -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def as_story(text: str, trail: Trail) -> Story:
+def as_story(text: str, trail: Derivation) -> Story:
     """A story from its text and choices."""
     return Story(text, tuple(trail), -sum(math.log(count) for _, _, count in trail))
 
@@ -96,7 +96,7 @@ def text(rng: random.Random) -> str:
 
 def story(rng: random.Random) -> Story:
     """Draws a story. Only `rng.random()` is called, so that every Python draws the same."""
-    trail: Trail = []
+    trail: Derivation = []
     return as_story(story_grammar().write(rng.random, trail), trail)
 
 
@@ -211,7 +211,7 @@ def read_stories(path: str | Path) -> list[str]:
     Raises:
         UserError: it can't be read, is not UTF-8 or holds no story.
     """
-    stories = split(decode_utf8(read_bytes(path), path, cure="convert the file to UTF-8"))
+    stories = split(decode_utf8(read_bytes(path), path, hint="convert the file to UTF-8"))
     if not stories:
         raise UserError(f"{path}: holds no text; make a file with --bytes N --seed S --out FILE")
     return stories

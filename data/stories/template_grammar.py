@@ -10,7 +10,7 @@ A rule is a list of templates, one of which is drawn uniformly. In a template
     {var=pool}     draws it, if it is not bound yet, from a part of its pool
     {form}         where no variable has that name, a form of the first variable
 
-Everything else stands for itself. Two rival variables never take the same entry.
+Everything else stands for itself. Two distinct_from variables never take the same entry.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Entry = Mapping[str, str]  # form -> text; "" is the main form, "class" names the entry's class
-Trail = list[tuple[str, int, int]]  # (name, index, number of alternatives) of each choice made
+Derivation = list[tuple[str, int, int]]  # (name, index, number of alternatives) of each choice made
 TOKEN = re.compile(r"\{[^{}]*\}|<[^<>]*>|[\[|\]]|[^\[\]{}<>|]+")
 
 
@@ -30,7 +30,7 @@ class Variable:
     """A variable: the pool it is drawn from, and another variable that it must differ from."""
 
     pool: str
-    rival: str | None = None
+    distinct_from: str | None = None
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Mention:
+class VariableRef:
     """A variable in one of its forms; `pool` is what the first mention draws from."""
 
     name: str
@@ -54,31 +54,31 @@ class Mention:
     without: dict[str, tuple[Entry, ...]] = field(default_factory=dict, compare=False)
 
     def candidates(self, bound: Sequence[Entry | None]) -> tuple[Entry, ...]:
-        """The entries that the first mention draws from, less the one its rival took."""
-        rival = bound[self.rival_slot] if self.rival_slot >= 0 else None
-        if rival is None:
+        """The entries that the first mention draws from, less the one its distinct_from took."""
+        distinct_from = bound[self.rival_slot] if self.rival_slot >= 0 else None
+        if distinct_from is None:
             return self.pool
-        word = rival[""]
+        word = distinct_from[""]
         if word not in self.without:
-            self.without[word] = tuple(entry for entry in self.pool if entry is not rival)
+            self.without[word] = tuple(entry for entry in self.pool if entry is not distinct_from)
         return self.without[word]
 
 
 @dataclass(frozen=True)
-class Keyed:
+class ByClass:
     """One choice per class of a bound variable."""
 
     slot: int
     choices: Mapping[str, Choice]
 
 
-Part = str | Choice | Mention | Keyed
+Part = str | Choice | VariableRef | ByClass
 # While reading: the position in the text, the parts that follow, linked as (part, rest), the bound
 # variables, and the choices so far, linked as (earlier, choice).
 State = tuple[int, Any, tuple[Entry | None, ...], Any]
 
 
-def chosen_by(part: Choice | Keyed, bound: Sequence[Entry | None]) -> Choice:
+def chosen_by(part: Choice | ByClass, bound: Sequence[Entry | None]) -> Choice:
     """The choice itself, or the one for the class of the variable that it depends on."""
     if isinstance(part, Choice):
         return part
@@ -174,7 +174,7 @@ class Grammar:
         tokens.pop()
         return self._fill(Choice(name), sequences)
 
-    def _reference(self, rule: str, name: str) -> Choice | Keyed:
+    def _reference(self, rule: str, name: str) -> Choice | ByClass:
         name, _, variable = name.partition(":")
         if not variable:
             if name not in self.choices:
@@ -184,9 +184,9 @@ class Grammar:
         choices = {n[len(stem) :]: c for n, c in self.choices.items() if n.startswith(stem)}
         if not choices or variable not in self.slots:
             raise ValueError(f"rule {rule}: <{name}:{variable}> has no rules or no variable")
-        return Keyed(self.slots[variable], choices)
+        return ByClass(self.slots[variable], choices)
 
-    def _mention(self, rule: str, name: str) -> Mention:
+    def _mention(self, rule: str, name: str) -> VariableRef:
         name, _, pool = name.partition("=")
         name, _, form = name.partition(".")
         if name not in self.slots:
@@ -195,12 +195,18 @@ class Grammar:
         entries = self.pools.get(pool, ())
         if not entries or any(form not in entry for entry in entries):
             raise ValueError(f"rule {rule}: no pool {pool!r}, or no form {form!r} in it")
-        rival = self.variables[name].rival
-        return Mention(name, self.slots[name], form, entries, self.slots[rival] if rival else -1)
+        distinct_from = self.variables[name].distinct_from
+        return VariableRef(
+            name,
+            self.slots[name],
+            form,
+            entries,
+            self.slots[distinct_from] if distinct_from else -1,
+        )
 
     # Writing
 
-    def write(self, rand: Callable[[], float], trail: Trail) -> str:
+    def write(self, rand: Callable[[], float], trail: Derivation) -> str:
         """Draws a text; `rand` gives numbers in [0, 1). The choices are added to `trail`."""
         out: list[str] = []
         self._write(self.start, [None] * len(self.slots), out.append, rand, trail.append)
@@ -217,7 +223,7 @@ class Grammar:
         for part in sequence:
             if isinstance(part, str):
                 out(part)
-            elif isinstance(part, Mention):
+            elif isinstance(part, VariableRef):
                 entry = bound[part.slot]
                 if entry is None:
                     pool = part.candidates(bound)
@@ -238,7 +244,7 @@ class Grammar:
 
     # Reading
 
-    def read(self, text: str) -> list[Trail]:
+    def read(self, text: str) -> list[Derivation]:
         """All derivations of a text, as the trails that `write` would have left.
 
         A depth-first walk with an explicit stack of states.
@@ -246,7 +252,7 @@ class Grammar:
         Raises:
             UnreadableError: there is none.
         """
-        found: list[Trail] = []
+        found: list[Derivation] = []
         furthest = 0
         stack: list[State] = [(0, (self.start[0], None), (None,) * len(self.slots), None)]
         while stack:
@@ -259,7 +265,7 @@ class Grammar:
                         continue
                     furthest = max(furthest, position + common_prefix(part, text, position))
                     break
-                if isinstance(part, Mention):
+                if isinstance(part, VariableRef):
                     if entry := bound[part.slot]:
                         rest = (entry[part.form], rest)
                         continue
@@ -280,7 +286,7 @@ class Grammar:
             raise UnreadableError(furthest)
         return found
 
-    def _mentions(self, part: Mention, text: str, state: State) -> list[State]:
+    def _mentions(self, part: VariableRef, text: str, state: State) -> list[State]:
         """The states after each entry of a first mention that the text has at this position."""
         position, rest, bound, trail = state
         pool, branches = part.candidates(bound), []
@@ -323,9 +329,9 @@ def common_prefix(part: str, text: str, position: int) -> int:
     return same
 
 
-def unlink(trail: tuple | None) -> Trail:
+def unlink(trail: tuple | None) -> Derivation:
     """A linked trail (earlier, choice) as a list, first choice first."""
-    choices: Trail = []
+    choices: Derivation = []
     while trail is not None:
         trail, choice = trail
         choices.append(choice)

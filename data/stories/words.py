@@ -12,12 +12,12 @@ import yaml
 from data.stories.template_grammar import Entry, Variable
 
 VARIABLES = {
-    "hero": Variable("name", rival="friend"),
-    "friend": Variable("name", rival="hero"),
-    "thing": Variable("thing", rival="swap"),
-    "kind": Variable("kind", rival="tint"),
-    "swap": Variable("thing", rival="thing"),
-    "tint": Variable("kind", rival="kind"),
+    "hero": Variable("name", distinct_from="friend"),
+    "friend": Variable("name", distinct_from="hero"),
+    "thing": Variable("thing", distinct_from="swap"),
+    "kind": Variable("kind", distinct_from="tint"),
+    "swap": Variable("thing", distinct_from="thing"),
+    "tint": Variable("kind", distinct_from="kind"),
     "place": Variable("place"),
     "spot": Variable("spot"),
     "weather": Variable("weather"),

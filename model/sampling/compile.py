@@ -13,7 +13,7 @@ import torch
 # With it PyTorch writes the product of a matrix and a single row itself, together with the norm or
 # the activation beside it, instead of calling a library for the product.
 COMPILER: dict[str, Any] = {"backend": "inductor", "options": {"coordinate_descent_tuning": True}}
-MOST_PROGRAMS = 256  # of a process: one for each shape, settings of a model, and way to draw
+MAX_PROGRAMS = 256  # of a process: one for each shape, settings of a model, and way to draw
 
 T = TypeVar("T")
 
@@ -26,7 +26,7 @@ class CompileStats:
     seconds: float = 0.0
 
 
-class Compiled(Generic[T]):
+class CompiledStep(Generic[T]):
     """Work on an object, compiled when it is first done; as it is written where that fails.
 
     To compile takes half a minute. What was compiled for another object is used again, if shapes
@@ -41,7 +41,7 @@ class Compiled(Generic[T]):
         )
         self.is_first = True
         config = torch._dynamo.config
-        config.recompile_limit = max(config.recompile_limit, MOST_PROGRAMS)
+        config.recompile_limit = max(config.recompile_limit, MAX_PROGRAMS)
 
     def __call__(self, subject: T) -> None:
         """Does the work once. Any call may compile: anew if the number of threads has changed."""

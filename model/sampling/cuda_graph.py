@@ -10,7 +10,7 @@ import torch
 CALLS_BEFORE = 2  # libraries set themselves up in their first calls, which can't be recorded
 
 
-class Recorded:
+class CudaGraphRunner:
     """A piece of work that reads and writes the same tensors each time, whatever it is given there.
 
     The first calls do the work as it is written, the next one records it and plays the record, as

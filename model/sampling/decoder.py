@@ -20,7 +20,7 @@ from model.config import ModelConfig
 from model.eval_mode import evaluating
 from model.layers import apply_rope, rope_table
 from model.sampling.inference_weights import Layer, Weights
-from model.sampling.kv_cache import Cache, FixedCache
+from model.sampling.kv_cache import KVCache, StaticKVCache
 
 Rope = tuple[Tensor, Tensor]
 
@@ -43,14 +43,16 @@ class Decoder:
         """Makes room for one row per prompt, each of 1 to block_size ids.
 
         Args:
-            room: see `room_for`.
-            fixed: `compute` can be recorded, see `model.sampling.kv_cache.FixedCache`.
+            room: see `cache_size_for`.
+            fixed: `compute` can be recorded, see `model.sampling.kv_cache.StaticKVCache`.
         """
         self.weights, self.model, self.config = weights, weights.model, weights.model.config
         self.embedding = weights.embedding
         lengths = [len(prompt) for prompt in prompts]
         n_slots, n_positions = room
-        self.cache = (FixedCache if fixed else Cache)(self.config, lengths, n_slots, self.embedding)
+        self.cache = (StaticKVCache if fixed else KVCache)(
+            self.config, lengths, n_slots, self.embedding
+        )
         self.rope = self._rope_table(n_positions) if self.config.position == "rope" else None
 
     def begin(self, prompts: Sequence[Sequence[int]]) -> None:
@@ -82,7 +84,7 @@ class Decoder:
             self.rope = self._rope_table(2 * self.cache.column)
 
     def compute(self, ids_B: Tensor) -> Tensor:
-        """The rest of a step. Over a `FixedCache` always the same, and without the host."""
+        """The rest of a step. Over a `StaticKVCache` always the same, and without the host."""
         cache, weights = self.cache, self.weights
         before_B = cache.before() if self.config.bigram_rows else None
         cache.enter(ids_B)
@@ -94,7 +96,9 @@ class Decoder:
         for i, layer in enumerate(weights.layers):
             q_BH1K, kv_2BHK = self._queries_keys_values(layer, x_BD, rope)
             cache.write(targets[i], kv_2BHK)
-            y_BH1K = weights.attend(q_BH1K, read[2 * i], read[2 * i + 1], mask_X1n)
+            y_BH1K = weights.batch_invariant_attention(
+                q_BH1K, read[2 * i], read[2 * i + 1], mask_X1n
+            )
             x_BD = layer.attn_proj(y_BH1K.flatten(1), x_BD)
             h_BD = layer.mlp_norm(x_BD)
             wide = layer.fc(h_BD)
@@ -241,7 +245,7 @@ class Decoder:
         return h_TD[-1]
 
 
-def room_for(
+def cache_size_for(
     config: ModelConfig,
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
@@ -253,7 +257,7 @@ def room_for(
     not grow.
 
     >>> config = ModelConfig(vocab_size=11, block_size=64)
-    >>> room_for(config, [[1, 2, 3], [4]], 20), room_for(config, [[1, 2, 3], [4]], 100, True)
+    >>> cache_size_for(config, [[1, 2, 3], [4]], 20), cache_size_for(config, [[1, 2, 3], [4]], 100, True)
     ((23, 23), (64, 128))
     """
     n_tokens = max(map(len, prompts)) + max_new_tokens

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from model.sampling.sampler import Drawing
+from model.sampling.sampler import SamplingParams
 from utils.cli import Parser
 from utils.errors import UserError
 
 
-def add_drawing_flags(parser: Parser) -> None:
-    """Adds a flag for each field of `Drawing`; the defaults draw from the model's distribution."""
+def add_sampling_flags(parser: Parser) -> None:
+    """Adds a flag for each field of `SamplingParams`; the defaults draw from the model's distribution."""
     add = parser.add_argument
     add("--temp", type=float, default=1.0, help="temperature; 0 = the likeliest token")
     add("--top-k", type=int, default=0, help="keep the k likeliest tokens; 0 = all")
@@ -29,14 +29,14 @@ def add_drawing_flags(parser: Parser) -> None:
     )
 
 
-def drawing_of(args: Namespace) -> Drawing:
+def sampling_params(args: Namespace) -> SamplingParams:
     """The sampling parameters that the flags set.
 
     Raises:
         UserError: a value is out of range; names the flag.
     """
     try:
-        return Drawing(
+        return SamplingParams(
             args.temp, args.top_k or None, args.top_p, args.min_p, args.repetition_penalty
         )
     except ValueError as error:

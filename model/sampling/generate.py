@@ -13,13 +13,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from model.eval_mode import raw_module
+from model.eval_mode import unwrap
 from model.gpt import TinyGPT
-from model.sampling.compile import Compiled, CompileStats
-from model.sampling.cuda_graph import Recorded
-from model.sampling.decoder import Decoder, room_for
+from model.sampling.compile import CompiledStep, CompileStats
+from model.sampling.cuda_graph import CudaGraphRunner
+from model.sampling.decoder import Decoder, cache_size_for
 from model.sampling.inference_weights import Weights
-from model.sampling.sampler import Drawing, TokenSelector, UniformStreams
+from model.sampling.sampler import SamplingParams, TokenSelector, UniformStreams
 
 
 class Step(NamedTuple):
@@ -36,7 +36,7 @@ def generate(
     *,
     seeds: Sequence[int],
     max_new_tokens: int,
-    drawing: Drawing | None = None,
+    drawing: SamplingParams | None = None,
     stop_id: int | None = None,
     is_finished: Callable[[int], bool] | None = None,
     engine: InferenceEngine | None = None,
@@ -69,7 +69,7 @@ def generate(
         raise ValueError(f"{len(prompts)} prompts need as many seeds, got {len(seeds)}")
     if not all(prompts):
         raise ValueError("a prompt is empty; give at least one id, such as end-of-text")
-    raw = raw_module(model)
+    raw = unwrap(model)
     assert isinstance(raw, TinyGPT)
     if not prompts or max_new_tokens < 1:
         return
@@ -77,7 +77,9 @@ def generate(
     with torch.inference_mode():  # left before each yield
         engine = engine or InferenceEngine(raw)
         assert engine.weights.model is raw, "the engine of another model"
-        batch = engine.take_batch(prompts, seeds, max_new_tokens, drawing or Drawing(), compiled)
+        batch = engine.take_batch(
+            prompts, seeds, max_new_tokens, drawing or SamplingParams(), compiled
+        )
     try:
         yield from _steps(batch, max_new_tokens, stop_id, is_finished)
     except GeneratorExit:  # the caller needs no more: the same as an end
@@ -94,7 +96,7 @@ def _steps(
 ) -> Iterator[Step]:
     # A GPU gets the next step before the last one's ids are read, and need not wait for the host.
     # A CPU would only show its tokens later.
-    n_ahead = 1 if can_be_recorded(batch.device) else 0
+    n_ahead = 1 if supports_cuda_graphs(batch.device) else 0
     n_samples, pending = len(batch.samples), list[PendingTokens]()
     for n_left in range(max_new_tokens - 1, -1, -1):
         with torch.inference_mode():
@@ -116,7 +118,7 @@ def generate_ids(
     *,
     seeds: Sequence[int],
     max_new_tokens: int,
-    drawing: Drawing | None = None,
+    drawing: SamplingParams | None = None,
     stop_id: int | None = None,
     engine: InferenceEngine | None = None,
     compiled: bool = False,
@@ -175,7 +177,7 @@ class BatchKey(NamedTuple):
 
     n_rows: int
     room: tuple[int, int]
-    drawing: Drawing
+    drawing: SamplingParams
     compiled: bool
 
 
@@ -197,12 +199,12 @@ class InferenceEngine:
         prompts: Sequence[Sequence[int]],
         seeds: Sequence[int],
         max_new_tokens: int,
-        drawing: Drawing,
+        drawing: SamplingParams,
         compiled: bool = False,
     ) -> DecodeBatch:
         """The cached batch if its key is the same, or a new one; the caller owns it."""
         compiled = compiled and self.compile_stats.works
-        room = room_for(self.weights.model.config, prompts, max_new_tokens, compiled)
+        room = cache_size_for(self.weights.model.config, prompts, max_new_tokens, compiled)
         key, batch = BatchKey(len(prompts), room, drawing, compiled), self.cached_batch
         if batch is not None and batch.key == key:
             self.cached_batch = None
@@ -231,7 +233,7 @@ class DecodeBatch:
     ) -> None:
         """Reads no prompt yet; each holds 1 to block_size ids."""
         self.key, self.device = key, weights.embedding.device
-        recorded = can_be_recorded(self.device)
+        recorded = supports_cuda_graphs(self.device)
         # Rows stay until this share of them is idle, where other shapes need a new record or
         # program.
         self.max_idle = 1.0 if key.compiled else 0.5 if recorded else 0.0
@@ -240,8 +242,8 @@ class DecodeBatch:
         vocab_size = weights.model.config.vocab_size
         self.selector = TokenSelector(key.drawing, key.n_rows, vocab_size, self.device)
         self.ids_B = torch.zeros(key.n_rows, dtype=torch.int64, device=self.device)  # the last
-        self.compiled = Compiled(DecodeBatch._compute, compile_stats) if key.compiled else None
-        self.recorded = Recorded(self.device)
+        self.compiled = CompiledStep(DecodeBatch._compute, compile_stats) if key.compiled else None
+        self.recorded = CudaGraphRunner(self.device)
         self._begin(prompts, seeds)
 
     def begin(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int]) -> None:
@@ -307,6 +309,6 @@ class DecodeBatch:
         self.recorded.forget()
 
 
-def can_be_recorded(device: torch.device) -> bool:
+def supports_cuda_graphs(device: torch.device) -> bool:
     """Whether a device can record steps and play them again; for others fixed shapes only cost."""
     return device.type == "cuda"

@@ -14,23 +14,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.eval_mode import raw_module
+from model.eval_mode import unwrap
 from model.gpt import Block, TinyGPT
 from model.layers import RMSNorm, activate
 from model.sampling.matmul import (
     Matrix,
     Product,
-    alike,
-    attend,
-    by_rows,
+    batch_invariant_attention,
+    batch_invariant_elementwise,
+    batch_invariant_matmul,
     can_pack,
+    default_attention,
+    default_matmul,
     gelu,
-    pack,
-    plain,
-    plain_attend,
+    packed_matmul,
 )
 
-FEW_WEIGHTS = 1 << 22  # of a model: to start oneDNN costs more than it saves, for one row
+PACKING_THRESHOLD = 1 << 22  # of a model: to start oneDNN costs more than it saves, for one row
 
 Elementwise = Callable[[Tensor], Tensor]
 
@@ -54,19 +54,21 @@ class Weights:
     @torch.no_grad()
     def __init__(self, model: nn.Module) -> None:
         """Of a TinyGPT, compiled or wrapped as it may be. Takes as long as to copy it, if large."""
-        raw = raw_module(model)
+        raw = unwrap(model)
         assert isinstance(raw, TinyGPT)
         self.model, config = raw, raw.config
         self.embedding = raw.token_embedding.weight
         on_cpu = self.embedding.device.type == "cpu"
-        self._product = plain
-        if on_cpu and weights_read(raw) <= FEW_WEIGHTS:
-            self._product = by_rows
+        self._product = default_matmul
+        if on_cpu and weights_read(raw) <= PACKING_THRESHOLD:
+            self._product = batch_invariant_matmul
         elif can_pack(self.embedding):
-            self._product = pack
-        elementwise = alike if on_cpu else lambda function: function
+            self._product = packed_matmul
+        elementwise = batch_invariant_elementwise if on_cpu else lambda function: function
         self.activate = elementwise(activation_of(config.mlp, on_cpu))
-        self.attend = plain_attend if self.embedding.is_cuda else attend
+        self.batch_invariant_attention = (
+            default_attention if self.embedding.is_cuda else batch_invariant_attention
+        )
         self.softplus, self.tanh = elementwise(F.softplus), elementwise(torch.tanh)
         self.layers = [self._layer(block) for block in raw.blocks]
         self.final_norm = norm_of(raw.final_norm)

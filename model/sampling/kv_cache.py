@@ -23,7 +23,7 @@ from torch import Tensor
 from model.config import ModelConfig
 
 
-class Cache:
+class KVCache:
     """Buffers, and the column in which each row starts. Computes nothing of what it holds.
 
     A step is told in two parts: `count` and `set_starts` are for the host, the others for whatever
@@ -164,7 +164,7 @@ class Cache:
         self.set_starts(self.starts[:n_rows])
 
 
-class FixedCache(Cache):
+class StaticKVCache(KVCache):
     """A cache whose every step is the same operations on the same addresses and shapes.
 
     So a GPU can record one and play it again. The newest column is a number on the device, steps

@@ -13,20 +13,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-HARDLY_ANY_WEIGHTS = 400  # PyTorch's own bound, see `by_rows`
-VECTORS = 64  # numbers, see `alike`: two vectors of the widest kind, of 2 bytes a number
+TINY_MATRIX_THRESHOLD = 400  # PyTorch's own bound, see `batch_invariant_matmul`
+VECTORS = 64  # numbers, see `batch_invariant_elementwise`: two vectors of the widest kind, of 2 bytes a number
 USUAL_ROWS = 16  # for which oneDNN lays out weights; it takes others as well
 
 Matrix = tuple[Tensor, Tensor | None]  # weights (N, D) and bias (N)
 Product = Callable[..., Tensor]  # x (B, D), and what to add the product to, (B, N), if anything
 
 
-def plain(matrix: Matrix) -> Product:
+def default_matmul(matrix: Matrix) -> Product:
     """x W^T + b for each row, added to what is given: (B, N).
 
     May overwrite what is given. Promises nothing of its bits.
 
-    >>> plain((torch.ones(2, 3), torch.tensor([0.0, 1.0])))(torch.ones(1, 3)).tolist()
+    >>> default_matmul((torch.ones(2, 3), torch.tensor([0.0, 1.0])))(torch.ones(1, 3)).tolist()
     [[3.0, 4.0]]
     """
     weight_ND, bias_N = matrix
@@ -53,19 +53,19 @@ def _in_parts(matrix: Matrix, x_BD: Tensor, onto_BN: Tensor | None) -> Tensor:
     return y_BN if onto_BN is None else onto_BN + y_BN
 
 
-def by_rows(matrix: Matrix) -> Product:
-    """As `plain`; a row's bits do not depend on those beside it, nor on how many there are.
+def batch_invariant_matmul(matrix: Matrix) -> Product:
+    """As `default_matmul`; a row's bits do not depend on those beside it, nor on how many there are.
 
     Several rows are a batch of single ones: as fast as it gets for one row, slower for many, and
     much slower where the weights don't fit the caches, as every row reads them anew. The weights
     are a transposed copy, which MKL multiplies by single rows faster. In a batch PyTorch multiplies
     the smallest matrices without the library.
 
-    >>> by_rows((torch.ones(2, 3), torch.tensor([0.0, 1.0])))(torch.ones(1, 3)).tolist()
+    >>> batch_invariant_matmul((torch.ones(2, 3), torch.tensor([0.0, 1.0])))(torch.ones(1, 3)).tolist()
     [[3.0, 4.0]]
     """
     weight_DN, bias_N = matrix[0].detach().t().contiguous(), matrix[1]
-    hardly_any = weight_DN.numel() < HARDLY_ANY_WEIGHTS
+    hardly_any = weight_DN.numel() < TINY_MATRIX_THRESHOLD
 
     def product(x_BD: Tensor, onto_BN: Tensor | None = None) -> Tensor:
         onto_BN, B = _sum(onto_BN, bias_N), len(x_BD)
@@ -89,7 +89,7 @@ def _sum(onto_BN: Tensor | None, bias_N: Tensor | None) -> Tensor | None:
 
 
 def can_pack(weight_ND: Tensor) -> bool:
-    """Whether `pack` can be had: fp32 on a CPU, PyTorch built with oneDNN."""
+    """Whether `packed_matmul` can be had: fp32 on a CPU, PyTorch built with oneDNN."""
     return (
         weight_ND.device.type == "cpu"
         and weight_ND.dtype == torch.float32
@@ -98,14 +98,14 @@ def can_pack(weight_ND: Tensor) -> bool:
     )
 
 
-def pack(matrix: Matrix) -> Product:
-    """As `by_rows`, from a copy of the weights in the order in which oneDNN reads them.
+def packed_matmul(matrix: Matrix) -> Product:
+    """As `batch_invariant_matmul`, from a copy of the weights in the order in which oneDNN reads them.
 
     It takes all cores at one row already, half as long as MKL at sixteen, and adds up from the
     first number to the last, for two rows and more; so a row alone is taken twice. To start costs
     10 us, much for small matrices. What torch.compile calls where it freezes weights.
 
-    >>> pack((torch.ones(2, 3), torch.tensor([0.0, 1.0])))(torch.ones(1, 3)).tolist()
+    >>> packed_matmul((torch.ones(2, 3), torch.tensor([0.0, 1.0])))(torch.ones(1, 3)).tolist()
     [[3.0, 4.0]]
     """
     weight_ND, bias_N = matrix
@@ -124,7 +124,9 @@ def pack(matrix: Matrix) -> Product:
     return product
 
 
-def attend(q_BH1K: Tensor, k_BHnK: Tensor, v_BHnK: Tensor, mask_X1n: Tensor | None) -> Tensor:
+def batch_invariant_attention(
+    q_BH1K: Tensor, k_BHnK: Tensor, v_BHnK: Tensor, mask_X1n: Tensor | None
+) -> Tensor:
     """softmax(q k^T / sqrt(K) + mask) v for one query of each row and head, (B, H, 1, K).
 
     The mask holds one line for each of X = B * H heads. PyTorch's fused kernel gives each thread a
@@ -132,7 +134,7 @@ def attend(q_BH1K: Tensor, k_BHnK: Tensor, v_BHnK: Tensor, mask_X1n: Tensor | No
     which thread takes which head, and that on the rows.
 
     >>> k, v = torch.zeros(1, 1, 2, 4), torch.tensor([1.0, 3.0]).view(1, 1, 2, 1)
-    >>> attend(k[:, :, :1], k, v, None).tolist()
+    >>> batch_invariant_attention(k[:, :, :1], k, v, None).tolist()
     [[[[2.0]]]]
     """
     B, H, _, K = k_BHnK.shape
@@ -146,16 +148,18 @@ def attend(q_BH1K: Tensor, k_BHnK: Tensor, v_BHnK: Tensor, mask_X1n: Tensor | No
     return y_X1K[: B * H].view(B, H, 1, -1)
 
 
-def plain_attend(q_BH1K: Tensor, k_BHnK: Tensor, v_BHnK: Tensor, mask_X1n: Tensor | None) -> Tensor:
-    """As `attend`, in the fewest operations. Promises nothing of its bits.
+def default_attention(
+    q_BH1K: Tensor, k_BHnK: Tensor, v_BHnK: Tensor, mask_X1n: Tensor | None
+) -> Tensor:
+    """As `batch_invariant_attention`, in the fewest operations. Promises nothing of its bits.
 
     For one query in fp32 PyTorch's fused kernel takes ten times as long as a product on a GPU: it
     shares the work by queries.
 
     >>> k, v = torch.zeros(1, 1, 2, 4), torch.tensor([1.0, 3.0]).view(1, 1, 2, 1)
-    >>> plain_attend(k[:, :, :1], k, v, torch.zeros(1, 1, 2)).tolist()
+    >>> default_attention(k[:, :, :1], k, v, torch.zeros(1, 1, 2)).tolist()
     [[[[2.0]]]]
-    >>> plain_attend(k[:, :, :1], k, v, None).tolist()
+    >>> default_attention(k[:, :, :1], k, v, None).tolist()
     [[[[2.0]]]]
     """
     B, H, _, K = k_BHnK.shape
@@ -168,21 +172,21 @@ def plain_attend(q_BH1K: Tensor, k_BHnK: Tensor, v_BHnK: Tensor, mask_X1n: Tenso
     return torch.bmm(scores_X1n.softmax(-1), v_XnK).view(B, H, 1, -1)
 
 
-def alike(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+def batch_invariant_elementwise(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """The same function of each element of a matrix; a row's bits depend on that row alone.
 
     Vector instructions compute whole vectors of elements, and other code what is left over, with
     other last digits. So each row fills whole vectors.
 
-    >>> alike(torch.exp)(torch.zeros(1, 3)).tolist()
+    >>> batch_invariant_elementwise(torch.exp)(torch.zeros(1, 3)).tolist()
     [[1.0, 1.0, 1.0]]
     """
 
-    def by_rows(x_BN: Tensor) -> Tensor:
+    def batch_invariant_matmul(x_BN: Tensor) -> Tensor:
         rest = -x_BN.shape[1] % VECTORS
         return function(F.pad(x_BN, (0, rest)))[:, :-rest] if rest else function(x_BN)
 
-    return by_rows
+    return batch_invariant_matmul
 
 
 def gelu(x_BN: Tensor) -> Tensor:

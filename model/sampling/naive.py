@@ -14,12 +14,12 @@ from torch import Tensor
 from model.attention import causal_mask
 from model.gpt import TinyGPT
 from model.layers import rope_table
-from model.sampling.sampler import Drawing, sample_next
+from model.sampling.sampler import SamplingParams, sample_next
 
 
 @torch.no_grad()
 def generate_naive(
-    model: TinyGPT, prompt: Sequence[int], seed: int, max_new_tokens: int, drawing: Drawing
+    model: TinyGPT, prompt: Sequence[int], seed: int, max_new_tokens: int, drawing: SamplingParams
 ) -> list[int]:
     """The ids that follow a prompt of 1 to block_size ids; the model is in eval mode."""
     ids, generator = list(prompt), torch.Generator().manual_seed(seed)

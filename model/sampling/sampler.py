@@ -1,4 +1,4 @@
-"""Drawing: logits -> the next id. Filters, the draw itself, and a seed for each sample."""
+"""SamplingParams: logits -> the next id. Filters, the draw itself, and a seed for each sample."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from torch import Generator, Tensor, nn
 
 ROUNDING = 1e-9  # a sum of probabilities this close below top_p has reached it
 UNIFORMS_PER_CHUNK = 256  # of each generator: one by one they would cost more than the choice
-FEW_LOGITS = 256  # then float64, or to compare all pairs, costs less than to find the k largest
+SMALL_VOCAB_THRESHOLD = (
+    256  # then float64, or to compare all pairs, costs less than to find the k largest
+)
 
 
 @dataclass(frozen=True)
-class Drawing:
+class SamplingParams:
     """How an id is drawn: by repetition penalty, temperature, top_k, top_p and min_p, in turn.
 
-    >>> Drawing(temperature=0.8, top_k=50).top_p
+    >>> SamplingParams(temperature=0.8, top_k=50).top_p
     1.0
 
     Args:
@@ -64,11 +66,11 @@ def keep_top_k(logits_BV: Tensor, k: int | None) -> Tensor:
     Raises:
         ValueError: k is negative.
     """
-    Drawing(top_k=k)
+    SamplingParams(top_k=k)
     if not k or k >= logits_BV.shape[-1]:
         return logits_BV
     if not _may_ask(logits_BV):
-        if logits_BV.shape[-1] <= FEW_LOGITS:
+        if logits_BV.shape[-1] <= SMALL_VOCAB_THRESHOLD:
             return logits_BV.masked_fill(ranks(logits_BV) >= k, -math.inf)
         smallest_B1 = logits_BV.topk(k, dim=-1, sorted=False).values.amin(dim=-1, keepdim=True)
     else:
@@ -110,7 +112,7 @@ def keep_top_p(logits_BV: Tensor, p: float) -> Tensor:
     Raises:
         ValueError: p is not above 0 and at most 1.
     """
-    Drawing(top_p=p)
+    SamplingParams(top_p=p)
     if p == 1:
         return logits_BV
     probs_BV, order_BV = logits_BV.double().softmax(-1).sort(dim=-1, descending=True, stable=True)
@@ -133,7 +135,7 @@ def keep_min_p(logits_BV: Tensor, p: float) -> Tensor:
     Raises:
         ValueError: p is not from 0 to 1.
     """
-    Drawing(min_p=p)
+    SamplingParams(min_p=p)
     if p == 0:
         return logits_BV
     # The same slack as for top_p, relative: what is p times as likely but for rounding stays.
@@ -155,19 +157,19 @@ def penalize(logits_BV: Tensor, seen_BV: Tensor, penalty: float) -> Tensor:
     Raises:
         ValueError: the penalty is not above 0.
     """
-    Drawing(repetition_penalty=penalty)
+    SamplingParams(repetition_penalty=penalty)
     if penalty == 1:
         return logits_BV
     less_BV = torch.where(logits_BV > 0, logits_BV / penalty, logits_BV * penalty)
     return torch.where(seen_BV, less_BV, logits_BV)
 
 
-def next_probs(logits_BV: Tensor, drawing: Drawing, seen_BV: Tensor | None = None) -> Tensor:
+def next_probs(logits_BV: Tensor, drawing: SamplingParams, seen_BV: Tensor | None = None) -> Tensor:
     """The distribution that is drawn from; (B, V) in float64.
 
     Temperature 0 puts everything on the largest logit (the smallest id among equals).
 
-    >>> next_probs(torch.tensor([[1.0, 2.0, 2.0]]), Drawing(temperature=0)).tolist()
+    >>> next_probs(torch.tensor([[1.0, 2.0, 2.0]]), SamplingParams(temperature=0)).tolist()
     [[0.0, 1.0, 0.0]]
 
     Args:
@@ -206,12 +208,12 @@ def inverse_cdf(probs_BV: Tensor, uniform_B: Tensor) -> Tensor:
 
 
 def sample_next(
-    logits_BV: Tensor, uniform_B: Tensor, drawing: Drawing, seen_BV: Tensor | None = None
+    logits_BV: Tensor, uniform_B: Tensor, drawing: SamplingParams, seen_BV: Tensor | None = None
 ) -> Tensor:
     """Draws one id per row, int64 (B,), by each row's number in [0, 1) (float64).
 
     >>> logits_BV = torch.tensor([[0.0, 1.0, 2.0]] * 2)
-    >>> sample_next(logits_BV, torch.tensor([0.0, 0.9]).double(), Drawing()).tolist()
+    >>> sample_next(logits_BV, torch.tensor([0.0, 0.9]).double(), SamplingParams()).tolist()
     [0, 2]
 
     Args:
@@ -241,7 +243,7 @@ def k_largest(logits_BV: Tensor, k: int | None) -> tuple[Tensor, Tensor] | None:
     (tensor([[298., 299.]]), tensor([[298, 299]]))
     """
     V = logits_BV.shape[-1]
-    if not k or k >= V or V <= FEW_LOGITS or not _may_ask(logits_BV):
+    if not k or k >= V or V <= SMALL_VOCAB_THRESHOLD or not _may_ask(logits_BV):
         return None
     largest_Bk, ids_Bk = logits_BV.topk(k + 1, dim=-1)
     if _has_ties(largest_Bk[:, -2:]):
@@ -311,7 +313,7 @@ class TokenSelector:
     """Chooses the next id of each row, in the same tensors each time, as a CUDA graph needs it."""
 
     def __init__(
-        self, drawing: Drawing, n_rows: int, vocab_size: int, device: torch.device
+        self, drawing: SamplingParams, n_rows: int, vocab_size: int, device: torch.device
     ) -> None:
         self.drawing = drawing
         # Ids are chosen in float64, which mps does not have.

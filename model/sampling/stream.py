@@ -20,7 +20,7 @@ class StreamDecoder(Protocol):
         """What is left when no more ids come."""
 
 
-class StopTexts:
+class StopStrings:
     """Passes text on up to the first stop text, and holds back what may be the beginning of one.
 
     First is the one that is complete first; of two that end together, the longer. So it makes no
@@ -34,7 +34,7 @@ class StopTexts:
     def feed(self, piece: str) -> str:
         """What may be shown now.
 
-        >>> stops = StopTexts(["two"])
+        >>> stops = StopStrings(["two"])
         >>> [stops.feed(piece) for piece in ("one t", "w", "o three")], stops.met
         (['one ', '', ''], True)
         """
@@ -79,7 +79,7 @@ class Sample:
         self.prompt, self.number, self.ended = prompt, number, ""
         self.ids: list[int] = []
         self.logprobs: list[float | None] = []
-        self._stop_id, self._stops = stop_id, StopTexts(stops)
+        self._stop_id, self._stops = stop_id, StopStrings(stops)
         self._decoder = decoder
         self._parts: list[str] = []
         self._taken = 0
@@ -133,7 +133,7 @@ def has_ended(samples: Sequence[Sample], number: int) -> bool:
     return bool(samples[number].ended)
 
 
-def in_order(samples: Sequence[Sample], steps: Iterable[Step]) -> Iterator[tuple[Sample, str]]:
+def emit_in_order(samples: Sequence[Sample], steps: Iterable[Step]) -> Iterator[tuple[Sample, str]]:
     """(sample, new text), all of one sample before the next one, though all grow together.
 
     The first sample is streamed as it grows; when it has ended, what the second has so far, and so
@@ -158,7 +158,7 @@ def in_order(samples: Sequence[Sample], steps: Iterable[Step]) -> Iterator[tuple
         yield sample, sample.take()
 
 
-class Pace:
+class ThroughputMeter:
     """How fast tokens come: the time inside the model, not that of whoever reads the text."""
 
     def __init__(self, compile_stats: CompileStats | None = None) -> None:

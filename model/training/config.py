@@ -7,10 +7,10 @@ from typing import Protocol
 
 from model.config import ModelConfig
 from model.training.optim import OptimConfig
-from utils.config.schema import check, check_needs, setting
+from utils.config.schema import check, check_dependencies, setting
 from utils.device import AMP
 
-NEEDS = {"sample_prompt": {"sample_tokens": True}}
+DEPENDS_ON = {"sample_prompt": {"sample_tokens": True}}
 
 
 @dataclass(frozen=True)
@@ -23,16 +23,26 @@ class TrainConfig:
     eval_every_steps: int = setting(
         200, "steps between evaluations, checkpoints and samples", minimum=1
     )
-    log_every_steps: int = setting(20, "steps between rows of metrics.csv", minimum=1, free=True)
+    log_every_steps: int = setting(
+        20, "steps between rows of metrics.csv", minimum=1, may_change_on_resume=True
+    )
     early_stop_patience: int = setting(
-        0, "evaluations without a new best before stopping; 0 = never", minimum=0, free=True
+        0,
+        "evaluations without a new best before stopping; 0 = never",
+        minimum=0,
+        may_change_on_resume=True,
     )
     sample_tokens: int = setting(
-        200, "length of the sample at each evaluation; 0 = none", minimum=0, free=True
+        200,
+        "length of the sample at each evaluation; 0 = none",
+        minimum=0,
+        may_change_on_resume=True,
     )
-    sample_prompt: str = setting("", "what that sample starts with", free=True)
+    sample_prompt: str = setting("", "what that sample starts with", may_change_on_resume=True)
     tensorboard: bool = setting(
-        False, "write metrics and samples for TensorBoard too, into run_dir/tensorboard", free=True
+        False,
+        "write metrics and samples for TensorBoard too, into run_dir/tensorboard",
+        may_change_on_resume=True,
     )
     init_from: str = setting(
         "", "Hugging Face folder whose model and tokenizer to start from; empty = new weights"
@@ -45,7 +55,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check(self)
-        check_needs(self, NEEDS, "train")
+        check_dependencies(self, DEPENDS_ON, "train")
 
 
 def is_finished(config: TrainConfig, step: int, bad_evals: int) -> bool:

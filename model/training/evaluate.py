@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from model.eval_mode import evaluating, raw_module
-from model.training.loss import IGNORE_INDEX, token_nats
+from model.eval_mode import evaluating, unwrap
+from model.training.loss import IGNORE_INDEX, cross_entropy_per_token
 from utils.metrics import bits_per_byte, perplexity
 
 
@@ -97,7 +97,7 @@ def evaluate(
     Raises:
         ValueError: there is not one target, or the targets stand for no byte.
     """
-    raw = raw_module(model)
+    raw = unwrap(model)
     device = next(raw.parameters()).device
     byte_lengths_V = byte_lengths_V.to(device)
     wide = torch.device("cpu") if device.type == "mps" else device  # mps has no float64
@@ -109,7 +109,7 @@ def evaluate(
             ids_BT, targets_BT, *doc = (part.to(device) for part in batch if part is not None)
             with autocast():
                 logits_BTV = model(ids_BT, *doc)
-            nats_BT = token_nats(logits_BTV, targets_BT)
+            nats_BT = cross_entropy_per_token(logits_BTV, targets_BT)
             nats += nats_BT.to(wide).double().sum()
             if each is not None:
                 each(targets_BT.cpu(), nats_BT.cpu())

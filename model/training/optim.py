@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from model.training.muon import MuonAdamW
-from utils.config.schema import Needs, check, check_needs, setting
+from utils.config.schema import Needs, check, check_dependencies, setting
 
 SCHEDULES = ("cosine", "linear", "wsd", "constant")
 
@@ -51,7 +51,7 @@ OPTIMIZERS = {
         at_step=lambda config, step: {"momentum": config.momentum_at(step)},
     ),
 }
-NEEDS: Needs = {
+DEPENDS_ON: Needs = {
     "decay_fraction": {"schedule": ("wsd",)},
     "min_lr_ratio": {"schedule": ("cosine", "linear", "wsd")},
     **{name: {"name": (one,)} for one, spec in OPTIMIZERS.items() for name in spec.settings},
@@ -99,7 +99,7 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         check(self)
-        check_needs(self, NEEDS, "optim")
+        check_dependencies(self, DEPENDS_ON, "optim")
 
     def lr_at(self, step: int, max_steps: int) -> float:
         """Learning rate of optimizer step `step`, counted from 0, in a run of `max_steps`.

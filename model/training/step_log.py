@@ -10,7 +10,7 @@ from tqdm import tqdm
 from model.flops import count_parameters
 from model.training.trainer import Trainer
 from utils import device
-from utils.output import plain
+from utils.output import log_if_not_tty
 from utils.run.environment import environment
 from utils.run.log import RunLog
 
@@ -56,7 +56,7 @@ class StepLog:
         if self.log is not None:
             self.log.write(trainer.row(metrics))
             if not self.quiet:
-                plain(self.line(metrics, epoch))
+                log_if_not_tty(self.line(metrics, epoch))
         return None
 
     def line(self, metrics: dict[str, float], epoch: float) -> str:
@@ -100,7 +100,7 @@ def describe_run(trainer: Trainer, tokens_per_row: float, row_words: str) -> lis
 
 def run_metadata(trainer: Trainer) -> dict[str, Any]:
     """Return the entries of run.json that describe the model and the environment of each start."""
-    starts = trainer.run.read_record().get("starts", []) if trainer.run.holds_run() else []
+    starts = trainer.run.read_record().get("starts", []) if trainer.run.has_run() else []
     start = environment() | {
         "device": device.describe_device(trainer.device),
         "amp": trainer.amp,

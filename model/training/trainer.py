@@ -17,14 +17,14 @@ from model.sampling.generate import generate_ids
 from model.sampling.sampler import sample_seeds
 from model.training.config import RunConfig, is_finished
 from model.training.evaluate import Evaluation, evaluate
-from model.training.loss import LossOf
+from model.training.loss import ModelWithLoss
 from model.training.optim import clip_gradients, set_step
 from model.training.parts import Tokenizer, TrainingBatches
 from utils import device
 from utils.distributed import SINGLE_PROCESS, Distributed
 from utils.errors import UserError
 from utils.metrics import Throughput
-from utils.output import say
+from utils.output import log
 from utils.run import checkpoint
 from utils.run.folder import RunFolder
 from utils.run.log import RunLog
@@ -73,7 +73,7 @@ class Trainer:
         self.best_val, self.last_val = math.inf, math.nan
         if state:
             self.restore(state)
-        plain = LossOf(model)
+        plain = ModelWithLoss(model)
         self.loss: Callable[..., torch.Tensor] = plain
         if config.train.compile:
             first = self.micro_batches(batches.training_batch(0)[0])[0]
@@ -103,13 +103,13 @@ class Trainer:
         for name in COUNTERS:
             setattr(self, name, state[name])
         if state["torch"] != str(torch.__version__):
-            say(
+            log(
                 f"warning: the run began with torch {state['torch']}, this is {torch.__version__}: "
                 "from here on its numbers may differ in the last digits"
             )
         if (before := state.get("ranks", 1)) != self.dist.size:
             masks = ", and dropout draws other masks" if self.config.model.dropout else ""
-            say(
+            log(
                 f"warning: the run had {before} ranks till now, these are {self.dist.size}: "
                 f"from here on its numbers may differ in the last digits{masks}"
             )
@@ -265,14 +265,14 @@ class Trainer:
         train = self.config.train
         return self.step == train.max_steps or self.step % train.eval_every_steps == 0
 
-    def evaluate_and_save(self, log: RunLog | None, metrics: dict[str, float]) -> None:
+    def evaluate_and_save(self, run_log: RunLog | None, metrics: dict[str, float]) -> None:
         """Evaluate, then write the row, best.pt if it is, the sample, and last.pt, in that order.
 
         A kill between any two of these leaves a folder that resumes to the same run. Only the main
         process writes; the others wait for it at the next collective operation.
 
         Args:
-            log: None in all other processes.
+            run_log: None in all other processes.
             metrics: of the last step, see `take_metrics`; empty before the first step.
         """
         result = self.evaluate()
@@ -282,21 +282,21 @@ class Trainer:
         self.bad_evals = 0 if improved else self.bad_evals + 1
         self.check_weights()
         self.dist.check_weights_in_sync(self.weights)
-        if log is None:
+        if run_log is None:
             return
         numbers = metrics | {
             "val_loss": self.last_val,
             "val_ppl": result.perplexity,
             "val_bpb": result.bits_per_byte,
         }
-        log.write(self.row(numbers))
-        say(f"step {self.step}: {self.summary(numbers, result)}{' (best)' if improved else ''}")
+        run_log.write(self.row(numbers))
+        log(f"step {self.step}: {self.summary(numbers, result)}{' (best)' if improved else ''}")
         if improved or not self.run.best.exists():
             checkpoint.save(self.run.best, self.state())
         if self.config.train.sample_tokens:
             text = self.sample()
-            log.sample(self.step, text)
-            say(f"  {text[:240]!r}")
+            run_log.sample(self.step, text)
+            log(f"  {text[:240]!r}")
         checkpoint.save(self.run.last, self.state())
 
     def summary(self, numbers: dict[str, float], result: Evaluation) -> str:

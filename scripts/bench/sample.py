@@ -15,14 +15,14 @@ from model.flops import count_parameters
 from model.gpt import TinyGPT
 from model.sampling.generate import InferenceEngine, generate_ids
 from model.sampling.inference_weights import weights_read
-from model.sampling.sampler import Drawing, sample_seeds
+from model.sampling.sampler import SamplingParams, sample_seeds
 from sample import load_run
 from scripts.bench.sample_peers import Engine, make_hf, make_nanogpt
 from scripts.bench.timing import Spread, ratios, seconds_of, summary
 from utils.cli import checked, natural_int, positive_int
 from utils.device import describe_device, pick_device, synchronize
 from utils.errors import UserError
-from utils.output import plain, table
+from utils.output import log_if_not_tty, table
 
 TOP_K = 50
 WARMUP_TOKENS = 4
@@ -122,7 +122,7 @@ def ours(engine: InferenceEngine, compiled: bool = False) -> Engine:
             [[0]] * n_samples,
             seeds=sample_seeds(1, n_samples),
             max_new_tokens=n_tokens,
-            drawing=Drawing(top_k=TOP_K),
+            drawing=SamplingParams(top_k=TOP_K),
             engine=engine,
             compiled=compiled,
         )
@@ -180,7 +180,9 @@ class Measure:
             first[name].append(self.seconds(partial(engine, size, 1)))
             whole[name].append(self.seconds(partial(engine, size, self.n_tokens)))
             rate = size * self.n_tokens / whole[name][-1]
-            plain(f"batch {size}, run {turn + 1}/{self.runs}, {name}: {rate:,.0f} tokens/s")
+            log_if_not_tty(
+                f"batch {size}, run {turn + 1}/{self.runs}, {name}: {rate:,.0f} tokens/s"
+            )
         rows = []
         for name, times in whole.items():
             row: dict[str, Any] = {"who": name, "warm_up_s": warm_up_s[name]}

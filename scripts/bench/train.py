@@ -30,7 +30,7 @@ from utils.cli import natural_int, positive_int
 from utils.config.flags import add_flags, given_flags
 from utils.config.load import load
 from utils.device import describe_device, peak_memory_bytes, synchronize
-from utils.output import plain
+from utils.output import log_if_not_tty
 
 FORMULA = "3 x forward; forward = 2 per matrix weight + 4 D per token looked at and layer, causal"
 FETCHES = 20  # batches whose making is timed
@@ -89,7 +89,7 @@ def bench_train(args: argparse.Namespace) -> dict[str, Any]:
         timed = timed_steps(ours, counts)
         for window in tqdm(timed, total=args.windows, desc="windows", disable=None, leave=False):
             windows.append(window)
-            plain(f"window {len(windows)}/{args.windows}: {window.rate:,.0f} tokens/s")
+            log_if_not_tty(f"window {len(windows)}/{args.windows}: {window.rate:,.0f} tokens/s")
         rate = Spread.of([window.rate for window in windows])
         step_s = Spread.of([window.seconds / args.steps_per_window for window in windows])
         record = describe_training(ours.trainer, rate, step_s) | counts

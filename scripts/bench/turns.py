@@ -20,7 +20,7 @@ from utils.config.load import build
 from utils.config.schema import flatten
 from utils.device import peak_memory_bytes
 from utils.errors import UserError
-from utils.output import plain, table
+from utils.output import log_if_not_tty, table
 
 WORKER = "scripts.bench.turns"
 
@@ -70,7 +70,7 @@ def turns_of(mode: str, whos: list[str], common: Job, runs: int) -> dict[str, An
     for turn in range(runs):
         # Who goes first changes, as machines slow down and speed up.
         for who in whos if turn % 2 == 0 else whos[::-1]:
-            plain(f"turn {turn + 1}/{runs}: {who}, {mode}")
+            log_if_not_tty(f"turn {turn + 1}/{runs}: {who}, {mode}")
             job = {**common, "who": who, "compile": mode == "compiled"}
             figures = run_job(job, threads, WORKER)
             if "error" in figures:

@@ -22,8 +22,8 @@ import torch
 from tqdm import tqdm
 
 from data.scoring import TokenScores, token_records
-from model.sampling.flags import add_drawing_flags, drawing_of
-from model.sampling.sampler import Drawing
+from model.sampling.flags import add_sampling_flags, sampling_params
+from model.sampling.sampler import SamplingParams
 from model.training.evaluate import evaluate
 from sample import load_run
 from scripts.eval.coherence import measure_coherence
@@ -34,7 +34,7 @@ from utils.cli import Parser, natural_int
 from utils.config.load import load
 from utils.device import autocast, pick_amp
 from utils.errors import UserError, run_cli
-from utils.output import json_line, say
+from utils.output import json_line, log
 from utils.run.folder import DEFAULT_RUN, RunFolder
 
 STDOUT = "-"  # --heat - colours a terminal
@@ -63,7 +63,7 @@ def score(run: Run, part: Part, batch_size: int, scores: TokenScores | None) -> 
         scores.add if scores else None,
     )
     floor = f" (floor {part.floor:.4f})" if part.floor else ""
-    say(
+    log(
         f"{result.describe(part.floor)}, perplexity {result.perplexity:.3f}, "
         f"{result.nats_per_byte:.4f} nats/byte{floor} "
         f"over {result.tokens:,} tokens, {result.bytes:,} bytes"
@@ -84,9 +84,9 @@ def show_heat(run: Run, part: Part, scores: TokenScores, out: str) -> None:
         sys.stdout.write(heat_text(shown))
         return
     drawn = heat_picture(shown, Path(out), f"{part.name}, {run.loaded.path}")
-    say(f"{out}: how much each token surprised the model")
+    log(f"{out}: how much each token surprised the model")
     if drawn < len(shown):
-        say(f"{out}: the first {drawn:,} of {len(shown):,} parts; --tokens lists all")
+        log(f"{out}: the first {drawn:,} of {len(shown):,} parts; --tokens lists all")
 
 
 def arguments(argv: Sequence[str] | None) -> Any:
@@ -127,10 +127,10 @@ def arguments(argv: Sequence[str] | None) -> Any:
         metavar="N",
         help="sample N stories and parse them",
     )
-    add_drawing_flags(parser)
+    add_sampling_flags(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
     args = parser.parse_args(argv)
-    if drawing_of(args) != Drawing() and not args.coherence:
+    if sampling_params(args) != SamplingParams() and not args.coherence:
         raise UserError("flags on how to draw need --coherence N; nothing else is sampled here")
     if args.json_field and args.text in (None, STDIN):
         raise UserError("--json-field: it says how a file of --text is read; give both or neither")
@@ -149,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     loaded, folder = load_run(args.run, args.checkpoint, args.device), RunFolder(args.run)
     run = Run(folder, load(Config, [str(folder.config)], {})[0], loaded)
     step, rows = loaded.state["step"], args.batch_size or run.config.train.batch_size
-    say(f"{loaded.path}: step {step}, val loss {loaded.state['last_val']:.4f} when written")
+    log(f"{loaded.path}: step {step}, val loss {loaded.state['last_val']:.4f} when written")
     with tempfile.TemporaryDirectory() as scratch:
         if args.text is None:
             part = run.validation_part()
@@ -166,7 +166,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     figures |= {"checkpoint": str(loaded.path), "step": step, "text": args.text}
     if args.coherence:
         train = run.data_folder() / "train.npy"
-        drawing = drawing_of(args)
+        drawing = sampling_params(args)
         figures["coherence"] = measure_coherence(loaded, args.coherence, drawing, train)
     print(json_line(figures))
     return 0

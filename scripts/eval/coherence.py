@@ -8,19 +8,19 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data.stories.coherence import Coherence, common_faults, judge, known_documents
+from data.stories.coherence import Coherence, common_faults, known_documents, score_coherence
 from data.token_file import TokenFile
 from model.sampling.generate import generate_ids
-from model.sampling.sampler import Drawing
+from model.sampling.sampler import SamplingParams
 from sample import Loaded
-from utils.output import say
+from utils.output import log
 
 SAMPLES_AT_ONCE = 50
 FAULTS_SHOWN = 5
 
 
 def sample_stories(
-    loaded: Loaded, n_samples: int, drawing: Drawing
+    loaded: Loaded, n_samples: int, drawing: SamplingParams
 ) -> tuple[list[str], list[bool]]:
     """Return texts from end token to end token, and which of them ended.
 
@@ -48,24 +48,24 @@ def sample_stories(
 
 
 def measure_coherence(
-    loaded: Loaded, n_samples: int, drawing: Drawing, train: Path
+    loaded: Loaded, n_samples: int, drawing: SamplingParams, train: Path
 ) -> dict[str, Any]:
-    """Sample stories, judge them by the grammar and the training tokens; return the shares."""
+    """Sample stories, score_coherence them by the grammar and the training tokens; return the shares."""
     texts, ended = sample_stories(loaded, n_samples, drawing)
     with contextlib.closing(TokenFile(train)) as tokens:
         known = known_documents(tokens, loaded.tokenizer, texts)
-    result = judge(texts, ended, known)
+    result = score_coherence(texts, ended, known)
     describe(result, n_samples)
     return {"samples": n_samples, **result.shares()}
 
 
 def describe(result: Coherence, n_samples: int) -> None:
     """Print the counts and the most frequent faults for people."""
-    say(
+    log(
         f"{n_samples} stories: {result.accepted} coherent, {result.distinct} distinct, "
         f"{result.new} not in the training text, {result.ended} ended"
     )
     for fault in result.faults[:FAULTS_SHOWN]:
-        say(f"  sample {fault.sample} goes wrong: {fault.hint}")
+        log(f"  sample {fault.sample} goes wrong: {fault.hint}")
     if result.faults:
-        say(f"  most often: {', '.join(common_faults(result))}")
+        log(f"  most often: {', '.join(common_faults(result))}")

@@ -19,7 +19,7 @@ from sample import Loaded
 from train import Config
 from utils.errors import UserError
 from utils.files import read_stdin
-from utils.output import say
+from utils.output import log
 from utils.run.folder import RunFolder
 
 STDIN = "-"  # --text - reads it
@@ -48,7 +48,7 @@ class Run:
         folder = Path(self.folder.read_record()["data"]["folder"])
         if is_up_to_date(folder, identity):
             return folder
-        say(f"{folder}: missing or changed, the run's data is prepared again")
+        log(f"{folder}: missing or changed, the run's data is prepared again")
         config = self.config
         tokenizer = self.loaded.tokenizer if config.train.init_from else None
         return prepare_again(config.data, config.model.vocab_size, folder, identity, tokenizer)
@@ -59,7 +59,7 @@ class Run:
         block_size = self.config.model.block_size
         windows, floor, note = scoring(folder, self.config.data.windows, block_size, end_id)
         if note:
-            say(note)
+            log(note)
         batches = self._batches(folder, windows)
         return Part("validation part", batches, floor["nats_per_byte"] if floor else None)
 
@@ -90,7 +90,7 @@ class Run:
         if floor is not None:
             windows = "documents"
         if windows == "documents" and longest > block_size:
-            say(
+            log(
                 f"{Path(path).name}: a document holds {longest} tokens, more than block_size "
                 f"{block_size}: the text is read in packed windows"
             )

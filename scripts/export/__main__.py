@@ -27,7 +27,7 @@ from utils.cli import Parser
 from utils.config.load import load
 from utils.errors import UserError, run_cli
 from utils.files import atomic_folder, check_writable
-from utils.output import json_line, say
+from utils.output import json_line, log
 from utils.run.folder import DEFAULT_RUN, RunFolder
 
 
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         card = model_card(loaded, run, config, exporter, name=name, kind=kind, licence=args.license)
         (temporary / "README.md").write_bytes(card)
     files = sorted(path.name for path in out.iterdir())
-    say(f"{out}: {kind}, from {loaded.path}, step {loaded.state['step']}")
+    log(f"{out}: {kind}, from {loaded.path}, step {loaded.state['step']}")
     print(json_line({"out": str(out), "kind": kind, "files": files}))
     return 0
 

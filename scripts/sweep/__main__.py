@@ -34,7 +34,7 @@ from train import Config
 from utils.cli import Parser, positive_int
 from utils.errors import UserError, one_line, run_cli
 from utils.files import write_atomic
-from utils.output import say
+from utils.output import log
 from utils.processes import all_cores
 from utils.signals import Interrupt
 
@@ -63,7 +63,7 @@ def run_jobs(jobs: Sequence[Job], pool: Pool, base: str, save: Callable[[], None
                     bar.set_postfix_str(best_so_far(jobs))
                     save()
                 if interrupt.number is not None and not stopping:
-                    say("stopping: the points under way write their checkpoints")
+                    log("stopping: the points under way write their checkpoints")
                     stopping = True
                     pool.stop()
         finally:
@@ -79,14 +79,14 @@ def note_end(job: Job, future: Future[int | None], stopping: bool) -> None:
         figures = measured(job.run)
         words = f"val {float(figures['val_loss']):.4f} nats/token at step {figures['best_step']}"
     elif stopping:
-        if not job.run.holds_run():  # never begun
+        if not job.run.has_run():  # never begun
             return
         job.status, words = "stopped", "goes on with the next call"
     else:
         job.status = "failed"
         last = last_line(job.log) or "not a word; does its worker see this folder?"
         words = error or f"exit status {exit_status}: {last} (see {job.log})"
-    say(f"{job.point.name}: {job.status}, {words}")
+    log(f"{job.point.name}: {job.status}, {words}")
 
 
 def outcome(future: Future[int | None]) -> tuple[int | None, str]:
@@ -158,7 +158,7 @@ def make_pool(args: Any, jobs: Sequence[Job], lock: FileLock) -> Pool:
     """
     if args.cluster is not None:
         pool = ClusterPool(args.cluster, lock)
-        say(f"{args.cluster}: {pool.n_threads()} points at once")
+        log(f"{args.cluster}: {pool.n_threads()} points at once")
         return pool
     # A run that names its GPU by number means all of them.
     shared = args.workers > 1 and all(job.config.train.device in ("auto", "cuda") for job in jobs)
@@ -190,7 +190,7 @@ def conclude(jobs: Sequence[Job], grid: Grid, out: Path) -> None:
 
     pictures = draw_all(rows, grid.settings, groups, out)
     if pictures:
-        say(f"pictures: {' '.join(map(str, pictures))}")
+        log(f"pictures: {' '.join(map(str, pictures))}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -204,7 +204,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     threads = 1 if args.cluster is not None else max(1, all_cores() // args.workers)
     jobs = make_jobs(grid, source, out, threads)
     if len(grid.combinations()) < grid.points_wanted:
-        say(f"{source}: the ranges hold no more than {len(grid.combinations())} points")
+        log(f"{source}: the ranges hold no more than {len(grid.combinations())} points")
     if args.dry_run:
         for job in jobs:
             print(f"{job.status}: {shlex.join(job.command(grid.config))}")
@@ -226,8 +226,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     conclude(jobs, grid, out)
     failed = [job.point.name for job in jobs if job.status == "failed"]
     if failed:
-        say(f"{len(failed)} of {len(jobs)} points failed: {' '.join(failed)}")
-    say(f"{out / 'results.csv'}: {sum(job.status == 'done' for job in jobs)} of {len(jobs)} done")
+        log(f"{len(failed)} of {len(jobs)} points failed: {' '.join(failed)}")
+    log(f"{out / 'results.csv'}: {sum(job.status == 'done' for job in jobs)} of {len(jobs)} done")
     return status or (1 if failed else 0)
 
 

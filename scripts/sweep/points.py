@@ -122,7 +122,7 @@ def standing(run: RunFolder, config: Config) -> str:
     Raises:
         UserError: its folder holds a run with other settings.
     """
-    if not run.holds_run():
+    if not run.has_run():
         return "new"
     own, _ = load(Config, [str(run.config)], {})
     wanted = flatten(config)

@@ -85,7 +85,9 @@ def difference(base: Group, other: Group, figure: str = BITS) -> Difference | No
     """
     mine, theirs = base.figures[figure], other.figures[figure]
     both = [theirs[seed] - mine[seed] for seed in mine if seed in theirs]
-    return Difference(statistics.fmean(both), half_width(both), len(both)) if both else None
+    return (
+        Difference(statistics.fmean(both), confidence_half_width(both), len(both)) if both else None
+    )
 
 
 def verdict(groups: Sequence[Group]) -> str:
@@ -153,13 +155,13 @@ def digits(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.4f}"
 
 
-def central_share(t: float, freedom: int) -> float:
+def t_cdf_two_sided(t: float, freedom: int) -> float:
     """The probability that Student's t lies between -t and t.
 
     The finite sums for a whole number of degrees of freedom: Abramowitz and Stegun, Handbook of
     Mathematical Functions, 26.7.3 and 26.7.4.
 
-    >>> round(central_share(1.0, 1), 12), round(central_share(2.0, 2), 6)
+    >>> round(t_cdf_two_sided(1.0, 1), 12), round(t_cdf_two_sided(2.0, 2), 6)
     (0.5, 0.816497)
     """
     assert freedom >= 1
@@ -181,11 +183,11 @@ def quantile(freedom: int, share: float = CONFIDENCE) -> float:
     [12.706, 4.303, 2.228]
     """
     low, high = 0.0, 1.0
-    while central_share(high, freedom) < share:
+    while t_cdf_two_sided(high, freedom) < share:
         high *= 2
     for _ in range(60):  # halvings: to the last bits of a float
         middle = (low + high) / 2
-        low, high = (middle, high) if central_share(middle, freedom) < share else (low, middle)
+        low, high = (middle, high) if t_cdf_two_sided(middle, freedom) < share else (low, middle)
     return high
 
 
@@ -199,12 +201,12 @@ def deviation(values: Sequence[float]) -> float:
     return statistics.stdev(values) if whole else math.nan
 
 
-def half_width(values: Sequence[float], share: float = CONFIDENCE) -> float:
+def confidence_half_width(values: Sequence[float], share: float = CONFIDENCE) -> float:
     """Half the width of the interval around the mean that holds the true one; NaN as deviation has.
 
     Takes the values for independent draws from one normal distribution.
 
-    >>> round(half_width([1.0, 2.0, 3.0]), 4)
+    >>> round(confidence_half_width([1.0, 2.0, 3.0]), 4)
     2.4841
     """
     error = deviation(values) / math.sqrt(len(values))

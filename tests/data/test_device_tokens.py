@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 def test_the_same_batches(stride: int, shift: bool, mask: bool, folder: Path) -> None:
     changes = {"stride": stride, "shift": shift, "mask_documents": mask}
     one, other = batches(folder, **changes), batches(folder, **changes)
-    assert other.settle(CPU, 1 << 20)
+    assert other.cache_on_device(CPU, 1 << 20)
     for step in range(3 * one.splits["train"].n_windows // one.rows):
         (wanted, n_wanted), (found, n_found) = one.training_batch(step), other.training_batch(step)
         assert n_wanted == n_found == int((found.y_BT != IGNORE).sum())
@@ -31,7 +31,7 @@ def test_the_same_batches(stride: int, shift: bool, mask: bool, folder: Path) ->
 
 def test_documents_and_what_does_not_fit_stay_in_the_file(folder: Path) -> None:
     def settled(one: Batches, spare_bytes: int) -> bool:
-        return one.settle(CPU, spare_bytes)
+        return one.cache_on_device(CPU, spare_bytes)
 
     assert not settled(batches(folder, windows="documents"), 1 << 20)
     n = batches(folder).splits["train"].tokens.n_tokens

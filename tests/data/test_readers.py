@@ -184,14 +184,19 @@ def test_settings_without_effect_and_names_count(tmp_path: Path) -> None:
     for path in (text, lines):
         path.write_bytes(b'{"text": "a", "b": "c"}\n')
     with pytest.raises(UserError, match="--data.json_field: has an effect on JSON lines only"):
-        prepare.Corpus(DataConfig(files=(str(text),), json_field="b"))
+        prepare.DocumentSource(DataConfig(files=(str(text),), json_field="b"))
     with pytest.raises(UserError, match=r"--doc-sep: has no effect on .*a\.jsonl, where each line"):
         prepare.main([str(lines), "--doc-sep", "%", "--out", str(tmp_path / "out")])
     both = DataConfig(files=(str(tmp_path),), doc_sep="%", json_field="b")
-    assert list(prepare.Corpus(both)._read([text, lines])) == [text.read_bytes().strip(), b"c"]
+    assert list(prepare.DocumentSource(both)._read([text, lines])) == [
+        text.read_bytes().strip(),
+        b"c",
+    ]
     settings = [(text, "text"), (lines, "text"), (lines, "b")]
     prints = [
-        json.dumps(prepare.Corpus(DataConfig(files=(str(path),), json_field=field)).fingerprint())
+        json.dumps(
+            prepare.DocumentSource(DataConfig(files=(str(path),), json_field=field)).fingerprint()
+        )
         for path, field in settings
     ]
     assert len(set(prints)) == 3 and "kinds" not in prints[0], "text keeps the identity it had"
@@ -202,6 +207,6 @@ def test_a_missing_corpus_says_how_to_get_it(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="No such file .*; `python -m data.download enwik8` brings"):
-        prepare.Corpus(DataConfig(files=("corpora/enwik8/enwik8",)))
+        prepare.DocumentSource(DataConfig(files=("corpora/enwik8/enwik8",)))
     with pytest.raises(UserError, match="^mytext.txt: No such file or directory$"):
-        prepare.Corpus(DataConfig(files=("mytext.txt",)))
+        prepare.DocumentSource(DataConfig(files=("mytext.txt",)))

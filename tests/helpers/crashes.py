@@ -12,7 +12,7 @@ import train
 from model.training import trainer as trainer
 from utils.metrics import CsvLog
 from utils.run import log as runlog
-from utils.run.tensorboard import Board
+from utils.run.tensorboard import TensorBoardWriter
 
 
 class Killed(BaseException):
@@ -36,7 +36,7 @@ def crash_at(monkeypatch: pytest.MonkeyPatch, place: int) -> None:
     monkeypatch.setattr(os, "replace", crashing(os.replace))
     monkeypatch.setattr(CsvLog, "write", crashing(CsvLog.write))
     for name in ("scalars", "sample"):
-        monkeypatch.setattr(Board, name, crashing(getattr(Board, name)))
+        monkeypatch.setattr(TensorBoardWriter, name, crashing(getattr(TensorBoardWriter, name)))
     monkeypatch.setattr(runlog, "append_sample", crashing(runlog.append_sample))
     monkeypatch.setattr(trainer.Trainer, "train_step", crashing(trainer.Trainer.train_step))
 

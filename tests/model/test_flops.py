@@ -7,7 +7,7 @@ import torch
 
 from model.config import ModelConfig
 from model.flops import (
-    activation_numbers,
+    activation_elements,
     count_parameters,
     describe,
     forward_flops_per_token,
@@ -15,7 +15,7 @@ from model.flops import (
     training_memory,
 )
 from model.gpt import TinyGPT
-from model.training.loss import summed_nats
+from model.training.loss import cross_entropy_sum
 from tests.helpers.models import MODERN
 
 
@@ -130,7 +130,7 @@ def saved_bytes(config, batch):
 
     ids = torch.zeros(batch, config.block_size, dtype=torch.long)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        nats = summed_nats(model(ids), ids)
+        nats = cross_entropy_sum(model(ids), ids)
     assert nats.requires_grad  # so nothing was freed before it was counted
     return sum(n_bytes for n_bytes, _ in held.values())
 
@@ -164,7 +164,7 @@ def test_memory_adds_up():
     memory = training_memory(ModelConfig(), 32)
     assert memory.gradients == memory.weights
     assert memory.moments == 2 * memory.weights
-    assert memory.activations == 4 * 32 * 256 * activation_numbers(ModelConfig())
+    assert memory.activations == 4 * 32 * 256 * activation_elements(ModelConfig())
     assert training_memory(ModelConfig(), 64).activations == 2 * memory.activations
     assert training_memory(ModelConfig(), 32, 2).activations == memory.activations // 2
     assert memory.total == memory.activations + 4 * memory.weights

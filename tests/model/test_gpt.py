@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from model.config import ModelConfig
 from model.gpt import TinyGPT
-from model.training.loss import summed_nats
+from model.training.loss import cross_entropy_sum
 from utils.errors import UserError
 
 # Written by hand: checkpoints and exports rely on these names and shapes.
@@ -120,7 +120,7 @@ def start_loss(**settings):
     model = TinyGPT(config).eval()
     with torch.no_grad():
         ids, targets = torch.randint(config.vocab_size, (2, 8, config.block_size))
-        nats = summed_nats(model(ids), targets)
+        nats = cross_entropy_sum(model(ids), targets)
     return (nats / targets.numel()).item() / math.log(config.vocab_size)
 
 
@@ -251,7 +251,7 @@ def test_a_batch_can_be_learnt_by_heart():
     ids = torch.randint(16, (4, 17))
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     for _ in range(150):
-        loss = summed_nats(model(ids[:, :-1]), ids[:, 1:]) / ids[:, 1:].numel()
+        loss = cross_entropy_sum(model(ids[:, :-1]), ids[:, 1:]) / ids[:, 1:].numel()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from model.config import ModelConfig
-from model.eval_mode import evaluating, raw_module
+from model.eval_mode import evaluating, unwrap
 from model.layers import MLP, RMSNorm, activate, make_norm
 
 
@@ -76,15 +76,15 @@ def test_evaluating_gives_every_mode_back(tiny, training):
 
 def test_raw_module_takes_wrappers_off(tiny, tmp_path):
     model = tiny()
-    assert raw_module(model) is model
-    assert raw_module(torch.compile(model)) is model
+    assert unwrap(model) is model
+    assert unwrap(torch.compile(model)) is model
     store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
     torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     try:
         parallel = torch.nn.parallel.DistributedDataParallel(model)
-        assert raw_module(parallel) is model
-        assert raw_module(torch.compile(parallel)) is model
-        for name in raw_module(torch.compile(parallel)).state_dict():
+        assert unwrap(parallel) is model
+        assert unwrap(torch.compile(parallel)) is model
+        for name in unwrap(torch.compile(parallel)).state_dict():
             assert "_orig_mod" not in name and "module." not in name
     finally:
         torch.distributed.destroy_process_group()

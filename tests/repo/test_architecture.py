@@ -265,7 +265,11 @@ def test_a_cycle_is_found(sources: dict[str, str], cycle: set[str] | None) -> No
         (rule_layers, "utils.files", "import tests.conftest"),
         (rule_layers, "scripts.plot", "from . import sweep"),
         (rule_layers, "model.config", "from model.gpt import TinyGPT"),
-        (rule_layers, "model.sampling.generate", "from model.training.loss import token_nats"),
+        (
+            rule_layers,
+            "model.sampling.generate",
+            "from model.training.loss import cross_entropy_per_token",
+        ),
         (rule_layers, "model.hf.folder", "import model.sampling.generate"),
         (rule_layers, "utils.config.load", "from utils.run.folder import RunFolder"),
         (rule_layers, "utils.files", "import utils.config.load"),

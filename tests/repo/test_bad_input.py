@@ -1,4 +1,4 @@
-"""Users' mistakes: one line on stderr with the cure, exit status 2, and nothing left behind."""
+"""Users' mistakes: one line on stderr with the hint, exit status 2, and nothing left behind."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import pytest
 
 import sample
 from model.sampling.generate import generate_ids
-from model.sampling.sampler import Drawing, sample_seeds
+from model.sampling.sampler import SamplingParams, sample_seeds
 from sample import load_run
 from tests.conftest import ROOT, clean_environment
 from tok.tokenizer import BPETokenizer
@@ -54,7 +54,7 @@ def whole(run: Path, prompt: str, steps: int, seed: int, **settings: object) -> 
         seeds=sample_seeds(seed, 1),
         max_new_tokens=steps,
         stop_id=end,
-        drawing=Drawing(**settings),
+        drawing=SamplingParams(**settings),
     )
     return prompt + loaded.tokenizer.decode([i for i in ids if i != end]) + "\n"
 
@@ -224,9 +224,9 @@ def test_a_checkpoint_of_another_shape_is_refused(copy):
 
 def test_a_run_that_is_training_can_be_sampled(copy, text):
     writer = RunFolder(copy)
-    writer.claim()  # the lock of a training process
+    writer.lock()  # the lock of a training process
     with pytest.raises(UserError, match="another process"):
-        RunFolder(copy).claim()
+        RunFolder(copy).lock()
     assert text("--steps", "5", run=copy)
     assert not [path for path in copy.iterdir() if ".tmp" in path.name]
 

@@ -51,9 +51,9 @@ def test_a_prompt_has_the_same_samples_whichever_stand_beside_it(text, tmp_path)
 def test_more_samples_than_fit_side_by_side_are_the_same(text, monkeypatch):
     argv = ["--steps", "10", "--num-samples", "5", "--prompt", "a", "--prompt", "the"]
     expected = text(*argv)
-    monkeypatch.setattr(sample, "MOST_ROWS", 3)
+    monkeypatch.setattr(sample, "MAX_BATCH", 3)
     assert text(*argv) == expected
-    monkeypatch.setattr(sample, "MOST_CACHE_BYTES", 1)
+    monkeypatch.setattr(sample, "MAX_CACHE_BYTES", 1)
     assert text(*argv) == expected
 
 

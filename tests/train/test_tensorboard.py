@@ -19,7 +19,7 @@ from utils.errors import UserError
 from utils.metrics import read_rows
 from utils.run.folder import RunFolder
 from utils.run.log import RunLog, read_samples
-from utils.run.tensorboard import EVENTS, Board
+from utils.run.tensorboard import EVENTS, TensorBoardWriter
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -137,7 +137,7 @@ def test_only_files_of_events_are_removed(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason=ORACLE)
     (tmp_path / "mine.txt").touch()
     for _ in range(4):
-        Board(tmp_path, 0.0).close()
+        TensorBoardWriter(tmp_path, 0.0).close()
     sizes = [path.stat().st_size > 0 for path in tmp_path.glob(EVENTS)]
     assert sorted(sizes) == [False, True] and (tmp_path / "mine.txt").exists()
 

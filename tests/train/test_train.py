@@ -251,7 +251,7 @@ def test_early_stopping(
 def test_a_non_finite_number_stops_before_the_step(
     broken: str, waits: bool, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, original, calls = tmp_path / "run", loss_module.summed_nats, [0]
+    run, original, calls = tmp_path / "run", loss_module.cross_entropy_sum, [0]
 
     def breaks(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         loss = original(logits, targets)
@@ -260,7 +260,7 @@ def test_a_non_finite_number_stops_before_the_step(
             loss = loss * math.nan if broken == "loss" else loss + (loss * 0).abs().sqrt()
         return loss
 
-    monkeypatch.setattr(loss_module, "summed_nats", breaks)
+    monkeypatch.setattr(loss_module, "cross_entropy_sum", breaks)
     monkeypatch.setattr(trainer.device, "answers_at_once", lambda device: waits)
     log_every = 1 if waits else 9  # it must be seen before the evaluation after step 9
     with pytest.raises(UserError) as stop:

@@ -56,7 +56,7 @@ def test_not_utf8_names_file_offset_and_cure():
     with pytest.raises(UserError, match=r"a\.txt: not UTF-8 at byte 2 \(0xff\); .*--errors bytes"):
         decode_utf8(b"ab\xff", "a.txt")
     with pytest.raises(UserError, match=r"at byte 0 \(0xc3\); mend it"):
-        decode_utf8(b"\xc3", "a.txt", cure="mend it")
+        decode_utf8(b"\xc3", "a.txt", hint="mend it")
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from utils.output import plain
+from utils.output import log_if_not_tty
 
 
 @pytest.mark.parametrize("terminal", [False, True])
@@ -14,5 +14,5 @@ def test_plain_lines_are_for_where_there_is_no_terminal(
     terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
-    plain("window 1/5")
+    log_if_not_tty("window 1/5")
     assert capsys.readouterr() == ("", "" if terminal else "window 1/5\n")

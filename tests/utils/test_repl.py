@@ -19,7 +19,7 @@ import sample
 from tests.conftest import ROOT, uncovered_environment
 from utils.errors import UserError
 
-MARK = "> "
+PROMPT = "> "
 
 
 class Terminal:
@@ -57,9 +57,9 @@ class Terminal:
         readline does not see one that comes while it gets ready.
         """
         seen = ""
-        while MARK not in seen:
+        while PROMPT not in seen:
             self.program.send_signal(signal.SIGINT)
-            seen += self.wait_for(MARK, timeout_s=1, must=False)
+            seen += self.wait_for(PROMPT, timeout_s=1, must=False)
         return seen
 
     def rest(self) -> str:
@@ -88,7 +88,7 @@ def terminal(text_run) -> Iterator[Terminal]:
 
 
 def test_ctrl_c_stops_the_text_and_not_the_program(terminal):
-    assert "Ctrl-D leaves" in terminal.wait_for(MARK)
+    assert "Ctrl-D leaves" in terminal.wait_for(PROMPT)
     terminal.type("the cat\n")
     terminal.wait_for("the cat\r\nthe cat")  # what was typed, then the text
     os.read(terminal.own, 1)  # which goes on
@@ -105,8 +105,8 @@ def test_ctrl_c_stops_the_text_and_not_the_program(terminal):
 
 
 @pytest.fixture
-def converse(text_run, monkeypatch, capsys):
-    """converse("one\\ntwo\\n", "--steps", "5"): stdout and stderr of a session on these lines."""
+def run_repl(text_run, monkeypatch, capsys):
+    """run_repl("one\\ntwo\\n", "--steps", "5"): stdout and stderr of a session on these lines."""
 
     def talk(lines: str, *argv: str) -> tuple[str, str]:
         raw = io.BytesIO(lines.encode("utf-8", "surrogateescape"))
@@ -119,9 +119,9 @@ def converse(text_run, monkeypatch, capsys):
     return talk
 
 
-def test_each_line_is_a_prompt_and_the_settings_hold(text_run, converse, capsys):
+def test_each_line_is_a_prompt_and_the_settings_hold(text_run, run_repl, capsys):
     argv = ["--steps", "12", "--temp", "0.7", "--seed", "5", "--num-samples", "2"]
-    out, err = converse("the cat\nGrüße 🙂\n", *argv)
+    out, err = run_repl("the cat\nGrüße 🙂\n", *argv)
     assert err.count("tokens/s") == 2 and "Traceback" not in err
     capsys.readouterr()
     sample.main(["--run", str(text_run), "--prompt", "the cat", *argv])
@@ -129,28 +129,28 @@ def test_each_line_is_a_prompt_and_the_settings_hold(text_run, converse, capsys)
     assert out.startswith(first) and out[len(first) :].count("Grüße 🙂") == 2
 
 
-def test_the_same_line_again_has_another_text_and_the_same_session_the_same(converse):
-    once, _ = converse("a\n", "--steps", "20")
-    twice, _ = converse("a\na\n", "--steps", "20")
+def test_the_same_line_again_has_another_text_and_the_same_session_the_same(run_repl):
+    once, _ = run_repl("a\n", "--steps", "20")
+    twice, _ = run_repl("a\na\n", "--steps", "20")
     assert twice.startswith(once) and twice[len(once) :] not in ("", once)
-    assert converse("a\na\n", "--steps", "20")[0] == twice
+    assert run_repl("a\na\n", "--steps", "20")[0] == twice
 
 
 @pytest.mark.parametrize("lines", ["", "\n", "  \nthe\n", "the\n\nthe\n"])
-def test_an_empty_line_or_the_end_leaves(converse, lines):
-    out, _ = converse(lines, "--steps", "3")
+def test_an_empty_line_or_the_end_leaves(run_repl, lines):
+    out, _ = run_repl(lines, "--steps", "3")
     assert out.count("the") == lines.startswith("the")
 
 
-def test_a_line_that_is_no_text_costs_one_line(converse):
-    out, err = converse("a\udcff\nthe\n", "--steps", "3")
+def test_a_line_that_is_no_text_costs_one_line(run_repl):
+    out, err = run_repl("a\udcff\nthe\n", "--steps", "3")
     assert out.startswith("the") and err.count("error: --prompt: lone surrogate") == 1
 
 
-def test_a_program_can_hold_a_session_in_json(converse):
+def test_a_program_can_hold_a_session_in_json(run_repl):
     import json
 
-    out, _ = converse("one\ntwo\n", "--steps", "3", "--json")
+    out, _ = run_repl("one\ntwo\n", "--steps", "3", "--json")
     assert [json.loads(line)["prompt"] for line in out.splitlines()] == ["one", "two"]
 
 

@@ -122,7 +122,7 @@ def _arguments(
     objects = [one for one in parsed if one is not None]
     if len(raws) == 2 and len(objects) == 1:
         _refuse(pattern, special, with_ids=True)
-        merges = decode_utf8(raws[parsed.index(None)], "the merges", cure="give vocab.bpe")
+        merges = decode_utf8(raws[parsed.index(None)], "the merges", hint="give vocab.bpe")
         return read_gpt2(objects[0], merges, list(special))
     if len(raws) != 1:
         raise TokenizerError("give one file, or GPT-2's two: encoder.json and vocab.bpe")

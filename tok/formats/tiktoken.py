@@ -46,7 +46,7 @@ def read_tiktoken(raw: bytes, special_ids: Mapping[str, int]) -> dict[str, Any]:
     ranks = _parse(raw)
     tokens = sorted(ranks, key=ranks.__getitem__)
     name_it = "; if a special token has it, add --special TEXT=ID"
-    check_ids([ranks[token] for token in tokens], special_ids, cure=name_it)
+    check_ids([ranks[token] for token in tokens], special_ids, hint=name_it)
     if any(len(token) != 1 for token in tokens[:256]) or len(tokens) < 256:
         raise TokenizerError("the 256 single bytes must be there and have the lowest ranks")
     order = b"".join(tokens[:256])  # 256 different bytes, so all of them
@@ -76,7 +76,7 @@ def merges_of(tokens: list[bytes]) -> list[tuple[int, int]]:
     return merger.merges
 
 
-def check_ids(ordinary: list[int], special_ids: Mapping[str, int], cure: str = "") -> None:
+def check_ids(ordinary: list[int], special_ids: Mapping[str, int], hint: str = "") -> None:
     """Refuses ids that are not the lowest ones that the special tokens leave.
 
     >>> check_ids([0, 2], {"<a>": 1})
@@ -96,7 +96,7 @@ def check_ids(ordinary: list[int], special_ids: Mapping[str, int], cure: str = "
         if token_id != expected:
             raise TokenizerError(
                 f"ids must follow the order of the merges, without holes: where {expected} is due "
-                f"stands {token_id}{cure}"
+                f"stands {token_id}{hint}"
             )
         expected += 1
 

@@ -60,7 +60,7 @@ def learn_merges(
     """
     raw, length_U, count_U = pieces.rows()
     n_merges = min(n_merges, len(raw))  # each merge removes a token at least
-    corpus = Corpus(raw, length_U, count_U, byte_ids, n_merges)
+    corpus = TokenRow(raw, length_U, count_U, byte_ids, n_merges)
     queue = PairQueue(corpus.all_pairs())
     merges: list[tuple[int, int]] = []
     look_at = MOST_PAIRS
@@ -137,7 +137,7 @@ def next_merges(ranks: Sequence[Rank], meetings: Iterable[Meeting]) -> list[int]
     return chosen
 
 
-class Corpus:
+class TokenRow:
     """The row of all distinct pre-tokens, C cells."""
 
     def __init__(

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from utils.config.load import build, load
 from utils.config.schema import flat_fields, flatten
 from utils.errors import UserError
-from utils.output import say
+from utils.output import log
 
 T = TypeVar("T")
 LENGTH = "train.max_steps"  # may change as long as no completed step would have been different
@@ -48,13 +48,13 @@ def resumed_config(
         if name == "run_dir" or value == completed[name]:
             continue
         longer = name == LENGTH and value >= (checkpoint["step"] if checkpoint else 0)
-        if not longer and not flat_fields(cls)[name][1].metadata["free"]:
+        if not longer and not flat_fields(cls)[name][1].metadata["may_change_on_resume"]:
             raise UserError(
                 f"--resume: {name} is {completed[name]} in {run_dir}, not {value}; "
                 "leave it, or start a new run"
             )
     if wanted[LENGTH] != completed[LENGTH]:
-        say(
+        log(
             f"warning: {LENGTH} goes from {completed[LENGTH]} to {wanted[LENGTH]}; "
             "the schedule changes from here on"
         )

@@ -28,11 +28,11 @@ def setting(
     above: float | None = None,
     below: float | None = None,
     choices: Sequence[str] | None = None,
-    free: bool = False,
+    may_change_on_resume: bool = False,
 ) -> Any:
     """A dataclass field with its explanation (unit included) and its range.
 
-    `free` marks a setting that does not change the numbers of a run: a resume may change it.
+    `may_change_on_resume` marks a setting that does not change the numbers of a run: a resume may change it.
     """
     metadata = {
         "help": help,
@@ -41,7 +41,7 @@ def setting(
         "above": above,
         "below": below,
         "choices": choices,
-        "free": free,
+        "may_change_on_resume": may_change_on_resume,
     }
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -82,7 +82,7 @@ def check(config: Any) -> None:
             check_range(getattr(config, field.name), field.metadata, field.name)
 
 
-def check_needs(config: Any, needs: Needs, section: str) -> None:
+def check_dependencies(config: Any, needs: Needs, section: str) -> None:
     """Refuses a setting that differs from its default but has no effect beside the others.
 
     Raises:
@@ -97,12 +97,12 @@ def check_needs(config: Any, needs: Needs, section: str) -> None:
                 continue
             words = " or ".join(map(str, wanted)) if isinstance(wanted, tuple) else ""
             needed = f"{section}.{other}{words and ' ' + words}"
-            how, cure = (
+            how, hint = (
                 ("without", "drop one of them")
                 if wanted is False
                 else ("with", f"drop it, or set {section}.{other}")
             )
-            raise UserError(f"{section}.{field.name} has an effect {how} {needed} only; {cure}")
+            raise UserError(f"{section}.{field.name} has an effect {how} {needed} only; {hint}")
 
 
 def check_range(value: Any, metadata: Mapping[str, Any], where: str) -> None:

@@ -76,7 +76,7 @@ def unknown_key(name: str, known: Collection[str]) -> str:
 
 def read_yaml(path: str, fields: Mapping[str, Any]) -> dict[str, tuple[Any, int]]:
     """Dotted name -> (value, line) of one file; keys that are no settings are refused."""
-    text = decode_utf8(read_bytes(path), path, cure="save it as UTF-8")
+    text = decode_utf8(read_bytes(path), path, hint="save it as UTF-8")
     found: dict[str, tuple[Any, int]] = {}
     try:
         loader = _Loader(text)
@@ -99,7 +99,7 @@ def mappings_in(path: str, section: str) -> list[str]:
     """
     try:
         root = _Loader(
-            decode_utf8(read_bytes(path), path, cure="save it as UTF-8")
+            decode_utf8(read_bytes(path), path, hint="save it as UTF-8")
         ).get_single_node()
     except (yaml.YAMLError, ValueError):
         return []

@@ -68,17 +68,17 @@ def save(path: str | Path, content: dict[str, Any]) -> None:
     write_atomic(path, buffer.getvalue())
 
 
-def load(path: str | Path, cure: str = "", required: Sequence[str] = ()) -> dict[str, Any]:
+def load(path: str | Path, hint: str = "", required: Sequence[str] = ()) -> dict[str, Any]:
     """Reads a checkpoint onto the CPU and verifies its checksum. Never runs code from the file.
 
     Args:
-        cure: what the message about a damaged file ends with.
+        hint: what the message about a damaged file ends with.
         required: keys that a checkpoint for this purpose has.
 
     Raises:
         UserError: missing, truncated, damaged, or not one of ours.
     """
-    raw, ending = read_bytes(path), f"; {cure}" if cure else ""
+    raw, ending = read_bytes(path), f"; {hint}" if hint else ""
     if not raw:
         raise UserError(f"{path}: damaged, the file is empty{ending}")
     try:

@@ -31,7 +31,7 @@ class RunFolder:
         self.best = self.path / "best.pt"
         self._lock = filelock.FileLock(self.path / "lock", blocking=False, thread_local=False)
 
-    def holds_run(self) -> bool:
+    def has_run(self) -> bool:
         """Whether a run was started here."""
         return self.record.exists()
 
@@ -41,13 +41,13 @@ class RunFolder:
         Raises:
             UserError: no run; says how to make one.
         """
-        if not self.holds_run():
+        if not self.has_run():
             raise UserError(
                 f"{self.path}: no run there; train one with `python train.py --config "
                 f"configs/tiny.yaml --run_dir {shlex.quote(str(self.path))}`"
             )
 
-    def claim(self) -> None:
+    def lock(self) -> None:
         """Makes the folder, takes it for this process, removes what a killed one left half written.
 
         The lock dies with the process, however it ends. A second call does nothing.

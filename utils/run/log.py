@@ -9,7 +9,7 @@ from pathlib import Path
 from utils.files import write_atomic
 from utils.metrics import CsvLog, read_rows
 from utils.run.folder import RunFolder
-from utils.run.tensorboard import Board
+from utils.run.tensorboard import TensorBoardWriter
 
 SAMPLE_HEADER = "=== step "
 
@@ -33,7 +33,7 @@ class RunLog:
         self.run = run
         self.metrics = CsvLog(run.metrics, after_step=after_step)
         truncate_samples(run.samples, after_step)
-        self.board = Board(run.board, elapsed_s) if board else None
+        self.board = TensorBoardWriter(run.board, elapsed_s) if board else None
         if self.board:
             for row in read_rows(run.metrics):
                 self.board.scalars({name: float(cell) for name, cell in row.items() if cell})

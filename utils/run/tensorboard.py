@@ -30,7 +30,7 @@ def library() -> SimpleNamespace:
     )
 
 
-class Board:
+class TensorBoardWriter:
     """One file of events, begun anew with each start of the run; `close` ends it.
 
     What earlier starts wrote is dropped: whoever opens a board tells it again, from metrics.csv and

@@ -32,7 +32,7 @@ from utils.config.load import load
 from utils.errors import UserError
 from utils.files import check_writable, decode_utf8, read_bytes
 from utils.metrics import read_rows
-from utils.output import say, table
+from utils.output import log, table
 from utils.run.environment import git_commit
 from utils.run.plot import picture_format
 
@@ -66,7 +66,7 @@ class Text:
             UserError: not UTF-8, too short, or with line ends that nanoGPT would change.
         """
         self.path, raw = Path(path).resolve(), read_bytes(path)
-        decode_utf8(raw, path, cure="convert the file")
+        decode_utf8(raw, path, hint="convert the file")
         if b"\r" in raw:
             raise UserError(f"{path}: has carriage returns, which nanoGPT drops; convert the file")
         border = cut_at_character(raw, len(raw) - math.floor(len(raw) * VAL_FRACTION))
@@ -107,7 +107,7 @@ def bench_race(args: argparse.Namespace) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as scratch:
             ours.append(race_ours(config, text, seed, Path(scratch)))
         tell(f"seed {seed} of {args.seeds}: ours", ours[-1])
-    say("counting n-grams")
+    log("counting n-grams")
     record = describe_race(args, text, theirs, ours)
     if args.plot:
         plot_race(record, Path(args.plot))
@@ -116,7 +116,7 @@ def bench_race(args: argparse.Namespace) -> dict[str, Any]:
 
 def tell(what: str, one: dict[str, Any]) -> None:
     """A line for people about one run."""
-    say(f"{what}: {one['seconds']:.1f} s, {one['bits_per_byte']:.4f} bits per byte")
+    log(f"{what}: {one['seconds']:.1f} s, {one['bits_per_byte']:.4f} bits per byte")
 
 
 def race_nanogpt(checkout: Path, text: Text, seed: int, scratch: Path) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def bench_tokenizer(args: argparse.Namespace) -> dict[str, Any]:
     raw = read_bytes(path)
     if not raw:
         raise UserError(f"{path}: the corpus is empty")
-    decode_utf8(raw, path, cure="the peers take nothing else")
+    decode_utf8(raw, path, hint="the peers take nothing else")
     peers = installed() if args.peers else []
     record: dict[str, Any] = {
         "corpus": {

@@ -12,7 +12,7 @@ import pytest
 from data.stories import plots as grammar
 from data.stories import words
 from data.stories.story import story_grammar
-from data.stories.template_grammar import Grammar, Keyed, Mention, Variable
+from data.stories.template_grammar import ByClass, Grammar, Variable, VariableRef
 
 End = None
 
@@ -48,10 +48,10 @@ class Walk:
             part, rest = self.rests[state]
             if isinstance(part, str):
                 self.known[state] = [[(part, rest)]]
-            elif isinstance(part, Mention):
+            elif isinstance(part, VariableRef):
                 self.known[state] = [sorted({(entry[part.form], rest) for entry in part.pool})]
             else:
-                choices = part.choices.values() if isinstance(part, Keyed) else [part]
+                choices = part.choices.values() if isinstance(part, ByClass) else [part]
                 self.known[state] = [
                     [("", self.push(a, rest)) for a in choice.alternatives] for choice in choices
                 ]
@@ -150,11 +150,11 @@ def extents(made: Grammar) -> dict[frozenset[int], Extent]:
         part = by_number[number]
         if isinstance(part, str):
             return {bound: (0, len(part), len(part))}
-        if isinstance(part, Mention):
+        if isinstance(part, VariableRef):
             sizes = [len(entry[part.form]) for entry in part.pool]
             drawn = int(part.slot not in bound and len(part.pool) > 1)
             return {bound | {part.slot}: (drawn, min(sizes), max(sizes))}
-        choices = part.choices.values() if isinstance(part, Keyed) else [part]
+        choices = part.choices.values() if isinstance(part, ByClass) else [part]
         merged: dict[frozenset[int], Extent] = {}
         for choice in choices:
             for alternative in choice.alternatives:
@@ -204,9 +204,9 @@ def fewest_mentions(made: Grammar, name: str) -> int:
     @cache
     def of(number: int) -> int:
         part = by_number[number]
-        if isinstance(part, (str, Mention)):
-            return int(isinstance(part, Mention) and part.name == name)
-        choices = part.choices.values() if isinstance(part, Keyed) else [part]
+        if isinstance(part, (str, VariableRef)):
+            return int(isinstance(part, VariableRef) and part.name == name)
+        choices = part.choices.values() if isinstance(part, ByClass) else [part]
         return min(row(a) for choice in choices for a in choice.alternatives)
 
     def row(sequence) -> int:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from data.stories import __main__ as command
 from data.stories import story as stories
 from data.stories.story import NotAStory, draw, floor, floor_of, join, log_prob, parse, split, story
-from data.stories.template_grammar import Keyed, Mention
+from data.stories.template_grammar import ByClass, VariableRef
 from tests.conftest import ROOT
 from utils.errors import UserError
 
@@ -24,7 +24,7 @@ TINY = ROOT / "data" / "tiny.txt"
 SEEDS = st.integers(min_value=0, max_value=2**63 - 1)
 
 
-def pieces(one: stories.Story) -> list[tuple[str, Mention | None, bool]]:
+def pieces(one: stories.Story) -> list[tuple[str, VariableRef | None, bool]]:
     """A story's text in pieces, retold from its choices: each with the mention that it is, if any,
     and whether the mention copies an earlier one."""
     grammar = stories.story_grammar()
@@ -35,7 +35,7 @@ def pieces(one: stories.Story) -> list[tuple[str, Mention | None, bool]]:
         for part in (sequence,) if isinstance(sequence, str) else sequence:
             if isinstance(part, str):
                 found.append((part, None, False))
-            elif isinstance(part, Mention):
+            elif isinstance(part, VariableRef):
                 copied = part.slot in bound
                 if not copied:
                     candidates = part.candidates([bound.get(s) for s in range(len(grammar.slots))])
@@ -43,7 +43,7 @@ def pieces(one: stories.Story) -> list[tuple[str, Mention | None, bool]]:
                 found.append((bound[part.slot][part.form], part, copied))
             else:
                 chosen = (
-                    part.choices[bound[part.slot]["class"]] if isinstance(part, Keyed) else part
+                    part.choices[bound[part.slot]["class"]] if isinstance(part, ByClass) else part
                 )
                 tell(chosen.alternatives[next(choices)[1] if chosen.count > 1 else 0])
 

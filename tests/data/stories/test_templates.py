@@ -18,7 +18,10 @@ POOLS = {
     "boy": ({"": "Bob", "she": "he", "class": "boy"},),
 }
 POOLS["name"] = POOLS["girl"] + POOLS["boy"]
-VARIABLES = {"hero": Variable("name", rival="friend"), "friend": Variable("name", rival="hero")}
+VARIABLES = {
+    "hero": Variable("name", distinct_from="friend"),
+    "friend": Variable("name", distinct_from="hero"),
+}
 RULES = {
     "story": ["{hero} and {friend} [ran|sat|]. <end>", "A girl, {hero=girl}<goes:hero>. <end>"],
     "end": ["{hero} smiled as {she} slept.", "Then {she} [went|[ran|flew]] <where>."],

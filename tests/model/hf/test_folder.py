@@ -16,7 +16,7 @@ from model.gpt import TinyGPT
 from model.hf import folder as hf_folder
 from model.hf.config import CLASSES, HOLDS, from_hf, kind_of, to_hf
 from model.sampling.generate import generate_ids
-from model.sampling.sampler import Drawing
+from model.sampling.sampler import SamplingParams
 from tests.helpers.hf import (
     COMBINATIONS,
     ORACLE,
@@ -76,7 +76,7 @@ def test_the_same_model(settings, tokenizer, auto, tmp_path):
     prompt = ids_BT[:1, :4]
     prompt[0, 1] = 0  # a pad token of that id would be masked
     drawn = theirs.generate(prompt, do_sample=False)[0, 4:]
-    greedy = Drawing(temperature=0.0)
+    greedy = SamplingParams(temperature=0.0)
     stop = tokenizer.eot_id
     (expected,) = generate_ids(
         model, prompt.tolist(), seeds=[1], max_new_tokens=20, drawing=greedy, stop_id=stop

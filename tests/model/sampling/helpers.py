@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from model.gpt import TinyGPT
-from model.sampling.decoder import Decoder, room_for
+from model.sampling.decoder import Decoder, cache_size_for
 from model.sampling.inference_weights import Weights
 from model.sampling.naive import all_logits
 
@@ -34,7 +34,7 @@ prompts = pytest.mark.parametrize("prompts", [ONE, EIGHT], ids=["one", "eight"])
 def decoder_of(
     model: TinyGPT, prompts: Sequence[Sequence[int]], n: int, **settings: Any
 ) -> Decoder:
-    return Decoder(Weights(model), prompts, room_for(model.config, prompts, n), **settings)
+    return Decoder(Weights(model), prompts, cache_size_for(model.config, prompts, n), **settings)
 
 
 def continued_logits(model: TinyGPT, prompts: Sequence[Sequence[int]], more_NB: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Compiled steps: what they draw, when they are compiled, and what happens where they can't be."""
+"""CompiledStep steps: what they draw, when they are compiled, and what happens where they can't be."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from model.sampling.compile import MOST_PROGRAMS
+from model.sampling.compile import MAX_PROGRAMS
 from model.sampling.generate import InferenceEngine, generate_ids
-from model.sampling.sampler import Drawing, sample_seeds
+from model.sampling.sampler import SamplingParams, sample_seeds
 
-GREEDY, FILTERED = Drawing(0), Drawing(0.9, 5, 0.9, 0.01, 1.2)
+GREEDY, FILTERED = SamplingParams(0), SamplingParams(0.9, 5, 0.9, 0.01, 1.2)
 PROMPTS = [[1, 2, 3], [4], [5] * 8, [1, 2, 3]]
 KINDS = [
     {"position": "learned", "tie_weights": True, "bias": True},
@@ -81,7 +81,7 @@ def test_another_drawing_or_shape_of_model_is_another_program_other_weights_are_
 def test_more_programs_than_pytorch_keeps_by_itself(tiny):
     engine, plain = InferenceEngine(tiny(double=True)), InferenceEngine(tiny(double=True))
     for k in range(1, 11):
-        drawing = Drawing(top_k=k)
+        drawing = SamplingParams(top_k=k)
         assert draw(engine, drawing=drawing, compiled=True) == draw(plain, drawing=drawing)
     assert n_programs() == 10 and engine.compile_stats.works
 
@@ -115,13 +115,13 @@ def test_an_error_of_the_program_itself_is_not_taken_for_the_compilers(tiny, mon
     assert engine.compile_stats.works and engine.cached_batch is None
 
 
-@pytest.mark.parametrize("most", [MOST_PROGRAMS, 10])
+@pytest.mark.parametrize("most", [MAX_PROGRAMS, 10])
 def test_a_program_is_compiled_anew_while_there_may_be_more(tiny, monkeypatch, capsys, most):
-    monkeypatch.setattr("model.sampling.compile.MOST_PROGRAMS", most)
+    monkeypatch.setattr("model.sampling.compile.MAX_PROGRAMS", most)
     engine, plain = InferenceEngine(tiny(double=True)), InferenceEngine(tiny(double=True))
     with torch._dynamo.config.patch(recompile_limit=8):
         for k in range(1, 11):
-            drawing = Drawing(top_k=k)
+            drawing = SamplingParams(top_k=k)
             draw(engine, drawing=drawing, compiled=True)
         torch.set_num_threads(2)  # what was compiled for one won't do
         for _ in range(2):

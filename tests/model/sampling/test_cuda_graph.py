@@ -7,7 +7,7 @@ import contextlib
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from model.sampling.cuda_graph import CALLS_BEFORE, Recorded
+from model.sampling.cuda_graph import CALLS_BEFORE, CudaGraphRunner
 from model.sampling.naive import all_logits
 from tests.model.sampling.helpers import (
     ONE,
@@ -87,7 +87,7 @@ def test_a_step_of_other_shapes_is_not_the_same_each_time(tiny):
 
 
 def test_on_a_cpu_work_is_done_as_it_is_written():
-    done, work = [], Recorded(CPU)
+    done, work = [], CudaGraphRunner(CPU)
     for _ in range(9):
         work(lambda: done.append(1))
     assert len(done) == 9
@@ -106,7 +106,7 @@ def test_work_is_recorded_after_a_few_calls_and_anew_when_told(monkeypatch):
     monkeypatch.setattr(torch.cuda, "CUDAGraph", FakeGraph)
     monkeypatch.setattr(torch.cuda, "graph", lambda graph: contextlib.nullcontext())
     monkeypatch.setattr(FakeGraph, "played", 0)
-    done, work = [], Recorded(CUDA)
+    done, work = [], CudaGraphRunner(CUDA)
     for n_calls in range(1, 8):
         work(lambda: done.append(1))
         recorded = n_calls > CALLS_BEFORE
@@ -123,7 +123,7 @@ def test_where_recording_fails_work_goes_on_with_one_line(monkeypatch, capsys):
 
     monkeypatch.setattr(torch.cuda, "CUDAGraph", FakeGraph)
     monkeypatch.setattr(torch.cuda, "graph", fail)
-    done, work = [], Recorded(CUDA)
+    done, work = [], CudaGraphRunner(CUDA)
     for _ in range(9):
         work(lambda: done.append(1))
     assert len(done) == 9

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from model.sampling.generate import InferenceEngine, generate
-from model.sampling.inference_weights import FEW_WEIGHTS, weights_read
-from model.sampling.matmul import plain, plain_attend
+from model.sampling.inference_weights import PACKING_THRESHOLD, weights_read
+from model.sampling.matmul import default_attention, default_matmul
 from model.sampling.naive import all_logits
-from model.sampling.sampler import Drawing, sample_seeds
+from model.sampling.sampler import SamplingParams, sample_seeds
 from tests.model.sampling.helpers import (
     EIGHT,
     ONE,
@@ -27,7 +27,7 @@ from tests.model.sampling.helpers import (
 def test_greedy_text_is_that_without_a_cache(tiny, kind, position, prompts):
     model = tiny(double=True, position=position, **kind)
     n = 3 * model.config.block_size
-    settings = {"seeds": range(len(prompts)), "max_new_tokens": n, "drawing": Drawing(0)}
+    settings = {"seeds": range(len(prompts)), "max_new_tokens": n, "drawing": SamplingParams(0)}
     steps = list(generate(model, prompts, **settings))
     assert len(steps) == n
     for row, prompt in enumerate(prompts):
@@ -45,10 +45,14 @@ def test_greedy_text_is_that_without_a_cache(tiny, kind, position, prompts):
 @pytest.mark.parametrize("form", ["", "fixed", "as on a GPU", "many weights"])
 def test_logits_are_those_without_a_cache(tiny, kind, position, prompts, form, monkeypatch):
     if form == "many weights":
-        monkeypatch.setattr("model.sampling.inference_weights.FEW_WEIGHTS", 0)
+        monkeypatch.setattr("model.sampling.inference_weights.PACKING_THRESHOLD", 0)
     if form == "as on a GPU":
-        monkeypatch.setattr("model.sampling.inference_weights.by_rows", plain)
-        monkeypatch.setattr("model.sampling.inference_weights.attend", plain_attend)
+        monkeypatch.setattr(
+            "model.sampling.inference_weights.batch_invariant_matmul", default_matmul
+        )
+        monkeypatch.setattr(
+            "model.sampling.inference_weights.batch_invariant_attention", default_attention
+        )
     for double, atol in ((True, 1e-9), (False, 1e-4)):
         model = tiny(double=double, position=position, **kind)
         n = 3 * model.config.block_size
@@ -85,7 +89,7 @@ def check_bits(tiny, position, n_embd, kind):
     settings = {"pointer": True, "bigram_rows": 64, "qk_norm": True, "bias": True, "n_embd": n_embd}
     model = tiny(position=position, **{"block_size": 16, **settings, **kind})
     prompt = [i % 11 for i in range(model.config.block_size - 13)]
-    assert (weights_read(model) > FEW_WEIGHTS) == (n_embd == 544)
+    assert (weights_read(model) > PACKING_THRESHOLD) == (n_embd == 544)
     with torch.no_grad():
         for weight in model.parameters():
             weight.mul_(0.3)  # so wide a model would always draw the same id
@@ -118,7 +122,7 @@ def test_contexts_of_hardly_any_tokens(tiny, position, block_size, fixed):
 @pytest.mark.parametrize("fixed", [False, True], ids=["", "fixed"])
 def test_slots_never_filled(tiny, position, fixed, monkeypatch):
     # Uninitialised memory as bad as it may be.
-    monkeypatch.setattr("model.sampling.generate.can_be_recorded", lambda device: fixed)
+    monkeypatch.setattr("model.sampling.generate.supports_cuda_graphs", lambda device: fixed)
     monkeypatch.setattr(
         torch.Tensor, "new_empty", lambda self, *shape: self.new_full(shape, torch.nan)
     )

@@ -11,13 +11,13 @@ import torch
 
 from model.sampling.decoder import Decoder
 from model.sampling.generate import InferenceEngine, generate, generate_ids
-from model.sampling.sampler import Drawing, sample_seeds
+from model.sampling.sampler import SamplingParams, sample_seeds
 
 
 @pytest.fixture
 def recorded(monkeypatch):
     """Steps as a GPU would record them: in tensors of fixed size, one step ahead of the reader."""
-    monkeypatch.setattr("model.sampling.generate.can_be_recorded", lambda device: True)
+    monkeypatch.setattr("model.sampling.generate.supports_cuda_graphs", lambda device: True)
 
 
 @pytest.fixture(params=["", "recorded"])
@@ -58,10 +58,10 @@ MANY = [[1, 2], [3], [1, 2], [4] * 8, [5, 6, 7], [1, 2], [9] * 5, [3]]  # some a
 @pytest.mark.parametrize(
     ("position", "drawing", "prompts"),
     [
-        ("rope", Drawing(), [[1, 2]] * 8),
-        ("rope", Drawing(0.7, 5, 0.9), MANY),
-        ("learned", Drawing(0.7, 5, 0.9), [[1, 2]] * 8),
-        ("learned", Drawing(repetition_penalty=1.5, min_p=0.05), MANY),
+        ("rope", SamplingParams(), [[1, 2]] * 8),
+        ("rope", SamplingParams(0.7, 5, 0.9), MANY),
+        ("learned", SamplingParams(0.7, 5, 0.9), [[1, 2]] * 8),
+        ("learned", SamplingParams(repetition_penalty=1.5, min_p=0.05), MANY),
     ],
 )
 def test_a_sample_does_not_depend_on_the_others(tiny, position, drawing, prompts):
@@ -89,7 +89,7 @@ def test_equal_prompts_are_read_once(tiny, monkeypatch):
 @both
 def test_the_penalty_counts_the_prompt_and_what_was_drawn(tiny):
     # So strong that no id comes twice while there are others: 11 ids, one in the prompt.
-    drawing = Drawing(0, repetition_penalty=1e6)
+    drawing = SamplingParams(0, repetition_penalty=1e6)
     model = tiny()
     with torch.no_grad():
         model.head.weight.abs_()  # with these, all logits are positive
@@ -152,7 +152,7 @@ def test_the_caller_may_let_samples_go_and_the_others_do_not_change(tiny):
 def batches_after_calls(engine):
     """What the engine keeps after each of four calls, which draw the same as without it."""
     batches, model = [], engine.weights.model
-    drawing = Drawing(0.9, 5, repetition_penalty=1.5)
+    drawing = SamplingParams(0.9, 5, repetition_penalty=1.5)
     for prompts, n in (([[1, 2], [3]], 20), ([[4] * 8, [5]], 9), ([[6], [7, 8]], 30), ([[1]], 30)):
         settings = {"seeds": range(len(prompts)), "max_new_tokens": n, "drawing": drawing}
         wanted = generate_ids(model, prompts, **settings)

@@ -6,11 +6,13 @@ import pytest
 
 from model.sampling.generate import generate_ids
 from model.sampling.naive import generate_naive
-from model.sampling.sampler import Drawing
+from model.sampling.sampler import SamplingParams
 
 
 @pytest.mark.parametrize("position", ["rope", "learned"])
-@pytest.mark.parametrize("drawing", [Drawing(), Drawing(0.8, 5, 0.9, 0.01, 1.2)], ids=str)
+@pytest.mark.parametrize(
+    "drawing", [SamplingParams(), SamplingParams(0.8, 5, 0.9, 0.01, 1.2)], ids=str
+)
 def test_the_reference_samples_what_the_fast_path_samples(tiny, position, drawing):
     model = tiny(double=True, position=position, pointer=True, bigram_rows=64)
     naive = generate_naive(model, [1, 2], seed=4, max_new_tokens=40, drawing=drawing)

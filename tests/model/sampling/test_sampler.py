@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.sampling.sampler import (
-    Drawing,
+    SamplingParams,
     chosen_logprobs,
     inverse_cdf,
     k_largest,
@@ -99,14 +99,14 @@ def test_filters_keep_the_smallest_set_of_the_likeliest(values, k, p):
 
 
 def probs(**settings):
-    return next_probs(LOGITS, Drawing(**settings))
+    return next_probs(LOGITS, SamplingParams(**settings))
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
 def test_temperature_divides_the_logits(temperature):
     powers = [p ** (1 / temperature) for p in (0.1, 0.4, 0.2, 0.3)]
     expected = [p / sum(powers) for p in powers]
-    assert next_probs(LOGITS, Drawing(temperature))[0].tolist() == pytest.approx(
+    assert next_probs(LOGITS, SamplingParams(temperature))[0].tolist() == pytest.approx(
         expected, rel=1e-12
     )
 
@@ -123,7 +123,7 @@ def test_filters_come_after_temperature_and_top_k_before_top_p():
 @pytest.mark.parametrize("temperature", [0, 1e-300, 5e-324])
 def test_temperature_zero_and_next_to_it_are_greedy(temperature):
     logits = torch.tensor([[1.0, 5.0, 5.0 - 1e-5], [3.0, -INF, 2.0]])
-    probs = next_probs(logits, Drawing(temperature, top_k=50, top_p=0.9))
+    probs = next_probs(logits, SamplingParams(temperature, top_k=50, top_p=0.9))
     assert probs.tolist() == [[0, 1, 0], [1, 0, 0]]
 
 
@@ -145,7 +145,7 @@ def test_temperature_zero_and_next_to_it_are_greedy(temperature):
 )
 def test_settings_out_of_range_are_refused(settings, word):
     with pytest.raises(ValueError, match=word):
-        Drawing(**settings)
+        SamplingParams(**settings)
 
 
 @pytest.mark.parametrize(
@@ -183,10 +183,10 @@ def test_the_penalty_by_its_definition(pairs, penalty):
 
 def test_the_penalty_comes_before_temperature():
     logits, seen = torch.tensor([[2.0, -1.0, 0.5]]), torch.tensor([[True, True, False]])
-    got = next_probs(logits, Drawing(temperature=0.5, repetition_penalty=2.0), seen)
+    got = next_probs(logits, SamplingParams(temperature=0.5, repetition_penalty=2.0), seen)
     wanted = torch.tensor([[1.0, -2.0, 0.5]], dtype=torch.float64) / 0.5
     assert torch.allclose(got, wanted.softmax(-1))
-    greedy = Drawing(temperature=0, repetition_penalty=10.0)
+    greedy = SamplingParams(temperature=0, repetition_penalty=10.0)
     assert next_probs(logits, greedy, seen).tolist() == [[0, 0, 1]]
     assert next_probs(logits, greedy).tolist() == [[1, 0, 0]]
 
@@ -213,13 +213,13 @@ def test_never_an_id_of_probability_zero(weights):
 def test_draws_follow_the_distribution():
     n = 4000
     uniform = torch.rand(n, dtype=torch.float64)
-    ids = sample_next(LOGITS.expand(n, 4), uniform, Drawing())
+    ids = sample_next(LOGITS.expand(n, 4), uniform, SamplingParams())
     shares = [(ids == i).sum().item() / n for i in range(4)]
     for share, p in zip(shares, (0.1, 0.4, 0.2, 0.3), strict=True):
         assert abs(share - p) < 4 * math.sqrt(p * (1 - p) / n)
 
 
-@pytest.mark.parametrize("drawing", [Drawing(), Drawing(0), Drawing(top_k=1)])
+@pytest.mark.parametrize("drawing", [SamplingParams(), SamplingParams(0), SamplingParams(top_k=1)])
 @pytest.mark.parametrize("may_ask", [True, False])
 def test_no_id_outside_the_vocabulary_even_from_damaged_logits(drawing, may_ask, monkeypatch):
     monkeypatch.setattr("model.sampling.sampler._may_ask", lambda _: may_ask)
@@ -257,13 +257,15 @@ def test_a_draw_is_one_from_next_probs(rows, top_k, temperature, top_p, min_p, p
     # Ties and none: the short ways for top_k and the long one.
     logits = torch.tensor([[2.25, 1.25, 0.75, -0.5, 3.0, 1.0], *rows])
     seen = logits > 0.6
-    drawing = Drawing(temperature, top_k, top_p, min_p, penalty)
+    drawing = SamplingParams(temperature, top_k, top_p, min_p, penalty)
     probs = next_probs(logits, drawing, seen)
     for number in torch.rand(8, dtype=torch.float64):
         uniform = number.expand(len(logits))
         for few, may_ask in product((0, 256), (True, False)):
             with mock.patch.multiple(
-                "model.sampling.sampler", FEW_LOGITS=few, _may_ask=mock.Mock(return_value=may_ask)
+                "model.sampling.sampler",
+                SMALL_VOCAB_THRESHOLD=few,
+                _may_ask=mock.Mock(return_value=may_ask),
             ):
                 ids = sample_next(logits, uniform, drawing, seen)
             assert ids.tolist() == inverse_cdf(probs, uniform).tolist()
@@ -271,7 +273,7 @@ def test_a_draw_is_one_from_next_probs(rows, top_k, temperature, top_p, min_p, p
 
 def test_k_largest_is_what_top_k_keeps(monkeypatch):
     assert k_largest(torch.randn(1, 50), 7) is None
-    monkeypatch.setattr("model.sampling.sampler.FEW_LOGITS", 0)
+    monkeypatch.setattr("model.sampling.sampler.SMALL_VOCAB_THRESHOLD", 0)
     logits = torch.randn(20, 50)
     found, ids = k_largest(logits, 7)
     assert ids.tolist() == kept(keep_top_k(logits, 7))

@@ -13,7 +13,7 @@ from model.config import ModelConfig
 from model.gpt import TinyGPT
 from model.sampling.compile import CompileStats
 from model.sampling.generate import InferenceEngine, Step, generate
-from model.sampling.stream import Pace, Sample, StopTexts, in_order
+from model.sampling.stream import Sample, StopStrings, ThroughputMeter, emit_in_order
 from tok.tokenizer import BPETokenizer
 
 BYTES = BPETokenizer([])  # byte b is id b; 256 is end-of-text
@@ -53,7 +53,7 @@ def test_stop_texts_are_found_however_the_text_is_cut(stops):
         pieces, piece = [], whole[0]
         for char, cut in zip(whole[1:], cuts):
             pieces, piece = ([*pieces, piece], char) if cut else (pieces, piece + char)
-        finder = StopTexts(stops)
+        finder = StopStrings(stops)
         shown = "".join(finder.feed(part) for part in [*pieces, piece]) + finder.finish()
         assert shown == naive_stop(whole, stops)
         assert finder.met == (shown != whole)
@@ -61,7 +61,7 @@ def test_stop_texts_are_found_however_the_text_is_cut(stops):
 
 @given(st.text("ab🙂", max_size=12), st.lists(st.text("ab🙂", min_size=1, max_size=4), max_size=3))
 def test_stop_texts_as_the_naive_search_finds_them(text, stops):
-    finder = StopTexts(stops)
+    finder = StopStrings(stops)
     shown = []
     for character in text:
         shown.append(finder.feed(character))
@@ -125,7 +125,7 @@ def test_samples_come_in_order_and_each_as_soon_as_it_can():
     steps, finished = steps_of(*rows), []
     seen = [
         (s.number, text, s.ended)
-        for s, text in in_order(samples, watched(steps, samples, finished))
+        for s, text in emit_in_order(samples, watched(steps, samples, finished))
     ]
     assert seen == [
         (0, "", ""),
@@ -147,12 +147,12 @@ def test_samples_come_in_order_and_each_as_soon_as_it_can():
 def test_no_step_is_asked_for_once_all_have_ended():
     samples = [Sample(BYTES.stream_decoder(), "", i, END, ["b"]) for i in range(2)]
     steps = iter(steps_of(b"xxb" + b"y" * 50, b"b" + b"z" * 50))
-    assert [text for _, text in in_order(samples, steps) if text] == ["x", "x"]
+    assert [text for _, text in emit_in_order(samples, steps) if text] == ["x", "x"]
     assert len(list(steps)) == 50 and samples[1].text == "" and samples[1].ids == [98]
 
 
 def test_what_was_recorded_is_kept_though_no_step_is_asked_for(monkeypatch):
-    monkeypatch.setattr("model.sampling.generate.can_be_recorded", lambda device: True)
+    monkeypatch.setattr("model.sampling.generate.supports_cuda_graphs", lambda device: True)
     shape = {"vocab_size": 11, "block_size": 8, "n_layer": 1, "n_head": 1, "n_embd": 4}
     engine = InferenceEngine(TinyGPT(ModelConfig(**shape)))
     settings = {"seeds": [1, 2], "max_new_tokens": 9, "engine": engine}
@@ -161,7 +161,7 @@ def test_what_was_recorded_is_kept_though_no_step_is_asked_for(monkeypatch):
         samples = [
             Sample(BYTES.stream_decoder(), "", i, END, list(map(chr, range(11)))) for i in range(2)
         ]
-        list(in_order(samples, generate(engine.weights.model, [[1]] * 2, **settings)))
+        list(emit_in_order(samples, generate(engine.weights.model, [[1]] * 2, **settings)))
         assert [sample.ended for sample in samples] == ["stop", "stop"]
         batches.append(engine.cached_batch)
     assert batches[0] is not None and batches[0] is batches[1]
@@ -176,7 +176,7 @@ def test_the_pace_counts_what_was_drawn_and_no_readers_time(monkeypatch):
             clock[0] += 0.25 if number else 0.5
             yield step
 
-    pace = Pace()
+    pace = ThroughputMeter()
     assert str(pace) == "no tokens"
     for _ in pace.watch(slow()):
         clock[0] += 100
@@ -194,7 +194,7 @@ def test_the_pace_tells_compiling_apart(monkeypatch):
                 clock[0], stats.seconds = clock[0] + 9, stats.seconds + 9
             yield step
 
-    pace = Pace(stats)
+    pace = ThroughputMeter(stats)
     list(pace.watch(slow()))
     told = "4 tokens in 0.75 s: 5 tokens/s, the first after 250 ms; 9.0 s of compiling apart"
     assert str(pace) == told

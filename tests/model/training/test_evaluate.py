@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from model.training.evaluate import Evaluation, evaluate
-from model.training.loss import IGNORE_INDEX, summed_nats
+from model.training.loss import IGNORE_INDEX, cross_entropy_sum
 
 BYTES = torch.tensor([0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 6])  # id 0 is special
 
@@ -64,7 +64,7 @@ def test_training_goes_on_as_if_it_had_not_happened(tiny):
         ids, targets = rows()
         for _ in range(3):
             count = (targets != IGNORE_INDEX).sum()
-            (summed_nats(model(ids), targets) / count).backward()
+            (cross_entropy_sum(model(ids), targets) / count).backward()
             if with_evaluation:
                 state = torch.get_rng_state()
                 evaluate(model, batches(5), BYTES)
@@ -91,7 +91,7 @@ def test_documents_arrive(tiny):
     whole = evaluate(tiny(), [(ids, targets)], BYTES)
     assert apart.nats != whole.nats
     assert evaluate(tiny(), [(ids, targets, None)], BYTES) == whole
-    nats = summed_nats(tiny()(ids, docs), targets)
+    nats = cross_entropy_sum(tiny()(ids, docs), targets)
     assert apart.nats == pytest.approx(nats.item(), rel=1e-5)
 
 

@@ -126,7 +126,7 @@ def test_ours_records_in_the_warm_up_what_is_timed(printed, monkeypatch):
         real(batch, weights, stats, key, *args)
 
     monkeypatch.setattr(DecodeBatch, "__init__", make)
-    monkeypatch.setattr("model.sampling.generate.can_be_recorded", lambda device: True)
+    monkeypatch.setattr("model.sampling.generate.supports_cuda_graphs", lambda device: True)
     argv = ["sample", "--shape", "0.8M", "--batch-sizes", "1", "--new-tokens", "7", "--runs", "2"]
     printed(script.main, *argv, "--json")
     assert slots == [

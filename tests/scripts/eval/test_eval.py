@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from data.stories import story as stories
-from data.stories.coherence import common_faults, judge, known_documents
+from data.stories.coherence import common_faults, known_documents, score_coherence
 from data.token_file import TokenFile
-from model.sampling.sampler import Drawing
+from model.sampling.sampler import SamplingParams
 from sample import load_run
 from scripts.eval import __main__ as script
 from scripts.eval import coherence
@@ -242,7 +242,7 @@ def test_coherence_counts_what_the_grammar_accepts(story_run, printed, monkeypat
     ((prompts, settings),) = given
     assert prompts == [[end]] * 6 and settings["seeds"] == [0, 1, 2, 3, 4, 5]
     assert (settings["max_new_tokens"], settings["stop_id"]) == (640, end)
-    assert settings["drawing"] == Drawing(min_p=0.25)
+    assert settings["drawing"] == SamplingParams(min_p=0.25)
     assert "never ends" in people and ">>Zebra<<" in people and "3 coherent" in people
 
 
@@ -255,9 +255,11 @@ def test_coherence_of_a_real_model(story_run, printed, monkeypatch):
         return real(model, prompt, **(settings | {"max_new_tokens": 12}))
 
     monkeypatch.setattr(coherence, "generate_ids", short)
-    texts, ended = coherence.sample_stories(loaded, 5, Drawing())
+    texts, ended = coherence.sample_stories(loaded, 5, SamplingParams())
     assert len(texts) == len(ended) == 5 and len(set(texts)) > 1
-    assert coherence.sample_stories(loaded, 3, Drawing())[0] == texts[:3]  # sample i has seed i
+    assert (
+        coherence.sample_stories(loaded, 3, SamplingParams())[0] == texts[:3]
+    )  # sample i has seed i
 
 
 def test_known_documents_are_compared_as_text(story_run):
@@ -272,6 +274,6 @@ def test_known_documents_are_compared_as_text(story_run):
 
 def test_every_drawn_story_is_coherent():
     drawn = list(stories.draw(5, 5000))
-    result = judge(drawn, [True] * len(drawn), known=set(drawn[:1]))
+    result = score_coherence(drawn, [True] * len(drawn), known=set(drawn[:1]))
     assert result.accepted == result.distinct == result.ended == len(drawn)
     assert result.new == len(drawn) - 1 and result.faults == [] and common_faults(result) == []

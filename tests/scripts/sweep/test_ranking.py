@@ -11,13 +11,13 @@ import pytest
 from scripts.sweep.ranking import (
     LOSS,
     Group,
-    central_share,
     changes,
+    confidence_half_width,
     difference,
     group,
-    half_width,
     quantile,
     ranking,
+    t_cdf_two_sided,
     verdict,
 )
 
@@ -83,11 +83,11 @@ def test_students_t_holds_what_it_promises():
     known = {1: 12.7062, 2: 4.3027, 3: 3.1824, 5: 2.5706, 30: 2.0423, 1000: 1.9623}
     assert {n: round(quantile(n), 4) for n in known} == known
     assert quantile(2, 0.99) == pytest.approx(9.9248, abs=1e-4)
-    assert central_share(0.0, 4) == 0.0 and central_share(1e9, 3) == pytest.approx(1.0)
-    assert math.isnan(half_width([1.0]))
+    assert t_cdf_two_sided(0.0, 4) == 0.0 and t_cdf_two_sided(1e9, 3) == pytest.approx(1.0)
+    assert math.isnan(confidence_half_width([1.0]))
     rng = random.Random(1)
     out = 0
     for _ in range(2000):
         values = [rng.gauss(0.0, 1.0) for _ in range(3)]
-        out += abs(statistics.fmean(values)) > half_width(values)
+        out += abs(statistics.fmean(values)) > confidence_half_width(values)
     assert 70 <= out <= 130

@@ -119,7 +119,7 @@ def test_a_merge_that_would_change_the_next_one_comes_alone(counts, merges):
 
 def find_all(counts):
     """The corpus, and the places of all its pairs."""
-    corpus = learn.Corpus(*Words(counts).rows(), bytes(range(256)), 9)
+    corpus = learn.TokenRow(*Words(counts).rows(), bytes(range(256)), 9)
     queue = PairQueue(corpus.all_pairs())
     for _ in range(9):  # each time with a lower floor
         queue.refill(1 << 10, 1 << 20)

@@ -37,7 +37,7 @@ class Config:
     model: Net = field(default_factory=Net)
     optim: Optim = field(default_factory=Optim)
     files: tuple[str, ...] = make((), "texts to read")
-    run_dir: str = make("runs/x", "folder", free=True)
+    run_dir: str = make("runs/x", "folder", may_change_on_resume=True)
     note: str | None = make(None, "free text")
 
 

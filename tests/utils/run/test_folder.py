@@ -21,14 +21,14 @@ from utils.run.log import append_sample, read_samples, truncate_samples
 
 def test_a_folder_is_one_writers(tmp_path: Path) -> None:
     one, other = RunFolder(tmp_path / "a" / "b"), RunFolder(tmp_path / "a" / "b")
-    one.claim()
-    one.claim()
+    one.lock()
+    one.lock()
     with pytest.raises(UserError, match="another process is writing this run"):
-        other.claim()
+        other.lock()
     with pytest.raises(UserError, match="another process"):
-        other.claim()
+        other.lock()
     one.close()
-    other.claim()
+    other.lock()
     other.close()
 
 
@@ -36,7 +36,7 @@ def test_what_a_killed_writer_left_is_cleared(tmp_path: Path) -> None:
     (tmp_path / ".last.pt.tmp-77").write_bytes(b"half")
     (tmp_path / "notes.txt").write_bytes(b"of the user")
     run = RunFolder(tmp_path)
-    run.claim()
+    run.lock()
     assert {path.name for path in tmp_path.iterdir()} == {"lock", "notes.txt"}
     run.close()
 
@@ -47,10 +47,10 @@ def test_a_folder_that_can_not_be_is_refused_before_it_is_made(
     (tmp_path / "file").write_bytes(b"")
     for name, why in [("file", "a file stands there"), ("file/run", ".*file is not a folder")]:
         with pytest.raises(UserError, match=f"^run_dir .*{name}: {why}; name "):
-            RunFolder(tmp_path / name).claim()
+            RunFolder(tmp_path / name).lock()
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
     with pytest.raises(UserError, match="^run_dir .*x/y: can't write into .*; name another place"):
-        RunFolder(tmp_path / "x" / "y").claim()
+        RunFolder(tmp_path / "x" / "y").lock()
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -58,7 +58,7 @@ def test_a_relative_folder_is_no_trouble(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     for name in ("run", "."):
         run = RunFolder(name)
-        run.claim()
+        run.lock()
         run.close()
     assert (tmp_path / "run" / "lock").exists()
 
@@ -70,7 +70,7 @@ def test_the_record(tmp_path: Path) -> None:
     data = {"folder": "x", "identity": "ab", "floor": None}
     record = {"data": data, "floor_nats_per_token": None, "starts": [{}]}
     run.write_record(record)
-    assert run.holds_run() and run.read_record() == record
+    assert run.has_run() and run.read_record() == record
     torn = [{k: v for k, v in record.items() if k != name} for name in record]
     torn += [record | {"data": {k: v for k, v in data.items() if k != name}} for name in data]
     torn += [record | {"starts": {}}, record | {"data": data | {"floor": {}}}]
