@@ -12,7 +12,14 @@ import torch
 from torch import Tensor
 
 from data.token_file import TokenFile
-from data.windows import IGNORE, DocumentWindows, PackedWindows, Spans, Windows, cut_windows
+from data.windows import (
+    IGNORE_INDEX,
+    DocumentWindows,
+    PackedWindows,
+    TargetSpans,
+    Windows,
+    cut_windows,
+)
 from utils.device import send
 
 TOKEN_BYTES = 4  # int32: GPUs look up few operations on unsigned numbers
@@ -36,7 +43,7 @@ def padded_length(longest: int, block_size: int) -> int:
 
 
 class Batch(NamedTuple):
-    """Inputs, targets (IGNORE: none) and document numbers (None unless masked), int64 (B, T)."""
+    """Inputs, targets (IGNORE_INDEX: none) and document numbers (None unless masked), int64 (B, T)."""
 
     x_BT: torch.Tensor
     y_BT: torch.Tensor
@@ -89,7 +96,9 @@ class Batches:
     def cache_on_device(self, device: torch.device, spare_bytes: int) -> bool:
         """Keeps the training tokens on the device if they are packed and fit; whether it does."""
         windows = self.splits["train"]
-        if isinstance(windows, PackedWindows) and fits(windows.tokens.n_tokens, spare_bytes):
+        if isinstance(windows, PackedWindows) and fits_in_memory(
+            windows.tokens.n_tokens, spare_bytes
+        ):
             self._on_device = DeviceTokens(windows.tokens, device)
         return self._on_device is not None
 
@@ -99,21 +108,21 @@ class Batches:
         It lies on the device where the tokens do, in host memory otherwise.
         """
         windows = self.splits["train"]
-        index_B, shift_B = self._windows_of("train", step)
-        spans = windows.plan(index_B)
+        index_B, shift_B = self._windows_at("train", step)
+        spans = windows.target_spans(index_B)
         if self._on_device is None:
             batch = self._batch("train", index_B, shift_B)
         else:
             block_size, end_id = self.block_size, self.end_id
-            x_BT, y_BT = self._on_device.gather(spans, shift_B, block_size, end_id)
-            batch = self._with_documents(x_BT, y_BT)
+            x_BT, y_BT = self._on_device.gather_windows(spans, shift_B, block_size, end_id)
+            batch = self._with_document_ids(x_BT, y_BT)
         return batch, spans.n_targets
 
     def get_batch(self, split: str, step: int) -> Batch:
         """Batch of step `step` (from 0) in host memory: the next `rows` windows of the epochs."""
-        return self._batch(split, *self._windows_of(split, step))
+        return self._batch(split, *self._windows_at(split, step))
 
-    def _windows_of(self, split: str, step: int) -> tuple[np.ndarray, np.ndarray]:
+    def _windows_at(self, split: str, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Index and shift of each window in a step's batch, int64 (B,)."""
         n, first = self.splits[split].n_windows, step * self.rows
         chosen = []
@@ -177,13 +186,13 @@ class Batches:
         longest = max(len(x) for x, _ in rows)
         width = max(self.pad_to[split], padded_length(longest, self.block_size))
         x_BT = np.full((len(rows), width), self.end_id, np.int64)
-        y_BT = np.full((len(rows), width), IGNORE, np.int64)
+        y_BT = np.full((len(rows), width), IGNORE_INDEX, np.int64)
         for row, (x, y) in enumerate(rows):
             x_BT[row, : len(x)] = x
             y_BT[row, : len(y)] = y
-        return self._with_documents(torch.from_numpy(x_BT), torch.from_numpy(y_BT))
+        return self._with_document_ids(torch.from_numpy(x_BT), torch.from_numpy(y_BT))
 
-    def _with_documents(self, x_BT: Tensor, y_BT: Tensor) -> Batch:
+    def _with_document_ids(self, x_BT: Tensor, y_BT: Tensor) -> Batch:
         doc_BT = torch.cumsum(x_BT == self.end_id, dim=1) if self.mask_documents else None
         return Batch(x_BT, y_BT, doc_BT)
 
@@ -196,8 +205,8 @@ class DeviceTokens:
         raw_N = tokens.read(0, tokens.n_tokens).astype(np.int32)
         self.tokens_N = torch.from_numpy(raw_N).to(device)
 
-    def gather(
-        self, spans: Spans, shift_B: np.ndarray, block_size: int, end_id: int
+    def gather_windows(
+        self, spans: TargetSpans, shift_B: np.ndarray, block_size: int, end_id: int
     ) -> tuple[Tensor, Tensor]:
         """Inputs and targets (B, T) of some windows, int64: the same as `Windows.rows`.
 
@@ -213,13 +222,13 @@ class DeviceTokens:
         inside_BT = column_S[:-1] < length_B1
         x_BT = torch.where(inside_BT, stream_BS[:, :-1], end_id)
         counted_BT = inside_BT & (column_S[:-1] >= context_B1)
-        return x_BT, torch.where(counted_BT, stream_BS[:, 1:], IGNORE)
+        return x_BT, torch.where(counted_BT, stream_BS[:, 1:], IGNORE_INDEX)
 
 
-def fits(n_tokens: int, spare_bytes: int) -> bool:
+def fits_in_memory(n_tokens: int, spare_bytes: int) -> bool:
     """Whether so many tokens are small beside the memory that is free.
 
-    >>> fits(1_000_000, 80 * 2**30), fits(9_000_000_000, 80 * 2**30)
+    >>> fits_in_memory(1_000_000, 80 * 2**30), fits_in_memory(9_000_000_000, 80 * 2**30)
     (True, False)
     """
     return n_tokens * TOKEN_BYTES <= spare_bytes // 8

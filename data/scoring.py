@@ -17,7 +17,7 @@ from data.prepare import prepare, write_split
 from data.prepared_folder import META, read_meta
 from data.stories import story as stories
 from data.token_file import TokenFile
-from data.windows import IGNORE
+from data.windows import IGNORE_INDEX
 from tok.text_files import expand_folders
 from tok.tokenizer import BPETokenizer
 from utils.errors import UserError
@@ -145,11 +145,11 @@ class TokenScores:
 
     def add(self, targets_BT: torch.Tensor, nats_BT: torch.Tensor) -> None:
         """The next batch: its targets and their nats."""
-        first_B = self._windows.plan(next(self._rows)).start_B
+        first_B = self._windows.target_spans(next(self._rows)).start_B
         for first, targets, nats in zip(
             first_B, targets_BT.numpy(), nats_BT.float().numpy(), strict=True
         ):
-            scored = np.flatnonzero(targets != IGNORE)
+            scored = np.flatnonzero(targets != IGNORE_INDEX)
             places = first + scored
             assert (self.ids_N[places] == targets[scored]).all()
             self.nats_N[places] = nats[scored]

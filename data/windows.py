@@ -14,11 +14,11 @@ import numpy as np
 from data.token_file import TokenFile
 from utils.errors import UserError
 
-IGNORE = -100  # a target that does not count; what torch's cross-entropy ignores by default
+IGNORE_INDEX = -100  # a target that does not count; what torch's cross-entropy ignores by default
 WINDOWS = ("documents", "packed")
 
 
-class Spans(NamedTuple):
+class TargetSpans(NamedTuple):
     """Which tokens of the file are the targets of B windows, each int64 (B,).
 
     The inputs are the same tokens, one place earlier. The first `context_B` targets do not count.
@@ -41,7 +41,7 @@ class Windows(ABC):
         self.tokens, self.n_windows, self.end_id = tokens, n_windows, end_id
 
     @abstractmethod
-    def plan(self, index_B: np.ndarray) -> Spans:
+    def target_spans(self, index_B: np.ndarray) -> TargetSpans:
         """The targets of the windows `index_B`."""
 
     def rows(
@@ -52,7 +52,7 @@ class Windows(ABC):
         With a shift, a window is cut as if the file began that many tokens later and continued,
         after its end, with its beginning.
         """
-        start_B, length_B, context_B = self.plan(index_B)
+        start_B, length_B, context_B = self.target_spans(index_B)
         first_B = start_B - 1 if shift_B is None else start_B - 1 + shift_B
         rows = []
         for first, length, context in zip(
@@ -60,7 +60,7 @@ class Windows(ABC):
         ):
             stream = self._read(first, first + length + 1).astype(np.int64)
             x, y = stream[:-1], stream[1:].copy()
-            y[:context] = IGNORE
+            y[:context] = IGNORE_INDEX
             rows.append((x, y))
         return rows
 
@@ -90,11 +90,13 @@ class PackedWindows(Windows):
         self.block_size, self.stride = block_size, stride
         super().__init__(tokens, 1 - -(tokens.n_tokens - block_size) // stride, end_id)
 
-    def plan(self, index_B: np.ndarray) -> Spans:
+    def target_spans(self, index_B: np.ndarray) -> TargetSpans:
         """The targets of the windows `index_B`."""
         start_B = index_B * self.stride
         length_B = np.minimum(self.block_size, self.tokens.n_tokens - start_B)
-        return Spans(start_B, length_B, np.where(index_B > 0, self.block_size - self.stride, 0))
+        return TargetSpans(
+            start_B, length_B, np.where(index_B > 0, self.block_size - self.stride, 0)
+        )
 
 
 class DocumentWindows(Windows):
@@ -117,9 +119,9 @@ class DocumentWindows(Windows):
             )
         super().__init__(tokens, len(ends), end_id)
 
-    def plan(self, index_B: np.ndarray) -> Spans:
+    def target_spans(self, index_B: np.ndarray) -> TargetSpans:
         """The targets of the windows `index_B`."""
-        return Spans(self.starts[index_B], self.lengths[index_B], np.zeros_like(index_B))
+        return TargetSpans(self.starts[index_B], self.lengths[index_B], np.zeros_like(index_B))
 
 
 def cut_windows(

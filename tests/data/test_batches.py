@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.batches import Batches
-from data.windows import IGNORE
+from data.windows import IGNORE_INDEX
 from tests.helpers.batches import END, batches, make
 
 KINDS = pytest.mark.parametrize(
@@ -29,7 +29,7 @@ KINDS = pytest.mark.parametrize(
 
 
 def targets(batch_y: torch.Tensor) -> Counter[int]:
-    return Counter(batch_y[batch_y != IGNORE].tolist())
+    return Counter(batch_y[batch_y != IGNORE_INDEX].tolist())
 
 
 @KINDS
@@ -43,7 +43,7 @@ def test_an_epoch_holds_every_token_once(
     ys = torch.nn.utils.rnn.pad_sequence(
         [y for step in range(first, last + 1) for y in one.get_batch("train", step).y_BT],
         batch_first=True,
-        padding_value=IGNORE,
+        padding_value=IGNORE_INDEX,
     )
     skip = epoch * n - first * rows  # rows of the epoch before, in a batch that straddles
     whole = one.splits["train"].tokens.read(0, 10**6)
@@ -64,7 +64,7 @@ def test_shifted_epochs_cut_the_text_elsewhere(folder: Path) -> None:
         for place, index in enumerate(order.tolist()):
             x_BT, y_BT, _ = one.get_batch("train", epoch * n + place)
             start = shift + 10 * index
-            filled = int((y_BT != IGNORE).sum())
+            filled = int((y_BT != IGNORE_INDEX).sum())
             assert filled == min(10, windows.tokens.n_tokens - 10 * index)
             assert y_BT[0, :filled].tolist() == ring[start : start + filled].tolist()
             assert x_BT[0, 0] == ring[start - 1]
@@ -128,7 +128,7 @@ def test_rows_are_padded_to_the_block_where_asked(folder: Path) -> None:
         width = other.x_BT.shape[1]
         assert one.x_BT.shape == (3, 32) and width <= 9
         assert torch.equal(one.y_BT[:, :width], other.y_BT)
-        assert (one.y_BT[:, width:] == IGNORE).all() and (one.x_BT[:, width:] == END).all()
+        assert (one.y_BT[:, width:] == IGNORE_INDEX).all() and (one.x_BT[:, width:] == END).all()
 
 
 def test_document_numbers_change_at_each_end_token(folder: Path) -> None:
@@ -145,7 +145,7 @@ def test_documents_of_like_length_share_a_batch(tmp_path: Path) -> None:
     make(tmp_path, n_documents=600)
     one = batches(tmp_path, rows=8, windows="documents")
     padded = sum(one.get_batch("train", step).x_BT.numel() for step in range(75))
-    filled = sum(int((one.get_batch("train", s).y_BT != IGNORE).sum()) for s in range(75))
+    filled = sum(int((one.get_batch("train", s).y_BT != IGNORE_INDEX).sum()) for s in range(75))
     assert filled == one.splits["train"].tokens.n_tokens
     assert padded < 1.2 * filled
 
@@ -194,7 +194,7 @@ def test_long_documents_are_padded_to_few_widths(tmp_path: Path) -> None:
     widths = set()
     for step in range(75):
         batch = one.get_batch("train", step)
-        width, longest = batch.y_BT.shape[1], int((batch.y_BT != IGNORE).sum(dim=1).max())
+        width, longest = batch.y_BT.shape[1], int((batch.y_BT != IGNORE_INDEX).sum(dim=1).max())
         assert longest <= width < longest + 8
         assert width in (longest, 141) if longest < 64 else width % 8 == 0 or width == 141
         widths.add(width)

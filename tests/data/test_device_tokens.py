@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from data.batches import Batches
-from data.windows import IGNORE
+from data.windows import IGNORE_INDEX
 from tests.helpers.batches import batches
 
 CPU = torch.device("cpu")
@@ -23,7 +23,7 @@ def test_the_same_batches(stride: int, shift: bool, mask: bool, folder: Path) ->
     assert other.cache_on_device(CPU, 1 << 20)
     for step in range(3 * one.splits["train"].n_windows // one.rows):
         (wanted, n_wanted), (found, n_found) = one.training_batch(step), other.training_batch(step)
-        assert n_wanted == n_found == int((found.y_BT != IGNORE).sum())
+        assert n_wanted == n_found == int((found.y_BT != IGNORE_INDEX).sum())
         for left, right in zip(wanted, found):
             assert (left is None) == (right is None)
             assert left is None or (left.dtype == right.dtype and torch.equal(left, right))

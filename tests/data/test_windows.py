@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.token_file import TokenFile, token_writer
-from data.windows import IGNORE, DocumentWindows, PackedWindows, cut_windows
-from model.training.loss import IGNORE_INDEX
+from data.windows import IGNORE_INDEX, DocumentWindows, PackedWindows, cut_windows
+from model.training import loss
 from utils.errors import UserError
 
 END = 9
@@ -47,12 +47,12 @@ def test_packed_every_token_is_a_target_once_in_its_context(
         assert len(x) == len(y) <= block_size
         assert x.tolist() == stream[start : start + len(x)]
         for place, target in enumerate(y.tolist()):
-            if target == IGNORE:  # context only: an earlier window had it
+            if target == IGNORE_INDEX:  # context only: an earlier window had it
                 assert index and place < block_size - stride
                 continue
             assert target == ids[start + place]
             counted[start + place] += 1
-        assert (y != IGNORE).any(), "no window is in vain"
+        assert (y != IGNORE_INDEX).any(), "no window is in vain"
     assert counted == [1] * len(ids)
     tokens.close()
 
@@ -94,4 +94,4 @@ def test_a_file_that_ends_inside_a_document_is_refused(tmp_path: Path) -> None:
 
 def test_data_model_and_torch_ignore_the_same_target() -> None:
     default = inspect.signature(torch.nn.functional.cross_entropy).parameters["ignore_index"]
-    assert IGNORE == IGNORE_INDEX == default.default
+    assert IGNORE_INDEX == loss.IGNORE_INDEX == default.default

@@ -13,7 +13,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 import train
-from data.windows import IGNORE
+from data.windows import IGNORE_INDEX
 from model.training import loss as loss_module
 from model.training import optim
 from model.training import trainer as trainer
@@ -46,7 +46,7 @@ def test_accumulation_equals_the_big_batch(
     small = build(tmp_path, settings, **same, train__batch_size=4, train__grad_accum_steps=8)
     for step in range(3):
         whole = big.batches.get_batch("train", step)
-        per_part = [int((y != IGNORE).sum()) for y in whole.y_BT.split(4)]
+        per_part = [int((y != IGNORE_INDEX).sum()) for y in whole.y_BT.split(4)]
         if windows is DOCUMENTS:
             assert len(set(per_part)) > 1, "equal token counts would hide a mean of means"
         one, other = step_of(big), step_of(small)
@@ -66,7 +66,7 @@ def test_tokens_and_epochs_are_those_of_the_batches(settings: Settings, tmp_path
     for step, row in enumerate(rows_of(run)):
         assert int(row["tokens"]) == tokens
         assert float(row["epoch"]) == step * 8 / data.meta["train"]["documents"]
-        tokens += int((one.batches.get_batch("train", step).y_BT != IGNORE).sum())
+        tokens += int((one.batches.get_batch("train", step).y_BT != IGNORE_INDEX).sum())
 
 
 def test_an_epoch_of_steps_counts_every_token_once(settings: Settings, tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_an_epoch_of_steps_counts_every_token_once(settings: Settings, tmp_path:
     n = one.batches.splits["train"].n_windows
     for _ in range(n):
         batch = one.batches.get_batch("train", one.step)
-        one.step, one.tokens = one.step + 1, one.tokens + int((batch.y_BT != IGNORE).sum())
+        one.step, one.tokens = one.step + 1, one.tokens + int((batch.y_BT != IGNORE_INDEX).sum())
     assert one.tokens == data.meta["train"]["tokens"] and one.batches.epoch_at(n) == 1.0
 
 
