@@ -17,7 +17,7 @@ if __name__ == "__main__":  # before the imports that take long
 
     end_at_once()
 
-from data.documents import literal, split_documents
+from data.documents import split_documents, unescape
 from model.config import ModelConfig
 from model.gpt import TinyGPT
 from model.load import load_model
@@ -275,7 +275,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     loaded = load_run(args.run, args.checkpoint, args.device)
     try:
         stop_id = (
-            find_token(loaded.tokenizer, literal(args.stop_token)) if args.stop_token else None
+            find_token(loaded.tokenizer, unescape(args.stop_token)) if args.stop_token else None
         )
     except UserError as error:
         raise UserError(f"--stop-token: {error}") from None
@@ -285,7 +285,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         max_new_tokens=args.steps,
         drawing=drawing,
         stop_id=stop_id,
-        stops=tuple(map(literal, args.stop or ())),
+        stops=tuple(map(unescape, args.stop or ())),
         as_json=args.json,
         compiled=args.compile,
     )

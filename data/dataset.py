@@ -10,7 +10,7 @@ from data.batches import Batches
 from data.config import DataConfig
 from data.download.known_corpora import corpus_of
 from data.prepared_folder import read_meta
-from data.scoring import scoring
+from data.scoring import plan_validation
 from tok.tokenizer import BPETokenizer
 from utils.errors import UserError
 
@@ -21,7 +21,7 @@ class Dataset:
 
     Attributes:
         meta: content of meta.json.
-        val_windows: how val.npy is cut, see `data.scoring.scoring`.
+        val_windows: how val.npy is cut, see `data.scoring.plan_validation`.
         floor: entropy floor of val.npy; None where it is unknown or cannot be compared with.
         note: a line for the user about the floor; may be empty.
     """
@@ -45,7 +45,9 @@ class Dataset:
         """
         meta = read_meta(folder)
         tokenizer = BPETokenizer.load(folder / "tokenizer.json")
-        return cls(folder, meta, tokenizer, *scoring(folder, windows, block_size, tokenizer.eot_id))
+        return cls(
+            folder, meta, tokenizer, *plan_validation(folder, windows, block_size, tokenizer.eot_id)
+        )
 
     def batches(
         self, config: DataConfig, *, block_size: int, rows: int, seed: int, fixed_length: bool

@@ -16,10 +16,10 @@ BLOCK_BYTES = 1 << 20
 ERRORS = ("strict", "bytes")
 
 
-def literal(text: str) -> str:
+def unescape(text: str) -> str:
     r"""What a text of the command line means: `\n` is a newline there and `\t` a tab.
 
-    >>> literal(r"--\n")
+    >>> unescape(r"--\n")
     '--\n'
     """
     return text.replace("\\n", "\n").replace("\\t", "\t")
@@ -42,7 +42,7 @@ def split_documents(raw: bytes, doc_sep: str) -> list[bytes]:
     if doc_sep == BLANK_LINE:
         parts = BLANK_LINES.split(raw)
     else:
-        parts = raw.split(literal(doc_sep).encode())
+        parts = raw.split(unescape(doc_sep).encode())
     stripped = (part.strip(b"\r\n") for part in parts)
     return [part for part in stripped if part]
 
@@ -75,7 +75,7 @@ def settled_end(raw: bytes, doc_sep: str) -> int:
         return 0
     if doc_sep != BLANK_LINE:
         # From the left, as split does it: in "aaa" the separator "aa" stands at 0, not at 1.
-        return len(raw) - len(raw.split(literal(doc_sep).encode())[-1])
+        return len(raw) - len(raw.split(unescape(doc_sep).encode())[-1])
     body = len(raw.rstrip(b" \t\r\n"))  # what comes may lengthen the white space at the end
     ends = [match.end() for match in BLANK_LINES.finditer(raw) if match.end() <= body]
     return ends[-1] if ends else 0

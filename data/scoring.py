@@ -23,7 +23,7 @@ from tok.tokenizer import BPETokenizer
 from utils.errors import UserError
 
 
-def prepare_again(
+def rebuild_run_data(
     config: DataConfig,
     vocab_size: int,
     folder: Path,
@@ -64,7 +64,7 @@ def longest_document(path: Path, end_id: int) -> int:
         return int(np.diff(tokens.positions_of(end_id), prepend=-1).max(initial=0))
 
 
-def scoring(
+def plan_validation(
     folder: Path, windows: str, block_size: int, end_id: int
 ) -> tuple[str, dict[str, float] | None, str]:
     """How val.npy is scored: its windows, its floor where the loss compares with it, and a note.
@@ -103,7 +103,7 @@ def val_batches(
     )
 
 
-def write_text(
+def encode_text(
     path: str, separator: str, field: str, errors: str, tokenizer: BPETokenizer, into: Path
 ) -> int:
     """Encodes a text file or folder as documents into `into`/val.npy; the tokens of the longest.

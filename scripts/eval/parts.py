@@ -9,11 +9,11 @@ from data.batches import Batches
 from data.prepared_folder import is_up_to_date
 from data.scoring import (
     document_separator,
-    prepare_again,
-    scoring,
+    encode_text,
+    plan_validation,
+    rebuild_run_data,
     text_floor,
     val_batches,
-    write_text,
 )
 from sample import Loaded
 from train import Config
@@ -51,13 +51,13 @@ class Run:
         log(f"{folder}: missing or changed, the run's data is prepared again")
         config = self.config
         tokenizer = self.loaded.tokenizer if config.train.init_from else None
-        return prepare_again(config.data, config.model.vocab_size, folder, identity, tokenizer)
+        return rebuild_run_data(config.data, config.model.vocab_size, folder, identity, tokenizer)
 
     def validation_part(self) -> Part:
         """Return the run's own validation part."""
         folder, end_id = self.data_folder(), self.loaded.tokenizer.eot_id
         block_size = self.config.model.block_size
-        windows, floor, note = scoring(folder, self.config.data.windows, block_size, end_id)
+        windows, floor, note = plan_validation(folder, self.config.data.windows, block_size, end_id)
         if note:
             log(note)
         batches = self._batches(folder, windows)
@@ -82,7 +82,7 @@ class Run:
         config, tokenizer = self.config.data, self.loaded.tokenizer
         separator = document_separator(Path(self.folder.read_record()["data"]["folder"]), config)
         try:
-            longest = write_text(path, separator, field, config.errors, tokenizer, scratch)
+            longest = encode_text(path, separator, field, config.errors, tokenizer, scratch)
             floor = text_floor(path, separator, field)
         except UserError as error:
             raise UserError(str(error).replace(path, name)) from None
