@@ -132,7 +132,9 @@ def load_data(
                 config.data, vocab_size, block_size=block_size, tokenizer=pretrained_tokenizer
             )
     data = Dataset.load(folder, config.data.windows, block_size)
-    check_compatible(folder, data.tokenizer, vocab_size, foreign=pretrained_tokenizer, state=state)
+    check_compatible(
+        folder, data.tokenizer, vocab_size, pretrained_tokenizer=pretrained_tokenizer, state=state
+    )
     return data
 
 

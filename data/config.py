@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from data.documents import ERRORS
-from data.readers import FIELD
+from data.readers import DEFAULT_JSON_FIELD
 from data.windows import WINDOWS
 from utils.config.schema import Needs, check, check_dependencies, setting
 
@@ -43,7 +43,9 @@ class DataConfig:
     doc_sep: str = setting(
         "", "what parts the documents of a file: blank-line or a text; empty = nothing"
     )
-    json_field: str = setting(FIELD, "where a line of a .jsonl file holds its document")
+    json_field: str = setting(
+        DEFAULT_JSON_FIELD, "where a line of a .jsonl file holds its document"
+    )
     split: str = setting("auto", "how validation is split off", choices=SPLITS)
     val_fraction: float = setting(
         0.1, "share of documents or bytes for validation", above=0, below=1

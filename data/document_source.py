@@ -13,7 +13,7 @@ import numpy as np
 from data.config import DataConfig
 from data.documents import cut_at_character, read_documents
 from data.download.known_corpora import hint
-from data.readers import FIELD, is_json_lines, kind_of
+from data.readers import DEFAULT_JSON_FIELD, is_json_lines, kind_of
 from data.stories import story as stories
 from tok.text_files import expand_folders
 from utils.errors import UserError
@@ -105,7 +105,7 @@ class DocumentSource:
         """
         c, files = self.config, (*self.files, *self.val_files)
         json_lines = [path for path in files if is_json_lines(path)]
-        if c.json_field != FIELD and not json_lines:
+        if c.json_field != DEFAULT_JSON_FIELD and not json_lines:
             raise UserError(
                 "--data.json_field: has an effect on JSON lines only, and none of the files is "
                 "named .jsonl or .ndjson"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from data.readers import FIELD, Readable, Stream, is_json_lines, json_documents
+from data.readers import DEFAULT_JSON_FIELD, Readable, TextStream, is_json_lines, json_documents
 from tok.text_files import end_of_whole_characters
 from utils.files import TAKE_ANY_BYTES, decode_utf8
 
@@ -59,16 +59,16 @@ def stream_documents(stream: Readable, doc_sep: str) -> Iterator[bytes]:
     # that the work stays in proportion to its length.
     while block := stream.read(max(BLOCK_BYTES, len(kept))):
         kept += block
-        if end := settled_end(kept, doc_sep):
+        if end := end_of_complete_documents(kept, doc_sep):
             yield from split_documents(kept[:end], doc_sep)
             kept = kept[end:]
     yield from split_documents(kept, doc_sep)
 
 
-def settled_end(raw: bytes, doc_sep: str) -> int:
+def end_of_complete_documents(raw: bytes, doc_sep: str) -> int:
     r"""Where the last separator ends that nothing which follows can change; 0 if there is none.
 
-    >>> settled_end(b"a\n\nb", "blank-line"), settled_end(b"a\n\n", "blank-line")
+    >>> end_of_complete_documents(b"a\n\nb", "blank-line"), end_of_complete_documents(b"a\n\n", "blank-line")
     (3, 0)
     """
     if not doc_sep:
@@ -86,7 +86,7 @@ def read_documents(
     doc_sep: str,
     errors: str,
     *,
-    field: str = FIELD,
+    field: str = DEFAULT_JSON_FIELD,
     hint: str = TAKE_ANY_BYTES,
 ) -> Iterator[bytes]:
     """Every document of the files, in order; without a separator, one file in memory at a time.
@@ -98,7 +98,7 @@ def read_documents(
             a JSON line has no such text.
     """
     for path in files:
-        with Stream(path) as stream:
+        with TextStream(path) as stream:
             if is_json_lines(path):
                 yield from json_documents(stream, field)
             else:
@@ -109,9 +109,9 @@ def read_documents(
 class CheckedStream:
     """A stream that refuses what is not UTF-8 while it is read."""
 
-    def __init__(self, stream: Stream, hint: str) -> None:
-        self._stream, self._cure = stream, hint
-        self._place, self._rest = 0, b""  # of the next byte; the begun character before it
+    def __init__(self, stream: TextStream, hint: str) -> None:
+        self._stream, self._hint = stream, hint
+        self._position, self._rest = 0, b""  # of the next byte; the begun character before it
 
     def read(self, size: int = -1, /) -> bytes:
         """As the stream's.
@@ -120,11 +120,11 @@ class CheckedStream:
             UserError: not UTF-8; names the byte.
         """
         block = self._stream.read(size)
-        raw, offset = self._rest + block, self._place - len(self._rest)
+        raw, offset = self._rest + block, self._position - len(self._rest)
         end = end_of_whole_characters(raw) if block else len(raw)
         if not raw.isascii():
-            decode_utf8(raw[:end], self._stream.name, hint=self._cure, offset=offset)
-        self._place += len(block)
+            decode_utf8(raw[:end], self._stream.name, hint=self._hint, offset=offset)
+        self._position += len(block)
         self._rest = raw[end:]
         return block
 

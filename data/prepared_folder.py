@@ -70,14 +70,14 @@ def check_compatible(
     tokenizer: BPETokenizer,
     vocab_size: int,
     *,
-    foreign: BPETokenizer | None,
+    pretrained_tokenizer: BPETokenizer | None,
     state: Mapping[str, Any] | None,
 ) -> None:
     """Checks that a prepared folder, its tokenizer, the model and a checkpoint belong together.
 
     Args:
         vocab_size: what the model is made for.
-        foreign: the tokenizer that came with the model's first weights.
+        pretrained_tokenizer: the tokenizer that came with the model's first weights.
         state: the checkpoint to go on from.
 
     Raises:
@@ -90,8 +90,8 @@ def check_compatible(
             f"set --model.vocab_size {size}"
         )
     pairs = [("tokenizer", tokenizer.identity, meta["tokenizer_sha256"])]
-    if foreign:
-        pairs.append(("tokenizer", foreign.identity, tokenizer.identity))
+    if pretrained_tokenizer:
+        pairs.append(("tokenizer", pretrained_tokenizer.identity, tokenizer.identity))
     if state:
         pairs.append(("tokenizer", state["tokenizer_sha256"], tokenizer.identity))
         pairs.append(("data", state["data_identity"], meta["identity"]))

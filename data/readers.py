@@ -14,7 +14,7 @@ from utils.files import decode_utf8
 
 GZIP = ".gz"
 JSON_LINES = (".jsonl", ".ndjson")
-FIELD = "text"  # of a line's object: where the document stands
+DEFAULT_JSON_FIELD = "text"  # of a line's object: where the document stands
 BOM = b"\xef\xbb\xbf"
 
 
@@ -50,7 +50,7 @@ def is_gzip(path: str | Path) -> bool:
     return str(path).lower().endswith(GZIP)
 
 
-class Stream:
+class TextStream:
     """A file's content, unpacked where its name ends in .gz.
 
     Raises in all methods:
@@ -88,14 +88,14 @@ class Stream:
         except OSError as error:  # a folder, or a failing disk
             raise UserError(f"{self.path}: {error.strerror or error}") from None
 
-    def __enter__(self) -> Stream:
+    def __enter__(self) -> TextStream:
         return self
 
     def __exit__(self, *error: object) -> None:
         self._file.close()
 
 
-def json_documents(stream: Stream, field: str = FIELD) -> Iterator[bytes]:
+def json_documents(stream: TextStream, field: str = DEFAULT_JSON_FIELD) -> Iterator[bytes]:
     """The texts of a file of JSON lines: one of each line's object, under `field`, as UTF-8.
 
     Empty lines and empty texts are left out.
