@@ -8,7 +8,7 @@ from typing import Any
 
 from data.batches import Batches
 from data.config import DataConfig
-from data.download.known_corpora import corpus_of
+from data.download.known_corpora import corpus_name
 from data.prepared_folder import read_meta
 from data.scoring import plan_validation
 from tok.tokenizer import BPETokenizer
@@ -80,7 +80,7 @@ class Dataset:
         data |= {name: self.meta[name] for name in ("identity", "train", "val")}
         floor_nats = self.floor and self.floor["total_nats"] / self.meta["val"]["tokens"]
         return {
-            "data": data | {"corpus": corpus_of(self.meta["recipe"])},
+            "data": data | {"corpus": corpus_name(self.meta["recipe"])},
             "floor_nats_per_token": floor_nats,
         }
 

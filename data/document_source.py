@@ -12,7 +12,7 @@ import numpy as np
 
 from data.config import DataConfig
 from data.documents import cut_at_character, read_documents
-from data.download.known_corpora import hint
+from data.download.known_corpora import download_hint
 from data.readers import DEFAULT_JSON_FIELD, is_json_lines, kind_of
 from data.stories import story as stories
 from tok.text_files import expand_folders
@@ -27,8 +27,8 @@ class DocumentSource:
 
     def __init__(self, config: DataConfig) -> None:
         self.config = config
-        self.files = expand_folders(config.files, hint)
-        self.val_files = expand_folders(config.val_files, hint)
+        self.files = expand_folders(config.files, download_hint)
+        self.val_files = expand_folders(config.val_files, download_hint)
         self._check_json()
 
     def fingerprint(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from urllib.parse import urljoin, urlsplit
 
 from tqdm import tqdm
 
-from data.download.known_corpora import CORPORA, FOLDER, Content, KnownCorpus, Source
+from data.download.known_corpora import CORPORA, CORPORA_FOLDER, Content, KnownCorpus, Source
 from utils.cli import Parser
 from utils.errors import UserError, run_cli
 from utils.files import made_parents, sha256_file, write_atomic
@@ -27,7 +27,7 @@ from utils.suggest import nearest
 SCHEME = "https"
 TIMEOUT_S = 30.0  # without a byte
 RETRIES = 3
-MAY_PASS = (408, 425, 429, 500, 502, 503, 504)  # HTTP status that another try may mend
+RETRY_STATUSES = (408, 425, 429, 500, 502, 503, 504)  # HTTP status that another try may mend
 CHUNK_BYTES = 1 << 20
 BAR: dict[str, Any] = {"unit_scale": True, "disable": None, "leave": False}
 
@@ -36,10 +36,10 @@ class FetchError(Exception):
     """An address does not give the file."""
 
 
-def find(name: str) -> KnownCorpus:
+def find_corpus(name: str) -> KnownCorpus:
     """The corpus of that name.
 
-    >>> find("Enwik8").licence
+    >>> find_corpus("Enwik8").licence
     'GFDL'
 
     Raises:
@@ -53,13 +53,13 @@ def find(name: str) -> KnownCorpus:
     raise UserError(f"{name}: no such corpus{meant}; there are: {', '.join(known)}")
 
 
-def get(source: Source, folder: Path) -> None:
+def ensure_downloaded(source: Source, folder: Path) -> None:
     """Brings the texts of a source into `folder`, unless they are there.
 
     Raises:
         UserError: it can't be had; the message says how to put it there by hand.
     """
-    missing = [text for text in source.texts() if not is_right(folder / text.name, text)]
+    missing = [text for text in source.texts() if not has_content(folder / text.name, text)]
     if not missing:
         log(f"{', '.join(text.name for text in source.texts())}: there already, sha256 as known")
         return
@@ -69,7 +69,7 @@ def get(source: Source, folder: Path) -> None:
             f"its size and sha256 are as published by {source.published}"
         )
     target = folder / source.content.name
-    by_hand = is_right(target, source.content)
+    by_hand = has_content(target, source.content)
     if not by_hand:
         download(source, target)
     for member in source.members:
@@ -78,7 +78,7 @@ def get(source: Source, folder: Path) -> None:
         target.unlink()
 
 
-def is_right(path: Path, content: Content) -> bool:
+def has_content(path: Path, content: Content) -> bool:
     """Whether the file is there with the content that it should have.
 
     Raises:
@@ -133,7 +133,7 @@ def fetch(url: str, target: Path, content: Content) -> None:
         if response.is_redirect:
             check_scheme(urljoin(response.url, response.headers["Location"]))
         elif response.status_code != 200:
-            kind = requests.HTTPError if response.status_code in MAY_PASS else FetchError
+            kind = requests.HTTPError if response.status_code in RETRY_STATUSES else FetchError
             raise kind(f"HTTP status {response.status_code} {response.reason}")
         elif size != str(content.size_bytes):
             raise FetchError(f"has {size} bytes, expected {content.size_bytes}")
@@ -241,17 +241,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="data.download", description=__doc__)
     parser.add_argument("name", nargs="?", help="which corpus: see --list")
     parser.add_argument("--list", action="store_true", help="tell all corpora, and download none")
-    parser.add_argument("--out", default=FOLDER, help="folder to put NAME/ into (%(default)s)")
+    parser.add_argument(
+        "--out", default=CORPORA_FOLDER, help="folder to put NAME/ into (%(default)s)"
+    )
     args = parser.parse_args(argv)
     if args.list:
         print("\n".join(map(describe, CORPORA)))
         return 0
     if args.name is None:
         parser.error("name a corpus, or give --list")
-    corpus = find(args.name)
+    corpus = find_corpus(args.name)
     folder = Path(args.out) / corpus.name
     for source in corpus.sources:
-        get(source, folder)
+        ensure_downloaded(source, folder)
     texts = [folder / text.name for source in corpus.sources for text in source.texts()]
     print(json.dumps({"corpus": corpus.name, "files": [str(path) for path in texts]}))
     return 0

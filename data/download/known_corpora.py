@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-FOLDER = "corpora"  # where data.download puts them unless told otherwise, and the configs look
+CORPORA_FOLDER = (
+    "corpora"  # where data.download puts them unless told otherwise, and the configs look
+)
 
 
 @dataclass(frozen=True)
@@ -187,15 +189,15 @@ CORPORA = (
 )
 
 
-def corpus_of(recipe: Mapping[str, Any]) -> str:
+def corpus_name(recipe: Mapping[str, Any]) -> str:
     """Name of the corpus that prepared text is from, by the sha256 of its files; empty if of none.
 
     Args:
         recipe: as meta.json of a prepared folder has it.
 
-    >>> corpus_of({"corpus": {"files": [CORPORA[0].sources[0].content.sha256], "val_files": []}})
+    >>> corpus_name({"corpus": {"files": [CORPORA[0].sources[0].content.sha256], "val_files": []}})
     'tinyshakespeare'
-    >>> corpus_of({"corpus": {"stories": [1, 2, 3]}}), corpus_of({"corpus": {"files": ["0"]}})
+    >>> corpus_name({"corpus": {"stories": [1, 2, 3]}}), corpus_name({"corpus": {"files": ["0"]}})
     ('', '')
     """
     corpus = recipe["corpus"]
@@ -207,13 +209,13 @@ def corpus_of(recipe: Mapping[str, Any]) -> str:
     return ""
 
 
-def hint(path: str | Path) -> str:
+def download_hint(path: str | Path) -> str:
     """What brings a missing file, if it is one of these corpora where the configs look.
 
-    >>> hint("corpora/enwik8/enwik8"), hint("mytext.txt")
+    >>> download_hint("corpora/enwik8/enwik8"), download_hint("mytext.txt")
     ('; `python -m data.download enwik8` brings it', '')
     """
     parts = Path(path).parts
-    if len(parts) > 1 and parts[0] == FOLDER and parts[1] in {one.name for one in CORPORA}:
+    if len(parts) > 1 and parts[0] == CORPORA_FOLDER and parts[1] in {one.name for one in CORPORA}:
         return f"; `python -m data.download {parts[1]}` brings it"
     return ""

@@ -14,7 +14,7 @@ import pytest
 
 from data.download import __main__ as download
 from data.download.__main__ import unzip
-from data.download.known_corpora import CORPORA, FOLDER, Content, KnownCorpus, Source
+from data.download.known_corpora import CORPORA, CORPORA_FOLDER, Content, KnownCorpus, Source
 from tests.data.download import serving
 from tests.data.download.serving import breaks, good, status
 from tests.helpers.corpora import corpus_path
@@ -68,7 +68,7 @@ def test_each_corpus_has_its_config(corpus: KnownCorpus, root: Path) -> None:
     config, _ = load(Config, [str(root / "configs" / f"{corpus.name}.yaml")], {})
     texts = {text.name for source in corpus.sources for text in source.texts()}
     files = [Path(name) for name in (*config.data.files, *config.data.val_files)]
-    assert files and all(path.parent == Path(FOLDER, corpus.name) for path in files)
+    assert files and all(path.parent == Path(CORPORA_FOLDER, corpus.name) for path in files)
     assert {path.name for path in files} == texts - {"wiki.test.raw"}
 
 
