@@ -69,9 +69,14 @@ class DocumentSource:
     def _choose(self, part: str) -> Iterator[bytes]:
         c = self.config
         if not self.files and part == "train":
-            return (story.encode() for story in stories.draw(c.story_seed, c.story_bytes))
+            return (
+                story.encode() for story in stories.generate_stories(c.story_seed, c.story_bytes)
+            )
         if not self.files:
-            return (story.encode() for story in stories.draw(c.story_seed + 1, c.val_story_bytes))
+            return (
+                story.encode()
+                for story in stories.generate_stories(c.story_seed + 1, c.val_story_bytes)
+            )
         if self.val_files:
             return self._read(self.files if part == "train" else self.val_files)
         return self._split_bytes(part) if self.split == "bytes" else self._split_documents(part)

@@ -19,17 +19,17 @@ from typing import Any
 
 from data.stories import plots as grammar
 from data.stories.story import (
-    LONGEST_BYTES,
+    MAX_STORY_BYTES,
     SEPARATOR,
     Floor,
     NotAStory,
-    draw,
     floor_of,
     floor_of_file,
+    generate_stories,
     join,
     parse,
     read_stories,
-    sample,
+    sample_stories,
     story_grammar,
 )
 from utils.cli import Parser
@@ -52,7 +52,7 @@ def check(path: str | Path) -> dict[str, Any]:
 
 def stats(path: str | None, seed: int, n_stories: int) -> dict[str, Any]:
     """Counts of the grammar, means over a sample of its stories, and the figures of a file."""
-    made = sample(seed, n_stories)
+    made = sample_stories(seed, n_stories)
     pools = story_grammar().pools
     texts = [one.text for one in made]
     sizes, counts = [len(one) for one in texts], [len(one.choices) for one in made]
@@ -121,19 +121,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     elif args.floor:
         print(json.dumps(as_json(floor_of_file(args.floor))))
     else:
-        pairs = [(len(one.text), -one.log_prob) for one in sample(args.seed, args.stories)]
+        pairs = [(len(one.text), -one.log_prob) for one in sample_stories(args.seed, args.stories)]
         print(json.dumps(as_json(floor_of(pairs))))
 
 
 def write(n_bytes: int, seed: int, out: str | None) -> None:
     """Writes a draw to a file, whole or not at all, or to stdout as it is made."""
-    if n_bytes <= LONGEST_BYTES:
-        raise UserError(f"--bytes {n_bytes}: give at least {LONGEST_BYTES + 1}, room for a story")
+    if n_bytes <= MAX_STORY_BYTES:
+        raise UserError(f"--bytes {n_bytes}: give at least {MAX_STORY_BYTES + 1}, room for a story")
     if out is not None:
-        write_atomic(out, join(draw(seed, n_bytes)).encode("ascii"))
+        write_atomic(out, join(generate_stories(seed, n_bytes)).encode("ascii"))
         return
     before = ""
-    for one in draw(seed, n_bytes):
+    for one in generate_stories(seed, n_bytes):
         sys.stdout.write(before + one)
         before = SEPARATOR
     sys.stdout.write("\n")

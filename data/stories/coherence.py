@@ -29,7 +29,7 @@ class Coherence:
     distinct: int  # different texts
     new: int  # texts that are no document of the training text
     ended: int  # reached the end-of-text token
-    faults: list[ParseFailure] = field(default_factory=list)
+    failures: list[ParseFailure] = field(default_factory=list)
 
     def shares(self) -> dict[str, float]:
         """The counts as shares of the samples.
@@ -47,38 +47,38 @@ def score_coherence(
     """Counts over sampled texts.
 
     >>> score_coherence(["no story", "no story"], [True, False], known=set())  # doctest: +ELLIPSIS
-    Coherence(samples=2, accepted=0, distinct=1, new=2, ended=1, faults=[...])
+    Coherence(samples=2, accepted=0, distinct=1, new=2, ended=1, failures=[...])
 
     Args:
         ended: which texts reached the end-of-text token; the others are never accepted.
         known: those of the texts that stand in the training text.
     """
-    accepted, faults = 0, []
+    accepted, failures = 0, []
     for number, (text, whole) in enumerate(zip(texts, ended, strict=True)):
         if not whole:
-            faults.append(ParseFailure(number, "never ends", "never ends"))
+            failures.append(ParseFailure(number, "never ends", "never ends"))
             continue
         try:
             parse(text)
             accepted += 1
         except NotAStory as error:
-            faults.append(fault_at(number, text, error.position))
+            failures.append(failure_at(number, text, error.position))
     return Coherence(
         samples=len(texts),
         accepted=accepted,
         distinct=len(set(texts)),
         new=sum(text not in known for text in texts),
         ended=sum(ended),
-        faults=faults,
+        failures=failures,
     )
 
 
-def fault_at(sample: int, text: str, position: int, *, before: int = 40) -> ParseFailure:
+def failure_at(sample: int, text: str, position: int, *, before: int = 40) -> ParseFailure:
     """The word at which a text goes wrong, in angle brackets behind what led to it.
 
-    >>> fault_at(0, "Mia lost her red ball. He cried.", 23).hint
+    >>> failure_at(0, "Mia lost her red ball. He cried.", 23).hint
     'at 23: Mia lost her red ball. >>He<<'
-    >>> fault_at(0, "Mia lost", 8).hint
+    >>> failure_at(0, "Mia lost", 8).hint
     'at 8: ends too early'
     """
     if position >= len(text):
@@ -93,18 +93,20 @@ def fault_at(sample: int, text: str, position: int, *, before: int = 40) -> Pars
     return ParseFailure(sample, f"at {word!r}", f"at {position}: {led_to}>>{word}<<")
 
 
-def common_faults(coherence: Coherence, most: int = 5) -> list[str]:
+def common_failures(coherence: Coherence, most: int = 5) -> list[str]:
     """The words at which most samples go wrong, with their numbers.
 
     >>> texts = ["Not a story.", "Not one either.", "Not"]
-    >>> common_faults(score_coherence(texts, [True, True, False], known=set()))
+    >>> common_failures(score_coherence(texts, [True, True, False], known=set()))
     ["2 at 'Not'", '1 never ends']
     """
-    counts = Counter(fault.what for fault in coherence.faults)
+    counts = Counter(failure.what for failure in coherence.failures)
     return [f"{count} {what}" for what, count in counts.most_common(most)]
 
 
-def known_documents(tokens: TokenFile, tokenizer: BPETokenizer, texts: Collection[str]) -> set[str]:
+def texts_in_training(
+    tokens: TokenFile, tokenizer: BPETokenizer, texts: Collection[str]
+) -> set[str]:
     """Those of `texts` that are a document of a token file, compared as text.
 
     Ids would not do: a model may spell a text with other tokens than the tokenizer would.

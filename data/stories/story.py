@@ -23,7 +23,7 @@ from utils.errors import UserError
 from utils.files import decode_utf8, read_bytes
 
 SEPARATOR = "\n\n"  # between stories; the last one ends in a single newline
-LONGEST_BYTES = 900  # no story is longer; a test holds the grammar to it
+MAX_STORY_BYTES = 900  # no story is longer; a test holds the grammar to it
 
 
 class NotAStory(ValueError):  # noqa: N818 (it reads as what it says)
@@ -80,24 +80,24 @@ def grammar_identity() -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def as_story(text: str, trail: Derivation) -> Story:
+def make_story(text: str, derivation: Derivation) -> Story:
     """A story from its text and choices."""
-    return Story(text, tuple(trail), -sum(math.log(count) for _, _, count in trail))
+    return Story(text, tuple(derivation), -sum(math.log(count) for _, _, count in derivation))
 
 
-def text(rng: random.Random) -> str:
+def generate_text(rng: random.Random) -> str:
     """Draws the text of a story: the one that `story` draws from the same generator.
 
-    >>> text(random.Random(1)) == story(random.Random(1)).text
+    >>> generate_text(random.Random(1)) == generate_story(random.Random(1)).text
     True
     """
     return story_grammar().write(rng.random, [])
 
 
-def story(rng: random.Random) -> Story:
+def generate_story(rng: random.Random) -> Story:
     """Draws a story. Only `rng.random()` is called, so that every Python draws the same."""
-    trail: Derivation = []
-    return as_story(story_grammar().write(rng.random, trail), trail)
+    derivation: Derivation = []
+    return make_story(story_grammar().write(rng.random, derivation), derivation)
 
 
 def parse(text: str) -> Story:
@@ -107,11 +107,11 @@ def parse(text: str) -> Story:
         NotAStory: the grammar does not make this text.
     """
     try:
-        trails = story_grammar().read(text)
+        derivations = story_grammar().read(text)
     except UnreadableError as error:
         raise NotAStory(error.position) from None
-    assert len(trails) == 1, f"the grammar makes this text in {len(trails)} ways: {text}"
-    return as_story(text, trails[0])
+    assert len(derivations) == 1, f"the grammar makes this text in {len(derivations)} ways: {text}"
+    return make_story(text, derivations[0])
 
 
 def log_prob(text: str) -> float:
@@ -123,7 +123,7 @@ def log_prob(text: str) -> float:
     return parse(text).log_prob
 
 
-def draw(seed: int, n_bytes: int) -> Iterator[str]:
+def generate_stories(seed: int, n_bytes: int) -> Iterator[str]:
     """Draws stories for as long as a file of them (see `join`) has at most `n_bytes` bytes.
 
     One generator runs through: a longer draw from the same seed begins with the shorter one.
@@ -199,10 +199,10 @@ def floor_of(pairs: Sequence[tuple[int, float]]) -> Floor:
     return Floor(ratio, error, count, n_bytes, nats)
 
 
-def sample(seed: int, n_stories: int) -> list[Story]:
-    """Draws a number of stories from one seed: the stories that `draw` begins with."""
+def sample_stories(seed: int, n_stories: int) -> list[Story]:
+    """Draws a number of stories from one seed: the stories that `generate_stories` begins with."""
     rng = random.Random(seed)
-    return [story(rng) for _ in range(n_stories)]
+    return [generate_story(rng) for _ in range(n_stories)]
 
 
 def read_stories(path: str | Path) -> list[str]:

@@ -3,11 +3,11 @@
 A rule is a list of templates, one of which is drawn uniformly. In a template
 
     <rule>         stands for a draw from another rule
-    <rule:var>     for a draw from the rule `rule.CLASS`, CLASS being the class of the bound `var`
+    <rule:var>     for a draw from the rule `rule.CLASS`, CLASS being the class of the bindings `var`
     [a|b|]         is a draw among templates written on the spot (one may be empty)
     {var}          mentions a variable: drawn from its pool at the first mention, copied afterwards
     {var.form}     mentions it in another form (a pronoun, a past tense)
-    {var=pool}     draws it, if it is not bound yet, from a part of its pool
+    {var=pool}     draws it, if it is not bindings yet, from a part of its pool
     {form}         where no variable has that name, a form of the first variable
 
 Everything else stands for itself. Two distinct_from variables never take the same entry.
@@ -50,12 +50,12 @@ class VariableRef:
     slot: int
     form: str
     pool: tuple[Entry, ...]
-    rival_slot: int  # -1: none
+    distinct_slot: int  # -1: none
     without: dict[str, tuple[Entry, ...]] = field(default_factory=dict, compare=False)
 
-    def candidates(self, bound: Sequence[Entry | None]) -> tuple[Entry, ...]:
+    def candidates(self, bindings: Sequence[Entry | None]) -> tuple[Entry, ...]:
         """The entries that the first mention draws from, less the one its distinct_from took."""
-        distinct_from = bound[self.rival_slot] if self.rival_slot >= 0 else None
+        distinct_from = bindings[self.distinct_slot] if self.distinct_slot >= 0 else None
         if distinct_from is None:
             return self.pool
         word = distinct_from[""]
@@ -66,23 +66,23 @@ class VariableRef:
 
 @dataclass(frozen=True)
 class ByClass:
-    """One choice per class of a bound variable."""
+    """One choice per class of a bindings variable."""
 
     slot: int
     choices: Mapping[str, Choice]
 
 
 Part = str | Choice | VariableRef | ByClass
-# While reading: the position in the text, the parts that follow, linked as (part, rest), the bound
+# While reading: the position in the text, the parts that follow, linked as (part, rest), the bindings
 # variables, and the choices so far, linked as (earlier, choice).
 State = tuple[int, Any, tuple[Entry | None, ...], Any]
 
 
-def chosen_by(part: Choice | ByClass, bound: Sequence[Entry | None]) -> Choice:
+def chosen_by(part: Choice | ByClass, bindings: Sequence[Entry | None]) -> Choice:
     """The choice itself, or the one for the class of the variable that it depends on."""
     if isinstance(part, Choice):
         return part
-    entry = bound[part.slot]
+    entry = bindings[part.slot]
     assert entry is not None, "a class is asked for after the first mention of its variable"
     return part.choices[entry["class"]]
 
@@ -206,16 +206,16 @@ class Grammar:
 
     # Writing
 
-    def write(self, rand: Callable[[], float], trail: Derivation) -> str:
-        """Draws a text; `rand` gives numbers in [0, 1). The choices are added to `trail`."""
+    def write(self, rand: Callable[[], float], derivation: Derivation) -> str:
+        """Draws a text; `rand` gives numbers in [0, 1). The choices are added to `derivation`."""
         out: list[str] = []
-        self._write(self.start, [None] * len(self.slots), out.append, rand, trail.append)
+        self._write(self.start, [None] * len(self.slots), out.append, rand, derivation.append)
         return "".join(out)
 
     def _write(
         self,
         sequence: tuple[Part, ...],
-        bound: list[Entry | None],
+        bindings: list[Entry | None],
         out: Callable[[str], None],
         rand: Callable[[], float],
         record: Callable[[tuple[str, int, int]], None],
@@ -224,15 +224,15 @@ class Grammar:
             if isinstance(part, str):
                 out(part)
             elif isinstance(part, VariableRef):
-                entry = bound[part.slot]
+                entry = bindings[part.slot]
                 if entry is None:
-                    pool = part.candidates(bound)
+                    pool = part.candidates(bindings)
                     index = int(rand() * len(pool))
                     record((part.name, index, len(pool)))
-                    entry = bound[part.slot] = pool[index]
+                    entry = bindings[part.slot] = pool[index]
                 out(entry[part.form])
             else:
-                choice, index = chosen_by(part, bound), 0
+                choice, index = chosen_by(part, bindings), 0
                 if choice.count > 1:
                     index = int(rand() * choice.count)
                     record((choice.name, index, choice.count))
@@ -240,12 +240,12 @@ class Grammar:
                 if isinstance(chosen, str):
                     out(chosen)
                 else:
-                    self._write(chosen, bound, out, rand, record)
+                    self._write(chosen, bindings, out, rand, record)
 
     # Reading
 
     def read(self, text: str) -> list[Derivation]:
-        """All derivations of a text, as the trails that `write` would have left.
+        """All derivations of a text, as the derivations that `write` would have left.
 
         A depth-first walk with an explicit stack of states.
 
@@ -256,7 +256,7 @@ class Grammar:
         furthest = 0
         stack: list[State] = [(0, (self.start[0], None), (None,) * len(self.slots), None)]
         while stack:
-            position, rest, bound, trail = stack.pop()
+            position, rest, bindings, derivation = stack.pop()
             while rest is not None:
                 part, rest = rest
                 if isinstance(part, str):
@@ -266,54 +266,54 @@ class Grammar:
                     furthest = max(furthest, position + common_prefix(part, text, position))
                     break
                 if isinstance(part, VariableRef):
-                    if entry := bound[part.slot]:
+                    if entry := bindings[part.slot]:
                         rest = (entry[part.form], rest)
                         continue
-                    branches = self._mentions(part, text, (position, rest, bound, trail))
+                    branches = self._mentions(part, text, (position, rest, bindings, derivation))
                 else:
-                    choice = chosen_by(part, bound)
-                    branches = self._branches(choice, text, (position, rest, bound, trail))
+                    choice = chosen_by(part, bindings)
+                    branches = self._branches(choice, text, (position, rest, bindings, derivation))
                 if not branches:
                     furthest = max(furthest, position)
                     break
-                position, rest, bound, trail = branches.pop()
+                position, rest, bindings, derivation = branches.pop()
                 stack += branches
             else:
                 furthest = max(furthest, position)
                 if position == len(text):
-                    found.append(unlink(trail))
+                    found.append(unlink(derivation))
         if not found:
             raise UnreadableError(furthest)
         return found
 
     def _mentions(self, part: VariableRef, text: str, state: State) -> list[State]:
         """The states after each entry of a first mention that the text has at this position."""
-        position, rest, bound, trail = state
-        pool, branches = part.candidates(bound), []
+        position, rest, bindings, derivation = state
+        pool, branches = part.candidates(bindings), []
         for index, entry in enumerate(pool):
             if text.startswith(entry[part.form], position):
-                now = bound[: part.slot] + (entry,) + bound[part.slot + 1 :]
-                link = (trail, (part.name, index, len(pool)))
+                now = bindings[: part.slot] + (entry,) + bindings[part.slot + 1 :]
+                link = (derivation, (part.name, index, len(pool)))
                 branches.append((position + len(entry[part.form]), rest, now, link))
         return branches
 
     def _branches(self, part: Choice, text: str, state: State) -> list[State]:
         """The states after each alternative of a choice, without those that begin with a literal
         that the text does not have at this position."""
-        position, rest, bound, trail = state
+        position, rest, bindings, derivation = state
         branches = []
         for index, chosen in enumerate(part.alternatives):
-            link = (trail, (part.name, index, part.count)) if part.count > 1 else trail
+            link = (derivation, (part.name, index, part.count)) if part.count > 1 else derivation
             if isinstance(chosen, str):
                 if text.startswith(chosen, position):
-                    branches.append((position + len(chosen), rest, bound, link))
+                    branches.append((position + len(chosen), rest, bindings, link))
                 continue
             if isinstance(chosen[0], str) and not text.startswith(chosen[0], position):
                 continue
             after = rest
             for follow in reversed(chosen):
                 after = (follow, after)
-            branches.append((position, after, bound, link))
+            branches.append((position, after, bindings, link))
         return branches
 
 
@@ -329,10 +329,10 @@ def common_prefix(part: str, text: str, position: int) -> int:
     return same
 
 
-def unlink(trail: tuple | None) -> Derivation:
-    """A linked trail (earlier, choice) as a list, first choice first."""
+def unlink(derivation: tuple | None) -> Derivation:
+    """A linked derivation (earlier, choice) as a list, first choice first."""
     choices: Derivation = []
-    while trail is not None:
-        trail, choice = trail
+    while derivation is not None:
+        derivation, choice = derivation
         choices.append(choice)
     return choices[::-1]

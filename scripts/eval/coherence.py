@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data.stories.coherence import Coherence, common_faults, known_documents, score_coherence
+from data.stories.coherence import Coherence, common_failures, score_coherence, texts_in_training
 from data.token_file import TokenFile
 from model.sampling.generate import generate_ids
 from model.sampling.sampler import SamplingParams
@@ -16,7 +16,7 @@ from sample import Loaded
 from utils.output import log
 
 SAMPLES_AT_ONCE = 50
-FAULTS_SHOWN = 5
+MAX_FAILURES_SHOWN = 5
 
 
 def sample_stories(
@@ -53,19 +53,19 @@ def measure_coherence(
     """Sample stories, score_coherence them by the grammar and the training tokens; return the shares."""
     texts, ended = sample_stories(loaded, n_samples, drawing)
     with contextlib.closing(TokenFile(train)) as tokens:
-        known = known_documents(tokens, loaded.tokenizer, texts)
+        known = texts_in_training(tokens, loaded.tokenizer, texts)
     result = score_coherence(texts, ended, known)
     describe(result, n_samples)
     return {"samples": n_samples, **result.shares()}
 
 
 def describe(result: Coherence, n_samples: int) -> None:
-    """Print the counts and the most frequent faults for people."""
+    """Print the counts and the most frequent failures for people."""
     log(
         f"{n_samples} stories: {result.accepted} coherent, {result.distinct} distinct, "
         f"{result.new} not in the training text, {result.ended} ended"
     )
-    for fault in result.faults[:FAULTS_SHOWN]:
-        log(f"  sample {fault.sample} goes wrong: {fault.hint}")
-    if result.faults:
-        log(f"  most often: {', '.join(common_faults(result))}")
+    for failure in result.failures[:MAX_FAILURES_SHOWN]:
+        log(f"  sample {failure.sample} goes wrong: {failure.hint}")
+    if result.failures:
+        log(f"  most often: {', '.join(common_failures(result))}")

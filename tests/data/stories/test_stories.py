@@ -15,7 +15,17 @@ from hypothesis import strategies as st
 
 from data.stories import __main__ as command
 from data.stories import story as stories
-from data.stories.story import NotAStory, draw, floor, floor_of, join, log_prob, parse, split, story
+from data.stories.story import (
+    NotAStory,
+    floor,
+    floor_of,
+    generate_stories,
+    generate_story,
+    join,
+    log_prob,
+    parse,
+    split,
+)
 from data.stories.template_grammar import ByClass, VariableRef
 from tests.conftest import ROOT
 from utils.errors import UserError
@@ -55,14 +65,14 @@ def pieces(one: stories.Story) -> list[tuple[str, VariableRef | None, bool]]:
 @given(SEEDS)
 @settings(deadline=None, max_examples=200)
 def test_parsing_gives_back_the_choices_and_the_probability(seed):
-    made = story(random.Random(seed))
+    made = generate_story(random.Random(seed))
     assert parse(made.text) == made
     assert log_prob(made.text) == made.log_prob == -sum(math.log(n) for _, _, n in made.choices)
-    assert stories.text(random.Random(seed)) == made.text
+    assert stories.generate_text(random.Random(seed)) == made.text
 
 
 def test_stories_are_short_lines_of_ascii_with_many_choices():
-    sample = stories.sample(7, 4000)
+    sample = stories.sample_stories(7, 4000)
     for one in sample:
         assert one.text.isascii() and one.text.isprintable() and 400 <= len(one.text) <= 900
         assert one.text == " ".join(one.text.split())
@@ -74,7 +84,7 @@ def test_stories_are_short_lines_of_ascii_with_many_choices():
 def test_stories_hold_six_agreements_across_sentences():
     """A copy of a variable (in any form: a name, a pronoun, a promise kept) agrees across
     sentences if its last mention is in an earlier one."""
-    for one in stories.sample(8, 1000):
+    for one in stories.sample_stories(8, 1000):
         sentence, last, agreements = 0, {}, 0
         for text, mention, copied in pieces(one):
             if mention is not None:
@@ -90,7 +100,7 @@ def test_stories_hold_six_agreements_across_sentences():
 def test_every_swapped_copy_is_refused(seed):
     """Names, pronouns, things, kinds, places, promises, ...: no copy can be another entry's."""
     rng = random.Random(seed)
-    made = story(rng)
+    made = generate_story(rng)
     before = ""
     told = pieces(made)
     for number, (text, mention, copied) in enumerate(told):
@@ -106,7 +116,7 @@ def test_every_swapped_copy_is_refused(seed):
 @settings(deadline=None, max_examples=40)
 def test_a_swapped_first_mention_is_refused_where_a_second_follows(seed):
     rng = random.Random(seed)
-    told = pieces(story(rng))
+    told = pieces(generate_story(rng))
     names = [mention.name for _, mention, _ in told if mention is not None]
     for number, (text, mention, copied) in enumerate(told):
         if mention is not None and not copied and names.count(mention.name) > 1:
@@ -120,7 +130,7 @@ def test_a_swapped_first_mention_is_refused_where_a_second_follows(seed):
 @given(SEEDS, st.data())
 @settings(deadline=None, max_examples=100)
 def test_a_changed_text_is_refused_where_it_goes_wrong(seed, data):
-    text = stories.text(random.Random(seed))
+    text = stories.generate_text(random.Random(seed))
     cut = data.draw(st.integers(0, len(text) - 1))
     for changed in (text[:cut], text[:cut] + "#" + text[cut:], text[:cut] + "é" + text[cut + 1 :]):
         with pytest.raises(NotAStory, match=r"byte \d+") as error:
@@ -133,13 +143,13 @@ def test_a_changed_text_is_refused_where_it_goes_wrong(seed, data):
     "change", [str.lower, str.upper, "{} ".format, " {}".format, "{}\n".format]
 )
 def test_other_cases_and_spaces_are_refused(change):
-    for one in stories.sample(3, 20):
+    for one in stories.sample_stories(3, 20):
         with pytest.raises(NotAStory):
             parse(change(one.text))
 
 
 def test_two_stories_an_empty_text_and_no_story_are_refused():
-    one = stories.text(random.Random(1))
+    one = stories.generate_text(random.Random(1))
     for text in ("", one + one, one + " " + one, join([one]), "The moon."):
         with pytest.raises(NotAStory):
             parse(text)
@@ -147,29 +157,34 @@ def test_two_stories_an_empty_text_and_no_story_are_refused():
 
 
 def test_a_long_draw_begins_with_a_short_one_and_seeds_differ():
-    short, long = list(draw(3, 20_000)), list(draw(3, 60_000))
+    short, long = list(generate_stories(3, 20_000)), list(generate_stories(3, 60_000))
     assert long[: len(short)] == short and len(long) > 2 * len(short)
-    assert [one.text for one in stories.sample(3, len(long))] == long
-    assert not set(long) & set(draw(4, 60_000))
+    assert [one.text for one in stories.sample_stories(3, len(long))] == long
+    assert not set(long) & set(generate_stories(4, 60_000))
 
 
 @given(SEEDS, st.integers(1, 8))
 @settings(deadline=None, max_examples=50)
 def test_a_draw_fills_its_bytes_and_no_more(seed, count):
-    texts = [one.text for one in stories.sample(seed, count)]
+    texts = [one.text for one in stories.sample_stories(seed, count)]
     size = len(join(texts))
-    assert list(draw(seed, size)) == list(draw(seed, size + 300)) == texts == split(join(texts))
-    assert list(draw(seed, size - 1)) == texts[:-1]
+    assert (
+        list(generate_stories(seed, size))
+        == list(generate_stories(seed, size + 300))
+        == texts
+        == split(join(texts))
+    )
+    assert list(generate_stories(seed, size - 1)) == texts[:-1]
 
 
 def test_a_negative_seed_is_refused():
     with pytest.raises(ValueError, match="seed -1"):
-        next(draw(-1, 10_000))
+        next(generate_stories(-1, 10_000))
 
 
 def test_tiny_txt_is_the_draw_that_the_readme_names():
     raw = TINY.read_bytes()
-    assert raw == join(draw(1, 195_000)).encode("ascii")
+    assert raw == join(generate_stories(1, 195_000)).encode("ascii")
     assert len(raw) < 200_000 and raw.endswith(b"\n")
     assert "python -m data.stories --bytes 195000 --seed 1 --out data/tiny.txt" in (
         ROOT / "data" / "README.md"
@@ -178,11 +193,13 @@ def test_tiny_txt_is_the_draw_that_the_readme_names():
 
 def test_stories_of_another_seed_are_not_in_tiny_txt():
     training = set(split(TINY.read_text(encoding="ascii")))
-    assert len(training) > 200 and not training & {one.text for one in stories.sample(2, 3000)}
+    assert len(training) > 200 and not training & {
+        one.text for one in stories.sample_stories(2, 3000)
+    }
 
 
 def test_the_floor_is_the_ratio_of_nats_and_bytes():
-    texts = [one.text for one in stories.sample(5, 50)]
+    texts = [one.text for one in stories.sample_stories(5, 50)]
     low = floor(texts)
     nats = [-log_prob(text) for text in texts]
     assert low.nats_per_byte == pytest.approx(sum(nats) / sum(map(len, texts)), rel=1e-12)
@@ -197,7 +214,7 @@ def test_the_floor_is_the_ratio_of_nats_and_bytes():
 
 def test_the_standard_error_is_the_spread_of_the_floor():
     """Over many samples the floor spreads by the standard error that each of them reports."""
-    pairs = [(len(one.text), -one.log_prob) for one in stories.sample(6, 4000)]
+    pairs = [(len(one.text), -one.log_prob) for one in stories.sample_stories(6, 4000)]
     parts = [floor_of(pairs[start : start + 40]) for start in range(0, 4000, 40)]
     spread = math.sqrt(
         sum((p.nats_per_byte - floor_of(pairs).nats_per_byte) ** 2 for p in parts) / 99
@@ -209,7 +226,7 @@ def test_the_standard_error_is_the_spread_of_the_floor():
 def test_the_expected_floor_of_the_readme_holds():
     readme = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
     said = float(re.search(r"floor of the grammar \| ([\d.]+) nats per byte", readme).group(1))
-    low = floor_of([(len(one.text), -one.log_prob) for one in stories.sample(9, 4000)])
+    low = floor_of([(len(one.text), -one.log_prob) for one in stories.sample_stories(9, 4000)])
     assert abs(low.nats_per_byte - said) < 5 * low.standard_error
 
 
@@ -226,11 +243,15 @@ def test_the_command_writes_the_draw(tmp_path, capsys):
     command.main(["--bytes", "5000", "--seed", "3", "--out", str(out)])
     assert capsys.readouterr().out == ""
     command.main(["--bytes", "5000", "--seed", "3"])
-    assert capsys.readouterr().out == out.read_text(encoding="utf-8") == join(draw(3, 5000))
+    assert (
+        capsys.readouterr().out
+        == out.read_text(encoding="utf-8")
+        == join(generate_stories(3, 5000))
+    )
 
 
 def test_the_command_prints_floors_checks_and_figures(tmp_path, capsys):
-    texts = list(draw(3, 20_000))
+    texts = list(generate_stories(3, 20_000))
     good, bad = tmp_path / "good.txt", tmp_path / "bad.txt"
     good.write_text(join(texts), encoding="utf-8")
     bad.write_text(join([texts[0], texts[1].replace(".", "!"), texts[2]]), encoding="utf-8")

@@ -48,13 +48,15 @@ def all_texts(grammar: Grammar) -> dict[str, float]:
     todo = [[]]
     while todo:
         numbers = todo.pop()
-        trail = []
-        text = grammar.write(Script(numbers), trail)
-        for place in range(len(numbers), len(trail)):
-            done = [(index + 0.5) / count for _, index, count in trail[:place]]
-            todo += [[*done, (i + 0.5) / trail[place][2]] for i in range(1, trail[place][2])]
+        derivation = []
+        text = grammar.write(Script(numbers), derivation)
+        for place in range(len(numbers), len(derivation)):
+            done = [(index + 0.5) / count for _, index, count in derivation[:place]]
+            todo += [
+                [*done, (i + 0.5) / derivation[place][2]] for i in range(1, derivation[place][2])
+            ]
         assert text not in found
-        found[text] = math.prod(1 / count for _, _, count in trail)
+        found[text] = math.prod(1 / count for _, _, count in derivation)
     return found
 
 
@@ -65,8 +67,8 @@ def test_probabilities_of_all_texts_sum_to_one_and_each_is_read_back():
     assert len(texts) == 3 * 2 * 3 * 4 + 2 * 2 * 4
     assert math.fsum(texts.values()) == pytest.approx(1, abs=1e-12)
     for text, probability in texts.items():
-        (trail,) = grammar.read(text)
-        assert math.prod(1 / count for _, _, count in trail) == probability
+        (derivation,) = grammar.read(text)
+        assert math.prod(1 / count for _, _, count in derivation) == probability
 
 
 def test_only_these_texts_are_read():
@@ -87,9 +89,9 @@ def test_the_entropy_of_a_small_grammar_is_its_mean_of_minus_log_p():
     exact = math.fsum(-p * math.log(p) for p in all_texts(grammar).values())
     rng, nats = random.Random(1), []
     for _ in range(20_000):
-        trail = []
-        grammar.write(rng.random, trail)
-        nats.append(sum(math.log(count) for _, _, count in trail))
+        derivation = []
+        grammar.write(rng.random, derivation)
+        nats.append(sum(math.log(count) for _, _, count in derivation))
     # By hand: half of ln 2*3*2*3 and ln 2*2*2, and the ending: ln 2, and half of ln 2 + half ln 2.
     by_hand = (math.log(36) + math.log(8)) / 2 + math.log(2) + (math.log(2) + math.log(2) / 2) / 2
     assert exact == pytest.approx(by_hand, abs=1e-12)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from data.stories import story as stories
-from data.stories.coherence import common_faults, known_documents, score_coherence
+from data.stories.coherence import common_failures, score_coherence, texts_in_training
 from data.token_file import TokenFile
 from model.sampling.sampler import SamplingParams
 from sample import load_run
@@ -112,7 +112,7 @@ def test_other_data_than_the_runs_is_refused(story_run, tmp_path):
 
 
 def test_a_text_of_stories_is_scored_story_by_story(story_run, printed, tmp_path):
-    drawn = list(stories.draw(77, 2000))
+    drawn = list(stories.generate_stories(77, 2000))
     path = tmp_path / "some.txt"
     path.write_text(stories.join(drawn), encoding="utf-8")
     figures, _ = printed(script.main, "--run", story_run, "--text", path)
@@ -135,7 +135,7 @@ def test_any_other_text_has_no_floor(story_run, printed, tmp_path):
 
 
 def test_json_lines_are_scored_as_the_texts_in_them(story_run, printed, tmp_path):
-    drawn = list(stories.draw(77, 2000))
+    drawn = list(stories.generate_stories(77, 2000))
     (tmp_path / "some.txt").write_text(stories.join(drawn), encoding="utf-8")
     lines = "".join(json.dumps({"tale": one}) + "\n" for one in drawn)
     (tmp_path / "some.jsonl").write_text(lines, encoding="utf-8")
@@ -210,8 +210,8 @@ def test_coherence_counts_what_the_grammar_accepts(story_run, printed, monkeypat
     loaded = load_run(story_run)
     end, encode = loaded.tokenizer.eot_id, loaded.tokenizer.encode
     record = json.loads((story_run / "run.json").read_text(encoding="utf-8"))
-    train = list(stories.draw(1, 30_000))
-    new = next(stories.draw(123, 1000))
+    train = list(stories.generate_stories(1, 30_000))
+    new = next(stories.generate_stories(123, 1000))
     name = stories.parse(new).text.split()[5]
     samples = [
         [*encode(train[3]), end],  # learned by heart
@@ -264,16 +264,16 @@ def test_coherence_of_a_real_model(story_run, printed, monkeypatch):
 
 def test_known_documents_are_compared_as_text(story_run):
     record = json.loads((story_run / "run.json").read_text(encoding="utf-8"))
-    train = list(stories.draw(1, 30_000))
+    train = list(stories.generate_stories(1, 30_000))
     texts = [train[0], train[-1], train[0][:-1], train[0] + " ", ""]
     path = Path(record["data"]["folder"]) / "train.npy"
     with contextlib.closing(TokenFile(path)) as tokens:
-        known = known_documents(tokens, load_run(story_run).tokenizer, texts)
+        known = texts_in_training(tokens, load_run(story_run).tokenizer, texts)
     assert known == {train[0], train[-1]}
 
 
 def test_every_drawn_story_is_coherent():
-    drawn = list(stories.draw(5, 5000))
+    drawn = list(stories.generate_stories(5, 5000))
     result = score_coherence(drawn, [True] * len(drawn), known=set(drawn[:1]))
     assert result.accepted == result.distinct == result.ended == len(drawn)
-    assert result.new == len(drawn) - 1 and result.faults == [] and common_faults(result) == []
+    assert result.new == len(drawn) - 1 and result.failures == [] and common_failures(result) == []

@@ -36,7 +36,7 @@ def logprobs_of(run, document: str) -> list[float]:
 
 
 def test_each_token_has_its_log_probability_in_the_order_of_the_text(story_run, capsys, tmp_path):
-    drawn = list(stories.draw(77, 2500))
+    drawn = list(stories.generate_stories(77, 2500))
     path = tmp_path / "some.txt"
     path.write_text(stories.join(drawn), encoding="utf-8")
     *tokens, last = map(
