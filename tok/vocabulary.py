@@ -49,10 +49,10 @@ def inverse(permutation: bytes) -> bytes:
 
 
 @lru_cache(maxsize=1)
-def stand_ins() -> str:
+def bytes_to_unicode() -> str:
     """256 characters: the stand-in of each byte.
 
-    >>> stand_ins()[ord("a")], stand_ins()[ord(" ")], stand_ins()[0]
+    >>> bytes_to_unicode()[ord("a")], bytes_to_unicode()[ord(" ")], bytes_to_unicode()[0]
     ('a', 'Ġ', 'Ā')
     """
     printable = [byte for group in _PRINTABLE for byte in group]
@@ -62,22 +62,22 @@ def stand_ins() -> str:
     return "".join(characters[byte] for byte in range(256))
 
 
-def spell(raw: bytes) -> str:
+def to_printable(raw: bytes) -> str:
     """Any bytes in stand-ins.
 
-    >>> spell("né n".encode())
+    >>> to_printable("né n".encode())
     'nÃ©Ġn'
     """
-    return raw.decode("latin-1").translate(stand_ins())
+    return raw.decode("latin-1").translate(bytes_to_unicode())
 
 
-def unspell(spelled: str) -> bytes | None:
+def from_printable(spelled: str) -> bytes | None:
     """The bytes that were spelled so, or None if a character is no stand-in.
 
-    >>> unspell("nÃ©Ġn").decode(), unspell("two words")
+    >>> from_printable("nÃ©Ġn").decode(), from_printable("two words")
     ('né n', None)
     """
-    back = _bytes_of_stand_ins()
+    back = _unicode_to_bytes()
     try:
         return bytes([back[character] for character in spelled])
     except KeyError:
@@ -85,16 +85,16 @@ def unspell(spelled: str) -> bytes | None:
 
 
 @lru_cache(maxsize=1)
-def _bytes_of_stand_ins() -> dict[str, int]:
-    return {character: byte for byte, character in enumerate(stand_ins())}
+def _unicode_to_bytes() -> dict[str, int]:
+    return {character: byte for byte, character in enumerate(bytes_to_unicode())}
 
 
 # Name -> the number of each byte. "value": byte b has number b. "gpt2": bytes sorted by their
 # stand-ins, as in GPT-2's vocabulary, tiktoken's files and what Hugging Face's trainers make.
-_SORTED_BY_STAND_IN = bytes(
-    sorted(range(256), key=stand_ins().__getitem__)
+_SORTED_BY_CHARACTER = bytes(
+    sorted(range(256), key=bytes_to_unicode().__getitem__)
 )  # 0x21 first, 0xAD last
-BYTE_ORDERS = {"value": bytes(range(256)), "gpt2": inverse(_SORTED_BY_STAND_IN)}
+BYTE_ORDERS = {"value": bytes(range(256)), "gpt2": inverse(_SORTED_BY_CHARACTER)}
 
 
 def byte_numbers(byte_order: Any) -> bytes:

@@ -16,10 +16,10 @@ from torch import Tensor
 from model.config import ModelConfig
 from model.hf.config import CLASSES, kind_of
 from model.hf.weights import whole_weights
-from tok.formats.spelled_vocab import spelled_ids
+from tok.formats.printable_vocab import vocab_dict
 from tok.patterns import GPT2
 from tok.tokenizer import BPETokenizer
-from tok.vocabulary import spell
+from tok.vocabulary import to_printable
 from utils.errors import UserError, missing
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def write_gguf(
         from gguf import GGUFWriter
     except ImportError:
         raise missing("gguf", "--to gguf") from None
-    spelled_ids(tokenizer)  # refuses what llama.cpp, too, knows by its spelling
+    vocab_dict(tokenizer)  # refuses what llama.cpp, too, knows by its spelling
     writer = GGUFWriter(path, ARCHITECTURES[kind])
     writer.add_name(name)
     _add_settings(writer, config, kind)
@@ -164,13 +164,13 @@ def _add_tokenizer(writer: GGUFWriter, tokenizer: BPETokenizer) -> None:
     special = {token_id: token for token, token_id in tokenizer.special_ids.items()}
     tokens, types = [], []
     for token_id, raw in enumerate(tokenizer.token_bytes):
-        tokens.append(special.get(token_id) or spell(raw) or f"[unused {token_id}]")
+        tokens.append(special.get(token_id) or to_printable(raw) or f"[unused {token_id}]")
         types.append(
             TokenType.CONTROL
             if token_id in special
             else TokenType.NORMAL if raw else TokenType.UNUSED
         )
-    spelled = [spell(tokenizer.token_bytes[token_id]) for token_id in tokenizer.ordinary_ids]
+    spelled = [to_printable(tokenizer.token_bytes[token_id]) for token_id in tokenizer.ordinary_ids]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(tokens)

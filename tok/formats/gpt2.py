@@ -12,10 +12,10 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from tok.errors import TokenizerError
-from tok.formats.spelled_vocab import arguments_of, spelled_ids
+from tok.formats.printable_vocab import tokenizer_kwargs, vocab_dict
 from tok.patterns import GPT2
 from tok.tokenizer import BPETokenizer
-from tok.vocabulary import END_OF_TEXT, spell
+from tok.vocabulary import END_OF_TEXT, to_printable
 
 ENCODER = "encoder.json"
 MERGES = "vocab.bpe"
@@ -32,8 +32,8 @@ def write_gpt2(tokenizer: BPETokenizer) -> dict[str, bytes]:
         raise TokenizerError(
             f"pattern {tokenizer.pattern}: GPT-2's files are always split by GPT-2's; export to hf"
         )
-    ids = spelled_ids(tokenizer)
-    spelled = [spell(tokenizer.token_bytes[token_id]) for token_id in tokenizer.ordinary_ids]
+    ids = vocab_dict(tokenizer)
+    spelled = [to_printable(tokenizer.token_bytes[token_id]) for token_id in tokenizer.ordinary_ids]
     lines = [f"{spelled[first]} {spelled[second]}\n" for first, second in tokenizer.merges]
     return {
         ENCODER: json.dumps(ids).encode("ascii"),
@@ -65,4 +65,4 @@ def read_gpt2(ids: Mapping[str, Any], merges: str, special: Collection[str]) -> 
             raise TokenizerError(f"--special {token!r:.60}: no such token in the vocabulary")
     wanted = {*special, END_OF_TEXT} if END_OF_TEXT in ids else set(special)
     special_ids = {token: ids[token] for token in wanted}
-    return arguments_of(ids, pairs, special_ids) | {"pattern": GPT2.name}
+    return tokenizer_kwargs(ids, pairs, special_ids) | {"pattern": GPT2.name}

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from tok.errors import TokenizerError
-from tok.formats.spelled_vocab import arguments_of, spelled_ids
+from tok.formats.printable_vocab import tokenizer_kwargs, vocab_dict
 from tok.patterns import GPT2, PATTERNS, find_pattern
 from tok.tokenizer import BPETokenizer
-from tok.vocabulary import spell
+from tok.vocabulary import to_printable
 
 _FLAGS = ("single_word", "lstrip", "rstrip")  # of an added token: what it swallows around itself
 
@@ -25,8 +25,8 @@ def write_huggingface(tokenizer: BPETokenizer) -> bytes:
     Raises:
         TokenizerError: two tokens with one spelling, which the format can't tell apart.
     """
-    ids = spelled_ids(tokenizer)
-    spelled = [spell(tokenizer.token_bytes[token_id]) for token_id in tokenizer.ordinary_ids]
+    ids = vocab_dict(tokenizer)
+    spelled = [to_printable(tokenizer.token_bytes[token_id]) for token_id in tokenizer.ordinary_ids]
     split = {
         "type": "Split",
         "pattern": {"Regex": PATTERNS[tokenizer.pattern].regex},
@@ -83,7 +83,7 @@ def read_huggingface(content: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(ids, dict):
         raise TokenizerError("model.vocab must be an object, token -> id")
     special_ids = _special_ids(content.get("added_tokens") or [], ids)
-    return arguments_of(
+    return tokenizer_kwargs(
         ids,
         _pairs_of(model.get("merges")),
         special_ids,

@@ -15,7 +15,7 @@ from typing import Any
 from scripts.bench.tokenizer.corpus import safe_blocks
 from tok.patterns import PATTERNS
 from tok.tokenizer import BPETokenizer
-from tok.vocabulary import END_OF_TEXT, unspell
+from tok.vocabulary import END_OF_TEXT, from_printable
 
 Job = dict[str, Any]
 Calls = dict[str, Callable[[str], Any]]
@@ -81,7 +81,8 @@ def train_tokenizers(job: Job) -> Callable[[], Callable[[], list[bytes]]]:
     def run() -> Callable[[], list[bytes]]:
         theirs.train_from_iterator(feed(job["corpus"]), trainer)
         return lambda: [
-            unspell("".join(pair)) or b"" for pair in json.loads(theirs.to_str())["model"]["merges"]
+            from_printable("".join(pair)) or b""
+            for pair in json.loads(theirs.to_str())["model"]["merges"]
         ]
 
     return run
@@ -116,7 +117,7 @@ def train_gigabpe(job: Job) -> Callable[[], Callable[[], list[bytes]]]:
         _, merges = gigabpe.train_bpe(
             [job["corpus"]], n_merges + n_bytes, special_tokens=[], pretokenizer="bytelevel"
         )
-        return lambda: [unspell("".join(pair)) or b"" for pair in merges]
+        return lambda: [from_printable("".join(pair)) or b"" for pair in merges]
 
     return run
 

@@ -11,7 +11,14 @@ from tok.errors import TokenizerError
 from tok.formats.convert import KINDS, export_tokenizer, import_tokenizer
 from tok.formats.reachability import first_unreachable
 from tok.tokenizer import BPETokenizer
-from tok.vocabulary import BYTE_ORDERS, END_OF_TEXT, byte_numbers, spell, stand_ins, unspell
+from tok.vocabulary import (
+    BYTE_ORDERS,
+    END_OF_TEXT,
+    byte_numbers,
+    bytes_to_unicode,
+    from_printable,
+    to_printable,
+)
 
 TRAINED = BPETokenizer.train(hostile_strings(60, seed=2), vocab_size=400)
 
@@ -97,8 +104,10 @@ def test_wrong_special_ids(special, message):
 
 
 def test_stand_ins():
-    assert len(set(stand_ins())) == 256 and not any(char.isspace() for char in stand_ins())
-    assert unspell(spell(bytes(range(256)))) == bytes(range(256))
+    assert len(set(bytes_to_unicode())) == 256 and not any(
+        char.isspace() for char in bytes_to_unicode()
+    )
+    assert from_printable(to_printable(bytes(range(256)))) == bytes(range(256))
 
 
 def by_bytes(raw, ranks):

@@ -9,7 +9,7 @@ from tests.conftest import ROOT
 from tests.helpers.corpora import corpus_path
 from tok.patterns import PATTERNS
 from tok.tokenizer import BPETokenizer
-from tok.vocabulary import unspell
+from tok.vocabulary import from_printable
 
 VOCAB_SIZES = {"tiny": 1024, "shakespeare": 4096}
 
@@ -52,7 +52,7 @@ def test_merges_by_stand_in_are_hugging_faces(name):
     )
     theirs.train_from_iterator([text], trainer)
     merges = json.loads(theirs.to_str())["model"]["merges"]
-    assert merged_tokens(name, "gpt2") == [unspell("".join(pair)) for pair in merges]
+    assert merged_tokens(name, "gpt2") == [from_printable("".join(pair)) for pair in merges]
 
 
 @pytest.mark.parametrize(("name", "first"), [("tiny", 96), ("shakespeare", 182)])

@@ -10,10 +10,10 @@ from tok.errors import TokenizerError
 from tok.formats.reachability import Merger, first_unreachable
 from tok.formats.tiktoken import check_ids
 from tok.tokenizer import BPETokenizer
-from tok.vocabulary import MAX_ID, Pair, inverse, spell, unspell
+from tok.vocabulary import MAX_ID, Pair, from_printable, inverse, to_printable
 
 
-def spelled_ids(tokenizer: BPETokenizer) -> dict[str, int]:
+def vocab_dict(tokenizer: BPETokenizer) -> dict[str, int]:
     """Spelling -> id, sorted by id; special tokens are spelled as they are.
 
     Raises:
@@ -24,7 +24,7 @@ def spelled_ids(tokenizer: BPETokenizer) -> dict[str, int]:
     for token_id, raw in enumerate(tokenizer.token_bytes):
         if not raw:  # an unused id
             continue
-        spelled = special[token_id] if token_id in special else spell(raw)
+        spelled = special[token_id] if token_id in special else to_printable(raw)
         if spelled in ids:
             raise TokenizerError(
                 f"tokens {ids[spelled]} and {token_id} are both spelled {spelled!r:.60}, and this "
@@ -34,7 +34,7 @@ def spelled_ids(tokenizer: BPETokenizer) -> dict[str, int]:
     return ids
 
 
-def arguments_of(
+def tokenizer_kwargs(
     ids: Mapping[str, Any],
     pairs: Sequence[tuple[str, str]],
     special_ids: Mapping[str, int],
@@ -51,7 +51,7 @@ def arguments_of(
     Raises:
         TokenizerError: names the token or merge that this package can't hold.
     """
-    _check_spelled_ids(ids, special_ids)
+    _check_vocab_ids(ids, special_ids)
     numbers = _byte_numbers(ids, special_ids)
     ordinary = [token for token in ids if token not in special_ids]
     merges, spelled = _numbered_merges(pairs, set(ordinary), numbers)
@@ -75,7 +75,7 @@ def _numbered_merges(
     pairs: Sequence[tuple[str, str]], ordinary: Collection[str], numbers: bytes
 ) -> tuple[list[Pair], list[str]]:
     """The merges as pairs of numbers, one for each token, and the spelling of each number."""
-    known = {spell(bytes([byte])): number for number, byte in enumerate(inverse(numbers))}
+    known = {to_printable(bytes([byte])): number for number, byte in enumerate(inverse(numbers))}
     merger = Merger()
     for token, group in groupby(enumerate(pairs), key=lambda item: "".join(item[1])):
         alternatives = list(group)
@@ -97,7 +97,7 @@ def _numbered_merges(
     return merger.merges, list(known)
 
 
-def _check_spelled_ids(ids: Mapping[str, Any], special_ids: Mapping[str, int]) -> None:
+def _check_vocab_ids(ids: Mapping[str, Any], special_ids: Mapping[str, int]) -> None:
     if any(
         type(token_id) is not int or not 0 <= token_id <= MAX_ID
         for token_id in [*ids.values(), *special_ids.values()]
@@ -120,7 +120,7 @@ def _byte_numbers(ids: Mapping[str, int], special_ids: Mapping[str, int]) -> byt
     """The number of each byte; their ids may lie above those of special tokens."""
     bytes_by_id = {}
     for byte in range(256):
-        stand_in = spell(bytes([byte]))
+        stand_in = to_printable(bytes([byte]))
         if stand_in not in ids or stand_in in special_ids:
             raise TokenizerError(
                 f"byte 0x{byte:02x} ({stand_in!r}) is no token: no byte-level vocabulary, or one "
@@ -136,7 +136,7 @@ def _live(found: Sequence[Pair], token: str, numbers: bytes, merger: Merger) -> 
     Files made from tiktoken's ranks list every pair of tokens that spells a token, those of later
     tokens too. By the time of a later token, the token itself is made wherever it can be.
     """
-    raw = unspell(token)
+    raw = from_printable(token)
     parts = tuple(merger.merge(raw.translate(numbers))) if raw else ()
     for pair in found:
         if pair == parts:
