@@ -1,4 +1,4 @@
-"""Trains a TinyGPT: settings -> run folder. `python train.py --config configs/tiny.yaml`.
+"""Train a TinyGPT: settings -> run folder. `python train.py --config configs/tiny.yaml`.
 
 On several devices: `torchrun --nproc_per_node 2 train.py --config configs/tiny.yaml`.
 """
@@ -49,10 +49,22 @@ from utils.files import check_writable, write_atomic
 from utils.output import log
 from utils.processes import keep_freed_memory
 from utils.run import checkpoint, tensorboard
+from utils.run.environment import VERSION
 from utils.run.folder import RunFolder
 from utils.run.log import RunLog
 from utils.run.plot import plot_losses
 from utils.signals import Interrupt
+
+DESCRIPTION = """Train a TinyGPT model and write the run to a folder.
+
+Settings come from YAML files, then from flags such as `--model.n_layer 6`, which override them.
+"""
+EXAMPLES = (
+    "python train.py --config configs/tiny.yaml",
+    "python train.py --config configs/tiny.yaml --model.n_layer 6 --run_dir runs/deep",
+    "python train.py --config configs/tiny.yaml --resume",
+    "torchrun --nproc_per_node 2 train.py --config configs/tiny.yaml  # two processes",
+)
 
 
 @dataclass(frozen=True)
@@ -76,12 +88,17 @@ class Config:
 
 def parse(argv: Sequence[str] | None) -> tuple[Config, dict[str, Any], argparse.Namespace]:
     """Return the settings, those given by name, and the other arguments."""
-    parser = Parser(prog="train.py", description=__doc__)
+    parser = Parser(prog="train.py", description=DESCRIPTION, examples=EXAMPLES)
+    parser.add_argument("--version", action="version", version=f"llm-tiny {VERSION}")
     parser.add_argument(
-        "--config", action="append", default=[], help="YAML file; several: later ones win"
+        "--config",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="YAML file of settings; may be repeated: later files override earlier ones",
     )
-    parser.add_argument("--resume", action="store_true", help="go on with the run in run_dir")
-    parser.add_argument("--print_config", action="store_true", help="print every setting and stop")
+    parser.add_argument("--resume", action="store_true", help="continue the run in run_dir")
+    parser.add_argument("--print_config", action="store_true", help="print every setting and exit")
     add_flags(parser, Config)
     args = parser.parse_args(argv)
     config, given = load(Config, args.config, given_flags(args, Config))

@@ -1,4 +1,4 @@
-"""Command lines: argparse with one-line errors, no abbreviations, and both spellings of a flag."""
+"""Command-line parser: argparse with one-line errors, both spellings of a flag, and examples."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from utils.errors import UserError
 from utils.suggest import nearest
 
 T = TypeVar("T")
+METAVARS = {"int": "INT", "float": "FLOAT", "str": "TEXT", "Path": "PATH"}  # by the type's name
 
 
 def checked(kind: Callable[[str], T], words: str, holds: Callable[[T], bool]) -> Callable[[str], T]:
-    """A type for `add_argument` whose values must satisfy a condition.
+    """Return a type for `add_argument` that refuses values outside a condition.
 
     >>> share = checked(float, "from 0 to 1", lambda value: 0 <= value <= 1)
     >>> share("0.5")
@@ -24,7 +25,9 @@ def checked(kind: Callable[[str], T], words: str, holds: Callable[[T], bool]) ->
     argparse.ArgumentTypeError: must be from 0 to 1, got 2.0
 
     Args:
-        words: the condition, as the message says it after "must be".
+        kind: converts the text of the argument.
+        words: the condition in words; the message puts them after "must be".
+        holds: the condition.
     """
 
     def convert(text: str) -> T:
@@ -33,7 +36,7 @@ def checked(kind: Callable[[str], T], words: str, holds: Callable[[T], bool]) ->
             raise argparse.ArgumentTypeError(f"must be {words}, got {value!r}")
         return value
 
-    convert.__name__ = kind.__name__  # argparse's word for text that is not of this type
+    convert.__name__ = kind.__name__  # argparse prints it: "invalid int value"
     return convert
 
 
@@ -43,7 +46,7 @@ some_text = checked(str, "some text", bool)
 
 
 class StoreOnce(argparse._StoreAction):
-    """A flag that may be given once: of two values one would be ignored."""
+    """Action of a flag that may be given once; argparse would ignore the first of two values."""
 
     def __call__(
         self,
@@ -52,10 +55,10 @@ class StoreOnce(argparse._StoreAction):
         values: Any,
         option_string: str | None = None,
     ) -> None:
-        """Stores the value.
+        """Store the value.
 
         Raises:
-            UserError: the flag stands there a second time.
+            UserError: the flag is given a second time.
         """
         assert isinstance(parser, Parser)
         if option_string and self.dest in parser._given:
@@ -64,18 +67,55 @@ class StoreOnce(argparse._StoreAction):
         super().__call__(parser, namespace, values, option_string)
 
 
-class Parser(argparse.ArgumentParser):
-    """ArgumentParser whose mistakes are UserErrors, and that takes --val-size as --val_size too."""
+class SettingAction(StoreOnce):
+    """The flag of a setting; there are many, so the usage block shows one entry for all of them."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Formatter that names the value of a flag by its type: `--seed INT`, not `--seed SEED`."""
+
+    def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
+        name = getattr(action.type, "__name__", "")
+        return METAVARS.get(name) or super()._get_default_metavar_for_optional(action)
+
+
+class Parser(argparse.ArgumentParser):
+    """ArgumentParser that raises UserError and accepts --val-size for --val_size as well.
+
+    Its help starts with the description and ends with the examples.
+
+    Args:
+        examples: two or three complete command lines; each may hold a comment after `#`.
+        kwargs: as for ArgumentParser.
+    """
+
+    def __init__(self, *, examples: Sequence[str] = (), **kwargs: Any) -> None:
         kwargs.setdefault("allow_abbrev", False)
-        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
-        super().__init__(*args, **kwargs)
+        kwargs.setdefault("formatter_class", HelpFormatter)
+        super().__init__(**kwargs)
         self.register("action", None, StoreOnce)
+        self.examples = examples
         self._given: set[str] = set()  # destinations of the flags parsed so far
 
+    def format_help(self) -> str:
+        """Return the help: description, usage, arguments by group, examples."""
+        formatter = self._get_formatter()
+        formatter.add_text(self.description)
+        actions = [one for one in self._actions if not isinstance(one, SettingAction)]
+        if len(actions) < len(self._actions):
+            actions.append(argparse.Action(["--SECTION.SETTING"], dest="setting", metavar="VALUE"))
+        formatter.add_usage(self.usage, actions, self._mutually_exclusive_groups)
+        for group in self._action_groups:
+            formatter.start_section(group.title)
+            formatter.add_text(group.description)
+            formatter.add_arguments(group._group_actions)
+            formatter.end_section()
+        if self.examples:
+            formatter.add_text("\n".join(["examples:", *(f"  {line}" for line in self.examples)]))
+        return formatter.format_help()
+
     def error(self, message: str) -> NoReturn:
-        """Raises UserError instead of printing the usage.
+        """Raise UserError instead of printing the usage.
 
         Raises:
             UserError: always.
@@ -85,7 +125,7 @@ class Parser(argparse.ArgumentParser):
     def parse_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> argparse.Namespace:
-        """Parses, and names the nearest flag for one that does not exist.
+        """Parse the arguments; for an unknown flag, suggest the nearest known one.
 
         Raises:
             UserError: unknown flag, missing or malformed value.
@@ -94,7 +134,8 @@ class Parser(argparse.ArgumentParser):
         try:
             parsed, unknown = self.parse_known_args(words, namespace)
         except UserError:
-            # Its value, taken for a sub-command, or the flag meant and missing, may be what failed.
+            # An unknown flag can be the cause: its value was parsed as a sub-command, or the
+            # required flag that was meant is missing.
             known = flags_of(self)
             spellings = {flag.replace("_", "-") for flag in known}
             for word in words[: words.index("--") if "--" in words else None]:
@@ -107,7 +148,7 @@ class Parser(argparse.ArgumentParser):
         return parsed
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse does it; every flag may stand there once."""
+        """Parse as argparse does, and count each flag from zero again."""
         self._given = set()
         return super().parse_known_args(args, namespace)
 
@@ -115,7 +156,7 @@ class Parser(argparse.ArgumentParser):
         return super()._parse_optional(self._known_spelling(arg_string))
 
     def _known_spelling(self, arg: str) -> str:
-        """Turns the other spelling of a known flag (dashes for underscores) into the known one."""
+        """Return `arg` with its flag as it was defined: dashes and underscores are equal."""
         flag, equals, value = arg.partition("=")
         if not flag.startswith("--") or flag in self._option_string_actions:
             return arg
@@ -128,7 +169,7 @@ class Parser(argparse.ArgumentParser):
 def flags_of(
     parser: argparse.ArgumentParser, parsed: argparse.Namespace | None = None
 ) -> list[str]:
-    """Every long flag of the parser and of the sub-command that was chosen (or of all of them)."""
+    """Return every long flag of the parser and of the chosen sub-command (None: of all of them)."""
     flags = [flag for flag in parser._option_string_actions if flag.startswith("--")]
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
@@ -139,7 +180,7 @@ def flags_of(
 
 
 def unknown_flag(given: str, known: Sequence[str]) -> str:
-    """The message for a flag that does not exist.
+    """Return the message for a flag that does not exist.
 
     >>> unknown_flag("--out_dri", ["--out_dir", "--seed"])
     'unknown argument --out_dri (did you mean --out_dir?)'

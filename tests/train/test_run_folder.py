@@ -213,7 +213,13 @@ def test_away_from_a_terminal_plain_lines_tell_how_far_it_is(
     assert "encoding" not in capsys.readouterr().err
 
 
-def test_print_config_tells_what_the_model_costs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        train.main(["--version"])
+    assert ended.value.code == 0 and capsys.readouterr().out == "llm-tiny 0.2.0\n"
+
+
+def test_print_config_shows_parameters_and_memory(capsys: pytest.CaptureFixture[str]) -> None:
     assert train.main(["--print_config"]) == 0
     out = capsys.readouterr().out
     assert (

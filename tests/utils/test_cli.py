@@ -83,6 +83,17 @@ def test_help_exits_with_zero(capsys):
     assert "--val_size" in capsys.readouterr().out
 
 
+def test_help_has_the_description_first_and_the_examples_last(capsys):
+    parser = Parser(prog="tool", description="Count words.", examples=["tool a.txt", "tool 5%"])
+    parser.add_argument("--seed", type=positive_int)
+    parser.add_argument("--out_dir")
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--help"])
+    text = capsys.readouterr().out
+    assert text.startswith("Count words.\n\nusage: tool [-h] [--seed INT] [--out_dir OUT_DIR]\n")
+    assert text.endswith("\nexamples:\n  tool a.txt\n  tool 5%\n")
+
+
 def test_nothing_near_no_hint():
     assert unknown_flag("--xyz", ["--seed"]) == "unknown argument --xyz"
 

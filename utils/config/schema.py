@@ -30,9 +30,11 @@ def setting(
     choices: Sequence[str] | None = None,
     may_change_on_resume: bool = False,
 ) -> Any:
-    """A dataclass field with its explanation (unit included) and its range.
+    """Return a dataclass field with its help text (unit included) and its range.
 
-    `may_change_on_resume` marks a setting that does not change the numbers of a run: a resume may change it.
+    Args:
+        may_change_on_resume: the setting does not affect the results of a run, so that a resumed
+            run may change it.
     """
     metadata = {
         "help": help,

@@ -1,4 +1,4 @@
-"""What the numbers of a run may depend on: versions, threads, commit."""
+"""Facts that the results of a run may depend on: versions, number of threads, commit."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
+VERSION = "0.2.0"  # of llm-tiny
+
 
 def environment() -> dict[str, Any]:
-    """What the numbers of a run may depend on: program, versions, threads, commit."""
+    """Return what the results of a run may depend on, for run.json: plain JSON values."""
     return {
+        "version": VERSION,
         "argv": sys.argv,
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -28,7 +31,7 @@ def environment() -> dict[str, Any]:
 
 
 def git_commit() -> str | None:
-    """The checkout's commit, with `+changes` where the tree differs from it; None without git."""
+    """Return the commit of the checkout; `+changes` marks uncommitted ones. None without git."""
     root = Path(__file__).resolve().parents[2]
     command = [
         "git",

@@ -19,6 +19,7 @@ class Part:
     betas: tuple[float, float] = setting((0.9, 0.95), "two rates")
     names: tuple[str, ...] = setting((), "any number")
     on: bool = setting(False, "a switch")
+    kind: str = setting("gpt2", "a pattern", choices=("gpt2", "cl100k"))
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,21 @@ def test_mistakes(argv: list[str], message: str) -> None:
         parse(*argv)
 
 
-def test_help_tells_unit_range_and_default(capsys: pytest.CaptureFixture[str]) -> None:
+def read_help(capsys: pytest.CaptureFixture[str]) -> str:
+    """The output of --help with single spaces."""
     with pytest.raises(SystemExit):
         parse("--help")
-    text = " ".join(capsys.readouterr().out.split())
-    assert "blocks, 100% of them (>= 1); default 4" in text
-    assert "two rates; default [0.9, 0.95]" in text
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_help_shows_type_unit_range_and_default(capsys: pytest.CaptureFixture[str]) -> None:
+    text = read_help(capsys)
+    assert "--model.n_layer INT blocks, 100% of them (>= 1); default 4" in text
+    assert "--model.betas FLOAT [FLOAT ...] two rates; default [0.9, 0.95]" in text
+    assert "--model.kind {gpt2,cl100k} a pattern; default gpt2" in text
+
+
+def test_help_groups_the_settings_by_section(capsys: pytest.CaptureFixture[str]) -> None:
+    text = read_help(capsys)
+    assert text.startswith("usage: x [-h] [--config CONFIG] [--SECTION.SETTING VALUE]")
+    assert text.index(" settings: --run_dir TEXT") < text.index(" model settings: --model.n_layer")

@@ -113,8 +113,9 @@ def test_samples_that_are_not_there(tmp_path: Path) -> None:
 
 
 def test_the_environment_is_plain_json() -> None:
-    known = json.loads(json.dumps(environment()))
-    assert known.keys() >= {"argv", "python", "torch", "numpy", "threads", "cores", "commit"}
+    facts = json.loads(json.dumps(environment()))
+    assert facts["version"] == environment_module.VERSION
+    assert facts.keys() >= {"argv", "python", "torch", "numpy", "threads", "cores", "commit"}
 
 
 def test_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:
