@@ -78,8 +78,9 @@ def test_the_readme_commands_on_files_run_in_a_fresh_checkout(tmp_path):
     path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
     with gzip.open(tmp_path / "stories.jsonl.gz", "wb") as file:
         file.write(b'{"story": "The cat sat."}\n' * 12)
-    lines = [line for line in COMMANDS if re.search("tok.bpe|data.prepare", line)]
-    assert len(lines) == 6
+    formats = shell_commands((ROOT / "docs" / "formats.md").read_text(encoding="utf-8"))
+    lines = [line for line in COMMANDS + formats if re.search("tok.bpe|data.prepare", line)]
+    assert len(lines) == 9
     for line in lines:
         done = run_program(
             ["bash", "-c", line],
@@ -92,6 +93,16 @@ def test_the_readme_commands_on_files_run_in_a_fresh_checkout(tmp_path):
 def test_the_map_of_the_readme_names_what_exists():
     for target in re.findall(r"\]\(([^)#:\s]+)[)#]", TEXT):
         assert (ROOT / target).exists(), f"README.md links {target}"
+
+
+def test_the_reading_path_is_short_and_its_line_counts_are_right():
+    section = TEXT.split("## Read the code in this order")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| \[(.+?)\]\((.+?)\) \| (\d+) \|", section, re.MULTILINE)
+    assert 10 <= len(rows) <= 14 and all(name == target for name, target, _ in rows)
+    counts = [(ROOT / name).read_text(encoding="utf-8").count("\n") for name, _, _ in rows]
+    assert sum(counts) <= 2600
+    wrong = [(row, n) for row, n in zip(rows, counts) if abs(int(row[2]) - n) > 10]
+    assert wrong == []
 
 
 def small_text_config(folder: Path) -> None:
