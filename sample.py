@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":  # before the imports that take long
-    from utils.signals import end_at_once
+    from utils.signals import exit_silently_on_sigint
 
-    end_at_once()
+    exit_silently_on_sigint()
 
 from data.documents import split_documents, unescape
 from model.config import ModelConfig
@@ -27,7 +27,7 @@ from model.sampling.sampler import SamplingParams, sample_seeds
 from model.sampling.stream import Sample, ThroughputMeter, emit_in_order, has_ended
 from tok.tokenizer import BPETokenizer
 from tok.vocabulary import END_OF_TEXT
-from utils.cli import Parser, positive_int, some_text
+from utils.cli import Parser, nonempty_text, positive_int
 from utils.device import pick_device
 from utils.errors import UserError, run_cli
 from utils.files import decode_utf8, read_bytes, read_stdin
@@ -62,7 +62,7 @@ def load_run(run_dir: str | Path, which: str = "best", device: str = "auto") -> 
         UserError: no run, no checkpoint yet, a damaged one, or one of another tokenizer.
     """
     run = RunFolder(run_dir)
-    run.require_run()
+    run.check_has_run()
     path = run.path / f"{which}.pt"
     if not path.exists():
         raise UserError(f"{path}: no checkpoint yet; wait for the run's first evaluation")
@@ -202,7 +202,7 @@ def add_arguments(parser: Parser) -> None:
     add("--prompt-file", metavar="FILE", help="a prompt on each line; - is stdin")
     add(
         "--prompt-sep",
-        type=some_text,
+        type=nonempty_text,
         metavar="TEXT",
         help=r"what parts the prompts of the file: blank-line, or a text in which \n is a newline "
         "(default: the end of a line)",
@@ -215,7 +215,7 @@ def add_arguments(parser: Parser) -> None:
     add(
         "--stop",
         action="append",
-        type=some_text,
+        type=nonempty_text,
         metavar="TEXT",
         help=r"end before this text (\n is a newline); may be given repeatedly",
     )

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":  # before the imports that take long
-    from utils.signals import end_at_once
+    from utils.signals import exit_silently_on_sigint
 
-    end_at_once()
+    exit_silently_on_sigint()
 
 import torch
 
@@ -53,7 +53,7 @@ from utils.run.environment import VERSION
 from utils.run.folder import RunFolder
 from utils.run.log import RunLog
 from utils.run.plot import plot_losses
-from utils.signals import Interrupt
+from utils.signals import SignalCatcher
 
 DESCRIPTION = """Train a TinyGPT model and write the run to a folder.
 
@@ -191,7 +191,7 @@ def build_trainer(
         seed=train.seed,
         fixed_length=train.compile,
     )
-    batches.cache_on_device(place, device.spare_memory_bytes(place))
+    batches.cache_on_device(place, device.free_gpu_memory_bytes(place))
     device.seed_all(train.seed, 0)
     model = TinyGPT(config.model).to(place)
     if weights:
@@ -225,11 +225,11 @@ def fit(trainer: Trainer, *, resumed: bool) -> int:
             run,
             after_step=trainer.step if resumed else -1,
             elapsed_s=trainer.elapsed_s,
-            board=trainer.config.train.tensorboard,
+            tensorboard=trainer.config.train.tensorboard,
         )
     steps = StepLog(trainer, run_log)
     closing = contextlib.closing(run_log) if run_log else contextlib.nullcontext()
-    with closing, Interrupt() as interrupt, steps.bar:
+    with closing, SignalCatcher() as interrupt, steps.bar:
         if not resumed:
             trainer.evaluate_and_save(run_log, {})
         while not trainer.finished():
@@ -249,7 +249,7 @@ def fit(trainer: Trainer, *, resumed: bool) -> int:
     return interrupt.exit_status or (signal_number and 128 + signal_number)
 
 
-def require_fresh(run: RunFolder) -> None:
+def check_has_no_run(run: RunFolder) -> None:
     """Refuse a folder that holds a run.
 
     Raises:
@@ -278,9 +278,9 @@ def run_training(
             log(f"{run.path}: finished at step {state['step']}, nothing to do")
             return 0
     else:
-        require_fresh(run)
+        check_has_no_run(run)
     if config.train.tensorboard:
-        tensorboard.library()  # raises if it is not installed, before anything is written
+        tensorboard.import_library()  # raises if it is not installed, before anything is written
     trainer, data = build_trainer(config, run, state, dist)
     if resume:
         check_run_tokenizer(run.tokenizer, data.tokenizer.identity)
@@ -308,7 +308,7 @@ def claim_run_folder(
     """
     run.lock()  # made only now: what was refused so far leaves nothing behind
     if not resume:
-        require_fresh(run)
+        check_has_no_run(run)
     tokens_per_row, words = data.tokens_per_row(config.data.windows, config.model.block_size)
     for line in [*describe_run(trainer, tokens_per_row, words), *filter(None, [data.note])]:
         log(line)

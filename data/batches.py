@@ -20,7 +20,7 @@ from data.windows import (
     Windows,
     cut_windows,
 )
-from utils.device import send
+from utils.device import copy_to_device
 
 TOKEN_BYTES = 4  # int32: GPUs look up few operations on unsigned numbers
 
@@ -214,7 +214,7 @@ class DeviceTokens:
         """
         start_B, length_B, context_B = spans
         copied_3B1 = np.stack((start_B + shift_B, length_B, context_B))[:, :, None]
-        first_B1, length_B1, context_B1 = send(torch.from_numpy(copied_3B1), self.device)
+        first_B1, length_B1, context_B1 = copy_to_device(torch.from_numpy(copied_3B1), self.device)
         column_S = torch.arange(block_size + 1, device=self.device)
         place_BS = first_B1 - 1 + column_S
         stream_BS = self.tokens_N[place_BS % len(self.tokens_N)].long()

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from data.documents import ERRORS
 from data.readers import DEFAULT_JSON_FIELD
 from data.windows import WINDOWS
-from utils.config.schema import Needs, check, check_dependencies, setting
+from utils.config.schema import Dependencies, check, check_dependencies, setting
 
 SPLITS = ("auto", "documents", "bytes")
 PACKED = {"windows": ("packed",)}
 NO_DIR = {"dir": False}
 NO_FILES = NO_DIR | {"files": False}
 FILES = NO_DIR | {"files": True}
-DEPENDS_ON: Needs = {
+DEPENDS_ON: Dependencies = {
     **dict.fromkeys(("files", "tokenizer", "cache_dir"), NO_DIR),
     **dict.fromkeys(("story_bytes", "val_story_bytes", "story_seed"), NO_FILES),
     **dict.fromkeys(("val_files", "doc_sep", "json_field", "errors"), FILES),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data.readers import DEFAULT_JSON_FIELD, Readable, TextStream, is_json_lines, json_documents
 from tok.text_files import end_of_whole_characters
-from utils.files import TAKE_ANY_BYTES, decode_utf8
+from utils.files import ANY_BYTES_HINT, decode_utf8
 
 BLANK_LINE = "blank-line"
 BLANK_LINES = re.compile(rb"\r?\n(?:[ \t]*\r?\n)+")
@@ -87,7 +87,7 @@ def read_documents(
     errors: str,
     *,
     field: str = DEFAULT_JSON_FIELD,
-    hint: str = TAKE_ANY_BYTES,
+    hint: str = ANY_BYTES_HINT,
 ) -> Iterator[bytes]:
     """Every document of the files, in order; without a separator, one file in memory at a time.
 

@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from tok.tokenizer import BPETokenizer
 from utils.errors import UserError
-from utils.files import atomic_folder, made_parents, sha256_file
+from utils.files import atomic_folder, make_parents, sha256_file
 
 FORMAT = 1
 META = "meta.json"
@@ -150,7 +150,7 @@ def new_version(folder: Path) -> Iterator[Path]:
     """
     folder = Path(os.path.realpath(folder))
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
-    with made_parents(folder), lock:
+    with make_parents(folder), lock:
         try:
             for stale in folder.parent.glob(f".{glob.escape(folder.name)}.tmp*"):
                 shutil.rmtree(stale)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from utils.config.schema import Needs, check, check_dependencies, setting
+from utils.config.schema import Dependencies, check, check_dependencies, setting
 from utils.errors import UserError
 
 INIT_STD = 0.02  # GPT-2's
 
-DEPENDS_ON: Needs = {
+DEPENDS_ON: Dependencies = {
     "rope_theta": {"position": ("rope",)},
     "bigram_dropout": {"bigram_rows": True},
 }

@@ -9,9 +9,9 @@ from pathlib import Path
 
 if __name__ == "__main__":  # before the imports that take long
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python scripts/plot.py`
-    from utils.signals import end_at_once
+    from utils.signals import exit_silently_on_sigint
 
-    end_at_once()
+    exit_silently_on_sigint()
 
 from utils.cli import Parser
 from utils.errors import UserError, run_cli
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     runs = [RunFolder(path) for path in dict.fromkeys(args.run)]
     for run in runs:
-        run.require_run()
+        run.check_has_run()
     if not args.out and len(runs) > 1:
         raise UserError("--out: name the picture, such as --out compare.png, to draw several runs")
     out = Path(args.out) if args.out else runs[0].plot

@@ -5,9 +5,9 @@ python -m tok.bpe encode|decode|import|export ...
 """
 
 if __name__ == "__main__":  # before the imports that take long
-    from utils.signals import end_at_once
+    from utils.signals import exit_silently_on_sigint
 
-    end_at_once()
+    exit_silently_on_sigint()
 
 from tok.tokenizer import BPETokenizer
 

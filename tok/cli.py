@@ -18,7 +18,7 @@ from tok.patterns import PATTERNS
 from tok.text_files import STDIN, expand_folders
 from tok.tokenizer import BPETokenizer
 from tok.vocabulary import BYTE_ORDERS
-from utils.cli import Parser, natural_int
+from utils.cli import Parser, nonnegative_int
 from utils.errors import UserError
 from utils.files import check_writable, read_bytes
 
@@ -140,7 +140,7 @@ def _add_export(commands: Any) -> None:
 
 
 def _add_workers(parser: argparse.ArgumentParser, what: str) -> None:
-    parser.add_argument("--workers", type=natural_int, default=0, metavar="N", help=what)
+    parser.add_argument("--workers", type=nonnegative_int, default=0, metavar="N", help=what)
 
 
 def _add_errors(parser: argparse.ArgumentParser) -> None:

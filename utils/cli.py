@@ -41,8 +41,8 @@ def checked(kind: Callable[[str], T], words: str, holds: Callable[[T], bool]) ->
 
 
 positive_int = checked(int, "at least 1", lambda value: value >= 1)
-natural_int = checked(int, "at least 0", lambda value: value >= 0)
-some_text = checked(str, "some text", bool)
+nonnegative_int = checked(int, "at least 0", lambda value: value >= 0)
+nonempty_text = checked(str, "some text", bool)
 
 
 class StoreOnce(argparse._StoreAction):
@@ -136,7 +136,7 @@ class Parser(argparse.ArgumentParser):
         except UserError:
             # An unknown flag can be the cause: its value was parsed as a sub-command, or the
             # required flag that was meant is missing.
-            known = flags_of(self)
+            known = long_flags(self)
             spellings = {flag.replace("_", "-") for flag in known}
             for word in words[: words.index("--") if "--" in words else None]:
                 flag = word.partition("=")[0]
@@ -144,7 +144,7 @@ class Parser(argparse.ArgumentParser):
                     self.error(unknown_flag(flag, known))
             raise
         if unknown:
-            self.error(unknown_flag(unknown[0], flags_of(self, parsed)))
+            self.error(unknown_flag(unknown[0], long_flags(self, parsed)))
         return parsed
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
@@ -166,7 +166,7 @@ class Parser(argparse.ArgumentParser):
         return arg
 
 
-def flags_of(
+def long_flags(
     parser: argparse.ArgumentParser, parsed: argparse.Namespace | None = None
 ) -> list[str]:
     """Return every long flag of the parser and of the chosen sub-command (None: of all of them)."""
@@ -175,7 +175,7 @@ def flags_of(
         if isinstance(action, argparse._SubParsersAction):
             for name, command in action.choices.items():
                 if parsed is None or getattr(parsed, action.dest, None) == name:
-                    flags += flags_of(command, parsed)
+                    flags += long_flags(command, parsed)
     return flags
 
 

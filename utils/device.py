@@ -95,17 +95,17 @@ def cpu_has(feature: str) -> bool:
     return bool(torch.cpu.get_capabilities().get(feature, False))
 
 
-def answers_at_once(device: torch.device) -> bool:
+def is_synchronous(device: torch.device) -> bool:
     """Whether reading a number off the device costs nothing; a GPU is behind and must catch up."""
     return device.type == "cpu"
 
 
-def spare_memory_bytes(device: torch.device) -> int:
+def free_gpu_memory_bytes(device: torch.device) -> int:
     """Memory of a GPU that is free now; 0 elsewhere, where data need not be kept at hand."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
 
 
-def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+def copy_to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """The tensor on the device; a GPU copies it while this process goes on."""
     if device.type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()  # from other memory the copy would be waited for
@@ -131,17 +131,17 @@ def compile_or_eager(
     model: torch.nn.Module,
     context: Callable[[], AbstractContextManager[object]],
     *inputs: torch.Tensor,
-    part: int | None = None,
+    output_index: int | None = None,
 ) -> Callable[..., Any]:
     """The compiled model if a forward and a backward pass on `inputs` work, else the model itself.
 
     Both passes are tried, in the `context` of training (autocast), because each is compiled when it
-    first runs. `part`: which of several outputs the backward pass starts from.
+    first runs. `output_index`: which of several outputs the backward pass starts from.
     """
     try:
         compiled = torch.compile(model)
         with context():
-            outputs = compiled(*inputs) if part is None else compiled(*inputs)[part]
+            outputs = compiled(*inputs) if output_index is None else compiled(*inputs)[output_index]
         outputs.float().mean().backward()
         return compiled
     except Exception as error:  # compilers fail in many ways, none of which should end a run

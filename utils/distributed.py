@@ -20,7 +20,7 @@ import torch.distributed as torch_dist
 from torch import Tensor
 
 from utils.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, one_line
-from utils.processes import all_cores
+from utils.processes import available_cores
 
 # The main process samples and saves while the others wait; a rank silent for longer is stuck.
 TIMEOUT = timedelta(minutes=10)
@@ -107,7 +107,7 @@ class Distributed:
         """Return the number of CPU threads for this rank; 0 = one process, PyTorch's default."""
         if self.size == 1:
             return 0
-        return max(1, all_cores() // self.local_size)
+        return max(1, available_cores() // self.local_size)
 
     def all_reduce_gradients(self, weights: Sequence[Tensor], nats: Tensor) -> Tensor:
         """Replace every gradient by its sum over all ranks; return the sum of the scalar `nats`.

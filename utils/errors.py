@@ -26,7 +26,7 @@ def one_line(message: object) -> str:
     return " ".join(str(message).split())
 
 
-CURES = {
+OS_ERROR_HINTS = {
     errno.ENOSPC: "free some space there, or write to another disk",
     errno.EDQUOT: "free some of your quota there, or write to another disk",
 }
@@ -40,7 +40,7 @@ def describe_os_error(error: OSError) -> str:
     """
     reason = error.strerror or str(error) or type(error).__name__
     line = f"{error.filename}: {reason}" if error.filename is not None else reason
-    return f"{line}; {CURES[error.errno]}" if error.errno in CURES else line
+    return f"{line}; {OS_ERROR_HINTS[error.errno]}" if error.errno in OS_ERROR_HINTS else line
 
 
 def run_cli(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
@@ -54,7 +54,9 @@ def run_cli(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
     if hasattr(sys.stdout, "reconfigure"):  # a test may have put something simpler there
         sys.stdout.reconfigure(encoding="utf-8")
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see utils.signals.end_at_once
+    if (
+        signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    ):  # see utils.signals.exit_silently_on_sigint
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         status = main(None) or 0
@@ -63,19 +65,19 @@ def run_cli(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
         print(f"error: {one_line(error)}", file=sys.stderr)
         status = EXIT_USER_ERROR
     except BrokenPipeError:  # the reader is gone: nothing is left to say
-        _drop_stdout()
+        _discard_stdout()
         status = 0
     except OSError as error:
         print(f"error: {one_line(describe_os_error(error))}", file=sys.stderr)
         status = EXIT_USER_ERROR
-        _drop_stdout()
+        _discard_stdout()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         status = EXIT_INTERRUPTED
     sys.exit(status)
 
 
-def _drop_stdout() -> None:
+def _discard_stdout() -> None:
     """Keeps Python from flushing once more, at exit, what stdout could not take (status 120)."""
     try:
         sys.stdout.flush()
@@ -83,10 +85,10 @@ def _drop_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def missing(package: str, what: str) -> UserError:
+def missing_package(package: str, what: str) -> UserError:
     """The error for a library that is not installed.
 
-    >>> str(missing("gguf", "--to gguf"))
+    >>> str(missing_package("gguf", "--to gguf"))
     '--to gguf needs a library that is not installed: pip install gguf'
     """
     return UserError(f"{what} needs a library that is not installed: pip install {package}")

@@ -39,7 +39,7 @@ def read_stdin() -> bytes:
 
 
 PathKind = Literal["file", "folder", "new folder"]
-TAKE_ANY_BYTES = "convert the file, or pass --errors bytes to take any bytes"
+ANY_BYTES_HINT = "convert the file, or pass --errors bytes to take any bytes"
 
 
 def json_bytes(content: Mapping[str, Any]) -> bytes:
@@ -52,7 +52,7 @@ def json_bytes(content: Mapping[str, Any]) -> bytes:
 
 
 def decode_utf8(
-    raw: bytes, name: str | Path, *, hint: str = TAKE_ANY_BYTES, offset: int = 0
+    raw: bytes, name: str | Path, *, hint: str = ANY_BYTES_HINT, offset: int = 0
 ) -> str:
     """Decodes strictly; newlines and a byte order mark stay as they are.
 
@@ -101,7 +101,7 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
     try:
-        with errors_name(path, temporary):
+        with replace_path_in_errors(path, temporary):
             with open(temporary, "wb") as file:
                 yield file
                 file.flush()
@@ -109,7 +109,7 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
             os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
-    sync_folder(target.parent)
+    fsync_folder(target.parent)
 
 
 @contextlib.contextmanager
@@ -125,7 +125,7 @@ def atomic_folder(path: str | Path, *, replaces: Sequence[str] = ()) -> Iterator
     """
     path = Path(os.path.realpath(path))
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    with made_parents(path), errors_name(path, temporary):
+    with make_parents(path), replace_path_in_errors(path, temporary):
         try:
             temporary.mkdir()
             yield temporary
@@ -139,13 +139,13 @@ def atomic_folder(path: str | Path, *, replaces: Sequence[str] = ()) -> Iterator
                 if path.exists():
                     path.rmdir()  # fails if it holds other files
                 os.replace(temporary, path)
-                sync_folder(path.parent)
+                fsync_folder(path.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def errors_name(path: str | Path, temporary: Path) -> Iterator[None]:
+def replace_path_in_errors(path: str | Path, temporary: Path) -> Iterator[None]:
     """Let an OSError of the block name `path`, which the user knows, instead of `temporary`."""
     try:
         yield
@@ -157,7 +157,7 @@ def errors_name(path: str | Path, temporary: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def made_parents(path: Path) -> Iterator[None]:
+def make_parents(path: Path) -> Iterator[None]:
     """Make the missing parents of `path`; those that are empty afterwards are removed again."""
     made = [parent for parent in path.parents if not parent.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -198,7 +198,7 @@ def check_writable(path: str | Path, name: str, kind: PathKind = "file") -> None
         raise UserError(f"{name} {path}: can't write into {place}; name another place")
 
 
-def sync_folder(folder: Path) -> None:
+def fsync_folder(folder: Path) -> None:
     """Makes a rename in `folder` durable. Systems that can't open a folder (Windows) skip it."""
     try:
         handle = os.open(folder, os.O_RDONLY)

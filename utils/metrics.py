@@ -151,7 +151,7 @@ class Throughput:
         self.tokens += tokens
         self._since = None
 
-    def take(self) -> float:
+    def pop_rate(self) -> float:
         """Tokens per second since the last call."""
         rate = self.tokens / self.seconds if self.seconds else 0.0
         self.tokens, self.seconds = 0, 0.0

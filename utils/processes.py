@@ -25,7 +25,7 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
-def all_cores() -> int:
+def available_cores() -> int:
     """How many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
         return len(os.sched_getaffinity(0))
@@ -91,7 +91,7 @@ def map_in_order(
     workers: int,
     *,
     method: str = "spawn",
-    few: int = 1,
+    max_serial_jobs: int = 1,
 ) -> Iterator[Result]:
     """work(job) for each job, in order. Few jobs wait at any time, so memory stays flat.
 
@@ -100,16 +100,16 @@ def map_in_order(
         workers: 0 = one for each core, 1 = this process alone.
         method: "thread", or how a process starts: "spawn" (always safe) or "fork" (fast, but the
             child of a process with threads, such as PyTorch's, may hang).
-        few: up to this many jobs are done in this process, as starting workers takes time.
+        max_serial_jobs: run up to this many jobs in this process, as starting workers takes time.
 
     Raises:
         UserError: a worker process was killed.
     """
     jobs = iter(jobs)
-    workers = workers or all_cores()
-    first = list(islice(jobs, few + 1)) if workers > 1 else []
+    workers = workers or available_cores()
+    first = list(islice(jobs, max_serial_jobs + 1)) if workers > 1 else []
     jobs = chain(first, jobs)
-    if len(first) <= few:
+    if len(first) <= max_serial_jobs:
         yield from map(work, jobs)
         return
     pool: Executor

@@ -9,7 +9,7 @@ from typing import Any
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def end_at_once() -> None:
+def exit_silently_on_sigint() -> None:
     """From here to `run_cli`, Ctrl-C ends the process without a word, as for any other program.
 
     For the imports at the head of a program, which take seconds: a traceback through them would
@@ -19,14 +19,14 @@ def end_at_once() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-class Interrupt:
+class SignalCatcher:
     """While entered, a first signal sets `number` and a second one ends the process at once."""
 
     def __init__(self) -> None:
         self.number: int | None = None
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> Interrupt:
+    def __enter__(self) -> SignalCatcher:
         self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
         return self
 

@@ -33,19 +33,19 @@ def nearest(name: str, known: Collection[str]) -> str | None:
     >>> [nearest(name, known) for name in ("model.n_layers", "n_layer", "optim.learning_rat", "z")]
     ['model.n_layer', 'model.n_layer', 'optim.lr', None]
     """
-    name = spelling(name)
+    name = normalize(name)
     synonyms = {word: ours for word, ours in SYNONYMS.items() if ours in known}
-    leaves = {leaf_of(spelling(other)): other for other in known} | synonyms
+    leaves = {leaf_of(normalize(other)): other for other in known} | synonyms
     if leaf_of(name) in leaves:
         return leaves[leaf_of(name)]
-    whole = {spelling(other): other for other in known} | synonyms
+    whole = {normalize(other): other for other in known} | synonyms
     whole |= {f"{ours.rpartition('.')[0]}.{word}": ours for word, ours in synonyms.items()}
     longer = [word for word in whole if word.startswith(name)]  # a name cut short
     close = longer if len(longer) == 1 else difflib.get_close_matches(name, whole, n=1)
     return whole[close[0]] if close else None
 
 
-def spelling(name: str) -> str:
+def normalize(name: str) -> str:
     """The spelling in which names are compared."""
     return name.replace("-", "_")
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from data.download.known_corpora import CORPORA, CORPORA_FOLDER, Content, KnownCorpus, Source
 from utils.cli import Parser
 from utils.errors import UserError, run_cli
-from utils.files import made_parents, sha256_file, write_atomic
+from utils.files import make_parents, sha256_file, write_atomic
 from utils.output import log
 from utils.suggest import nearest
 
@@ -160,7 +160,7 @@ def fetch(url: str, target: Path, content: Content) -> None:
         retry_if_failed=RETRIES,
     )
     try:
-        with made_parents(target):
+        with make_parents(target):
             mirror.fetch(target.name, downloader=download_once)
     except (requests.RequestException, ValueError) as error:  # ValueError: another sha256
         raise FetchError(str(error)) from None

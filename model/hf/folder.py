@@ -16,7 +16,7 @@ from torch import Tensor
 from model.config import ModelConfig
 from model.hf.config import from_hf, kind_of, to_hf
 from model.hf.weights import from_hf_weights, to_hf_weights
-from utils.errors import UserError, missing
+from utils.errors import UserError, missing_package
 from utils.files import json_bytes, read_bytes
 
 WEIGHTS = "model.safetensors"
@@ -47,7 +47,7 @@ def model_files(
     try:
         from safetensors.torch import save
     except ImportError:
-        raise missing("safetensors", "--to hf") from None
+        raise missing_package("safetensors", "--to hf") from None
     # A text begins after the end of the one before it, as in training. No pad token: a prompt that
     # holds its id would be masked there.
     special = {"bos_token_id": end_id, "eos_token_id": end_id, "pad_token_id": None}
@@ -106,7 +106,7 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
         from safetensors import SafetensorError
         from safetensors.torch import load
     except ImportError:
-        raise missing("safetensors", "train.init_from") from None
+        raise missing_package("safetensors", "train.init_from") from None
     tensors: dict[str, Tensor] = {}
     for name in names:
         path = folder / Path(name).name  # an index leads nowhere else

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from model.training.muon import MuonAdamW
-from utils.config.schema import Needs, check, check_dependencies, setting
+from utils.config.schema import Dependencies, check, check_dependencies, setting
 
 SCHEDULES = ("cosine", "linear", "wsd", "constant")
 
@@ -51,7 +51,7 @@ OPTIMIZERS = {
         at_step=lambda config, step: {"momentum": config.momentum_at(step)},
     ),
 }
-DEPENDS_ON: Needs = {
+DEPENDS_ON: Dependencies = {
     "decay_fraction": {"schedule": ("wsd",)},
     "min_lr_ratio": {"schedule": ("cosine", "linear", "wsd")},
     **{name: {"name": (one,)} for one, spec in OPTIMIZERS.items() for name in spec.settings},

@@ -45,7 +45,7 @@ class StepLog:
         self.bar.update()
         if not evaluate and trainer.step % trainer.config.train.log_every_steps:
             return None
-        metrics = trainer.take_metrics()
+        metrics = trainer.pop_metrics()
         epoch = trainer.batches.epoch_at(trainer.step)
         self.bar.set_postfix_str(
             f"epoch {epoch:.2f}, loss {metrics['train_loss']:.3f}, "

@@ -19,7 +19,7 @@ from model.training.config import RunConfig, is_finished
 from model.training.evaluate import Evaluation, evaluate
 from model.training.loss import ModelWithLoss
 from model.training.optim import clip_gradients, set_step
-from model.training.parts import Tokenizer, TrainingBatches
+from model.training.protocols import Tokenizer, TrainingBatches
 from utils import device
 from utils.distributed import SINGLE_PROCESS, Distributed
 from utils.errors import UserError
@@ -80,7 +80,7 @@ class Trainer:
             self.loss = device.compile_or_eager(plain, self.autocast, *first)
         self.compiled = self.loss is not plain
         # Reading a number from a GPU waits for it, so metrics are collected and read together.
-        self.async_metrics = not device.answers_at_once(self.device) and self.amp != "fp16"
+        self.async_metrics = not device.is_synchronous(self.device) and self.amp != "fp16"
         self.pending_metrics: list[tuple[int, float, int, torch.Tensor, torch.Tensor]] = []
         self.metrics: dict[str, float] = {}
         self.throughput = Throughput()
@@ -131,7 +131,9 @@ class Trainer:
 
     def micro_batches(self, whole: Sequence[torch.Tensor | None]) -> list[tuple[torch.Tensor, ...]]:
         """This rank's micro-batches: (x_BT, y_BT), and doc_BT where documents are masked."""
-        tensors = [device.send(t[self.local_rows], self.device) for t in whole if t is not None]
+        tensors = [
+            device.copy_to_device(t[self.local_rows], self.device) for t in whole if t is not None
+        ]
         parts = zip(*(t.split(self.config.train.batch_size) for t in tensors), strict=True)
         return list(parts)
 
@@ -256,9 +258,9 @@ class Trainer:
             [i for i in ids if i != self.tokenizer.eot_id]
         )
 
-    def take_metrics(self) -> dict[str, float]:
+    def pop_metrics(self) -> dict[str, float]:
         """`flush_metrics`, and the tokens per second of the steps since the last call."""
-        return self.flush_metrics() | {"tokens_per_s": self.throughput.take()}
+        return self.flush_metrics() | {"tokens_per_s": self.throughput.pop_rate()}
 
     def evaluation_due(self) -> bool:
         """Return whether the last step is followed by an evaluation."""
@@ -273,7 +275,7 @@ class Trainer:
 
         Args:
             run_log: None in all other processes.
-            metrics: of the last step, see `take_metrics`; empty before the first step.
+            metrics: of the last step, see `pop_metrics`; empty before the first step.
         """
         result = self.evaluate()
         self.last_val = result.nats_per_token

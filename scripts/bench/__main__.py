@@ -20,9 +20,9 @@ if not __package__:  # started as scripts/bench, which leaves the root out
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 if __name__ == "__main__":  # before the imports that take long
-    from utils.signals import end_at_once
+    from utils.signals import exit_silently_on_sigint
 
-    end_at_once()
+    exit_silently_on_sigint()
 
 from utils.cli import Parser
 from utils.errors import run_cli

@@ -166,7 +166,9 @@ class NanoGPT:
         self.batch = self.get_batch("train")
         self.model: Callable[..., Any] = self.raw
         if train.compile:
-            self.model = device.compile_or_eager(self.raw, self.autocast, *self.batch, part=1)
+            self.model = device.compile_or_eager(
+                self.raw, self.autocast, *self.batch, output_index=1
+            )
         self.compiled = self.model is not self.raw
 
     def step(self, mark: Callable[[str], object]) -> int:

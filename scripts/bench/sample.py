@@ -19,7 +19,7 @@ from model.sampling.sampler import SamplingParams, sample_seeds
 from sample import load_run
 from scripts.bench.sample_peers import Engine, make_hf, make_nanogpt
 from scripts.bench.timing import Spread, ratios, seconds_of, summary
-from utils.cli import checked, natural_int, positive_int
+from utils.cli import checked, nonnegative_int, positive_int
 from utils.device import describe_device, pick_device, synchronize
 from utils.errors import UserError
 from utils.output import log_if_not_tty, table
@@ -56,7 +56,7 @@ def add_command(commands: Any) -> None:
         "--batch-sizes", type=positive_int, nargs="+", default=[1, 16, 64], help="default: 1 16 64"
     )
     parser.add_argument(
-        "--new-tokens", type=natural_int, default=0, help="default: 64 for 124M, else up to 240"
+        "--new-tokens", type=nonnegative_int, default=0, help="default: 64 for 124M, else up to 240"
     )
     parser.add_argument(
         "--runs", type=positive_int, default=3, help="times each is timed (default: 3)"

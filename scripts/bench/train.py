@@ -26,7 +26,7 @@ from scripts.bench.contestants import (
 from scripts.bench.timing import Spread, Window, seconds_of
 from scripts.bench.turns import require_same_shape, show_turns, take_turns
 from train import Config, apply_pretrained_config
-from utils.cli import natural_int, positive_int
+from utils.cli import nonnegative_int, positive_int
 from utils.config.flags import add_flags, given_flags
 from utils.config.load import load
 from utils.device import describe_device, peak_memory_bytes, synchronize
@@ -49,7 +49,7 @@ def add_command(commands: Any) -> None:
     )
     parser.add_argument("--windows", type=positive_int, default=5, help="how often (default: 5)")
     parser.add_argument(
-        "--warmup-steps", type=natural_int, default=5, help="before them (default: 5)"
+        "--warmup-steps", type=nonnegative_int, default=5, help="before them (default: 5)"
     )
     parser.add_argument(
         "--shape",

@@ -14,9 +14,9 @@ from typing import Any
 
 if __name__ == "__main__":  # before the imports that take long
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `python scripts/eval`
-    from utils.signals import end_at_once
+    from utils.signals import exit_silently_on_sigint
 
-    end_at_once()
+    exit_silently_on_sigint()
 
 import torch
 from tqdm import tqdm
@@ -30,7 +30,7 @@ from scripts.eval.coherence import measure_coherence
 from scripts.eval.parts import STDIN, Part, Run
 from scripts.eval.visible_text import cells
 from train import Config
-from utils.cli import Parser, natural_int
+from utils.cli import Parser, nonnegative_int
 from utils.config.load import load
 from utils.device import autocast, pick_amp
 from utils.errors import UserError, run_cli
@@ -118,11 +118,14 @@ def arguments(argv: Sequence[str] | None) -> Any:
         help="draw the text in the colours of its surprises; - prints it to a terminal",
     )
     parser.add_argument(
-        "--batch-size", type=natural_int, default=0, help="rows at once (default: as in training)"
+        "--batch-size",
+        type=nonnegative_int,
+        default=0,
+        help="rows at once (default: as in training)",
     )
     parser.add_argument(
         "--coherence",
-        type=natural_int,
+        type=nonnegative_int,
         default=0,
         metavar="N",
         help="sample N stories and parse them",

@@ -15,9 +15,9 @@ from typing import Any
 
 if __name__ == "__main__":  # before the imports that take long
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `python scripts/export`
-    from utils.signals import end_at_once
+    from utils.signals import exit_silently_on_sigint
 
-    end_at_once()
+    exit_silently_on_sigint()
 
 from sample import load_run
 from scripts.export.exporters import EXPORTERS

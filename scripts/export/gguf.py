@@ -20,7 +20,7 @@ from tok.formats.printable_vocab import vocab_dict
 from tok.patterns import GPT2
 from tok.tokenizer import BPETokenizer
 from tok.vocabulary import to_printable
-from utils.errors import UserError, missing
+from utils.errors import UserError, missing_package
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
@@ -87,7 +87,7 @@ def write_gguf(
     try:
         from gguf import GGUFWriter
     except ImportError:
-        raise missing("gguf", "--to gguf") from None
+        raise missing_package("gguf", "--to gguf") from None
     vocab_dict(tokenizer)  # refuses what llama.cpp, too, knows by its spelling
     writer = GGUFWriter(path, ARCHITECTURES[kind])
     writer.add_name(name)

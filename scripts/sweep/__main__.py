@@ -16,9 +16,9 @@ from typing import Any
 
 if __name__ == "__main__":  # before the imports that take long
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `python scripts/sweep`
-    from utils.signals import end_at_once
+    from utils.signals import exit_silently_on_sigint
 
-    end_at_once()
+    exit_silently_on_sigint()
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
@@ -35,8 +35,8 @@ from utils.cli import Parser, positive_int
 from utils.errors import UserError, one_line, run_cli
 from utils.files import write_atomic
 from utils.output import log
-from utils.processes import all_cores
-from utils.signals import Interrupt
+from utils.processes import available_cores
+from utils.signals import SignalCatcher
 
 POLL_S = 0.2  # how soon a signal is noticed
 LOCK_TIMEOUT_S = 2.0  # a process of the last sweep may be testing the lock just now
@@ -51,7 +51,7 @@ def run_jobs(jobs: Sequence[Job], pool: Pool, base: str, save: Callable[[], None
     waiting = [job for job in jobs if job.status != "done"]
     stopping = False
     bar = tqdm(total=len(jobs), initial=len(jobs) - len(waiting), desc="points", disable=None)
-    with Interrupt() as interrupt, bar:
+    with SignalCatcher() as interrupt, bar:
         try:
             futures = {pool.submit(job.watched(base), job.log): job for job in waiting}
             left = set(futures)
@@ -201,7 +201,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     source = args.config or args.base
     out = Path(grid.out or f"runs/{'sweep-' * bool(args.base)}{Path(source).stem}")
     # On a cluster one thread unless the settings say: which worker takes a run must not matter.
-    threads = 1 if args.cluster is not None else max(1, all_cores() // args.workers)
+    threads = 1 if args.cluster is not None else max(1, available_cores() // args.workers)
     jobs = make_jobs(grid, source, out, threads)
     if len(grid.combinations()) < grid.points_wanted:
         log(f"{source}: the ranges hold no more than {len(grid.combinations())} points")

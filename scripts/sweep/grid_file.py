@@ -15,7 +15,7 @@ from scripts.sweep.grid_entries import (
     setting_fields,
 )
 from utils.config.load import cast
-from utils.config.strict_yaml import mappings_in, parse_scalar, read_yaml, unknown_key
+from utils.config.strict_yaml import mapping_keys, parse_scalar, read_yaml, unknown_key
 from utils.errors import UserError
 
 
@@ -41,7 +41,7 @@ def load_grid(path: str, cls: type, flags: Mapping[str, Any] | None = None) -> G
         UserError: the first mistake, with file and line, or flag.
     """
     flags = flags or {}
-    named = mappings_in(path, "each") if path else []
+    named = mapping_keys(path, "each") if path else []
     written, plain = read_file(path, named, cls) if path else ([], {})
     given = [entry for part in PARTS for entry in flag_entries(part, flags.get(part) or [], cls)]
     for entries in (written, given):

@@ -17,7 +17,7 @@ from typing import IO, Protocol
 import torch
 from filelock import FileLock
 
-from utils.errors import UserError, missing, one_line
+from utils.errors import UserError, missing_package, one_line
 
 WATCHDOG = Path(__file__).with_name("watchdog.py")
 
@@ -113,7 +113,7 @@ class ClusterPool:
         try:
             import distributed
         except ImportError:
-            raise missing("distributed", "--cluster") from None
+            raise missing_package("distributed", "--cluster") from None
         # Its pages on lost workers and connections: what matters of them is told by the sweep.
         for name in ("distributed", "distributed.client"):
             logging.getLogger(name).setLevel(logging.CRITICAL)

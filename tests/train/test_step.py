@@ -22,7 +22,7 @@ def test_a_run_that_waits_for_nothing_is_the_same_run(
 ) -> None:
     one = build(tmp_path, settings)
     numbers = [step(one) for _ in range(3)][-1]
-    monkeypatch.setattr(trainer.device, "answers_at_once", lambda device: False)
+    monkeypatch.setattr(trainer.device, "is_synchronous", lambda device: False)
     other = build(tmp_path, settings)
     assert [trained.train_step() for trained in (one, other)] == [None, None], "on every device"
     other.train_step()

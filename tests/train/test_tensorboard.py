@@ -150,10 +150,10 @@ def test_the_clock_of_an_event_is_the_time_spent_training(tmp_path: Path) -> Non
     log = RunLog(run)
     log.write({"step": 1, "lr": 1.0, "elapsed_s": 10.0})
     begun = time.time()
-    log = RunLog(run, after_step=1, elapsed_s=12.0, board=True)
+    log = RunLog(run, after_step=1, elapsed_s=12.0, tensorboard=True)
     log.write({"step": 2, "lr": 1.0, "elapsed_s": 15.0})
     log.close()
-    first, second = module.EventAccumulator(str(run.board)).Reload().Scalars("lr")
+    first, second = module.EventAccumulator(str(run.tensorboard)).Reload().Scalars("lr")
     assert second.wall_time - first.wall_time == pytest.approx(5.0, abs=1e-3)
     assert second.wall_time == pytest.approx(begun + 3.0, abs=2.0)
 

@@ -261,7 +261,7 @@ def test_a_non_finite_number_stops_before_the_step(
         return loss
 
     monkeypatch.setattr(loss_module, "cross_entropy_sum", breaks)
-    monkeypatch.setattr(trainer.device, "answers_at_once", lambda device: waits)
+    monkeypatch.setattr(trainer.device, "is_synchronous", lambda device: waits)
     log_every = 1 if waits else 9  # it must be seen before the evaluation after step 9
     with pytest.raises(UserError) as stop:
         train.main(

@@ -1,6 +1,6 @@
 import pytest
 
-from utils.cli import Parser, checked, positive_int, some_text, unknown_flag
+from utils.cli import Parser, checked, nonempty_text, positive_int, unknown_flag
 from utils.errors import UserError
 
 
@@ -132,7 +132,7 @@ def test_a_value_out_of_range_is_refused_with_its_flag(words, message):
     parser.add_argument(
         "--sizes", type=checked(float, "above 0", lambda value: value > 0), nargs="+"
     )
-    parser.add_argument("--stop", type=some_text)
+    parser.add_argument("--stop", type=nonempty_text)
     with pytest.raises(UserError) as caught:
         parser.parse_args(words)
     assert str(caught.value) == message

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from utils.errors import UserError, describe_os_error, one_line, run_cli
-from utils.signals import end_at_once
+from utils.signals import exit_silently_on_sigint
 
 PROGRAM = """
 from utils.errors import UserError, run_cli
@@ -21,11 +21,11 @@ def test_ctrl_c_is_ours_again_after_the_imports():
     before = signal.getsignal(signal.SIGINT)
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        end_at_once()
+        exit_silently_on_sigint()
         assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
         assert status_of(lambda argv: signal.raise_signal(signal.SIGINT)) == 130
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # by nohup
-        end_at_once()
+        exit_silently_on_sigint()
         assert status_of(lambda argv: signal.raise_signal(signal.SIGINT)) == 0
     finally:
         signal.signal(signal.SIGINT, before)

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import uncovered_environment
-from utils.signals import Interrupt
+from utils.signals import SignalCatcher
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_is_noted(number: signal.Signals, status: int) -> None:
     before = signal.getsignal(number)
-    with Interrupt() as interrupt:
+    with SignalCatcher() as interrupt:
         assert interrupt.number is None and interrupt.exit_status == 0
         signal.raise_signal(number)
         assert interrupt.number == number and interrupt.exit_status == status
@@ -54,7 +54,7 @@ def test_a_second_signal_ends_the_process(
     first: signal.Signals, second: signal.Signals, root: Path
 ) -> None:
     program = (
-        "import signal\nfrom utils.signals import Interrupt\nwith Interrupt():\n"
+        "import signal\nfrom utils.signals import SignalCatcher\nwith SignalCatcher():\n"
         f"    signal.raise_signal({int(first)})\n    print('on', flush=True)\n"
         f"    signal.raise_signal({int(second)})\n    print('still on')\n"
     )
@@ -65,6 +65,6 @@ def test_a_second_signal_ends_the_process(
 
 def test_an_error_inside_gives_the_handlers_back() -> None:
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyError), Interrupt():
+    with pytest.raises(KeyError), SignalCatcher():
         raise KeyError
     assert signal.getsignal(signal.SIGINT) == before

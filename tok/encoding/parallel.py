@@ -56,7 +56,7 @@ def encode_parts(
     """
     work = partial(_encode_job, tokenizer, finish)
     jobs = group_by_size(parts, _size_of, JOB_BYTES)
-    return map_in_order(work, jobs, workers, few=FEW_JOBS)
+    return map_in_order(work, jobs, workers, max_serial_jobs=FEW_JOBS)
 
 
 def encode_documents(

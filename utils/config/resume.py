@@ -12,7 +12,7 @@ from utils.errors import UserError
 from utils.output import log
 
 T = TypeVar("T")
-LENGTH = "train.max_steps"  # may change as long as no completed step would have been different
+MAX_STEPS = "train.max_steps"  # may change as long as no completed step would have been different
 
 
 def resumed_config(
@@ -47,15 +47,15 @@ def resumed_config(
     for name, value in wanted.items():
         if name == "run_dir" or value == completed[name]:
             continue
-        longer = name == LENGTH and value >= (checkpoint["step"] if checkpoint else 0)
+        longer = name == MAX_STEPS and value >= (checkpoint["step"] if checkpoint else 0)
         if not longer and not flat_fields(cls)[name][1].metadata["may_change_on_resume"]:
             raise UserError(
                 f"--resume: {name} is {completed[name]} in {run_dir}, not {value}; "
                 "leave it, or start a new run"
             )
-    if wanted[LENGTH] != completed[LENGTH]:
+    if wanted[MAX_STEPS] != completed[MAX_STEPS]:
         log(
-            f"warning: {LENGTH} goes from {completed[LENGTH]} to {wanted[LENGTH]}; "
+            f"warning: {MAX_STEPS} goes from {completed[MAX_STEPS]} to {wanted[MAX_STEPS]}; "
             "the schedule changes from here on"
         )
     return build(cls, wanted)

@@ -16,7 +16,7 @@ from typing import Any
 from utils.errors import UserError
 
 # Setting -> those without which it has no effect: True = must be set, False = must not, or values.
-Needs = Mapping[str, Mapping[str, bool | tuple[Any, ...]]]
+Dependencies = Mapping[str, Mapping[str, bool | tuple[Any, ...]]]
 
 
 def setting(
@@ -84,7 +84,7 @@ def check(config: Any) -> None:
             check_range(getattr(config, field.name), field.metadata, field.name)
 
 
-def check_dependencies(config: Any, needs: Needs, section: str) -> None:
+def check_dependencies(config: Any, dependencies: Dependencies, section: str) -> None:
     """Refuses a setting that differs from its default but has no effect beside the others.
 
     Raises:
@@ -93,7 +93,7 @@ def check_dependencies(config: Any, needs: Needs, section: str) -> None:
     for field in dataclasses.fields(config):
         if getattr(config, field.name) == field.default:
             continue
-        for other, wanted in needs.get(field.name, {}).items():
+        for other, wanted in dependencies.get(field.name, {}).items():
             value = getattr(config, other)
             if bool(value) is wanted or isinstance(wanted, tuple) and value in wanted:
                 continue

@@ -92,7 +92,7 @@ def read_yaml(path: str, fields: Mapping[str, Any]) -> dict[str, tuple[Any, int]
         ) from None
 
 
-def mappings_in(path: str, section: str) -> list[str]:
+def mapping_keys(path: str, section: str) -> list[str]:
     """The keys of one section of a file that hold mappings: names that the file's author chose.
 
     None where the file is no YAML or the section no mapping; `read_yaml` says what is wrong.

@@ -25,7 +25,7 @@ class RunFolder:
         self.tokenizer = self.path / "tokenizer.json"
         self.metrics = self.path / "metrics.csv"
         self.samples = self.path / "samples.txt"
-        self.board = self.path / "tensorboard"
+        self.tensorboard = self.path / "tensorboard"
         self.plot = self.path / "loss.png"
         self.last = self.path / "last.pt"
         self.best = self.path / "best.pt"
@@ -35,7 +35,7 @@ class RunFolder:
         """Whether a run was started here."""
         return self.record.exists()
 
-    def require_run(self) -> None:
+    def check_has_run(self) -> None:
         """Checks that a run was started here.
 
         Raises:
@@ -78,12 +78,12 @@ class RunFolder:
         Raises:
             UserError: no run here, or the file is damaged.
         """
-        self.require_run()
+        self.check_has_run()
         try:
             record = json.loads(self.record.read_text(encoding="utf-8"))
         except ValueError:
             record = None
-        if not is_record(record):
+        if not is_run_record(record):
             raise UserError(f"{self.record}: damaged, not the record of a run; put it back")
         return record
 
@@ -92,10 +92,10 @@ class RunFolder:
         write_atomic(self.record, (json.dumps(record, indent=1) + "\n").encode())
 
 
-def is_record(record: Any) -> bool:
+def is_run_record(record: Any) -> bool:
     """Whether a value has the parts of run.json that programs read.
 
-    >>> is_record({})
+    >>> is_run_record({})
     False
     """
     try:

@@ -18,14 +18,19 @@ class RunLog:
     """Writes the rows and samples of a run; drops those later than the step it resumes from."""
 
     def __init__(
-        self, run: RunFolder, *, after_step: int = -1, elapsed_s: float = 0.0, board: bool = False
+        self,
+        run: RunFolder,
+        *,
+        after_step: int = -1,
+        elapsed_s: float = 0.0,
+        tensorboard: bool = False,
     ) -> None:
         """Open the files.
 
         Args:
             after_step: the step that the run resumes from; -1 for a new run.
             elapsed_s: training time until then.
-            board: whether to write TensorBoard events.
+            tensorboard: whether to write TensorBoard events.
 
         Raises:
             UserError: metrics.csv is damaged; the TensorBoard library is not installed.
@@ -33,13 +38,15 @@ class RunLog:
         self.run = run
         self.metrics = CsvLog(run.metrics, after_step=after_step)
         truncate_samples(run.samples, after_step)
-        self.board = TensorBoardWriter(run.board, elapsed_s) if board else None
-        if self.board:
+        self.tensorboard = TensorBoardWriter(run.tensorboard, elapsed_s) if tensorboard else None
+        if self.tensorboard:
             for row in read_rows(run.metrics):
-                self.board.scalars({name: float(cell) for name, cell in row.items() if cell})
+                self.tensorboard.add_scalars(
+                    {name: float(cell) for name, cell in row.items() if cell}
+                )
             for step, text in read_samples(run.samples):
-                self.board.sample(step, text)
-            self.board.flush()
+                self.tensorboard.add_sample(step, text)
+            self.tensorboard.flush()
 
     def write(self, row: Mapping[str, float | int | None]) -> None:
         """Append a row to metrics.csv.
@@ -48,21 +55,21 @@ class RunLog:
             OSError: the disk is full.
         """
         self.metrics.write(row)
-        if self.board:
-            self.board.scalars(row)
-            self.board.flush()
+        if self.tensorboard:
+            self.tensorboard.add_scalars(row)
+            self.tensorboard.flush()
 
     def sample(self, step: int, text: str) -> None:
         """Append a sample to samples.txt."""
         append_sample(self.run.samples, step, text)
-        if self.board:
-            self.board.sample(step, text)
-            self.board.flush()
+        if self.tensorboard:
+            self.tensorboard.add_sample(step, text)
+            self.tensorboard.flush()
 
     def close(self) -> None:
         """Close the TensorBoard events."""
-        if self.board:
-            self.board.close()
+        if self.tensorboard:
+            self.tensorboard.close()
 
 
 def append_sample(path: Path, step: int, text: str) -> None:

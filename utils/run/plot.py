@@ -85,7 +85,7 @@ def plot_losses(
     values = [
         value
         for number, (label, path) in enumerate(runs.items())
-        for value in draw_run(axes, label, path, f"C{number}", unit, alone=len(runs) == 1)
+        for value in plot_run(axes, label, path, f"C{number}", unit, alone=len(runs) == 1)
     ]
     if not values:
         raise UserError(f"{', '.join(str(path) for path in runs.values())}: nothing to draw yet")
@@ -99,7 +99,7 @@ def plot_losses(
     save_figure(figure, out)
 
 
-def draw_run(axes: Any, label: str, path: Path, colour: str, unit: str, alone: bool) -> list[float]:
+def plot_run(axes: Any, label: str, path: Path, colour: str, unit: str, alone: bool) -> list[float]:
     """Plot one run's train and val curves; return the finite values plotted."""
     rows, values = read_rows(path), []
     name = "" if alone else f"{label} "

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
-from utils.errors import missing
+from utils.errors import missing_package
 
 EVENTS = "events.out.tfevents.*"  # the names that TensorBoard looks for
 
 
-def library() -> SimpleNamespace:
+def import_library() -> SimpleNamespace:
     """What writes events; torch makes them, and needs the package tensorboard for it.
 
     Raises:
@@ -24,7 +24,7 @@ def library() -> SimpleNamespace:
         from tensorboard.summary.writer.record_writer import RecordWriter
         from torch.utils.tensorboard import summary
     except ImportError:
-        raise missing("tensorboard", "train.tensorboard") from None
+        raise missing_package("tensorboard", "train.tensorboard") from None
     return SimpleNamespace(
         Event=Event, SessionLog=SessionLog, RecordWriter=RecordWriter, summary=summary
     )
@@ -40,7 +40,7 @@ class TensorBoardWriter:
 
     def __init__(self, folder: Path, elapsed_s: float) -> None:
         """Empties the folder of events; `elapsed_s`: the training time of the run until now."""
-        self.library = library()
+        self.library = import_library()
         folder.mkdir(exist_ok=True)
         for old in folder.glob(EVENTS):
             # Removed a start later: a TensorBoard that reads it would not get past a missing file.
@@ -62,7 +62,7 @@ class TensorBoardWriter:
         event = self.library.Event(wall_time=clock, step=step, **what)
         self.records.write(event.SerializeToString())
 
-    def scalars(self, row: Mapping[str, float | int | None]) -> None:
+    def add_scalars(self, row: Mapping[str, float | int | None]) -> None:
         """The numbers of a row of metrics.csv under its names.
 
         In single precision: TensorBoard shows no doubles. An event's clock is the row's elapsed_s,
@@ -74,7 +74,7 @@ class TensorBoardWriter:
                 told = self.library.summary.scalar(name, value)
                 self._add(int(row["step"] or 0), clock, summary=told)
 
-    def sample(self, step: int, text: str) -> None:
+    def add_sample(self, step: int, text: str) -> None:
         """A sample. TensorBoard shows Markdown, in which two blanks keep the end of a line."""
         told = self.library.summary.text("sample", text.replace("\n", "  \n"))
         self._add(step, time.time(), summary=told)

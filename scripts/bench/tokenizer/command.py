@@ -40,7 +40,7 @@ from tok.vocabulary import count_merges
 from utils.cli import checked, positive_int
 from utils.errors import UserError
 from utils.files import decode_utf8, read_bytes
-from utils.processes import all_cores
+from utils.processes import available_cores
 
 WORKER = "scripts.bench.tokenizer.worker"
 MEGABYTE = 1_000_000
@@ -101,7 +101,7 @@ def bench_tokenizer(args: argparse.Namespace) -> dict[str, Any]:
             "complete": args.corpus != "python" or len(raw) > LIMIT_BYTES - 4,
         },
         "machine": f"{platform.machine()}, Python {platform.python_version()}",
-        "cores": all_cores(),
+        "cores": available_cores(),
         "runs": args.runs,
         "versions": {name: importlib.metadata.version(PEERS[name]) for name in peers},
         "missing": [PEERS[name] for name in PEERS if args.peers and name not in peers],

@@ -131,8 +131,8 @@ def test_throughput_counts_training_alone(monkeypatch: pytest.MonkeyPatch) -> No
     now = iter([0.0, 2.0, 100.0, 103.0])
     monkeypatch.setattr(metrics.time, "perf_counter", lambda: next(now))
     meter = Throughput()
-    assert meter.take() == 0
+    assert meter.pop_rate() == 0
     for _ in range(2):
         meter.start()
         meter.stop(50)
-    assert meter.take() == 100 / 5 and meter.take() == 0
+    assert meter.pop_rate() == 100 / 5 and meter.pop_rate() == 0
