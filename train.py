@@ -82,7 +82,7 @@ class Config:
             raise UserError("train.init_from brings its own tokenizer; drop data.tokenizer")
         if self.model.tie_weights and self.optim.head_lr_ratio != 1.0:
             raise UserError(
-                "optim.head_lr_ratio has an effect without model.tie_weights only; drop one of them"
+                "optim.head_lr_ratio has an effect only without model.tie_weights; drop one of them"
             )
 
 

@@ -112,7 +112,7 @@ class DocumentSource:
         json_lines = [path for path in files if is_json_lines(path)]
         if c.json_field != DEFAULT_JSON_FIELD and not json_lines:
             raise UserError(
-                "--data.json_field: has an effect on JSON lines only, and none of the files is "
+                "--data.json_field: has an effect only on JSON lines, and none of the files is "
                 "named .jsonl or .ndjson"
             )
         if c.doc_sep and json_lines and len(json_lines) == len(files):

@@ -80,7 +80,7 @@ class ModelConfig:
             )
         if self.tie_weights and self.embedding_std != INIT_STD:
             raise UserError(
-                "model.embedding_std has an effect without model.tie_weights only; drop one of them"
+                "model.embedding_std has an effect only without model.tie_weights; drop one of them"
             )
         if self.position == "rope" and self.head_size % 2:
             raise UserError(

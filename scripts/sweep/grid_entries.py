@@ -180,4 +180,4 @@ def check_grid(grid: Grid, path: str) -> None:
         raise UserError(f"{path}: random needs the number of points to draw, such as points: 20")
     if not grid.ranges and (grid.points_wanted or grid.random_seed is not None):
         name = "points" if grid.points_wanted else "random_seed"
-        raise UserError(f"{path}: {name} has an effect with random only; drop it")
+        raise UserError(f"{path}: {name} has an effect only with random; drop it")

@@ -183,7 +183,7 @@ def test_settings_without_effect_and_names_count(tmp_path: Path) -> None:
     text, lines = tmp_path / "a.txt", tmp_path / "a.jsonl"
     for path in (text, lines):
         path.write_bytes(b'{"text": "a", "b": "c"}\n')
-    with pytest.raises(UserError, match="--data.json_field: has an effect on JSON lines only"):
+    with pytest.raises(UserError, match="--data.json_field: has an effect only on JSON lines"):
         prepare.DocumentSource(DataConfig(files=(str(text),), json_field="b"))
     with pytest.raises(UserError, match=r"--doc-sep: has no effect on .*a\.jsonl, where each line"):
         prepare.main([str(lines), "--doc-sep", "%", "--out", str(tmp_path / "out")])

@@ -148,7 +148,7 @@ SETTINGS = [
     (["--train.device", "gpu"], "device gpu: not available"),
     (["--config", "none.yaml"], "none.yaml: No such file"),
     (["--data.tokenizer", "none.json"], "none.json: No such file"),
-    (["--data.dir", "none"], "data.files has an effect without data.dir only"),
+    (["--data.dir", "none"], "data.files has an effect only without data.dir"),
     (["--optim.schedule=constant", "--optim.min_lr_ratio=0.1"], "optim.min_lr_ratio has an effect"),
     (["--model.position=learned", "--model.rope_theta=3"], "with model.position rope only"),
     (["--model.bigram_dropout=0.5"], "with model.bigram_rows only"),

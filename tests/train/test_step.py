@@ -91,5 +91,7 @@ def test_a_step_sets_rate_and_momentum(settings: Settings, tmp_path: Path) -> No
 
 
 def test_a_rate_of_a_head_that_is_no_weight_of_its_own(settings: Settings, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="head_lr_ratio has an effect without model.tie_weights"):
+    with pytest.raises(
+        UserError, match="head_lr_ratio has an effect only without model.tie_weights"
+    ):
         build(tmp_path, settings, optim__head_lr_ratio=2.0, model__tie_weights="true")

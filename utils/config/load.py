@@ -1,8 +1,8 @@
 """Fill dataclasses of settings from YAML files and flags, strictly.
 
 `load(cls, paths, overrides)` fills a tree of dataclasses (see utils.config.schema) from YAML, then
-from `--section.name value` flags; everything unknown, of the wrong type or out of range is a
-UserError that names the file and line (or the flag) and the nearest name.
+from `--section.name value` flags. A setting that is unknown, of the wrong type or out of range
+raises a UserError that names the file and line (or the flag) and suggests the nearest name.
 """
 
 from __future__ import annotations
@@ -23,9 +23,13 @@ T = TypeVar("T")
 def load(
     cls: type[T], paths: Sequence[str], overrides: Mapping[str, str | list[str]]
 ) -> tuple[T, dict[str, Any]]:
-    """Fills `cls`: defaults, then each YAML file (later ones win), then flags.
+    """Fill `cls` from its defaults, then each YAML file, then flags; later values override.
 
-    Returns the config, and the settings that were given by name with their values.
+    Args:
+        overrides: flags, as dotted name -> text.
+
+    Returns:
+        The config, and the settings that files or flags have set, as dotted name -> value.
 
     Raises:
         UserError: the first mistake, with file and line or flag.
@@ -48,7 +52,7 @@ def load(
 
 
 def build(cls: type[T], flat: Mapping[str, Any], prefix: str = "") -> T:
-    """Makes the dataclass tree from dotted names; a missing name keeps its default."""
+    """Build the dataclass tree from dotted names; a missing name keeps its default."""
     hints = typing.get_type_hints(cls)
     arguments: dict[str, Any] = {}
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
@@ -61,10 +65,15 @@ def build(cls: type[T], flat: Mapping[str, Any], prefix: str = "") -> T:
 
 
 def cast(value: Any, kind: Any, where: str, text: str | None = None) -> Any:
-    """Gives `value` the declared type, or says what was expected.
+    """Convert `value` to the declared type.
 
     >>> cast(3, float, "optim.lr")
     3.0
+
+    Args:
+        kind: the declared type.
+        where: the name of the setting and its origin, for messages.
+        text: the value as it was typed, for a flag.
 
     Raises:
         UserError: the value is not of that type; text in quotes is never a number.
@@ -73,7 +82,7 @@ def cast(value: Any, kind: Any, where: str, text: str | None = None) -> Any:
     if origin in (typing.Union, types.UnionType):  # X | None
         if value is None:
             return None
-        (kind,) = [one for one in inner if one is not type(None)]
+        (kind,) = [option for option in inner if option is not type(None)]
         return cast(value, kind, where, text)
     if origin is tuple:
         items = value if isinstance(value, list) else None
@@ -81,23 +90,23 @@ def cast(value: Any, kind: Any, where: str, text: str | None = None) -> Any:
         if items is None and variable and value is not None:
             items = [value]
         if items is None or (not variable and len(items) != len(inner)):
-            raise UserError(f"{where}: expected {_spell(kind)}, got {value!r}")
+            raise UserError(f"{where}: expected {_type_name(kind)}, got {value!r}")
         kinds = [inner[0]] * len(items) if variable else inner
         return tuple(cast(item, one, where) for item, one in zip(items, kinds, strict=True))
     if kind is str and text is not None:
-        # A flag's words as they stand, less the quotes around them.
+        # A flag's text is taken literally, but for quotes around it: `--name 1` is the text "1".
         return value if isinstance(value, str) and text[:1] in ("'", '"') else text
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if kind is int and isinstance(value, float) and value.is_integer():
-        return int(value)  # 1e4 is a whole number
+        return int(value)  # YAML reads 1e4 as a float
     if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
         return value
-    raise UserError(f"{where}: expected {_spell(kind)}, got {value!r}")
+    raise UserError(f"{where}: expected {_type_name(kind)}, got {value!r}")
 
 
 def cast_flag(text: str | list[str], kind: Any, where: str) -> Any:
-    """Reads a flag's words as the declared type; a list is `a b`, or `[a, b]` in one word.
+    """Convert the words of a flag to the declared type; a list is `a b`, or `[a, b]` in one word.
 
     >>> cast_flag(["0.9", "0.95"], tuple[float, float], "--optim.betas")
     (0.9, 0.95)
@@ -114,7 +123,11 @@ def cast_flag(text: str | list[str], kind: Any, where: str) -> Any:
 
 
 def dump(config: Any, *, comments: bool = False) -> str:
-    """The resolved settings as YAML that `load` reads back to an equal config."""
+    """Return the settings as YAML, which `load` reads back to an equal config.
+
+    Args:
+        comments: add the help text of each setting.
+    """
     lines: list[str] = []
     section = ""
     fields = flat_fields(type(config))
@@ -130,11 +143,11 @@ def dump(config: Any, *, comments: bool = False) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _spell(kind: Any) -> str:
+def _type_name(kind: Any) -> str:
     if typing.get_origin(kind) is tuple:
         inner = typing.get_args(kind)
         if inner[1:] == (Ellipsis,):
-            return f"a list of {_spell(inner[0])}"
-        return f"a list of {len(inner)} {_spell(inner[0])}s"
+            return f"a list of {_type_name(inner[0])}"
+        return f"a list of {len(inner)} {_type_name(inner[0])}s"
     names = {int: "int", float: "number", bool: "true or false", str: "text"}
     return names.get(kind, str(kind))

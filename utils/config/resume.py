@@ -1,4 +1,4 @@
-"""The settings of a resumed run: its own, with the changes that are asked for and allowed."""
+"""The settings of a resumed run: those of its config.yaml, with the changes that are allowed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from utils.errors import UserError
 from utils.output import log
 
 T = TypeVar("T")
-MAX_STEPS = "train.max_steps"  # may change as long as no completed step would have been different
+MAX_STEPS = "train.max_steps"  # may change, but not to fewer steps than are completed
 
 
 def resumed_config(
@@ -28,15 +28,15 @@ def resumed_config(
         config_file: config.yaml of the run.
         given: settings from the command line or the files it names.
         checkpoint: what the run resumes from ("step", "config"). Its settings are those of the
-            completed steps, so a config.yaml that was edited since is noticed too.
+            completed steps, so an edit of config.yaml after the start is noticed as well.
 
     Raises:
         UserError: a change would have altered completed steps.
     """
-    own, _ = load(cls, [str(config_file)], {})
+    stored_config, _ = load(cls, [str(config_file)], {})
     run_dir = config_file.parent
-    wanted = flatten(own) | dict(given) | {"run_dir": str(run_dir)}
-    completed = flatten(own)
+    requested = flatten(stored_config) | dict(given) | {"run_dir": str(run_dir)}
+    completed = flatten(stored_config)  # the settings of the completed steps
     if checkpoint:
         for name in completed:
             section, _, leaf = name.rpartition(".")
@@ -44,18 +44,18 @@ def resumed_config(
             completed[name] = (stored.get(section, {}) if section else stored).get(
                 leaf, completed[name]
             )
-    for name, value in wanted.items():
+    for name, value in requested.items():
         if name == "run_dir" or value == completed[name]:
             continue
-        longer = name == MAX_STEPS and value >= (checkpoint["step"] if checkpoint else 0)
-        if not longer and not flat_fields(cls)[name][1].metadata["may_change_on_resume"]:
+        allowed = name == MAX_STEPS and value >= (checkpoint["step"] if checkpoint else 0)
+        if not allowed and not flat_fields(cls)[name][1].metadata["may_change_on_resume"]:
             raise UserError(
                 f"--resume: {name} is {completed[name]} in {run_dir}, not {value}; "
-                "leave it, or start a new run"
+                "drop the change, or start a new run"
             )
-    if wanted[MAX_STEPS] != completed[MAX_STEPS]:
+    if requested[MAX_STEPS] != completed[MAX_STEPS]:
         log(
-            f"warning: {MAX_STEPS} goes from {completed[MAX_STEPS]} to {wanted[MAX_STEPS]}; "
-            "the schedule changes from here on"
+            f"warning: {MAX_STEPS} changes from {completed[MAX_STEPS]} to {requested[MAX_STEPS]}, "
+            "and with it the learning-rate schedule of the next steps"
         )
-    return build(cls, wanted)
+    return build(cls, requested)

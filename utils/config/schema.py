@@ -1,4 +1,4 @@
-"""Settings as dataclass fields: explanation, range, and what depends on what.
+"""Settings as dataclass fields: help text, range, and dependencies between them.
 
 A setting is a field made with `setting(default, help)`. The `__post_init__` of a dataclass of
 settings calls `check`.
@@ -15,7 +15,8 @@ from typing import Any
 
 from utils.errors import UserError
 
-# Setting -> those without which it has no effect: True = must be set, False = must not, or values.
+# Setting -> the settings that it depends on, each with the condition under which it has an effect:
+# True = must be set, False = must not be set, or a tuple of values.
 Dependencies = Mapping[str, Mapping[str, bool | tuple[Any, ...]]]
 
 
@@ -49,7 +50,7 @@ def setting(
 
 
 def flat_fields(cls: type, prefix: str = "") -> dict[str, tuple[Any, dataclasses.Field[Any]]]:
-    """Dotted name -> (type, field) of every setting below a dataclass."""
+    """Return dotted name -> (type, field) for every setting of a dataclass and its sections."""
     found: dict[str, tuple[Any, dataclasses.Field[Any]]] = {}
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
@@ -62,7 +63,7 @@ def flat_fields(cls: type, prefix: str = "") -> dict[str, tuple[Any, dataclasses
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Dotted name -> value of a dataclass tree, in the order of the fields."""
+    """Return dotted name -> value of a dataclass tree, in the order of the fields."""
     flat: dict[str, Any] = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
@@ -74,7 +75,7 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def check(config: Any) -> None:
-    """Checks each field of one dataclass against its range; call it in `__post_init__`.
+    """Check each field of a dataclass against its range; call it in `__post_init__`.
 
     Raises:
         UserError: names the first setting out of range.
@@ -85,30 +86,37 @@ def check(config: Any) -> None:
 
 
 def check_dependencies(config: Any, dependencies: Dependencies, section: str) -> None:
-    """Refuses a setting that differs from its default but has no effect beside the others.
+    """Refuse a setting that differs from its default but has no effect given the others.
+
+    Args:
+        config: one dataclass of settings.
+        dependencies: of its settings.
+        section: its name, for the message.
 
     Raises:
-        UserError: names it, and the one that keeps it from having an effect.
+        UserError: names the setting, and the one that it depends on.
     """
     for field in dataclasses.fields(config):
         if getattr(config, field.name) == field.default:
             continue
-        for other, wanted in dependencies.get(field.name, {}).items():
+        for other, condition in dependencies.get(field.name, {}).items():
             value = getattr(config, other)
-            if bool(value) is wanted or isinstance(wanted, tuple) and value in wanted:
+            if bool(value) is condition or isinstance(condition, tuple) and value in condition:
                 continue
-            words = " or ".join(map(str, wanted)) if isinstance(wanted, tuple) else ""
-            needed = f"{section}.{other}{words and ' ' + words}"
-            how, hint = (
+            choices = " or ".join(map(str, condition)) if isinstance(condition, tuple) else ""
+            needed = f"{section}.{other}{choices and ' ' + choices}"
+            preposition, hint = (
                 ("without", "drop one of them")
-                if wanted is False
+                if condition is False
                 else ("with", f"drop it, or set {section}.{other}")
             )
-            raise UserError(f"{section}.{field.name} has an effect {how} {needed} only; {hint}")
+            raise UserError(
+                f"{section}.{field.name} has an effect only {preposition} {needed}; {hint}"
+            )
 
 
 def check_range(value: Any, metadata: Mapping[str, Any], where: str) -> None:
-    """Checks a value (or each item of a tuple) against the limits of its setting.
+    """Check a value (or each item of a tuple) against the limits of its setting.
 
     Raises:
         UserError: out of range, not finite, or not one of the choices.
@@ -138,7 +146,7 @@ def check_range(value: Any, metadata: Mapping[str, Any], where: str) -> None:
 
 
 def describe(metadata: Mapping[str, Any]) -> str:
-    """Help text and range of a setting."""
+    """Return the help text and range of a setting."""
     notes = []
     if metadata.get("choices"):
         notes.append("one of " + ", ".join(metadata["choices"]))

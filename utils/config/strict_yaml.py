@@ -1,4 +1,4 @@
-"""YAML with no surprises: settings files to (dotted name, value, line), values back to text."""
+"""A strict subset of YAML: read files of settings with line numbers, and format values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from utils.suggest import nearest
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 as people expect it: 3e-4 is a number; yes, on and 1:30 are text, 012 is 12."""
+    """YAML without the traps of version 1.1: 3e-4 is a number, but yes, on and 1:30 are text."""
 
 
 _Loader.yaml_implicit_resolvers = {}
@@ -31,15 +31,15 @@ for _tag, _pattern, _first in (
 
 
 def parse_scalar(text: str) -> Any:
-    """Reads a flag's value as YAML would: `3e-4` is a number, `[a, b]` a list, the rest text."""
+    """Parse the value of a flag as YAML: `3e-4` is a number, `[a, b]` a list, the rest text."""
     try:
         return yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError):  # ValueError: thousands of digits
+    except (yaml.YAMLError, ValueError):  # ValueError: an integer with thousands of digits
         return text
 
 
 def format_value(value: Any) -> str:
-    """One value in YAML, on one line, so that it is read back exactly.
+    """Return one value as a line of YAML that is read back exactly.
 
     >>> format_value(0.0003), format_value((0.9, 0.95)), format_value("yes"), format_value(None)
     ('0.0003', '[0.9, 0.95]', '"yes"', 'null')
@@ -56,7 +56,7 @@ def format_value(value: Any) -> str:
 
 
 def _escape(text: str) -> str:
-    """The inside of a double-quoted YAML scalar; what can't be printed is written as its number."""
+    """Return the inside of a double-quoted YAML scalar, with escapes for unprintable characters."""
     quoted = {"\\": "\\\\", '"': '\\"'}
     return "".join(
         quoted.get(char) or (char if char.isprintable() else f"\\U{ord(char):08x}") for char in text
@@ -64,7 +64,7 @@ def _escape(text: str) -> str:
 
 
 def unknown_key(name: str, known: Collection[str]) -> str:
-    """The message for a name that is no setting, with the nearest that is.
+    """Return the message for a name that is not a setting, with the nearest one that is.
 
     >>> unknown_key("model.n_layers", {"model.n_layer": 0, "optim.lr": 0})
     'unknown key model.n_layers (did you mean model.n_layer?)'
@@ -75,16 +75,23 @@ def unknown_key(name: str, known: Collection[str]) -> str:
 
 
 def read_yaml(path: str, fields: Mapping[str, Any]) -> dict[str, tuple[Any, int]]:
-    """Dotted name -> (value, line) of one file; keys that are no settings are refused."""
+    """Read dotted name -> (value, line) from a file.
+
+    Args:
+        fields: the names of all settings, see `flat_fields`.
+
+    Raises:
+        UserError: invalid YAML, or a key that is not a setting or is given twice.
+    """
     text = decode_utf8(read_bytes(path), path, hint="save it as UTF-8")
     found: dict[str, tuple[Any, int]] = {}
     try:
         loader = _Loader(text)
         root = loader.get_single_node()
         if root is not None and not _is_null(root):
-            _walk(loader, root, "", path, fields, found, {})
+            _collect(loader, root, "", path, fields, found, {})
         return found
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a tag whose text does not fit it
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: such as `!!int x`
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else path
         raise UserError(
@@ -93,9 +100,9 @@ def read_yaml(path: str, fields: Mapping[str, Any]) -> dict[str, tuple[Any, int]
 
 
 def mapping_keys(path: str, section: str) -> list[str]:
-    """The keys of one section of a file that hold mappings: names that the file's author chose.
+    """Return the keys of a section that hold mappings: names that the author of the file chose.
 
-    None where the file is no YAML or the section no mapping; `read_yaml` says what is wrong.
+    The list is empty if the file is not YAML or the section not a mapping; `read_yaml` reports it.
     """
     try:
         root = _Loader(
@@ -115,10 +122,11 @@ def mapping_keys(path: str, section: str) -> list[str]:
 
 
 def _is_null(node: yaml.Node) -> bool:
+    """Return whether a node is empty, as in `model:` with nothing below it."""
     return isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:null"
 
 
-def _walk(
+def _collect(
     loader: _Loader,
     node: yaml.Node,
     prefix: str,
@@ -127,9 +135,12 @@ def _walk(
     found: dict[str, tuple[Any, int]],
     seen: dict[str, int],
 ) -> None:
+    """Add the settings below `node` to `found`, as dotted name -> (value, line)."""
     if not isinstance(node, yaml.MappingNode):
-        what = f"section {prefix[:-1]}" if prefix else "the file"
-        raise UserError(f"{path}:{node.start_mark.line + 1}: {what} must hold `name: value` lines")
+        holder = f"section {prefix[:-1]}" if prefix else "the file"
+        raise UserError(
+            f"{path}:{node.start_mark.line + 1}: {holder} must hold `name: value` lines"
+        )
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1
         if not isinstance(key_node, yaml.ScalarNode):
@@ -142,6 +153,6 @@ def _walk(
             found[name] = (loader.construct_object(value_node, deep=True), line)
         elif any(known.startswith(name + ".") for known in fields):
             if not _is_null(value_node):
-                _walk(loader, value_node, name + ".", path, fields, found, seen)
+                _collect(loader, value_node, name + ".", path, fields, found, seen)
         else:
             raise UserError(f"{path}:{line}: {unknown_key(name, fields)}")

@@ -245,7 +245,7 @@ def test_muon_skips_what_the_scaler_skips_and_weights_without_gradient() -> None
     "without_effect", [{"muon_lr": 0.1}, {"decay_fraction": 0.5}, {"muon_warmup_steps": 5}]
 )
 def test_a_setting_without_effect_is_refused(without_effect: dict[str, float]) -> None:
-    with pytest.raises(UserError, match="has an effect with optim"):
+    with pytest.raises(UserError, match="has an effect only with optim"):
         OptimConfig(**without_effect)
 
 
