@@ -1,4 +1,7 @@
-"""Batches, a pure function of (seed, step): nothing to save, a resumed run sees the same data."""
+"""Training batches as a pure function of (seed, step).
+
+There is no state to save: a resumed run computes the same batches again.
+"""
 
 from __future__ import annotations
 
@@ -22,17 +25,17 @@ from data.windows import (
 )
 from utils.device import copy_to_device
 
-TOKEN_BYTES = 4  # int32: GPUs look up few operations on unsigned numbers
+TOKEN_BYTES = 4  # of int32: PyTorch supports few operations on unsigned integers
 
-BUCKET_BATCHES = 16  # documents are sorted by length within this many batches, to pad less
-LENGTH_STEP = 8  # see padded_length
+BUCKET_BATCHES = 16  # documents are sorted by length within this many batches, for less padding
+LENGTH_STEP = 8  # tokens, see `padded_length`
 
 
 def padded_length(longest: int, block_size: int) -> int:
-    """How wide a batch is whose longest document has so many tokens.
+    """Return the width in tokens of a batch whose longest document has `longest` tokens.
 
-    For each new width a CPU's kernels are made anew and kept, which takes time and memory; so there
-    are fewer widths. Where documents are short the padding would cost more.
+    A CPU creates and caches kernels for each new width, which takes time and memory. Rounding up
+    long widths limits their number. Short ones are not rounded: the padding would cost more.
 
     >>> [padded_length(longest, block_size=206) for longest in (61, 64, 165, 205)]
     [61, 64, 168, 206]
@@ -43,7 +46,13 @@ def padded_length(longest: int, block_size: int) -> int:
 
 
 class Batch(NamedTuple):
-    """Inputs, targets (IGNORE_INDEX: none) and document numbers (None unless masked), int64 (B, T)."""
+    """One batch; all tensors are int64 (B, T).
+
+    Attributes:
+        x_BT: input ids.
+        y_BT: target ids; IGNORE_INDEX where there is no target.
+        doc_BT: document numbers within each row; None unless attention is masked by document.
+    """
 
     x_BT: torch.Tensor
     y_BT: torch.Tensor
@@ -56,13 +65,17 @@ class Batches:
     Args:
         folder: holds train.npy and val.npy.
         rows: windows in one training batch, over all micro-batches.
-        windows: `documents` (one document a row) or `packed` (rows of block_size tokens).
+        end_id: id of the end-of-text token.
+        windows: `documents` (one document per row) or `packed` (rows of block_size tokens).
         val_windows: the same for val.npy; None = as for training.
-        stride: packed windows start every so many tokens; 0 = block_size.
-        shift: each epoch cuts the training text into packed windows at other places.
-        mask_documents: give document numbers, so that attention can stay inside documents.
+        stride: distance in tokens between the starts of packed windows; 0 = block_size.
+        shift: cut the training text into packed windows at different positions in each epoch.
+        mask_documents: return document numbers, so that attention can be limited to one document.
         fixed_length: pad every row to block_size, for compiled models.
-        splits: which of the two files to open.
+        splits: which of the two files to open, "train" and "val".
+
+    Raises:
+        UserError: a file is missing or damaged, too short, or a document exceeds block_size.
     """
 
     def __init__(
@@ -94,7 +107,7 @@ class Batches:
         self._on_device: DeviceTokens | None = None
 
     def cache_on_device(self, device: torch.device, spare_bytes: int) -> bool:
-        """Keeps the training tokens on the device if they are packed and fit; whether it does."""
+        """Copy the training tokens to the device if they are packed and fit; return True if so."""
         windows = self.splits["train"]
         if isinstance(windows, PackedWindows) and fits_in_memory(
             windows.tokens.n_tokens, spare_bytes
@@ -103,9 +116,9 @@ class Batches:
         return self._on_device is not None
 
     def training_batch(self, step: int) -> tuple[Batch, int]:
-        """The training batch of a step and the number of its targets.
+        """Return the training batch of a step (from 0) and its number of targets.
 
-        It lies on the device where the tokens do, in host memory otherwise.
+        The batch is on the device if the tokens are cached there, otherwise in host memory.
         """
         windows = self.splits["train"]
         index_B, shift_B = self._windows_at("train", step)
@@ -119,31 +132,32 @@ class Batches:
         return batch, spans.n_targets
 
     def get_batch(self, split: str, step: int) -> Batch:
-        """Batch of step `step` (from 0) in host memory: the next `rows` windows of the epochs."""
+        """Return the batch of a step (from 0) in host memory: its `rows` windows of the epochs."""
         return self._batch(split, *self._windows_at(split, step))
 
     def _windows_at(self, split: str, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Index and shift of each window in a step's batch, int64 (B,)."""
+        """Return index and shift of each window in a step's batch, each int64 (B,)."""
         n, first = self.splits[split].n_windows, step * self.rows
         chosen = []
-        for epoch, place in (divmod(place, n) for place in range(first, first + self.rows)):
+        for number in range(first, first + self.rows):
+            epoch, position = divmod(number, n)
             order, shift = self._epoch_order(split, epoch)
-            chosen.append((order[place], shift))
+            chosen.append((order[position], shift))
         index_B, shift_B = np.array(chosen, np.int64).T
         return index_B, shift_B
 
     def close(self) -> None:
-        """Closes the token files."""
+        """Close the token files."""
         for windows in self.splits.values():
             windows.tokens.close()
 
     def eval_batches(self, split: str, rows: int) -> Iterator[Batch]:
-        """Every window of a split once, in a fixed order, `rows` at a time."""
+        """Yield every window of a split once, in a fixed order, `rows` per batch."""
         for index_B in self.eval_rows(split, rows):
             yield self._batch(split, index_B, np.zeros_like(index_B))
 
     def eval_rows(self, split: str, rows: int) -> Iterator[np.ndarray]:
-        """The windows in each of the `eval_batches`: those of like length go together."""
+        """Yield the window indices of each of `eval_batches`; documents are sorted by length."""
         windows = self.splits[split]
         order = np.arange(windows.n_windows)
         if isinstance(windows, DocumentWindows):
@@ -152,11 +166,11 @@ class Batches:
             yield order[start : start + rows]
 
     def epoch_at(self, step: int) -> float:
-        """Epochs of training data consumed by `step` steps."""
+        """Return the number of epochs of training data that `step` steps consume."""
         return step * self.rows / self.splits["train"].n_windows
 
     def _epoch_order(self, split: str, epoch: int) -> tuple[np.ndarray, int]:
-        """Order and shift of the windows in one epoch: a function of (seed, split, epoch) alone."""
+        """Return order and shift of the windows in an epoch, from (seed, split, epoch) alone."""
         if self._order is None or self._order[:2] != (split, epoch):
             windows = self.splits[split]
             rng = np.random.Generator(np.random.PCG64([self.seed, epoch, int(split == "val")]))
@@ -170,18 +184,18 @@ class Batches:
     def _bucket(
         self, order: np.ndarray, lengths: np.ndarray, rng: np.random.Generator
     ) -> np.ndarray:
-        """Puts documents of like length into one batch, and shuffles the batches again."""
+        """Group documents of similar length into batches, then shuffle these batches."""
         size = BUCKET_BATCHES * self.rows
-        pieces = []
+        buckets = []
         for start in range(0, len(order), size):
             bucket = order[start : start + size]
             bucket = bucket[np.argsort(lengths[bucket], kind="stable")]
             groups = [bucket[i : i + self.rows] for i in range(0, len(bucket), self.rows)]
-            pieces += [groups[i] for i in rng.permutation(len(groups))]
-        return np.concatenate(pieces)
+            buckets += [groups[i] for i in rng.permutation(len(groups))]
+        return np.concatenate(buckets)
 
     def _batch(self, split: str, index_B: np.ndarray, shift_B: np.ndarray) -> Batch:
-        """Some windows, read from the file and padded."""
+        """Read windows from the file and pad them to one width."""
         rows = self.splits[split].rows(index_B, shift_B)
         longest = max(len(x) for x, _ in rows)
         width = max(self.pad_to[split], padded_length(longest, self.block_size))
@@ -198,7 +212,7 @@ class Batches:
 
 
 class DeviceTokens:
-    """All tokens of a token file, on a device."""
+    """All tokens of a token file, in device memory."""
 
     def __init__(self, tokens: TokenFile, device: torch.device) -> None:
         self.device = device
@@ -208,17 +222,18 @@ class DeviceTokens:
     def gather_windows(
         self, spans: TargetSpans, shift_B: np.ndarray, block_size: int, end_id: int
     ) -> tuple[Tensor, Tensor]:
-        """Inputs and targets (B, T) of some windows, int64: the same as `Windows.rows`.
+        """Return inputs and targets of windows, int64 (B, block_size), equal to `Windows.rows`.
 
-        Three integers a row are copied to the device, and nothing back: no synchronisation.
+        Only three integers per row are copied to the device and none back, so the host does not
+        wait for the device.
         """
         start_B, length_B, context_B = spans
         copied_3B1 = np.stack((start_B + shift_B, length_B, context_B))[:, :, None]
         first_B1, length_B1, context_B1 = copy_to_device(torch.from_numpy(copied_3B1), self.device)
         column_S = torch.arange(block_size + 1, device=self.device)
-        place_BS = first_B1 - 1 + column_S
-        stream_BS = self.tokens_N[place_BS % len(self.tokens_N)].long()
-        stream_BS = torch.where(place_BS < 0, end_id, stream_BS)
+        position_BS = first_B1 - 1 + column_S
+        stream_BS = self.tokens_N[position_BS % len(self.tokens_N)].long()
+        stream_BS = torch.where(position_BS < 0, end_id, stream_BS)
         inside_BT = column_S[:-1] < length_B1
         x_BT = torch.where(inside_BT, stream_BS[:, :-1], end_id)
         counted_BT = inside_BT & (column_S[:-1] >= context_B1)
@@ -226,7 +241,7 @@ class DeviceTokens:
 
 
 def fits_in_memory(n_tokens: int, spare_bytes: int) -> bool:
-    """Whether so many tokens are small beside the memory that is free.
+    """Return True if the tokens take at most an eighth of the free memory.
 
     >>> fits_in_memory(1_000_000, 80 * 2**30), fits_in_memory(9_000_000_000, 80 * 2**30)
     (True, False)

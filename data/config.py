@@ -1,4 +1,4 @@
-"""The settings of the data: `data.*`."""
+"""The settings `data.*`."""
 
 from __future__ import annotations
 
@@ -25,36 +25,38 @@ DEPENDS_ON: Dependencies = {
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What the model is trained on, and how it is cut into windows."""
+    """Settings that choose the training text and cut it into windows."""
 
     dir: str = setting(
         "",
-        "folder made by data.prepare; empty = make one from the settings below",
+        "folder made by data.prepare; empty = prepare one from the settings below",
         may_change_on_resume=True,
     )
     files: tuple[str, ...] = setting(
-        (), "files (text, .jsonl, .gz) or folders; empty = draw stories", may_change_on_resume=True
+        (),
+        "files (text, .jsonl, .gz) or folders; empty = generate stories",
+        may_change_on_resume=True,
     )
     val_files: tuple[str, ...] = setting(
         (),
-        "text files for validation; empty = split off a part of files",
+        "files for validation; empty = split off a part of data.files",
         may_change_on_resume=True,
     )
     doc_sep: str = setting(
-        "", "what parts the documents of a file: blank-line or a text; empty = nothing"
+        "", "separator of documents in a file: blank-line or a text; empty = none"
     )
-    json_field: str = setting(
-        DEFAULT_JSON_FIELD, "where a line of a .jsonl file holds its document"
-    )
+    json_field: str = setting(DEFAULT_JSON_FIELD, "field of a .jsonl line that holds the document")
     split: str = setting("auto", "how validation is split off", choices=SPLITS)
     val_fraction: float = setting(
         0.1, "share of documents or bytes for validation", above=0, below=1
     )
-    errors: str = setting("strict", "bytes = take files that are not UTF-8", choices=ERRORS)
-    story_bytes: int = setting(2_000_000, "bytes of stories to draw for training", minimum=1000)
-    val_story_bytes: int = setting(100_000, "bytes of stories to draw for validation", minimum=1000)
+    errors: str = setting("strict", "bytes = accept files that are not UTF-8", choices=ERRORS)
+    story_bytes: int = setting(2_000_000, "bytes of stories to generate for training", minimum=1000)
+    val_story_bytes: int = setting(
+        100_000, "bytes of stories to generate for validation", minimum=1000
+    )
     story_seed: int = setting(
-        1, "seed of the training stories; validation takes the next", minimum=0
+        1, "seed of the training stories; validation uses the next one", minimum=0
     )
     tokenizer: str = setting(
         "",
@@ -62,16 +64,16 @@ class DataConfig:
         may_change_on_resume=True,
     )
     cache_dir: str = setting(
-        "artifacts", "where prepared folders are kept", may_change_on_resume=True
+        "artifacts", "folder that holds the prepared folders", may_change_on_resume=True
     )
     windows: str = setting(
-        "packed", "rows of a batch: whole documents or packed text", choices=WINDOWS
+        "packed", "rows of a batch: one whole document each, or packed text", choices=WINDOWS
     )
     stride: int = setting(
-        0, "packed: a window starts every so many tokens; 0 = block_size", minimum=0
+        0, "packed: tokens from one window's start to the next; 0 = block_size", minimum=0
     )
-    shift: bool = setting(False, "packed: each epoch's windows begin at other places")
-    mask_documents: bool = setting(False, "packed: attention stays inside a document")
+    shift: bool = setting(False, "packed: cut the text at different positions in each epoch")
+    mask_documents: bool = setting(False, "packed: limit attention to tokens of the same document")
 
     def __post_init__(self) -> None:
         check(self)

@@ -1,4 +1,4 @@
-"""The prepared data of a run: its folder, its tokenizer, and its batches."""
+"""The prepared data of a run: folder, tokenizer and batches."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Dataset:
 
     Attributes:
         meta: content of meta.json.
-        val_windows: how val.npy is cut, see `data.scoring.plan_validation`.
-        floor: entropy floor of val.npy; None where it is unknown or cannot be compared with.
+        val_windows: kind of windows of val.npy, see `data.scoring.plan_validation`.
+        floor: entropy floor of val.npy; None if unknown or not comparable with the loss.
         note: a line for the user about the floor; may be empty.
     """
 
@@ -38,7 +38,7 @@ class Dataset:
         """Open a prepared folder.
 
         Args:
-            windows: how the training text is cut, `packed` or `documents`.
+            windows: kind of the training windows, `packed` or `documents`.
 
         Raises:
             UserError: a file is missing or damaged.
@@ -68,7 +68,7 @@ class Dataset:
         )
 
     def tokens_per_row(self, windows: str, block_size: int) -> tuple[float, str]:
-        """Return the mean number of tokens in a training window, and how it comes about."""
+        """Return the mean number of tokens in a training window, and an explanation of it."""
         if windows == "documents":
             mean = self.meta["train"]["tokens"] / self.meta["train"]["documents"]
             return mean, f"{mean:.1f} of a document on average"
@@ -86,10 +86,10 @@ class Dataset:
 
 
 def check_run_tokenizer(path: Path, identity: str) -> None:
-    """Check that the tokenizer file of a run folder, if it exists, is the run's.
+    """Check that the tokenizer file of a run folder, if it exists, is the run's own.
 
     Raises:
-        UserError: another tokenizer, or a damaged file.
+        UserError: the file holds another tokenizer or is damaged.
     """
     if path.exists():
         found = BPETokenizer.load(path).identity

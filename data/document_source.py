@@ -1,4 +1,4 @@
-"""The documents that a run is trained and validated on, as the settings name them."""
+"""The documents that the settings choose for training and validation."""
 
 from __future__ import annotations
 
@@ -19,11 +19,15 @@ from tok.text_files import expand_folders
 from utils.errors import UserError
 from utils.files import sha256_file
 
-MIN_DOCUMENTS = 10  # with fewer, `auto` splits by bytes
+MIN_DOCUMENTS = 10  # with fewer documents, `auto` splits by bytes
 
 
 class DocumentSource:
-    """The training and validation documents that the settings name, and their fingerprint."""
+    """The training and validation documents that the settings choose, and their fingerprint.
+
+    Raises:
+        UserError: a file is missing, or a setting has no effect on these files.
+    """
 
     def __init__(self, config: DataConfig) -> None:
         self.config = config
@@ -32,27 +36,27 @@ class DocumentSource:
         self._check_json()
 
     def fingerprint(self) -> dict[str, Any]:
-        """All that decides the documents: file contents and settings, or the stories' draw."""
+        """Return everything that determines the documents: file hashes, settings, story seeds."""
         c = self.config
         if not self.files:
-            draw = [c.story_seed, c.story_bytes, c.val_story_bytes]
-            return {"stories": draw, "grammar": stories.grammar_identity()}
+            generated = [c.story_seed, c.story_bytes, c.val_story_bytes]
+            return {"stories": generated, "grammar": stories.grammar_identity()}
         found: dict[str, Any] = {
             "files": [sha256_file(path) for path in self.files],
             "val_files": [sha256_file(path) for path in self.val_files],
             "settings": [c.doc_sep, c.split, c.val_fraction, c.errors],
         }
-        # The same bytes under another name may be other documents.
+        # A file name decides how its bytes are read.
         kinds = [kind_of(path) for path in (*self.files, *self.val_files)]
         if any(kinds):
             found |= {"kinds": kinds, "json_field": c.json_field}
         return found
 
     def documents(self, part: str) -> Iterator[bytes]:
-        """The documents of `train` or `val`, in order; one at least.
+        """Yield the documents of the part `train` or `val` in order, at least one.
 
         Raises:
-            UserError: unreadable, empty or not UTF-8 files; too few documents to split.
+            UserError: a file is unreadable, empty or not UTF-8, or there are too few documents.
         """
         empty = True
         for document in self._choose(part):
@@ -83,17 +87,17 @@ class DocumentSource:
 
     @property
     def split(self) -> str:
-        """How validation is split off; `auto` only where nothing is split."""
+        """Return how validation is split off; `auto` only if nothing is split."""
         if self.config.split != "auto" or self.val_files or not self.files:
             return self.config.split
         return "documents" if self._size[0] >= MIN_DOCUMENTS else "bytes"
 
     @functools.cached_property
     def _size(self) -> tuple[int, int]:
-        """Number of documents and of their bytes in the files that are split.
+        """The number of documents in `files`, and of bytes in these documents.
 
         Raises:
-            UserError: there is no text in them.
+            UserError: the files hold no text.
         """
         n_documents = n_bytes = 0
         for document in self._read(self.files):
@@ -103,10 +107,10 @@ class DocumentSource:
         return n_documents, n_bytes
 
     def _check_json(self) -> None:
-        """Refuses a setting of JSON lines without any, and of text where there are only those.
+        """Check that the settings about JSON lines and about text files have an effect.
 
         Raises:
-            UserError: the setting has no effect.
+            UserError: a setting has no effect on these files.
         """
         c, files = self.config, (*self.files, *self.val_files)
         json_lines = [path for path in files if is_json_lines(path)]
@@ -127,17 +131,17 @@ class DocumentSource:
         return read_documents(files, c.doc_sep, c.errors, field=c.json_field, hint=hint)
 
     def _split_bytes(self, part: str) -> Iterator[bytes]:
-        """The last val_fraction of the bytes is validation; the document there is cut in two."""
-        total, place = self._size[1], 0
+        """Yield a part: validation is the last val_fraction of the bytes, cutting one document."""
+        total, position = self._size[1], 0
         border = total - math.floor(total * self.config.val_fraction)
         for document in self._read(self.files):
-            cut = cut_at_character(document, min(max(border - place, 0), len(document)))
-            place += len(document)
-            if piece := document[:cut] if part == "train" else document[cut:]:
-                yield piece
+            cut = cut_at_character(document, min(max(border - position, 0), len(document)))
+            position += len(document)
+            if rest := document[:cut] if part == "train" else document[cut:]:
+                yield rest
 
     def _split_documents(self, part: str) -> Iterator[bytes]:
-        """Validation documents are spread evenly over the corpus, so that no draw decides them."""
+        """Yield a part: validation documents are evenly spaced over the corpus, not random."""
         n = self._size[0]
         if n < 2:
             raise UserError(

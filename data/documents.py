@@ -1,4 +1,4 @@
-"""Documents: the parts of text files that stay whole."""
+"""Documents: how text files are split into them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ERRORS = ("strict", "bytes")
 
 
 def unescape(text: str) -> str:
-    r"""What a text of the command line means: `\n` is a newline there and `\t` a tab.
+    r"""Replace the escapes `\n` and `\t` of a command-line argument by newline and tab.
 
     >>> unescape(r"--\n")
     '--\n'
@@ -26,11 +26,11 @@ def unescape(text: str) -> str:
 
 
 def split_documents(raw: bytes, doc_sep: str) -> list[bytes]:
-    r"""Cuts a file's bytes into documents.
+    r"""Split a file's bytes into documents.
 
-    Without a separator the file is one document, byte for byte. `blank-line` cuts at empty lines;
-    any other separator is taken literally, with `\n` and `\t` for newline and tab. Newlines at a
-    document's ends are dropped where it was cut, and empty documents are left out.
+    Without a separator the file is one document, byte for byte. `blank-line` splits at empty lines;
+    any other separator is taken literally, with `\n` and `\t` for newline and tab. After a split,
+    newlines at the ends of each document are removed, and empty documents are dropped.
 
     >>> split_documents(b"one\ntwo\n\nthree\n", "blank-line")
     [b'one\ntwo', b'three']
@@ -48,15 +48,15 @@ def split_documents(raw: bytes, doc_sep: str) -> list[bytes]:
 
 
 def stream_documents(stream: Readable, doc_sep: str) -> Iterator[bytes]:
-    r"""`split_documents` of a stream, of which little more than one document is in memory.
+    r"""Yield the `split_documents` of a stream, with little more than one document in memory.
 
     >>> import io
     >>> list(stream_documents(io.BytesIO(b"one\ntwo\n\nthree\n"), "blank-line"))
     [b'one\ntwo', b'three']
     """
     kept = b""
-    # A document longer than a block is searched again with every block: as long as all before, so
-    # that the work stays in proportion to its length.
+    # A document longer than a block is searched again with every block. Each read doubles `kept`,
+    # so the total work stays proportional to the length.
     while block := stream.read(max(BLOCK_BYTES, len(kept))):
         kept += block
         if end := end_of_complete_documents(kept, doc_sep):
@@ -66,17 +66,17 @@ def stream_documents(stream: Readable, doc_sep: str) -> Iterator[bytes]:
 
 
 def end_of_complete_documents(raw: bytes, doc_sep: str) -> int:
-    r"""Where the last separator ends that nothing which follows can change; 0 if there is none.
+    r"""Return the end of the last separator that later bytes cannot change; 0 if there is none.
 
-    >>> end_of_complete_documents(b"a\n\nb", "blank-line"), end_of_complete_documents(b"a\n\n", "blank-line")
-    (3, 0)
+    >>> [end_of_complete_documents(raw, "blank-line") for raw in (b"a\n\nb", b"a\n\n")]
+    [3, 0]
     """
     if not doc_sep:
         return 0
     if doc_sep != BLANK_LINE:
-        # From the left, as split does it: in "aaa" the separator "aa" stands at 0, not at 1.
+        # Search from the left, as `split` does: in "aaa" the separator "aa" is at 0, not at 1.
         return len(raw) - len(raw.split(unescape(doc_sep).encode())[-1])
-    body = len(raw.rstrip(b" \t\r\n"))  # what comes may lengthen the white space at the end
+    body = len(raw.rstrip(b" \t\r\n"))  # later bytes may extend the white space
     ends = [match.end() for match in BLANK_LINES.finditer(raw) if match.end() <= body]
     return ends[-1] if ends else 0
 
@@ -89,13 +89,20 @@ def read_documents(
     field: str = DEFAULT_JSON_FIELD,
     hint: str = ANY_BYTES_HINT,
 ) -> Iterator[bytes]:
-    """Every document of the files, in order; without a separator, one file in memory at a time.
+    """Yield every document of the files, in order.
 
-    In a file of JSON lines (by its name) each line is a document: its `field`.
+    Without a separator, one whole file is in memory at a time. In a file of JSON lines (by its
+    name) each line is a document.
+
+    Args:
+        doc_sep: see `split_documents`.
+        errors: `strict` accepts UTF-8 only, `bytes` accepts any bytes in text files.
+        field: field of a JSON line that holds the document.
+        hint: how to fix a file that is not UTF-8, for the error message.
 
     Raises:
-        UserError: a file can't be read, or is not UTF-8 and `errors` is strict: see the `hint`; or
-            a JSON line has no such text.
+        UserError: a file can't be read, is not UTF-8 although `errors` is strict, or a JSON line
+            has no text in that field.
     """
     for path in files:
         with TextStream(path) as stream:
@@ -107,17 +114,18 @@ def read_documents(
 
 
 class CheckedStream:
-    """A stream that refuses what is not UTF-8 while it is read."""
+    """A stream that raises an error at the first byte that is not UTF-8."""
 
     def __init__(self, stream: TextStream, hint: str) -> None:
         self._stream, self._hint = stream, hint
-        self._position, self._rest = 0, b""  # of the next byte; the begun character before it
+        self._position = 0  # of the next byte in the file
+        self._rest = b""  # bytes of an incomplete character before that position
 
     def read(self, size: int = -1, /) -> bytes:
-        """As the stream's.
+        """Return up to `size` bytes, none at the end.
 
         Raises:
-            UserError: not UTF-8; names the byte.
+            UserError: a byte is not UTF-8; names its position.
         """
         block = self._stream.read(size)
         raw, offset = self._rest + block, self._position - len(self._rest)
@@ -129,14 +137,14 @@ class CheckedStream:
         return block
 
 
-def cut_at_character(raw: bytes, place: int) -> int:
-    """The nearest place at or before `place` that cuts no UTF-8 character; `place` if none is.
+def cut_at_character(raw: bytes, position: int) -> int:
+    """Return the last UTF-8 character boundary at or before `position`; `position` if none is near.
 
     >>> cut_at_character("aé".encode(), 2)
     1
     """
-    for back in range(4):  # no character is longer
-        at = place - back
+    for back in range(4):  # a UTF-8 character has at most 4 bytes
+        at = position - back
         if at <= 0 or at >= len(raw) or raw[at] & 0xC0 != 0x80:
             return at
-    return place  # no UTF-8: any place will do
+    return position  # not UTF-8

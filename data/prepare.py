@@ -1,7 +1,7 @@
-"""Text to token files: `python -m data.prepare FILE... --tokenizer tok.json --out DIR`.
+"""Tokenize text files: `python -m data.prepare FILE... --tokenizer tok.json --out DIR`.
 
 A prepared folder holds train.npy, val.npy, tokenizer.json and meta.json (counts and identities).
-The same inputs and settings give the same identity, and a folder that has it is not made again.
+The same inputs and settings give the same identity; a folder with that identity is reused.
 """
 
 from __future__ import annotations
@@ -51,14 +51,17 @@ def prepare(
     """Make the prepared folder that the settings describe, unless it is up to date.
 
     Args:
-        config: what to prepare.
-        vocab_size: of the tokenizer to train when config names none.
-        out: the folder; by default one named by its identity below config.cache_dir.
-        block_size: when given, both parts must fill windows of that many tokens.
+        config: the documents, and the tokenizer file if any.
+        vocab_size: size of the tokenizer to train if config names none; None = any size.
+        out: the folder; by default one in config.cache_dir, named by its identity.
+        block_size: if given, check that both parts can be cut into windows of that many tokens.
         tokenizer: used instead of the one that config names.
 
+    Returns:
+        The prepared folder.
+
     Raises:
-        UserError: bad input; nothing is left behind.
+        UserError: the input is not usable; no files are left behind.
     """
     corpus = DocumentSource(config)
     tokenizer = given_tokenizer(config, vocab_size, tokenizer)
@@ -75,24 +78,24 @@ def prepare(
     if out:
         check_overwrite(out, identity)
     with new_version(folder) as temporary:
-        if not is_up_to_date(folder, identity):  # another process may have made it meanwhile
+        if not is_up_to_date(folder, identity):  # another process may have made it
             if tokenizer is None:
                 log_if_not_tty(
                     f"{folder}: training a tokenizer of {vocab_size} tokens on the {kind}"
                 )
                 tokenizer = train_tokenizer(corpus, vocab_size)
             meta = {"identity": identity, "recipe": recipe}
-            fill(temporary, corpus, tokenizer, meta, block_size)
+            write_prepared_files(temporary, corpus, tokenizer, meta, block_size)
     return folder
 
 
 def given_tokenizer(
     config: DataConfig, vocab_size: int | None, tokenizer: BPETokenizer | None
 ) -> BPETokenizer | None:
-    """`tokenizer`, or the one that the settings name, or None if one must be trained.
+    """Return `tokenizer`, or else the one that the settings name; None if one must be trained.
 
     Raises:
-        UserError: it can't be read, or is not of vocab_size.
+        UserError: the file can't be read, or its vocabulary is not of vocab_size.
     """
     if config.tokenizer and not tokenizer:
         tokenizer = BPETokenizer.load(config.tokenizer)
@@ -105,7 +108,7 @@ def given_tokenizer(
 
 
 def train_tokenizer(corpus: DocumentSource, vocab_size: int | None) -> BPETokenizer:
-    """A tokenizer trained on the training documents.
+    """Train a tokenizer on the training documents.
 
     Raises:
         UserError: the vocabulary is too small, or the text has too few pairs for it.
@@ -118,14 +121,14 @@ def train_tokenizer(corpus: DocumentSource, vocab_size: int | None) -> BPETokeni
         raise UserError(f"model.vocab_size: {error}") from None
 
 
-def fill(
+def write_prepared_files(
     folder: Path,
     corpus: DocumentSource,
     tokenizer: BPETokenizer,
     meta: dict[str, Any],
     block_size: int | None,
 ) -> None:
-    """Write the files of a prepared folder; `meta` holds what meta.json says of its inputs."""
+    """Write the files of a prepared folder; `meta` holds the identity and recipe for meta.json."""
     tokenizer.save(folder / "tokenizer.json")
     meta |= {"tokenizer_sha256": tokenizer.identity, "vocab_size": tokenizer.vocab_size}
     meta["end_id"] = tokenizer.eot_id
@@ -152,10 +155,14 @@ def write_split(
     name: str,
     workers: int = 0,
 ) -> dict[str, int]:
-    """Encodes documents, each followed by the end-of-text token, and counts.
+    """Encode documents into a token file, each followed by the end-of-text token.
 
     Args:
-        workers: processes that encode, 0 = one for each core; the file is the same.
+        name: name of the part, for the progress bar.
+        workers: number of processes, 0 = one per core; the file does not depend on it.
+
+    Returns:
+        The counts of tokens, bytes and documents.
     """
     n_bytes = n_documents = 0
 
@@ -175,7 +182,7 @@ def write_split(
 
 
 def story_floor(corpus: DocumentSource) -> dict[str, float] | None:
-    """Entropy floor of the validation part; None unless each document is a story of the grammar."""
+    """Return the entropy floor of the validation part; None if a document is not a story."""
     if corpus.files and corpus.config.doc_sep != BLANK_LINE:
         return None
     floor = stories.floor_if_stories(corpus.documents("val"))
@@ -183,15 +190,18 @@ def story_floor(corpus: DocumentSource) -> dict[str, float] | None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prepares a folder and prints its counts as JSON."""
+    """Prepare a folder and print its counts as JSON."""
     parser = Parser(prog="data.prepare", description=__doc__)
     parser.add_argument("files", nargs="+", help="files (text, .jsonl, .gz) or folders")
     parser.add_argument(
         "--tokenizer", default="tok/bpe.json", help="tokenizer file (default: %(default)s)"
     )
-    parser.add_argument("--out", required=True, help="folder to make")
+    parser.add_argument("--out", required=True, help="prepared folder to write")
     parser.add_argument(
-        "--val-files", nargs="*", default=[], help="text for validation instead of a split"
+        "--val-files",
+        nargs="*",
+        default=[],
+        help="files for validation, instead of a part of FILES",
     )
     settings = {field.name: field for field in fields(DataConfig)}
     for name in ("doc_sep", "json_field", "split", "val_fraction", "errors"):
@@ -209,7 +219,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         folder = prepare(DataConfig(**args), None, out)
     except UserError as error:
-        # The same settings have shorter flags here: --doc-sep, not --data.doc_sep.
+        # This command calls --data.doc_sep --doc-sep; the other settings likewise.
         own = re.sub(r"--data\.(\w+)", lambda found: "--" + found[1].replace("_", "-"), str(error))
         raise UserError(own) from None
     print(json.dumps({"folder": str(folder), **read_meta(folder)}))

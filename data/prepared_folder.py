@@ -1,4 +1,4 @@
-"""Prepared folders: train.npy, val.npy, tokenizer.json, meta.json; all of it or nothing."""
+"""Prepared folders: train.npy, val.npy, tokenizer.json and meta.json, written atomically."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ FORMAT = 1
 META = "meta.json"
 PARTS = ("train", "val")
 COUNTS = ("tokens", "bytes", "documents")
-# meta.json first: a folder without it is not a prepared one.
+# meta.json comes first: it is the first to be removed, and a folder without it is not valid.
 FILES = (META, "tokenizer.json", "train.npy", "val.npy")
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
-    """meta.json of a prepared folder.
+    """Return the content of meta.json of a prepared folder.
 
     Raises:
-        UserError: the folder is not a prepared one, or of another format.
+        UserError: the folder is not a prepared folder, or has another format version.
     """
     try:
         meta = json.loads((folder / META).read_text(encoding="utf-8"))
         version = meta["recipe"]["format"]
-        whole = all(isinstance(meta[part][name], int) for part in PARTS for name in COUNTS)
-        whole = whole and isinstance(meta["identity"] + meta["tokenizer_sha256"], str)
-        whole = whole and all(isinstance(meta["sha256"][part], str) for part in PARTS)
-        whole = whole and isinstance(meta["floor"], (dict, type(None)))
+        valid = all(isinstance(meta[part][name], int) for part in PARTS for name in COUNTS)
+        valid = valid and isinstance(meta["identity"] + meta["tokenizer_sha256"], str)
+        valid = valid and all(isinstance(meta["sha256"][part], str) for part in PARTS)
+        valid = valid and isinstance(meta["floor"], (dict, type(None)))
     except (OSError, ValueError, KeyError, TypeError):
-        whole, version = False, None
+        valid, version = False, None
     if version not in (None, FORMAT):
         raise UserError(f"{folder / META}: format {version}, this program reads {FORMAT}")
-    if not whole:
+    if not valid:
         raise UserError(f"{folder}: not a prepared folder; make it with `python -m data.prepare`")
     return meta
 
 
 def check_content(folder: Path) -> None:
-    """Checks that the token files are those that meta.json beside them was written for.
+    """Check the sha256 of both token files against meta.json.
 
-    Reads both files whole: a second or two for each gigabyte.
+    This reads both files: one or two seconds per gigabyte.
 
     Raises:
         UserError: not a prepared folder, or a file is missing or has changed.
@@ -60,8 +60,8 @@ def check_content(folder: Path) -> None:
         path = folder / f"{part}.npy"
         if sha256_file(path) != expected[part]:
             raise UserError(
-                f"{path}: not what data.prepare wrote, its sha256 is another than meta.json "
-                "beside it says; put the original back, or run data.prepare again"
+                f"{path}: not what data.prepare wrote, its sha256 differs from the one in "
+                "meta.json; put the original back, or run data.prepare again"
             )
 
 
@@ -73,15 +73,16 @@ def check_compatible(
     pretrained_tokenizer: BPETokenizer | None,
     state: Mapping[str, Any] | None,
 ) -> None:
-    """Checks that a prepared folder, its tokenizer, the model and a checkpoint belong together.
+    """Check that a prepared folder, its tokenizer, the model and a checkpoint fit together.
 
     Args:
-        vocab_size: what the model is made for.
-        pretrained_tokenizer: the tokenizer that came with the model's first weights.
-        state: the checkpoint to go on from.
+        tokenizer: the tokenizer of the folder.
+        vocab_size: vocabulary size of the model.
+        pretrained_tokenizer: the tokenizer that came with pretrained weights.
+        state: the checkpoint to resume from.
 
     Raises:
-        UserError: they don't; names both sides.
+        UserError: two of them do not fit; names both identities.
     """
     size, meta = tokenizer.vocab_size, read_meta(folder)
     if size != vocab_size:
@@ -104,7 +105,7 @@ def check_compatible(
 
 
 def is_up_to_date(folder: Path, identity: str) -> bool:
-    """Whether `folder` is complete, unchanged, and made from the inputs that `identity` names."""
+    """Return True if `folder` is complete, unchanged, and has this identity."""
     try:
         if read_meta(folder)["identity"] != identity:
             return False
@@ -115,13 +116,13 @@ def is_up_to_date(folder: Path, identity: str) -> bool:
 
 
 def check_overwrite(folder: Path, identity: str) -> None:
-    """Check that making the data of `identity` in `folder` replaces nothing else.
+    """Check that writing the data of `identity` to `folder` overwrites no other data.
 
     Raises:
         UserError: `folder` is a file, or holds other prepared data or other files.
     """
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder}: a file stands where the folder should go; name another")
+        raise UserError(f"{folder}: is a file, not a folder; name another folder")
     if not folder.exists():
         return
     if others := sorted({path.name for path in folder.iterdir()} - set(FILES)):
@@ -140,13 +141,13 @@ def check_overwrite(folder: Path, identity: str) -> None:
 
 @contextlib.contextmanager
 def new_version(folder: Path) -> Iterator[Path]:
-    """A temporary folder that replaces `folder` when the block succeeds and has written files.
+    """Yield a temporary folder that replaces `folder` if the block succeeds and wrote files.
 
-    If the block fails, `folder` does not change. One process at a time: another one that makes the
-    same folder waits here. Files that a killed process left are removed.
+    If the block fails, `folder` does not change. A lock lets one process at a time make a folder;
+    others wait here. Files left by a killed process are removed.
 
     Raises:
-        OSError: the folder can't be made or written.
+        OSError: the folder can't be created or written.
     """
     folder = Path(os.path.realpath(folder))
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
@@ -157,6 +158,6 @@ def new_version(folder: Path) -> Iterator[Path]:
             with atomic_folder(folder, replaces=FILES) as temporary:
                 yield temporary
         finally:
-            # While it is held: a process that waits for it sees this and makes a new one.
+            # Remove the lock file while it is locked: a waiting process notices and makes another.
             with contextlib.suppress(OSError):  # Windows: removed on release
                 os.unlink(lock.lock_file)

@@ -1,4 +1,4 @@
-"""Files of text, of JSON lines, and either of them gzipped, read as streams of documents."""
+"""Readers of text and JSON-lines files, plain or gzipped, as streams."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from utils.files import decode_utf8
 
 GZIP = ".gz"
 JSON_LINES = (".jsonl", ".ndjson")
-DEFAULT_JSON_FIELD = "text"  # of a line's object: where the document stands
+DEFAULT_JSON_FIELD = "text"  # as in most published JSON-lines corpora
 BOM = b"\xef\xbb\xbf"
 
 
 class Readable(Protocol):
-    """What bytes are read from."""
+    """An object with a `read` method for bytes."""
 
     def read(self, size: int = -1, /) -> bytes:
-        """Up to `size` bytes, none at the end."""
+        """Return up to `size` bytes, none at the end."""
 
 
 def is_json_lines(path: str | Path) -> bool:
-    """Whether a file holds a JSON object in each line, by its name.
+    """Return True if a file is named like one with a JSON object per line.
 
     >>> is_json_lines("a.jsonl"), is_json_lines("a.NDJSON.gz"), is_json_lines("a.json")
     (True, True, False)
@@ -36,7 +36,7 @@ def is_json_lines(path: str | Path) -> bool:
 
 
 def kind_of(path: str | Path) -> str:
-    """How a file is read, by its name: "" as text.
+    """Return the format of a file by its name; "" is plain text.
 
     >>> kind_of("a.txt"), kind_of("a.txt.gz"), kind_of("a.jsonl.gz")
     ('', 'gzip', 'json lines, gzip')
@@ -46,15 +46,14 @@ def kind_of(path: str | Path) -> str:
 
 
 def is_gzip(path: str | Path) -> bool:
-    """Whether a file is gzipped, by its name."""
+    """Return True if a file is named like a gzip file."""
     return str(path).lower().endswith(GZIP)
 
 
 class TextStream:
-    """A file's content, unpacked where its name ends in .gz.
+    """The bytes of a file, decompressed if its name ends in .gz.
 
-    Raises in all methods:
-        UserError: it can't be read, or is no whole gzip file.
+    All methods raise UserError if the file can't be read or is not a complete gzip file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -71,11 +70,11 @@ class TextStream:
             self.name += " (unpacked)"
 
     def read(self, size: int = -1) -> bytes:
-        """Up to `size` bytes, all without it."""
+        """Return up to `size` bytes, all without `size`."""
         return self._try(lambda: self._file.read(size))
 
     def readline(self) -> bytes:
-        """A line with its newline; nothing at the end."""
+        """Return the next line with its newline; b"" at the end."""
         return self._try(self._file.readline)
 
     def _try(self, read: Callable[[], bytes]) -> bytes:
@@ -96,12 +95,13 @@ class TextStream:
 
 
 def json_documents(stream: TextStream, field: str = DEFAULT_JSON_FIELD) -> Iterator[bytes]:
-    """The texts of a file of JSON lines: one of each line's object, under `field`, as UTF-8.
+    """Yield the string in `field` of each line's JSON object, as UTF-8.
 
-    Empty lines and empty texts are left out.
+    Empty lines and empty strings are skipped.
 
     Raises:
-        UserError: a line is not UTF-8, no JSON object, or has no text there; names file and line.
+        UserError: a line is not UTF-8, not a JSON object, or has no string in `field`; names file
+            and line.
     """
     number = 0
     while line := stream.readline():
@@ -120,7 +120,10 @@ def _field_of(line: bytes, field: str, where: str) -> bytes:
         found = json.loads(text)
     except json.JSONDecodeError as error:
         raise UserError(f"{where}: not JSON at character {error.pos}: {error.msg}") from None
-    except (ValueError, RecursionError) as error:  # a number of too many digits; too deep
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # a number has too many digits, or the nesting is too deep
         raise UserError(f"{where}: JSON that can't be read: {error}") from None
     if not isinstance(found, dict):
         raise UserError(f'{where}: expected an object such as {{"{field}": "..."}}')
@@ -129,11 +132,11 @@ def _field_of(line: bytes, field: str, where: str) -> bytes:
         raise UserError(f"{where}: no field {field!r}; it has {names}; name the field that has it")
     if not isinstance(found[field], str):
         kind = type(found[field]).__name__
-        raise UserError(f"{where}: the field {field!r} holds no text (a {kind}, in Python's terms)")
+        raise UserError(f"{where}: the field {field!r} holds no text (its Python type is {kind})")
     try:
         return found[field].encode()
     except UnicodeEncodeError as error:
         raise UserError(
             f"{where}: the field {field!r} holds half a character (a lone surrogate) at "
-            f"{error.start}, which is no text"
+            f"{error.start}, which is not text"
         ) from None

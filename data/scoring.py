@@ -1,4 +1,4 @@
-"""What a trained model is scored on: its own validation part, or any text cut in the same way."""
+"""The data that a trained model is scored on: its validation part, or a text cut the same way."""
 
 from __future__ import annotations
 
@@ -30,16 +30,19 @@ def rebuild_run_data(
     identity: str,
     tokenizer: BPETokenizer | None = None,
 ) -> Path:
-    """Makes the data of a run anew, whose folder is gone or has changed.
+    """Prepare the data of a run again, after its folder was removed or changed.
 
     Args:
-        tokenizer: of a run whose settings don't say it.
+        config: the run's settings.
+        folder: the folder that is missing or changed.
+        identity: the expected identity of the data.
+        tokenizer: the run's tokenizer, if the settings do not name it.
 
     Raises:
-        UserError: the settings don't say how it was made, or it comes out different.
+        UserError: the settings do not describe the data, or the result has another identity.
     """
     if config.dir:
-        raise UserError(f"{folder}: the run's data is gone or has changed; put the folder back")
+        raise UserError(f"{folder}: the run's data is missing or has changed; restore the folder")
     made = prepare(config, vocab_size, tokenizer=tokenizer)
     found = read_meta(made)["identity"]
     if found != identity:
@@ -51,7 +54,7 @@ def rebuild_run_data(
 
 
 def document_separator(folder: Path, config: DataConfig) -> str:
-    """What parts the documents of text like the run's; stories stand between blank lines."""
+    """Return the document separator of the run's text; stories are separated by blank lines."""
     if (folder / META).exists():
         corpus = read_meta(folder)["recipe"]["corpus"]
         return BLANK_LINE if "stories" in corpus else corpus["settings"][0]
@@ -59,7 +62,7 @@ def document_separator(folder: Path, config: DataConfig) -> str:
 
 
 def longest_document(path: Path, end_id: int) -> int:
-    """Tokens of the longest document of a token file, its end-of-text token among them."""
+    """Return the tokens of a token file's longest document, including its end-of-text token."""
     with contextlib.closing(TokenFile(path)) as tokens:
         return int(np.diff(tokens.positions_of(end_id), prepend=-1).max(initial=0))
 
@@ -67,11 +70,11 @@ def longest_document(path: Path, end_id: int) -> int:
 def plan_validation(
     folder: Path, windows: str, block_size: int, end_id: int
 ) -> tuple[str, dict[str, float] | None, str]:
-    """How val.npy is scored: its windows, its floor where the loss compares with it, and a note.
+    """Return how val.npy is scored: kind of windows, entropy floor, and a note for the user.
 
-    Stories are scored each from its own start, however training cuts them: a story without its
-    beginning has a higher loss, which no floor belongs to. Where block_size does not hold the
-    longest one, there is no such score.
+    Each story is scored from its start, even if training cuts stories elsewhere: without its
+    beginning a story has a higher loss, which cannot be compared with the floor. The floor is
+    None if it is unknown, or if the longest story does not fit into block_size.
     """
     floor = read_meta(folder)["floor"]
     if floor is None:
@@ -79,14 +82,16 @@ def plan_validation(
     longest = longest_document(folder / "val.npy", end_id)
     if longest <= block_size:
         return "documents", floor, ""
-    note = f"a story holds {longest} tokens, more than block_size {block_size}: no floor is told"
+    note = (
+        f"a story holds {longest} tokens, more than block_size {block_size}: no floor is reported"
+    )
     return windows, None, note
 
 
 def val_batches(
     folder: Path, config: DataConfig, *, block_size: int, end_id: int, windows: str
 ) -> Batches:
-    """The windows of val.npy as in training; packed ones no longer than the text."""
+    """Open val.npy with windows as in training; packed ones are at most as long as the text."""
     if windows == "packed":
         with contextlib.closing(TokenFile(folder / "val.npy")) as tokens:
             block_size = min(block_size, max(1, tokens.n_tokens))
@@ -106,10 +111,10 @@ def val_batches(
 def encode_text(
     path: str, separator: str, field: str, errors: str, tokenizer: BPETokenizer, into: Path
 ) -> int:
-    """Encodes a text file or folder as documents into `into`/val.npy; the tokens of the longest.
+    """Encode a text file or folder into `into`/val.npy; return the longest document's tokens.
 
     Raises:
-        UserError: a file can't be read, or is not UTF-8 and `errors` is strict; there is no text.
+        UserError: a file can't be read, is not UTF-8 although `errors` is strict, or holds no text.
     """
     files, hint = expand_folders([path]), "convert the file to UTF-8"
     documents = list(read_documents(files, separator, errors, field=field, hint=hint))
@@ -120,22 +125,22 @@ def encode_text(
 
 
 def text_floor(path: str, separator: str, field: str) -> float | None:
-    """The entropy floor of stories in nats per byte; None where one is not of the grammar."""
+    """Return the entropy floor of stories in nats per byte; None if a document is not a story."""
     documents = read_documents(expand_folders([path]), separator, "bytes", field=field)
     floor = stories.floor_if_stories(documents)
     return floor.nats_per_byte if floor else None
 
 
 class TokenScores:
-    """Takes the batches of `Batches.eval_batches` as an evaluation goes over them.
+    """The loss of each token of a split, collected while an evaluation runs over its batches.
 
     Attributes:
         ids_N: the tokens of the split, in the order of the text.
-        nats_N: -ln p of each given what its window holds before it, float32.
+        nats_N: -ln p of each token given the preceding tokens in its window, float32.
     """
 
     def __init__(self, batches: Batches, split: str, rows: int) -> None:
-        """`rows`: as for eval_batches."""
+        """Prepare for the batches of `batches.eval_batches(split, rows)`."""
         self._windows = batches.splits[split]
         self._rows = batches.eval_rows(split, rows)
         n_tokens = self._windows.tokens.n_tokens
@@ -144,22 +149,22 @@ class TokenScores:
         self.n_scored = 0
 
     def add(self, targets_BT: torch.Tensor, nats_BT: torch.Tensor) -> None:
-        """The next batch: its targets and their nats."""
+        """Store the losses (B, T) in nats of the next batch, given its targets (B, T)."""
         first_B = self._windows.target_spans(next(self._rows)).start_B
         for first, targets, nats in zip(
             first_B, targets_BT.numpy(), nats_BT.float().numpy(), strict=True
         ):
             scored = np.flatnonzero(targets != IGNORE_INDEX)
-            places = first + scored
-            assert (self.ids_N[places] == targets[scored]).all()
-            self.nats_N[places] = nats[scored]
+            positions = first + scored
+            assert (self.ids_N[positions] == targets[scored]).all()
+            self.nats_N[positions] = nats[scored]
             self.n_scored += len(scored)
 
 
 def token_records(scores: TokenScores, tokenizer: BPETokenizer) -> Iterator[dict[str, Any]]:
-    """Each token's place (from 0), id, text and log-probability in nats.
+    """Yield each token's place (from 0), id, text and log-probability in nats.
 
-    A token that is no whole characters has no text, but its bytes in hexadecimal.
+    A token that is not valid UTF-8 has its bytes in hexadecimal instead of a text.
     """
     assert scores.n_scored == len(scores.ids_N), "each token is scored once"
     pairs = zip(scores.ids_N.tolist(), scores.nats_N.tolist(), strict=True)
@@ -169,7 +174,7 @@ def token_records(scores: TokenScores, tokenizer: BPETokenizer) -> Iterator[dict
 
 
 def text_or_hex(raw: bytes) -> dict[str, str | None]:
-    """The text of bytes, or their numbers where they are no UTF-8.
+    """Return the text of bytes, or their hexadecimal form if they are not UTF-8.
 
     >>> text_or_hex(b"ab"), text_or_hex("é".encode()[:1])
     ({'text': 'ab'}, {'text': None, 'hex': 'c3'})

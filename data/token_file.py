@@ -1,4 +1,4 @@
-"""Token files: plain .npy arrays of uint16 or uint32, written as a stream and read by ranges."""
+"""Token files: .npy arrays of uint16 or uint32, written as a stream and read in ranges."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BLOCK_TOKENS = 1 << 20  # tokens read at a time by scans
 
 @contextlib.contextmanager
 def token_writer(path: Path, vocab_size: int) -> Iterator[TokenWriter]:
-    """Write a .npy file in parts; it gets its name when the block succeeds."""
+    """Yield a writer of a .npy file; the file gets its name when the block succeeds."""
     with atomic_file(path) as file:
         writer = TokenWriter(file, vocab_size)
         yield writer
@@ -27,7 +27,7 @@ def token_writer(path: Path, vocab_size: int) -> Iterator[TokenWriter]:
 
 
 class TokenWriter:
-    """Writes token ids to an open .npy file."""
+    """Writer of token ids to an open .npy file."""
 
     def __init__(self, file: BinaryIO, vocab_size: int) -> None:
         self.vocab_size, self.n_tokens = vocab_size, 0
@@ -35,14 +35,14 @@ class TokenWriter:
         self.write_header()
 
     def write_header(self) -> None:
-        """Write the header; once more at the end, with the final count of tokens."""
-        # NumPy pads the header so that the count can grow in place.
+        """Write the header; called again at the end with the final number of tokens."""
+        # NumPy pads the header, so the shape can be overwritten in place.
         header = {"descr": self._dtype.str, "fortran_order": False, "shape": (self.n_tokens,)}
         self._file.seek(0)
         np.lib.format.write_array_header_1_0(self._file, header)
 
     def write(self, ids: np.ndarray) -> None:
-        """Appends ids.
+        """Append ids to the file.
 
         Raises:
             ValueError: an id is negative or not below the vocabulary size.
@@ -57,18 +57,18 @@ class TokenWriter:
 
 
 class TokenFile:
-    """Reads ranges of a .npy token file.
+    """Reader of ranges of a .npy token file.
 
-    Ranges are read with seek and read, not through a memory map: pages of a map count as memory of
-    this process, and grow with every batch.
+    Ranges are read with seek and read instead of a memory map: mapped pages count as memory of this
+    process, which would grow with every batch.
     """
 
     def __init__(self, path: str | Path) -> None:
-        """Opens the file.
+        """Open the file.
 
         Raises:
-            UserError: missing, not a .npy of uint16 or uint32 in one dimension, or of another size
-                than its header says.
+            UserError: the file is missing, is not a one-dimensional .npy of uint16 or uint32, or
+                its size does not match its header.
         """
         self.path = Path(path)
         try:
@@ -92,7 +92,7 @@ class TokenFile:
             shape, _, self.dtype = read[version](self._file)
         except OSError as error:
             raise UserError(describe_os_error(error)) from None
-        except Exception:  # NumPy raises many kinds for a damaged header
+        except Exception:  # NumPy raises many types for a damaged header
             raise UserError(
                 f"{path}: not a .npy token file; make it with `python -m data.prepare`"
             ) from None
@@ -103,7 +103,8 @@ class TokenFile:
             or self.dtype.itemsize not in (2, 4)
         ):
             raise UserError(
-                f"{path}: expected one row of uint16 or uint32, found {self.dtype} {shape}"
+                f"{path}: expected a one-dimensional array of uint16 or uint32, found "
+                f"{self.dtype} {shape}"
             )
         self.n_tokens = shape[0]
         self._start = self._file.tell()
@@ -115,22 +116,22 @@ class TokenFile:
             )
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """Tokens `start` to `stop` (clipped at the end) as a new array."""
+        """Return tokens `start` to `stop` (clipped at the end) as a new array."""
         stop = min(stop, self.n_tokens)
         self._file.seek(self._start + start * self.dtype.itemsize)
         raw = self._file.read(max(0, stop - start) * self.dtype.itemsize)
         return np.frombuffer(raw, self.dtype)
 
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
-        """The whole file as (offset, tokens), block by block."""
+        """Yield the whole file in blocks, as (offset, tokens)."""
         for start in range(0, self.n_tokens, BLOCK_TOKENS):
             yield start, self.read(start, start + BLOCK_TOKENS)
 
     def positions_of(self, token: int) -> np.ndarray:
-        """Every position at which `token` stands, int64."""
+        """Return all positions of `token`, int64, ascending."""
         found = [np.flatnonzero(block == token) + start for start, block in self.blocks()]
         return np.concatenate(found) if found else np.zeros(0, np.int64)
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the file."""
         self._file.close()

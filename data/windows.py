@@ -1,7 +1,7 @@
-"""Windows over a token file: which positions one row of a batch holds.
+"""Windows over a token file: the positions that one row of a batch holds.
 
-Both kinds see the file as if an end-of-text token stood before it, so that its first token too is
-a target, and a document's beginning is learned from the token that generation starts with.
+Both kinds treat the file as if an end-of-text token preceded it. So the first token is a target
+too, and the start of a document is predicted from the token that generation starts with.
 """
 
 from __future__ import annotations
@@ -14,14 +14,19 @@ import numpy as np
 from data.token_file import TokenFile
 from utils.errors import UserError
 
-IGNORE_INDEX = -100  # a target that does not count; what torch's cross-entropy ignores by default
+IGNORE_INDEX = -100  # a target that does not count: the default of PyTorch's cross_entropy
 WINDOWS = ("documents", "packed")
 
 
 class TargetSpans(NamedTuple):
-    """Which tokens of the file are the targets of B windows, each int64 (B,).
+    """The tokens of the file that are targets of B windows; each array is int64 (B,).
 
-    The inputs are the same tokens, one place earlier. The first `context_B` targets do not count.
+    The inputs are the tokens one position earlier.
+
+    Attributes:
+        start_B: position of the first target.
+        length_B: number of targets.
+        context_B: how many of the first targets do not count: an earlier window has them.
     """
 
     start_B: np.ndarray
@@ -30,27 +35,26 @@ class TargetSpans(NamedTuple):
 
     @property
     def n_targets(self) -> int:
-        """How many targets count."""
+        """The number of targets that count."""
         return int((self.length_B - self.context_B).sum())
 
 
 class Windows(ABC):
-    """The windows of a token file, numbered from 0."""
+    """The windows of a token file, indexed from 0."""
 
     def __init__(self, tokens: TokenFile, n_windows: int, end_id: int) -> None:
         self.tokens, self.n_windows, self.end_id = tokens, n_windows, end_id
 
     @abstractmethod
     def target_spans(self, index_B: np.ndarray) -> TargetSpans:
-        """The targets of the windows `index_B`."""
+        """Return the targets of the windows `index_B`, int64 (B,)."""
 
     def rows(
         self, index_B: np.ndarray, shift_B: np.ndarray | None = None
     ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Inputs and targets of each window, int64 of one length.
+        """Return inputs and targets of each window, int64 arrays of equal length.
 
-        With a shift, a window is cut as if the file began that many tokens later and continued,
-        after its end, with its beginning.
+        With a shift, the file is rotated: it starts that many tokens later and wraps around.
         """
         start_B, length_B, context_B = self.target_spans(index_B)
         first_B = start_B - 1 if shift_B is None else start_B - 1 + shift_B
@@ -65,7 +69,7 @@ class Windows(ABC):
         return rows
 
     def _read(self, start: int, stop: int) -> np.ndarray:
-        """Tokens `start` to `stop`, past the end too; position -1 holds an end-of-text token."""
+        """Return tokens `start` to `stop`, wrapping around; position -1 is an end-of-text token."""
         if start < 0:
             return np.concatenate(([self.end_id], self.tokens.read(0, stop)))
         n = self.tokens.n_tokens
@@ -75,10 +79,10 @@ class Windows(ABC):
 
 
 class PackedWindows(Windows):
-    """Windows of `block_size` tokens, one every `stride`, regardless of documents.
+    """Windows of `block_size` tokens, one every `stride` tokens, regardless of documents.
 
-    With stride < block_size windows overlap: what an earlier window had as target is context only,
-    so every token is a target exactly once. The last window may be shorter.
+    With stride < block_size windows overlap. A target of an earlier window is only context in the
+    next one, so every token is a target exactly once. The last window may be shorter.
     """
 
     def __init__(self, tokens: TokenFile, *, block_size: int, stride: int, end_id: int) -> None:
@@ -91,7 +95,7 @@ class PackedWindows(Windows):
         super().__init__(tokens, 1 - -(tokens.n_tokens - block_size) // stride, end_id)
 
     def target_spans(self, index_B: np.ndarray) -> TargetSpans:
-        """The targets of the windows `index_B`."""
+        """Return the targets of the windows `index_B`, int64 (B,)."""
         start_B = index_B * self.stride
         length_B = np.minimum(self.block_size, self.tokens.n_tokens - start_B)
         return TargetSpans(
@@ -100,7 +104,7 @@ class PackedWindows(Windows):
 
 
 class DocumentWindows(Windows):
-    """One whole document a window: end-of-text, then the document, up to its own end-of-text."""
+    """Windows of one document each: an end-of-text token, then the document with its own."""
 
     def __init__(self, tokens: TokenFile, *, block_size: int, end_id: int) -> None:
         ends = tokens.positions_of(end_id) + 1
@@ -120,17 +124,21 @@ class DocumentWindows(Windows):
         super().__init__(tokens, len(ends), end_id)
 
     def target_spans(self, index_B: np.ndarray) -> TargetSpans:
-        """The targets of the windows `index_B`."""
+        """Return the targets of the windows `index_B`, int64 (B,)."""
         return TargetSpans(self.starts[index_B], self.lengths[index_B], np.zeros_like(index_B))
 
 
 def cut_windows(
     tokens: TokenFile, kind: str, block_size: int, stride: int, *, end_id: int
 ) -> Windows:
-    """The windows of a token file: `documents`, or `packed` every `stride` tokens (0 = block_size).
+    """Return the windows of a token file.
+
+    Args:
+        kind: `documents` or `packed`.
+        stride: of packed windows, in tokens; 0 = block_size.
 
     Raises:
-        UserError: too few tokens, a document above block_size, or a stride that skips text.
+        UserError: too few tokens, a document longer than block_size, or a stride that skips text.
     """
     if kind == "documents":
         return DocumentWindows(tokens, block_size=block_size, end_id=end_id)

@@ -1,6 +1,6 @@
-"""Well-known corpora, verified by sha256: `python -m data.download NAME`; `--list` shows all.
+"""Download a well-known corpus, verified by sha256: `python -m data.download NAME`.
 
-A broken download is tried again. The last line of stdout is a JSON object with the files.
+A failed download is retried. The last line of stdout is a JSON object with the files.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from utils.output import log
 from utils.suggest import nearest
 
 SCHEME = "https"
-TIMEOUT_S = 30.0  # without a byte
+TIMEOUT_S = 30.0  # without receiving a byte
 RETRIES = 3
-RETRY_STATUSES = (408, 425, 429, 500, 502, 503, 504)  # HTTP status that another try may mend
+RETRY_STATUSES = (408, 425, 429, 500, 502, 503, 504)  # HTTP statuses of temporary errors
 CHUNK_BYTES = 1 << 20
 BAR: dict[str, Any] = {"unit_scale": True, "disable": None, "leave": False}
 
 
 class FetchError(Exception):
-    """An address does not give the file."""
+    """A URL does not deliver the expected file."""
 
 
 def find_corpus(name: str) -> KnownCorpus:
-    """The corpus of that name.
+    """Return the corpus of that name, in any case.
 
     >>> find_corpus("Enwik8").licence
     'GFDL'
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such corpus.
     """
     known = {corpus.name: corpus for corpus in CORPORA}
     if name.lower() in known:
@@ -54,19 +54,19 @@ def find_corpus(name: str) -> KnownCorpus:
 
 
 def ensure_downloaded(source: Source, folder: Path) -> None:
-    """Brings the texts of a source into `folder`, unless they are there.
+    """Download the texts of a source into `folder`, unless they are there.
 
     Raises:
-        UserError: it can't be had; the message says how to put it there by hand.
+        UserError: the download failed; the message says how to place the file by hand.
     """
     missing = [text for text in source.texts() if not has_content(folder / text.name, text)]
     if not missing:
-        log(f"{', '.join(text.name for text in source.texts())}: there already, sha256 as known")
+        log(f"{', '.join(text.name for text in source.texts())}: already there, sha256 verified")
         return
     if not source.verified:
         log(
-            f"warning: {source.content.name} is unverified: nobody here has seen it downloaded; "
-            f"its size and sha256 are as published by {source.published}"
+            f"warning: {source.content.name} is unverified: the authors have not downloaded it; "
+            f"its size and sha256 are those published by {source.published}"
         )
     target = folder / source.content.name
     by_hand = has_content(target, source.content)
@@ -79,10 +79,10 @@ def ensure_downloaded(source: Source, folder: Path) -> None:
 
 
 def has_content(path: Path, content: Content) -> bool:
-    """Whether the file is there with the content that it should have.
+    """Return True if the file exists with the expected content, False if it does not exist.
 
     Raises:
-        UserError: it is there with another.
+        UserError: the file exists with other content.
     """
     if not path.exists():
         return False
@@ -90,16 +90,16 @@ def has_content(path: Path, content: Content) -> bool:
     if size_bytes == content.size_bytes and sha256_file(path) == content.sha256:
         return True
     raise UserError(
-        f"{path}: {size_bytes} bytes that are not the known {content.size_bytes}, by their "
-        "sha256; move it away, and it is downloaded"
+        f"{path}: its {size_bytes} bytes differ from the {content.size_bytes} bytes of the known "
+        "file, by their sha256; move the file away, and it is downloaded"
     )
 
 
 def download(source: Source, target: Path) -> None:
-    """Try the addresses of a source in turn.
+    """Download a source from the first of its URLs that delivers it.
 
     Raises:
-        UserError: none gives the file.
+        UserError: no URL delivers the file.
     """
     failures = []
     for url in source.urls:
@@ -111,24 +111,24 @@ def download(source: Source, target: Path) -> None:
         else:
             return
     raise UserError(
-        f"{'; '.join(failures)}; run it again to try once more, or without network bring a file "
+        f"{'; '.join(failures)}; run it again to retry, or without network copy a file "
         f"{source.content.name} of {source.content.size_bytes} bytes, sha256 "
-        f"{source.content.sha256}, put it at {target}, and run it again"
+        f"{source.content.sha256}, to {target}, and run it again"
     )
 
 
 def fetch(url: str, target: Path, content: Content) -> None:
-    """Download `url`; the file gets the name `target` when its sha256 is right.
+    """Download `url`; the file gets the name `target` once its sha256 is verified.
 
     Raises:
-        FetchError: the address does not give this file, or the connection failed too often.
+        FetchError: the URL does not deliver this file, or the connection failed too often.
         OSError: the file can't be written.
     """
-    import pooch  # with requests, a third of a second to load
+    import pooch  # loading it and requests takes a third of a second
     import requests
 
     def check_response(response: requests.Response, *_: Any, **_options: Any) -> None:
-        """Called by requests for each response, before it follows a redirect."""
+        """Check a response; requests calls this before it follows a redirect."""
         size = response.headers.get("Content-Length", str(content.size_bytes))
         if response.is_redirect:
             check_scheme(urljoin(response.url, response.headers["Location"]))
@@ -139,7 +139,7 @@ def fetch(url: str, target: Path, content: Content) -> None:
             raise FetchError(f"has {size} bytes, expected {content.size_bytes}")
 
     def download_once(url: str, output: str, mirror: pooch.Pooch) -> None:
-        Path(output).unlink()  # made by pooch, for nobody else to read
+        Path(output).unlink()  # pooch made it readable for its owner only
         bar = tqdm(total=content.size_bytes, desc=content.name, unit="B", **BAR)
         with bar, Bounded(output, content.size_bytes) as file:
             pooch.HTTPDownloader(
@@ -151,7 +151,7 @@ def fetch(url: str, target: Path, content: Content) -> None:
             )(url, file, mirror)
 
     check_scheme(url)
-    pooch.get_logger().setLevel("WARNING")  # `download` has said what comes
+    pooch.get_logger().setLevel("WARNING")  # `download` has logged the URL
     mirror = pooch.create(
         target.parent,
         base_url="",
@@ -162,36 +162,36 @@ def fetch(url: str, target: Path, content: Content) -> None:
     try:
         with make_parents(target):
             mirror.fetch(target.name, downloader=download_once)
-    except (requests.RequestException, ValueError) as error:  # ValueError: another sha256
+    except (requests.RequestException, ValueError) as error:  # ValueError: wrong sha256
         raise FetchError(str(error)) from None
 
 
 def check_scheme(url: str) -> None:
-    """Let only https addresses pass: not http, file or ftp.
+    """Check that a URL uses https, not http, file or ftp.
 
     >>> check_scheme("file:/etc/passwd")
     Traceback (most recent call last):
     FetchError: file:/etc/passwd: only https is allowed
 
     Raises:
-        FetchError: another scheme.
+        FetchError: the URL has another scheme.
     """
     if urlsplit(url).scheme != SCHEME:
         raise FetchError(f"{url}: only {SCHEME} is allowed")
 
 
 class Bounded(io.BufferedWriter):
-    """A file that takes so many bytes and no more."""
+    """A file that refuses more than `limit_bytes` bytes."""
 
     def __init__(self, path: str, limit_bytes: int) -> None:
         super().__init__(io.FileIO(path, "wb"))
         self.limit_bytes = limit_bytes
 
     def write(self, block: Any) -> int:
-        """Write a block.
+        """Write a block of bytes.
 
         Raises:
-            FetchError: it goes beyond the limit.
+            FetchError: the file would exceed the limit.
         """
         if self.tell() + len(block) > self.limit_bytes:
             raise FetchError(f"sends more than {self.limit_bytes} bytes")
@@ -199,50 +199,52 @@ class Bounded(io.BufferedWriter):
 
 
 def unzip(archive: Path, member: Content, target: Path) -> None:
-    """Unpack a member of a zip file; it gets the name `target` when its sha256 is right.
+    """Extract a member of a zip file; it gets the name `target` once its sha256 is verified.
 
-    The name to write is ours, so no path in the zip file matters, and no more is read than the
-    member's known size.
+    The caller chooses the target path, so paths in the zip file cannot write elsewhere. At most
+    one byte more than the member's known size is read.
 
     Raises:
-        UserError: not a zip file, damaged, or the member is missing or not what it should be.
+        UserError: not a zip file, damaged, or the member is missing or has other content.
         OSError: the file can't be written.
     """
     try:
         with zipfile.ZipFile(archive) as zipped, zipped.open(member.name) as stream:
             raw = stream.read(member.size_bytes + 1)
     except KeyError:
-        raise UserError(f"{archive}: holds no {member.name}; is it another file?") from None
+        raise UserError(f"{archive}: it has no member {member.name}; is it another file?") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise UserError(
-            f"{archive}: not a whole zip file ({error}); remove it and download it again"
+            f"{archive}: not a complete zip file ({error}); remove it and download it again"
         ) from None
     if len(raw) != member.size_bytes or hashlib.sha256(raw).hexdigest() != member.sha256:
         raise UserError(
-            f"{archive}: its {member.name} is not the known one; remove it and download it again"
+            f"{archive}: its {member.name} is not the known file; remove it and download it again"
         )
     write_atomic(target, raw)
 
 
 def describe(corpus: KnownCorpus) -> str:
-    """What --list says of a corpus: a line for it, and one for each of its files."""
+    """Return the lines of --list about a corpus: one for it, then those of its files."""
     lines = [f"{corpus.name}: {corpus.about}; licence: {corpus.licence}"]
     for source in corpus.sources:
         content = source.content
         lines += [f"  {content.name}, {content.size_bytes} bytes, sha256 {content.sha256}"]
         lines += [f"    from {url}" for url in source.urls]
-        seen = "verified: seen here" if source.verified else "unverified: not seen here"
+        seen = "verified by a download" if source.verified else "unverified: never downloaded"
         lines += [f"    sha256 published by {source.published}; {seen}"]
     return "\n".join(lines)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Downloads a corpus, or lists all."""
+    """Download a corpus, or list all."""
     parser = Parser(prog="data.download", description=__doc__)
-    parser.add_argument("name", nargs="?", help="which corpus: see --list")
-    parser.add_argument("--list", action="store_true", help="tell all corpora, and download none")
+    parser.add_argument("name", nargs="?", help="name of the corpus, see --list")
+    parser.add_argument("--list", action="store_true", help="print all corpora, download nothing")
     parser.add_argument(
-        "--out", default=CORPORA_FOLDER, help="folder to put NAME/ into (%(default)s)"
+        "--out",
+        default=CORPORA_FOLDER,
+        help="folder in which NAME/ is created (default: %(default)s)",
     )
     args = parser.parse_args(argv)
     if args.list:

@@ -1,4 +1,4 @@
-"""Well-known corpora: where they come from, under which licence, and how to know them."""
+"""The table of well-known corpora: URLs, licence, size and sha256 of each file."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-CORPORA_FOLDER = (
-    "corpora"  # where data.download puts them unless told otherwise, and the configs look
-)
+CORPORA_FOLDER = "corpora"  # default of data.download; the configs name it too
 
 
 @dataclass(frozen=True)
 class Content:
-    """A file by its content."""
+    """A file with its size and sha256."""
 
     name: str
     size_bytes: int
@@ -23,16 +21,16 @@ class Content:
 
 @dataclass(frozen=True)
 class Source:
-    """A file to download: itself a text, or a zip file whose `members` are."""
+    """A file to download: a text, or a zip file whose `members` are the texts."""
 
     content: Content
     urls: tuple[str, ...]  #: mirrors, the best one first
     published: str  #: who publishes the sha256
-    verified: bool = False  #: whether we had such a file in our own hands
+    verified: bool = False  #: the authors downloaded it and compared the sha256
     members: tuple[Content, ...] = ()  #: named as in the zip file
 
     def texts(self) -> tuple[Content, ...]:
-        """What is there in the end: the file, or what is unpacked from it, without folders."""
+        """Return the text files that result: the file, or its members without their folders."""
         return tuple(
             Content(Path(one.name).name, one.size_bytes, one.sha256)
             for one in self.members or (self.content,)
@@ -49,12 +47,12 @@ class KnownCorpus:
     sources: tuple[Source, ...]
 
 
-# The revision by its hash: what is at these addresses does not change.
+# The URL names a revision by its hash, so its content does not change.
 _STORIES = (
     "https://huggingface.co/datasets/roneneldan/TinyStories/resolve/"
     "f54c09fd23315a6f9c86f9dc80f725de7d8f9c64/"
 )
-# The Git LFS identity of a file at the hub is its sha256.
+# On the Hugging Face hub, the Git LFS identity of a file is its sha256.
 _STORIES_PUBLISHED = "Git LFS of the address; bkase/gbllm, fixtures/corpora/tinystories.toml"
 
 CORPORA = (
@@ -190,10 +188,10 @@ CORPORA = (
 
 
 def corpus_name(recipe: Mapping[str, Any]) -> str:
-    """Name of the corpus that prepared text is from, by the sha256 of its files; empty if of none.
+    """Return the name of the known corpus that all files of a recipe belong to, "" if none.
 
     Args:
-        recipe: as meta.json of a prepared folder has it.
+        recipe: `recipe` of meta.json; its files are compared by sha256.
 
     >>> corpus_name({"corpus": {"files": [CORPORA[0].sources[0].content.sha256], "val_files": []}})
     'tinyshakespeare'
@@ -210,12 +208,12 @@ def corpus_name(recipe: Mapping[str, Any]) -> str:
 
 
 def download_hint(path: str | Path) -> str:
-    """What brings a missing file, if it is one of these corpora where the configs look.
+    """Return a hint how to download a missing file, "" if it is not of a known corpus.
 
     >>> download_hint("corpora/enwik8/enwik8"), download_hint("mytext.txt")
-    ('; `python -m data.download enwik8` brings it', '')
+    ('; `python -m data.download enwik8` downloads it', '')
     """
     parts = Path(path).parts
     if len(parts) > 1 and parts[0] == CORPORA_FOLDER and parts[1] in {one.name for one in CORPORA}:
-        return f"; `python -m data.download {parts[1]}` brings it"
+        return f"; `python -m data.download {parts[1]}` downloads it"
     return ""

@@ -1,9 +1,9 @@
-"""The command line of the stories: more of them, their floor, figures and checks.
+"""Generate stories, check them, and print their entropy floor and statistics.
 
 python -m data.stories --bytes 195000 --seed 1 --out data/tiny.txt
-python -m data.stories --floor [FILE]    # the floor, of the grammar or of a file's stories
-python -m data.stories --check FILE      # which stories of a file the grammar makes
-python -m data.stories --stats [FILE]    # counts and figures of the grammar, and of a file
+python -m data.stories --floor [FILE]    # entropy floor of the grammar, or of a file's stories
+python -m data.stories --check FILE      # which stories of a file the grammar accepts
+python -m data.stories --stats [FILE]    # statistics of the grammar, and of a file
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from utils.files import write_atomic
 
 
 def check(path: str | Path) -> dict[str, Any]:
-    """Counts the stories of a file that the grammar makes, and says where the others go wrong."""
+    """Return how many stories of a file the grammar accepts, and where it rejects the others."""
     refused = []
     stories = read_stories(path)
     for number, one in enumerate(stories):
@@ -51,7 +51,7 @@ def check(path: str | Path) -> dict[str, Any]:
 
 
 def stats(path: str | None, seed: int, n_stories: int) -> dict[str, Any]:
-    """Counts of the grammar, means over a sample of its stories, and the figures of a file."""
+    """Return statistics of the grammar, of a sample of its stories, and of a file."""
     made = sample_stories(seed, n_stories)
     pools = story_grammar().pools
     texts = [one.text for one in made]
@@ -75,35 +75,42 @@ def stats(path: str | None, seed: int, n_stories: int) -> dict[str, Any]:
 
 
 def mean(values: Sequence[float]) -> float:
-    """The mean, to two places, for printing."""
+    """Return the mean, rounded to two decimals."""
     return round(math.fsum(values) / len(values), 2)
 
 
 def as_json(low: Floor) -> dict[str, Any]:
-    """A floor in nats and bits per byte, for printing."""
+    """Return a floor in nats and bits per byte."""
     bits = {"bits_per_byte": low.bits_per_byte, "bits_error": low.standard_error / math.log(2)}
     return {**asdict(low), **bits}
 
 
 def parser() -> Parser:
-    """The command line (see the top of this file)."""
+    """Return the parser of the command line."""
     made = Parser(prog="python -m data.stories", description=__doc__)
     task = made.add_mutually_exclusive_group(required=True)
     task.add_argument("--bytes", type=int, metavar="N", help="write stories of at most N bytes")
-    task.add_argument("--floor", nargs="?", const="", metavar="FILE", help="print the floor")
-    task.add_argument("--check", metavar="FILE", help="print which stories the grammar makes")
-    task.add_argument("--stats", nargs="?", const="", metavar="FILE", help="print all figures")
-    made.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
-    made.add_argument("--stories", type=int, default=20000, help="drawn for --floor and --stats")
-    made.add_argument("--out", metavar="FILE", help="where --bytes writes (default stdout)")
+    task.add_argument(
+        "--floor", nargs="?", const="", metavar="FILE", help="print the entropy floor"
+    )
+    task.add_argument("--check", metavar="FILE", help="print which stories are accepted")
+    task.add_argument("--stats", nargs="?", const="", metavar="FILE", help="print all statistics")
+    made.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
+    made.add_argument(
+        "--stories",
+        type=int,
+        default=20000,
+        help="sample size of --floor and --stats (default: 20000)",
+    )
+    made.add_argument("--out", metavar="FILE", help="output of --bytes (default: stdout)")
     return made
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the command line.
+    """Run the command line.
 
     Raises:
-        UserError: a wrong flag, value or file.
+        UserError: a flag, value or file is wrong.
     """
     args = parser().parse_args(argv)
     if args.seed < 0:
@@ -126,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def write(n_bytes: int, seed: int, out: str | None) -> None:
-    """Writes a draw to a file, whole or not at all, or to stdout as it is made."""
+    """Write stories to a file atomically, or to stdout as they are generated."""
     if n_bytes <= MAX_STORY_BYTES:
         raise UserError(f"--bytes {n_bytes}: give at least {MAX_STORY_BYTES + 1}, room for a story")
     if out is not None:

@@ -1,4 +1,4 @@
-"""Coherence: how many sampled stories the grammar makes, how many differ, how many are new."""
+"""Coherence of sampled stories: how many the grammar accepts, how many are distinct and new."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from tok.tokenizer import BPETokenizer
 
 @dataclass(frozen=True)
 class ParseFailure:
-    """Where a sampled text goes wrong."""
+    """The position at which the grammar rejects a sampled text."""
 
     sample: int
-    what: str  # the word, or what else is wrong
-    hint: str  # a line for people
+    what: str  # the wrong word, or another reason; equal failures are counted by it
+    hint: str  # position and context for the user
 
 
 @dataclass(frozen=True)
 class Coherence:
-    """Counts over the sampled stories, and where those that the grammar refuses go wrong."""
+    """Counts over the sampled stories, and the failures of those that are not accepted."""
 
     samples: int
-    accepted: int  # ended, and the grammar makes them
+    accepted: int  # ended, and the grammar accepts them
     distinct: int  # different texts
-    new: int  # texts that are no document of the training text
+    new: int  # samples that are not a document of the training text
     ended: int  # reached the end-of-text token
     failures: list[ParseFailure] = field(default_factory=list)
 
     def shares(self) -> dict[str, float]:
-        """The counts as shares of the samples.
+        """Return the counts divided by the number of samples.
 
         >>> Coherence(samples=4, accepted=2, distinct=4, new=3, ended=4).shares()
         {'accepted': 0.5, 'distinct': 1.0, 'new': 0.75, 'ended': 1.0}
@@ -44,14 +44,14 @@ class Coherence:
 def score_coherence(
     texts: Sequence[str], ended: Sequence[bool], known: Collection[str]
 ) -> Coherence:
-    """Counts over sampled texts.
+    """Count the accepted, distinct and new ones of the sampled texts.
 
     >>> score_coherence(["no story", "no story"], [True, False], known=set())  # doctest: +ELLIPSIS
     Coherence(samples=2, accepted=0, distinct=1, new=2, ended=1, failures=[...])
 
     Args:
-        ended: which texts reached the end-of-text token; the others are never accepted.
-        known: those of the texts that stand in the training text.
+        ended: for each text, whether it reached the end-of-text token; others are not accepted.
+        known: those of the texts that are documents of the training text.
     """
     accepted, failures = 0, []
     for number, (text, whole) in enumerate(zip(texts, ended, strict=True)):
@@ -74,7 +74,9 @@ def score_coherence(
 
 
 def failure_at(sample: int, text: str, position: int, *, before: int = 40) -> ParseFailure:
-    """The word at which a text goes wrong, in angle brackets behind what led to it.
+    """Return the failure at a position: the word there in angle brackets, after its context.
+
+    `before` is the number of characters of context.
 
     >>> failure_at(0, "Mia lost her red ball. He cried.", 23).hint
     'at 23: Mia lost her red ball. >>He<<'
@@ -93,30 +95,30 @@ def failure_at(sample: int, text: str, position: int, *, before: int = 40) -> Pa
     return ParseFailure(sample, f"at {word!r}", f"at {position}: {led_to}>>{word}<<")
 
 
-def common_failures(coherence: Coherence, most: int = 5) -> list[str]:
-    """The words at which most samples go wrong, with their numbers.
+def common_failures(coherence: Coherence, limit: int = 5) -> list[str]:
+    """Return the most frequent failures with their counts.
 
     >>> texts = ["Not a story.", "Not one either.", "Not"]
     >>> common_failures(score_coherence(texts, [True, True, False], known=set()))
     ["2 at 'Not'", '1 never ends']
     """
     counts = Counter(failure.what for failure in coherence.failures)
-    return [f"{count} {what}" for what, count in counts.most_common(most)]
+    return [f"{count} {what}" for what, count in counts.most_common(limit)]
 
 
 def texts_in_training(
     tokens: TokenFile, tokenizer: BPETokenizer, texts: Collection[str]
 ) -> set[str]:
-    """Those of `texts` that are a document of a token file, compared as text.
+    """Return those of `texts` that are a document of a token file.
 
-    Ids would not do: a model may spell a text with other tokens than the tokenizer would.
+    Texts are compared, not ids: a model may write a text with other tokens than the tokenizer.
     """
     wanted = set(texts)
     return {text for text in decoded_documents(tokens, tokenizer) if text in wanted}
 
 
 def decoded_documents(tokens: TokenFile, tokenizer: BPETokenizer) -> Iterator[str]:
-    """Each document's text, its end-of-text token left out; one document in memory at a time."""
+    """Yield each document's text without its end-of-text token, decoding one at a time."""
     start = 0
     for end in tokens.positions_of(tokenizer.eot_id).tolist():
         yield tokenizer.decode(tokens.read(start, end).tolist())

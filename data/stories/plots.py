@@ -1,4 +1,4 @@
-"""The plots of the stories and the frames of their turns, read from plots.yaml."""
+"""The plots of the stories and the sentence frames of their turns, read from plots.yaml."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ Rules = dict[str, list[str]]
 
 
 def sections() -> dict[str, Rules]:
-    """Section -> rule -> its alternatives, in the order of the file."""
+    """Return section -> rule -> alternatives, in the order of the file."""
     return read_tables("plots.yaml")
 
 
 def frames() -> Rules:
-    """The rules whose alternatives are sentences: the turns of the stories."""
+    """Return the rules whose alternatives are sentences: the turns of the stories."""
     turns = [rules for name, rules in sections().items() if name not in ("plots", "uses")]
     return {name: texts for rules in turns for name, texts in rules.items()}
 
 
 def rules() -> Rules:
-    """All rules of the plots and their turns; the word classes are in data/stories/words.py."""
+    """Return all rules of the plots and turns; the word classes are in data/stories/words.py."""
     return {**sections()["plots"], **frames(), **sections()["uses"]}

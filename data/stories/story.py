@@ -1,8 +1,8 @@
-"""Stories: drawn from a grammar, read back, and given their exact probability.
+"""Stories: generate them from a grammar, parse them, and compute their exact probability.
 
-A story is made by uniform choices that all show in its text, so a text has exactly one derivation,
--log p is the sum of log(number of alternatives) over its choices, and the mean of -log p per byte
-is the loss that no model can beat: the entropy floor (docs/theory.md).
+A story is made by uniform choices, and its text shows each of them. So a text has exactly one
+derivation, and -log p is the sum of log(number of alternatives) over its choices. The mean of
+-log p per byte is the loss that no model can beat: the entropy floor (docs/theory.md, section 10).
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from utils.errors import UserError
 from utils.files import decode_utf8, read_bytes
 
 SEPARATOR = "\n\n"  # between stories; the last one ends in a single newline
-MAX_STORY_BYTES = 900  # no story is longer; a test holds the grammar to it
+MAX_STORY_BYTES = 900  # upper bound of a story's length, proved in tests/data/stories
 
 
-class NotAStory(ValueError):  # noqa: N818 (it reads as what it says)
-    """A text that the grammar does not make; `position` is the byte where it goes wrong."""
+class NotAStory(ValueError):  # noqa: N818 (a name that says what happened)
+    """A text that the grammar does not accept; `position` is the byte where parsing failed."""
 
     def __init__(self, position: int) -> None:
         super().__init__(f"not a story of the grammar: it goes wrong at byte {position}")
@@ -36,10 +36,11 @@ class NotAStory(ValueError):  # noqa: N818 (it reads as what it says)
 
 @dataclass(frozen=True)
 class Story:
-    """A story and how it was made.
+    """A story and its derivation.
 
-    `choices` are (name, index, number of alternatives) in the order of the text; `log_prob` is the
-    natural logarithm of the story's probability.
+    Attributes:
+        choices: (name, index, number of alternatives) in the order of the text.
+        log_prob: natural logarithm of the story's probability.
     """
 
     text: str
@@ -54,10 +55,10 @@ class Story:
 
 @dataclass(frozen=True)
 class Floor:
-    """Mean of -log p over the bytes of some stories (separators not counted), in nats."""
+    """The mean of -log p per byte of some stories (separators not counted), in nats."""
 
     nats_per_byte: float
-    standard_error: float  # of nats_per_byte, as an estimate of the grammar's own
+    standard_error: float  # of nats_per_byte as an estimate of the grammar's floor
     n_stories: int
     n_bytes: int
     total_nats: float
@@ -70,23 +71,23 @@ class Floor:
 
 @lru_cache(maxsize=1)
 def story_grammar() -> Grammar:
-    """The grammar of the stories, compiled at its first use."""
+    """Return the grammar of the stories, compiled at the first call."""
     return Grammar({**grammar.rules(), **words.rules()}, words.pools(), words.VARIABLES, "story")
 
 
 def grammar_identity() -> str:
-    """Hex sha256 of all rules and words: another grammar, another identity."""
+    """Return the hex sha256 of all rules and words."""
     parts = ({**grammar.rules(), **words.rules()}, words.pools(), words.VARIABLES)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def make_story(text: str, derivation: Derivation) -> Story:
-    """A story from its text and choices."""
+    """Return a story with its probability, from text and derivation."""
     return Story(text, tuple(derivation), -sum(math.log(count) for _, _, count in derivation))
 
 
 def generate_text(rng: random.Random) -> str:
-    """Draws the text of a story: the one that `story` draws from the same generator.
+    """Return the text that `generate_story` would generate from the same random numbers.
 
     >>> generate_text(random.Random(1)) == generate_story(random.Random(1)).text
     True
@@ -95,16 +96,16 @@ def generate_text(rng: random.Random) -> str:
 
 
 def generate_story(rng: random.Random) -> Story:
-    """Draws a story. Only `rng.random()` is called, so that every Python draws the same."""
+    """Generate a story; only `rng.random()` is called, which all Python versions share."""
     derivation: Derivation = []
     return make_story(story_grammar().write(rng.random, derivation), derivation)
 
 
 def parse(text: str) -> Story:
-    """Reads a story back: its choices and probability.
+    """Parse a story into its choices and probability.
 
     Raises:
-        NotAStory: the grammar does not make this text.
+        NotAStory: the grammar does not accept this text.
     """
     try:
         derivations = story_grammar().read(text)
@@ -115,36 +116,36 @@ def parse(text: str) -> Story:
 
 
 def log_prob(text: str) -> float:
-    """The natural logarithm of a story's probability.
+    """Return the natural logarithm of a story's probability.
 
     Raises:
-        NotAStory: the grammar does not make this text.
+        NotAStory: the grammar does not accept this text.
     """
     return parse(text).log_prob
 
 
 def generate_stories(seed: int, n_bytes: int) -> Iterator[str]:
-    """Draws stories for as long as a file of them (see `join`) has at most `n_bytes` bytes.
+    """Yield stories as long as a file of them (see `join`) has at most `n_bytes` bytes.
 
-    One generator runs through: a longer draw from the same seed begins with the shorter one.
+    With the same seed, a larger `n_bytes` gives the same stories followed by more.
 
     Raises:
-        ValueError: the seed is negative (Python would take its absolute value).
+        ValueError: the seed is negative (Python would use its absolute value).
     """
     if seed < 0:
         raise ValueError(f"seed {seed} is negative")
     rand, write = random.Random(seed).random, story_grammar().write
     left = n_bytes + len(SEPARATOR) - 1  # the last story has a newline in place of a separator
     while True:
-        drawn = write(rand, [])
-        left -= len(drawn) + len(SEPARATOR)
+        text = write(rand, [])
+        left -= len(text) + len(SEPARATOR)
         if left < 0:
             return
-        yield drawn
+        yield text
 
 
 def join(stories: Iterable[str]) -> str:
-    r"""The text of a file of stories.
+    r"""Return the text of a file of stories.
 
     >>> join(["One.", "Two."])
     'One.\n\nTwo.\n'
@@ -154,7 +155,7 @@ def join(stories: Iterable[str]) -> str:
 
 
 def split(text: str) -> list[str]:
-    r"""The stories of a file's text, in order; blank lines separate them.
+    r"""Return the stories of a file's text, which are separated by blank lines.
 
     >>> split("One.\n\nTwo.\n")
     ['One.', 'Two.']
@@ -163,21 +164,21 @@ def split(text: str) -> list[str]:
 
 
 def floor(stories: Iterable[str]) -> Floor:
-    """The entropy floor over the bytes of some stories, with its standard error.
+    """Return the entropy floor of some stories per byte, with its standard error.
 
-    The floor is the ratio of two sums, so its error is that of a ratio estimator: with n stories of
-    x_i bytes and y_i nats and r = sum y / sum x, the error is sqrt(n s^2) / sum x, s^2 being the
-    sample variance of y_i - r x_i (Cochran, Sampling Techniques, section 2.11).
+    The floor is a ratio of two sums, so its error is that of a ratio estimator (Cochran, Sampling
+    Techniques, section 2.11). For n stories of x_i bytes and y_i nats, with r = sum y / sum x, it
+    is sqrt(n s^2) / sum x, where s^2 is the sample variance of y_i - r x_i.
 
     Raises:
-        NotAStory: the grammar does not make one of them.
+        NotAStory: the grammar does not accept one of them.
         ValueError: there are no stories.
     """
     return floor_of([(len(one), -log_prob(one)) for one in stories])
 
 
 def floor_if_stories(documents: Iterable[bytes]) -> Floor | None:
-    """The floor of documents; None if there are none, or one is not a story of the grammar."""
+    """Return the floor of documents; None if there are none, or one is not a story."""
     try:
         return floor(document.decode() for document in documents)
     except ValueError:  # NotAStory and UnicodeDecodeError too
@@ -185,7 +186,7 @@ def floor_if_stories(documents: Iterable[bytes]) -> Floor | None:
 
 
 def floor_of(pairs: Sequence[tuple[int, float]]) -> Floor:
-    """The floor from (bytes, nats) of each story.
+    """Return the floor from (bytes, nats) of each story.
 
     >>> floor_of([(10, 2.0), (30, 6.0)])
     Floor(nats_per_byte=0.2, standard_error=0.0, n_stories=2, n_bytes=40, total_nats=8.0)
@@ -200,16 +201,16 @@ def floor_of(pairs: Sequence[tuple[int, float]]) -> Floor:
 
 
 def sample_stories(seed: int, n_stories: int) -> list[Story]:
-    """Draws a number of stories from one seed: the stories that `generate_stories` begins with."""
+    """Generate a number of stories: the first ones of `generate_stories` with this seed."""
     rng = random.Random(seed)
     return [generate_story(rng) for _ in range(n_stories)]
 
 
 def read_stories(path: str | Path) -> list[str]:
-    """The stories of a file.
+    """Return the stories of a file.
 
     Raises:
-        UserError: it can't be read, is not UTF-8 or holds no story.
+        UserError: the file can't be read, is not UTF-8 or holds no story.
     """
     stories = split(decode_utf8(read_bytes(path), path, hint="convert the file to UTF-8"))
     if not stories:
@@ -218,10 +219,10 @@ def read_stories(path: str | Path) -> list[str]:
 
 
 def floor_of_file(path: str | Path) -> Floor:
-    """The floor of a file's stories.
+    """Return the floor of a file's stories.
 
     Raises:
-        UserError: a story of the file is not one of the grammar's.
+        UserError: the grammar does not accept a story of the file.
     """
     pairs = []
     for number, one in enumerate(read_stories(path), start=1):

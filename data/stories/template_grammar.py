@@ -1,16 +1,16 @@
-"""Templates: a small language for probabilistic grammars, compiled once, written and read back.
+"""Template grammars: a small language for probabilistic grammars that generate and parse texts.
 
-A rule is a list of templates, one of which is drawn uniformly. In a template
+A rule is a list of templates, from which one is chosen uniformly. In a template
 
-    <rule>         stands for a draw from another rule
-    <rule:var>     for a draw from the rule `rule.CLASS`, CLASS being the class of the bindings `var`
-    [a|b|]         is a draw among templates written on the spot (one may be empty)
-    {var}          mentions a variable: drawn from its pool at the first mention, copied afterwards
-    {var.form}     mentions it in another form (a pronoun, a past tense)
-    {var=pool}     draws it, if it is not bindings yet, from a part of its pool
-    {form}         where no variable has that name, a form of the first variable
+    <rule>         is replaced by a template of another rule
+    <rule:var>     is replaced by a template of `rule.CLASS`, where CLASS is the class of `var`
+    [a|b|]         is a choice among inline templates (one may be empty)
+    {var}          is a variable: sampled from its pool at the first mention, copied afterwards
+    {var.form}     is another form of it (a pronoun, a past tense)
+    {var=pool}     samples it from a part of its pool, if it has no value yet
+    {form}         is a form of the first variable, if no variable has that name
 
-Everything else stands for itself. Two distinct_from variables never take the same entry.
+All other text is literal. Variables linked by distinct_from never have the same value.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TOKEN = re.compile(r"\{[^{}]*\}|<[^<>]*>|[\[|\]]|[^\[\]{}<>|]+")
 
 @dataclass(frozen=True)
 class Variable:
-    """A variable: the pool it is drawn from, and another variable that it must differ from."""
+    """A variable: the pool it is sampled from, and another variable that it must differ from."""
 
     pool: str
     distinct_from: str | None = None
@@ -35,7 +35,7 @@ class Variable:
 
 @dataclass
 class Choice:
-    """A uniform draw among alternatives. An alternative of one literal is kept as plain text."""
+    """A uniform choice among alternatives; an alternative of one literal is stored as a str."""
 
     name: str
     alternatives: tuple[Any, ...] = ()  # each a text, or a tuple of parts
@@ -44,7 +44,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class VariableRef:
-    """A variable in one of its forms; `pool` is what the first mention draws from."""
+    """A mention of a variable in one of its forms; a first mention samples from `pool`."""
 
     name: str
     slot: int
@@ -54,44 +54,44 @@ class VariableRef:
     without: dict[str, tuple[Entry, ...]] = field(default_factory=dict, compare=False)
 
     def candidates(self, bindings: Sequence[Entry | None]) -> tuple[Entry, ...]:
-        """The entries that the first mention draws from, less the one its distinct_from took."""
-        distinct_from = bindings[self.distinct_slot] if self.distinct_slot >= 0 else None
-        if distinct_from is None:
+        """Return the entries for a first mention, without the value of its distinct_from."""
+        excluded = bindings[self.distinct_slot] if self.distinct_slot >= 0 else None
+        if excluded is None:
             return self.pool
-        word = distinct_from[""]
+        word = excluded[""]
         if word not in self.without:
-            self.without[word] = tuple(entry for entry in self.pool if entry is not distinct_from)
+            self.without[word] = tuple(entry for entry in self.pool if entry is not excluded)
         return self.without[word]
 
 
 @dataclass(frozen=True)
 class ByClass:
-    """One choice per class of a bindings variable."""
+    """One choice for each class of a variable that already has a value."""
 
     slot: int
     choices: Mapping[str, Choice]
 
 
 Part = str | Choice | VariableRef | ByClass
-# While reading: the position in the text, the parts that follow, linked as (part, rest), the bindings
-# variables, and the choices so far, linked as (earlier, choice).
+# A parser state: position in the text, linked list (part, rest) of the parts to come, values of the
+# variables by slot, linked list (earlier, choice) of the choices so far.
 State = tuple[int, Any, tuple[Entry | None, ...], Any]
 
 
 def chosen_by(part: Choice | ByClass, bindings: Sequence[Entry | None]) -> Choice:
-    """The choice itself, or the one for the class of the variable that it depends on."""
+    """Return `part` itself, or of a ByClass the choice for the class of its variable."""
     if isinstance(part, Choice):
         return part
     entry = bindings[part.slot]
-    assert entry is not None, "a class is asked for after the first mention of its variable"
+    assert entry is not None, "a rule by class follows the first mention of its variable"
     return part.choices[entry["class"]]
 
 
 class UnreadableError(ValueError):
-    """A text that the grammar does not make; `position` is the character where it goes wrong."""
+    """A text that the grammar does not accept; `position` is the index where parsing failed."""
 
     def __init__(self, position: int) -> None:
-        super().__init__(f"the grammar makes no such text: it goes wrong at byte {position}")
+        super().__init__(f"the grammar does not accept this text: it goes wrong at byte {position}")
         self.position = position
 
 
@@ -115,10 +115,10 @@ class Grammar:
         variables: Mapping[str, Variable],
         start: str,
     ) -> None:
-        """Compiles the rules.
+        """Compile the rules; `start` names the rule that generates whole texts.
 
         Raises:
-            ValueError: an unknown rule, variable, form or pool, or brackets that don't match.
+            ValueError: an unknown rule, variable, form or pool, or unbalanced brackets.
         """
         self.pools = {name: tuple(pool) for name, pool in pools.items()}
         self.variables = variables
@@ -148,7 +148,7 @@ class Grammar:
         return parts
 
     def _sequence(self, rule: str, tokens: list[str]) -> tuple[Part, ...]:
-        """Compiles tokens (the next one last) up to the end, a `|` or a `]`."""
+        """Compile tokens (a stack, next one last) up to the end, a `|` or a `]`."""
         parts: list[Part] = []
         while tokens and tokens[-1] not in ("|", "]"):
             token = tokens.pop()
@@ -207,7 +207,7 @@ class Grammar:
     # Writing
 
     def write(self, rand: Callable[[], float], derivation: Derivation) -> str:
-        """Draws a text; `rand` gives numbers in [0, 1). The choices are added to `derivation`."""
+        """Generate a text; `rand` returns numbers in [0, 1), choices are added to `derivation`."""
         out: list[str] = []
         self._write(self.start, [None] * len(self.slots), out.append, rand, derivation.append)
         return "".join(out)
@@ -245,12 +245,12 @@ class Grammar:
     # Reading
 
     def read(self, text: str) -> list[Derivation]:
-        """All derivations of a text, as the derivations that `write` would have left.
+        """Return all derivations of a text, each as `write` would record it.
 
-        A depth-first walk with an explicit stack of states.
+        This is a depth-first search with an explicit stack of states.
 
         Raises:
-            UnreadableError: there is none.
+            UnreadableError: the text has no derivation.
         """
         found: list[Derivation] = []
         furthest = 0
@@ -287,7 +287,7 @@ class Grammar:
         return found
 
     def _mentions(self, part: VariableRef, text: str, state: State) -> list[State]:
-        """The states after each entry of a first mention that the text has at this position."""
+        """Return a state for each entry of a first mention that matches the text here."""
         position, rest, bindings, derivation = state
         pool, branches = part.candidates(bindings), []
         for index, entry in enumerate(pool):
@@ -298,8 +298,8 @@ class Grammar:
         return branches
 
     def _branches(self, part: Choice, text: str, state: State) -> list[State]:
-        """The states after each alternative of a choice, without those that begin with a literal
-        that the text does not have at this position."""
+        """Return a state for each alternative of a choice, unless its first literal does not match
+        the text here."""
         position, rest, bindings, derivation = state
         branches = []
         for index, chosen in enumerate(part.alternatives):
@@ -318,19 +318,19 @@ class Grammar:
 
 
 def common_prefix(part: str, text: str, position: int) -> int:
-    """How many characters of `part` stand in `text` at `position`.
+    """Return the length of the common prefix of `part` and `text[position:]`.
 
     >>> common_prefix("lantern", "a lamp", 2)
     2
     """
-    same = 0
-    while text[position + same : position + same + 1] == part[same : same + 1] != "":
-        same += 1
-    return same
+    length = 0
+    while text[position + length : position + length + 1] == part[length : length + 1] != "":
+        length += 1
+    return length
 
 
 def unlink(derivation: tuple | None) -> Derivation:
-    """A linked derivation (earlier, choice) as a list, first choice first."""
+    """Return a linked list (earlier, choice) of choices as a list, first choice first."""
     choices: Derivation = []
     while derivation is not None:
         derivation, choice = derivation

@@ -1,4 +1,4 @@
-"""The words of the stories: pools that variables are drawn from, and shared word classes."""
+"""The words of the stories: pools that variables are sampled from, and shared word classes."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ VARIABLES = {
 
 @lru_cache(maxsize=2)
 def read_tables(name: str) -> dict[str, Any]:
-    """Read a YAML file of this folder; in the order of the file."""
+    """Read a YAML file of this folder; keys keep the order of the file."""
     with open(Path(__file__).with_name(name), encoding="utf-8") as file:
         return yaml.load(file, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def tables() -> dict[str, Any]:
-    """The tables of words.yaml by name."""
+    """Return the tables of words.yaml by name."""
     return read_tables("words.yaml")
 
 
 def table(words: str) -> list[str]:
-    """Splits at bars if there are any, else at white space.
+    """Split a table into words: at bars if it has any, otherwise at white space.
 
     >>> table("red blue"), table("in a row|at\\n   once")
     (['red', 'blue'], ['in a row', 'at once'])
@@ -51,7 +51,7 @@ def table(words: str) -> list[str]:
 
 
 def entries(words: str, form: str = "", kind: str = "") -> tuple[Entry, ...]:
-    """The entries of a table; after a colon stands the text of one more form.
+    """Return the entries of a table; a colon separates a word from its second form `form`.
 
     >>> entries("sunny:sun", "noun")
     ({'class': '', '': 'sunny', 'noun': 'sun'},)
@@ -64,13 +64,13 @@ def entries(words: str, form: str = "", kind: str = "") -> tuple[Entry, ...]:
 
 
 def people(gender: str, names: str) -> tuple[Entry, ...]:
-    """Names with the pronouns of their gender."""
+    """Return names with the pronouns of their gender."""
     forms = dict(pair.split(":") for pair in tables()["pronouns"][gender].split())
     return tuple({"class": gender, "": name, **forms} for name in names.split())
 
 
 def spots(kind: str) -> tuple[Entry, ...]:
-    """Spots of one class of place; the form "the" is for later mentions: "under the bench"."""
+    """Return the spots of a class of place; "the" is their form for later mentions."""
     return tuple(
         {"class": kind, "": spot, "the": re.sub(r" (a|some) ", " the ", spot, count=1)}
         for spot in table(tables()["spots"][kind])
@@ -78,7 +78,7 @@ def spots(kind: str) -> tuple[Entry, ...]:
 
 
 def pools() -> dict[str, tuple[Entry, ...]]:
-    """All pools by name. Parts of a pool are pools too, with the same entries: "name", "girl"."""
+    """Return all pools by name; a subset such as "girl" shares its entries with "name"."""
     made = {"girl": people("girl", tables()["girls"]), "boy": people("boy", tables()["boys"])}
     made["name"] = made["girl"] + made["boy"]
     made["thing"] = tuple(
@@ -107,7 +107,7 @@ def pools() -> dict[str, tuple[Entry, ...]]:
 
 
 def rules() -> dict[str, list[str]]:
-    """The word classes as rules of the grammar."""
+    """Return the word classes as rules of the grammar."""
     rules = {
         name: table(words) for name, words in {**tables()["words"], **tables()["phrases"]}.items()
     }

@@ -246,7 +246,7 @@ def test_what_a_killed_process_left_is_cleared(make: Make, tmp_path: Path) -> No
 
 def test_a_file_in_the_way_and_a_damaged_meta(make: Make, tmp_path: Path) -> None:
     path = write(tmp_path / "a.txt", b"some text here")
-    with pytest.raises(UserError, match="a file stands where the folder should go"):
+    with pytest.raises(UserError, match="is a file, not a folder; name another folder"):
         prepare.prepare(DataConfig(files=(path,)), 257, Path(path))
     folder, *_ = make((path,))
     meta = read_meta(folder)

@@ -87,9 +87,9 @@ def test_each_json_line_is_a_document(
         (b'["text"]', r'expected an object such as {"text": "..."}'),
         (b"{}", "no field 'text'; it has nothing; name the field that has it"),
         (b'{"body": 1, "Text": 2}', "no field 'text'; it has 'Text', 'body'; name"),
-        (b'{"text": 3}', r"the field 'text' holds no text \(a int"),
+        (b'{"text": 3}', r"the field 'text' holds no text \(its Python type is int"),
         (b'{"text": null}', "the field 'text' holds no text"),
-        (b'{"text": "a\\ud800b"}', "holds half a character .* at 1, which is no text"),
+        (b'{"text": "a\\ud800b"}', "holds half a character .* at 1, which is not text"),
         (b'{"text": "a\xff"}', r"not UTF-8 at byte 11 \(0xff\); JSON lines are UTF-8"),
         (b'{"text": ' + b"[" * 100_000, "JSON that can't be read"),
         (b'{"n": ' + b"9" * 5000 + b', "text": 3}', "JSON that can't be read|holds no text"),
@@ -206,7 +206,9 @@ def test_a_missing_corpus_says_how_to_get_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="No such file .*; `python -m data.download enwik8` brings"):
+    with pytest.raises(
+        UserError, match="No such file .*; `python -m data.download enwik8` downloads"
+    ):
         prepare.DocumentSource(DataConfig(files=("corpora/enwik8/enwik8",)))
     with pytest.raises(UserError, match="^mytext.txt: No such file or directory$"):
         prepare.DocumentSource(DataConfig(files=("mytext.txt",)))

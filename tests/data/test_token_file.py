@@ -129,7 +129,7 @@ def test_damage_to_the_header_is_an_error_or_the_tokens_read_back(tmp_path: Path
 )
 def test_another_kind_of_array_is_refused(array: np.ndarray, tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", array)
-    with pytest.raises(UserError, match="expected one row of uint16 or uint32"):
+    with pytest.raises(UserError, match="expected a one-dimensional array of uint16 or uint32"):
         TokenFile(tmp_path / "a.npy")
 
 

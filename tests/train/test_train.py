@@ -164,7 +164,7 @@ def test_stories_are_scored_from_their_own_start_also_where_training_cuts_them(
     cut, data = build_with_data(tmp_path, settings, **drawn, model__block_size=64)
     assert data.floor is None and data.metadata()["floor_nats_per_token"] is None
     assert "floor" not in cut.summary({}, cut.evaluate())
-    assert data.note.endswith("more than block_size 64: no floor is told")
+    assert data.note.endswith("more than block_size 64: no floor is reported")
 
 
 def test_training_goes_on_as_if_there_were_no_evaluation(

@@ -113,7 +113,7 @@ def test_a_text_is_downloaded_once(
         assert json.loads(out) == {"corpus": "one", "files": [str(tmp_path / "one" / "one.txt")]}
         assert server.url in err and "unverified" not in err
         assert download.main(argv) == 0 and server.n_requests == 2
-    assert capsys.readouterr() == (out, "one.txt: there already, sha256 as known\n")
+    assert capsys.readouterr() == (out, "one.txt: already there, sha256 verified\n")
     assert names(tmp_path) == ["one/one.txt"] and (tmp_path / "one/one.txt").read_bytes() == TEXT
 
 
@@ -125,7 +125,10 @@ def test_a_zip_file_is_unpacked_and_removed(
         assert download.main(["TWO", "--out", str(tmp_path)]) == 0
         assert download.main(["two", "--out", str(tmp_path)]) == 0
     assert server.n_requests == 1
-    assert "warning: two.zip is unverified: nobody here has seen it" in capsys.readouterr().err
+    assert (
+        "warning: two.zip is unverified: the authors have not downloaded it"
+        in capsys.readouterr().err
+    )
     assert names(tmp_path) == ["two/a.txt"] and (tmp_path / "two/a.txt").read_bytes() == TEXT
 
 
@@ -134,20 +137,20 @@ def test_what_was_brought_by_hand_is_verified_and_used(known: Known, tmp_path: P
     argv = ["two", "--out", str(tmp_path)]
     with pytest.raises(UserError) as caught:
         download.main(argv)
-    told = re.search(
-        r"bring a file two.zip of (\d+) bytes, sha256 (\w+), put it at ([^,]+), and",
+    hint = re.search(
+        r"copy a file two.zip of (\d+) bytes, sha256 (\w+), to ([^,]+), and",
         str(caught.value),
     )
-    assert told and "\n" not in str(caught.value)
-    assert (int(told[1]), told[2]) == (len(ZIP), hashlib.sha256(ZIP).hexdigest())
-    place = Path(told[3])
+    assert hint and "\n" not in str(caught.value)
+    assert (int(hint[1]), hint[2]) == (len(ZIP), hashlib.sha256(ZIP).hexdigest())
+    place = Path(hint[3])
     assert names(tmp_path) == [] and not place.parent.exists()
     place.parent.mkdir()
     place.write_bytes(ZIP[:-1])
-    with pytest.raises(UserError, match=r"two.zip: \d+ bytes that are not the known"):
+    with pytest.raises(UserError, match=r"two.zip: its \d+ bytes differ from the"):
         download.main(argv)
     place.write_bytes(ZIP[:-1] + b"x")
-    with pytest.raises(UserError, match="move it away"):
+    with pytest.raises(UserError, match="move the file away"):
         download.main(argv)
     place.write_bytes(ZIP)
     assert download.main(argv) == 0
@@ -155,7 +158,7 @@ def test_what_was_brought_by_hand_is_verified_and_used(known: Known, tmp_path: P
     place.unlink()
     assert download.main(argv) == 0, "the text alone is enough"
     (tmp_path / "two" / "a.txt").write_bytes(b"changed")
-    with pytest.raises(UserError, match=r"a\.txt: 7 bytes that are not the known"):
+    with pytest.raises(UserError, match=r"a\.txt: its 7 bytes differ from the"):
         download.main(argv)
     assert (tmp_path / "two" / "a.txt").read_bytes() == b"changed"
 
@@ -192,7 +195,7 @@ def test_mistakes_and_the_list(capsys: pytest.CaptureFixture[str]) -> None:
         for source in corpus.sources:
             wanted = (corpus.name, corpus.licence, *source.urls, source.content.sha256)
             assert all(text in listed for text in (*wanted, source.published))
-    assert listed.count("; unverified: not seen here\n") == 5
+    assert listed.count("; unverified: never downloaded\n") == 5
 
 
 def archive(path: Path, raw: bytes) -> Path:
@@ -203,14 +206,14 @@ def archive(path: Path, raw: bytes) -> Path:
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        (zipped(folder__a_txt=TEXT + b"x"), "its folder/a.txt is not the known one"),
-        (zipped(folder__a_txt=TEXT * 1000), "its folder/a.txt is not the known one"),
-        (zipped(folder__a_txt=TEXT[:-1]), "its folder/a.txt is not the known one"),
-        (zipped(a_txt=TEXT), "holds no folder/a.txt"),
-        (zipped(__folder__a_txt=TEXT), "holds no folder/a.txt"),
-        (ZIP[:-30], "not a whole zip file"),
-        (b"", "not a whole zip file"),
-        (ZIP[:200] + bytes(20) + ZIP[220:], "not a whole zip file|not the known"),
+        (zipped(folder__a_txt=TEXT + b"x"), "its folder/a.txt is not the known file"),
+        (zipped(folder__a_txt=TEXT * 1000), "its folder/a.txt is not the known file"),
+        (zipped(folder__a_txt=TEXT[:-1]), "its folder/a.txt is not the known file"),
+        (zipped(a_txt=TEXT), "it has no member folder/a.txt"),
+        (zipped(__folder__a_txt=TEXT), "it has no member folder/a.txt"),
+        (ZIP[:-30], "not a complete zip file"),
+        (b"", "not a complete zip file"),
+        (ZIP[:200] + bytes(20) + ZIP[220:], "not a complete zip file|not the known"),
     ],
 )
 def test_a_bad_zip_file_leaves_nothing(raw: bytes, message: str, tmp_path: Path) -> None:
@@ -236,5 +239,5 @@ def test_an_encrypted_member_is_refused(tmp_path: Path) -> None:
     raw = bytearray(zipped(folder__a_txt=TEXT))
     raw[6] |= 1  # the flag of the local header, and of the directory
     raw[raw.rindex(b"PK\1\2") + 8] |= 1
-    with pytest.raises(UserError, match="not a whole zip file .*password"):
+    with pytest.raises(UserError, match="not a complete zip file .*password"):
         unzip(archive(tmp_path / "x.zip", bytes(raw)), content(MEMBER, TEXT), tmp_path / "a.txt")
