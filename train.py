@@ -245,7 +245,7 @@ def fit(trainer: Trainer, *, resumed: bool) -> int:
             trainer.check_weights()
             if dist.is_main:
                 checkpoint.save(run.last, trainer.state())
-                log(f"{run.path}: stopped at step {trainer.step}; go on with --resume")
+                log(f"{run.path}: stopped at step {trainer.step}; continue with --resume")
     return interrupt.exit_status or (signal_number and 128 + signal_number)
 
 

@@ -1,4 +1,4 @@
-"""Device, number format and threads: chosen once, printed, recorded."""
+"""The device to compute on: selection, number format, memory, random seeds, torch.compile."""
 
 from __future__ import annotations
 
@@ -20,10 +20,13 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is cuda, else mps, else cpu; any other name is taken as torch spells it.
+    """Return the device that `name` means: `auto` is cuda, else mps, else cpu.
+
+    Args:
+        name: auto, or a device string of PyTorch such as cuda:1.
 
     Raises:
-        UserError: no such device here.
+        UserError: this machine has no such device.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -31,19 +34,17 @@ def pick_device(name: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.zeros(
-            1, device=device
-        ).item()  # some devices, such as meta, exist but hold no numbers
+        torch.zeros(1, device=device).item()  # fails on devices without data, such as meta
     except (RuntimeError, AssertionError, ImportError):
         raise UserError(f"device {name}: not available on this machine (try auto or cpu)") from None
     return device
 
 
 def pick_amp(name: str, device: torch.device) -> str:
-    """The number format of matrix products: `off` (fp32), `bf16` or `fp16`.
+    """Return the number format of matrix products: `off` (fp32), `bf16` or `fp16`.
 
-    `auto` is bf16 on a GPU that computes in it, fp16 on an older one, and off elsewhere: most CPUs
-    run bf16 far slower than fp32.
+    `auto` is bf16 on a GPU that supports it and fp16 on an older one. On other devices it is off:
+    most CPUs are far slower in bf16 than in fp32.
     """
     if name != "auto":
         return name
@@ -53,14 +54,14 @@ def pick_amp(name: str, device: torch.device) -> str:
 
 
 def autocast(device: torch.device, amp: str) -> Callable[[], AbstractContextManager[object]]:
-    """A factory of contexts in which the model runs in the format `amp`."""
+    """Return a function that makes contexts in which the model runs in the format `amp`."""
     if amp == "off":
         return contextlib.nullcontext
     return lambda: torch.autocast(device_type=device.type, dtype=DTYPES[amp])
 
 
 def describe_device(device: torch.device) -> str:
-    """The device with its name, for the log."""
+    """Return the device with its name, for the log."""
     if device.type == "cuda":
         return f"cuda ({torch.cuda.get_device_name(device)})"
     if device.type == "cpu":
@@ -69,7 +70,7 @@ def describe_device(device: torch.device) -> str:
 
 
 def synchronize(device: torch.device) -> None:
-    """Waits until the device has finished what it was given; clocks are read after this."""
+    """Wait until the device has finished its work; call it before reading a clock."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -77,7 +78,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Most memory held so far: of the GPU's allocator, or of this process on a CPU."""
+    """Return the peak memory so far, in bytes: of the GPU's allocator, else of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if device.type == "mps":
@@ -87,7 +88,9 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 @functools.cache
 def cpu_has(feature: str) -> bool:
-    """Whether the processor has these instructions: avx512_bf16, ...; names of torch.cpu.
+    """Return whether the CPU has these instructions, for example avx512_bf16.
+
+    The names are those of `torch.cpu.get_capabilities`.
 
     >>> cpu_has("no such thing")
     False
@@ -96,30 +99,33 @@ def cpu_has(feature: str) -> bool:
 
 
 def is_synchronous(device: torch.device) -> bool:
-    """Whether reading a number off the device costs nothing; a GPU is behind and must catch up."""
+    """Return whether results are ready when a call returns, as on a CPU.
+
+    A GPU works asynchronously: reading a number from it waits for all the work before.
+    """
     return device.type == "cpu"
 
 
 def free_gpu_memory_bytes(device: torch.device) -> int:
-    """Memory of a GPU that is free now; 0 elsewhere, where data need not be kept at hand."""
+    """Return the free memory of a GPU, in bytes; 0 for other devices."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
 
 
 def copy_to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """The tensor on the device; a GPU copies it while this process goes on."""
+    """Return a copy of the tensor on the device. A copy to a GPU is asynchronous."""
     if device.type == "cuda" and tensor.device.type == "cpu":
-        tensor = tensor.pin_memory()  # from other memory the copy would be waited for
+        tensor = tensor.pin_memory()  # a copy from pageable memory would be synchronous
     return tensor.to(device, non_blocking=True)
 
 
 def seed_all(seed: int, step: int, rank: int = 0) -> None:
-    """Seeds torch's generators on every device from (seed, step), and the rank if not the first.
+    """Seed torch's generators on every device from (seed, step), and from the rank unless it is 0.
 
-    The CPU's generator takes 32 bits, so the two are mixed by NumPy's SeedSequence.
+    NumPy's SeedSequence mixes them into the 32 bits that seed the generators.
     """
     numbers = [seed, step, rank] if rank else [seed, step]
     mixed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
-    # torch.manual_seed does the same, but notes a call stack for each kind of device it lacks.
+    # torch.manual_seed does the same, but stores a call stack for each kind of missing device.
     torch.default_generator.manual_seed(mixed)
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(mixed)
@@ -133,10 +139,13 @@ def compile_or_eager(
     *inputs: torch.Tensor,
     output_index: int | None = None,
 ) -> Callable[..., Any]:
-    """The compiled model if a forward and a backward pass on `inputs` work, else the model itself.
+    """Return the compiled model if forward and backward pass work on `inputs`, else the model.
 
-    Both passes are tried, in the `context` of training (autocast), because each is compiled when it
-    first runs. `output_index`: which of several outputs the backward pass starts from.
+    Both passes run once here, because torch.compile compiles each of them on its first run.
+
+    Args:
+        context: makes the context of the forward pass (autocast).
+        output_index: of several outputs, the one that the backward pass starts from.
     """
     try:
         compiled = torch.compile(model)
@@ -144,10 +153,10 @@ def compile_or_eager(
             outputs = compiled(*inputs) if output_index is None else compiled(*inputs)[output_index]
         outputs.float().mean().backward()
         return compiled
-    except Exception as error:  # compilers fail in many ways, none of which should end a run
+    except Exception as error:  # compilers fail in many ways; none of them should end a run
         first = str(error).strip().splitlines()[0] if str(error).strip() else ""
         print(
-            "warning: torch.compile failed, training goes on without it: "
+            "warning: torch.compile failed, training continues without it: "
             f"{type(error).__name__}: {first[:150]}",
             file=sys.stderr,
         )

@@ -2,8 +2,7 @@
 
 Every process holds the same weights and computes the gradients of its share of each batch. An
 all-reduce sums the gradients, so all processes take the same step. Only the main process (rank 0)
-prints and writes. This file is the only one of the product that opens connections between ranks.
-Only numbers are sent, never pickled objects.
+prints and writes. Only this file opens connections between the processes. It sends numbers, never pickled objects.
 """
 
 from __future__ import annotations
@@ -22,11 +21,12 @@ from torch import Tensor
 from utils.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, one_line
 from utils.processes import available_cores
 
-# The main process samples and saves while the others wait; a rank silent for longer is stuck.
+# The others wait this long while the main process samples and saves. Then they call it stuck.
 TIMEOUT = timedelta(minutes=10)
 POLL_S = 0.05
-GRACE_S = 1.0  # torchrun ends all ranks soon after the first, and one of them still has to print
-REPORTER = "told"  # key in the store: the rank that prints why all stop
+# When one rank exits, torchrun soon kills the rest. The reporting rank needs this time to print.
+GRACE_S = 1.0
+REPORTER = "told"  # key in the store; its value is the rank that prints the error
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Distributed:
 
     Attributes:
         rank: the number of this process, from 0.
-        size: the number of processes.
-        local_rank, local_size: the same, on this machine alone.
+        size: the number of processes, called world size in PyTorch.
+        local_rank, local_size: the same, counted on this machine only.
         store: key-value store shared by all processes, see torch.distributed.Store.
     """
 
@@ -60,8 +60,8 @@ class Distributed:
         Raises:
             UserError: the rows cannot be shared evenly.
         """
-        each, left = divmod(n_rows, self.size)
-        if left:
+        each, rest = divmod(n_rows, self.size)
+        if rest:
             raise UserError(
                 f"train.batch_size x train.grad_accum_steps is {n_rows} rows a step, which "
                 f"{self.size} ranks can't share evenly; set a train.batch_size that is a multiple "
@@ -80,7 +80,7 @@ class Distributed:
         return f"{self.size} ranks, each takes {each} of the {n_rows} rows of a step"
 
     def device_name(self, name: str) -> str:
-        """Return the device that `train.device` means for this rank; each has its own GPU.
+        """Return the device of this rank for the setting `train.device`; each rank has its own GPU.
 
         Raises:
             UserError: there are too few GPUs, or ranks cannot use this kind of device.
@@ -90,7 +90,7 @@ class Distributed:
         kind = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
         if kind not in ("cpu", "cuda"):
             raise UserError(
-                f"train.device {name}: each of several ranks takes its own; "
+                f"train.device {name}: several ranks can't share one device; "
                 "set --train.device cuda, cpu or auto"
             )
         if kind == "cpu":
@@ -104,7 +104,7 @@ class Distributed:
         return f"cuda:{self.local_rank}"
 
     def threads(self) -> int:
-        """Return the number of CPU threads for this rank; 0 = one process, PyTorch's default."""
+        """Return the number of CPU threads for this rank; 0 = PyTorch's default (one process)."""
         if self.size == 1:
             return 0
         return max(1, available_cores() // self.local_size)
@@ -114,36 +114,38 @@ class Distributed:
 
         There is one all-reduce per step, after all micro-batches. DistributedDataParallel overlaps
         it with the backward pass, which saves at most its duration. But it averages instead of
-        summing, reduces after each micro-batch unless told not to, and wraps the model, which
+        summing, reduces after each micro-batch unless `no_sync` is used, and wraps the model, which
         checkpoints and torch.compile would have to unwrap.
         """
         if self.size == 1:
             return nats
         trained = [weight for weight in weights if weight.grad is not None]
-        gradients = [weight.grad for weight in trained if weight.grad is not None]
+        gradients = [
+            weight.grad for weight in trained if weight.grad is not None
+        ]  # the condition is for mypy
         flat = torch.cat([*(gradient.reshape(-1) for gradient in gradients), nats.reshape(1)])
-        with self._lost_rank_is_an_error():
+        with self._user_error_if_rank_lost():
             torch_dist.all_reduce(flat)
-        *pieces, nats = flat.split([*(weight.numel() for weight in trained), 1])
-        for weight, piece in zip(trained, pieces, strict=True):
-            weight.grad = piece.view_as(weight)
+        *sums, nats = flat.split([*(weight.numel() for weight in trained), 1])
+        for weight, gradient in zip(trained, sums, strict=True):
+            weight.grad = gradient.view_as(weight)
         return nats.squeeze(0).clone()  # a view would keep all of `flat` alive
 
     def all_reduce_sum(self, numbers: Sequence[float]) -> list[float]:
-        """Return the sum of each number over all ranks, in float64: exact for counts."""
+        """Return the sum of each number over all ranks, in float64, which is exact for counts."""
         if self.size == 1:
             return list(numbers)
         sums = torch.tensor(numbers, dtype=torch.float64)
-        with self._lost_rank_is_an_error():
+        with self._user_error_if_rank_lost():
             torch_dist.all_reduce(sums)
         return sums.tolist()
 
     def all_reduce_max(self, *numbers: int) -> list[int]:
-        """Return the maximum of each number over all ranks; waits for all of them."""
+        """Return the maximum of each number over all ranks."""
         if self.size == 1:
             return list(numbers)
         maxima = torch.tensor(numbers)
-        with self._lost_rank_is_an_error():
+        with self._user_error_if_rank_lost():
             torch_dist.all_reduce(maxima, op=torch_dist.ReduceOp.MAX)
         return maxima.tolist()
 
@@ -154,10 +156,10 @@ class Distributed:
     def check_weights_in_sync(self, weights: Sequence[Tensor]) -> None:
         """Check that the weights of all ranks are equal bit for bit.
 
-        They start equal and take the same steps, but different processors may round differently.
+        All ranks start equal and take the same steps, but unlike CPUs or GPUs may round differently.
 
         Raises:
-            UserError: they differ.
+            UserError: the weights differ.
         """
         if self.size == 1:
             return
@@ -165,15 +167,19 @@ class Distributed:
         total = int(bits.sum())
         if sum(self.all_reduce_max(total, -total)) != 0:
             raise UserError(
-                "the ranks hold different weights by now; the checkpoints are those before; "
-                "let all ranks run on the same kind of processor"
+                "the weights of the ranks differ; this checkpoint is not saved, the earlier ones "
+                "are intact; run all ranks on the same kind of processor"
             )
 
     @contextlib.contextmanager
     def main_process_first(self, name: str) -> Iterator[None]:
-        """A block that the other ranks enter once the main process has left it."""
+        """Run the block in the main process first, then in the other ranks.
+
+        Args:
+            name: a key of the block, used once per run.
+        """
         if self.store is not None and not self.is_main:
-            with self._lost_rank_is_an_error():
+            with self._user_error_if_rank_lost():
                 while not self.store.check([name]):
                     if self.store.check([REPORTER]):
                         raise SystemExit(EXIT_USER_ERROR)
@@ -183,22 +189,23 @@ class Distributed:
             self.store.set(name, "done")
 
     def claim_error_report(self) -> bool:
-        """Return whether this rank is the first to ask: that one prints the error."""
+        """Return whether this rank is the first to call this; only that one prints the error."""
         assert self.store is not None
         try:
             return self.store.compare_set(REPORTER, "", str(self.rank)) == str(self.rank).encode()
-        except RuntimeError:  # the process with the store has ended, perhaps without printing
+        except RuntimeError:  # the process that holds the store has ended, perhaps silently
             return True
 
     @contextlib.contextmanager
-    def _lost_rank_is_an_error(self) -> Iterator[None]:
+    def _user_error_if_rank_lost(self) -> Iterator[None]:
+        """Turn the failure of a collective operation, in which a rank is missing, into UserError."""
         try:
             yield
         except RuntimeError as error:
             reason = one_line(error).rpartition("] ")[2][:80]  # after the location in C++ code
             raise UserError(
-                f"rank {self.rank} of {self.size} has lost another one, which was killed or is "
-                f"stuck ({reason}); go on with --resume"
+                f"rank {self.rank} of {self.size} has lost another rank, which was killed or is "
+                f"stuck ({reason}); continue with --resume"
             ) from None
 
 
@@ -207,13 +214,13 @@ SINGLE_PROCESS = Distributed()
 
 @contextlib.contextmanager
 def init_distributed() -> Iterator[Distributed]:
-    """Connect all ranks until the block ends; SINGLE_PROCESS without torchrun.
+    """Connect all ranks for the duration of the block; without torchrun, yield SINGLE_PROCESS.
 
-    Within the block only the main process prints. If it ends in an error, the first rank to notice
-    reports it, and the others exit silently.
+    Within the block only the main process prints. If the block raises, the first rank to notice
+    reports the error, and the others exit silently.
 
     Raises:
-        UserError: the environment names several ranks, but not which one this is.
+        UserError: the environment names several ranks, but not the rank of this process.
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
         yield SINGLE_PROCESS
@@ -222,11 +229,11 @@ def init_distributed() -> Iterator[Distributed]:
     try:
         with contextlib.ExitStack() as stack:
             if not dist.is_main:
-                nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
-                stack.enter_context(contextlib.redirect_stdout(nowhere))
-                stack.enter_context(contextlib.redirect_stderr(nowhere))
+                devnull = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+                stack.enter_context(contextlib.redirect_stdout(devnull))
+                stack.enter_context(contextlib.redirect_stderr(devnull))
             yield dist
-            dist.barrier()  # torchrun ends the others once one exits with a status other than 0
+            dist.barrier()  # torchrun kills the others when a rank exits with a nonzero status
         torch_dist.destroy_process_group()
     except (Exception, KeyboardInterrupt) as error:
         if dist.claim_error_report():

@@ -1,4 +1,4 @@
-"""Users' mistakes: one line on stderr that names what was wrong and the hint, exit status 2."""
+"""User errors: one line on stderr that names the problem and a fix, and exit status 2."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 EXIT_USER_ERROR = 2
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for Ctrl-C
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report Ctrl-C
 
 
 class UserError(Exception):
-    """A mistake the user can mend. The message names the file, key or flag, and the hint."""
+    """An error that the user can fix. The message names the file, key or flag, and the fix."""
 
 
 def one_line(message: object) -> str:
-    """Folds any message into a single line.
+    """Return a message as a single line.
 
     >>> one_line("two\\n  lines")
     'two lines'
@@ -28,12 +28,12 @@ def one_line(message: object) -> str:
 
 OS_ERROR_HINTS = {
     errno.ENOSPC: "free some space there, or write to another disk",
-    errno.EDQUOT: "free some of your quota there, or write to another disk",
+    errno.EDQUOT: "delete files there to get below your quota, or write to another disk",
 }
 
 
 def describe_os_error(error: OSError) -> str:
-    """Names the file and the reason of a failed file operation, and the hint where it is known.
+    """Return file, reason and, for a few errors, a fix of a failed file operation.
 
     >>> describe_os_error(FileNotFoundError(2, "No such file or directory", "a.txt"))
     'a.txt: No such file or directory'
@@ -44,15 +44,15 @@ def describe_os_error(error: OSError) -> str:
 
 
 def run_cli(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
-    """Runs `main(None)` as a program: users' mistakes become one line on stderr and status 2.
+    """Run `main(None)` as a program and exit: a UserError prints one line and exits with status 2.
 
-    A closed pipe (`| head -1`) ends quietly; Ctrl-C exits with the status shells use for it.
-    Anything else is a defect of ours and keeps its traceback. Stdout is UTF-8 in any locale.
+    A closed pipe (`| head -1`) is not an error, and Ctrl-C exits with status 130. Any other
+    exception is a bug in llm-tiny and keeps its traceback. Stdout is UTF-8 in any locale.
     """
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by the caller (`>&-`): as if it were /dev/null
+        if getattr(sys, name) is None:  # closed by the caller (`>&-`): use /dev/null
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
-    if hasattr(sys.stdout, "reconfigure"):  # a test may have put something simpler there
+    if hasattr(sys.stdout, "reconfigure"):  # a test may have replaced it by a simpler object
         sys.stdout.reconfigure(encoding="utf-8")
     if (
         signal.getsignal(signal.SIGINT) is signal.SIG_DFL
@@ -64,7 +64,7 @@ def run_cli(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
     except UserError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         status = EXIT_USER_ERROR
-    except BrokenPipeError:  # the reader is gone: nothing is left to say
+    except BrokenPipeError:  # the reader of stdout has exited
         _discard_stdout()
         status = 0
     except OSError as error:
@@ -78,7 +78,7 @@ def run_cli(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
 
 
 def _discard_stdout() -> None:
-    """Keeps Python from flushing once more, at exit, what stdout could not take (status 120)."""
+    """Redirect stdout to /dev/null if it can't be flushed; Python's flush at exit would fail too."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -86,9 +86,13 @@ def _discard_stdout() -> None:
 
 
 def missing_package(package: str, what: str) -> UserError:
-    """The error for a library that is not installed.
+    """Return the error for an optional library that is not installed.
 
     >>> str(missing_package("gguf", "--to gguf"))
     '--to gguf needs a library that is not installed: pip install gguf'
+
+    Args:
+        package: the name of the library on PyPI.
+        what: the flag or setting that needs it.
     """
     return UserError(f"{what} needs a library that is not installed: pip install {package}")

@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, read as bytes, refused with the reason."""
+"""Files: atomic writes, reads and checks of paths, with errors that name the file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from utils.errors import UserError, describe_os_error
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """The content of a file.
+    """Return the content of a file.
 
     Raises:
         UserError: the file is missing, a folder, or can't be read.
@@ -28,7 +28,7 @@ def read_bytes(path: str | Path) -> bytes:
 
 
 def read_stdin() -> bytes:
-    """All of standard input.
+    """Return all of standard input.
 
     Raises:
         UserError: it is closed (`<&-`).
@@ -43,7 +43,7 @@ ANY_BYTES_HINT = "convert the file, or pass --errors bytes to take any bytes"
 
 
 def json_bytes(content: Mapping[str, Any]) -> bytes:
-    """The bytes of a JSON file that people may read.
+    """Return indented JSON, for files that people read.
 
     >>> json_bytes({"n": 1})
     b'{\\n  "n": 1\\n}\\n'
@@ -54,12 +54,15 @@ def json_bytes(content: Mapping[str, Any]) -> bytes:
 def decode_utf8(
     raw: bytes, name: str | Path, *, hint: str = ANY_BYTES_HINT, offset: int = 0
 ) -> str:
-    """Decodes strictly; newlines and a byte order mark stay as they are.
-
-    `offset` is where in the file `raw` begins.
+    """Decode strictly; newlines and a byte order mark are kept.
 
     >>> decode_utf8(b"\\xef\\xbb\\xbfa\\r\\n", "a.txt")
     '\\ufeffa\\r\\n'
+
+    Args:
+        name: of the file, for the message.
+        hint: the fix that the message suggests.
+        offset: position of `raw` in the file, in bytes.
 
     Raises:
         UserError: not UTF-8; the message has the byte offset.
@@ -73,7 +76,7 @@ def decode_utf8(
 
 
 def write_atomic(path: str | Path, content: bytes) -> None:
-    """Write a file in one piece: see `atomic_file`.
+    """Replace the content of a file atomically, see `atomic_file`.
 
     Raises:
         OSError: no space or no permission; the old file is unchanged.
@@ -84,11 +87,11 @@ def write_atomic(path: str | Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
-    """A binary file that is renamed to `path` when the block succeeds.
+    """Open a temporary binary file that replaces `path` when the block succeeds.
 
-    A crash at any point leaves the old file or the new one, never a part of one: temporary file in
-    the same folder, fsync, rename, fsync of the folder. A symbolic link is followed. A device or a
-    pipe (/dev/stdout) is written to, not replaced.
+    A crash at any point leaves the old or the new file, never a part of one: temporary file in the
+    same folder, fsync, rename, fsync of the folder. A symbolic link is followed. A device or a pipe
+    (/dev/stdout) is written to, not replaced.
 
     Raises:
         OSError: no space or no permission; the old file is unchanged, the temporary one removed.
@@ -114,11 +117,14 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def atomic_folder(path: str | Path, *, replaces: Sequence[str] = ()) -> Iterator[Path]:
-    """A temporary folder that is renamed to `path` when the block succeeds.
+    """Make a temporary folder that is renamed to `path` when the block succeeds.
 
-    `path` may exist if it is empty or holds no other files than `replaces`, which are removed in
-    this order. If the block fails or writes nothing, `path` does not change. A killed process
-    leaves a folder `.NAME.tmp-PID`.
+    If the block fails or writes nothing, `path` does not change. A killed process leaves a folder
+    `.NAME.tmp-PID`.
+
+    Args:
+        path: a new folder, an empty one, or one that holds no files but `replaces`.
+        replaces: names of files that are removed from `path`, in this order.
 
     Raises:
         OSError: the folder can't be made or written, or holds other files.
@@ -146,7 +152,7 @@ def atomic_folder(path: str | Path, *, replaces: Sequence[str] = ()) -> Iterator
 
 @contextlib.contextmanager
 def replace_path_in_errors(path: str | Path, temporary: Path) -> Iterator[None]:
-    """Let an OSError of the block name `path`, which the user knows, instead of `temporary`."""
+    """Make an OSError of the block name `path`, which the user knows, instead of `temporary`."""
     try:
         yield
     except OSError as error:
@@ -158,7 +164,7 @@ def replace_path_in_errors(path: str | Path, temporary: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def make_parents(path: Path) -> Iterator[None]:
-    """Make the missing parents of `path`; those that are empty afterwards are removed again."""
+    """Make the missing parents of `path`; after the block, remove those that are empty."""
     made = [parent for parent in path.parents if not parent.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -173,33 +179,33 @@ def check_writable(path: str | Path, name: str, kind: PathKind = "file") -> None
     """Check, before long work, that the result can be written to `path`.
 
     Args:
-        name: of the flag or setting that holds the path, for messages.
+        name: the flag or setting that holds the path, for messages.
         kind: `file` (its folder must exist), `folder` (it and its parents may be missing) or
             `new folder` (the same, but it may hold no files).
 
     Raises:
-        UserError: it can't; the message says why and what to do.
+        UserError: it can't; the message names the reason and a fix.
     """
     path = Path(path)
     if kind == "file" and path.is_dir():
-        raise UserError(f"{name} {path}: a folder stands there; name a file")
+        raise UserError(f"{name} {path}: this is a folder; name a file")
     if kind == "file" and not path.parent.is_dir():
         raise UserError(f"{name} {path}: there is no folder {path.parent}; make it first")
     if kind != "file" and path.exists() and not path.is_dir():
-        raise UserError(f"{name} {path}: a file stands there; name a folder")
+        raise UserError(f"{name} {path}: this is a file; name a folder")
     if kind == "new folder" and path.is_dir() and any(path.iterdir()):
         raise UserError(f"{name} {path}: the folder is not empty; name another, or remove it")
-    whole = path.absolute()
-    places = (whole, *whole.parents) if kind == "folder" else whole.parents
-    place = next(place for place in places if place.exists())
-    if not place.is_dir():
-        raise UserError(f"{name} {path}: {place} is not a folder; name another place")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise UserError(f"{name} {path}: can't write into {place}; name another place")
+    absolute = path.absolute()
+    candidates = (absolute, *absolute.parents) if kind == "folder" else absolute.parents
+    folder = next(candidate for candidate in candidates if candidate.exists())
+    if not folder.is_dir():
+        raise UserError(f"{name} {path}: {folder} is not a folder; name another path")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"{name} {path}: can't write into {folder}; name another path")
 
 
 def fsync_folder(folder: Path) -> None:
-    """Makes a rename in `folder` durable. Systems that can't open a folder (Windows) skip it."""
+    """Make a rename in `folder` durable. Does nothing where a folder can't be opened (Windows)."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -211,7 +217,7 @@ def fsync_folder(folder: Path) -> None:
 
 
 def sha256_file(path: str | Path) -> str:
-    """Hex sha256 of a file's content, read in blocks.
+    """Return the hex sha256 of a file's content, read in blocks.
 
     Raises:
         UserError: the file is missing, a folder, or can't be read.

@@ -300,7 +300,7 @@ def test_a_run_folder_that_can_not_be_written(
     fails: Fails, settings: Settings, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_bytes(b"")
-    for name, why in [("file", "file: a file stands there"), ("file/x", "file is not a folder")]:
+    for name, why in [("file", "file: this is a file"), ("file/x", "file is not a folder")]:
         assert f"{why}; name a" in fails(train.main, flags(tmp_path / name, settings))
     (tmp_path / "text.txt").write_text(make_text(60), encoding="utf-8")
     line = fails(train.main, training(tmp_path, data__cache_dir=tmp_path / "file" / "x"))

@@ -175,7 +175,7 @@ MISTAKES = [
     (["train", "CORPUS", "--vocab-size", "300"], "required: --out"),
     (
         ["train", "CORPUS", "--vocab-size", "300", "--out", "."],
-        "--out .: a folder stands there; name a file",
+        "--out .: this is a folder; name a file",
     ),
     (
         ["train", "CORPUS", "--vocab-size", "300", "--out", "no/t.json"],
@@ -221,10 +221,10 @@ MISTAKES = [
     (["import", "TOK", "--pattern", "x", "--out", "OUT"], "invalid choice: 'x'"),
     (["export", "CORPUS", "--to", "hf", "--out", "OUT"], "CORPUS: not valid JSON"),
     (["export", "TOK", "--to", "xml", "--out", "OUT"], "invalid choice: 'xml'"),
-    (["export", "TOK", "--to", "hf", "--out", "."], "--out .: a folder stands there; name a file"),
+    (["export", "TOK", "--to", "hf", "--out", "."], "--out .: this is a folder; name a file"),
     (
         ["export", "TOK", "--to", "gpt2", "--out", "EMPTY"],
-        "--out EMPTY: a file stands there; name a folder",
+        "--out EMPTY: this is a file; name a folder",
     ),
     ([], "required: train|encode|decode|import|export"),
 ]

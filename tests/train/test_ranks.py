@@ -112,7 +112,7 @@ def test_a_signal_to_one_rank_ends_all_after_the_same_step(
         child.release()
     assert team.statuses(ranks) == [143, 143] and team.errors(ranks) == []
     assert state_of(run / "last.pt")["step"] == 6
-    assert ranks[0].errors().count("stopped at step 6; go on with --resume") == 1
+    assert ranks[0].errors().count("stopped at step 6; continue with --resume") == 1
     ranks = team.start(flags(run, settings, "--resume"), tmp_path / "log")
     assert team.statuses(ranks) == [0, 0]
     assert_same_run(run, straight())
@@ -131,7 +131,7 @@ def test_a_killed_rank_ends_the_other_and_the_run_goes_on(
     ranks[1 - victim].release()
     assert ranks[1 - victim].join() == 2
     (line,) = team.errors(ranks)
-    assert "has lost another one" in line and "go on with --resume" in line
+    assert "has lost another rank" in line and "continue with --resume" in line
     assert state_of(run / "last.pt")["step"] == 4
     ranks = team.start(flags(run, settings, "--resume"), tmp_path / "log")
     assert team.statuses(ranks) == [0, 0]
@@ -219,7 +219,7 @@ def test_the_lines_on_several_devices_run_as_they_stand(tmp_path: Path) -> None:
         time.sleep(0.02)
     begun.send_signal(signal.SIGTERM)
     begun.wait(120)
-    assert log.read_text(encoding="utf-8").count("go on with --resume") == 1
+    assert log.read_text(encoding="utf-8").count("continue with --resume") == 1
     stopped = state_of(run / "last.pt")
     assert stopped["ranks"] == 2 and 6 <= stopped["step"] < 60
     done = run_program(shlex.split(second), cwd=tmp_path, env={"PATH": path}, timeout_s=600)

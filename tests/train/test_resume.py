@@ -174,7 +174,7 @@ def test_a_signal_saves_the_step_and_the_resumed_run_is_the_same(
     child.release()
     assert child.join() == status
     assert state_of(run / "last.pt")["step"] == 6 == last_step(run / "metrics.csv")
-    assert "go on with --resume" in child.errors() and "Traceback" not in child.errors()
+    assert "continue with --resume" in child.errors() and "Traceback" not in child.errors()
     assert train.main(flags(run, settings, "--resume")) == 0
     assert_same_run(run, straight())
 

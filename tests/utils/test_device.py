@@ -111,5 +111,5 @@ def test_compile_that_fails_in_the_backward_is_one_warning(
     monkeypatch.setattr(torch, "compile", lambda module: lambda x: Fails.apply(module(x)))
     assert device.compile_or_eager(model, contextlib.nullcontext, torch.ones(1, 2)) is model
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("warning: torch.compile failed, training goes on without it: Runtime")
+    assert line.startswith("warning: torch.compile failed, training continues without it: Runtime")
     assert all(p.grad is None for p in model.parameters())

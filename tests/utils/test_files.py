@@ -166,13 +166,13 @@ def test_a_file_that_is_written_in_parts_appears_when_it_is_complete(tmp_path):
 @pytest.mark.parametrize(
     ("path", "kind", "message"),
     [
-        ("folder", "file", "folder: a folder stands there; name a file"),
+        ("folder", "file", "folder: this is a folder; name a file"),
         ("no/x", "file", r"no/x: there is no folder .*no; make it first"),
-        ("closed/x", "file", "can't write into .*closed; name another place"),
-        ("file", "folder", "file: a file stands there; name a folder"),
-        ("file/x/y", "folder", "file is not a folder; name another place"),
-        ("closed", "folder", "can't write into .*closed; name another place"),
-        ("closed/x/y", "new folder", "can't write into .*closed; name another place"),
+        ("closed/x", "file", "can't write into .*closed; name another path"),
+        ("file", "folder", "file: this is a file; name a folder"),
+        ("file/x/y", "folder", "file is not a folder; name another path"),
+        ("closed", "folder", "can't write into .*closed; name another path"),
+        ("closed/x/y", "new folder", "can't write into .*closed; name another path"),
         ("folder", "new folder", "folder: the folder is not empty; name another, or remove it"),
     ],
 )

@@ -163,8 +163,8 @@ def test_a_refusal_names_the_run_and_leaves_nothing(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--out", "FILE"], "a file stands there; name a folder"),
-        (["--out", "FILE/x"], "is not a folder; name another place"),
+        (["--out", "FILE"], "this is a file; name a folder"),
+        (["--out", "FILE/x"], "is not a folder; name another path"),
         (["--out", "new", "--license", "My own!"], "give Hugging Face's identifier"),
         (["--out", "new", "--to", "onnx"], "invalid choice: 'onnx'"),
         ([], "the following arguments are required: --out"),

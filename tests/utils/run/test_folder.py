@@ -45,11 +45,11 @@ def test_a_folder_that_can_not_be_is_refused_before_it_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_bytes(b"")
-    for name, why in [("file", "a file stands there"), ("file/run", ".*file is not a folder")]:
+    for name, why in [("file", "this is a file"), ("file/run", ".*file is not a folder")]:
         with pytest.raises(UserError, match=f"^run_dir .*{name}: {why}; name "):
             RunFolder(tmp_path / name).lock()
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
-    with pytest.raises(UserError, match="^run_dir .*x/y: can't write into .*; name another place"):
+    with pytest.raises(UserError, match="^run_dir .*x/y: can't write into .*; name another path"):
         RunFolder(tmp_path / "x" / "y").lock()
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
