@@ -1,1 +1,1 @@
-"""Helpers that know no tokenizer, no model and no dataset. One topic per file."""
+"""Helpers that do not depend on the tokenizer, the model or the data. One topic per file."""

@@ -2,7 +2,8 @@
 
 Every process holds the same weights and computes the gradients of its share of each batch. An
 all-reduce sums the gradients, so all processes take the same step. Only the main process (rank 0)
-prints and writes. Only this file opens connections between the processes. It sends numbers, never pickled objects.
+prints and writes. Only this file opens connections between the processes. It sends numbers, never
+pickled objects.
 """
 
 from __future__ import annotations
@@ -156,7 +157,8 @@ class Distributed:
     def check_weights_in_sync(self, weights: Sequence[Tensor]) -> None:
         """Check that the weights of all ranks are equal bit for bit.
 
-        All ranks start equal and take the same steps, but unlike CPUs or GPUs may round differently.
+        All ranks start equal and take the same steps, but different CPUs or GPUs may round
+        differently.
 
         Raises:
             UserError: the weights differ.
@@ -198,7 +200,7 @@ class Distributed:
 
     @contextlib.contextmanager
     def _user_error_if_rank_lost(self) -> Iterator[None]:
-        """Turn the failure of a collective operation, in which a rank is missing, into UserError."""
+        """Turn the error of a collective operation, in which a rank is missing, into UserError."""
         try:
             yield
         except RuntimeError as error:

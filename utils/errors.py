@@ -78,7 +78,7 @@ def run_cli(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
 
 
 def _discard_stdout() -> None:
-    """Redirect stdout to /dev/null if it can't be flushed; Python's flush at exit would fail too."""
+    """Redirect stdout to /dev/null if it can't be flushed, as Python's flush at exit would fail."""
     try:
         sys.stdout.flush()
     except OSError:

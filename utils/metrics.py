@@ -1,4 +1,4 @@
-"""Numbers of a run: conversions, the CSV file, throughput."""
+"""Metrics of a run: unit conversions, metrics.csv, throughput."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from utils.files import decode_utf8, read_bytes, write_atomic
 
 
 def perplexity(nats_per_token: float) -> float:
-    """exp of the mean loss; infinite when that overflows.
+    """Return exp(mean loss); infinity if that overflows.
 
     >>> round(perplexity(math.log(50)), 6)
     50.0
@@ -26,7 +26,7 @@ def perplexity(nats_per_token: float) -> float:
 
 
 def bits_per_byte(total_nats: float, total_bytes: int) -> float:
-    """Total loss over the bytes of the raw text, in bits: comparable across tokenizers.
+    """Return the total loss in bits per byte of the raw text: comparable across tokenizers.
 
     >>> bits_per_byte(math.log(2) * 30, 10)
     3.0
@@ -34,7 +34,7 @@ def bits_per_byte(total_nats: float, total_bytes: int) -> float:
     return total_nats / total_bytes / math.log(2) if total_bytes else math.nan
 
 
-# Wall-clock columns come last: everything before them is the same in every repetition of a run.
+# The columns before CLOCK_COLUMNS are reproducible: equal whenever the same run is repeated.
 COLUMNS = (
     "step",
     "tokens",
@@ -50,10 +50,10 @@ CLOCK_COLUMNS = ("tokens_per_s", "elapsed_s", "memory_bytes")
 
 
 class CsvLog:
-    """metrics.csv: one header, strictly increasing steps, rows added and flushed one by one."""
+    """Writer of metrics.csv: a header, then rows of increasing steps, each flushed when written."""
 
     def __init__(self, path: Path, *, after_step: int = -1) -> None:
-        """Opens the file; drops rows later than `after_step` and a torn last line (of a kill)."""
+        """Open the file; drop rows after the step `after_step`, and an incomplete last line."""
         self.path = path
         rows = read_rows(path) if path.exists() else []
         kept = [row for row in rows if int(row["step"]) <= after_step]
@@ -61,7 +61,7 @@ class CsvLog:
         self.last_step = int(kept[-1]["step"]) if kept else -1
 
     def write(self, row: Mapping[str, float | int | None]) -> None:
-        """Adds one row; a column that is not given stays empty.
+        """Append a row; a column that is not given stays empty.
 
         Raises:
             OSError: the disk is full.
@@ -74,7 +74,7 @@ class CsvLog:
 
 
 def format_cell(value: float | int | None) -> str:
-    """A number as text that reads back to the same number; empty for None.
+    """Return a number as text that parses to the same number; empty for None.
 
     >>> format_cell(3), format_cell(0.1), format_cell(None)
     ('3', '0.1', '')
@@ -91,13 +91,13 @@ def _format(header: tuple[str, ...], rows: list[dict[str, str]]) -> str:
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The complete rows of a metrics.csv as text; a torn last line is left out.
+    """Return the complete rows of a metrics.csv as text, without an incomplete last line.
 
     Raises:
-        UserError: the file is missing, or its header is not ours.
+        UserError: the file is missing or damaged, or is not a metrics.csv.
     """
     text = decode_utf8(read_bytes(path), path, hint="put the original back")
-    lines = text.split("\n")[:-1]  # what follows the last newline was not written to its end
+    lines = text.split("\n")[:-1]  # a line without a newline is incomplete: the writer was killed
     header = list(COLUMNS + CLOCK_COLUMNS)
     if not lines:
         return []
@@ -127,7 +127,7 @@ def _is_number(cell: str) -> bool:
 
 
 def read_column(rows: list[dict[str, str]], name: str) -> tuple[list[int], list[float]]:
-    """Steps and values of the rows in which column `name` is filled."""
+    """Return steps and values of the rows in which column `name` is not empty."""
     filled = [(int(row["step"]), float(row[name])) for row in rows if row[name]]
     return [step for step, _ in filled], [value for _, value in filled]
 
@@ -141,18 +141,18 @@ class Throughput:
         self._since: float | None = None
 
     def start(self) -> None:
-        """Starts the clock."""
+        """Start the clock."""
         self._since = time.perf_counter()
 
     def stop(self, tokens: int) -> None:
-        """Stops the clock and counts the tokens of the time since `start`."""
+        """Stop the clock and add the tokens that were processed since `start`."""
         assert self._since is not None, "start() first"
         self.seconds += time.perf_counter() - self._since
         self.tokens += tokens
         self._since = None
 
     def pop_rate(self) -> float:
-        """Tokens per second since the last call."""
+        """Return tokens per second since the last call, and count from zero again."""
         rate = self.tokens / self.seconds if self.seconds else 0.0
         self.tokens, self.seconds = 0, 0.0
         return rate

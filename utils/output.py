@@ -1,4 +1,4 @@
-"""Progress of long jobs for people who see no bar: plain lines where stderr is no terminal."""
+"""Output for people and programs: log lines on stderr, JSON lines and tables for stdout."""
 
 from __future__ import annotations
 
@@ -12,35 +12,36 @@ from tqdm import tqdm
 
 
 def log_if_not_tty(line: str) -> None:
-    """One line on stderr, unless that is a terminal, which shows a bar instead."""
+    """Print a line on stderr unless it is a terminal, where a progress bar replaces such lines."""
     if not sys.stderr.isatty():
         print(line, file=sys.stderr, flush=True)
 
 
 def log(line: str) -> None:
-    """One line for people, above the progress bar."""
+    """Print a line on stderr, above the progress bar if there is one."""
     tqdm.write(line, file=sys.stderr)
 
 
 def json_line(record: Mapping[str, Any]) -> str:
-    """One line of standard JSON; numbers that are not finite, which it can't hold, become null.
+    """Return one line of JSON; infinities and NaN, which JSON does not have, become null.
 
     >>> json_line({"loss": 0.5, "perplexity": math.inf, "name": "é"})
     '{"loss": 0.5, "perplexity": null, "name": "é"}'
     """
-    return json.dumps(_finite(record), ensure_ascii=False, allow_nan=False)
+    return json.dumps(_replace_nonfinite(record), ensure_ascii=False, allow_nan=False)
 
 
-def _finite(value: Any) -> Any:
+def _replace_nonfinite(value: Any) -> Any:
+    """Return `value` with None in place of infinities and NaN, at any depth."""
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: _replace_nonfinite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [_replace_nonfinite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as they need to be, the first to the left and the others to the right.
+    """Return an aligned table: the first column flush left, the others flush right.
 
     >>> print(table(["point", "loss"], [["a", "0.5"], ["long name", "12.25"]]))
     point       loss

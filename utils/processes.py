@@ -1,4 +1,4 @@
-"""Worker processes: how many, jobs handed out in order, and memory that is kept."""
+"""Worker processes that map a function over jobs in order; cores and memory of this process."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from typing import Any, TypeVar
 
 from utils.errors import UserError
 
-PREFETCH = 2  # jobs that wait for each worker
+PREFETCH = 2  # jobs queued per worker, so that none runs idle
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
 def available_cores() -> int:
-    """How many cores this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep the memory that arrays release; return whether the system can do so.
+    """Make malloc keep freed memory for reuse; return whether the system supports that.
 
-    By default glibc returns every large piece to Linux immediately, so each step of training, or
-    block of text, gets its arrays again page by page. See mallopt(3) for the two numbers.
+    By default glibc returns every large array to Linux when it is freed, so each training step, or
+    block of text, pays for page faults again. The parameters are in mallopt(3).
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -44,15 +44,15 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # another C library
         return False
-    trim_threshold, mmap_threshold = -1, -3
-    largest = 2**31 - 1
-    return bool(mallopt(mmap_threshold, largest // 2) and mallopt(trim_threshold, largest))
+    m_trim_threshold, m_mmap_threshold = -1, -3  # from malloc.h
+    max_int = 2**31 - 1
+    return bool(mallopt(m_mmap_threshold, max_int // 2) and mallopt(m_trim_threshold, max_int))
 
 
 def peak_rss_bytes() -> int:
-    """The most memory that this process ever held; 0 where the system does not report it."""
+    """Return the peak resident memory of this process, in bytes; 0 if the system has no figure."""
     try:
-        # Not ru_maxrss on Linux: it begins with what the parent held when it started this process.
+        # On Linux ru_maxrss is at least what the parent held when it started this process.
         status = Path("/proc/self/status").read_text(encoding="ascii")
         return int(status.split("VmHWM:")[1].split()[0]) * 1024
     except (OSError, ValueError, IndexError):
@@ -68,7 +68,7 @@ def peak_rss_bytes() -> int:
 def group_by_size(
     items: Iterable[Job], size_of: Callable[[Job], int], group_size: int
 ) -> Iterator[list[Job]]:
-    """Consecutive items in lists whose sizes add up to `group_size` or a little more.
+    """Yield lists of consecutive items whose sizes add up to `group_size` or a little more.
 
     >>> list(group_by_size(["one", "two", "three"], len, 6))
     [['one', 'two'], ['three']]
@@ -93,12 +93,12 @@ def map_in_order(
     method: str = "spawn",
     max_serial_jobs: int = 1,
 ) -> Iterator[Result]:
-    """work(job) for each job, in order. Few jobs wait at any time, so memory stays flat.
+    """Yield work(job) for each job, in order. The queue is short, so memory use is bounded.
 
     Args:
-        work: a function of a module, or a partial of one; it is sent to each process once.
-        workers: 0 = one for each core, 1 = this process alone.
-        method: "thread", or how a process starts: "spawn" (always safe) or "fork" (fast, but the
+        work: a module-level function, or a partial of one; it is sent to each process once.
+        workers: 0 = one per core, 1 = no worker processes.
+        method: "thread", or how processes start: "spawn" (always safe) or "fork" (fast, but the
             child of a process with threads, such as PyTorch's, may hang).
         max_serial_jobs: run up to this many jobs in this process, as starting workers takes time.
 
@@ -119,15 +119,15 @@ def map_in_order(
     else:
         context = multiprocessing.get_context(method)
         pool = ProcessPoolExecutor(workers, context, _start_worker, (work,))
-        submitted = _work_on
-    waiting: deque[Future[Result]] = deque()
+        submitted = _apply_work
+    pending: deque[Future[Result]] = deque()
     try:
         for job in jobs:
-            waiting.append(pool.submit(submitted, job))
-            if len(waiting) > PREFETCH * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+            pending.append(pool.submit(submitted, job))
+            if len(pending) > PREFETCH * workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
     except BaseException as error:
         _kill_workers(pool)
         if isinstance(error, BrokenProcessPool):
@@ -139,7 +139,7 @@ def map_in_order(
         pool.shutdown(cancel_futures=True)
 
 
-_work: Callable[[Any], Any]  # of a worker process
+_work: Callable[[Any], Any]  # the function that this worker process applies
 
 
 def _start_worker(work: Callable[[Any], Any]) -> None:
@@ -147,16 +147,18 @@ def _start_worker(work: Callable[[Any], Any]) -> None:
     global _work
     _work = work
     keep_freed_memory()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent ends the others
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches all processes; the parent handles it
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _work_on(job: Any) -> Any:
+def _apply_work(job: Any) -> Any:
     return _work(job)
 
 
 def _end_with_parent() -> None:
-    """End this worker when its parent has been killed; it would wait for jobs forever."""
+    """Exit when the parent has been killed; this worker would otherwise wait for jobs forever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         connection.wait([parent.sentinel])
@@ -164,11 +166,11 @@ def _end_with_parent() -> None:
 
 
 def _kill_workers(pool: Executor) -> None:
-    """End the processes of a pool, if it has any.
+    """Kill the processes of a pool, if it has any.
 
     After Ctrl-C they would finish their jobs first. When one of them has been killed, Python ends
     the rest, but may miss one that has just been started, and then waits for it forever.
     """
-    # Python 3.14 has a method for it; before, only the pool knows which children are its own.
+    # Python 3.14 has `kill_workers`. Before, only a private attribute lists the pool's processes.
     for worker in list((getattr(pool, "_processes", None) or {}).values()):
         worker.kill()

@@ -1,4 +1,4 @@
-"""A session at a terminal: one prompt line after the other, until an empty one."""
+"""Prompt loop at a terminal: answer one line after another, until an empty line."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ PROMPT = "> "
 
 
 def run_repl(answer: Callable[[str], None]) -> None:
-    """Reads lines from stdin and calls `answer` with each, up to an empty line or the end.
+    """Read lines from stdin and call `answer` with each, until an empty line or the end of stdin.
 
-    Ctrl-C ends the answer, or the line that is being typed, not the session. A mistake in a line
-    costs a line on stderr. Where stdout is a file, the mark goes to stderr.
+    Ctrl-C cancels the answer or the line that is being typed, but not the loop. A UserError of
+    `answer` prints one line on stderr. If stdout is a file, the prompt is printed on stderr.
 
     Raises:
         UserError: stdin is closed.
     """
     if sys.stdin is None:
         raise UserError("standard input: closed; prompts are read from it")
-    if hasattr(sys.stdin, "reconfigure"):  # as stdout: UTF-8 in any locale
+    if hasattr(sys.stdin, "reconfigure"):  # like stdout: UTF-8 in any locale
         sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
     ask, interrupted = line_reader(), False
     while True:
         try:
-            if interrupted:  # told here, where one more Ctrl-C is caught too
+            if interrupted:  # handled inside `try`, as another Ctrl-C may follow
                 interrupted = False
                 print(file=sys.stderr)
             line = ask()
@@ -35,7 +35,7 @@ def run_repl(answer: Callable[[str], None]) -> None:
             answer(line)
         except EOFError:
             if sys.stdin.isatty():
-                print(file=sys.stderr)  # what the shell says next shall not stand behind the mark
+                print(file=sys.stderr)  # ends the prompt's line, before the shell prints its own
             return
         except KeyboardInterrupt:
             interrupted = True
@@ -44,7 +44,7 @@ def run_repl(answer: Callable[[str], None]) -> None:
 
 
 def line_reader() -> Callable[[], str]:
-    """What reads a line: with a mark, history and editing where a person types at a terminal."""
+    """Return a function that reads a line; at a terminal with prompt, history and editing."""
     if not sys.stdin.isatty():
         return input
     if not sys.stdout.isatty():
@@ -55,7 +55,7 @@ def line_reader() -> Callable[[], str]:
 
         return ask
     try:
-        import readline  # noqa: F401, from here on input() has history and editing
+        import readline  # noqa: F401, its import gives input() history and editing
     except ImportError:  # not on Windows
         pass
     return lambda: input(PROMPT)

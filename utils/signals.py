@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: noted once, obeyed between steps."""
+"""Ctrl-C (SIGINT) and SIGTERM: stop between two steps instead of within one."""
 
 from __future__ import annotations
 
@@ -10,24 +10,28 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def exit_silently_on_sigint() -> None:
-    """From here to `run_cli`, Ctrl-C ends the process without a word, as for any other program.
+    """Make Ctrl-C end the process without a traceback, until `run_cli` handles it.
 
-    For the imports at the head of a program, which take seconds: a traceback through them would
-    help nobody. Where Ctrl-C is ignored (nohup, a job in the background) it stays so.
+    Programs call this before their imports, which take seconds. Where Ctrl-C is ignored (nohup, a
+    background job), it stays ignored.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class SignalCatcher:
-    """While entered, a first signal sets `number` and a second one ends the process at once."""
+    """Context that records the first signal in `number`; a second one ends the process.
+
+    Attributes:
+        number: of the signal; None before it.
+    """
 
     def __init__(self) -> None:
         self.number: int | None = None
-        self._before: dict[int, Any] = {}
+        self._previous_handlers: dict[int, Any] = {}
 
     def __enter__(self) -> SignalCatcher:
-        self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        self._previous_handlers = {n: signal.signal(n, self._on_signal) for n in SIGNALS}
         return self
 
     def __exit__(
@@ -36,10 +40,10 @@ class SignalCatcher:
         value: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.number is not None:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
@@ -47,5 +51,5 @@ class SignalCatcher:
 
     @property
     def exit_status(self) -> int:
-        """What a shell reports for a process that the signal ended; 0 without one."""
+        """The status that shells report for a process ended by the signal; 0 without a signal."""
         return 128 + self.number if self.number is not None else 0

@@ -1,11 +1,11 @@
-"""The name that was meant: the nearest one known, by our spelling or by that of other programs."""
+"""Suggestions for unknown names: the nearest known name, or the synonym of another program."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Collection
 
-# What other programs call a setting of ours.
+# Name of a setting in other programs -> its name here.
 SYNONYMS = {
     "d_model": "model.n_embd",
     "hidden_size": "model.n_embd",
@@ -25,33 +25,35 @@ SYNONYMS = {
 
 
 def nearest(name: str, known: Collection[str]) -> str | None:
-    """The nearest of the known dotted names; None where none is near. Dashes are underscores.
+    """Return the nearest known dotted name, or None if none is near.
 
-    The last part alone counts where it stands in another section.
+    Dashes count as underscores. A last part that matches exactly wins, whatever its section.
 
     >>> known = ["model.n_layer", "optim.lr", "optim.min_lr_ratio"]
     >>> [nearest(name, known) for name in ("model.n_layers", "n_layer", "optim.learning_rat", "z")]
     ['model.n_layer', 'model.n_layer', 'optim.lr', None]
     """
     name = normalize(name)
-    synonyms = {word: ours for word, ours in SYNONYMS.items() if ours in known}
+    synonyms = {other: ours for other, ours in SYNONYMS.items() if ours in known}
     leaves = {leaf_of(normalize(other)): other for other in known} | synonyms
     if leaf_of(name) in leaves:
         return leaves[leaf_of(name)]
-    whole = {normalize(other): other for other in known} | synonyms
-    whole |= {f"{ours.rpartition('.')[0]}.{word}": ours for word, ours in synonyms.items()}
-    longer = [word for word in whole if word.startswith(name)]  # a name cut short
-    close = longer if len(longer) == 1 else difflib.get_close_matches(name, whole, n=1)
-    return whole[close[0]] if close else None
+    names = {normalize(other): other for other in known} | synonyms
+    names |= {f"{ours.rpartition('.')[0]}.{other}": ours for other, ours in synonyms.items()}
+    completions = [other for other in names if other.startswith(name)]
+    if len(completions) == 1:
+        return names[completions[0]]
+    close = difflib.get_close_matches(name, names, n=1)
+    return names[close[0]] if close else None
 
 
 def normalize(name: str) -> str:
-    """The spelling in which names are compared."""
+    """Return the spelling in which names are compared."""
     return name.replace("-", "_")
 
 
 def leaf_of(name: str) -> str:
-    """The last part of a dotted name.
+    """Return the last part of a dotted name.
 
     >>> leaf_of("model.n_layer")
     'n_layer'

@@ -100,7 +100,7 @@ def test_runs_of_one_name_are_told_apart_by_their_paths(tmp_path):
     "argv, message",
     [
         (["--run", "nowhere"], "no run there"),
-        (["--out", "loss.xyz"], "can't draw a .xyz; known: .*png"),
+        (["--out", "loss.xyz"], "can't write a .xyz picture; supported: .*png"),
         (["--unit", "nats"], "nats"),
     ],
 )
@@ -115,7 +115,7 @@ def test_a_run_without_numbers_is_refused(story_run, tmp_path):
     copy = shutil.copytree(story_run, tmp_path / "copy")
     header = (copy / "metrics.csv").read_text(encoding="utf-8").splitlines()[0]
     (copy / "metrics.csv").write_text(header + "\n", encoding="utf-8")
-    with pytest.raises(UserError, match="nothing to draw yet"):
+    with pytest.raises(UserError, match="nothing to plot yet"):
         script.main(["--run", str(copy), "--out", str(tmp_path / "no.png")])
     assert not (tmp_path / "no.png").exists()
 

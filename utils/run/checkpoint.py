@@ -1,7 +1,7 @@
-"""Checkpoints: tensors and plain values only, written whole or not at all, with a checksum.
+"""Checkpoints: dicts of tensors and plain values with a checksum, written atomically.
 
-A checkpoint is what `torch.save` writes of a dict: `torch.load(path, weights_only=True)` reads it.
-Its key `sha256` is the digest of all the rest, because torch.load does not notice a flipped bit.
+A checkpoint is a file of `torch.save`, so `torch.load(path, weights_only=True)` reads it. Its key
+`sha256` is the digest of all other keys, because torch.load does not detect a flipped bit.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FORMAT = 1
 
 
 def digest(value: Any) -> str:
-    """Hex sha256 of a tree of dicts, lists, tuples, tensors and plain values.
+    """Return the hex sha256 of nested dicts, lists, tuples, tensors and plain values.
 
     >>> digest({"a": 1, "b": [2.0, "x"]}) == digest({"b": [2.0, "x"], "a": 1})
     True
@@ -31,11 +31,12 @@ def digest(value: Any) -> str:
     False
     """
     hasher = hashlib.sha256()
-    _feed(hasher, value)
+    _update(hasher, value)
     return hasher.hexdigest()
 
 
-def _feed(hasher: Any, value: Any) -> None:
+def _update(hasher: Any, value: Any) -> None:
+    """Add a value and its type to the hash; equal values of other types have other digests."""
     if isinstance(value, torch.Tensor):
         hasher.update(f"tensor {value.dtype} {tuple(value.shape)} ".encode())
         raw = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
@@ -43,12 +44,12 @@ def _feed(hasher: Any, value: Any) -> None:
     elif isinstance(value, dict):
         hasher.update(f"dict {len(value)} ".encode())
         for key in sorted(value, key=repr):
-            _feed(hasher, key)
-            _feed(hasher, value[key])
+            _update(hasher, key)
+            _update(hasher, value[key])
     elif isinstance(value, (list, tuple)):
         hasher.update(f"{type(value).__name__} {len(value)} ".encode())
         for item in value:
-            _feed(hasher, item)
+            _update(hasher, item)
     else:
         assert value is None or isinstance(value, (bool, int, float, str)), type(value)
         text = f"{type(value).__name__} {value!r}"
@@ -56,33 +57,33 @@ def _feed(hasher: Any, value: Any) -> None:
 
 
 def save(path: str | Path, content: dict[str, Any]) -> None:
-    """Writes a checkpoint; a crash, a kill or a full disk leaves the old file as it was.
+    """Write a checkpoint; a crash, a kill or a full disk leaves the old file unchanged.
 
     Raises:
         OSError: the disk is full or the folder can't be written.
     """
-    # To memory first: torch.save turns a full disk into a message about its zip writer.
+    # To memory first: on a full disk torch.save reports an error of its zip writer instead.
     buffer = io.BytesIO()
-    whole = {"format": FORMAT, **content}
-    torch.save({**whole, "sha256": digest(whole)}, buffer)
+    content = {"format": FORMAT, **content}
+    torch.save({**content, "sha256": digest(content)}, buffer)
     write_atomic(path, buffer.getvalue())
 
 
 def load(path: str | Path, hint: str = "", required: Sequence[str] = ()) -> dict[str, Any]:
-    """Reads a checkpoint onto the CPU and verifies its checksum. Never runs code from the file.
+    """Read a checkpoint onto the CPU and verify its checksum. Code in the file is never run.
 
     Args:
-        hint: what the message about a damaged file ends with.
-        required: keys that a checkpoint for this purpose has.
+        hint: a fix, at the end of the message about a damaged file.
+        required: keys that the caller needs.
 
     Raises:
-        UserError: missing, truncated, damaged, or not one of ours.
+        UserError: missing, truncated, damaged, or not a checkpoint of llm-tiny.
     """
     raw, ending = read_bytes(path), f"; {hint}" if hint else ""
     if not raw:
         raise UserError(f"{path}: damaged, the file is empty{ending}")
     try:
-        with warnings.catch_warnings():  # of a file that is refused anyway: one line is enough
+        with warnings.catch_warnings():  # torch.load warns about files that are refused below
             warnings.simplefilter("ignore")
             content = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
     except UnpicklingError as error:
@@ -91,7 +92,7 @@ def load(path: str | Path, hint: str = "", required: Sequence[str] = ()) -> dict
             f"{path}: refused, it is not a checkpoint of tensors and plain values "
             f"({reason}){ending}"
         ) from None
-    except Exception as error:  # torch raises many kinds for a damaged file
+    except Exception as error:  # for a damaged file torch raises errors of many types
         raise UserError(
             f"{path}: damaged or not a checkpoint "
             f"({one_line(error)[:80] or type(error).__name__}){ending}"

@@ -1,4 +1,4 @@
-"""Run folders: what a run leaves behind, locked while a process writes it."""
+"""Run folders: the paths of a run's files, a lock for the process that writes, and run.json."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import filelock
 from utils.errors import UserError
 from utils.files import check_writable, write_atomic
 
-DEFAULT_RUN = "runs/tiny"  # where `make train` leaves the default model
+DEFAULT_RUN = "runs/tiny"  # where `make train` writes the default run
 
 
 class RunFolder:
-    """Paths of a run folder, its lock and its record."""
+    """The paths of a run folder, its lock, and its run.json."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -32,14 +32,14 @@ class RunFolder:
         self._lock = filelock.FileLock(self.path / "lock", blocking=False, thread_local=False)
 
     def has_run(self) -> bool:
-        """Whether a run was started here."""
+        """Return whether a run was started here."""
         return self.record.exists()
 
     def check_has_run(self) -> None:
-        """Checks that a run was started here.
+        """Check that a run was started here.
 
         Raises:
-            UserError: no run; says how to make one.
+            UserError: no run; the message shows the command that starts one.
         """
         if not self.has_run():
             raise UserError(
@@ -48,12 +48,12 @@ class RunFolder:
             )
 
     def lock(self) -> None:
-        """Makes the folder, takes it for this process, removes what a killed one left half written.
+        """Make the folder, lock it for this process, and remove files that killed processes left.
 
-        The lock dies with the process, however it ends. A second call does nothing.
+        The system releases the lock when the process ends. A second call does nothing.
 
         Raises:
-            UserError: another process holds it.
+            UserError: another process holds the lock.
         """
         if self._lock.is_locked:
             return
@@ -69,11 +69,11 @@ class RunFolder:
             path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Gives the folder back."""
+        """Release the lock."""
         self._lock.release()
 
     def read_record(self) -> dict[str, Any]:
-        """run.json.
+        """Return the content of run.json.
 
         Raises:
             UserError: no run here, or the file is damaged.
@@ -88,12 +88,12 @@ class RunFolder:
         return record
 
     def write_record(self, record: dict[str, Any]) -> None:
-        """Writes run.json."""
+        """Write run.json."""
         write_atomic(self.record, (json.dumps(record, indent=1) + "\n").encode())
 
 
 def is_run_record(record: Any) -> bool:
-    """Whether a value has the parts of run.json that programs read.
+    """Return whether a value has the keys of run.json that programs read, with their types.
 
     >>> is_run_record({})
     False
@@ -102,12 +102,12 @@ def is_run_record(record: Any) -> bool:
         data = record["data"]
         floor, floor_per_token = data["floor"], record["floor_nats_per_token"]
         texts = (data["folder"], data["identity"])
-        known = floor is None or isinstance(floor["nats_per_byte"], float)
-        known = known and (floor_per_token is None or isinstance(floor_per_token, float))
+        valid = floor is None or isinstance(floor["nats_per_byte"], float)
+        valid = valid and (floor_per_token is None or isinstance(floor_per_token, float))
         return (
-            known
+            valid
             and isinstance(record["starts"], list)
-            and all(isinstance(one, str) for one in texts)
+            and all(isinstance(text, str) for text in texts)
         )
     except (KeyError, TypeError):
         return False

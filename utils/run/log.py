@@ -1,4 +1,4 @@
-"""The log of a run: metrics.csv and samples.txt, and their copy for TensorBoard."""
+"""The log of a run: metrics.csv and samples.txt, and a copy of both for TensorBoard."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SAMPLE_HEADER = "=== step "
 
 
 class RunLog:
-    """Writes the rows and samples of a run; drops those later than the step it resumes from."""
+    """Writer of a run's metrics and samples; on resume, it drops those after the resumed step."""
 
     def __init__(
         self,
@@ -29,7 +29,7 @@ class RunLog:
 
         Args:
             after_step: the step that the run resumes from; -1 for a new run.
-            elapsed_s: training time until then.
+            elapsed_s: training time until that step.
             tensorboard: whether to write TensorBoard events.
 
         Raises:
@@ -84,7 +84,7 @@ def read_samples(path: Path) -> list[tuple[int, str]]:
     if not path.exists():
         return []
     text = path.read_bytes().decode("utf-8", errors="replace")
-    text = text[: text.rfind("\n\n") + 2]  # drops a sample that a kill has cut off
+    text = text[: text.rfind("\n\n") + 2]  # drops an incomplete sample: the writer was killed
     _, *parts = re.split(f"(?m)^{SAMPLE_HEADER}(\\d+)\n", text)
     pairs = zip(parts[::2], parts[1::2], strict=True)
     return [(int(step), body.removesuffix("\n\n")) for step, body in pairs]

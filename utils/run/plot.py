@@ -1,7 +1,7 @@
-"""Loss curves from metrics.csv files, and the look that all pictures of this repository share.
+"""Plots of loss curves from metrics.csv files, and the style of all plots of this repository.
 
-Matplotlib is imported by the functions: train.py needs it at its end only, and its import takes
-half a second.
+The functions import Matplotlib, which takes half a second, because train.py needs it only at its
+end.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from utils.files import write_atomic
 from utils.metrics import read_column, read_rows
 
 UNITS = {"loss": "nats per token", "bpb": "bits per byte"}
-LOG_RATIO = 4.0  # curves that span more than this ratio are plotted on a logarithmic axis
-# Figures along a logarithmic axis: enough of them at any zoom, none crowded.
+LOG_RATIO = 4.0  # if max / min is at least this, the y axis is logarithmic
+# Labels of a logarithmic axis: enough at any scale, without overlaps.
 TICKS = [digit * 10.0**power for power in range(-3, 4) for digit in (1, 1.5, 2, 3, 5, 7)]
 
 
 def new_figure(width: float = 8, height: float = 4.8) -> Any:
-    """Return a figure, sized in inches, without pyplot, which would keep it for ever."""
+    """Return a figure of this size in inches; unlike pyplot, nothing else keeps it in memory."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def style_axes(axes: Any, *, legend: bool = False) -> None:
-    """Give axes the common look: no frame at the top and the right, a faint grid."""
+    """Set the common style: no frame at the top and the right, a faint grid."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25, linewidth=0.6)
     if legend:
@@ -38,25 +38,28 @@ def style_axes(axes: Any, *, legend: bool = False) -> None:
 
 
 def picture_format(out: Path) -> str:
-    """Return the format of a picture by its name's ending; PNG without one.
+    """Return the image format of a file name, from its extension; without one, PNG.
 
     Raises:
-        UserError: Matplotlib does not know it.
+        UserError: Matplotlib does not support it.
     """
     from matplotlib.backend_bases import FigureCanvasBase
 
-    known = FigureCanvasBase.get_supported_filetypes()
-    kind = out.suffix.lstrip(".").lower() or "png"
-    if kind not in known:
-        raise UserError(f"{out}: can't draw a .{kind}; known: {', '.join(sorted(known))}")
-    return kind
+    supported = FigureCanvasBase.get_supported_filetypes()
+    extension = out.suffix.lstrip(".").lower() or "png"
+    if extension not in supported:
+        raise UserError(
+            f"{out}: can't write a .{extension} picture; "
+            f"supported: {', '.join(sorted(supported))}"
+        )
+    return extension
 
 
 def save_figure(figure: Any, out: Path) -> None:
-    """Write a figure in the format that the file's name ends in.
+    """Write a figure in the format of the file name's extension.
 
     Raises:
-        UserError: Matplotlib does not know the format.
+        UserError: Matplotlib does not support the format.
         OSError: the file can't be written.
     """
     picture = io.BytesIO()
@@ -67,17 +70,16 @@ def save_figure(figure: Any, out: Path) -> None:
 def plot_losses(
     runs: Mapping[str, Path], out: Path, *, floor: float | None = None, unit: str = "loss"
 ) -> None:
-    """Plot loss over steps, one colour a run, into a PNG (or what `out` ends in).
+    """Plot loss over steps, in one colour per run, and write the picture to `out`.
 
     Args:
         runs: label -> metrics.csv.
-        floor: entropy floor, in the unit plotted; a dashed line.
-        unit: `loss` plots train and val loss in nats per token; `bpb` plots val in bits per byte,
-            the unit that compares across tokenizers.
+        floor: entropy floor in the plotted unit, shown as a dashed line.
+        unit: `loss` plots train and val loss in nats per token; `bpb` plots val loss in bits per
+            byte, which is comparable across tokenizers.
 
     Raises:
-        UserError: a file is missing, not ours, or holds nothing to plot, or the format of `out` is
-            not known.
+        UserError: a file is missing, damaged or empty, or the format of `out` is not supported.
     """
     picture_format(out)
     figure = new_figure()
@@ -85,10 +87,10 @@ def plot_losses(
     values = [
         value
         for number, (label, path) in enumerate(runs.items())
-        for value in plot_run(axes, label, path, f"C{number}", unit, alone=len(runs) == 1)
+        for value in plot_run(axes, label, path, f"C{number}", unit, only_run=len(runs) == 1)
     ]
     if not values:
-        raise UserError(f"{', '.join(str(path) for path in runs.values())}: nothing to draw yet")
+        raise UserError(f"{', '.join(str(path) for path in runs.values())}: nothing to plot yet")
     if floor is not None:
         axes.axhline(floor, color="black", linestyle="--", linewidth=1, label=f"floor {floor:.4f}")
     scale_y(axes, values + ([] if floor is None else [floor]))
@@ -99,10 +101,12 @@ def plot_losses(
     save_figure(figure, out)
 
 
-def plot_run(axes: Any, label: str, path: Path, colour: str, unit: str, alone: bool) -> list[float]:
+def plot_run(
+    axes: Any, label: str, path: Path, colour: str, unit: str, only_run: bool
+) -> list[float]:
     """Plot one run's train and val curves; return the finite values plotted."""
     rows, values = read_rows(path), []
-    name = "" if alone else f"{label} "
+    name = "" if only_run else f"{label} "
     if unit == "loss":
         steps, train = read_column(rows, "train_loss")
         if steps:
@@ -110,20 +114,18 @@ def plot_run(axes: Any, label: str, path: Path, colour: str, unit: str, alone: b
         values += train
     steps, val = read_column(rows, "val_loss" if unit == "loss" else "val_bpb")
     if steps:
-        # The figure that is asked for first: the best validation loss.
         best = min(filter(math.isfinite, val), default=math.nan)
         name = f"{name}val, best {best:.4f}"
         axes.plot(steps, val, color=colour, marker="o", markersize=3.5, linewidth=1.4, label=name)
-    if alone:
+    if only_run:
         axes.set_title(label, loc="left", fontsize=10)
     return [value for value in values + val if math.isfinite(value)]
 
 
 def scale_y(axes: Any, values: list[float]) -> None:
-    """Set a logarithmic axis where the values span much, else the usual one; plain numbers on both.
+    """Make the y axis logarithmic, with plain numbers, if the values span a large ratio.
 
-    The first loss, near ln V, would press the end of the curve, which is of interest, against the
-    floor on a linear axis.
+    On a linear axis the first loss, near ln V, would squeeze the end of the curve onto the floor.
     """
     from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 

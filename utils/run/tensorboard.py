@@ -1,4 +1,4 @@
-"""A run's curves and samples for TensorBoard, which reads files of events in a folder."""
+"""TensorBoard: write the metrics and samples of a run as event files, which TensorBoard reads."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from types import SimpleNamespace
 
 from utils.errors import missing_package
 
-EVENTS = "events.out.tfevents.*"  # the names that TensorBoard looks for
+EVENTS = "events.out.tfevents.*"  # the file names that TensorBoard looks for
 
 
 def import_library() -> SimpleNamespace:
-    """What writes events; torch makes them, and needs the package tensorboard for it.
+    """Import and return what writes events: parts of the package tensorboard, and of torch.
 
     Raises:
-        UserError: it is not installed.
+        UserError: tensorboard is not installed.
     """
     try:
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
@@ -31,56 +31,61 @@ def import_library() -> SimpleNamespace:
 
 
 class TensorBoardWriter:
-    """One file of events, begun anew with each start of the run; `close` ends it.
+    """Writer of one event file per start of a run; end it with `close`.
 
-    What earlier starts wrote is dropped: whoever opens a board tells it again, from metrics.csv and
-    samples.txt, so nothing can stand there twice or say anything else than they do. torch's own
+    Events of earlier starts are discarded. The caller rewrites them from metrics.csv and
+    samples.txt, so the events can neither duplicate these files nor disagree with them. torch's
     SummaryWriter is not used: it writes from a thread, where a full disk ends in a traceback.
     """
 
     def __init__(self, folder: Path, elapsed_s: float) -> None:
-        """Empties the folder of events; `elapsed_s`: the training time of the run until now."""
+        """Discard the events in the folder and open a new file.
+
+        Args:
+            elapsed_s: training time of the run until now.
+        """
         self.library = import_library()
         folder.mkdir(exist_ok=True)
         for old in folder.glob(EVENTS):
-            # Removed a start later: a TensorBoard that reads it would not get past a missing file.
+            # Truncate now and remove at the next start: a running TensorBoard that has the file
+            # open would not continue after a missing file.
             if old.stat().st_size:
                 os.truncate(old, 0)
             else:
                 old.unlink()
         now = time.time()
-        self.began = now - elapsed_s
-        # Files are read in the order of their names.
+        self.run_started = now - elapsed_s
+        # TensorBoard reads files in the order of their names, so a name holds the time.
         self.file = open(folder / EVENTS.replace("*", f"{now:017.6f}"), "wb")
         self.records = self.library.RecordWriter(self.file)
         self._add(0, now, file_version="brain.Event:2")
-        # A TensorBoard that has read older files drops what they told of this step and later ones.
+        # After START, TensorBoard drops the events it has read from older files, from step 0 on.
         start = self.library.SessionLog(status=self.library.SessionLog.START)
         self._add(0, now, session_log=start)
 
-    def _add(self, step: int, clock: float, **what: object) -> None:
-        event = self.library.Event(wall_time=clock, step=step, **what)
+    def _add(self, step: int, wall_time: float, **content: object) -> None:
+        event = self.library.Event(wall_time=wall_time, step=step, **content)
         self.records.write(event.SerializeToString())
 
     def add_scalars(self, row: Mapping[str, float | int | None]) -> None:
-        """The numbers of a row of metrics.csv under its names.
+        """Write each number in a row of metrics.csv as a scalar with the name of its column.
 
-        In single precision: TensorBoard shows no doubles. An event's clock is the row's elapsed_s,
-        so the axis RELATIVE shows time spent training.
+        Scalars are in single precision, as TensorBoard shows no others. The time of an event is the
+        row's elapsed_s, so TensorBoard's axis RELATIVE shows the time spent training.
         """
-        clock = self.began + (row.get("elapsed_s") or 0.0)
+        wall_time = self.run_started + (row.get("elapsed_s") or 0.0)
         for name, value in row.items():
             if name != "step" and value is not None:
-                told = self.library.summary.scalar(name, value)
-                self._add(int(row["step"] or 0), clock, summary=told)
+                summary = self.library.summary.scalar(name, value)
+                self._add(int(row["step"] or 0), wall_time, summary=summary)
 
     def add_sample(self, step: int, text: str) -> None:
-        """A sample. TensorBoard shows Markdown, in which two blanks keep the end of a line."""
-        told = self.library.summary.text("sample", text.replace("\n", "  \n"))
-        self._add(step, time.time(), summary=told)
+        """Write a sample as Markdown, in which two spaces before a newline keep the line break."""
+        summary = self.library.summary.text("sample", text.replace("\n", "  \n"))
+        self._add(step, time.time(), summary=summary)
 
     def flush(self) -> None:
-        """Sees to it that all told so far is in the file.
+        """Write buffered events to the file.
 
         Raises:
             OSError: the disk is full.
@@ -88,5 +93,5 @@ class TensorBoardWriter:
         self.file.flush()
 
     def close(self) -> None:
-        """Ends the file."""
+        """Close the file."""
         self.file.close()

@@ -189,7 +189,7 @@ def test_another_seed_is_another_start(checkout, corpus, tmp_path):
         ({"--seeds": "0"}, "--seeds: must be at least 1"),
         ({"--nanogpt": "."}, "not a nanoGPT checkout, it has no train.py"),
         ({"--config": "nowhere.yaml"}, "nowhere.yaml"),
-        ({"--plot": "race.gif3"}, "race.gif3: can't draw a .gif3; known: "),
+        ({"--plot": "race.gif3"}, "race.gif3: can't write a .gif3 picture; supported: "),
         ({"--plot": "nowhere/race.png"}, "--plot nowhere/race.png: there is no folder nowhere"),
         ({"--json": "nowhere/race.json"}, "--json nowhere/race.json: there is no folder nowhere"),
     ],

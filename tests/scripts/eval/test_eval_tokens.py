@@ -134,7 +134,7 @@ def test_a_heat_map_is_drawn_of_a_text_or_of_the_runs_own(story_run, capsys, tmp
     "argv, message",
     [
         (["--heat", "-", "--tokens"], "--heat -: --tokens goes to stdout too"),
-        (["--heat", "heat.docx"], "can't draw a .docx"),
+        (["--heat", "heat.docx"], "can't write a .docx"),
         (["--heat", "no/such/heat.png"], "there is no folder no.such"),
         (["--heat"], "expected one argument"),
     ],

@@ -119,7 +119,7 @@ def test_characters_without_a_font_stand_as_numbers(tmp_path, monkeypatch):
 
 
 def test_a_picture_that_cannot_be_is_refused_before_the_work(tmp_path):
-    with pytest.raises(UserError, match="can't draw a .docx; known: .*png"):
+    with pytest.raises(UserError, match="can't write a .docx picture; supported: .*png"):
         check_picture(Path("heat.docx"))
     with pytest.raises(UserError, match="--heat .*heat.png: there is no folder .*gone; make it"):
         check_picture(tmp_path / "gone" / "heat.png")

@@ -58,8 +58,8 @@ def test_losses_that_are_not_finite_do_not_hide_the_best(tmp_path: Path) -> None
 
 def test_nothing_to_draw_and_an_unknown_format(tmp_path: Path) -> None:
     empty = metrics(tmp_path / "m.csv")
-    with pytest.raises(UserError, match="nothing to draw yet"):
+    with pytest.raises(UserError, match="nothing to plot yet"):
         plot_losses({"run": empty}, tmp_path / "loss.png")
-    with pytest.raises(UserError, match="can't draw a .xyz"):
+    with pytest.raises(UserError, match="can't write a .xyz"):
         plot_losses({"run": metrics(tmp_path / "n.csv", 1.0)}, tmp_path / "loss.xyz")
     assert not list(tmp_path.glob("loss*"))
