@@ -107,7 +107,7 @@ class Request:
     n_samples: int
     seed: int
     max_new_tokens: int
-    drawing: SamplingParams
+    params: SamplingParams
     stop_id: int | None
     stops: tuple[str, ...]
     as_json: bool
@@ -159,7 +159,7 @@ def draw(
             [encoded[prompt] for prompt, _ in part],
             seeds=[seeds[i] for _, i in part],
             max_new_tokens=request.max_new_tokens,
-            drawing=request.drawing,
+            params=request.params,
             stop_id=request.stop_id,
             is_finished=partial(has_ended, samples),
             engine=loaded.engine,
@@ -271,7 +271,7 @@ def read_prompts(args: Any) -> list[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Loads the run, says on stderr what it read, writes the samples to stdout."""
     args = arguments(argv)
-    drawing, prompts = sampling_params(args), read_prompts(args)
+    params, prompts = sampling_params(args), read_prompts(args)
     loaded = load_run(args.run, args.checkpoint, args.device)
     try:
         stop_id = (
@@ -283,7 +283,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         n_samples=args.num_samples,
         seed=args.seed,
         max_new_tokens=args.steps,
-        drawing=drawing,
+        params=params,
         stop_id=stop_id,
         stops=tuple(map(unescape, args.stop or ())),
         as_json=args.json,

@@ -36,7 +36,7 @@ def generate(
     *,
     seeds: Sequence[int],
     max_new_tokens: int,
-    drawing: SamplingParams | None = None,
+    params: SamplingParams | None = None,
     stop_id: int | None = None,
     is_finished: Callable[[int], bool] | None = None,
     engine: InferenceEngine | None = None,
@@ -54,7 +54,7 @@ def generate(
     Args:
         prompts: for several samples of one prompt `[ids] * n`.
         seeds: one per prompt; for several samples from one seed see `sample_seeds`.
-        drawing: None draws from the model's own distribution.
+        params: None draws from the model's own distribution.
         is_finished: asked after each step, with the number of a sample that got a token, whether
             the caller needs no more of it; for stop texts.
         engine: of the model, for several calls; None makes one for this call.
@@ -78,7 +78,7 @@ def generate(
         engine = engine or InferenceEngine(raw)
         assert engine.weights.model is raw, "the engine of another model"
         batch = engine.take_batch(
-            prompts, seeds, max_new_tokens, drawing or SamplingParams(), compiled
+            prompts, seeds, max_new_tokens, params or SamplingParams(), compiled
         )
     try:
         yield from _steps(batch, max_new_tokens, stop_id, is_finished)
@@ -118,7 +118,7 @@ def generate_ids(
     *,
     seeds: Sequence[int],
     max_new_tokens: int,
-    drawing: SamplingParams | None = None,
+    params: SamplingParams | None = None,
     stop_id: int | None = None,
     engine: InferenceEngine | None = None,
     compiled: bool = False,
@@ -130,7 +130,7 @@ def generate_ids(
         prompts,
         seeds=seeds,
         max_new_tokens=max_new_tokens,
-        drawing=drawing,
+        params=params,
         stop_id=stop_id,
         engine=engine,
         compiled=compiled,
@@ -177,7 +177,7 @@ class BatchKey(NamedTuple):
 
     n_rows: int
     room: tuple[int, int]
-    drawing: SamplingParams
+    params: SamplingParams
     compiled: bool
 
 
@@ -199,13 +199,13 @@ class InferenceEngine:
         prompts: Sequence[Sequence[int]],
         seeds: Sequence[int],
         max_new_tokens: int,
-        drawing: SamplingParams,
+        params: SamplingParams,
         compiled: bool = False,
     ) -> DecodeBatch:
         """The cached batch if its key is the same, or a new one; the caller owns it."""
         compiled = compiled and self.compile_stats.works
         room = cache_size_for(self.weights.model.config, prompts, max_new_tokens, compiled)
-        key, batch = BatchKey(len(prompts), room, drawing, compiled), self.cached_batch
+        key, batch = BatchKey(len(prompts), room, params, compiled), self.cached_batch
         if batch is not None and batch.key == key:
             self.cached_batch = None
             batch.begin(prompts, seeds)
@@ -240,7 +240,7 @@ class DecodeBatch:
         self.reusable = recorded or key.compiled
         self.decoder = Decoder(weights, prompts, key.room, self.reusable)
         vocab_size = weights.model.config.vocab_size
-        self.selector = TokenSelector(key.drawing, key.n_rows, vocab_size, self.device)
+        self.selector = TokenSelector(key.params, key.n_rows, vocab_size, self.device)
         self.ids_B = torch.zeros(key.n_rows, dtype=torch.int64, device=self.device)  # the last
         self.compiled = CompiledStep(DecodeBatch._compute, compile_stats) if key.compiled else None
         self.recorded = CudaGraphRunner(self.device)

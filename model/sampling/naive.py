@@ -19,7 +19,7 @@ from model.sampling.sampler import SamplingParams, sample_next
 
 @torch.no_grad()
 def generate_naive(
-    model: TinyGPT, prompt: Sequence[int], seed: int, max_new_tokens: int, drawing: SamplingParams
+    model: TinyGPT, prompt: Sequence[int], seed: int, max_new_tokens: int, params: SamplingParams
 ) -> list[int]:
     """The ids that follow a prompt of 1 to block_size ids; the model is in eval mode."""
     ids, generator = list(prompt), torch.Generator().manual_seed(seed)
@@ -28,7 +28,7 @@ def generate_naive(
         seen_1V = torch.zeros_like(logits_1V, dtype=torch.bool)
         seen_1V[0, ids] = True
         uniform_1 = torch.rand(1, generator=generator, dtype=torch.float64)
-        ids.append(int(sample_next(logits_1V, uniform_1, drawing, seen_1V)))
+        ids.append(int(sample_next(logits_1V, uniform_1, params, seen_1V)))
     return ids[len(prompt) :]
 
 

@@ -164,7 +164,7 @@ def penalize(logits_BV: Tensor, seen_BV: Tensor, penalty: float) -> Tensor:
     return torch.where(seen_BV, less_BV, logits_BV)
 
 
-def next_probs(logits_BV: Tensor, drawing: SamplingParams, seen_BV: Tensor | None = None) -> Tensor:
+def next_probs(logits_BV: Tensor, params: SamplingParams, seen_BV: Tensor | None = None) -> Tensor:
     """The distribution that is drawn from; (B, V) in float64.
 
     Temperature 0 puts everything on the largest logit (the smallest id among equals).
@@ -177,18 +177,18 @@ def next_probs(logits_BV: Tensor, drawing: SamplingParams, seen_BV: Tensor | Non
     """
     logits_BV = logits_BV.double()
     if seen_BV is not None:
-        logits_BV = penalize(logits_BV, seen_BV, drawing.repetition_penalty)
-    if drawing.temperature == 0:
+        logits_BV = penalize(logits_BV, seen_BV, params.repetition_penalty)
+    if params.temperature == 0:
         return nn.functional.one_hot(logits_BV.argmax(-1), logits_BV.shape[-1]).double()
-    if drawing.temperature != 1:
+    if params.temperature != 1:
         # Largest first to 0: then no temperature, however small, makes an infinity.
-        logits_BV = (logits_BV - logits_BV.amax(dim=-1, keepdim=True)) / drawing.temperature
-    if drawing.top_k:
-        logits_BV = keep_top_k(logits_BV, drawing.top_k)
-    if drawing.top_p < 1:
-        logits_BV = keep_top_p(logits_BV, drawing.top_p)
-    if drawing.min_p > 0:
-        logits_BV = keep_min_p(logits_BV, drawing.min_p)
+        logits_BV = (logits_BV - logits_BV.amax(dim=-1, keepdim=True)) / params.temperature
+    if params.top_k:
+        logits_BV = keep_top_k(logits_BV, params.top_k)
+    if params.top_p < 1:
+        logits_BV = keep_top_p(logits_BV, params.top_p)
+    if params.min_p > 0:
+        logits_BV = keep_min_p(logits_BV, params.min_p)
     return logits_BV.softmax(dim=-1)
 
 
@@ -208,7 +208,7 @@ def inverse_cdf(probs_BV: Tensor, uniform_B: Tensor) -> Tensor:
 
 
 def sample_next(
-    logits_BV: Tensor, uniform_B: Tensor, drawing: SamplingParams, seen_BV: Tensor | None = None
+    logits_BV: Tensor, uniform_B: Tensor, params: SamplingParams, seen_BV: Tensor | None = None
 ) -> Tensor:
     """Draws one id per row, int64 (B,), by each row's number in [0, 1) (float64).
 
@@ -219,15 +219,15 @@ def sample_next(
     Args:
         seen_BV: see `next_probs`.
     """
-    if seen_BV is not None and drawing.repetition_penalty != 1:
-        logits_BV = penalize(logits_BV.double(), seen_BV, drawing.repetition_penalty)
-    if drawing.temperature == 0:
+    if seen_BV is not None and params.repetition_penalty != 1:
+        logits_BV = penalize(logits_BV.double(), seen_BV, params.repetition_penalty)
+    if params.temperature == 0:
         return logits_BV.argmax(dim=-1)
-    narrow = k_largest(logits_BV, drawing.top_k)
+    narrow = k_largest(logits_BV, params.top_k)
     if narrow is None:
-        return inverse_cdf(next_probs(logits_BV, drawing), uniform_B)
+        return inverse_cdf(next_probs(logits_BV, params), uniform_B)
     logits_Bk, ids_Bk = narrow
-    chosen_B = inverse_cdf(next_probs(logits_Bk, drawing), uniform_B)
+    chosen_B = inverse_cdf(next_probs(logits_Bk, params), uniform_B)
     return ids_Bk.gather(1, chosen_B[:, None])[:, 0]
 
 
@@ -313,16 +313,16 @@ class TokenSelector:
     """Chooses the next id of each row, in the same tensors each time, as a CUDA graph needs it."""
 
     def __init__(
-        self, drawing: SamplingParams, n_rows: int, vocab_size: int, device: torch.device
+        self, params: SamplingParams, n_rows: int, vocab_size: int, device: torch.device
     ) -> None:
-        self.drawing = drawing
+        self.params = params
         # Ids are chosen in float64, which mps does not have.
         self.device = torch.device("cpu") if device.type == "mps" else device
         self.uniform_B = torch.zeros(n_rows, dtype=torch.float64, device=self.device)
         # The ids and their log-probabilities: float64 holds both.
         self.chosen_2B = torch.zeros(2, n_rows, dtype=torch.float64, device=self.device)
         self.seen_BV: Tensor | None = None
-        if drawing.repetition_penalty != 1:
+        if params.repetition_penalty != 1:
             self.seen_BV = torch.zeros(n_rows, vocab_size, dtype=torch.bool, device=self.device)
 
     def begin(self, prompts: Sequence[Sequence[int]]) -> None:
@@ -335,7 +335,7 @@ class TokenSelector:
     def select(self, logits_BV: Tensor) -> Tensor:
         """The next id of each row, by `uniform_B`; also written into `chosen_2B`."""
         logits_BV = logits_BV.to(self.device)
-        ids_B = sample_next(logits_BV, self.uniform_B, self.drawing, self.seen_BV)
+        ids_B = sample_next(logits_BV, self.uniform_B, self.params, self.seen_BV)
         self.chosen_2B[0].copy_(ids_B)
         self.chosen_2B[1].copy_(chosen_logprobs(logits_BV, ids_B))
         if self.seen_BV is not None:

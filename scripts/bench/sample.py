@@ -122,7 +122,7 @@ def ours(engine: InferenceEngine, compiled: bool = False) -> Engine:
             [[0]] * n_samples,
             seeds=sample_seeds(1, n_samples),
             max_new_tokens=n_tokens,
-            drawing=SamplingParams(top_k=TOP_K),
+            params=SamplingParams(top_k=TOP_K),
             engine=engine,
             compiled=compiled,
         )

@@ -169,8 +169,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     figures |= {"checkpoint": str(loaded.path), "step": step, "text": args.text}
     if args.coherence:
         train = run.data_folder() / "train.npy"
-        drawing = sampling_params(args)
-        figures["coherence"] = measure_coherence(loaded, args.coherence, drawing, train)
+        params = sampling_params(args)
+        figures["coherence"] = measure_coherence(loaded, args.coherence, params, train)
     print(json_line(figures))
     return 0
 

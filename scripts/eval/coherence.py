@@ -20,7 +20,7 @@ MAX_FAILURES_SHOWN = 5
 
 
 def sample_stories(
-    loaded: Loaded, n_samples: int, drawing: SamplingParams
+    loaded: Loaded, n_samples: int, params: SamplingParams
 ) -> tuple[list[str], list[bool]]:
     """Return texts from end token to end token, and which of them ended.
 
@@ -37,7 +37,7 @@ def sample_stories(
                 [[end_id]] * len(seeds),
                 seeds=seeds,
                 max_new_tokens=loaded.model.config.block_size,
-                drawing=drawing,
+                params=params,
                 stop_id=end_id,
                 engine=loaded.engine,
             ):
@@ -48,10 +48,10 @@ def sample_stories(
 
 
 def measure_coherence(
-    loaded: Loaded, n_samples: int, drawing: SamplingParams, train: Path
+    loaded: Loaded, n_samples: int, params: SamplingParams, train: Path
 ) -> dict[str, Any]:
     """Sample stories, score_coherence them by the grammar and the training tokens; return the shares."""
-    texts, ended = sample_stories(loaded, n_samples, drawing)
+    texts, ended = sample_stories(loaded, n_samples, params)
     with contextlib.closing(TokenFile(train)) as tokens:
         known = texts_in_training(tokens, loaded.tokenizer, texts)
     result = score_coherence(texts, ended, known)

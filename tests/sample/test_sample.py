@@ -54,7 +54,7 @@ def whole(run: Path, prompt: str, steps: int, seed: int, **settings: object) -> 
         seeds=sample_seeds(seed, 1),
         max_new_tokens=steps,
         stop_id=end,
-        drawing=SamplingParams(**settings),
+        params=SamplingParams(**settings),
     )
     return prompt + loaded.tokenizer.decode([i for i in ids if i != end]) + "\n"
 

@@ -100,8 +100,8 @@ def test_sampling_plays_recorded_steps_and_draws_what_the_cpu_draws(position, pl
     torch.manual_seed(1)
     model = TinyGPT(config).double().eval()
     prompts = [[1, 2, 3], [4], [5] * 16, [1, 2, 3]]
-    for drawing in (SamplingParams(0), SamplingParams(0.9, 20, 0.9, 0.01, 1.2)):
-        settings = {"seeds": sample_seeds(1, 4), "max_new_tokens": 50, "drawing": drawing}
+    for params in (SamplingParams(0), SamplingParams(0.9, 20, 0.9, 0.01, 1.2)):
+        settings = {"seeds": sample_seeds(1, 4), "max_new_tokens": 50, "params": params}
         here = generate_ids(model.cpu(), prompts, stop_id=7, **settings)
         played.clear()
         there = generate_ids(model.cuda(), prompts, stop_id=7, **settings)
@@ -116,7 +116,7 @@ def test_a_recorded_step_is_used_again_compiled_or_not(compiled, played, capsys)
     config = ModelConfig(vocab_size=65, block_size=32, n_head=2, n_embd=32, position="learned")
     model = TinyGPT(config).double().eval()
     calls = [[[1]], [[2, 3]], [[4, 5, 6]] * 3, [[7], [8, 9, 10], [11]]]
-    settings = {"max_new_tokens": 28, "drawing": SamplingParams(top_k=20)}
+    settings = {"max_new_tokens": 28, "params": SamplingParams(top_k=20)}
     here = [generate_ids(model, c, seeds=sample_seeds(1, len(c)), **settings) for c in calls]
     engine, graphs = InferenceEngine(model.cuda()), []
     for prompts, wanted in zip(calls, here, strict=True):
@@ -136,9 +136,9 @@ def test_no_recorded_step_waits_for_the_host():
     torch.manual_seed(1)
     model = TinyGPT(ModelConfig(vocab_size=300, block_size=64)).cuda().eval()
     with torch.inference_mode():
-        drawing = SamplingParams(top_k=50, top_p=0.9)
+        params = SamplingParams(top_k=50, top_p=0.9)
         engine = InferenceEngine(model)
-        batch = engine.take_batch([[1, 2], [3]], [1, 2], 50, drawing)
+        batch = engine.take_batch([[1, 2], [3]], [1, 2], 50, params)
         drawn = [batch.draw() for _ in range(5)]
         torch.cuda.set_sync_debug_mode("error")
         try:

@@ -79,7 +79,7 @@ def test_the_same_model(settings, tokenizer, auto, tmp_path):
     greedy = SamplingParams(temperature=0.0)
     stop = tokenizer.eot_id
     (expected,) = generate_ids(
-        model, prompt.tolist(), seeds=[1], max_new_tokens=20, drawing=greedy, stop_id=stop
+        model, prompt.tolist(), seeds=[1], max_new_tokens=20, params=greedy, stop_id=stop
     )
     assert drawn.tolist() == expected
     assert tokenizer.decode(drawn) == tokenizer.decode(expected)

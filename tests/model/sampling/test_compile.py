@@ -32,10 +32,10 @@ def traced(request, monkeypatch):
     torch._dynamo.reset()
 
 
-def draw(engine, prompts=PROMPTS, drawing=FILTERED, seed=1, n=25, **settings):
+def draw(engine, prompts=PROMPTS, params=FILTERED, seed=1, n=25, **settings):
     seeds = sample_seeds(seed, len(prompts))
     return generate_ids(
-        engine.weights.model, prompts, seeds=seeds, max_new_tokens=n, drawing=drawing,
+        engine.weights.model, prompts, seeds=seeds, max_new_tokens=n, params=params,
         engine=engine,
         **settings,
     )  # fmt: skip
@@ -46,12 +46,12 @@ def n_programs():
 
 
 @kinds
-@pytest.mark.parametrize("drawing", [GREEDY, FILTERED], ids=["greedy", "filtered"])
+@pytest.mark.parametrize("params", [GREEDY, FILTERED], ids=["greedy", "filtered"])
 @pytest.mark.parametrize("stop_id", [None, 7])
-def test_compiled_steps_draw_what_others_draw(tiny, kind, drawing, stop_id, capsys):
+def test_compiled_steps_draw_what_others_draw(tiny, kind, params, stop_id, capsys):
     model = tiny(double=True, **kind)
-    wanted = draw(InferenceEngine(model), drawing=drawing, stop_id=stop_id)
-    assert draw(InferenceEngine(model), drawing=drawing, stop_id=stop_id, compiled=True) == wanted
+    wanted = draw(InferenceEngine(model), params=params, stop_id=stop_id)
+    assert draw(InferenceEngine(model), params=params, stop_id=stop_id, compiled=True) == wanted
     assert n_programs() == 1 and capsys.readouterr().err == ""
 
 
@@ -72,17 +72,17 @@ def test_what_was_compiled_is_used_again(tiny, kind):
 def test_another_drawing_or_shape_of_model_is_another_program_other_weights_are_not(tiny):
     for model in (tiny(), tiny(seed=2), tiny(n_layer=1)):
         engine = InferenceEngine(model)
-        for drawing in (GREEDY, FILTERED):
+        for params in (GREEDY, FILTERED):
             for _ in range(2):
-                draw(engine, drawing=drawing, compiled=True)
+                draw(engine, params=params, compiled=True)
     assert n_programs() == 4
 
 
 def test_more_programs_than_pytorch_keeps_by_itself(tiny):
     engine, plain = InferenceEngine(tiny(double=True)), InferenceEngine(tiny(double=True))
     for k in range(1, 11):
-        drawing = SamplingParams(top_k=k)
-        assert draw(engine, drawing=drawing, compiled=True) == draw(plain, drawing=drawing)
+        params = SamplingParams(top_k=k)
+        assert draw(engine, params=params, compiled=True) == draw(plain, params=params)
     assert n_programs() == 10 and engine.compile_stats.works
 
 
@@ -121,11 +121,11 @@ def test_a_program_is_compiled_anew_while_there_may_be_more(tiny, monkeypatch, c
     engine, plain = InferenceEngine(tiny(double=True)), InferenceEngine(tiny(double=True))
     with torch._dynamo.config.patch(recompile_limit=8):
         for k in range(1, 11):
-            drawing = SamplingParams(top_k=k)
-            draw(engine, drawing=drawing, compiled=True)
+            params = SamplingParams(top_k=k)
+            draw(engine, params=params, compiled=True)
         torch.set_num_threads(2)  # what was compiled for one won't do
         for _ in range(2):
-            assert draw(engine, drawing=drawing, compiled=True) == draw(plain, drawing=drawing)
+            assert draw(engine, params=params, compiled=True) == draw(plain, params=params)
     assert engine.compile_stats.works == (most > 10)
     assert ("FailOnRecompileLimitHit" in capsys.readouterr().err) == (most == 10)
 
@@ -138,7 +138,7 @@ def test_programs_of_a_compiler_draw_the_same(tiny, kind, n_rows, capsys):
     engine, plain = InferenceEngine(tiny(double=True, **kind)), InferenceEngine(
         tiny(double=True, **kind)
     )
-    for drawing in (GREEDY, FILTERED):
-        settings = {"prompts": PROMPTS[:n_rows], "drawing": drawing}
+    for params in (GREEDY, FILTERED):
+        settings = {"prompts": PROMPTS[:n_rows], "params": params}
         assert draw(engine, compiled=True, **settings) == draw(plain, **settings)
     assert engine.compile_stats.works and capsys.readouterr().err == ""

@@ -27,7 +27,7 @@ from tests.model.sampling.helpers import (
 def test_greedy_text_is_that_without_a_cache(tiny, kind, position, prompts):
     model = tiny(double=True, position=position, **kind)
     n = 3 * model.config.block_size
-    settings = {"seeds": range(len(prompts)), "max_new_tokens": n, "drawing": SamplingParams(0)}
+    settings = {"seeds": range(len(prompts)), "max_new_tokens": n, "params": SamplingParams(0)}
     steps = list(generate(model, prompts, **settings))
     assert len(steps) == n
     for row, prompt in enumerate(prompts):

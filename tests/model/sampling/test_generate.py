@@ -56,7 +56,7 @@ MANY = [[1, 2], [3], [1, 2], [4] * 8, [5, 6, 7], [1, 2], [9] * 5, [3]]  # some a
 
 @both
 @pytest.mark.parametrize(
-    ("position", "drawing", "prompts"),
+    ("position", "params", "prompts"),
     [
         ("rope", SamplingParams(), [[1, 2]] * 8),
         ("rope", SamplingParams(0.7, 5, 0.9), MANY),
@@ -64,9 +64,9 @@ MANY = [[1, 2], [3], [1, 2], [4] * 8, [5, 6, 7], [1, 2], [9] * 5, [3]]  # some a
         ("learned", SamplingParams(repetition_penalty=1.5, min_p=0.05), MANY),
     ],
 )
-def test_a_sample_does_not_depend_on_the_others(tiny, position, drawing, prompts):
+def test_a_sample_does_not_depend_on_the_others(tiny, position, params, prompts):
     model = tiny(double=True, position=position, pointer=True, bigram_rows=64)
-    settings = {"max_new_tokens": 30, "drawing": drawing}
+    settings = {"max_new_tokens": 30, "params": params}
     seeds = sample_seeds(4, 8)
     stop_id = generate_ids(model, prompts[:1], seeds=seeds[:1], **settings)[0][12]
     many = generate_ids(model, prompts, seeds=seeds, stop_id=stop_id, **settings)
@@ -89,13 +89,13 @@ def test_equal_prompts_are_read_once(tiny, monkeypatch):
 @both
 def test_the_penalty_counts_the_prompt_and_what_was_drawn(tiny):
     # So strong that no id comes twice while there are others: 11 ids, one in the prompt.
-    drawing = SamplingParams(0, repetition_penalty=1e6)
+    params = SamplingParams(0, repetition_penalty=1e6)
     model = tiny()
     with torch.no_grad():
         model.head.weight.abs_()  # with these, all logits are positive
         model.final_norm.weight.fill_(0.0)
         model.final_norm.register_parameter("bias", torch.nn.Parameter(torch.ones(8)))
-    (ids,) = generate_ids(model, [[4]], seeds=[1], max_new_tokens=10, drawing=drawing)
+    (ids,) = generate_ids(model, [[4]], seeds=[1], max_new_tokens=10, params=params)
     assert sorted([4, *ids]) == list(range(11))
 
 
@@ -152,9 +152,9 @@ def test_the_caller_may_let_samples_go_and_the_others_do_not_change(tiny):
 def batches_after_calls(engine):
     """What the engine keeps after each of four calls, which draw the same as without it."""
     batches, model = [], engine.weights.model
-    drawing = SamplingParams(0.9, 5, repetition_penalty=1.5)
+    params = SamplingParams(0.9, 5, repetition_penalty=1.5)
     for prompts, n in (([[1, 2], [3]], 20), ([[4] * 8, [5]], 9), ([[6], [7, 8]], 30), ([[1]], 30)):
-        settings = {"seeds": range(len(prompts)), "max_new_tokens": n, "drawing": drawing}
+        settings = {"seeds": range(len(prompts)), "max_new_tokens": n, "params": params}
         wanted = generate_ids(model, prompts, **settings)
         assert generate_ids(model, prompts, engine=engine, **settings) == wanted
         batches.append(engine.cached_batch)

@@ -11,10 +11,10 @@ from model.sampling.sampler import SamplingParams
 
 @pytest.mark.parametrize("position", ["rope", "learned"])
 @pytest.mark.parametrize(
-    "drawing", [SamplingParams(), SamplingParams(0.8, 5, 0.9, 0.01, 1.2)], ids=str
+    "params", [SamplingParams(), SamplingParams(0.8, 5, 0.9, 0.01, 1.2)], ids=str
 )
-def test_the_reference_samples_what_the_fast_path_samples(tiny, position, drawing):
+def test_the_reference_samples_what_the_fast_path_samples(tiny, position, params):
     model = tiny(double=True, position=position, pointer=True, bigram_rows=64)
-    naive = generate_naive(model, [1, 2], seed=4, max_new_tokens=40, drawing=drawing)
-    settings = {"seeds": [4], "max_new_tokens": 40, "drawing": drawing}
+    naive = generate_naive(model, [1, 2], seed=4, max_new_tokens=40, params=params)
+    settings = {"seeds": [4], "max_new_tokens": 40, "params": params}
     assert generate_ids(model, [[1, 2]], **settings) == [naive]

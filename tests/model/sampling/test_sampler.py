@@ -219,12 +219,12 @@ def test_draws_follow_the_distribution():
         assert abs(share - p) < 4 * math.sqrt(p * (1 - p) / n)
 
 
-@pytest.mark.parametrize("drawing", [SamplingParams(), SamplingParams(0), SamplingParams(top_k=1)])
+@pytest.mark.parametrize("params", [SamplingParams(), SamplingParams(0), SamplingParams(top_k=1)])
 @pytest.mark.parametrize("may_ask", [True, False])
-def test_no_id_outside_the_vocabulary_even_from_damaged_logits(drawing, may_ask, monkeypatch):
+def test_no_id_outside_the_vocabulary_even_from_damaged_logits(params, may_ask, monkeypatch):
     monkeypatch.setattr("model.sampling.sampler._may_ask", lambda _: may_ask)
     logits = torch.full((1, 3), math.nan)
-    assert 0 <= sample_next(logits, torch.tensor([0.5]).double(), drawing).item() < 3
+    assert 0 <= sample_next(logits, torch.tensor([0.5]).double(), params).item() < 3
 
 
 @pytest.mark.parametrize("bad", [[0.0, math.nan], [INF, 0.0], [-INF, -INF]])
@@ -257,8 +257,8 @@ def test_a_draw_is_one_from_next_probs(rows, top_k, temperature, top_p, min_p, p
     # Ties and none: the short ways for top_k and the long one.
     logits = torch.tensor([[2.25, 1.25, 0.75, -0.5, 3.0, 1.0], *rows])
     seen = logits > 0.6
-    drawing = SamplingParams(temperature, top_k, top_p, min_p, penalty)
-    probs = next_probs(logits, drawing, seen)
+    params = SamplingParams(temperature, top_k, top_p, min_p, penalty)
+    probs = next_probs(logits, params, seen)
     for number in torch.rand(8, dtype=torch.float64):
         uniform = number.expand(len(logits))
         for few, may_ask in product((0, 256), (True, False)):
@@ -267,7 +267,7 @@ def test_a_draw_is_one_from_next_probs(rows, top_k, temperature, top_p, min_p, p
                 SMALL_VOCAB_THRESHOLD=few,
                 _may_ask=mock.Mock(return_value=may_ask),
             ):
-                ids = sample_next(logits, uniform, drawing, seen)
+                ids = sample_next(logits, uniform, params, seen)
             assert ids.tolist() == inverse_cdf(probs, uniform).tolist()
 
 

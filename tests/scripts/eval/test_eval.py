@@ -242,7 +242,7 @@ def test_coherence_counts_what_the_grammar_accepts(story_run, printed, monkeypat
     ((prompts, settings),) = given
     assert prompts == [[end]] * 6 and settings["seeds"] == [0, 1, 2, 3, 4, 5]
     assert (settings["max_new_tokens"], settings["stop_id"]) == (640, end)
-    assert settings["drawing"] == SamplingParams(min_p=0.25)
+    assert settings["params"] == SamplingParams(min_p=0.25)
     assert "never ends" in people and ">>Zebra<<" in people and "3 coherent" in people
 
 
