@@ -19,7 +19,7 @@ from model.bigram import pair_rows
 from model.config import ModelConfig
 from model.eval_mode import evaluating
 from model.layers import apply_rope, rope_table
-from model.sampling.inference_weights import Layer, Weights
+from model.sampling.inference_weights import Layer, InferenceWeights
 from model.sampling.kv_cache import KVCache, StaticKVCache
 
 Rope = tuple[Tensor, Tensor]
@@ -35,7 +35,7 @@ class Decoder:
 
     def __init__(
         self,
-        weights: Weights,
+        weights: InferenceWeights,
         prompts: Sequence[Sequence[int]],
         room: tuple[int, int],
         fixed: bool = False,

@@ -18,7 +18,7 @@ from model.gpt import TinyGPT
 from model.sampling.compile import CompiledStep, CompileStats
 from model.sampling.cuda_graph import CudaGraphRunner
 from model.sampling.decoder import Decoder, cache_size_for
-from model.sampling.inference_weights import Weights
+from model.sampling.inference_weights import InferenceWeights
 from model.sampling.sampler import SamplingParams, TokenSelector, UniformStreams
 
 
@@ -190,7 +190,7 @@ class InferenceEngine:
 
     def __init__(self, model: nn.Module) -> None:
         """Of a TinyGPT as it is now; the weights do not follow when it is trained further."""
-        self.weights = Weights(model)
+        self.weights = InferenceWeights(model)
         self.compile_stats = CompileStats()
         self.cached_batch: DecodeBatch | None = None
 
@@ -225,7 +225,7 @@ class DecodeBatch:
 
     def __init__(
         self,
-        weights: Weights,
+        weights: InferenceWeights,
         compile_stats: CompileStats,
         key: BatchKey,
         prompts: Sequence[Sequence[int]],

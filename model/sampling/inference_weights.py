@@ -48,7 +48,7 @@ class Layer(NamedTuple):
     mlp_proj: Product
 
 
-class Weights:
+class InferenceWeights:
     """Everything that a step computes with. A copy in part: training goes on without it."""
 
     @torch.no_grad()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from model.gpt import TinyGPT
 from model.sampling.decoder import Decoder, cache_size_for
-from model.sampling.inference_weights import Weights
+from model.sampling.inference_weights import InferenceWeights
 from model.sampling.naive import all_logits
 
 KINDS = [
@@ -34,7 +34,9 @@ prompts = pytest.mark.parametrize("prompts", [ONE, EIGHT], ids=["one", "eight"])
 def decoder_of(
     model: TinyGPT, prompts: Sequence[Sequence[int]], n: int, **settings: Any
 ) -> Decoder:
-    return Decoder(Weights(model), prompts, cache_size_for(model.config, prompts, n), **settings)
+    return Decoder(
+        InferenceWeights(model), prompts, cache_size_for(model.config, prompts, n), **settings
+    )
 
 
 def continued_logits(model: TinyGPT, prompts: Sequence[Sequence[int]], more_NB: Tensor) -> Tensor:
