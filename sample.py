@@ -41,7 +41,7 @@ MAX_CACHE_BYTES = 1 << 30  # for the keys and values of all of them
 
 
 @dataclass
-class Loaded:
+class LoadedRun:
     """A trained model with its tokenizer and the checkpoint both came from."""
 
     model: TinyGPT
@@ -55,7 +55,7 @@ class Loaded:
         return InferenceEngine(self.model)
 
 
-def load_run(run_dir: str | Path, which: str = "best", device: str = "auto") -> Loaded:
+def load_run(run_dir: str | Path, which: str = "best", device: str = "auto") -> LoadedRun:
     """Loads best.pt or last.pt of a run and the tokenizer beside it; also of one in training.
 
     Raises:
@@ -79,7 +79,7 @@ def load_run(run_dir: str | Path, which: str = "best", device: str = "auto") -> 
         model = load_model(state, place)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    return Loaded(model, tokenizer, state, path)
+    return LoadedRun(model, tokenizer, state, path)
 
 
 def find_token(tokenizer: BPETokenizer, text: str) -> int:
@@ -101,7 +101,7 @@ def find_token(tokenizer: BPETokenizer, text: str) -> int:
 
 
 @dataclass(frozen=True)
-class Request:
+class SampleRequest:
     """What is wanted of every prompt."""
 
     n_samples: int
@@ -114,7 +114,7 @@ class Request:
     compiled: bool
 
 
-def encode_prompt(loaded: Loaded, prompt: str) -> list[int]:
+def encode_prompt(loaded: LoadedRun, prompt: str) -> list[int]:
     """The prompt as ids behind an end-of-text token, cut to its end if the context is shorter."""
     try:
         ids = [loaded.tokenizer.eot_id, *loaded.tokenizer.encode(prompt)]
@@ -126,14 +126,18 @@ def encode_prompt(loaded: Loaded, prompt: str) -> list[int]:
     return ids[-room:]
 
 
-def rows_at_once(config: ModelConfig) -> int:
+def max_rows(config: ModelConfig) -> int:
     """Samples that are drawn side by side: as many as fit the memory, and not above MAX_BATCH."""
     row_bytes = 2 * config.n_layer * config.block_size * config.n_embd * 4  # fp32
     return max(1, min(MAX_BATCH, MAX_CACHE_BYTES // row_bytes))
 
 
-def draw(
-    loaded: Loaded, prompts: Sequence[str], request: Request, pace: ThroughputMeter, first: int = 0
+def sample_texts(
+    loaded: LoadedRun,
+    prompts: Sequence[str],
+    request: SampleRequest,
+    pace: ThroughputMeter,
+    first: int = 0,
 ) -> Iterator[tuple[Sample, str]]:
     """Each sample of each prompt in turn, as `emit_in_order` tells it.
 
@@ -142,7 +146,7 @@ def draw(
     seeds = sample_seeds(request.seed, first + request.n_samples)[first:]
     encoded = [encode_prompt(loaded, prompt) for prompt in prompts]
     rows = [(prompt, i) for prompt in range(len(prompts)) for i in range(request.n_samples)]
-    size = rows_at_once(loaded.model.config)
+    size = max_rows(loaded.model.config)
     for part in (rows[start : start + size] for start in range(0, len(rows), size)):
         samples = [
             Sample(
@@ -168,11 +172,13 @@ def draw(
         yield from emit_in_order(samples, pace.watch(steps))
 
 
-def write_samples(loaded: Loaded, prompts: Sequence[str], request: Request, first: int = 0) -> None:
+def write_samples(
+    loaded: LoadedRun, prompts: Sequence[str], request: SampleRequest, first: int = 0
+) -> None:
     """Writes each sample to stdout as it is drawn, one after the other, or a JSON line of each."""
     pace, current = ThroughputMeter(loaded.engine.compile_stats), None
     try:
-        for sample, piece in draw(loaded, prompts, request, pace, first):
+        for sample, piece in sample_texts(loaded, prompts, request, pace, first):
             if request.as_json:
                 sys.stdout.write(json_line(sample.record()) + "\n" if sample.ended else "")
             else:
@@ -279,7 +285,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     except UserError as error:
         raise UserError(f"--stop-token: {error}") from None
-    request = Request(
+    request = SampleRequest(
         n_samples=args.num_samples,
         seed=args.seed,
         max_new_tokens=args.steps,

@@ -12,7 +12,7 @@ from data.stories.coherence import Coherence, common_failures, score_coherence, 
 from data.token_file import TokenFile
 from model.sampling.generate import generate_ids
 from model.sampling.sampler import SamplingParams
-from sample import Loaded
+from sample import LoadedRun
 from utils.output import log
 
 SAMPLES_AT_ONCE = 50
@@ -20,7 +20,7 @@ MAX_FAILURES_SHOWN = 5
 
 
 def sample_stories(
-    loaded: Loaded, n_samples: int, params: SamplingParams
+    loaded: LoadedRun, n_samples: int, params: SamplingParams
 ) -> tuple[list[str], list[bool]]:
     """Return texts from end token to end token, and which of them ended.
 
@@ -48,7 +48,7 @@ def sample_stories(
 
 
 def measure_coherence(
-    loaded: Loaded, n_samples: int, params: SamplingParams, train: Path
+    loaded: LoadedRun, n_samples: int, params: SamplingParams, train: Path
 ) -> dict[str, Any]:
     """Sample stories, score_coherence them by the grammar and the training tokens; return the shares."""
     texts, ended = sample_stories(loaded, n_samples, params)

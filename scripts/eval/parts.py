@@ -15,7 +15,7 @@ from data.scoring import (
     text_floor,
     val_batches,
 )
-from sample import Loaded
+from sample import LoadedRun
 from train import Config
 from utils.errors import UserError
 from utils.files import read_stdin
@@ -40,7 +40,7 @@ class Run:
 
     folder: RunFolder
     config: Config
-    loaded: Loaded
+    loaded: LoadedRun
 
     def data_folder(self) -> Path:
         """Return the folder with the run's own data; prepare it again where it is missing."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from model.hf.config import CLASSES, kind_of
 from model.hf.folder import model_files
-from sample import Loaded
+from sample import LoadedRun
 from scripts.export.gguf import NAME, write_gguf
 from tok.formats.convert import folder_tokenizer_files
 
@@ -20,12 +20,12 @@ class Exporter:
     name: str
     # (folder, run, name of the model) -> the name of its class or architecture in that format.
     # Raises a UserError if the format can't hold the model.
-    write: Callable[[Path, Loaded, str], str]
+    write: Callable[[Path, LoadedRun, str], str]
     usage: str  # of the card; {name} is the folder's
     front_matter: str = ""  # more lines of the card's YAML header
 
 
-def export_hf(folder: Path, loaded: Loaded, name: str) -> str:
+def export_hf(folder: Path, loaded: LoadedRun, name: str) -> str:
     """Write the files that transformers load; return the name of the model's class."""
     config, tokenizer = loaded.model.config, loaded.tokenizer
     files = model_files(config, loaded.model.state_dict(), tokenizer.eot_id)
@@ -34,7 +34,7 @@ def export_hf(folder: Path, loaded: Loaded, name: str) -> str:
     return CLASSES[kind_of(config)]
 
 
-def export_gguf(folder: Path, loaded: Loaded, name: str) -> str:
+def export_gguf(folder: Path, loaded: LoadedRun, name: str) -> str:
     """Write model.gguf; return llama.cpp's name of the architecture."""
     model = loaded.model
     return write_gguf(folder / NAME, model.config, model.state_dict(), loaded.tokenizer, name)

@@ -9,7 +9,7 @@ from typing import Any
 
 from data.download.known_corpora import CORPORA, KnownCorpus
 from model.flops import count_parameters
-from sample import Loaded
+from sample import LoadedRun
 from scripts.export.exporters import Exporter
 from train import Config
 from utils.config.load import dump
@@ -36,7 +36,7 @@ def require_licence(licence: str) -> None:
 
 
 def model_card(
-    loaded: Loaded,
+    loaded: LoadedRun,
     run: RunFolder,
     config: Config,
     exporter: Exporter,

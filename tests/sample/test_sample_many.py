@@ -58,9 +58,9 @@ def test_more_samples_than_fit_side_by_side_are_the_same(text, monkeypatch):
 
 
 def test_rows_at_once_fit_the_memory():
-    assert sample.rows_at_once(ModelConfig(n_layer=2, block_size=256, n_embd=128, n_head=4)) == 64
+    assert sample.max_rows(ModelConfig(n_layer=2, block_size=256, n_embd=128, n_head=4)) == 64
     gpt2 = ModelConfig(n_layer=12, block_size=1024, n_embd=768, n_head=12)
-    assert sample.rows_at_once(gpt2) == 2**30 // (2 * 12 * 1024 * 768 * 4) == 14
+    assert sample.max_rows(gpt2) == 2**30 // (2 * 12 * 1024 * 768 * 4) == 14
 
 
 def test_prompts_from_a_file(text, tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ import torch
 from data.documents import cut_at_character
 from model.gpt import TinyGPT
 from model.training.evaluate import evaluate
-from sample import Loaded, load_run
+from sample import LoadedRun, load_run
 from scripts.bench.checkout import require_checkout
 from scripts.bench.process import ROOT, run_timed
 from scripts.bench.race import nanogpt as nanogpt
@@ -175,7 +175,7 @@ def val_bits(metrics: Path) -> list[float]:
     return []
 
 
-def score_ours(loaded: Loaded, val: str) -> float:
+def score_ours(loaded: LoadedRun, val: str) -> float:
     """Nats of the validation text in consecutive windows of the model's block_size.
 
     The end-of-text token stands before it, so the first token counts too: it holds the first byte,
