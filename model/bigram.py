@@ -10,14 +10,14 @@ from torch import Tensor
 SPREAD = 2654435769
 
 
-def bigram_rows(ids_BT: Tensor, vocab_size: int, n_rows: int, doc_BT: Tensor | None) -> Tensor:
+def hash_bigrams(ids_BT: Tensor, vocab_size: int, n_rows: int, doc_BT: Tensor | None) -> Tensor:
     """The row of each pair (token before, token), int64 (B, T), from 0 to n_rows - 1.
 
     Pairs share rows by chance when there are more of them than rows. Where no token stands before,
     at the start of a row or of a document, the pair is one of its own.
 
     >>> ids_BT = torch.tensor([[5, 7, 5, 7]])
-    >>> row = bigram_rows(ids_BT, vocab_size=10, n_rows=1000, doc_BT=None)[0]
+    >>> row = hash_bigrams(ids_BT, vocab_size=10, n_rows=1000, doc_BT=None)[0]
     >>> bool(row[1] == row[3]), bool(row[0] == row[2])
     (True, False)
 
@@ -29,13 +29,13 @@ def bigram_rows(ids_BT: Tensor, vocab_size: int, n_rows: int, doc_BT: Tensor | N
     if doc_BT is not None:
         first_BT |= doc_BT != doc_BT.roll(1, dims=1)
     first_BT[:, 0] = True
-    return pair_rows(before_BT.masked_fill(first_BT, vocab_size), ids_BT, vocab_size, n_rows)
+    return hash_pairs(before_BT.masked_fill(first_BT, vocab_size), ids_BT, vocab_size, n_rows)
 
 
-def pair_rows(before: Tensor, ids: Tensor, vocab_size: int, n_rows: int) -> Tensor:
+def hash_pairs(before: Tensor, ids: Tensor, vocab_size: int, n_rows: int) -> Tensor:
     """The row of each pair, int64 in the shape of both; vocab_size stands for no token before.
 
-    >>> pair_rows(torch.tensor([5]), torch.tensor([7]), vocab_size=10, n_rows=1000).tolist()
+    >>> hash_pairs(torch.tensor([5]), torch.tensor([7]), vocab_size=10, n_rows=1000).tolist()
     [227]
     """
     return ((before * vocab_size + ids) * SPREAD & 0xFFFFFFFF) * n_rows >> 32

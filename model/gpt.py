@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from model.attention import CausalSelfAttention, KeysValues, document_mask
-from model.bigram import bigram_rows
+from model.bigram import hash_bigrams
 from model.config import INIT_STD, ModelConfig
 from model.layers import MLP, make_norm, rope_table
 from model.linear import Linear, linear
@@ -118,7 +118,7 @@ class TinyGPT(nn.Module):
         """The input of the first block, (B, T, D): tokens, bigrams and learned positions."""
         x_BTD = self.token_embedding(ids_BT)
         if n_rows := self.config.bigram_rows:
-            rows_BT = bigram_rows(ids_BT, self.config.vocab_size, n_rows, doc_BT)
+            rows_BT = hash_bigrams(ids_BT, self.config.vocab_size, n_rows, doc_BT)
             pairs_BTD = self.bigram_embedding(rows_BT)
             # Whole places: a token is to be guessed without the pair too, as for a pair never seen.
             kept_BT1 = self.bigram_dropout(torch.ones_like(pairs_BTD[..., :1]))

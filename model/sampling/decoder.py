@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.attention import KeysValues
-from model.bigram import pair_rows
+from model.bigram import hash_pairs
 from model.config import ModelConfig
 from model.eval_mode import evaluating
 from model.layers import apply_rope, rope_table
@@ -142,7 +142,7 @@ class Decoder:
             begins_B = cache.begins()
             if begins_B is not None:  # nothing stands before
                 before_B = before_B.masked_fill(begins_B, V)
-            rows_B = pair_rows(before_B, ids_B, V, n_rows)
+            rows_B = hash_pairs(before_B, ids_B, V, n_rows)
             x_BD.add_(F.embedding(rows_B, self.model.bigram_embedding.weight))
         place = cache.place()
         if self.config.position == "learned":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from model.bigram import bigram_rows
+from model.bigram import hash_bigrams
 from model.config import ModelConfig
 from model.flops import count_parameters
 from model.gpt import TinyGPT
@@ -29,7 +29,7 @@ def naive_rows(ids, vocab_size, n_rows, doc=None):
 def test_rows_are_those_of_the_formula(vocab_size, n_rows, doc):
     ids = [3, vocab_size - 1, 3, 0, vocab_size - 1, vocab_size - 1]
     masks = None if doc is None else torch.tensor([doc])
-    got = bigram_rows(torch.tensor([ids]), vocab_size, n_rows, masks)[0].tolist()
+    got = hash_bigrams(torch.tensor([ids]), vocab_size, n_rows, masks)[0].tolist()
     assert got == naive_rows(ids, vocab_size, n_rows, doc)
     assert all(0 <= row < n_rows for row in got)
 
@@ -37,7 +37,7 @@ def test_rows_are_those_of_the_formula(vocab_size, n_rows, doc):
 def test_pairs_spread_over_the_rows():
     before, token = torch.meshgrid(torch.arange(100), torch.arange(100), indexing="ij")
     ids_BT = torch.stack((before.flatten(), token.flatten()), dim=1)
-    rows = bigram_rows(ids_BT, 100, 10_000, None)[:, 1]
+    rows = hash_bigrams(ids_BT, 100, 10_000, None)[:, 1]
     # Ten thousand pairs thrown at random would fill 1 - 1/e of as many rows.
     assert len(rows.unique()) > 6000
 
@@ -48,7 +48,7 @@ def test_the_table_is_added_to_the_embeddings():
     ids = torch.tensor([[3, 1, 4, 1, 5]])
     with torch.no_grad():
         assert torch.equal(plain(ids), with_table(ids)), "a new table adds nothing"
-        rows = bigram_rows(ids, 11, 32, None)
+        rows = hash_bigrams(ids, 11, 32, None)
         with_table.bigram_embedding.weight.normal_()
         expected = plain.token_embedding(ids) + with_table.bigram_embedding(rows)
         plain.token_embedding.weight[:5] = expected[0]  # as if each place had a token of its own
@@ -61,7 +61,7 @@ def test_dropout_leaves_whole_pairs_out_in_training_alone(tiny):
     with torch.no_grad():
         assert torch.equal(model(ids_BT), kept(ids_BT))
         model.train()
-        rows = bigram_rows(ids_BT, 11, 64, None)
+        rows = hash_bigrams(ids_BT, 11, 64, None)
         for module in (model.blocks, kept.blocks):  # what is left: the embeddings, normed
             module.__init__()
         for head in (model.head, kept.head):
