@@ -23,7 +23,7 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def eval_mode(model: nn.Module) -> Iterator[None]:
     """Eval mode inside the block; afterwards each submodule is in the mode that it was in."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()

@@ -17,9 +17,9 @@ from torch import Tensor
 from model.attention import KeysValues
 from model.bigram import hash_pairs
 from model.config import ModelConfig
-from model.eval_mode import evaluating
+from model.eval_mode import eval_mode
 from model.layers import apply_rope, rope_table
-from model.sampling.inference_weights import Layer, InferenceWeights
+from model.sampling.inference_weights import InferenceWeights, Layer
 from model.sampling.kv_cache import KVCache, StaticKVCache
 
 Rope = tuple[Tensor, Tensor]
@@ -231,7 +231,7 @@ class Decoder:
         slots_T = cache.slots(first, first + T)
         rows_R1 = torch.tensor(rows, device=ids_T.device)[:, None]
         kv_L: list[KeysValues] = []
-        with evaluating(self.model):
+        with eval_mode(self.model):
             h_TD = self.model.hidden(ids_T[None], kv_out=kv_L)[0]
         for kv_2BHSK, kv in zip(cache.kv_L2BHSK, kv_L, strict=True):
             for rows_BHSK, new_1HTK in zip(kv_2BHSK, kv, strict=True):

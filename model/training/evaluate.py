@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from model.eval_mode import evaluating, unwrap
+from model.eval_mode import eval_mode, unwrap
 from model.training.loss import IGNORE_INDEX, cross_entropy_per_token
 from utils.metrics import bits_per_byte, perplexity
 
@@ -104,7 +104,7 @@ def evaluate(
     nats = torch.zeros((), dtype=torch.float64, device=wide)
     tokens = torch.zeros((), dtype=torch.int64, device=device)
     n_bytes = torch.zeros((), dtype=torch.int64, device=device)
-    with torch.inference_mode(), evaluating(raw):
+    with torch.inference_mode(), eval_mode(raw):
         for batch in batches:
             ids_BT, targets_BT, *doc = (part.to(device) for part in batch if part is not None)
             with autocast():

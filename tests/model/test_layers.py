@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from model.config import ModelConfig
-from model.eval_mode import evaluating, unwrap
+from model.eval_mode import eval_mode, unwrap
 from model.layers import MLP, RMSNorm, activate, make_norm
 
 
@@ -68,7 +68,7 @@ def test_evaluating_gives_every_mode_back(tiny, training):
     model = tiny(dropout=0.1).train(training)
     model.blocks[0].eval()
     modes = [module.training for module in model.modules()]
-    with pytest.raises(KeyError), evaluating(model):
+    with pytest.raises(KeyError), eval_mode(model):
         assert not any(module.training for module in model.modules())
         raise KeyError
     assert [module.training for module in model.modules()] == modes
