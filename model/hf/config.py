@@ -49,10 +49,10 @@ ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu2": "relu2
 OUR_ACTIVATIONS = {theirs: ours for ours, theirs in ACTIVATIONS.items()} | {"gelu_new": "gelu_tanh"}
 
 
-def kind_of(config: ModelConfig) -> str:
+def hf_model_type(config: ModelConfig) -> str:
     """The model type, a key of CLASSES, that computes what a TinyGPT of these settings computes.
 
-    >>> kind_of(ModelConfig()), kind_of(ModelConfig(position="learned"))
+    >>> hf_model_type(ModelConfig()), hf_model_type(ModelConfig(position="learned"))
     ('gpt_neox', 'gpt2')
 
     Raises:
@@ -86,9 +86,9 @@ def to_hf(config: ModelConfig) -> dict[str, Any]:
     """config.json without the ids of special tokens.
 
     Raises:
-        UserError: as `kind_of`.
+        UserError: as `hf_model_type`.
     """
-    kind = kind_of(config)
+    kind = hf_model_type(config)
     content = {
         "model_type": kind,
         "architectures": [CLASSES[kind]],

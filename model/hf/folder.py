@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from model.config import ModelConfig
-from model.hf.config import from_hf, kind_of, to_hf
+from model.hf.config import from_hf, hf_model_type, to_hf
 from model.hf.weights import from_hf_weights, to_hf_weights
 from utils.errors import UserError, missing_package
 from utils.files import json_bytes, read_bytes
@@ -43,7 +43,7 @@ def model_files(
     Raises:
         UserError: no class holds such a model, or safetensors is not installed.
     """
-    kind = kind_of(config)
+    kind = hf_model_type(config)
     try:
         from safetensors.torch import save
     except ImportError:

@@ -99,11 +99,11 @@ def to_hf_weights(
     Biases and gains that the class has and the model has not are zeros and ones.
 
     Args:
-        kind: the class, a key of NAMES (`kind_of` tells it).
+        kind: the class, a key of NAMES (`hf_model_type` tells it).
         weights: state dict of the TinyGPT.
     """
     found: dict[str, Tensor] = {}
-    whole = whole_weights(kind, config, weights)
+    whole = fill_missing_weights(kind, config, weights)
     for name, entry in _entries(kind, config, whole).items():
         parts = _to_theirs(entry.form, whole[name], config)
         for theirs, part in zip(entry.names, parts, strict=True):
@@ -147,7 +147,7 @@ def from_hf_weights(
     return weights
 
 
-def whole_weights(
+def fill_missing_weights(
     kind: str, config: ModelConfig, weights: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """A state dict with every part that a class has, in fp32 on the CPU.

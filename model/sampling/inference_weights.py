@@ -60,7 +60,7 @@ class InferenceWeights:
         self.embedding = raw.token_embedding.weight
         on_cpu = self.embedding.device.type == "cpu"
         self._product = default_matmul
-        if on_cpu and weights_read(raw) <= PACKING_THRESHOLD:
+        if on_cpu and count_weights_read(raw) <= PACKING_THRESHOLD:
             self._product = batch_invariant_matmul
         elif can_pack(self.embedding):
             self._product = packed_matmul
@@ -100,7 +100,7 @@ class InferenceWeights:
         )
 
 
-def weights_read(model: TinyGPT) -> int:
+def count_weights_read(model: TinyGPT) -> int:
     """Weights that a step reads: all but tables of which it looks up single rows."""
     tables = ("token_embedding.", "position_embedding.", "bigram_embedding.")
     named = model.named_parameters()

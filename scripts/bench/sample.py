@@ -14,7 +14,7 @@ from model.config import ModelConfig
 from model.flops import count_parameters
 from model.gpt import TinyGPT
 from model.sampling.generate import InferenceEngine, generate_ids
-from model.sampling.inference_weights import weights_read
+from model.sampling.inference_weights import count_weights_read
 from model.sampling.sampler import SamplingParams, sample_seeds
 from sample import load_run
 from scripts.bench.sample_peers import Engine, make_hf, make_nanogpt
@@ -104,7 +104,7 @@ def bench_sample(args: argparse.Namespace) -> dict[str, Any]:
         "torch": str(torch.__version__),
         "model": args.run or args.shape,
         "parameters": count_parameters(config).total,
-        "weight_bytes": weights_read(model) * model.head_weight.element_size(),
+        "weight_bytes": count_weights_read(model) * model.head_weight.element_size(),
         "new_tokens": n_tokens,
         "top_k": TOP_K,
         "runs": args.runs,

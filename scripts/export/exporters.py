@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from model.hf.config import CLASSES, kind_of
+from model.hf.config import CLASSES, hf_model_type
 from model.hf.folder import model_files
 from sample import LoadedRun
 from scripts.export.gguf import NAME, write_gguf
@@ -31,7 +31,7 @@ def export_hf(folder: Path, loaded: LoadedRun, name: str) -> str:
     files = model_files(config, loaded.model.state_dict(), tokenizer.eot_id)
     for file, content in (files | folder_tokenizer_files(tokenizer, config.block_size)).items():
         (folder / file).write_bytes(content)
-    return CLASSES[kind_of(config)]
+    return CLASSES[hf_model_type(config)]
 
 
 def export_gguf(folder: Path, loaded: LoadedRun, name: str) -> str:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from model.config import ModelConfig
-from model.hf.config import CLASSES, kind_of
-from model.hf.weights import whole_weights
+from model.hf.config import CLASSES, hf_model_type
+from model.hf.weights import fill_missing_weights
 from tok.formats.printable_vocab import vocab_dict
 from tok.patterns import GPT2
 from tok.tokenizer import BPETokenizer
@@ -47,12 +47,12 @@ INNER = {
 
 
 def gguf_kind(config: ModelConfig, tokenizer: BPETokenizer) -> str:
-    """The model type of `kind_of`, if llama.cpp runs it just so.
+    """The model type of `hf_model_type`, if llama.cpp runs it just so.
 
     Raises:
         UserError: it does not; says why.
     """
-    kind = kind_of(config)
+    kind = hf_model_type(config)
     if kind not in ARCHITECTURES:
         raise UserError(f"llama.cpp has no {CLASSES[kind]} of these settings; export --to hf")
     if config.mlp == "relu2":
@@ -110,7 +110,7 @@ def gguf_tensors(
     llama has queries, keys and values apart, and pairs of a rotation side by side.
     """
     found: dict[str, Tensor] = {}
-    for name, tensor in whole_weights(kind, config, weights).items():
+    for name, tensor in fill_missing_weights(kind, config, weights).items():
         part, _, leaf = name.rpartition(".")
         if part in OUTER:
             found[f"{OUTER[part]}.{leaf}"] = tensor.contiguous()

@@ -11,7 +11,7 @@ import torch
 
 from model.config import ModelConfig
 from model.gpt import TinyGPT
-from model.hf.config import kind_of
+from model.hf.config import hf_model_type
 from model.hf.folder import Pretrained, model_files, read_config, read_folder
 from tok.formats.convert import folder_tokenizer_files, read_folder_tokenizer
 from tok.tokenizer import BPETokenizer
@@ -45,7 +45,7 @@ def exportable() -> list[dict[str, Any]]:
     for values in product(*CHOICES.values()):
         settings = dict(zip(CHOICES, values))
         try:
-            kind_of(config_of(settings))
+            hf_model_type(config_of(settings))
         except UserError:
             continue
         found.append(settings)
@@ -57,7 +57,7 @@ COMBINATIONS = exportable()
 
 def name_of(settings: dict[str, Any]) -> str:
     words = [name if value is True else f"{value}" for name, value in settings.items() if value]
-    return "-".join([kind_of(config_of(settings)), *words])
+    return "-".join([hf_model_type(config_of(settings)), *words])
 
 
 def make_model(config: ModelConfig) -> TinyGPT:

@@ -21,7 +21,7 @@ import sample
 import scripts.eval.__main__
 import train
 from data.download.known_corpora import Content, KnownCorpus, Source
-from model.hf.config import kind_of
+from model.hf.config import hf_model_type
 from tests.conftest import ROOT, run_program
 from tests.data.download.serving import good, serving
 from tests.helpers.commands import indented_commands, mistakes, shell_commands
@@ -208,4 +208,4 @@ def test_the_modern_family_can_leave() -> None:
     """As configs/modern.yaml says: after another file, whose model it changes."""
     files = ["--config", "configs/text.yaml", "--config", "configs/modern.yaml"]
     config, _, _ = train.parse([*files, "--data.files", "mytext.txt"])
-    assert kind_of(config.model) == "nanochat"
+    assert hf_model_type(config.model) == "nanochat"

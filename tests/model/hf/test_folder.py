@@ -14,7 +14,7 @@ import torch
 
 from model.gpt import TinyGPT
 from model.hf import folder as hf_folder
-from model.hf.config import CLASSES, HOLDS, from_hf, kind_of, to_hf
+from model.hf.config import CLASSES, HOLDS, from_hf, hf_model_type, to_hf
 from model.sampling.generate import generate_ids
 from model.sampling.sampler import SamplingParams
 from tests.helpers.hf import (
@@ -56,7 +56,7 @@ def auto() -> Callable[[Path], tuple[Any, Any]]:
 
 
 def test_every_class_is_tried():
-    kinds = [kind_of(config_of(settings)) for settings in COMBINATIONS]
+    kinds = [hf_model_type(config_of(settings)) for settings in COMBINATIONS]
     counts = {kind: kinds.count(kind) for kind in CLASSES}
     assert counts == {"gpt2": 18, "gpt_neox": 18, "llama": 8, "qwen3": 4, "nanochat": 12}
     assert set(HOLDS) == set(CLASSES)
@@ -67,7 +67,7 @@ def test_the_same_model(settings, tokenizer, auto, tmp_path):
     """Logits, what `generate` draws, with its cache, and the tensors when they come back."""
     model = make_model(config_of(settings))
     theirs, _ = auto(write(tmp_path, model, tokenizer))
-    assert type(theirs).__name__ == CLASSES[kind_of(model.config)]
+    assert type(theirs).__name__ == CLASSES[hf_model_type(model.config)]
     ids_BT = torch.randint(300, (2, 24), generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         ours_BTV, theirs_BTV = model(ids_BT), theirs.eval()(ids_BT).logits
@@ -110,7 +110,7 @@ def test_import_then_export_is_the_identity(settings, tokenizer, tmp_path):
 @pytest.mark.parametrize("kind", CLASSES)
 def test_the_same_ids(kind, tokenizer, auto, tmp_path):
     """With every model type: some of them would choose another class of tokenizer."""
-    settings = next(one for one in COMBINATIONS if kind_of(config_of(one)) == kind)
+    settings = next(one for one in COMBINATIONS if hf_model_type(config_of(one)) == kind)
     _, theirs = auto(write(tmp_path, make_model(config_of(settings)), tokenizer))
     texts = hostile_strings(150)
     found = theirs(texts)["input_ids"]
@@ -121,7 +121,7 @@ def test_the_same_ids(kind, tokenizer, auto, tmp_path):
 
 @pytest.mark.parametrize("kind", CLASSES)
 def test_the_keys_of_transformers_4_say_the_same(kind):
-    settings = next(one for one in COMBINATIONS if kind_of(config_of(one)) == kind)
+    settings = next(one for one in COMBINATIONS if hf_model_type(config_of(one)) == kind)
     content = to_hf(config_of(settings))
     found = from_hf(content)
     content.pop("rope_parameters", None)
@@ -132,7 +132,7 @@ def test_the_keys_of_transformers_4_say_the_same(kind):
 @pytest.mark.parametrize("kind", CLASSES)
 def test_what_transformers_save_is_read(kind, tokenizer, auto, tmp_path):
     """As after a fine-tuning there: their own config.json, names, files, half precision."""
-    settings = next(one for one in COMBINATIONS if kind_of(config_of(one)) == kind)
+    settings = next(one for one in COMBINATIONS if hf_model_type(config_of(one)) == kind)
     model = make_model(config_of(settings))
     theirs, their_tokenizer = auto(write(tmp_path, model, tokenizer))
     theirs.half().save_pretrained(tmp_path / "again")

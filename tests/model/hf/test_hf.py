@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from model.config import ModelConfig
 from model.gpt import TinyGPT
-from model.hf.config import HOLDS, from_hf, kind_of, to_hf
+from model.hf.config import HOLDS, from_hf, hf_model_type, to_hf
 from model.hf.weights import from_hf_weights, to_hf_weights
 from utils.errors import UserError
 
@@ -46,8 +46,8 @@ def configs(draw):
 @given(configs())
 def test_settings_come_back_through_json(config):
     back = from_hf(json.loads(json.dumps(to_hf(config))))
-    kind = kind_of(config)
-    assert kind_of(back) == kind and back.mlp_width == config.mlp_width
+    kind = hf_model_type(config)
+    assert hf_model_type(back) == kind and back.mlp_width == config.mlp_width
     whole = {"norm_gain": kind != "nanochat", "bias": config.bias or kind == "gpt2"}
     assert back == replace(config, **whole, mlp_ratio=back.mlp_ratio)
 
@@ -57,7 +57,7 @@ def test_settings_come_back_through_json(config):
 def test_weights_come_back_bit_for_bit(config):
     with torch.random.fork_rng(devices=[]):
         weights = TinyGPT(config).state_dict()
-    kind = kind_of(config)
+    kind = hf_model_type(config)
     theirs = to_hf_weights(kind, config, weights)
     back = from_hf_weights(kind, from_hf(to_hf(config)), theirs)
     for name, weight in back.items():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from model.sampling.generate import InferenceEngine, generate
-from model.sampling.inference_weights import PACKING_THRESHOLD, weights_read
+from model.sampling.inference_weights import PACKING_THRESHOLD, count_weights_read
 from model.sampling.matmul import default_attention, default_matmul
 from model.sampling.naive import all_logits
 from model.sampling.sampler import SamplingParams, sample_seeds
@@ -89,7 +89,7 @@ def check_bits(tiny, position, n_embd, kind):
     settings = {"pointer": True, "bigram_rows": 64, "qk_norm": True, "bias": True, "n_embd": n_embd}
     model = tiny(position=position, **{"block_size": 16, **settings, **kind})
     prompt = [i % 11 for i in range(model.config.block_size - 13)]
-    assert (weights_read(model) > PACKING_THRESHOLD) == (n_embd == 544)
+    assert (count_weights_read(model) > PACKING_THRESHOLD) == (n_embd == 544)
     with torch.no_grad():
         for weight in model.parameters():
             weight.mul_(0.3)  # so wide a model would always draw the same id

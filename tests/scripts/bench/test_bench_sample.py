@@ -10,7 +10,7 @@ import torch
 from model.config import ModelConfig
 from model.gpt import TinyGPT
 from model.sampling.generate import DecodeBatch
-from model.sampling.inference_weights import weights_read
+from model.sampling.inference_weights import count_weights_read
 from scripts.bench import __main__ as script
 from scripts.bench import sample as bench_sample
 from utils.errors import UserError
@@ -58,7 +58,7 @@ def test_the_figures_fit_together(printed, tmp_path, monkeypatch):
     assert torch.equal(torch.get_rng_state(), state)
     assert (record["command"], record["model"], record["new_tokens"]) == ("sample", "0.8M", 5)
     model = TinyGPT(ModelConfig(**SMALL, position="learned", tie_weights=True))
-    assert record["weight_bytes"] == 4 * weights_read(model)
+    assert record["weight_bytes"] == 4 * count_weights_read(model)
     assert [batch["samples"] for batch in record["batches"]] == [1, 3]
     for batch in record["batches"]:
         mine, theirs = batch["rows"]
@@ -84,7 +84,7 @@ def test_the_weights_that_a_step_reads():
         ({"pointer": True}, 3 * 16 + 4 + 1),
     ):
         model = TinyGPT(ModelConfig(**shape, **settings))
-        assert weights_read(model) == block + 4 + 11 * 4 + more
+        assert count_weights_read(model) == block + 4 + 11 * 4 + more
 
 
 def test_a_run_is_measured_at_its_own_shape(printed, story_run):

@@ -16,7 +16,7 @@ import yaml
 import train
 from data.download import known_corpora as corpora
 from model.config import ModelConfig
-from model.hf.config import kind_of
+from model.hf.config import hf_model_type
 from scripts.export import __main__ as export
 from scripts.export import model_card as model_card
 from tests.helpers.runs import flags, make_corpus
@@ -147,7 +147,7 @@ def test_a_model_that_began_as_another_says_so(text_run, tmp_path, printed):
 )
 def test_what_no_class_holds_is_refused_with_the_reason(settings, message):
     with pytest.raises(UserError) as caught:
-        kind_of(ModelConfig(**settings))
+        hf_model_type(ModelConfig(**settings))
     assert message in str(caught.value)
 
 

@@ -12,7 +12,7 @@ import torch
 
 from model.config import ModelConfig
 from model.gpt import TinyGPT
-from model.hf.config import kind_of
+from model.hf.config import hf_model_type
 from scripts.export import gguf as gguf_file
 from tests.helpers.hf import COMBINATIONS, config_of, make_model, name_of
 from tests.helpers.hostile import hostile_strings
@@ -37,7 +37,7 @@ def held() -> list[dict[str, Any]]:
     return [
         one
         for one in COMBINATIONS
-        if kind_of(config_of(one)) in gguf_file.ARCHITECTURES and one["mlp"] != "relu2"
+        if hf_model_type(config_of(one)) in gguf_file.ARCHITECTURES and one["mlp"] != "relu2"
     ]
 
 
@@ -58,7 +58,7 @@ def write(folder: Path, model: TinyGPT, tokenizer: BPETokenizer) -> Path:
     pytest.importorskip("gguf", reason=ORACLE)
     path = folder / gguf_file.NAME
     kind = gguf_file.write_gguf(path, model.config, model.state_dict(), tokenizer, "tiny")
-    assert kind == gguf_file.ARCHITECTURES[kind_of(model.config)]
+    assert kind == gguf_file.ARCHITECTURES[hf_model_type(model.config)]
     return path
 
 
@@ -82,7 +82,7 @@ def test_llama_cpp_computes_the_same(settings, tokenizer, tmp_path):
         with torch.no_grad():
             expected_V = model(ids_T[None, :n])[0, -1].log_softmax(-1)
         difference = (logprobs_V - expected_V).abs().max()
-        assert difference <= TOLERANCE[kind_of(model.config)]
+        assert difference <= TOLERANCE[hf_model_type(model.config)]
         assert logprobs_V.argmax() == expected_V.argmax()
 
 
@@ -101,7 +101,7 @@ def test_llama_cpp_gives_the_same_ids(tokenizer, tmp_path):
 def test_the_file_holds_what_it_should(tokenizer, tmp_path):
     """Read with the library's own reader: the cheap test of every day."""
     gguf = pytest.importorskip("gguf", reason=ORACLE)
-    settings = next(one for one in held() if kind_of(config_of(one)) == "llama")
+    settings = next(one for one in held() if hf_model_type(config_of(one)) == "llama")
     model = make_model(config_of(settings))
     reader = gguf.GGUFReader(write(tmp_path, model, tokenizer))
     fields = {name: field.contents() for name, field in reader.fields.items()}
