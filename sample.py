@@ -1,6 +1,6 @@
-"""Samples text from a run: `python sample.py --run runs/tiny --prompt "Once" --temp 0.8`.
+"""Sample text from a run.
 
-The text goes to stdout as it is drawn, speed and warnings to stderr.
+The text is written to stdout as it is generated; speed and warnings go to stderr.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__":  # before the imports that take long
+if __name__ == "__main__":  # before the slow imports
     from utils.signals import exit_silently_on_sigint
 
     exit_silently_on_sigint()
@@ -24,7 +24,7 @@ from model.load import load_model
 from model.sampling.flags import add_sampling_flags, sampling_params
 from model.sampling.generate import InferenceEngine, generate
 from model.sampling.sampler import SamplingParams, sample_seeds
-from model.sampling.stream import Sample, ThroughputMeter, emit_in_order, has_ended
+from model.sampling.stream import Sample, ThroughputMeter, emit_in_order, is_sample_finished
 from tok.tokenizer import BPETokenizer
 from tok.vocabulary import END_OF_TEXT
 from utils.cli import Parser, nonempty_text, positive_int
@@ -36,13 +36,18 @@ from utils.repl import run_repl
 from utils.run import checkpoint
 from utils.run.folder import DEFAULT_RUN, RunFolder
 
-MAX_BATCH = 64  # samples side by side
-MAX_CACHE_BYTES = 1 << 30  # for the keys and values of all of them
+MAX_BATCH = 64  # samples generated together
+MAX_CACHE_BYTES = 1 << 30  # for the keys and values of a batch
+EXAMPLES = (
+    'python sample.py --run runs/tiny --prompt "Once" --temp 0.8',
+    "python sample.py --run runs/tiny --num-samples 5 --json",
+    "python sample.py --interactive  # asks for prompts",
+)
 
 
 @dataclass
 class LoadedRun:
-    """A trained model with its tokenizer and the checkpoint both came from."""
+    """A trained model, its tokenizer, and the checkpoint that both came from."""
 
     model: TinyGPT
     tokenizer: BPETokenizer
@@ -51,15 +56,19 @@ class LoadedRun:
 
     @cached_property
     def engine(self) -> InferenceEngine:
-        """The model made ready for sampling; it does not follow if the model is trained further."""
+        """The model prepared for sampling; later training steps do not reach it."""
         return InferenceEngine(self.model)
 
 
 def load_run(run_dir: str | Path, which: str = "best", device: str = "auto") -> LoadedRun:
-    """Loads best.pt or last.pt of a run and the tokenizer beside it; also of one in training.
+    """Load best.pt or last.pt of a run with its tokenizer; the run may be in training.
+
+    Args:
+        which: "best" or "last".
 
     Raises:
-        UserError: no run, no checkpoint yet, a damaged one, or one of another tokenizer.
+        UserError: there is no run or no checkpoint yet, or the checkpoint is damaged or belongs to
+            another tokenizer.
     """
     run = RunFolder(run_dir)
     run.check_has_run()
@@ -74,22 +83,22 @@ def load_run(run_dir: str | Path, which: str = "best", device: str = "auto") -> 
             f"{run.tokenizer}: tokenizer {tokenizer.identity[:12]}, but {path} was trained with "
             f"{str(state.get('tokenizer_sha256'))[:12]}; put the original back"
         )
-    place = pick_device(device)
+    target = pick_device(device)
     try:
-        model = load_model(state, place)
+        model = load_model(state, target)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     return LoadedRun(model, tokenizer, state, path)
 
 
 def find_token(tokenizer: BPETokenizer, text: str) -> int:
-    """The id of a special token, or of any text that is one token.
+    """Return the id of a special token, or of any text that is one token.
 
     >>> find_token(BPETokenizer([(97, 98)]), "ab"), find_token(BPETokenizer([]), "<|endoftext|>")
     (256, 256)
 
     Raises:
-        UserError: the text is several tokens, or none.
+        UserError: the text is not exactly one token.
     """
     if text in tokenizer.special_ids:
         return tokenizer.special_ids[text]
@@ -102,7 +111,7 @@ def find_token(tokenizer: BPETokenizer, text: str) -> int:
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """What is wanted of every prompt."""
+    """The settings of all samples."""
 
     n_samples: int
     seed: int
@@ -115,19 +124,19 @@ class SampleRequest:
 
 
 def encode_prompt(loaded: LoadedRun, prompt: str) -> list[int]:
-    """The prompt as ids behind an end-of-text token, cut to its end if the context is shorter."""
+    """Return end-of-text and the ids of a prompt, cut to the last block_size ids."""
     try:
         ids = [loaded.tokenizer.eot_id, *loaded.tokenizer.encode(prompt)]
     except UserError as error:
         raise UserError(f"--prompt: {error}") from None
-    room = loaded.model.config.block_size
-    if len(ids) > room:
-        log(f"warning: the prompt holds {len(ids) - 1} tokens, only its last {room} are read")
-    return ids[-room:]
+    block_size = loaded.model.config.block_size
+    if len(ids) > block_size:
+        log(f"warning: the prompt has {len(ids) - 1} tokens, only its last {block_size} are read")
+    return ids[-block_size:]
 
 
 def max_rows(config: ModelConfig) -> int:
-    """Samples that are drawn side by side: as many as fit the memory, and not above MAX_BATCH."""
+    """Return the batch size: as many rows as fit into MAX_CACHE_BYTES, at most MAX_BATCH."""
     row_bytes = 2 * config.n_layer * config.block_size * config.n_embd * 4  # fp32
     return max(1, min(MAX_BATCH, MAX_CACHE_BYTES // row_bytes))
 
@@ -136,18 +145,18 @@ def sample_texts(
     loaded: LoadedRun,
     prompts: Sequence[str],
     request: SampleRequest,
-    pace: ThroughputMeter,
+    meter: ThroughputMeter,
     first: int = 0,
 ) -> Iterator[tuple[Sample, str]]:
-    """Each sample of each prompt in turn, as `emit_in_order` tells it.
+    """Generate all samples of all prompts; yield (sample, new text) as `emit_in_order` does.
 
-    Sample i of a prompt has the seed of place `first` + i, whichever prompts stand beside it.
+    Sample i of a prompt gets seed `first` + i of `sample_seeds`, independent of other prompts.
     """
     seeds = sample_seeds(request.seed, first + request.n_samples)[first:]
     encoded = [encode_prompt(loaded, prompt) for prompt in prompts]
     rows = [(prompt, i) for prompt in range(len(prompts)) for i in range(request.n_samples)]
     size = max_rows(loaded.model.config)
-    for part in (rows[start : start + size] for start in range(0, len(rows), size)):
+    for batch in (rows[start : start + size] for start in range(0, len(rows), size)):
         samples = [
             Sample(
                 loaded.tokenizer.stream_decoder(),
@@ -156,107 +165,139 @@ def sample_texts(
                 request.stop_id,
                 request.stops,
             )
-            for prompt, i in part
+            for prompt, i in batch
         ]
         steps = generate(
             loaded.model,
-            [encoded[prompt] for prompt, _ in part],
-            seeds=[seeds[i] for _, i in part],
+            [encoded[prompt] for prompt, _ in batch],
+            seeds=[seeds[i] for _, i in batch],
             max_new_tokens=request.max_new_tokens,
             params=request.params,
             stop_id=request.stop_id,
-            is_finished=partial(has_ended, samples),
+            is_finished=partial(is_sample_finished, samples),
             engine=loaded.engine,
             compiled=request.compiled,
         )
-        yield from emit_in_order(samples, pace.watch(steps))
+        yield from emit_in_order(samples, meter.watch(steps))
 
 
 def write_samples(
     loaded: LoadedRun, prompts: Sequence[str], request: SampleRequest, first: int = 0
 ) -> None:
-    """Writes each sample to stdout as it is drawn, one after the other, or a JSON line of each."""
-    pace, current = ThroughputMeter(loaded.engine.compile_stats), None
+    """Stream the samples to stdout one after the other, or write a JSON line for each."""
+    meter, current = ThroughputMeter(loaded.engine.compile_stats), None
     try:
-        for sample, piece in sample_texts(loaded, prompts, request, pace, first):
+        for sample, piece in sample_texts(loaded, prompts, request, meter, first):
             if request.as_json:
-                sys.stdout.write(json_line(sample.record()) + "\n" if sample.ended else "")
+                sys.stdout.write(json_line(sample.to_json()) + "\n" if sample.finish_reason else "")
             else:
                 if sample is not current:
                     sys.stdout.write(("\n" if current else "") + sample.prompt)
                     current = sample
-                sys.stdout.write(piece + ("\n" if sample.ended else ""))
+                sys.stdout.write(piece + ("\n" if sample.finish_reason else ""))
             sys.stdout.flush()
     except KeyboardInterrupt:
-        if current and not current.ended:
+        if current and not current.finish_reason:
             sys.stdout.write("\n")
         raise
     finally:
-        log(str(pace))
+        log(str(meter))
 
 
 def add_arguments(parser: Parser) -> None:
-    """Every flag of the command."""
+    """Add all flags of the command."""
     add = parser.add_argument
-    add("--run", default=DEFAULT_RUN, help="run folder (default: %(default)s)")
-    add("--checkpoint", choices=("best", "last"), default="best", help="default: %(default)s")
+    add("--run", metavar="DIR", default=DEFAULT_RUN, help="run folder (default: %(default)s)")
+    add(
+        "--checkpoint",
+        choices=("best", "last"),
+        default="best",
+        help="the one of the lowest validation loss, or the newest (default: %(default)s)",
+    )
     add(
         "--prompt",
         action="append",
-        help="how the text begins; empty (the default) starts a document; may be given repeatedly",
+        metavar="TEXT",
+        help="start of the text; repeatable (default: empty, which starts a document)",
     )
-    add("--prompt-file", metavar="FILE", help="a prompt on each line; - is stdin")
+    add("--prompt-file", metavar="FILE", help="read one prompt per line; - is stdin")
     add(
         "--prompt-sep",
         type=nonempty_text,
         metavar="TEXT",
-        help=r"what parts the prompts of the file: blank-line, or a text in which \n is a newline "
-        "(default: the end of a line)",
+        help=r"separator of prompts in the file: blank-line, or a text in which \n is a newline "
+        r"(default: \n)",
     )
-    add("--interactive", action="store_true", help="ask for prompts; an empty one leaves")
-    add("--num-samples", type=positive_int, default=1, help="of each prompt (default: %(default)s)")
-    add("--steps", type=positive_int, default=300, help="most new tokens (default: %(default)s)")
-    add("--seed", type=int, default=1, help="same seed, same text (default: %(default)s)")
+    add("--interactive", action="store_true", help="ask for prompts; an empty one quits")
+    add(
+        "--num-samples",
+        type=positive_int,
+        default=1,
+        help="samples of each prompt (default: %(default)s)",
+    )
+    add(
+        "--steps",
+        type=positive_int,
+        default=300,
+        help="maximum number of new tokens (default: %(default)s)",
+    )
+    add(
+        "--seed",
+        type=int,
+        default=1,
+        help="random seed; the same seed gives the same text (default: %(default)s)",
+    )
     add_sampling_flags(parser)
     add(
         "--stop",
         action="append",
         type=nonempty_text,
         metavar="TEXT",
-        help=r"end before this text (\n is a newline); may be given repeatedly",
+        help=r"stop string: end before this text (\n is a newline); repeatable",
     )
     add(
         "--stop-token",
         default=END_OF_TEXT,
         metavar="TEXT",
-        help="end with this token; empty = none (default: %(default)s)",
+        help="end at this token; empty = never (default: %(default)s)",
     )
-    add("--json", action="store_true", help="a JSON line for each sample, with ids and logprobs")
-    add("--device", default="auto", help="auto, cpu, cuda, ...")
     add(
-        "--compile", action="store_true", help="torch.compile: a long start, for much text on a GPU"
+        "--json",
+        action="store_true",
+        help="write a JSON line for each sample, with token ids and log-probabilities",
+    )
+    add(
+        "--device",
+        default="auto",
+        metavar="DEVICE",
+        help="auto, cpu, cuda, ... (default: %(default)s)",
+    )
+    add(
+        "--compile",
+        action="store_true",
+        help="use torch.compile: slow to start, faster for much text on a GPU",
     )
 
 
 def arguments(argv: Sequence[str] | None) -> Any:
-    """Parses and checks the command line.
+    """Parse and check the command line.
 
     Raises:
         UserError: an argument is unknown, malformed or out of range.
     """
-    parser = Parser(prog="sample.py", description=__doc__)
+    parser = Parser(prog="sample.py", description=__doc__, examples=EXAMPLES)
     add_arguments(parser)
     args = parser.parse_args(argv)
     if args.interactive and (args.prompt is not None or args.prompt_file):
         other = "--prompt-file" if args.prompt_file else "--prompt"
-        raise UserError(f"--interactive: asks for prompts itself; leave out {other}")
+        raise UserError(f"--interactive: reads prompts from the terminal; leave out {other}")
     if args.prompt_sep is not None and not args.prompt_file:
-        raise UserError("--prompt-sep: parts the prompts of --prompt-file, which is not given")
+        raise UserError("--prompt-sep: separates the prompts of --prompt-file, which is not given")
     return args
 
 
 def read_prompts(args: Any) -> list[str]:
-    """The prompts of the command line, then those of the file; an empty one without either.
+    """Return the prompts of the command line, then those of the file; one empty prompt if none.
 
     Raises:
         UserError: the file can't be read, is not UTF-8, or holds no prompt.
@@ -275,7 +316,7 @@ def read_prompts(args: Any) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Loads the run, says on stderr what it read, writes the samples to stdout."""
+    """Load the run, log on stderr what was read, and write the samples to stdout."""
     args = arguments(argv)
     params, prompts = sampling_params(args), read_prompts(args)
     loaded = load_run(args.run, args.checkpoint, args.device)
@@ -297,14 +338,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     step, loss = loaded.state["step"], loaded.state["last_val"]
     log(f"{loaded.path}: step {step}, val loss {loss:.4f} nats/token")
-    if hasattr(sys.stdout, "reconfigure"):  # any text, whatever the terminal's locale
+    if hasattr(sys.stdout, "reconfigure"):  # any text, in every locale of the terminal
         sys.stdout.reconfigure(encoding="utf-8", newline="\n")
     if not args.interactive:
         write_samples(loaded, prompts, request)
         return 0
-    log("a line is a prompt; an empty one or Ctrl-D leaves, Ctrl-C stops a text")
-    turns = iter(range(0, sys.maxsize, request.n_samples))  # no two texts from one seed
-    run_repl(lambda line: write_samples(loaded, [line], request, next(turns)))
+    log("each line is a prompt; an empty line or Ctrl-D quits, Ctrl-C stops a sample")
+    first_seeds = iter(range(0, sys.maxsize, request.n_samples))  # no seed is used twice
+    run_repl(lambda line: write_samples(loaded, [line], request, next(first_seeds)))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""torch.compile: one program for a whole step, whose operations share passes over memory."""
+"""torch.compile for a whole sampling step: fused operations read and write memory less often."""
 
 from __future__ import annotations
 
@@ -10,55 +10,57 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-# With it PyTorch writes the product of a matrix and a single row itself, together with the norm or
-# the activation beside it, instead of calling a library for the product.
+# With this option PyTorch generates its own kernel for a matrix times a single row, fused with the
+# neighbouring norm or activation, instead of calling a library.
 COMPILER: dict[str, Any] = {"backend": "inductor", "options": {"coordinate_descent_tuning": True}}
-MAX_PROGRAMS = 256  # of a process: one for each shape, settings of a model, and way to draw
+MAX_PROGRAMS = 256  # per process: one for each combination of shapes, model and sampling settings
 
 T = TypeVar("T")
 
 
 @dataclass
 class CompileStats:
-    """What compiling has cost; one object for all compiled steps of a model."""
+    """What compiling has cost so far; all compiled steps of a model share one object."""
 
-    works: bool = True  # until the compiler has failed
+    works: bool = True  # False once the compiler has failed
     seconds: float = 0.0
 
 
 class CompiledStep(Generic[T]):
-    """Work on an object, compiled when it is first done; as it is written where that fails.
+    """A function of one object, compiled at its first call; run uncompiled if compiling fails.
 
-    To compile takes half a minute. What was compiled for another object is used again, if shapes
-    and settings are the same. Sums are added up in another order, so last digits differ.
+    Compiling takes about half a minute. Another object of the same shapes and settings reuses the
+    program. Compiled code adds in another order, so the last digits differ.
     """
 
-    def __init__(self, work: Callable[[T], None], stats: CompileStats) -> None:
-        """Adds the time that compiling takes, and whether it fails, to `stats`."""
-        self.work, self.stats = work, stats
+    def __init__(self, function: Callable[[T], None], stats: CompileStats) -> None:
+        """Compile time and failures are recorded in `stats`."""
+        self.function, self.stats = function, stats
         self.compiled: Callable[[T], None] | None = torch.compile(
-            work, fullgraph=True, dynamic=False, **COMPILER
+            function, fullgraph=True, dynamic=False, **COMPILER
         )
         self.is_first = True
         config = torch._dynamo.config
         config.recompile_limit = max(config.recompile_limit, MAX_PROGRAMS)
 
-    def __call__(self, subject: T) -> None:
-        """Does the work once. Any call may compile: anew if the number of threads has changed."""
+    def __call__(self, state: T) -> None:
+        """Call the function once. Any call may compile again, as after a change of thread count."""
         if self.compiled is None:
-            return self.work(subject)
+            return self.function(state)
         failures = torch._dynamo.exc.TorchDynamoException, torch._dynamo.exc.FailOnRecompileLimitHit
-        begun = time.perf_counter()
+        started = time.perf_counter()
         try:
-            self.compiled(subject)
-            if self.is_first:  # compiles, or finds what was compiled for another
-                self.stats.seconds += time.perf_counter() - begun
+            self.compiled(state)
+            if self.is_first:  # compiles, or finds the program of another object
+                self.stats.seconds += time.perf_counter() - started
                 self.is_first = False
-        except failures as error:  # of a compiler, before anything is done; others are not repeated
+        # Raised by the compiler before anything ran. Other errors are not caught: running the
+        # function again would change the state twice.
+        except failures as error:
             self.compiled, self.stats.works = None, False
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:150]
             print(
-                f"warning: torch.compile failed, sampling goes on without it: {reason}",
+                f"warning: torch.compile failed, sampling continues without it: {reason}",
                 file=sys.stderr,
             )
-            self.work(subject)
+            self.function(state)

@@ -1,4 +1,4 @@
-"""CUDA graphs: a GPU plays a recorded piece of work at once, the host need not launch each part."""
+"""CUDA graphs: the GPU replays a captured step as a whole; the host launches no single kernels."""
 
 from __future__ import annotations
 
@@ -7,45 +7,45 @@ from collections.abc import Callable
 
 import torch
 
-CALLS_BEFORE = 2  # libraries set themselves up in their first calls, which can't be recorded
+WARMUP_CALLS = 2  # libraries initialise in their first calls, and that cannot be captured
 
 
 class CudaGraphRunner:
-    """A piece of work that reads and writes the same tensors each time, whatever it is given there.
+    """Runs a function that reads and writes the same tensors in every call.
 
-    The first calls do the work as it is written, the next one records it and plays the record, as
-    do all after it. On a CPU, and where recording fails, every call does the work as written. The
-    work is not kept: it would be that of an object that keeps this one, which frees both late.
+    The first calls run the function, the next one captures it, and from then on the captured graph
+    is replayed. On a CPU, and where capturing fails, every call runs the function. The function is
+    not stored: that would create a reference cycle and delay freeing GPU memory.
     """
 
     def __init__(self, device: torch.device) -> None:
-        """For work on a device."""
-        self.can_record = device.type == "cuda"
-        self.forget()
+        """For functions that run on `device`."""
+        self.can_capture = device.type == "cuda"
+        self.reset()
 
-    def forget(self) -> None:
-        """Begins anew: one of the tensors has been replaced by another."""
+    def reset(self) -> None:
+        """Drop the graph: one of the tensors has been replaced by another."""
         self.graph: torch.cuda.CUDAGraph | None = None
         self.n_calls = 0
 
-    def __call__(self, work: Callable[[], None]) -> None:
-        """Does the work once, the same in every call."""
+    def __call__(self, function: Callable[[], None]) -> None:
+        """Run the function once; it must be the same one in every call."""
         self.n_calls += 1
-        if self.can_record and self.n_calls == CALLS_BEFORE + 1:
-            self._record(work)
+        if self.can_capture and self.n_calls == WARMUP_CALLS + 1:
+            self._capture(function)
         if self.graph is not None:
             self.graph.replay()
         else:
-            work()
+            function()
 
-    def _record(self, work: Callable[[], None]) -> None:
-        """Records, which does nothing of the work itself."""
+    def _capture(self, function: Callable[[], None]) -> None:
+        """Capture the function without executing it."""
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph):
-                work()
+                function()
         except RuntimeError as error:
-            self.can_record = False
+            self.can_capture = False
             reason = str(error).partition("\n")[0]
             print(f"warning: no CUDA graph, sampling is slower: {reason}", file=sys.stderr)
         else:

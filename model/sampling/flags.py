@@ -1,4 +1,4 @@
-"""The flags that say how an id is drawn, for all commands that sample."""
+"""The flags for sampling parameters, shared by all commands that sample."""
 
 from __future__ import annotations
 
@@ -10,30 +10,47 @@ from utils.errors import UserError
 
 
 def add_sampling_flags(parser: Parser) -> None:
-    """Adds a flag for each field of `SamplingParams`; the defaults draw from the model's distribution."""
+    """Add a flag for each field of `SamplingParams`; the defaults leave the distribution as is."""
     add = parser.add_argument
-    add("--temp", type=float, default=1.0, help="temperature; 0 = the likeliest token")
-    add("--top-k", type=int, default=0, help="keep the k likeliest tokens; 0 = all")
-    add("--top-p", type=float, default=1.0, help="keep the smallest set that reaches p; 1 = all")
+    add(
+        "--temp",
+        type=float,
+        default=1.0,
+        help="temperature; 0 = always the most likely token (default: %(default)s)",
+    )
+    add(
+        "--top-k",
+        type=int,
+        default=0,
+        help="keep the k most likely tokens; 0 = all (default: %(default)s)",
+    )
+    add(
+        "--top-p",
+        type=float,
+        default=1.0,
+        help="keep the smallest set of most likely tokens whose probabilities reach p; 1 = all "
+        "(default: %(default)s)",
+    )
     add(
         "--min-p",
         type=float,
         default=0.0,
-        help="keep tokens at least p times as likely as the likeliest; 0 = all",
+        help="keep tokens at least p times as likely as the most likely one; 0 = all "
+        "(default: %(default)s)",
     )
     add(
         "--repetition-penalty",
         type=float,
         default=1.0,
-        help="above 1, what stands there already is less likely to come again; 1 = none",
+        help="above 1, tokens of the context become less likely; 1 = off (default: %(default)s)",
     )
 
 
 def sampling_params(args: Namespace) -> SamplingParams:
-    """The sampling parameters that the flags set.
+    """Return the sampling parameters that the flags set.
 
     Raises:
-        UserError: a value is out of range; names the flag.
+        UserError: a value is out of range; the message names the flag.
     """
     try:
         return SamplingParams(

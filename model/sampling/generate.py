@@ -1,6 +1,6 @@
-"""Sampling: prompts -> new ids, a token of each sample at a time.
+"""Batched generation: prompts in, one new token per sample and step out.
 
-Each sample has its own generator and takes one number from it per token, so that sample i depends
+Each sample has its own random generator and takes one number from it per token. So sample i depends
 on its seed alone, not on the other samples of the batch.
 """
 
@@ -23,11 +23,11 @@ from model.sampling.sampler import SamplingParams, TokenSelector, UniformStreams
 
 
 class Step(NamedTuple):
-    """The new token of every sample; None for those that have ended."""
+    """The new token of every sample; None for samples that finished earlier."""
 
     ids: list[int | None]
     logprobs: list[float | None]
-    """In nats, of the chosen id under the model's own distribution: no temperature, no filter."""
+    """In nats, under the model's own distribution: before temperature and filters."""
 
 
 def generate(
@@ -42,28 +42,28 @@ def generate(
     engine: InferenceEngine | None = None,
     compiled: bool = False,
 ) -> Iterator[Step]:
-    """Continue all prompts in one batch, and yield a token of each per step.
+    """Continue all prompts in one batch, and yield one token per sample and step.
 
-    A sample ends with `stop_id`, which is yielded, or after `max_new_tokens`; ended samples cost
-    nothing more. Equal prompts are read once, a prompt longer than block_size from its last
-    block_size ids on. What the model sees beyond block_size: see
+    A sample ends with `stop_id`, which is yielded, or after `max_new_tokens`. Finished samples are
+    removed from the batch. Equal prompts are prefilled once. A prompt longer than block_size is cut
+    to its last block_size ids. For contexts longer than block_size, see
     `model.sampling.decoder.Decoder`. The global random state is neither read nor changed. The
-    model (compiled or wrapped as it may be) is in eval mode while it computes, and in its own mode
-    whenever the caller has the turn.
+    model may be compiled or wrapped. It is in eval mode during each step; its previous mode is
+    restored before every yield.
 
     Args:
-        prompts: for several samples of one prompt `[ids] * n`.
-        seeds: one per prompt; for several samples from one seed see `sample_seeds`.
-        params: None draws from the model's own distribution.
-        is_finished: asked after each step, with the number of a sample that got a token, whether
-            the caller needs no more of it; for stop texts.
-        engine: of the model, for several calls; None makes one for this call.
-        compiled: steps go through torch.compile, see `model.sampling.compile`.
+        prompts: `[ids] * n` gives n samples of one prompt.
+        seeds: one per prompt; `sample_seeds` derives several from one seed.
+        params: None samples from the model's own distribution.
+        is_finished: called after each step with the index of every sample that got a token; True
+            ends the sample. Used for stop strings.
+        engine: an engine of this model, shared by several calls; None makes one for this call.
+        compiled: run the steps through torch.compile, see `model.sampling.compile`.
 
     Raises:
-        ValueError: a prompt is empty (start a document with its end-of-text token), there are not
-            as many seeds as prompts, or the model's logits are not finite. All on the first step or
-            later, as in every generator function.
+        ValueError: a prompt is empty (start a document with its end-of-text token), the number of
+            seeds is not the number of prompts, or a logit is not finite. As in every generator
+            function, raised by the first `next` at the earliest.
     """
     if len(prompts) != len(seeds):
         raise ValueError(f"{len(prompts)} prompts need as many seeds, got {len(seeds)}")
@@ -77,15 +77,15 @@ def generate(
     with torch.inference_mode():  # left before each yield
         engine = engine or InferenceEngine(raw)
         assert engine.weights.model is raw, "the engine of another model"
-        batch = engine.take_batch(
+        batch = engine.acquire_batch(
             prompts, seeds, max_new_tokens, params or SamplingParams(), compiled
         )
     try:
         yield from _steps(batch, max_new_tokens, stop_id, is_finished)
-    except GeneratorExit:  # the caller needs no more: the same as an end
-        engine.put_back(batch)
+    except GeneratorExit:  # closed by the caller: treated as a normal end
+        engine.release_batch(batch)
         raise
-    engine.put_back(batch)
+    engine.release_batch(batch)
 
 
 def _steps(
@@ -94,20 +94,20 @@ def _steps(
     stop_id: int | None,
     is_finished: Callable[[int], bool] | None,
 ) -> Iterator[Step]:
-    # A GPU gets the next step before the last one's ids are read, and need not wait for the host.
-    # A CPU would only show its tokens later.
+    # A GPU is given the next step before the host reads the ids of the last one, so it never waits
+    # for the host. On a CPU this would only delay the output.
     n_ahead = 1 if supports_cuda_graphs(batch.device) else 0
     n_samples, pending = len(batch.samples), list[PendingTokens]()
     for n_left in range(max_new_tokens - 1, -1, -1):
         with torch.inference_mode():
-            pending.append(batch.draw())
+            pending.append(batch.step())
         while batch.samples and len(pending) > min(n_ahead, n_left):
-            step = pending.pop(0).step(n_samples, batch.ended)
+            step = pending.pop(0).wait(n_samples, batch.finished)
             yield step
             new = [(i, token) for i, token in enumerate(step.ids) if token is not None]
-            ended = [i for i, token in new if token == stop_id or is_finished and is_finished(i)]
+            finished = [i for i, token in new if token == stop_id or is_finished and is_finished(i)]
             with torch.inference_mode():
-                batch.remove(ended)
+                batch.remove(finished)
         if not batch.samples:
             return
 
@@ -123,7 +123,7 @@ def generate_ids(
     engine: InferenceEngine | None = None,
     compiled: bool = False,
 ) -> list[list[int]]:
-    """All new ids of each sample, with the stop id if there was one; see `generate`."""
+    """Return all new ids of each sample, including the stop id; arguments as in `generate`."""
     samples: list[list[int]] = [[] for _ in seeds]
     for step in generate(
         model,
@@ -142,29 +142,34 @@ def generate_ids(
 
 
 class PendingTokens:
-    """The ids of one step on their way to the host."""
+    """The ids of one step, copied asynchronously to the host."""
 
     def __init__(self, samples: Sequence[int], chosen_2B: Tensor) -> None:
-        """The number of each row's sample; its id and log-probability, float64."""
+        """Start the copy.
+
+        Args:
+            samples: the sample index of each row.
+            chosen_2B: the id and the log-probability of each row, float64.
+        """
         self.samples = list(samples)
-        # A copy: the next step will write into the same tensor. PyTorch takes memory for it that a
-        # GPU writes to by itself, so nobody waits.
+        # A copy, because the next step overwrites the tensor. PyTorch allocates pinned memory for
+        # it, so the copy from a GPU does not block the host.
         self.chosen_2B = chosen_2B.to("cpu", non_blocking=True, copy=True)
         self.arrived = torch.cuda.Event() if chosen_2B.is_cuda else None
         if self.arrived is not None:
             self.arrived.record()
 
-    def step(self, n_samples: int, ended: Set[int]) -> Step:
-        """Wait for the ids, and leave out samples that had ended before.
+    def wait(self, n_samples: int, finished: Set[int]) -> Step:
+        """Wait for the copy; return the step without the samples that are already finished.
 
         Raises:
-            ValueError: the model's logits are not finite.
+            ValueError: a logit of the model is not finite.
         """
         if self.arrived is not None:
             self.arrived.synchronize()
         step = Step([None] * n_samples, [None] * n_samples)
         for i, token, logprob in zip(self.samples, *self.chosen_2B.tolist(), strict=True):
-            if i in ended:
+            if i in finished:
                 continue
             if math.isnan(logprob):
                 raise ValueError("the model's logits are not finite; its weights are damaged")
@@ -173,28 +178,31 @@ class PendingTokens:
 
 
 class BatchKey(NamedTuple):
-    """Batches with the same key are recorded and compiled alike."""
+    """Everything that decides tensor shapes and operations of a step.
+
+    A batch can be reused for another call with the same key.
+    """
 
     n_rows: int
-    room: tuple[int, int]
+    cache_size: tuple[int, int]
     params: SamplingParams
     compiled: bool
 
 
 class InferenceEngine:
-    """A model ready for sampling: its gathered weights, and what one call leaves for the next.
+    """A model prepared for sampling: its gathered weights, and one batch cached between calls.
 
-    That is the batch with its recorded or compiled steps. To record them again would take as long
-    as some dozen of them.
+    The cached batch holds the captured or compiled step. Capturing it again would take as long as
+    some dozen steps.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        """Of a TinyGPT as it is now; the weights do not follow when it is trained further."""
+        """Prepare a TinyGPT as it is now; later training steps do not reach the engine."""
         self.weights = InferenceWeights(model)
         self.compile_stats = CompileStats()
         self.cached_batch: DecodeBatch | None = None
 
-    def take_batch(
+    def acquire_batch(
         self,
         prompts: Sequence[Sequence[int]],
         seeds: Sequence[int],
@@ -202,26 +210,26 @@ class InferenceEngine:
         params: SamplingParams,
         compiled: bool = False,
     ) -> DecodeBatch:
-        """The cached batch if its key is the same, or a new one; the caller owns it."""
+        """Return the cached batch if its key matches, or else a new one; the caller owns it."""
         compiled = compiled and self.compile_stats.works
-        room = cache_size_for(self.weights.model.config, prompts, max_new_tokens, compiled)
-        key, batch = BatchKey(len(prompts), room, params, compiled), self.cached_batch
+        cache_size = cache_size_for(self.weights.model.config, prompts, max_new_tokens, compiled)
+        key, batch = BatchKey(len(prompts), cache_size, params, compiled), self.cached_batch
         if batch is not None and batch.key == key:
             self.cached_batch = None
-            batch.begin(prompts, seeds)
+            batch.reset(prompts, seeds)
             return batch
         if max_new_tokens > 1:
-            self.cached_batch = None  # two would take twice the memory
+            self.cached_batch = None  # two batches would take twice the memory
         return DecodeBatch(self.weights, self.compile_stats, key, prompts, seeds)
 
-    def put_back(self, batch: DecodeBatch) -> None:
-        """Keep a batch for the next call. One that chose a single token has recorded nothing."""
-        if batch.reusable and (batch.n_drawn > 1 or self.cached_batch is None):
+    def release_batch(self, batch: DecodeBatch) -> None:
+        """Cache a batch for the next call. A batch of a single step has captured nothing."""
+        if batch.reusable and (batch.n_steps > 1 or self.cached_batch is None):
             self.cached_batch = batch
 
 
 class DecodeBatch:
-    """The samples that are not finished, one in each row, and their next step."""
+    """The unfinished samples of a call, one per row, and the state of their next step."""
 
     def __init__(
         self,
@@ -231,49 +239,49 @@ class DecodeBatch:
         prompts: Sequence[Sequence[int]],
         seeds: Sequence[int],
     ) -> None:
-        """Reads no prompt yet; each holds 1 to block_size ids."""
+        """Allocate everything; the first `step` reads the prompts, each of 1 to block_size ids."""
         self.key, self.device = key, weights.embedding.device
-        recorded = supports_cuda_graphs(self.device)
-        # Rows stay until this share of them is idle, where other shapes need a new record or
-        # program.
-        self.max_idle = 1.0 if key.compiled else 0.5 if recorded else 0.0
-        self.reusable = recorded or key.compiled
-        self.decoder = Decoder(weights, prompts, key.room, self.reusable)
+        uses_graphs = supports_cuda_graphs(self.device)
+        # Finished rows are removed once their share reaches this bound. Where fewer rows need a new
+        # CUDA graph or a new compilation, removing each of them immediately costs more.
+        self.max_idle_share = 1.0 if key.compiled else 0.5 if uses_graphs else 0.0
+        self.reusable = uses_graphs or key.compiled
+        self.decoder = Decoder(weights, prompts, key.cache_size, self.reusable)
         vocab_size = weights.model.config.vocab_size
         self.selector = TokenSelector(key.params, key.n_rows, vocab_size, self.device)
-        self.ids_B = torch.zeros(key.n_rows, dtype=torch.int64, device=self.device)  # the last
+        self.ids_B = torch.zeros(key.n_rows, dtype=torch.int64, device=self.device)  # newest ids
         self.compiled = CompiledStep(DecodeBatch._compute, compile_stats) if key.compiled else None
-        self.recorded = CudaGraphRunner(self.device)
-        self._begin(prompts, seeds)
+        self.cuda_graph = CudaGraphRunner(self.device)
+        self._start(prompts, seeds)
 
-    def begin(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int]) -> None:
-        """Start again with as many samples, in the same tensors."""
-        self.decoder.begin(prompts)
-        self._begin(prompts, seeds)
+    def reset(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int]) -> None:
+        """Start again with the same number of samples, in the same tensors."""
+        self.decoder.reset(prompts)
+        self._start(prompts, seeds)
 
-    def _begin(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int]) -> None:
+    def _start(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int]) -> None:
         self.prompts = prompts
         self.uniforms = UniformStreams(seeds, self.selector.device)
-        self.selector.begin(prompts)
-        self.samples = list(range(len(seeds)))  # of each row
-        self.ended: set[int] = set()
-        self.n_drawn = 0
+        self.selector.reset(prompts)
+        self.samples = list(range(len(seeds)))  # the sample index of each row
+        self.finished: set[int] = set()
+        self.n_steps = 0
 
-    def draw(self) -> PendingTokens:
+    def step(self) -> PendingTokens:
         """Choose the next id of every row."""
         self.selector.uniform_B.copy_(self.uniforms.next())
-        if self.n_drawn == 0:
+        if self.n_steps == 0:
             self.ids_B.copy_(self.selector.select(self.decoder.prefill(self.prompts)))
         else:
             rope = self.decoder.rope
             self.decoder.prepare()
             if self.decoder.rope is not rope:
-                self.recorded.forget()
-            self.recorded(self._step)
-        self.n_drawn += 1
+                self.cuda_graph.reset()
+            self.cuda_graph(self._run)
+        self.n_steps += 1
         return PendingTokens(self.samples, self.selector.chosen_2B)
 
-    def _step(self) -> None:
+    def _run(self) -> None:
         if self.compiled is not None:
             self.compiled(self)
         else:
@@ -282,11 +290,14 @@ class DecodeBatch:
     def _compute(self) -> None:
         self.ids_B.copy_(self.selector.select(self.decoder.compute(self.ids_B)))
 
-    def remove(self, ended: Sequence[int]) -> None:
-        """Take samples out once enough rows are idle: the last row replaces each of them."""
-        self.ended.update(ended)
-        idle = [sample for sample in self.samples if sample in self.ended]
-        if not idle or len(idle) < self.max_idle * len(self.samples):
+    def remove(self, finished: Sequence[int]) -> None:
+        """Mark samples as finished, and drop their rows once enough rows are idle.
+
+        The last row is moved into the place of each dropped row.
+        """
+        self.finished.update(finished)
+        idle = [sample for sample in self.samples if sample in self.finished]
+        if not idle or len(idle) < self.max_idle_share * len(self.samples):
             return
         if len(idle) == len(self.samples):
             self.samples = []
@@ -306,9 +317,9 @@ class DecodeBatch:
         self.decoder.cache.compact(moves, B)
         self.selector.compact(moves, B)
         self.uniforms.compact(moves, B)
-        self.recorded.forget()
+        self.cuda_graph.reset()
 
 
 def supports_cuda_graphs(device: torch.device) -> bool:
-    """Whether a device can record steps and play them again; for others fixed shapes only cost."""
+    """Return whether steps can be captured; on other devices static shapes only cost time."""
     return device.type == "cuda"

@@ -1,7 +1,7 @@
-"""The weights of a model as the step of `model.sampling.decoder.Decoder` takes them, gathered once.
+"""The weights of a model, gathered once for the steps of `model.sampling.decoder.Decoder`.
 
-Attributes of modules are slow to look up, and some products want a copy of the weights in another
-order; so whoever draws often from one model gathers its weights once.
+Looking up attributes of modules is slow, and some matrix products need the weights in another
+layout. Both are paid once per model instead of once per step.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from model.eval_mode import unwrap
 from model.gpt import Block, TinyGPT
 from model.layers import RMSNorm, activate
 from model.sampling.matmul import (
-    Matrix,
-    Product,
+    Affine,
+    Matmul,
     batch_invariant_attention,
     batch_invariant_elementwise,
     batch_invariant_matmul,
@@ -30,55 +30,59 @@ from model.sampling.matmul import (
     packed_matmul,
 )
 
-PACKING_THRESHOLD = 1 << 22  # of a model: to start oneDNN costs more than it saves, for one row
+# Weights of a model up to which rows are multiplied one by one: in smaller models, starting oneDNN
+# costs more than it saves for one row.
+PACKING_THRESHOLD = 1 << 22
 
 Elementwise = Callable[[Tensor], Tensor]
 
 
 class Layer(NamedTuple):
-    """What a block computes with."""
+    """The operations of one block, with their weights."""
 
     attn_norm: Elementwise
-    qkv: Product
-    qk_gain: Tensor | None  # of the norms of queries and keys, (2, 1, 1, K)
-    attn_proj: Product
+    qkv: Matmul
+    qk_gain: Tensor | None  # gains of the norms of queries and keys, (2, 1, 1, K)
+    attn_proj: Matmul
     mlp_norm: Elementwise
-    gate: Product | None
-    fc: Product
-    mlp_proj: Product
+    gate: Matmul | None
+    fc: Matmul
+    mlp_proj: Matmul
 
 
 class InferenceWeights:
-    """Everything that a step computes with. A copy in part: training goes on without it."""
+    """All weights and operations of a step, partly copies: later training does not reach it."""
 
     @torch.no_grad()
     def __init__(self, model: nn.Module) -> None:
-        """Of a TinyGPT, compiled or wrapped as it may be. Takes as long as to copy it, if large."""
+        """Gather them from a TinyGPT, which may be compiled or wrapped.
+
+        For a large model this takes as long as copying it.
+        """
         raw = unwrap(model)
         assert isinstance(raw, TinyGPT)
         self.model, config = raw, raw.config
         self.embedding = raw.token_embedding.weight
         on_cpu = self.embedding.device.type == "cpu"
-        self._product = default_matmul
+        self._matmul = default_matmul
         if on_cpu and count_weights_read(raw) <= PACKING_THRESHOLD:
-            self._product = batch_invariant_matmul
+            self._matmul = batch_invariant_matmul
         elif can_pack(self.embedding):
-            self._product = packed_matmul
+            self._matmul = packed_matmul
         elementwise = batch_invariant_elementwise if on_cpu else lambda function: function
-        self.activate = elementwise(activation_of(config.mlp, on_cpu))
-        self.batch_invariant_attention = (
-            default_attention if self.embedding.is_cuda else batch_invariant_attention
-        )
+        self.activate = elementwise(activation_function(config.mlp, on_cpu))
+        self.attention = default_attention if self.embedding.is_cuda else batch_invariant_attention
         self.softplus, self.tanh = elementwise(F.softplus), elementwise(torch.tanh)
         self.layers = [self._layer(block) for block in raw.blocks]
-        self.final_norm = norm_of(raw.final_norm)
-        self.embedding_norm = norm_of(raw.embedding_norm) if config.embedding_norm else None
-        self.head = self._product((raw.head_weight, None))
+        self.final_norm = norm_function(raw.final_norm)
+        self.embedding_norm = norm_function(raw.embedding_norm) if config.embedding_norm else None
+        self.head = self._matmul((raw.head_weight, None))
         if config.pointer:
             pointer, scale = raw.pointer, config.n_embd**-0.5
+            # One product for queries, keys and gate.
             parts = (pointer.query.weight * scale, pointer.key.weight, pointer.gate.weight)
-            self.ask = self._product((torch.cat(parts), None))
-            self.out = self._product(matrix_of(pointer.out))
+            self.pointer_inputs = self._matmul((torch.cat(parts), None))
+            self.pointer_out = self._matmul(affine_of(pointer.out))
 
     def _layer(self, block: nn.Module) -> Layer:
         assert isinstance(block, Block)
@@ -89,39 +93,39 @@ class InferenceWeights:
             if q_gain is not None and k_gain is not None:
                 gain = torch.stack((q_gain, k_gain))[:, None, None]
         return Layer(
-            attn_norm=norm_of(block.attn_norm),
-            qkv=self._product(matrix_of(attn.qkv)),
+            attn_norm=norm_function(block.attn_norm),
+            qkv=self._matmul(affine_of(attn.qkv)),
             qk_gain=gain,
-            attn_proj=self._product(matrix_of(attn.proj)),
-            mlp_norm=norm_of(block.mlp_norm),
-            gate=self._product(matrix_of(mlp.gate)) if mlp.kind == "swiglu" else None,
-            fc=self._product(matrix_of(mlp.fc)),
-            mlp_proj=self._product(matrix_of(mlp.proj)),
+            attn_proj=self._matmul(affine_of(attn.proj)),
+            mlp_norm=norm_function(block.mlp_norm),
+            gate=self._matmul(affine_of(mlp.gate)) if mlp.kind == "swiglu" else None,
+            fc=self._matmul(affine_of(mlp.fc)),
+            mlp_proj=self._matmul(affine_of(mlp.proj)),
         )
 
 
 def count_weights_read(model: TinyGPT) -> int:
-    """Weights that a step reads: all but tables of which it looks up single rows."""
+    """Return the number of weights a step reads: all but embedding tables, which are looked up."""
     tables = ("token_embedding.", "position_embedding.", "bigram_embedding.")
     named = model.named_parameters()
     n = sum(weight.numel() for name, weight in named if not name.startswith(tables))
     return n + (model.token_embedding.weight.numel() if model.config.tie_weights else 0)
 
 
-def activation_of(kind: str, on_cpu: bool) -> Elementwise:
-    """The activation of an MLP; for swiglu that of its gate."""
+def activation_function(kind: str, on_cpu: bool) -> Elementwise:
+    """Return the activation function of an MLP; for swiglu, that of its gate."""
     if kind == "swiglu":
         return F.silu
     return gelu if kind == "gelu" and on_cpu else partial(activate, kind)
 
 
-def matrix_of(linear: nn.Linear) -> Matrix:
-    """Weights and bias of a linear layer."""
+def affine_of(linear: nn.Linear) -> Affine:
+    """Return weights and bias of a linear layer."""
     return linear.weight, linear.bias
 
 
-def norm_of(module: nn.Module) -> Elementwise:
-    """What a norm computes, without the module around it."""
+def norm_function(module: nn.Module) -> Elementwise:
+    """Return the function that a norm module computes."""
     if isinstance(module, RMSNorm):
         size, weight, eps = (module.size,), module.weight, module.eps
         return lambda x: torch.rms_norm(x, size, weight, eps)

@@ -1,8 +1,8 @@
-"""A few rows times a matrix of weights: the form that a CPU computes fastest, with the same bits.
+"""Matrix products for a few rows, batch-invariant and as fast as a CPU allows.
 
-A library adds up in one order for a single row, and in others for several. So each form here gives
-a row the same sums, whatever stands beside it. (Seen with MKL and oneDNN, PyTorch 2.13; the order
-is nobody's promise, the tests watch it.)
+Libraries add in one order for a single row and in others for several rows. Each function here named
+batch-invariant gives a row the same bits, whatever the other rows are. (Libraries do not guarantee
+this, the tests check it. Observed with MKL and oneDNN, PyTorch 2.13.)
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-TINY_MATRIX_THRESHOLD = 400  # PyTorch's own bound, see `batch_invariant_matmul`
-VECTORS = 64  # numbers, see `batch_invariant_elementwise`: two vectors of the widest kind, of 2 bytes a number
-USUAL_ROWS = 16  # for which oneDNN lays out weights; it takes others as well
+TINY_MATRIX_THRESHOLD = 400  # elements; PyTorch's own bound, see `batch_invariant_matmul`
+VECTOR_MULTIPLE = 64  # elements: two of the widest vectors at 2 bytes each, see below
+PACKED_ROWS = 16  # the batch size for which oneDNN arranges weights; other sizes work as well
 
-Matrix = tuple[Tensor, Tensor | None]  # weights (N, D) and bias (N)
-Product = Callable[..., Tensor]  # x (B, D), and what to add the product to, (B, N), if anything
+Affine = tuple[Tensor, Tensor | None]  # weights (N, D) and bias (N)
+Matmul = Callable[..., Tensor]  # of x (B, D), and optionally of (B, N) to add the product to
 
 
-def default_matmul(matrix: Matrix) -> Product:
-    """x W^T + b for each row, added to what is given: (B, N).
+def default_matmul(affine: Affine) -> Matmul:
+    """Return a function for x W^T + b, (B, N), which adds it to `onto_BN` if given.
 
-    May overwrite what is given. Promises nothing of its bits.
+    It may overwrite `onto_BN`. Not batch-invariant.
 
     >>> default_matmul((torch.ones(2, 3), torch.tensor([0.0, 1.0])))(torch.ones(1, 3)).tolist()
     [[3.0, 4.0]]
     """
-    weight_ND, bias_N = matrix
+    weight_ND, bias_N = affine
 
     def product(x_BD: Tensor, onto_BN: Tensor | None = None) -> Tensor:
         if torch.compiler.is_compiling():
-            return _in_parts(matrix, x_BD, onto_BN)
+            return _unfused(affine, x_BD, onto_BN)
         if onto_BN is None:
             if bias_N is None:
                 return torch.mm(x_BD, weight_ND.t())
@@ -45,31 +45,33 @@ def default_matmul(matrix: Matrix) -> Product:
     return product
 
 
-def _in_parts(matrix: Matrix, x_BD: Tensor, onto_BN: Tensor | None) -> Tensor:
-    """For a compiler, which fuses parts, but not what calls a library as a whole."""
-    weight_ND, bias_N = matrix
+def _unfused(affine: Affine, x_BD: Tensor, onto_BN: Tensor | None) -> Tensor:
+    """Compute the product in separate operations, which torch.compile can fuse with others."""
+    weight_ND, bias_N = affine
     y_BN = torch.mm(x_BD, weight_ND.t())
     y_BN = y_BN if bias_N is None else y_BN + bias_N
     return y_BN if onto_BN is None else onto_BN + y_BN
 
 
-def batch_invariant_matmul(matrix: Matrix) -> Product:
-    """As `default_matmul`; a row's bits do not depend on those beside it, nor on how many there are.
+def batch_invariant_matmul(affine: Affine) -> Matmul:
+    """Return a batch-invariant `default_matmul`: a row's bits depend on no other row.
 
-    Several rows are a batch of single ones: as fast as it gets for one row, slower for many, and
-    much slower where the weights don't fit the caches, as every row reads them anew. The weights
-    are a transposed copy, which MKL multiplies by single rows faster. In a batch PyTorch multiplies
-    the smallest matrices without the library.
+    Several rows are computed as a batch of single-row products. This is the fastest way for one row
+    and slower for many. It is much slower where the weights do not fit the CPU caches, because
+    every row reads them again. The weights are a transposed copy, which MKL multiplies faster by
+    single rows. PyTorch multiplies the smallest matrices without MKL, but only in a batch; so their
+    single rows are batched too.
 
-    >>> batch_invariant_matmul((torch.ones(2, 3), torch.tensor([0.0, 1.0])))(torch.ones(1, 3)).tolist()
+    >>> product = batch_invariant_matmul((torch.ones(2, 3), torch.tensor([0.0, 1.0])))
+    >>> product(torch.ones(1, 3)).tolist()
     [[3.0, 4.0]]
     """
-    weight_DN, bias_N = matrix[0].detach().t().contiguous(), matrix[1]
-    hardly_any = weight_DN.numel() < TINY_MATRIX_THRESHOLD
+    weight_DN, bias_N = affine[0].detach().t().contiguous(), affine[1]
+    is_tiny = weight_DN.numel() < TINY_MATRIX_THRESHOLD
 
     def product(x_BD: Tensor, onto_BN: Tensor | None = None) -> Tensor:
         onto_BN, B = _sum(onto_BN, bias_N), len(x_BD)
-        if B == 1 and not hardly_any:
+        if B == 1 and not is_tiny:
             if onto_BN is None:
                 return torch.mm(x_BD, weight_DN)
             return torch.addmm(onto_BN, x_BD, weight_DN)
@@ -89,7 +91,7 @@ def _sum(onto_BN: Tensor | None, bias_N: Tensor | None) -> Tensor | None:
 
 
 def can_pack(weight_ND: Tensor) -> bool:
-    """Whether `packed_matmul` can be had: fp32 on a CPU, PyTorch built with oneDNN."""
+    """Return whether `packed_matmul` is available: fp32 on a CPU, PyTorch built with oneDNN."""
     return (
         weight_ND.device.type == "cpu"
         and weight_ND.dtype == torch.float32
@@ -98,23 +100,24 @@ def can_pack(weight_ND: Tensor) -> bool:
     )
 
 
-def packed_matmul(matrix: Matrix) -> Product:
-    """As `batch_invariant_matmul`, from a copy of the weights in the order in which oneDNN reads them.
+def packed_matmul(affine: Affine) -> Matmul:
+    """Return a batch-invariant product with a copy of the weights in oneDNN's packed layout.
 
-    It takes all cores at one row already, half as long as MKL at sixteen, and adds up from the
-    first number to the last, for two rows and more; so a row alone is taken twice. To start costs
-    10 us, much for small matrices. What torch.compile calls where it freezes weights.
+    oneDNN uses all cores even for one row, and takes half as long as MKL for sixteen. It adds from
+    the first element to the last for two rows and more, so a single row is computed twice. A call
+    costs 10 us to start, which is much for small matrices. torch.compile calls the same operation
+    for frozen weights.
 
     >>> packed_matmul((torch.ones(2, 3), torch.tensor([0.0, 1.0])))(torch.ones(1, 3)).tolist()
     [[3.0, 4.0]]
     """
-    weight_ND, bias_N = matrix
-    packed = torch.ops.mkldnn._reorder_linear_weight(weight_ND.detach(), USUAL_ROWS)
+    weight_ND, bias_N = affine
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight_ND.detach(), PACKED_ROWS)
     multiply = torch.ops.mkldnn._linear_pointwise.default
 
     def product(x_BD: Tensor, onto_BN: Tensor | None = None) -> Tensor:
-        if torch.compiler.is_compiling():  # it takes packed weights only if it packed them itself
-            return _in_parts(matrix, x_BD, onto_BN)
+        if torch.compiler.is_compiling():  # which accepts only weights that it packed itself
+            return _unfused(affine, x_BD, onto_BN)
         if len(x_BD) == 1:
             y_BN = multiply(torch.cat((x_BD, x_BD)), packed, bias_N, "none", [], "")[:1]
         else:
@@ -129,9 +132,10 @@ def batch_invariant_attention(
 ) -> Tensor:
     """softmax(q k^T / sqrt(K) + mask) v for one query of each row and head, (B, H, 1, K).
 
-    The mask holds one line for each of X = B * H heads. PyTorch's fused kernel gives each thread a
-    part of one buffer, where numbers may lie at other places in a vector; so its bits depend on
-    which thread takes which head, and that on the rows.
+    `mask_X1n` has one line for each of the X = B * H heads. PyTorch's fused kernel is not
+    batch-invariant: each thread uses a part of one buffer, where elements can have other offsets
+    within a vector, so the bits depend on the thread that computes a head, and thereby on the
+    number of rows.
 
     >>> k, v = torch.zeros(1, 1, 2, 4), torch.tensor([1.0, 3.0]).view(1, 1, 2, 1)
     >>> batch_invariant_attention(k[:, :, :1], k, v, None).tolist()
@@ -139,7 +143,7 @@ def batch_invariant_attention(
     """
     B, H, _, K = k_BHnK.shape
     q_X1K, k_XnK, v_XnK = (x.flatten(0, 1) for x in (q_BH1K * K**-0.5, k_BHnK, v_BHnK))
-    if B * H == 1:  # one product alone is computed otherwise than one of several
+    if B * H == 1:  # a single product is computed differently from a batch
         q_X1K, k_XnK, v_XnK = (x.expand(2, -1, -1) for x in (q_X1K, k_XnK, v_XnK))
     scores_X1n = torch.bmm(q_X1K, k_XnK.transpose(1, 2))
     if mask_X1n is not None:
@@ -151,10 +155,10 @@ def batch_invariant_attention(
 def default_attention(
     q_BH1K: Tensor, k_BHnK: Tensor, v_BHnK: Tensor, mask_X1n: Tensor | None
 ) -> Tensor:
-    """As `batch_invariant_attention`, in the fewest operations. Promises nothing of its bits.
+    """Return what `batch_invariant_attention` does, in the fewest operations. Not batch-invariant.
 
-    For one query in fp32 PyTorch's fused kernel takes ten times as long as a product on a GPU: it
-    shares the work by queries.
+    PyTorch's fused kernel divides the work by queries. For one query in fp32 it takes ten times as
+    long as two products on a GPU.
 
     >>> k, v = torch.zeros(1, 1, 2, 4), torch.tensor([1.0, 3.0]).view(1, 1, 2, 1)
     >>> default_attention(k[:, :, :1], k, v, torch.zeros(1, 1, 2)).tolist()
@@ -164,7 +168,7 @@ def default_attention(
     """
     B, H, _, K = k_BHnK.shape
     q_X1K, k_XnK, v_XnK = (x.flatten(0, 1) for x in (q_BH1K, k_BHnK, v_BHnK))
-    if mask_X1n is None or torch.compiler.is_compiling():  # see `_in_parts`
+    if mask_X1n is None or torch.compiler.is_compiling():  # see `_unfused`
         scores_X1n = torch.bmm(q_X1K, k_XnK.transpose(1, 2)) * K**-0.5
         scores_X1n = scores_X1n if mask_X1n is None else scores_X1n + mask_X1n
     else:
@@ -173,27 +177,27 @@ def default_attention(
 
 
 def batch_invariant_elementwise(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """The same function of each element of a matrix; a row's bits depend on that row alone.
+    """Return a batch-invariant version of an elementwise function, for matrices (B, N).
 
-    Vector instructions compute whole vectors of elements, and other code what is left over, with
-    other last digits. So each row fills whole vectors.
+    Vector instructions compute full vectors; other code, with other last digits, computes the
+    elements that are left over. So each row is padded to full vectors.
 
     >>> batch_invariant_elementwise(torch.exp)(torch.zeros(1, 3)).tolist()
     [[1.0, 1.0, 1.0]]
     """
 
-    def batch_invariant_matmul(x_BN: Tensor) -> Tensor:
-        rest = -x_BN.shape[1] % VECTORS
+    def padded(x_BN: Tensor) -> Tensor:
+        rest = -x_BN.shape[1] % VECTOR_MULTIPLE
         return function(F.pad(x_BN, (0, rest)))[:, :-rest] if rest else function(x_BN)
 
-    return batch_invariant_matmul
+    return padded
 
 
 def gelu(x_BN: Tensor) -> Tensor:
-    """`F.gelu` of a few rows on a CPU.
+    """Return `F.gelu` of a few rows on a CPU.
 
-    What is contiguous PyTorch gives to oneDNN, which takes longer to start than a row to compute;
-    what is not, it computes itself. (PyTorch 2.13: 6 to 15 us for a row of 512 against 2.)
+    PyTorch passes contiguous tensors to oneDNN, which takes longer to start than to compute a row.
+    It computes other tensors itself. (PyTorch 2.13: 2 us for a row of 512 instead of 6 to 15.)
 
     >>> torch.allclose(gelu(torch.ones(1, 3)), F.gelu(torch.ones(1, 3)))
     True

@@ -1,7 +1,7 @@
 """Generation without a cache: read this first.
 
-Every new token computes the whole row again. This defines what the fast path, `generate`, computes
-with a KV cache; the tests compare the two.
+Every new token computes the whole row again. This defines the results of the fast path, `generate`,
+which uses a KV cache; the tests compare the two.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from model.sampling.sampler import SamplingParams, sample_next
 def generate_naive(
     model: TinyGPT, prompt: Sequence[int], seed: int, max_new_tokens: int, params: SamplingParams
 ) -> list[int]:
-    """The ids that follow a prompt of 1 to block_size ids; the model is in eval mode."""
+    """Return the ids that continue a prompt of 1 to block_size ids; the model is in eval mode."""
     ids, generator = list(prompt), torch.Generator().manual_seed(seed)
     for _ in range(max_new_tokens):
         logits_1V = all_logits(model, ids)[-1:]
@@ -34,10 +34,10 @@ def generate_naive(
 
 @torch.no_grad()
 def all_logits(model: TinyGPT, ids: Sequence[int]) -> Tensor:
-    """Logits (T, V) of what may follow each place of a row of any length.
+    """Return the logits (T, V) of the next token at each position of a row of any length.
 
-    With RoPE each token sees the last block_size tokens, at their absolute places. With learned
-    positions a row that is full is read again, from the last half of its tokens on.
+    With RoPE, each token sees the last block_size tokens, at their absolute positions. With learned
+    positions, a full row is computed again from the last half of its tokens.
     """
     config, ids_1T, T = model.config, torch.tensor([ids]), len(ids)
     if config.position == "rope":

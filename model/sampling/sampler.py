@@ -1,4 +1,4 @@
-"""SamplingParams: logits -> the next id. Filters, the draw itself, and a seed for each sample."""
+"""Choosing the next token: filters on the logits, the random choice, and a seed for each sample."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ import torch
 from torch import Generator, Tensor, nn
 
 ROUNDING = 1e-9  # a sum of probabilities this close below top_p has reached it
-UNIFORMS_PER_CHUNK = 256  # of each generator: one by one they would cost more than the choice
-SMALL_VOCAB_THRESHOLD = (
-    256  # then float64, or to compare all pairs, costs less than to find the k largest
-)
+UNIFORMS_PER_CHUNK = 256  # of each generator; single calls would cost more than the choice itself
+# Up to this size, float64 for all ids (or comparing all pairs) costs less than the k largest ids.
+SMALL_VOCAB_THRESHOLD = 256
 
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How an id is drawn: by repetition penalty, temperature, top_k, top_p and min_p, in turn.
+    """Sampling parameters, applied in turn: repetition penalty, temperature, top_k, top_p, min_p.
 
     >>> SamplingParams(temperature=0.8, top_k=50).top_p
     1.0
@@ -56,9 +55,9 @@ class SamplingParams:
 
 
 def keep_top_k(logits_BV: Tensor, k: int | None) -> Tensor:
-    """Leaves the k largest logits of each row and sets the others to -inf.
+    """Keep the k largest logits of each row; set the others to -inf.
 
-    0, None and k >= V leave all. Of equal logits the smaller id stays.
+    0, None and k >= V keep all. Of equal logits the smaller id is kept.
 
     >>> keep_top_k(torch.tensor([[1.0, 3.0, 2.0, 2.0]]), 2).tolist()
     [[-inf, 3.0, 2.0, -inf]]
@@ -69,9 +68,9 @@ def keep_top_k(logits_BV: Tensor, k: int | None) -> Tensor:
     SamplingParams(top_k=k)
     if not k or k >= logits_BV.shape[-1]:
         return logits_BV
-    if not _may_ask(logits_BV):
+    if not _host_can_read(logits_BV):
         if logits_BV.shape[-1] <= SMALL_VOCAB_THRESHOLD:
-            return logits_BV.masked_fill(ranks(logits_BV) >= k, -math.inf)
+            return logits_BV.masked_fill(descending_ranks(logits_BV) >= k, -math.inf)
         smallest_B1 = logits_BV.topk(k, dim=-1, sorted=False).values.amin(dim=-1, keepdim=True)
     else:
         edge_B2 = logits_BV.topk(k + 1, dim=-1).values[:, -2:]
@@ -79,30 +78,30 @@ def keep_top_k(logits_BV: Tensor, k: int | None) -> Tensor:
         if not _has_ties(edge_B2):
             return logits_BV.masked_fill(logits_BV < smallest_B1, -math.inf)
     above_BV, ties_BV = logits_BV > smallest_B1, logits_BV == smallest_B1
-    room_B1 = k - above_BV.sum(dim=-1, keepdim=True)
-    keep_BV = above_BV | (ties_BV & (ties_BV.cumsum(dim=-1) <= room_B1))
+    n_kept_ties_B1 = k - above_BV.sum(dim=-1, keepdim=True)
+    keep_BV = above_BV | (ties_BV & (ties_BV.cumsum(dim=-1) <= n_kept_ties_B1))
     return logits_BV.masked_fill(~keep_BV, -math.inf)
 
 
-def ranks(logits_BV: Tensor) -> Tensor:
-    """How many ids come before each one, the largest logit first, of equals the smaller id.
+def descending_ranks(logits_BV: Tensor) -> Tensor:
+    """Return the rank of each id, int64 (B, V): 0 for the largest logit, of equals the smaller id.
 
-    All pairs are compared: for few logits a GPU does that faster than it sorts.
+    It compares all pairs, which a GPU does faster than sorting for few logits.
 
-    >>> ranks(torch.tensor([[1.0, 3.0, 2.0, 2.0]])).tolist()
+    >>> descending_ranks(torch.tensor([[1.0, 3.0, 2.0, 2.0]])).tolist()
     [[3, 0, 1, 2]]
     """
     ids_V = torch.arange(logits_BV.shape[-1], device=logits_BV.device)
-    mine_BV1, other_B1V = logits_BV[:, :, None], logits_BV[:, None]
+    own_BV1, other_B1V = logits_BV[:, :, None], logits_BV[:, None]
     tie_first_VV = ids_V[None] < ids_V[:, None]
-    before_BVV = torch.where(tie_first_VV, other_B1V >= mine_BV1, other_B1V > mine_BV1)
+    before_BVV = torch.where(tie_first_VV, other_B1V >= own_BV1, other_B1V > own_BV1)
     return before_BVV.sum(dim=-1)
 
 
 def keep_top_p(logits_BV: Tensor, p: float) -> Tensor:
-    """Leaves the smallest set of likeliest ids whose probabilities reach p, the others become -inf.
+    """Keep the smallest set of most likely ids whose probabilities reach p; set others to -inf.
 
-    Nucleus sampling, Holtzman et al. 2019, arXiv 1904.09751. At least one id stays; p = 1 leaves
+    Nucleus sampling, Holtzman et al. 2019, arXiv 1904.09751. At least one id is kept; p = 1 keeps
     all. Of equal probabilities the smaller id comes first.
 
     >>> logits_BV = torch.tensor([[0.2, 0.5, 0.3]], dtype=torch.float64).log()
@@ -124,9 +123,9 @@ def keep_top_p(logits_BV: Tensor, p: float) -> Tensor:
 
 
 def keep_min_p(logits_BV: Tensor, p: float) -> Tensor:
-    """Leaves the ids at least p times as likely as the likeliest, the others become -inf.
+    """Keep the ids at least p times as likely as the most likely id; set the others to -inf.
 
-    Nguyen et al. 2024, arXiv 2407.01082. The likeliest always stays; p = 0 leaves all.
+    Nguyen et al. 2024, arXiv 2407.01082. The most likely id is always kept; p = 0 keeps all.
 
     >>> logits_BV = torch.tensor([[0.2, 0.5, 0.3]], dtype=torch.float64).log()
     >>> keep_min_p(logits_BV, 0.5).exp().round(decimals=3).tolist()
@@ -138,17 +137,16 @@ def keep_min_p(logits_BV: Tensor, p: float) -> Tensor:
     SamplingParams(min_p=p)
     if p == 0:
         return logits_BV
-    # The same slack as for top_p, relative: what is p times as likely but for rounding stays.
-    least_B1 = logits_BV.amax(dim=-1, keepdim=True) + math.log(p) - ROUNDING
-    return logits_BV.masked_fill(logits_BV < least_B1, -math.inf)
+    # The same tolerance as for top_p, relative to the bound, so that rounding drops no id.
+    bound_B1 = logits_BV.amax(dim=-1, keepdim=True) + math.log(p) - ROUNDING
+    return logits_BV.masked_fill(logits_BV < bound_B1, -math.inf)
 
 
 def penalize(logits_BV: Tensor, seen_BV: Tensor, penalty: float) -> Tensor:
-    """Makes ids that stand in the context less likely: z / penalty where z > 0, else z * penalty.
+    """Make ids of the context less likely: z / penalty where z > 0, else z * penalty.
 
-    Keskar et al. 2019, "CTRL" (arXiv 1909.05858), section 4.1, in the form that Hugging Face gave
-    it: dividing a negative logit would raise it. How often an id occurred makes no difference.
-    1 changes nothing, less than 1 favours what was seen.
+    Keskar et al. 2019, "CTRL" (arXiv 1909.05858), section 4.1, in Hugging Face's form: dividing a
+    negative logit would raise it. How often an id occurred makes no difference.
 
     >>> seen_BV = torch.tensor([[True, True, False]])
     >>> penalize(torch.tensor([[3.0, -1.0, 2.0]]), seen_BV, 2.0).tolist()
@@ -160,20 +158,20 @@ def penalize(logits_BV: Tensor, seen_BV: Tensor, penalty: float) -> Tensor:
     SamplingParams(repetition_penalty=penalty)
     if penalty == 1:
         return logits_BV
-    less_BV = torch.where(logits_BV > 0, logits_BV / penalty, logits_BV * penalty)
-    return torch.where(seen_BV, less_BV, logits_BV)
+    penalized_BV = torch.where(logits_BV > 0, logits_BV / penalty, logits_BV * penalty)
+    return torch.where(seen_BV, penalized_BV, logits_BV)
 
 
 def next_probs(logits_BV: Tensor, params: SamplingParams, seen_BV: Tensor | None = None) -> Tensor:
-    """The distribution that is drawn from; (B, V) in float64.
+    """Return the distribution that ids are sampled from, float64 (B, V).
 
-    Temperature 0 puts everything on the largest logit (the smallest id among equals).
+    Temperature 0 gives all probability to the largest logit (the smallest id among equals).
 
     >>> next_probs(torch.tensor([[1.0, 2.0, 2.0]]), SamplingParams(temperature=0)).tolist()
     [[0.0, 1.0, 0.0]]
 
     Args:
-        seen_BV: True for the ids that stand in the context; None penalizes none.
+        seen_BV: True for the ids of the context; None penalizes none.
     """
     logits_BV = logits_BV.double()
     if seen_BV is not None:
@@ -181,7 +179,7 @@ def next_probs(logits_BV: Tensor, params: SamplingParams, seen_BV: Tensor | None
     if params.temperature == 0:
         return nn.functional.one_hot(logits_BV.argmax(-1), logits_BV.shape[-1]).double()
     if params.temperature != 1:
-        # Largest first to 0: then no temperature, however small, makes an infinity.
+        # The largest logit becomes 0 first, so that no small temperature produces an infinity.
         logits_BV = (logits_BV - logits_BV.amax(dim=-1, keepdim=True)) / params.temperature
     if params.top_k:
         logits_BV = keep_top_k(logits_BV, params.top_k)
@@ -193,9 +191,9 @@ def next_probs(logits_BV: Tensor, params: SamplingParams, seen_BV: Tensor | None
 
 
 def inverse_cdf(probs_BV: Tensor, uniform_B: Tensor) -> Tensor:
-    """The id of each row at which the running sum of probabilities passes its number in [0, 1).
+    """Return each row's id at which the cumulative probability exceeds its number in [0, 1).
 
-    Never an id of probability 0. The rows need not sum to 1.
+    It never returns an id of probability 0. The rows need not sum to 1.
 
     >>> probs_BV = torch.tensor([[0.5, 0.0, 0.5]] * 3, dtype=torch.float64)
     >>> inverse_cdf(probs_BV, torch.tensor([0.49, 0.5, 0.999], dtype=torch.float64)).tolist()
@@ -204,13 +202,13 @@ def inverse_cdf(probs_BV: Tensor, uniform_B: Tensor) -> Tensor:
     cdf_BV = probs_BV.cumsum(dim=-1)
     # A float64 below 1 is at most 1 - 2**-53, so the product never rounds up to the whole sum.
     ids_B1 = torch.searchsorted(cdf_BV, uniform_B[:, None] * cdf_BV[:, -1:], right=True)
-    return ids_B1[:, 0].clamp_(max=probs_BV.shape[-1] - 1)  # beyond the last only if one is NaN
+    return ids_B1[:, 0].clamp_(max=probs_BV.shape[-1] - 1)  # V only where a probability is NaN
 
 
 def sample_next(
     logits_BV: Tensor, uniform_B: Tensor, params: SamplingParams, seen_BV: Tensor | None = None
 ) -> Tensor:
-    """Draws one id per row, int64 (B,), by each row's number in [0, 1) (float64).
+    """Sample one id per row, int64 (B,), with one number in [0, 1) per row (float64).
 
     >>> logits_BV = torch.tensor([[0.0, 1.0, 2.0]] * 2)
     >>> sample_next(logits_BV, torch.tensor([0.0, 0.9]).double(), SamplingParams()).tolist()
@@ -223,27 +221,27 @@ def sample_next(
         logits_BV = penalize(logits_BV.double(), seen_BV, params.repetition_penalty)
     if params.temperature == 0:
         return logits_BV.argmax(dim=-1)
-    narrow = k_largest(logits_BV, params.top_k)
-    if narrow is None:
+    largest = k_largest(logits_BV, params.top_k)
+    if largest is None:
         return inverse_cdf(next_probs(logits_BV, params), uniform_B)
-    logits_Bk, ids_Bk = narrow
+    logits_Bk, ids_Bk = largest
     chosen_B = inverse_cdf(next_probs(logits_Bk, params), uniform_B)
     return ids_Bk.gather(1, chosen_B[:, None])[:, 0]
 
 
 def k_largest(logits_BV: Tensor, k: int | None) -> tuple[Tensor, Tensor] | None:
-    """What `keep_top_k` leaves, without the others: logits and ids (B, k), ids rising in each row.
+    """Return what `keep_top_k` keeps: logits and ids (B, k), ids ascending in each row.
 
-    Then k numbers go on in float64 instead of V. None where that does not pay or is not so easy:
-    there are few logits, k leaves all, the k-th and the next logit are equal, or a GPU would have
-    to be asked whether they are, and waited for.
+    The remaining steps then run on k numbers in float64 instead of V. Returns None where that is
+    not faster or not equal: V is small, k keeps all, the k-th and the next logit are equal, or
+    checking that would require waiting for a GPU.
 
     >>> logits_BV = torch.arange(300.0)[None]
     >>> k_largest(logits_BV, 2)
     (tensor([[298., 299.]]), tensor([[298, 299]]))
     """
     V = logits_BV.shape[-1]
-    if not k or k >= V or V <= SMALL_VOCAB_THRESHOLD or not _may_ask(logits_BV):
+    if not k or k >= V or V <= SMALL_VOCAB_THRESHOLD or not _host_can_read(logits_BV):
         return None
     largest_Bk, ids_Bk = logits_BV.topk(k + 1, dim=-1)
     if _has_ties(largest_Bk[:, -2:]):
@@ -252,17 +250,19 @@ def k_largest(logits_BV: Tensor, k: int | None) -> tuple[Tensor, Tensor] | None:
     return logits_BV.gather(1, ids_Bk), ids_Bk
 
 
-def _may_ask(logits_BV: Tensor) -> bool:
-    """Whether the host may look at numbers: a GPU would be waited for, a compiler can't."""
+def _host_can_read(logits_BV: Tensor) -> bool:
+    """Return whether the host can read values: not from a GPU without waiting, nor in compiling."""
     return not (logits_BV.is_cuda or torch.compiler.is_compiling())
 
 
 def _has_ties(edge_B2: Tensor) -> bool:
-    return any(last == next_ for last, next_ in edge_B2.tolist())  # on a CPU faster than tensors
+    return any(
+        last == next_ for last, next_ in edge_B2.tolist()
+    )  # faster than tensor operations on a CPU
 
 
 def chosen_logprobs(logits_BV: Tensor, ids_B: Tensor) -> Tensor:
-    """Log-probability in nats of one id per row under the logits as they are, (B,).
+    """Return the log-probability of one id per row under the unfiltered logits, in nats, (B,).
 
     NaN where a logit is NaN or +inf, or all are -inf: then the model is damaged.
 
@@ -273,35 +273,35 @@ def chosen_logprobs(logits_BV: Tensor, ids_B: Tensor) -> Tensor:
 
 
 def sample_seeds(seed: int, n_samples: int) -> list[int]:
-    """A seed for each of several samples: the same first ones, however many are asked for.
+    """Return n seeds derived from one; seed i does not depend on n_samples.
 
     >>> sample_seeds(1, 3)[:2] == sample_seeds(1, 2)
     True
     """
-    # A hash, as seed + i would make sample 1 of seed 0 the same as sample 0 of seed 1.
+    # A hash, because with seed + i, sample 1 of seed 0 would be sample 0 of seed 1.
     names = [f"{seed} {i}".encode("ascii") for i in range(n_samples)]
     return [int.from_bytes(hashlib.sha256(name).digest()[:7], "big") for name in names]
 
 
 class UniformStreams:
-    """Numbers in [0, 1): each row has its own generator and takes one number from it per token."""
+    """Random numbers in [0, 1): each row has its own generator and takes one number per token."""
 
     def __init__(self, seeds: Sequence[int], device: torch.device) -> None:
         self.generators = [Generator().manual_seed(seed) for seed in seeds]
-        self.device, self.n_taken = device, 0
+        self.device, self.n_tokens = device, 0
 
     def next(self) -> Tensor:
-        """The next number of each row, float64 (B,)."""
-        place = self.n_taken % UNIFORMS_PER_CHUNK
-        if place == 0:
+        """Return the next number of each row, float64 (B,)."""
+        index = self.n_tokens % UNIFORMS_PER_CHUNK
+        if index == 0:
             size = (UNIFORMS_PER_CHUNK,)
             columns = [torch.rand(size, generator=g, dtype=torch.float64) for g in self.generators]
             self.uniform_NB = torch.stack(columns, dim=1).to(self.device)
-        self.n_taken += 1
-        return self.uniform_NB[place]
+        self.n_tokens += 1
+        return self.uniform_NB[index]
 
     def compact(self, moves: Sequence[tuple[int, int]], n_rows: int) -> None:
-        """Copy rows (source, target) in turn, then drop the rows from n_rows on."""
+        """Copy rows (source, target) in turn, then keep only the first n_rows."""
         for source, target in moves:
             self.generators[target] = self.generators[source]
             self.uniform_NB[:, target] = self.uniform_NB[:, source]
@@ -310,13 +310,13 @@ class UniformStreams:
 
 
 class TokenSelector:
-    """Chooses the next id of each row, in the same tensors each time, as a CUDA graph needs it."""
+    """Chooses the next id of each row, always in the same tensors, as CUDA graphs require."""
 
     def __init__(
         self, params: SamplingParams, n_rows: int, vocab_size: int, device: torch.device
     ) -> None:
         self.params = params
-        # Ids are chosen in float64, which mps does not have.
+        # Ids are chosen in float64, which mps lacks.
         self.device = torch.device("cpu") if device.type == "mps" else device
         self.uniform_B = torch.zeros(n_rows, dtype=torch.float64, device=self.device)
         # The ids and their log-probabilities: float64 holds both.
@@ -325,15 +325,15 @@ class TokenSelector:
         if params.repetition_penalty != 1:
             self.seen_BV = torch.zeros(n_rows, vocab_size, dtype=torch.bool, device=self.device)
 
-    def begin(self, prompts: Sequence[Sequence[int]]) -> None:
-        """Only the ids of the prompts count as seen, for the repetition penalty."""
+    def reset(self, prompts: Sequence[Sequence[int]]) -> None:
+        """Start with new prompts: only their ids count as seen for the repetition penalty."""
         if self.seen_BV is not None:
             self.seen_BV.zero_()
             for seen_V, prompt in zip(self.seen_BV, prompts, strict=True):
                 seen_V[list(prompt)] = True
 
     def select(self, logits_BV: Tensor) -> Tensor:
-        """The next id of each row, by `uniform_B`; also written into `chosen_2B`."""
+        """Return the next id of each row, using `uniform_B`; also write it into `chosen_2B`."""
         logits_BV = logits_BV.to(self.device)
         ids_B = sample_next(logits_BV, self.uniform_B, self.params, self.seen_BV)
         self.chosen_2B[0].copy_(ids_B)
@@ -343,7 +343,7 @@ class TokenSelector:
         return ids_B
 
     def compact(self, moves: Sequence[tuple[int, int]], n_rows: int) -> None:
-        """Copy rows (source, target) in turn, then drop the rows from n_rows on."""
+        """Copy rows (source, target) in turn, then keep only the first n_rows."""
         self.uniform_B = self.uniform_B[:n_rows]
         self.chosen_2B = self.chosen_2B[:, :n_rows].clone()
         if self.seen_BV is not None:

@@ -1,4 +1,4 @@
-"""Ids as they are sampled -> texts as they appear, in order, each up to where it stops."""
+"""Streaming: text of all samples from their ids, in order, each up to its stop string."""
 
 from __future__ import annotations
 
@@ -11,182 +11,189 @@ from model.sampling.generate import Step
 
 
 class StreamDecoder(Protocol):
-    """Turns ids into text one by one, such as the stream decoder of a tokenizer."""
+    """Turns ids into text one by one, for example a tokenizer's stream decoder."""
 
     def feed(self, token: int) -> str:
-        """The text that one more id completes."""
+        """Return the text that one more id completes."""
 
     def finish(self) -> str:
-        """What is left when no more ids come."""
+        """Return the rest of the text after the last id."""
 
 
 class StopStrings:
-    """Passes text on up to the first stop text, and holds back what may be the beginning of one.
+    """Passes text on up to the first stop string; holds back text that may be the start of one.
 
-    First is the one that is complete first; of two that end together, the longer. So it makes no
-    difference how the text comes in pieces.
+    The first stop string is the one that is complete first; of two that end together, the longer.
+    So the result does not depend on how the text is divided into pieces.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops, self._held = stops, ""
-        self.met = False
+        self.matched = False
 
     def feed(self, piece: str) -> str:
-        """What may be shown now.
+        """Return the text that can be shown now.
 
         >>> stops = StopStrings(["two"])
-        >>> [stops.feed(piece) for piece in ("one t", "w", "o three")], stops.met
+        >>> [stops.feed(piece) for piece in ("one t", "w", "o three")], stops.matched
         (['one ', '', ''], True)
         """
-        if self.met:
+        if self.matched:
             return ""
         held = self._held + piece
-        places = [(held.find(stop), len(stop)) for stop in self._stops]
-        ends = [(start + length, start) for start, length in places if start >= 0]
+        found = [(held.find(stop), len(stop)) for stop in self._stops]
+        ends = [(start + length, start) for start, length in found if start >= 0]
         if ends:
-            self.met = True
+            self.matched = True
             return held[: min(ends)[1]]
         longest = max(map(len, self._stops), default=0)
-        keep = min(max(longest - 1, 0), len(held))
-        while keep and not any(stop.startswith(held[-keep:]) for stop in self._stops):
-            keep -= 1
-        self._held = held[len(held) - keep :]
-        return held[: len(held) - keep]
+        n_held = min(max(longest - 1, 0), len(held))
+        while n_held and not any(stop.startswith(held[-n_held:]) for stop in self._stops):
+            n_held -= 1
+        self._held = held[len(held) - n_held :]
+        return held[: len(held) - n_held]
 
     def finish(self) -> str:
-        """What was held back, as no more comes."""
-        return "" if self.met else self._held
+        """Return the text held back, after the last piece."""
+        return "" if self.matched else self._held
 
 
 class Sample:
-    """One sample as it grows: its ids, what they say, and in the end why there are no more.
+    """One sample while it is generated: its ids, its text, and why it finished.
 
     Attributes:
-        ids, logprobs: all that were drawn for it, the stop token too; nats.
-        text: what they say, whole characters only, without stop token and stop text.
-        ended: "" until it has; then the flag that ended it: stop-token, stop or steps.
+        ids, logprobs: all its tokens, including the stop token; log-probabilities in nats.
+        text: whole characters only, without stop token and stop string.
+        finish_reason: "" while unfinished; then the flag that ended it: stop-token, stop or steps.
     """
 
     def __init__(
         self,
         decoder: StreamDecoder,
         prompt: str,
-        number: int,
+        index: int,
         stop_id: int | None = None,
         stops: Sequence[str] = (),
     ) -> None:
-        """`decoder`: of this sample alone; `number`: which sample of the prompt, from 0."""
-        self.prompt, self.number, self.ended = prompt, number, ""
+        """Start an empty sample.
+
+        Args:
+            decoder: of this sample only.
+            index: which sample of the prompt, from 0.
+        """
+        self.prompt, self.index, self.finish_reason = prompt, index, ""
         self.ids: list[int] = []
         self.logprobs: list[float | None] = []
         self._stop_id, self._stops = stop_id, StopStrings(stops)
         self._decoder = decoder
-        self._parts: list[str] = []
-        self._taken = 0
+        self._pieces: list[str] = []
+        self._n_drained = 0
 
     @property
     def text(self) -> str:
         """The text so far, without the prompt."""
-        return "".join(self._parts)
+        return "".join(self._pieces)
 
     def feed(self, token: int, logprob: float | None) -> None:
-        """The next token; none may come once it has ended."""
-        assert not self.ended
+        """Append the next token; not allowed once the sample is finished."""
+        assert not self.finish_reason
         self.ids.append(token)
         self.logprobs.append(logprob)
         if token == self._stop_id:
-            self.end("stop-token")
+            self.finish("stop-token")
         else:
             self._show(self._decoder.feed(token))
 
-    def end(self, reason: str) -> None:
-        """No more tokens come."""
+    def finish(self, reason: str) -> None:
+        """End the sample; an earlier reason is kept."""
         self._show(self._decoder.finish())
-        self._parts.append(self._stops.finish())
-        self.ended = self.ended or reason
+        self._pieces.append(self._stops.finish())
+        self.finish_reason = self.finish_reason or reason
 
     def _show(self, piece: str) -> None:
-        self._parts.append(self._stops.feed(piece))
-        if self._stops.met:
-            self.ended = "stop"
+        self._pieces.append(self._stops.feed(piece))
+        if self._stops.matched:
+            self.finish_reason = "stop"
 
-    def take(self) -> str:
-        """The text that came since the last call."""
-        fresh = "".join(self._parts[self._taken :])
-        self._taken = len(self._parts)
-        return fresh
+    def drain(self) -> str:
+        """Return the text added since the last call."""
+        new = "".join(self._pieces[self._n_drained :])
+        self._n_drained = len(self._pieces)
+        return new
 
-    def record(self) -> dict[str, Any]:
-        """All of it by name, for a line of JSON."""
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of a JSON line."""
         return {
             "prompt": self.prompt,
-            "sample": self.number,
+            "sample": self.index,
             "text": self.text,
             "ids": self.ids,
             "logprobs": self.logprobs,
-            "ended": self.ended,
+            "ended": self.finish_reason,
         }
 
 
-def has_ended(samples: Sequence[Sample], number: int) -> bool:
-    """Whether a sample needs no more tokens; for `generate(is_finished=)`."""
-    return bool(samples[number].ended)
+def is_sample_finished(samples: Sequence[Sample], index: int) -> bool:
+    """Return whether a sample needs no more tokens; for `generate(is_finished=)`."""
+    return bool(samples[index].finish_reason)
 
 
 def emit_in_order(samples: Sequence[Sample], steps: Iterable[Step]) -> Iterator[tuple[Sample, str]]:
-    """(sample, new text), all of one sample before the next one, though all grow together.
+    """Yield (sample, new text): all text of one sample before the next, though all grow together.
 
-    The first sample is streamed as it grows; when it has ended, what the second has so far, and so
-    on. The last text of each comes with its `ended` set. Stops when all have ended.
+    Streams sample 0 as it grows. When it finishes, yields what sample 1 has so far, and so on. The
+    last text of a sample is yielded after its `finish_reason` is set. Stops once all are finished.
     """
     waiting = list(samples)
     yield waiting[0], ""
     for step in steps:
         for i, (token, logprob) in enumerate(zip(step.ids, step.logprobs, strict=True)):
-            if token is not None and not samples[i].ended:
+            if token is not None and not samples[i].finish_reason:
                 samples[i].feed(token, logprob)
-        while waiting and waiting[0].ended:
+        while waiting and waiting[0].finish_reason:
             sample = waiting.pop(0)
-            yield sample, sample.take()
+            yield sample, sample.drain()
         if not waiting:
             return
-        if fresh := waiting[0].take():
-            yield waiting[0], fresh
+        if new := waiting[0].drain():
+            yield waiting[0], new
     for sample in waiting:
-        if not sample.ended:
-            sample.end("steps")
-        yield sample, sample.take()
+        if not sample.finish_reason:
+            sample.finish("steps")
+        yield sample, sample.drain()
 
 
 class ThroughputMeter:
-    """How fast tokens come: the time inside the model, not that of whoever reads the text."""
+    """Measures tokens per second: only time inside the model, not time spent by the consumer."""
 
     def __init__(self, compile_stats: CompileStats | None = None) -> None:
-        """`compile_stats`: of the engine; its seconds are counted separately."""
-        self.tokens, self.spent_s = 0, 0.0
-        self.first_s: float | None = None
+        """Start at 0; the seconds of `compile_stats`, the engine's, are counted separately."""
+        self.n_tokens, self.model_s = 0, 0.0
+        self.first_token_s: float | None = None
         self.compile_stats, self.compiled_s = compile_stats or CompileStats(), 0.0
 
     def watch(self, steps: Iterable[Step]) -> Iterator[Step]:
-        """Passes steps on and takes their time."""
+        """Pass steps on, and time them."""
         steps = iter(steps)
         while True:
-            begun, compiled_s = time.perf_counter(), self.compile_stats.seconds
+            started, compiled_s = time.perf_counter(), self.compile_stats.seconds
             step = next(steps, None)
             compiled_s = self.compile_stats.seconds - compiled_s
-            self.spent_s += time.perf_counter() - begun - compiled_s
+            self.model_s += time.perf_counter() - started - compiled_s
             self.compiled_s += compiled_s
             if step is None:
                 return
-            if self.first_s is None:
-                self.first_s = self.spent_s
-            self.tokens += sum(token is not None for token in step.ids)
+            if self.first_token_s is None:
+                self.first_token_s = self.model_s
+            self.n_tokens += sum(token is not None for token in step.ids)
             yield step
 
     def __str__(self) -> str:
-        if self.first_s is None:
+        if self.first_token_s is None:
             return "no tokens"
-        words = f"{self.tokens:,} token{'s'[: self.tokens != 1]} in {self.spent_s:.2f} s"
-        rate = self.tokens / max(self.spent_s, 1e-9)
-        words += f": {rate:,.0f} tokens/s, the first after {1000 * self.first_s:,.0f} ms"
-        return f"{words}; {self.compiled_s:.1f} s of compiling apart" if self.compiled_s else words
+        summary = f"{self.n_tokens:,} token{'s'[: self.n_tokens != 1]} in {self.model_s:.2f} s"
+        rate = self.n_tokens / max(self.model_s, 1e-9)
+        summary += f": {rate:,.0f} tokens/s, the first after {1000 * self.first_token_s:,.0f} ms"
+        return (
+            f"{summary}; plus {self.compiled_s:.1f} s of compiling" if self.compiled_s else summary
+        )

@@ -1,4 +1,4 @@
-"""sample.py: the same words however they are asked for, and one line for what is wrong."""
+"""sample.py: the same text for equivalent arguments, and one line for each user error."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def run(text_run) -> Path:
 
 @pytest.fixture
 def text(run, capsys):
-    """text("--seed", "2", ...): what sample.py writes to stdout."""
+    """text("--seed", "2", ...): the stdout of sample.py."""
 
     def get(*argv: str, run: Path = run) -> str:
         capsys.readouterr()
@@ -43,8 +43,8 @@ def copy(run, tmp_path) -> Path:
     return shutil.copytree(run, tmp_path / "copy")
 
 
-def whole(run: Path, prompt: str, steps: int, seed: int, **settings: object) -> str:
-    """The text of one sample, all ids at once: the oracle of the stream."""
+def expected_text(run: Path, prompt: str, steps: int, seed: int, **settings: object) -> str:
+    """Return the text of one sample, decoded as a whole: the expected result of streaming."""
     loaded = load_run(run)
     end = loaded.tokenizer.eot_id
     prompt_ids = [end, *loaded.tokenizer.encode(prompt)]
@@ -61,56 +61,56 @@ def whole(run: Path, prompt: str, steps: int, seed: int, **settings: object) -> 
 
 @pytest.mark.parametrize("prompt", ["", "the cat", "Grüße 世界 🙂"])
 @pytest.mark.parametrize("seed", [1, 7])
-def test_the_stream_is_the_decoded_whole(text, run, prompt, seed):
+def test_the_streamed_text_is_the_decoded_whole(text, run, prompt, seed):
     streamed = text("--prompt", prompt, "--steps", "60", "--seed", str(seed))
-    assert streamed == whole(run, prompt, 60, seed)
+    assert streamed == expected_text(run, prompt, 60, seed)
 
 
-def test_compiled_steps_draw_a_text_too(text, run, capsys, monkeypatch):
+def test_compile_gives_the_same_text(text, run, capsys, monkeypatch):
     monkeypatch.setattr("model.sampling.compile.COMPILER", {"backend": "eager"})
-    asked, real = [], sample.generate
+    requested, real = [], sample.generate
     monkeypatch.setattr(
-        sample, "generate", lambda *a, **k: (asked.append(k["compiled"]), real(*a, **k))[1]
+        sample, "generate", lambda *a, **k: (requested.append(k["compiled"]), real(*a, **k))[1]
     )
     argv = ["--prompt", "a", "--steps", "30", "--temp", "0"]
     plain = text(*argv)
     assert sample.main(["--run", str(run), *argv, "--compile"]) == 0
-    told = capsys.readouterr()
-    assert told.out == plain and "s of compiling apart" in told.err
-    assert asked == [False, True]
+    output = capsys.readouterr()
+    assert output.out == plain and "s of compiling" in output.err
+    assert requested == [False, True]
 
 
-def test_same_seed_same_text_and_another_seed_another(text):
+def test_the_seed_decides_the_text(text):
     assert text("--seed", "3") == text("--seed", "3") != text("--seed", "4")
 
 
 @pytest.mark.parametrize("argv", [[], ["--top-k", "9"], ["--temp", "1.5", "--min-p", "0.01"]])
-def test_sample_i_does_not_depend_on_how_many_are_asked_for(text, argv):
+def test_sample_i_does_not_depend_on_the_number_of_samples(text, argv):
     argv = ["--steps", "40", "--prompt", "a", *argv, "--num-samples"]
     one, two, eight = (text(*argv, str(n)) for n in (1, 2, 8))
     assert two.startswith(one + "\n") and eight.startswith(two + "\n") and len(eight) > len(two)
 
 
-def test_temperature_0_takes_the_likeliest(text, run):
+def test_temperature_0_takes_the_most_likely_token(text, run):
     cold = text("--temp", "0", "--seed", "1", "--steps", "30")
     assert cold == text("--temp", "0", "--seed", "99", "--steps", "30")
     assert cold == text("--top-k", "1", "--seed", "5", "--steps", "30")
-    assert cold == whole(run, "", 30, 1, temperature=0)
+    assert cold == expected_text(run, "", 30, 1, temperature=0)
     assert cold != text("--temp", "1", "--steps", "30")
 
 
 def test_filters_and_both_spellings_reach_the_model(text, run):
     given = text("--top_k", "5", "--top-p", "0.7", "--temp", "0.8", "--steps", "30")
-    assert given == whole(run, "", 30, 1, top_k=5, top_p=0.7, temperature=0.8)
+    assert given == expected_text(run, "", 30, 1, top_k=5, top_p=0.7, temperature=0.8)
 
 
 def test_min_p_and_repetition_penalty_reach_the_model(text, run):
     for flag, value in (("min_p", 0.95), ("repetition_penalty", 1.7)):
         given = text(f"--{flag.replace('_', '-')}", str(value), "--steps", "30")
-        assert given == whole(run, "", 30, 1, **{flag: value}) != text("--steps", "30")
+        assert given == expected_text(run, "", 30, 1, **{flag: value}) != text("--steps", "30")
 
 
-def test_a_stop_text_ends_the_sample_before_it(text):
+def test_a_stop_string_ends_the_sample_before_it(text):
     full = text("--steps", "60", "--prompt", "the")
     stop = full[20:23]
     stopped = text("--steps", "60", "--prompt", "the", "--stop", stop)
@@ -120,20 +120,20 @@ def test_a_stop_text_ends_the_sample_before_it(text):
     assert text("--steps", "60", "--prompt", "the", *several) == stopped
 
 
-def test_a_prompt_too_long_is_cut_to_its_end_with_one_warning(text, run, capsys):
+def test_a_long_prompt_is_cut_to_its_end_with_one_warning(text, run, capsys):
     long = "the cat sat on a mat with old Anna " * 30 + "and night came"
     loaded = load_run(run)
     assert sample.encode_prompt(loaded, long) == loaded.tokenizer.encode(long)[-32:]
     capsys.readouterr()
     assert sample.main(["--run", str(run), "--prompt", long, "--steps", "5"]) == 0
     out, err = capsys.readouterr()
-    assert out == whole(run, long, 5, 1)
+    assert out == expected_text(run, long, 5, 1)
     assert err.count("warning") == 1 and "only its last 32" in err
     assert sample.main(["--run", str(run), "--prompt", "short", "--steps", "5"]) == 0
     assert "warning" not in capsys.readouterr().err
 
 
-def test_stderr_says_what_was_read(run, capsys):
+def test_stderr_names_the_checkpoint_that_was_read(run, capsys):
     for which in ("best", "last"):
         state = checkpoint.load(run / f"{which}.pt")
         assert sample.main(["--run", str(run), "--checkpoint", which, "--steps", "1"]) == 0
@@ -163,7 +163,7 @@ def test_stderr_says_what_was_read(run, capsys):
         (["--stop", "a", "--stop", ""], "--stop: must be some text"),
         (["--stop-token", "the cat sat"], "--stop-token: 'the cat sat' is . tokens; .*endoftext"),
         (["--stop-token", "a", "--stop-token", "b"], "--stop-token: given twice"),
-        (["--prompt-sep", "x"], "--prompt-sep: parts the prompts of --prompt-file"),
+        (["--prompt-sep", "x"], "--prompt-sep: separates the prompts of --prompt-file"),
         (["--prompt-sep", "", "--prompt-file", "x"], "--prompt-sep: must be some text"),
         (["--interactive", "--prompt", ""], "--interactive: .*leave out --prompt$"),
         (["--num-samples", "0"], "--num-samples: must be at least 1"),
@@ -181,13 +181,13 @@ def test_bad_arguments_are_refused(run, capsys, argv, message):
     assert capsys.readouterr().out == ""
 
 
-def test_a_prompt_that_is_no_text_is_refused(run, capsys):
+def test_a_prompt_that_is_not_valid_text_is_refused(run, capsys):
     with pytest.raises(UserError, match="--prompt: lone surrogate"):
         sample.main(["--run", str(run), "--prompt", "ab\udcff"])
     assert capsys.readouterr().out == ""
 
 
-def test_no_run_and_no_checkpoint_are_told_with_the_cure(copy, tmp_path, monkeypatch):
+def test_a_missing_run_or_checkpoint_is_an_error_with_a_hint(copy, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="runs/tiny: no run .*train.py --config configs/tiny.yaml"):
         sample.main([])
@@ -222,7 +222,7 @@ def test_a_checkpoint_of_another_shape_is_refused(copy):
         sample.main(["--run", str(copy)])
 
 
-def test_a_run_that_is_training_can_be_sampled(copy, text):
+def test_a_run_in_training_can_be_sampled(copy, text):
     writer = RunFolder(copy)
     writer.lock()  # the lock of a training process
     with pytest.raises(UserError, match="another process"):
@@ -232,9 +232,9 @@ def test_a_run_that_is_training_can_be_sampled(copy, text):
 
 
 def test_a_closed_pipe_ends_quietly(run):
-    """`sample.py ... | head -1`, in a locale that knows ASCII alone."""
+    """`sample.py ... | head -1`, in a locale that can only encode ASCII."""
     command = [sys.executable, str(ROOT / "sample.py"), "--run", str(run)]
-    # More than a pipe holds, so that the writer must notice.
+    # More than the buffer of a pipe, so that the writer must notice.
     argv = ["--prompt", "é\n" + "x" * 100_000, "--steps", "2000"]
     program = subprocess.Popen(
         [*command, *argv],
@@ -251,7 +251,7 @@ def test_a_closed_pipe_ends_quietly(run):
     assert "Error" not in err and "Traceback" not in err and "Exception" not in err
 
 
-def test_a_mistake_is_one_line_and_status_2(tmp_path):
+def test_a_user_error_is_one_line_and_status_2(tmp_path):
     done = subprocess.run(
         [sys.executable, str(ROOT / "sample.py"), "--run", str(tmp_path)],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""sample.py for several prompts and samples, as texts and as lines of JSON."""
+"""sample.py with several prompts and samples, as text and as lines of JSON."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def run(text_run) -> Path:
 
 @pytest.fixture
 def text(run, capsys):
-    """text("--seed", "2", ...): what sample.py writes to stdout."""
+    """text("--seed", "2", ...): the stdout of sample.py."""
 
     def get(*argv: str, run: Path = run) -> str:
         capsys.readouterr()
@@ -36,11 +36,11 @@ def text(run, capsys):
 
 @pytest.fixture
 def records(text):
-    """records("--seed", "2", ...): what --json says of each sample."""
+    """records("--seed", "2", ...): the JSON object of each sample."""
     return lambda *argv: [json.loads(line) for line in text("--json", *argv).splitlines()]
 
 
-def test_a_prompt_has_the_same_samples_whichever_stand_beside_it(text, tmp_path):
+def test_samples_of_a_prompt_do_not_depend_on_other_prompts(text, tmp_path):
     argv = ["--steps", "20", "--num-samples", "2"]
     prompts = ["the cat", "", "a", "Grüße 世界 🙂 and old Anna until night came"]
     alone = [text("--prompt", prompt, *argv) for prompt in prompts]
@@ -48,7 +48,7 @@ def test_a_prompt_has_the_same_samples_whichever_stand_beside_it(text, tmp_path)
     assert text(*given, *argv) == "\n".join(alone)
 
 
-def test_more_samples_than_fit_side_by_side_are_the_same(text, monkeypatch):
+def test_several_batches_give_the_same_samples_as_one(text, monkeypatch):
     argv = ["--steps", "10", "--num-samples", "5", "--prompt", "a", "--prompt", "the"]
     expected = text(*argv)
     monkeypatch.setattr(sample, "MAX_BATCH", 3)
@@ -57,7 +57,7 @@ def test_more_samples_than_fit_side_by_side_are_the_same(text, monkeypatch):
     assert text(*argv) == expected
 
 
-def test_rows_at_once_fit_the_memory():
+def test_the_batch_fits_the_cache_limit():
     assert sample.max_rows(ModelConfig(n_layer=2, block_size=256, n_embd=128, n_head=4)) == 64
     gpt2 = ModelConfig(n_layer=12, block_size=1024, n_embd=768, n_head=12)
     assert sample.max_rows(gpt2) == 2**30 // (2 * 12 * 1024 * 768 * 4) == 14
@@ -87,38 +87,37 @@ def test_prompts_from_a_file(text, tmp_path, monkeypatch):
 def test_a_bad_prompt_file_is_refused(run, tmp_path, monkeypatch, raw, message):
     if raw is not None:
         (tmp_path / "p.txt").write_bytes(raw)
-    monkeypatch.setattr(sample, "load_run", None)  # before the model is loaded
+    monkeypatch.setattr(sample, "load_run", None)  # not called: prompts are read before the model
     with pytest.raises(UserError, match=message):
         sample.main(["--run", str(run), "--prompt-file", str(tmp_path / "p.txt")])
 
 
-def test_stop_texts_and_tokens_know_newlines(run, records):
+def test_stop_strings_and_tokens_accept_newlines(run, records):
     argv = ["--steps", "900", "--seed", "2"]
     (free,) = records(*argv, "--stop-token", "")
     newline = load_run(run).tokenizer.encode("\n")[0]
-    at = free["ids"].index(newline)
+    end = free["ids"].index(newline)
     (by_text,) = records(*argv, "--stop-token", "", "--stop", r"\n")
     (by_token,) = records(*argv, "--stop-token", r"\n")
-    assert by_token["ids"] == by_text["ids"] == free["ids"][: at + 1]
+    assert by_token["ids"] == by_text["ids"] == free["ids"][: end + 1]
     assert by_token["text"] == by_text["text"] == free["text"].split("\n")[0]
     assert (by_token["ended"], by_text["ended"]) == ("stop-token", "stop")
 
 
-def test_without_a_stop_token_the_text_runs_on(run, records):
+def test_without_a_stop_token_the_text_continues(run, records):
     end = load_run(run).tokenizer.eot_id
-    first = next(
+    seed, record = next(
         (seed, record)
         for seed in range(99)
         for record in records("--steps", "60", "--seed", str(seed))
         if record["ended"] == "stop-token"
     )
-    seed, record = first
     (longer,) = records("--steps", "60", "--seed", str(seed), "--stop-token", "")
     assert record["ids"][-1] == end and len(longer["ids"]) == 60 and longer["ended"] == "steps"
     assert longer["text"].startswith(record["text"] + "<|endoftext|>")
 
 
-def test_json_tells_all_of_every_sample(run, records):
+def test_json_has_all_figures_of_every_sample(run, records):
     found = records("--prompt", "the", "--prompt", "世", "--num-samples", "2", "--steps", "20")
     assert [(one["prompt"], one["sample"]) for one in found] == [
         ("the", 0), ("the", 1), ("世", 0), ("世", 1),

@@ -127,7 +127,7 @@ def test_a_recorded_step_is_used_again_compiled_or_not(compiled, played, capsys)
         assert found == wanted
         graphs.append(played[-1])
     assert engine.compile_stats.works and capsys.readouterr().err == ""
-    if compiled:  # its rooms come in fewer sizes
+    if compiled:  # the cache sizes are powers of two
         assert graphs[0] is graphs[1]
     assert graphs[2] is graphs[3] and graphs[1] is not graphs[2]
 
@@ -138,14 +138,14 @@ def test_no_recorded_step_waits_for_the_host():
     with torch.inference_mode():
         params = SamplingParams(top_k=50, top_p=0.9)
         engine = InferenceEngine(model)
-        batch = engine.take_batch([[1, 2], [3]], [1, 2], 50, params)
-        drawn = [batch.draw() for _ in range(5)]
+        batch = engine.acquire_batch([[1, 2], [3]], [1, 2], 50, params)
+        sampled = [batch.step() for _ in range(5)]
         torch.cuda.set_sync_debug_mode("error")
         try:
-            drawn += [batch.draw() for _ in range(20)]
+            sampled += [batch.step() for _ in range(20)]
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    assert all(token is not None for one in drawn for token in one.step(2, set()).ids)
+    assert all(token is not None for one in sampled for token in one.wait(2, set()).ids)
 
 
 def test_ranks_add_up_gradients_on_the_gpu():

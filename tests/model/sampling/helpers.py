@@ -1,4 +1,4 @@
-"""What the tests of the cached path share: kinds of models, prompts, and the reference logits."""
+"""Shared by the tests of the cached path: kinds of models, prompts, and the reference logits."""
 
 from __future__ import annotations
 
@@ -32,15 +32,18 @@ prompts = pytest.mark.parametrize("prompts", [ONE, EIGHT], ids=["one", "eight"])
 
 
 def decoder_of(
-    model: TinyGPT, prompts: Sequence[Sequence[int]], n: int, **settings: Any
+    model: TinyGPT, prompts: Sequence[Sequence[int]], max_new_tokens: int, **settings: Any
 ) -> Decoder:
     return Decoder(
-        InferenceWeights(model), prompts, cache_size_for(model.config, prompts, n), **settings
+        InferenceWeights(model),
+        prompts,
+        cache_size_for(model.config, prompts, max_new_tokens),
+        **settings,
     )
 
 
-def continued_logits(model: TinyGPT, prompts: Sequence[Sequence[int]], more_NB: Tensor) -> Tensor:
-    """Logits (B, N + 1, V): what may follow each prompt, and then each of the ids that came."""
-    rows = [[*prompt, *more] for prompt, more in zip(prompts, more_NB.T.tolist(), strict=True)]
+def continued_logits(model: TinyGPT, prompts: Sequence[Sequence[int]], new_NB: Tensor) -> Tensor:
+    """Return logits (B, N + 1, V): of the next token after each prompt, then after each new id."""
+    rows = [[*prompt, *new] for prompt, new in zip(prompts, new_NB.T.tolist(), strict=True)]
     parts = [all_logits(model, row)[len(p) - 1 :] for p, row in zip(prompts, rows, strict=True)]
     return torch.stack(parts)

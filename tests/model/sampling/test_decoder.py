@@ -1,4 +1,4 @@
-"""The model over a cache is the model without one."""
+"""The model with a KV cache gives the results of the model without one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.model.sampling.helpers import (
 @kinds
 @positions
 @prompts
-def test_greedy_text_is_that_without_a_cache(tiny, kind, position, prompts):
+def test_greedy_ids_equal_those_without_a_cache(tiny, kind, position, prompts):
     model = tiny(double=True, position=position, **kind)
     n = 3 * model.config.block_size
     settings = {"seeds": range(len(prompts)), "max_new_tokens": n, "params": SamplingParams(0)}
@@ -32,7 +32,7 @@ def test_greedy_text_is_that_without_a_cache(tiny, kind, position, prompts):
     assert len(steps) == n
     for row, prompt in enumerate(prompts):
         ids = [step.ids[row] for step in steps]
-        # Each token is the likeliest after the others: so by induction the whole text is.
+        # Each token is the most likely one after those before it: by induction all ids are right.
         logits_TV = all_logits(model, [*prompt, *ids])[len(prompt) - 1 : -1]
         assert ids == logits_TV.argmax(-1).tolist()
         logprobs = torch.tensor([step.logprobs[row] for step in steps], dtype=torch.float64)
@@ -42,9 +42,9 @@ def test_greedy_text_is_that_without_a_cache(tiny, kind, position, prompts):
 @kinds
 @positions
 @prompts
-@pytest.mark.parametrize("form", ["", "fixed", "as on a GPU", "many weights"])
-def test_logits_are_those_without_a_cache(tiny, kind, position, prompts, form, monkeypatch):
-    if form == "many weights":
+@pytest.mark.parametrize("form", ["", "static", "as on a GPU", "packed"])
+def test_logits_equal_those_without_a_cache(tiny, kind, position, prompts, form, monkeypatch):
+    if form == "packed":
         monkeypatch.setattr("model.sampling.inference_weights.PACKING_THRESHOLD", 0)
     if form == "as on a GPU":
         monkeypatch.setattr(
@@ -56,31 +56,31 @@ def test_logits_are_those_without_a_cache(tiny, kind, position, prompts, form, m
     for double, atol in ((True, 1e-9), (False, 1e-4)):
         model = tiny(double=double, position=position, **kind)
         n = 3 * model.config.block_size
-        more_NB = torch.randint(0, 11, (n, len(prompts)))
-        wanted_BNV = continued_logits(model, prompts, more_NB)
+        new_NB = torch.randint(0, 11, (n, len(prompts)))
+        expected_BNV = continued_logits(model, prompts, new_NB)
         with torch.inference_mode():
-            decoder = decoder_of(model, prompts, n, fixed=form in ("fixed", "as on a GPU"))
-            steps = [decoder.prefill(prompts), *map(decoder.step, more_NB)]
-        got_BNV = torch.stack(steps, dim=1)
-        assert (got_BNV - wanted_BNV).abs().max() < atol
+            decoder = decoder_of(model, prompts, n, static=form in ("static", "as on a GPU"))
+            steps = [decoder.prefill(prompts), *map(decoder.step, new_NB)]
+        found_BNV = torch.stack(steps, dim=1)
+        assert (found_BNV - expected_BNV).abs().max() < atol
 
 
 @positions
-@pytest.mark.parametrize("n_embd", [20, 128])  # of 20, no matrix has rows of whole vectors
+@pytest.mark.parametrize("n_embd", [20, 128])  # with 20, no matrix has rows of full vectors
 @pytest.mark.parametrize("kind", [{}, {"mlp": "gelu_tanh", "softcap": 5.0}, {"mlp": "swiglu"}])
 @pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="MKL's order of addition")
-def test_no_bit_depends_on_the_samples_alongside(tiny, position, n_embd, kind):
+def test_no_bit_depends_on_the_other_samples(tiny, position, n_embd, kind):
     check_bits(tiny, position, n_embd, kind)
 
 
 @positions
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="oneDNN's order of addition")
-def test_no_bit_of_a_large_model_depends_on_the_samples_alongside(tiny, position):
+def test_no_bit_of_a_large_model_depends_on_the_other_samples(tiny, position):
     check_bits(tiny, position, 544, {"softcap": 5.0, "block_size": 40})
 
 
 @positions
-def test_no_bit_depends_on_which_thread_computes_it(tiny, position):
+def test_no_bit_depends_on_the_thread_that_computes_it(tiny, position):
     torch.set_num_threads(2)
     check_bits(tiny, position, 128, {"n_head": 4, "block_size": 40})
 
@@ -92,7 +92,7 @@ def check_bits(tiny, position, n_embd, kind):
     assert (count_weights_read(model) > PACKING_THRESHOLD) == (n_embd == 544)
     with torch.no_grad():
         for weight in model.parameters():
-            weight.mul_(0.3)  # so wide a model would always draw the same id
+            weight.mul_(0.3)  # otherwise so wide a model would always sample the same id
     columns, engine = {}, InferenceEngine(model)
     for n in (1, 2, 3, 8, 16, 37):
         steps = generate(
@@ -105,24 +105,24 @@ def check_bits(tiny, position, n_embd, kind):
 
 @positions
 @pytest.mark.parametrize("block_size", [1, 2, 3, 7])
-@pytest.mark.parametrize("fixed", [False, True], ids=["", "fixed"])
-def test_contexts_of_hardly_any_tokens(tiny, position, block_size, fixed):
+@pytest.mark.parametrize("static", [False, True], ids=["", "static"])
+def test_very_short_contexts(tiny, position, block_size, static):
     model = tiny(double=True, position=position, block_size=block_size, pointer=True, bigram_rows=9)
     prompts = [[5], [1, 2, 3, 4, 5, 6, 7][:block_size]]
     ids_NB = torch.randint(0, 11, (12, 2))
     with torch.inference_mode():
-        decoder = decoder_of(model, prompts, 12, fixed=fixed)
-        got = torch.stack([decoder.prefill(prompts), *map(decoder.step, ids_NB)], dim=1)
+        decoder = decoder_of(model, prompts, 12, static=static)
+        found = torch.stack([decoder.prefill(prompts), *map(decoder.step, ids_NB)], dim=1)
     for row, prompt in enumerate(prompts):
-        wanted = all_logits(model, [*prompt, *ids_NB[:, row].tolist()])[len(prompt) - 1 :]
-        assert (got[row] - wanted).abs().max() < 1e-9
+        expected = all_logits(model, [*prompt, *ids_NB[:, row].tolist()])[len(prompt) - 1 :]
+        assert (found[row] - expected).abs().max() < 1e-9
 
 
 @positions
-@pytest.mark.parametrize("fixed", [False, True], ids=["", "fixed"])
-def test_slots_never_filled(tiny, position, fixed, monkeypatch):
-    # Uninitialised memory as bad as it may be.
-    monkeypatch.setattr("model.sampling.generate.supports_cuda_graphs", lambda device: fixed)
+@pytest.mark.parametrize("static", [False, True], ids=["", "static"])
+def test_slots_that_are_never_filled(tiny, position, static, monkeypatch):
+    # Uninitialised memory in its worst case.
+    monkeypatch.setattr("model.sampling.generate.supports_cuda_graphs", lambda device: static)
     monkeypatch.setattr(
         torch.Tensor, "new_empty", lambda self, *shape: self.new_full(shape, torch.nan)
     )
@@ -132,5 +132,5 @@ def test_slots_never_filled(tiny, position, fixed, monkeypatch):
         for row, prompt in enumerate(several):
             ids = [step.ids[row] for step in steps]
             logprobs_TV = all_logits(model, [*prompt, *ids])[len(prompt) - 1 : -1].log_softmax(-1)
-            wanted = logprobs_TV.gather(1, torch.tensor(ids)[:, None])[:, 0].tolist()
-            assert [step.logprobs[row] for step in steps] == pytest.approx(wanted, abs=1e-9)
+            expected = logprobs_TV.gather(1, torch.tensor(ids)[:, None])[:, 0].tolist()
+            assert [step.logprobs[row] for step in steps] == pytest.approx(expected, abs=1e-9)

@@ -13,7 +13,7 @@ from model.sampling.sampler import SamplingParams
 @pytest.mark.parametrize(
     "params", [SamplingParams(), SamplingParams(0.8, 5, 0.9, 0.01, 1.2)], ids=str
 )
-def test_the_reference_samples_what_the_fast_path_samples(tiny, position, params):
+def test_the_reference_and_the_fast_path_give_the_same_ids(tiny, position, params):
     model = tiny(double=True, position=position, pointer=True, bigram_rows=64)
     naive = generate_naive(model, [1, 2], seed=4, max_new_tokens=40, params=params)
     settings = {"seeds": [4], "max_new_tokens": 40, "params": params}

@@ -1,3 +1,5 @@
+"""Filters and the random choice of ids, by hand and against their definitions."""
+
 from __future__ import annotations
 
 import math
@@ -66,7 +68,7 @@ def test_top_p_by_hand(p, expected):
     assert kept(keep_top_p(LOGITS, p)) == [expected]
 
 
-def test_of_equals_the_smaller_ids_stay():
+def test_of_equal_logits_the_smaller_ids_are_kept():
     flat = torch.zeros(2, 1000)
     assert kept(keep_top_k(flat, 3)) == [[0, 1, 2]] * 2
     assert kept(keep_top_p(flat, 0.0035)) == [[0, 1, 2, 3]] * 2
@@ -74,18 +76,18 @@ def test_of_equals_the_smaller_ids_stay():
     assert kept(keep_top_k(some, 4)) == [[0, 1, 2, 3]]
 
 
-def test_rows_are_filtered_apart():
+def test_rows_are_filtered_separately():
     logits = torch.tensor([[0.0, 1.0, 2.0], [2.0, 1.0, 0.0]])
     assert kept(keep_top_k(logits, 1)) == kept(keep_top_p(logits, 0.5)) == [[2], [0]]
 
 
 @given(
-    # Quarters: either equal, or apart enough for their probabilities to differ.
+    # Quarters: equal, or far enough apart for their probabilities to differ.
     st.lists(st.integers(-80, 80).map(lambda n: n / 4), min_size=1, max_size=30),
     st.integers(1, 40),
     st.floats(0.001, 0.999),
 )
-def test_filters_keep_the_smallest_set_of_the_likeliest(values, k, p):
+def test_filters_keep_the_smallest_set_of_most_likely_ids(values, k, p):
     logits = torch.tensor([values], dtype=torch.float64)
     order = sorted(range(len(values)), key=lambda i: (-values[i], i))
     assert kept(keep_top_k(logits, k)) == [sorted(order[:k])]
@@ -112,16 +114,16 @@ def test_temperature_divides_the_logits(temperature):
 
 
 def test_filters_come_after_temperature_and_top_k_before_top_p():
-    # At temperature 2 the shares are 0.1^.5 : 0.4^.5 ...: the two likeliest hold 0.612 of all.
+    # At temperature 2 the shares are 0.1^.5 : 0.4^.5 ...: the two most likely have 0.612 of all.
     assert kept(probs(temperature=2.0, top_p=0.62).log()) == [[1, 2, 3]]
-    # Of the three that top_k leaves, the likeliest holds 4/9.
+    # Of the three that top_k keeps, the most likely has 4/9.
     assert kept(probs(top_k=3, top_p=0.44).log()) == [[1]]
     assert kept(probs(top_p=0.44).log()) == [[1, 3]]
     assert probs(top_k=2)[0].tolist() == pytest.approx([0, 4 / 7, 0, 3 / 7])
 
 
 @pytest.mark.parametrize("temperature", [0, 1e-300, 5e-324])
-def test_temperature_zero_and_next_to_it_are_greedy(temperature):
+def test_temperature_zero_and_nearly_zero_are_greedy(temperature):
     logits = torch.tensor([[1.0, 5.0, 5.0 - 1e-5], [3.0, -INF, 2.0]])
     probs = next_probs(logits, SamplingParams(temperature, top_k=50, top_p=0.9))
     assert probs.tolist() == [[0, 1, 0], [1, 0, 0]]
@@ -165,7 +167,7 @@ def test_min_p_by_hand(p, expected):
 
 
 def test_min_p_comes_after_temperature():
-    # At temperature 2 the shares are as the roots: 0.5 : 1 : 0.71 : 0.87.
+    # At temperature 2 the shares are the square roots: 0.5 : 1 : 0.71 : 0.87.
     assert kept(probs(temperature=2.0, min_p=0.7).log()) == [[1, 2, 3]]
     assert kept(probs(min_p=0.7).log()) == [[1, 3]]
 
@@ -176,16 +178,16 @@ def test_min_p_comes_after_temperature():
 )
 def test_the_penalty_by_its_definition(pairs, penalty):
     logits = torch.tensor([[z for z, _ in pairs]], dtype=torch.float64)
-    seen = torch.tensor([[was for _, was in pairs]])
-    wanted = [(z / penalty if z > 0 else z * penalty) if was else z for z, was in pairs]
-    assert penalize(logits, seen, penalty)[0].tolist() == wanted
+    seen = torch.tensor([[is_seen for _, is_seen in pairs]])
+    expected = [(z / penalty if z > 0 else z * penalty) if is_seen else z for z, is_seen in pairs]
+    assert penalize(logits, seen, penalty)[0].tolist() == expected
 
 
 def test_the_penalty_comes_before_temperature():
     logits, seen = torch.tensor([[2.0, -1.0, 0.5]]), torch.tensor([[True, True, False]])
-    got = next_probs(logits, SamplingParams(temperature=0.5, repetition_penalty=2.0), seen)
-    wanted = torch.tensor([[1.0, -2.0, 0.5]], dtype=torch.float64) / 0.5
-    assert torch.allclose(got, wanted.softmax(-1))
+    found = next_probs(logits, SamplingParams(temperature=0.5, repetition_penalty=2.0), seen)
+    expected = torch.tensor([[1.0, -2.0, 0.5]], dtype=torch.float64) / 0.5
+    assert torch.allclose(found, expected.softmax(-1))
     greedy = SamplingParams(temperature=0, repetition_penalty=10.0)
     assert next_probs(logits, greedy, seen).tolist() == [[0, 0, 1]]
     assert next_probs(logits, greedy).tolist() == [[1, 0, 0]]
@@ -194,8 +196,8 @@ def test_the_penalty_comes_before_temperature():
 def test_inverse_cdf_by_hand():
     probs = torch.tensor([[0.0, 0.25, 0.0, 0.5, 0.25, 0.0]], dtype=torch.float64)
     below_one = 1 - 2**-53
-    draws = [0.0, 0.2499, 0.25, 0.7499, 0.75, below_one]
-    uniform = torch.tensor(draws, dtype=torch.float64)
+    uniforms = [0.0, 0.2499, 0.25, 0.7499, 0.75, below_one]
+    uniform = torch.tensor(uniforms, dtype=torch.float64)
     expected = [1, 1, 3, 3, 4, 4]
     assert inverse_cdf(probs.expand(6, 6), uniform).tolist() == expected
     assert inverse_cdf(3 * probs.expand(6, 6), uniform).tolist() == expected
@@ -205,12 +207,12 @@ def test_inverse_cdf_by_hand():
 def test_never_an_id_of_probability_zero(weights):
     if sum(weights) == 0:
         return
-    draws = torch.tensor([0.0, 0.3, 1 - 2**-53], dtype=torch.float64)
+    uniforms = torch.tensor([0.0, 0.3, 1 - 2**-53], dtype=torch.float64)
     probs = torch.tensor([weights] * 3, dtype=torch.float64)
-    assert all(weights[i] > 0 for i in inverse_cdf(probs, draws).tolist())
+    assert all(weights[i] > 0 for i in inverse_cdf(probs, uniforms).tolist())
 
 
-def test_draws_follow_the_distribution():
+def test_sampled_ids_follow_the_distribution():
     n = 4000
     uniform = torch.rand(n, dtype=torch.float64)
     ids = sample_next(LOGITS.expand(n, 4), uniform, SamplingParams())
@@ -220,9 +222,9 @@ def test_draws_follow_the_distribution():
 
 
 @pytest.mark.parametrize("params", [SamplingParams(), SamplingParams(0), SamplingParams(top_k=1)])
-@pytest.mark.parametrize("may_ask", [True, False])
-def test_no_id_outside_the_vocabulary_even_from_damaged_logits(params, may_ask, monkeypatch):
-    monkeypatch.setattr("model.sampling.sampler._may_ask", lambda _: may_ask)
+@pytest.mark.parametrize("can_read", [True, False])
+def test_damaged_logits_give_no_id_outside_the_vocabulary(params, can_read, monkeypatch):
+    monkeypatch.setattr("model.sampling.sampler._host_can_read", lambda _: can_read)
     logits = torch.full((1, 3), math.nan)
     assert 0 <= sample_next(logits, torch.tensor([0.5]).double(), params).item() < 3
 
@@ -253,25 +255,25 @@ def test_seeds_do_not_overlap():
     st.sampled_from([0.0, 0.3]),
     st.sampled_from([0.5, 1.0, 2.0]),
 )
-def test_a_draw_is_one_from_next_probs(rows, top_k, temperature, top_p, min_p, penalty):
-    # Ties and none: the short ways for top_k and the long one.
+def test_sample_next_samples_from_next_probs(rows, top_k, temperature, top_p, min_p, penalty):
+    # With and without ties: the fast paths for top_k and the general one.
     logits = torch.tensor([[2.25, 1.25, 0.75, -0.5, 3.0, 1.0], *rows])
     seen = logits > 0.6
     params = SamplingParams(temperature, top_k, top_p, min_p, penalty)
     probs = next_probs(logits, params, seen)
-    for number in torch.rand(8, dtype=torch.float64):
-        uniform = number.expand(len(logits))
-        for few, may_ask in product((0, 256), (True, False)):
+    for uniform_1 in torch.rand(8, dtype=torch.float64):
+        uniform = uniform_1.expand(len(logits))
+        for threshold, can_read in product((0, 256), (True, False)):
             with mock.patch.multiple(
                 "model.sampling.sampler",
-                SMALL_VOCAB_THRESHOLD=few,
-                _may_ask=mock.Mock(return_value=may_ask),
+                SMALL_VOCAB_THRESHOLD=threshold,
+                _host_can_read=mock.Mock(return_value=can_read),
             ):
                 ids = sample_next(logits, uniform, params, seen)
             assert ids.tolist() == inverse_cdf(probs, uniform).tolist()
 
 
-def test_k_largest_is_what_top_k_keeps(monkeypatch):
+def test_k_largest_returns_what_top_k_keeps(monkeypatch):
     assert k_largest(torch.randn(1, 50), 7) is None
     monkeypatch.setattr("model.sampling.sampler.SMALL_VOCAB_THRESHOLD", 0)
     logits = torch.randn(20, 50)

@@ -122,7 +122,7 @@ def test_ours_records_in_the_warm_up_what_is_timed(printed, monkeypatch):
     slots, real = [], DecodeBatch.__init__
 
     def make(batch, weights, stats, key, *args):
-        slots.append(key.room[0])
+        slots.append(key.cache_size[0])
         real(batch, weights, stats, key, *args)
 
     monkeypatch.setattr(DecodeBatch, "__init__", make)
