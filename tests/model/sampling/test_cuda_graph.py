@@ -1,4 +1,4 @@
-"""Steps that a CUDA graph can capture: the same operations on the same tensors, without the host."""
+"""Steps that a CUDA graph can capture: the same operations on the same tensors, host-free."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def test_a_sample_ends_with_the_stop_id(tiny):
 
 
 def steps_and_rows(model, monkeypatch):
-    """Return the unfinished samples and the computed rows per step, of eight samples ending at 3."""
+    """Return per step the unfinished samples and computed rows, of eight samples that end at 3."""
     rows, real = [8], Decoder.compute
     monkeypatch.setattr(
         Decoder, "compute", lambda self, ids: rows.append(len(ids)) or real(self, ids)
