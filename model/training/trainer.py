@@ -34,6 +34,10 @@ IDENTITIES = ("tokenizer_sha256", "data_identity", "threads", "torch")
 STATE_KEYS = ("model", "optimizer", "scaler", "config", *COUNTERS, *IDENTITIES)
 
 
+def ignore_phase(phase: str) -> None:
+    """Do nothing at the end of a phase."""
+
+
 class Trainer:
     """A model in training, with all that a step, an evaluation and a checkpoint need."""
 
@@ -85,8 +89,6 @@ class Trainer:
         self.metrics: dict[str, float] = {}
         self.throughput = Throughput()
         self._started = time.perf_counter() - self.elapsed_s
-        # Called with the phase's name after each phase of a step; scripts.bench measures them.
-        self.on_phase_end: Callable[[str], object] = lambda phase: None
 
     def restore(self, state: dict[str, Any]) -> None:
         """Takes over a checkpoint.
@@ -137,8 +139,11 @@ class Trainer:
         parts = zip(*(t.split(self.config.train.batch_size) for t in tensors), strict=True)
         return list(parts)
 
-    def train_step(self) -> None:
+    def train_step(self, on_phase_end: Callable[[str], object] = ignore_phase) -> None:
         """Take one optimizer step; `flush_metrics` gives its figures.
+
+        Args:
+            on_phase_end: called with the name of each phase when it ends, to measure it.
 
         Raises:
             UserError: the loss or the gradient is not finite; the weights are as before the step.
@@ -151,12 +156,12 @@ class Trainer:
         device.seed_all(train.seed, self.step + 1, self.dist.rank)
         whole, n_targets = self.batches.training_batch(self.step)
         parts = self.micro_batches(whole)
-        self.on_phase_end("data")
+        on_phase_end("data")
         self.optimizer.zero_grad(set_to_none=True)
-        nats = self.backward(parts, n_targets)
+        nats = self.backward(parts, n_targets, on_phase_end)
         self.scaler.unscale_(self.optimizer)
         norm = clip_gradients(self.weights, optim.grad_clip)
-        self.on_phase_end("clip")
+        on_phase_end("clip")
         self.pending_metrics.append((self.step, lr, n_targets, nats, norm))
         if not self.async_metrics:
             self._read_pending()
@@ -164,7 +169,7 @@ class Trainer:
         self.scaler.update()
         self.step += 1
         self.tokens += n_targets
-        self.on_phase_end("optimizer")
+        on_phase_end("optimizer")
         self._stop_clock(n_targets)
 
     def flush_metrics(self) -> dict[str, float]:
@@ -192,7 +197,12 @@ class Trainer:
         self.throughput.stop(n_tokens)
         self.elapsed_s = time.perf_counter() - self._started
 
-    def backward(self, parts: list[tuple[torch.Tensor, ...]], n_targets: int) -> torch.Tensor:
+    def backward(
+        self,
+        parts: list[tuple[torch.Tensor, ...]],
+        n_targets: int,
+        on_phase_end: Callable[[str], object] = ignore_phase,
+    ) -> torch.Tensor:
         """Adds up the gradients of all micro-batches of all ranks; the sum of their losses."""
         sums = []
         for part in parts:
@@ -200,9 +210,9 @@ class Trainer:
                 loss_sum = self.loss(*part)
             # Divided by the targets of the whole step, so that accumulation equals the big batch.
             loss = self.scaler.scale(loss_sum / n_targets)
-            self.on_phase_end("forward")
+            on_phase_end("forward")
             loss.backward()
-            self.on_phase_end("backward")
+            on_phase_end("backward")
             sums.append(loss_sum.detach())
         nats = sums[0] if len(sums) == 1 else torch.stack(sums).sum()
         return self.dist.all_reduce_gradients(self.weights, nats)

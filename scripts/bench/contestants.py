@@ -129,8 +129,7 @@ class Ours:
     def step(self, mark: Callable[[str], object]) -> int:
         """As train.fit does it."""
         before = self.trainer.tokens
-        self.trainer.on_phase_end = mark
-        self.trainer.train_step()
+        self.trainer.train_step(mark)
         self.log.after_step()
         mark("logging")
         return self.trainer.tokens - before

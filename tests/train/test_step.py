@@ -33,11 +33,10 @@ def test_a_run_that_waits_for_nothing_is_the_same_run(
     assert checkpoint.digest(one.model.state_dict()) == checkpoint.digest(other.model.state_dict())
 
 
-def test_the_parts_of_a_step_are_told_in_order(settings: Settings, tmp_path: Path) -> None:
-    one, told = build(tmp_path, settings, train__grad_accum_steps=2), []
-    one.on_phase_end = told.append
-    one.train_step()
-    assert told == ["data", *["forward", "backward"] * 2, "clip", "optimizer"]
+def test_the_phases_of_a_step_end_in_order(settings: Settings, tmp_path: Path) -> None:
+    one, phases = build(tmp_path, settings, train__grad_accum_steps=2), list[str]()
+    one.train_step(phases.append)
+    assert phases == ["data", *["forward", "backward"] * 2, "clip", "optimizer"]
 
 
 @pytest.mark.parametrize("largest", [0.0, 0.5, 2.0, 100.0])
