@@ -1,6 +1,6 @@
-"""Train a TinyGPT: settings -> run folder. `python train.py --config configs/tiny.yaml`.
+"""Train a model and write the run to a folder.
 
-On several devices: `torchrun --nproc_per_node 2 train.py --config configs/tiny.yaml`.
+Settings come from YAML files and from flags such as `--model.n_layer 6`, which override the files.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__":  # before the imports that take long
+if __name__ == "__main__":  # before the slow imports
     from utils.signals import exit_silently_on_sigint
 
     exit_silently_on_sigint()
@@ -45,7 +45,7 @@ from utils.config.resume import resumed_config
 from utils.config.schema import flatten, setting
 from utils.distributed import SINGLE_PROCESS, Distributed, init_distributed
 from utils.errors import UserError, run_cli
-from utils.files import check_writable, write_atomic
+from utils.files import write_atomic
 from utils.output import log
 from utils.processes import keep_freed_memory
 from utils.run import checkpoint, tensorboard
@@ -55,10 +55,6 @@ from utils.run.log import RunLog
 from utils.run.plot import plot_losses
 from utils.signals import SignalCatcher
 
-DESCRIPTION = """Train a TinyGPT model and write the run to a folder.
-
-Settings come from YAML files, then from flags such as `--model.n_layer 6`, which override them.
-"""
 EXAMPLES = (
     "python train.py --config configs/tiny.yaml",
     "python train.py --config configs/tiny.yaml --model.n_layer 6 --run_dir runs/deep",
@@ -69,7 +65,7 @@ EXAMPLES = (
 
 @dataclass(frozen=True)
 class Config:
-    """Every setting of a run."""
+    """All settings of a run."""
 
     run_dir: str = setting("", "folder of the run; empty = runs/<name of the config file>")
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -79,7 +75,7 @@ class Config:
 
     def __post_init__(self) -> None:
         if self.train.init_from and self.data.tokenizer:
-            raise UserError("train.init_from brings its own tokenizer; drop data.tokenizer")
+            raise UserError("train.init_from comes with a tokenizer; drop data.tokenizer")
         if self.model.tie_weights and self.optim.head_lr_ratio != 1.0:
             raise UserError(
                 "optim.head_lr_ratio has an effect only without model.tie_weights; drop one of them"
@@ -87,22 +83,18 @@ class Config:
 
 
 def parse(argv: Sequence[str] | None) -> tuple[Config, dict[str, Any], argparse.Namespace]:
-    """Return the settings, those given by name, and the other arguments."""
-    parser = Parser(prog="train.py", description=DESCRIPTION, examples=EXAMPLES)
+    """Return the config, the settings that files or flags have set, and the parsed arguments."""
+    parser = Parser(prog="train.py", description=__doc__, examples=EXAMPLES)
     parser.add_argument("--version", action="version", version=f"llm-tiny {VERSION}")
     parser.add_argument(
-        "--config",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="YAML file of settings; may be repeated: later files override earlier ones",
+        "--config", action="append", default=[], metavar="FILE", help="YAML; later files override"
     )
     parser.add_argument("--resume", action="store_true", help="continue the run in run_dir")
     parser.add_argument("--print_config", action="store_true", help="print every setting and exit")
     add_flags(parser, Config)
     args = parser.parse_args(argv)
     config, given = load(Config, args.config, given_flags(args, Config))
-    if not args.resume:  # a resumed run has its own
+    if not args.resume:  # a resumed run reads its model settings from its config.yaml
         config = apply_pretrained_config(config, given)
     if not config.run_dir:
         name = Path(args.config[-1]).stem if args.config else "default"
@@ -111,13 +103,13 @@ def parse(argv: Sequence[str] | None) -> tuple[Config, dict[str, Any], argparse.
 
 
 def apply_pretrained_config(config: Config, given: dict[str, Any]) -> Config:
-    """Return the settings with the model that `train.init_from` names, if it names one.
+    """Return the config with the model settings of the folder `train.init_from`, if it is set.
 
     Args:
-        given: the settings that stand in files and flags, by name.
+        given: the settings that files or flags have set, by name.
 
     Raises:
-        UserError: a given setting contradicts the folder, or TinyGPT cannot be its model.
+        UserError: a given setting contradicts the folder, or TinyGPT cannot load its model.
     """
     if not config.train.init_from:
         return config
@@ -127,10 +119,10 @@ def apply_pretrained_config(config: Config, given: dict[str, Any]) -> Config:
 def load_data(
     config: Config, run: RunFolder, state: dict[str, Any] | None, dist: Distributed
 ) -> Dataset:
-    """Find or make the prepared data, and check that it belongs to the model and the checkpoint.
+    """Load or prepare the data, and check that it matches the model and the checkpoint.
 
     Raises:
-        UserError: bad data, or data of another tokenizer, model or run.
+        UserError: the data is damaged, or belongs to another tokenizer, model or run.
     """
     vocab_size, block_size = config.model.vocab_size, config.model.block_size
     pretrained_tokenizer = None
@@ -143,7 +135,7 @@ def load_data(
     if config.data.dir:
         folder = Path(config.data.dir)
         check_content(folder)
-    else:  # prepare() checks what it returns
+    else:  # prepare() checks the folder that it returns
         with dist.main_process_first("data"):
             folder = prepare(
                 config.data, vocab_size, block_size=block_size, tokenizer=pretrained_tokenizer
@@ -158,9 +150,13 @@ def load_data(
 def set_up_device(
     config: TrainConfig, state: dict[str, Any] | None, dist: Distributed
 ) -> torch.device:
-    """Set the number of CPU threads, on which sums depend, and return the device to train on."""
-    same = state is not None and state.get("ranks", 1) == dist.size  # older checkpoints: 1
-    if threads := state["threads"] if state and same else config.num_threads or dist.threads():
+    """Set the number of CPU threads and return the device to train on.
+
+    A resumed run keeps its number of threads: floating-point sums depend on it.
+    """
+    same_ranks = state is not None and state.get("ranks", 1) == dist.size  # older checkpoints: 1
+    threads = state["threads"] if state and same_ranks else config.num_threads or dist.threads()
+    if threads:
         torch.set_num_threads(threads)
     keep_freed_memory()
     return device.pick_device(dist.device_name(config.device))
@@ -173,13 +169,13 @@ def build_trainer(
     dist: Distributed = SINGLE_PROCESS,
     data: Dataset | None = None,
 ) -> tuple[Trainer, Dataset]:
-    """Build the parts of a run and its data; write nothing into the run folder.
+    """Return a trainer and its data; write nothing to the run folder.
 
     Args:
         state: the checkpoint to resume from.
-        data: replaces the data that the settings describe.
+        data: used instead of the data that the settings describe.
     """
-    place = set_up_device(config.train, state, dist)
+    torch_device = set_up_device(config.train, state, dist)
     data = data or load_data(config, run, state, dist)
     train, weights = config.train, None
     if train.init_from and not state:
@@ -191,9 +187,9 @@ def build_trainer(
         seed=train.seed,
         fixed_length=train.compile,
     )
-    batches.cache_on_device(place, device.free_gpu_memory_bytes(place))
+    batches.cache_on_device(torch_device, device.free_gpu_memory_bytes(torch_device))
     device.seed_all(train.seed, 0)
-    model = TinyGPT(config.model).to(place)
+    model = TinyGPT(config.model).to(torch_device)
     if weights:
         load_weights(model, weights)
     trainer = Trainer(
@@ -218,7 +214,7 @@ def fit(trainer: Trainer, *, resumed: bool) -> int:
     """
     run, dist = trainer.run, trainer.dist
     if resumed and not run.metrics.exists():
-        log(f"warning: {run.metrics} is gone, and the run's history with it; a new one begins")
+        log(f"warning: {run.metrics} is missing: earlier metrics are lost, a new file is started")
     run_log, signal_number = None, 0
     if dist.is_main:
         run_log = RunLog(
@@ -249,17 +245,6 @@ def fit(trainer: Trainer, *, resumed: bool) -> int:
     return interrupt.exit_status or (signal_number and 128 + signal_number)
 
 
-def check_has_no_run(run: RunFolder) -> None:
-    """Refuse a folder that holds a run.
-
-    Raises:
-        UserError: says how to resume it.
-    """
-    if run.has_run():
-        raise UserError(f"{run.path}: holds a run; add --resume, or name another run_dir")
-    check_writable(run.path, "run_dir", "folder")
-
-
 def run_training(
     run: RunFolder,
     config: Config,
@@ -273,18 +258,18 @@ def run_training(
         state = load_state(run, dist)
         config = resumed_config(Config, run.config, given, state)
         if state and is_finished(config.train, state["step"], state["bad_evals"]):
-            if dist.is_main and not run.plot.exists():  # killed after the last checkpoint
+            if dist.is_main and not run.plot.exists():  # killed between checkpoint and plot
                 plot_run(run)
             log(f"{run.path}: finished at step {state['step']}, nothing to do")
             return 0
     else:
-        check_has_no_run(run)
+        run.check_has_no_run()
     if config.train.tensorboard:
-        tensorboard.import_library()  # raises if it is not installed, before anything is written
+        tensorboard.import_library()  # if it is not installed, fail before anything is written
     trainer, data = build_trainer(config, run, state, dist)
     if resume:
         check_run_tokenizer(run.tokenizer, data.tokenizer.identity)
-    dist.barrier()  # all have looked at the folder before the first changes it
+    dist.barrier()  # all ranks have read the folder before the main process changes it
     if dist.is_main:
         claim_run_folder(run, config, trainer, data, resume)
     with contextlib.closing(trainer.batches):
@@ -306,11 +291,11 @@ def claim_run_folder(
     Raises:
         UserError: another process has locked it, or has started a run in it meanwhile.
     """
-    run.lock()  # made only now: what was refused so far leaves nothing behind
+    run.lock()  # makes the folder; errors before this leave none behind
     if not resume:
-        check_has_no_run(run)
-    tokens_per_row, words = data.tokens_per_row(config.data.windows, config.model.block_size)
-    for line in [*describe_run(trainer, tokens_per_row, words), *filter(None, [data.note])]:
+        run.check_has_no_run()
+    tokens_per_row, formula = data.tokens_per_row(config.data.windows, config.model.block_size)
+    for line in [*describe_run(trainer, tokens_per_row, formula), *filter(None, [data.note])]:
         log(line)
     write_atomic(run.config, dump(config).encode())
     data.tokenizer.save(run.tokenizer)
@@ -321,7 +306,8 @@ def load_state(run: RunFolder, dist: Distributed) -> dict[str, Any] | None:
     """Lock the run and return last.pt; None if the run ended before the first checkpoint.
 
     Raises:
-        UserError: no run, locked, damaged, or not a checkpoint of a training run.
+        UserError: there is no run, another process has locked it, or last.pt is damaged or not a
+            training checkpoint.
     """
     if not run.has_run():
         raise UserError(f"{run.path}: no run to resume; leave out --resume to start one")
@@ -329,20 +315,20 @@ def load_state(run: RunFolder, dist: Distributed) -> dict[str, Any] | None:
         run.lock()
     if not run.last.exists():
         return None
-    hint = f"copy {run.best} over it to go on from there, or start a new run"
+    hint = f"copy {run.best} over it to continue from there, or start a new run"
     state = checkpoint.load(run.last, hint=hint, required=STATE_KEYS)
     check_run_tokenizer(run.tokenizer, state["tokenizer_sha256"])
     return state
 
 
 def plot_run(run: RunFolder) -> None:
-    """Plot the loss, with the floor that run.json holds."""
+    """Plot the loss, with the entropy floor of run.json if it has one."""
     floor = run.read_record().get("floor_nats_per_token")
     plot_losses({run.path.name: run.metrics}, run.plot, floor=floor)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Trains, resumes, or prints the settings."""
+    """Train or resume a run, or print the settings; return the exit status."""
     with init_distributed() as dist:
         config, given, args = parse(argv)
         if args.print_config:

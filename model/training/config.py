@@ -15,7 +15,7 @@ DEPENDS_ON = {"sample_prompt": {"sample_tokens": True}}
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How long, how large a batch, and what is written down."""
+    """Settings of the training loop: number of steps, batch size, logging, device."""
 
     max_steps: int = setting(1000, "optimizer steps", minimum=1)
     batch_size: int = setting(32, "rows in one forward pass", minimum=1)
@@ -34,24 +34,24 @@ class TrainConfig:
     )
     sample_tokens: int = setting(
         200,
-        "length of the sample at each evaluation; 0 = none",
+        "maximum number of new tokens of the sample at each evaluation; 0 = no sample",
         minimum=0,
         may_change_on_resume=True,
     )
-    sample_prompt: str = setting("", "what that sample starts with", may_change_on_resume=True)
+    sample_prompt: str = setting("", "prompt of that sample", may_change_on_resume=True)
     tensorboard: bool = setting(
         False,
-        "write metrics and samples for TensorBoard too, into run_dir/tensorboard",
+        "also write metrics and samples for TensorBoard, to run_dir/tensorboard",
         may_change_on_resume=True,
     )
     init_from: str = setting(
-        "", "Hugging Face folder whose model and tokenizer to start from; empty = new weights"
+        "", "Hugging Face folder with the model and tokenizer to start from; empty = new weights"
     )
-    seed: int = setting(1, "decides weights, data order and dropout", minimum=0)
-    device: str = setting("auto", "auto (cuda, mps, cpu), or a device as torch spells it")
-    amp: str = setting("auto", "format of matrix products; off = fp32", choices=AMP)
-    compile: bool = setting(False, "torch.compile the model; falls back when that fails")
-    num_threads: int = setting(0, "CPU threads; 0 = as torch chooses", minimum=0)
+    seed: int = setting(1, "seed of initial weights, data order and dropout", minimum=0)
+    device: str = setting("auto", "auto (cuda, else mps, else cpu), or a device of PyTorch")
+    amp: str = setting("auto", "number format of matrix products; off = fp32", choices=AMP)
+    compile: bool = setting(False, "use torch.compile; if that fails, train without it")
+    num_threads: int = setting(0, "CPU threads; 0 = PyTorch's default", minimum=0)
 
     def __post_init__(self) -> None:
         check(self)
@@ -68,7 +68,7 @@ def is_finished(config: TrainConfig, step: int, bad_evals: int) -> bool:
 
 
 class RunConfig(Protocol):
-    """The settings that training reads; a dataclass, all of which goes into the checkpoint."""
+    """The settings that training reads: a dataclass, which is stored in the checkpoint."""
 
     @property
     def model(self) -> ModelConfig:

@@ -1,4 +1,4 @@
-"""What training asks of the data and the tokenizer, which model/ does not know."""
+"""Protocols of the batches and the tokenizer: model/ imports neither data/ nor tok/."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ import torch
 
 
 class TrainingBatches(Protocol):
-    """Batches (x_BT, y_BT, doc_BT or None), see `data.batches.Batches`."""
+    """Batches (x_BT, y_BT, doc_BT or None) for training, see `data.batches.Batches`."""
 
     def training_batch(self, step: int) -> tuple[Sequence[torch.Tensor | None], int]:
-        """The batch of a step and the number of its targets."""
+        """Return the batch of a step and the number of its targets."""
 
     def eval_batches(self, split: str, rows: int) -> Iterator[Sequence[torch.Tensor | None]]:
-        """Every window of a split once."""
+        """Yield batches of `rows` rows that hold every window of a split once."""
 
     def epoch_at(self, step: int) -> float:
-        """Epochs of training data consumed by `step` steps."""
+        """Return the number of epochs of training data in `step` steps."""
 
     def close(self) -> None:
         """Close the files."""
 
 
 class Tokenizer(Protocol):
-    """What training asks of a tokenizer, see `tok.tokenizer.BPETokenizer`."""
+    """The methods of a tokenizer that training uses, see `tok.tokenizer.BPETokenizer`."""
 
     @property
     def identity(self) -> str:
-        """Hex sha256 of all that decides the ids."""
+        """Hex sha256 of everything that determines the ids."""
 
     @property
     def eot_id(self) -> int:
@@ -38,10 +38,10 @@ class Tokenizer(Protocol):
 
     @property
     def byte_lengths(self) -> np.ndarray:
-        """Bytes of text of each id, 0 for special tokens."""
+        """Number of text bytes of each id, (vocab_size,); 0 for special tokens."""
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text."""
+        """Return the ids of a text."""
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids."""
+        """Return the text of ids."""

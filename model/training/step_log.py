@@ -19,11 +19,11 @@ class StepLog:
     """The progress bar, and every `log_every_steps` a row of metrics.csv and a log line."""
 
     def __init__(self, trainer: Trainer, log: RunLog | None, *, quiet: bool = False) -> None:
-        """Start the bar, which `bar.close` ends.
+        """Start the progress bar; end it with `bar.close`.
 
         Args:
-            log: where rows go; None in all processes but the main one.
-            quiet: show nothing, only write rows.
+            log: writer of the rows; None in all processes but the main one.
+            quiet: print nothing, only write rows.
         """
         self.trainer, self.log, self.quiet = trainer, log, quiet
         self.first_step, self.started = trainer.step, time.perf_counter()
@@ -60,23 +60,23 @@ class StepLog:
         return None
 
     def line(self, metrics: dict[str, float], epoch: float) -> str:
-        """Return the log line of a step, with the time that is left."""
+        """Return the log line of a step, with an estimate of the remaining time."""
         step, max_steps = self.trainer.step, self.trainer.config.train.max_steps
         step_s = (time.perf_counter() - self.started) / (step - self.first_step)
-        left = tqdm.format_interval(step_s * (max_steps - step))
+        remaining = tqdm.format_interval(step_s * (max_steps - step))
         return (
             f"step {step}/{max_steps}, epoch {epoch:.2f}: "
             f"loss {metrics['train_loss']:.4f}, lr {metrics['lr']:.3g}, "
-            f"{metrics['tokens_per_s']:,.0f} tokens/s, {left} left"
+            f"{metrics['tokens_per_s']:,.0f} tokens/s, {remaining} left"
         )
 
 
-def describe_run(trainer: Trainer, tokens_per_row: float, row_words: str) -> list[str]:
-    """Return lines for the user: device, model size, and what a step and an epoch are.
+def describe_run(trainer: Trainer, tokens_per_row: float, row_formula: str) -> list[str]:
+    """Return lines for the user: device, model size, tokens per step and steps per epoch.
 
     Args:
         tokens_per_row: mean number of tokens in a row of a batch.
-        row_words: how that number comes about.
+        row_formula: how that number is computed, in words.
     """
     train = trainer.config.train
     rows = train.batch_size * train.grad_accum_steps
@@ -84,7 +84,7 @@ def describe_run(trainer: Trainer, tokens_per_row: float, row_words: str) -> lis
         f"device {device.describe_device(trainer.device)}, amp {trainer.amp}, "
         f"{count_parameters(trainer.config.model).total:,} parameters",
         f"{rows * tokens_per_row:,.0f} tokens a step (batch_size {train.batch_size} x "
-        f"grad_accum_steps {train.grad_accum_steps} x {row_words}), "
+        f"grad_accum_steps {train.grad_accum_steps} x {row_formula}), "
         f"{1 / trainer.batches.epoch_at(1):,.1f} steps an epoch",
     ]
     if trainer.dist.size > 1:
@@ -93,13 +93,13 @@ def describe_run(trainer: Trainer, tokens_per_row: float, row_words: str) -> lis
     if warmup_steps >= train.max_steps:
         lines.append(
             f"warning: optim.warmup_steps {warmup_steps} does not fit in "
-            f"train.max_steps {train.max_steps}: the warmup is cut, the last step is not in it"
+            f"train.max_steps {train.max_steps}: the warmup is cut to end before the last step"
         )
     return lines
 
 
 def run_metadata(trainer: Trainer) -> dict[str, Any]:
-    """Return the entries of run.json that describe the model and the environment of each start."""
+    """Return the entries of run.json about the model and the environment of each start."""
     starts = trainer.run.read_record().get("starts", []) if trainer.run.has_run() else []
     start = environment() | {
         "device": device.describe_device(trainer.device),

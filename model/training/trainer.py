@@ -1,4 +1,4 @@
-"""Training: one step, one evaluation, one checkpoint."""
+"""The trainer: a training step, an evaluation, a checkpoint."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def ignore_phase(phase: str) -> None:
 
 
 class Trainer:
-    """A model in training, with all that a step, an evaluation and a checkpoint need."""
+    """A model in training, with the optimizer, batches and counters of its steps."""
 
     def __init__(
         self,
@@ -55,10 +55,10 @@ class Trainer:
         state: dict[str, Any] | None = None,
         dist: Distributed = SINGLE_PROCESS,
     ) -> None:
-        """Take over the parts; write nothing.
+        """Store the components and restore `state`; write nothing.
 
         Args:
-            run: where checkpoints go.
+            run: the folder of checkpoints.
             data_identity: of the prepared data, for the checkpoint.
             floor_nats_per_byte: entropy floor of the validation split, for the log.
             state: the checkpoint to resume from.
@@ -77,12 +77,12 @@ class Trainer:
         self.best_val, self.last_val = math.inf, math.nan
         if state:
             self.restore(state)
-        plain = ModelWithLoss(model)
-        self.loss: Callable[..., torch.Tensor] = plain
+        eager = ModelWithLoss(model)
+        self.loss: Callable[..., torch.Tensor] = eager
         if config.train.compile:
-            first = self.micro_batches(batches.training_batch(0)[0])[0]
-            self.loss = device.compile_or_eager(plain, self.autocast, *first)
-        self.compiled = self.loss is not plain
+            micro_batch = self.micro_batches(batches.training_batch(0)[0])[0]
+            self.loss = device.compile_or_eager(eager, self.autocast, *micro_batch)
+        self.compiled = self.loss is not eager
         # Reading a number from a GPU waits for it, so metrics are collected and read together.
         self.async_metrics = not device.is_synchronous(self.device) and self.amp != "fp16"
         self.pending_metrics: list[tuple[int, float, int, torch.Tensor, torch.Tensor]] = []
@@ -91,10 +91,10 @@ class Trainer:
         self._started = time.perf_counter() - self.elapsed_s
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Takes over a checkpoint.
+        """Restore model, optimizer, scaler and counters from a checkpoint.
 
         Raises:
-            UserError: it does not fit the settings.
+            UserError: it does not match the settings.
         """
         try:
             load_weights(self.model, state["model"])
@@ -107,17 +107,17 @@ class Trainer:
         if state["torch"] != str(torch.__version__):
             log(
                 f"warning: the run began with torch {state['torch']}, this is {torch.__version__}: "
-                "from here on its numbers may differ in the last digits"
+                "from this step on, its numbers may differ in the last digits"
             )
         if (before := state.get("ranks", 1)) != self.dist.size:
-            masks = ", and dropout draws other masks" if self.config.model.dropout else ""
+            masks = ", and dropout uses other masks" if self.config.model.dropout else ""
             log(
-                f"warning: the run had {before} ranks till now, these are {self.dist.size}: "
-                f"from here on its numbers may differ in the last digits{masks}"
+                f"warning: the run had {before} ranks, now it has {self.dist.size}: "
+                f"from this step on, its numbers may differ in the last digits{masks}"
             )
 
     def state(self) -> dict[str, Any]:
-        """All that going on from here needs; data order and dropout follow from the step."""
+        """Return the content of a checkpoint; data order and dropout are functions of the step."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -131,38 +131,37 @@ class Trainer:
             "torch": str(torch.__version__),
         }
 
-    def micro_batches(self, whole: Sequence[torch.Tensor | None]) -> list[tuple[torch.Tensor, ...]]:
-        """This rank's micro-batches: (x_BT, y_BT), and doc_BT where documents are masked."""
+    def micro_batches(self, batch: Sequence[torch.Tensor | None]) -> list[tuple[torch.Tensor, ...]]:
+        """Return this rank's micro-batches: (x_BT, y_BT), and doc_BT if documents are masked."""
         tensors = [
-            device.copy_to_device(t[self.local_rows], self.device) for t in whole if t is not None
+            device.copy_to_device(t[self.local_rows], self.device) for t in batch if t is not None
         ]
-        parts = zip(*(t.split(self.config.train.batch_size) for t in tensors), strict=True)
-        return list(parts)
+        return list(zip(*(t.split(self.config.train.batch_size) for t in tensors), strict=True))
 
     def train_step(self, on_phase_end: Callable[[str], object] = ignore_phase) -> None:
-        """Take one optimizer step; `flush_metrics` gives its figures.
+        """Take one optimizer step; `flush_metrics` returns its metrics.
 
         Args:
             on_phase_end: called with the name of each phase when it ends, to measure it.
 
         Raises:
-            UserError: the loss or the gradient is not finite; the weights are as before the step.
-                On a GPU `flush_metrics` raises it, later, but before anything is saved.
+            UserError: the loss or the gradient is not finite; the weights are unchanged. On a GPU
+                `flush_metrics` raises it, later, but before anything is saved.
         """
         self.throughput.start()
         optim, train = self.config.optim, self.config.train
         lr = set_step(self.optimizer, optim, self.step, train.max_steps)
-        # Dropout too is a function of (seed, step), with other masks for the rows of other ranks.
+        # Dropout masks are a function of (seed, step, rank).
         device.seed_all(train.seed, self.step + 1, self.dist.rank)
-        whole, n_targets = self.batches.training_batch(self.step)
-        parts = self.micro_batches(whole)
+        batch, n_targets = self.batches.training_batch(self.step)
+        micro_batches = self.micro_batches(batch)
         on_phase_end("data")
         self.optimizer.zero_grad(set_to_none=True)
-        nats = self.backward(parts, n_targets, on_phase_end)
+        loss_sum = self.backward(micro_batches, n_targets, on_phase_end)
         self.scaler.unscale_(self.optimizer)
         norm = clip_gradients(self.weights, optim.grad_clip)
         on_phase_end("clip")
-        self.pending_metrics.append((self.step, lr, n_targets, nats, norm))
+        self.pending_metrics.append((self.step, lr, n_targets, loss_sum, norm))
         if not self.async_metrics:
             self._read_pending()
         self.scaler.step(self.optimizer)
@@ -173,7 +172,7 @@ class Trainer:
         self._stop_clock(n_targets)
 
     def flush_metrics(self) -> dict[str, float]:
-        """Return learning rate, loss and gradient norm of the last step; waits for a GPU.
+        """Return learning rate, loss and gradient norm of the last step; synchronises with a GPU.
 
         Raises:
             UserError: the loss or the gradient of a step since the last call is not finite.
@@ -185,8 +184,10 @@ class Trainer:
         return self.metrics
 
     def _read_pending(self) -> None:
-        numbers = [number for *_, nats, norm in self.pending_metrics for number in (nats, norm)]
-        values = iter(torch.stack(numbers).tolist())  # the one place that waits for a GPU
+        tensors = [
+            tensor for *_, loss_sum, norm in self.pending_metrics for tensor in (loss_sum, norm)
+        ]
+        values = iter(torch.stack(tensors).tolist())  # the only place that waits for a GPU
         for step, lr, n_targets, _, _ in self.pending_metrics:
             loss, norm = next(values) / n_targets, next(values)
             self.check_finite(step, loss, norm, lr)
@@ -199,40 +200,48 @@ class Trainer:
 
     def backward(
         self,
-        parts: list[tuple[torch.Tensor, ...]],
+        micro_batches: list[tuple[torch.Tensor, ...]],
         n_targets: int,
         on_phase_end: Callable[[str], object] = ignore_phase,
     ) -> torch.Tensor:
-        """Adds up the gradients of all micro-batches of all ranks; the sum of their losses."""
+        """Sum the gradients over the micro-batches of all ranks; return the sum of the losses.
+
+        Args:
+            n_targets: number of targets of the whole step.
+            on_phase_end: see `train_step`.
+        """
         sums = []
-        for part in parts:
+        for micro_batch in micro_batches:
             with self.autocast():
-                loss_sum = self.loss(*part)
-            # Divided by the targets of the whole step, so that accumulation equals the big batch.
+                loss_sum = self.loss(*micro_batch)
+            # Dividing by the targets of the whole step makes accumulation equal to one large batch.
             loss = self.scaler.scale(loss_sum / n_targets)
             on_phase_end("forward")
             loss.backward()
             on_phase_end("backward")
             sums.append(loss_sum.detach())
-        nats = sums[0] if len(sums) == 1 else torch.stack(sums).sum()
-        return self.dist.all_reduce_gradients(self.weights, nats)
+        total = sums[0] if len(sums) == 1 else torch.stack(sums).sum()
+        return self.dist.all_reduce_gradients(self.weights, total)
 
     def check_finite(self, step: int, loss: float, norm: float, lr: float) -> None:
-        """Stops the run before a step that would destroy the weights.
+        """Stop the run if loss or gradient norm are not finite: the step would destroy the weights.
 
-        A gradient that overflows fp16 is the scaler's to skip, while its scale can still shrink.
+        In fp16 the gradient scaler skips steps whose gradient overflows, and lowers its scale.
+
+        Raises:
+            UserError: they are not finite, and the scaler can't lower its scale any more.
         """
         skipped_by_scaler = self.amp == "fp16" and self.scaler.get_scale() > 1.0
         if math.isfinite(loss) and (math.isfinite(norm) or skipped_by_scaler):
             return
         raise UserError(
             f"{self.run.path}: stopped before step {step + 1}: loss {loss}, "
-            f"gradient norm {norm}, lr {lr:.3g}; the checkpoints are those before it; "
+            f"gradient norm {norm}, lr {lr:.3g}; the earlier checkpoints are intact; "
             "try a lower --optim.lr in a new run"
         )
 
     def check_weights(self) -> None:
-        """Keeps weights that one finite but too large step has broken out of the checkpoints.
+        """Check that all weights are finite, before they are saved: a finite step can be too large.
 
         Raises:
             UserError: a weight is not finite.
@@ -241,20 +250,24 @@ class Trainer:
             if not torch.isfinite(weight).all():
                 raise UserError(
                     f"{self.run.path}: stopped after step {self.step}: weight {name} is not "
-                    "finite; the checkpoints are those before it; try a lower --optim.lr in a new "
+                    "finite; the earlier checkpoints are intact; try a lower --optim.lr in a new "
                     "run"
                 )
 
     def evaluate(self) -> Evaluation:
-        """One pass over the whole validation part; the ranks take turns at its batches."""
+        """Evaluate the whole validation split; rank r takes every batch r, r + size, ..."""
         batches = self.batches.eval_batches("val", self.config.train.batch_size)
-        own = islice(batches, self.dist.rank, None, self.dist.size)
+        local_batches = islice(batches, self.dist.rank, None, self.dist.size)
         return evaluate(
-            self.model, own, self.byte_lengths, self.autocast, total=self.dist.all_reduce_sum
+            self.model,
+            local_batches,
+            self.byte_lengths,
+            self.autocast,
+            total=self.dist.all_reduce_sum,
         )
 
     def sample(self) -> str:
-        """A short text of the model as it is now, the same for the same weights."""
+        """Sample a short text; the seed is fixed, so it depends only on the weights."""
         train = self.config.train
         prompt = [self.tokenizer.eot_id, *self.tokenizer.encode(train.sample_prompt)]
         (ids,) = generate_ids(
@@ -269,40 +282,40 @@ class Trainer:
         )
 
     def pop_metrics(self) -> dict[str, float]:
-        """`flush_metrics`, and the tokens per second of the steps since the last call."""
+        """Return `flush_metrics`, and the tokens per second of the steps since the last call."""
         return self.flush_metrics() | {"tokens_per_s": self.throughput.pop_rate()}
 
     def evaluation_due(self) -> bool:
-        """Return whether the last step is followed by an evaluation."""
+        """Return whether an evaluation follows the last step."""
         train = self.config.train
         return self.step == train.max_steps or self.step % train.eval_every_steps == 0
 
     def evaluate_and_save(self, run_log: RunLog | None, metrics: dict[str, float]) -> None:
-        """Evaluate, then write the row, best.pt if it is, the sample, and last.pt, in that order.
+        """Evaluate; write the metrics, best.pt if the loss is the best, a sample, and last.pt.
 
-        A kill between any two of these leaves a folder that resumes to the same run. Only the main
-        process writes; the others wait for it at the next collective operation.
+        After a kill between any two of these writes, the folder resumes to the same run. Only the
+        main process writes; the others wait for it at the next collective operation.
 
         Args:
-            run_log: None in all other processes.
+            run_log: None in all processes but the main one.
             metrics: of the last step, see `pop_metrics`; empty before the first step.
         """
         result = self.evaluate()
         self.last_val = result.nats_per_token
-        improved = self.last_val < self.best_val  # a NaN is never the best
+        improved = self.last_val < self.best_val  # False for NaN
         self.best_val = self.last_val if improved else self.best_val
         self.bad_evals = 0 if improved else self.bad_evals + 1
         self.check_weights()
         self.dist.check_weights_in_sync(self.weights)
         if run_log is None:
             return
-        numbers = metrics | {
+        metrics = metrics | {
             "val_loss": self.last_val,
             "val_ppl": result.perplexity,
             "val_bpb": result.bits_per_byte,
         }
-        run_log.write(self.row(numbers))
-        log(f"step {self.step}: {self.summary(numbers, result)}{' (best)' if improved else ''}")
+        run_log.write(self.row(metrics))
+        log(f"step {self.step}: {self.summary(metrics, result)}{' (best)' if improved else ''}")
         if improved or not self.run.best.exists():
             checkpoint.save(self.run.best, self.state())
         if self.config.train.sample_tokens:
@@ -311,14 +324,14 @@ class Trainer:
             log(f"  {text[:240]!r}")
         checkpoint.save(self.run.last, self.state())
 
-    def summary(self, numbers: dict[str, float], result: Evaluation) -> str:
-        """One line about an evaluation."""
-        words = [f"train {numbers['train_loss']:.4f}"] if "train_loss" in numbers else []
-        words.append(f"val {result.describe(self.floor_nats_per_byte)}")
-        return ", ".join(words)
+    def summary(self, metrics: dict[str, float], result: Evaluation) -> str:
+        """Return the log line of an evaluation."""
+        parts = [f"train {metrics['train_loss']:.4f}"] if "train_loss" in metrics else []
+        parts.append(f"val {result.describe(self.floor_nats_per_byte)}")
+        return ", ".join(parts)
 
     def row(self, metrics: dict[str, float]) -> dict[str, float]:
-        """Return a row of metrics.csv after the current step."""
+        """Return the row of metrics.csv for the last step."""
         return {
             "step": self.step,
             "tokens": self.tokens,
@@ -330,5 +343,5 @@ class Trainer:
         }
 
     def finished(self) -> bool:
-        """Whether all steps are done, or early stopping ended the run."""
+        """Return whether all steps are done, or early stopping has ended the run."""
         return is_finished(self.config.train, self.step, self.bad_evals)

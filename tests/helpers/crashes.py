@@ -35,7 +35,7 @@ def crash_at(monkeypatch: pytest.MonkeyPatch, place: int) -> None:
     monkeypatch.setattr(os, "fsync", lambda handle: None)  # no power fails here; saves time
     monkeypatch.setattr(os, "replace", crashing(os.replace))
     monkeypatch.setattr(CsvLog, "write", crashing(CsvLog.write))
-    for name in ("scalars", "sample"):
+    for name in ("add_scalars", "add_sample"):
         monkeypatch.setattr(TensorBoardWriter, name, crashing(getattr(TensorBoardWriter, name)))
     monkeypatch.setattr(runlog, "append_sample", crashing(runlog.append_sample))
     monkeypatch.setattr(trainer.Trainer, "train_step", crashing(trainer.Trainer.train_step))

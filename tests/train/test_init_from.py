@@ -145,7 +145,7 @@ def test_a_shorter_context_keeps_the_first_positions(folder, settings, tmp_path)
         ({"model.n_layer": 3}, r"model.n_layer is 3, but 2 in .*; leave it out"),
         ({"model.block_size": 25}, r"model.block_size is 25, but 24 in"),
         ({"model.pointer": True}, r"model.pointer is True, but False in"),
-        ({"data.tokenizer": "tok/bpe.json"}, "train.init_from brings its own tokenizer; drop data"),
+        ({"data.tokenizer": "tok/bpe.json"}, "train.init_from comes with a tokenizer; drop data"),
         ({"train.init_from": "nowhere"}, r"nowhere.config.json: No such file"),
     ],
 )

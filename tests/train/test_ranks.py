@@ -153,7 +153,7 @@ def test_a_run_goes_on_in_another_number_of_ranks(settings: Settings, tmp_path: 
     child = Child(flags(run, settings, "--resume"), tmp_path / "log")
     assert child.join() == 0
     assert child.errors().count("warning") == 1
-    assert "warning: the run had 2 ranks till now, these are 1: from here" in child.errors()
+    assert "warning: the run had 2 ranks, now it has 1: from this step on" in child.errors()
     assert_close(run, tmp_path / "alone", rel=1e-6)
 
 

@@ -139,7 +139,7 @@ def test_a_history_that_is_gone_is_told(
     assert f"--run '{run}'`" in capsys.readouterr().err
     (run / "metrics.csv").unlink()
     assert train.main(["--run_dir", str(run), "--resume", "--train.max_steps", "2"]) == 0
-    assert "metrics.csv is gone" in capsys.readouterr().err
+    assert "metrics.csv is missing" in capsys.readouterr().err
 
 
 def test_kill_9_at_random_moments(

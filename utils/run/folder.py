@@ -47,6 +47,16 @@ class RunFolder:
                 f"configs/tiny.yaml --run_dir {shlex.quote(str(self.path))}`"
             )
 
+    def check_has_no_run(self) -> None:
+        """Check that the folder holds no run and can be written.
+
+        Raises:
+            UserError: it holds a run, and how to resume it; or it can't be written.
+        """
+        if self.has_run():
+            raise UserError(f"{self.path}: holds a run; add --resume, or name another run_dir")
+        check_writable(self.path, "run_dir", "folder")
+
     def lock(self) -> None:
         """Make the folder, lock it for this process, and remove files that killed processes left.
 
