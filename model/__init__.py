@@ -1,11 +1,20 @@
-"""The model: ids -> logits. Knows no tokenizer and no data set.
+"""The model: token ids in, logits out. It knows no tokenizer and no data set.
 
-Letters in names and docstrings (`logits_BTV` has the axes batch, time, vocabulary):
+Capital letters at the end of a name are the axes of the tensor: `logits_BTV` has the axes batch,
+time and vocabulary. Docstrings give shapes with the same letters:
 
-    B  batch, or samples drawn side by side
-    T  time: tokens in a row, at most block_size
-    D  width of the residual stream, n_embd
-    H  attention heads, n_head
-    K  size of one head, D / H
-    V  vocabulary, vocab_size
+    B  batch: rows, or samples that are generated together
+    T  time: positions in a row, at most block_size in one forward pass
+    D  n_embd, the width of the residual stream
+    H  n_head, attention heads
+    K  head_size, D / H
+    V  vocab_size
+    N  outputs of a linear layer
+    L  n_layer, blocks
+    S  slots of the KV cache
+    n  slots of the KV cache that a step reads: the first n of S
+    R  rows that share a prompt
+    X  several axes flattened into one, such as B * H
+    k  top_k, ids that the sampler keeps
+    1  an axis of size 1, for broadcasting; other digits are sizes too, 2D is twice D
 """

@@ -16,7 +16,7 @@ KeysValues = tuple[Tensor, Tensor]  # each (B, H, T, K); the keys are rotated
 
 
 def causal_mask(length: int, device: torch.device | str | None = None) -> Tensor:
-    """(T, T) of bools: True where the row's token may look at the column's.
+    """Return bools (T, T): True where the token of the row may attend to the token of the column.
 
     >>> causal_mask(3).int().tolist()
     [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
@@ -25,7 +25,11 @@ def causal_mask(length: int, device: torch.device | str | None = None) -> Tensor
 
 
 def document_mask(doc_BT: Tensor) -> Tensor:
-    """(B, 1, T, T): causal, and only inside one document; doc_BT numbers the documents of each row.
+    """Return a causal mask within documents, bools (B, 1, T, T).
+
+    Args:
+        doc_BT: document number of each token.
+
 
     >>> document_mask(torch.tensor([[0, 0, 1]]))[0, 0].int().tolist()
     [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
@@ -37,18 +41,18 @@ def document_mask(doc_BT: Tensor) -> Tensor:
 class CausalSelfAttention(nn.Module):
     """softmax(q k^T / sqrt(K)) v over each token's past. Vaswani et al. 2017, arXiv 1706.03762.
 
-    Two paths with equal results: "sdpa" calls PyTorch's fused kernel, "manual" spells the formula
-    out.
+    Two implementations with equal results: "sdpa" calls PyTorch's fused kernel, "manual" computes
+    the formula step by step.
     """
 
-    mask_TT: Tensor  # causal, for "manual" alone
+    mask_TT: Tensor  # causal; only with "manual"
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.n_head = config.n_head
         self.dropout = config.dropout
         self.manual = config.attention == "manual"
-        # One matrix for all three, rows in the order [q; k; v]; in each, head by head.
+        # One matrix for queries, keys and values, in this order of rows; each is stacked by heads.
         self.qkv = Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
         self.proj = Linear(config.n_embd, config.n_embd, bias=config.bias)
         norm = (config.head_size, config.norm_eps, config.norm_gain)
@@ -65,12 +69,12 @@ class CausalSelfAttention(nn.Module):
         mask_B1TT: Tensor | None = None,
         kv_out: list[KeysValues] | None = None,
     ) -> Tensor:
-        """(B, T, D) to (B, T, D).
+        """Return the attention output, (B, T, D), for normed inputs (B, T, D).
 
         Args:
-            rope: cosine and sine for these T positions, each (T, 1, K); None for no rotation.
-            mask_B1TT: True where a token may look, instead of the whole past.
-            kv_out: a list to which the keys and values are appended, for a KV cache.
+            rope: cosine and sine of these T positions, each (T, 1, K); None for no rotation.
+            mask_B1TT: True where a token may attend; None = causal.
+            kv_out: a list to which keys and values are appended, for a KV cache.
         """
         B, T, D = x_BTD.shape
         q_BHTK, k_BHTK, v_BHTK = self._heads(self.qkv(x_BTD), rope)
@@ -82,27 +86,28 @@ class CausalSelfAttention(nn.Module):
         return self.proj_dropout(self.proj(y_BHTK.transpose(1, 2).reshape(B, T, D)))
 
     def _heads(
-        self, qkv_BTF: Tensor, rope: tuple[Tensor, Tensor] | None
+        self, qkv_BTN: Tensor, rope: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, each (B, H, T, K), from (B, T, 3 D); normed, then rotated."""
-        B, T, width = qkv_BTF.shape
+        """Split (B, T, 3 D) into queries, keys and values, each (B, H, T, K); norm, then rotate."""
+        B, T, width = qkv_BTN.shape
         D = width // 3
-        if rope is None and self.q_norm is None:  # one cut, as it costs one copy going backward
+        if rope is None and self.q_norm is None:
+            # One split, because each split costs a copy in the backward pass.
             shape = (B, T, self.n_head, D // self.n_head)
-            q_BTD, k_BTD, v_BTD = qkv_BTF.split(D, dim=-1)
+            q_BTD, k_BTD, v_BTD = qkv_BTN.split(D, dim=-1)
             return (
                 q_BTD.view(shape).transpose(1, 2),
                 k_BTD.view(shape).transpose(1, 2),
                 v_BTD.view(shape).transpose(1, 2),
             )
-        qk_BT2D, v_BTD = qkv_BTF.split((2 * D, D), dim=-1)
+        qk_BT2D, v_BTD = qkv_BTN.split((2 * D, D), dim=-1)
         qk_BTHK = qk_BT2D.view(B, T, 2 * self.n_head, D // self.n_head)
-        if self.q_norm is not None and self.q_norm.weight is None:  # the same for both
+        if self.q_norm is not None and self.q_norm.weight is None:  # no gain, so one call for both
             qk_BTHK = self.q_norm(qk_BTHK)
         elif self.q_norm is not None and self.k_norm is not None:
             q_BTHK, k_BTHK = qk_BTHK.split(self.n_head, dim=2)
             qk_BTHK = torch.cat((self.q_norm(q_BTHK), self.k_norm(k_BTHK)), dim=2)
-        # After the norms, as in Qwen3; without gain the order does not matter, RoPE keeps lengths.
+        # After the norms, as in Qwen3. Without gain the order is irrelevant: RoPE keeps lengths.
         if rope is not None:
             qk_BTHK = apply_rope(qk_BTHK, *rope).to(v_BTD.dtype)
         q_BHTK, k_BHTK = qk_BTHK.transpose(1, 2).split(self.n_head, dim=1)
@@ -110,7 +115,7 @@ class CausalSelfAttention(nn.Module):
         return q_BHTK, k_BHTK, v_BHTK
 
     def _attend_fused(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        # The functional knows no eval mode: left on, dropout would spoil every evaluation.
+        # The function does not know eval mode: without this, evaluations would use dropout.
         dropout = self.dropout if self.training else 0.0
         return F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None

@@ -1,4 +1,4 @@
-"""The settings of the model: `model.*`."""
+"""The model's settings, `model.*`."""
 
 from __future__ import annotations
 
@@ -18,52 +18,60 @@ DEPENDS_ON: Dependencies = {
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Shape and parts of the model."""
+    """Sizes and components of the model."""
 
-    vocab_size: int = setting(2048, "different tokens", minimum=1)
-    block_size: int = setting(256, "longest context, tokens", minimum=1)
-    n_layer: int = setting(4, "blocks", minimum=1)
+    vocab_size: int = setting(2048, "number of token ids", minimum=1)
+    block_size: int = setting(256, "maximum context length in tokens", minimum=1)
+    n_layer: int = setting(4, "number of blocks", minimum=1)
     n_head: int = setting(6, "attention heads in each block", minimum=1)
-    n_embd: int = setting(192, "width of the residual stream; n_head divides it", minimum=1)
+    n_embd: int = setting(192, "width of the residual stream; a multiple of n_head", minimum=1)
     dropout: float = setting(
         0.0,
-        "share zeroed in embeddings, attention weights and branch outputs",
+        "dropout rate for embeddings, attention weights and branch outputs",
         minimum=0.0,
         below=1.0,
     )
     bias: bool = setting(False, "biases in linear layers and layer norms")
-    position: str = setting("rope", "how positions are told", choices=("learned", "rope"))
+    position: str = setting("rope", "position encoding", choices=("learned", "rope"))
     rope_theta: float = setting(10000.0, "base of the rotary frequencies", above=0.0)
     norm: str = setting("layernorm", "kind of norm", choices=("layernorm", "rmsnorm"))
-    norm_gain: bool = setting(True, "norms have a learned gain for each number")
+    norm_gain: bool = setting(True, "norms have a learned gain for each dimension")
     norm_eps: float = setting(1e-5, "added to the variance in every norm", above=0.0)
-    embedding_norm: bool = setting(False, "a norm also after the embeddings")
+    embedding_norm: bool = setting(False, "add a norm after the embeddings")
     mlp: str = setting(
         "gelu", "activation of the MLP", choices=("gelu", "gelu_tanh", "relu2", "swiglu")
     )
     mlp_ratio: float = setting(
-        4.0, "width of the MLP in n_embd; swiglu takes 2/3 of it for its three matrices", above=0.0
+        4.0,
+        "MLP width as a multiple of n_embd; swiglu, with three matrices, uses 2/3 of it",
+        above=0.0,
     )
-    qk_norm: bool = setting(False, "RMSNorm of each head's queries and keys, before RoPE")
-    tie_weights: bool = setting(False, "the head uses the token embedding's weights")
+    qk_norm: bool = setting(False, "apply RMSNorm to each head's queries and keys, before RoPE")
+    tie_weights: bool = setting(False, "the output head shares the token embedding's weights")
     softcap: float = setting(
         0.0, "logits z become softcap * tanh(z / softcap); 0 is off", minimum=0.0
     )
     embedding_std: float = setting(
-        INIT_STD, "spread of the token embeddings at the start; untied models only", above=0.0
+        INIT_STD,
+        "initial standard deviation of the token embeddings; untied models only",
+        above=0.0,
     )
     bigram_rows: int = setting(
         0,
-        "rows of a table of token pairs, added to the embeddings; 0 = none",
+        "rows of the hashed bigram embedding, which is added to the embeddings; 0 = none",
         minimum=0,
     )
     bigram_dropout: float = setting(
-        0.0, "share of places where training leaves the pair out", minimum=0.0, below=1.0
+        0.0, "share of positions where training omits the bigram embedding", minimum=0.0, below=1.0
     )
-    pointer: bool = setting(False, "find and copy earlier tokens, see pointer.py")
-    zero_init: bool = setting(False, "the branches' output matrices start at zero")
+    pointer: bool = setting(
+        False, "add a pointer that finds and copies earlier tokens, see model/pointer.py"
+    )
+    zero_init: bool = setting(False, "initialise the output matrices of the branches with zeros")
     attention: str = setting(
-        "sdpa", "fused kernel, or the formula spelt out", choices=("sdpa", "manual")
+        "sdpa",
+        "sdpa = PyTorch's fused kernel, manual = the formula step by step",
+        choices=("sdpa", "manual"),
     )
 
     def __post_init__(self) -> None:
@@ -90,15 +98,15 @@ class ModelConfig:
 
     @property
     def head_size(self) -> int:
-        """K."""
+        """K, the width of one head."""
         return self.n_embd // self.n_head
 
     @property
     def mlp_width(self) -> int:
-        """Columns between the MLP's matrices: mlp_ratio * n_embd; for swiglu 2/3 of that.
+        """The MLP's hidden width: mlp_ratio * n_embd; for swiglu 2/3 of that.
 
-        With 2/3, three matrices have the parameters of the usual two. What is not whole goes up to
-        the next multiple of 8, which matrix kernels like.
+        With 2/3, three matrices have the parameters of the usual two. A width that is not whole is
+        rounded up to a multiple of 8, which matrix kernels prefer.
 
         >>> ModelConfig(n_embd=192).mlp_width, ModelConfig(n_embd=192, mlp="swiglu").mlp_width
         (768, 512)

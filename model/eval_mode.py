@@ -1,4 +1,4 @@
-"""The state of a module around a piece of work: wrappers taken off, eval mode on and off again."""
+"""Access to the plain module behind wrappers, and a context manager for eval mode."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch import nn
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The module inside torch.compile's and DistributedDataParallel's wrappers, in any nesting.
+    """Return the module inside wrappers of torch.compile and DistributedDataParallel, any nesting.
 
-    State dicts and attributes are taken from it, so that no stored key carries a wrapper's name.
+    State dicts and attributes are read from it, so no stored key contains a wrapper's name.
     """
     while True:
         inner = getattr(model, "_orig_mod", None)  # torch.compile
@@ -24,7 +24,7 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside the block; afterwards each submodule is in the mode that it was in."""
+    """Put the model into eval mode inside the block; then restore each submodule's mode."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

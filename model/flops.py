@@ -1,4 +1,4 @@
-"""What a model costs: parameters, memory, arithmetic. From the settings alone; nothing is built."""
+"""The cost of a model: parameters, memory and FLOPs, computed from its settings alone."""
 
 from __future__ import annotations
 
@@ -11,31 +11,33 @@ FLOAT32_BYTES = 4
 
 @dataclass(frozen=True)
 class Parameters:
-    """Number of parameters, shared ones once."""
+    """Numbers of parameters; shared ones count once."""
 
     token_embedding: int
     position_embedding: int  # 0 without learned positions
     blocks: int
     final_norm: int
-    head: int  # 0 when tied: it is the token embedding
+    head: int  # 0 when tied to the token embedding
     pointer: int = 0
     bigram_embedding: int = 0
     embedding_norm: int = 0
 
     @property
     def embedding(self) -> int:
-        """Tables that are looked up, not multiplied with: tokens, positions, bigrams."""
+        """Tables that are looked up, not multiplied: tokens, positions, bigrams."""
         return self.token_embedding + self.position_embedding + self.bigram_embedding
 
     @property
     def total(self) -> int:
-        """What an optimizer holds."""
+        """All trainable parameters."""
         norms = self.embedding_norm + self.final_norm
         return self.embedding + self.blocks + norms + self.head + self.pointer
 
 
 def block_matrix_parameters(config: ModelConfig) -> int:
-    """Weights of one block's matrices: 4 D^2 in attention, 2 (swiglu 3) D * mlp_width in the MLP.
+    """Return the number of weights in the matrices of one block.
+
+    4 D^2 in attention, 2 (swiglu: 3) times D * mlp_width in the MLP.
 
     >>> block_matrix_parameters(ModelConfig(n_embd=192))  # 12 * 192 ** 2
     442368
@@ -45,7 +47,7 @@ def block_matrix_parameters(config: ModelConfig) -> int:
 
 
 def count_parameters(config: ModelConfig) -> Parameters:
-    """Counts by formula.
+    """Count the parameters by formula.
 
     >>> count_parameters(ModelConfig(vocab_size=256, n_layer=1, n_embd=8, n_head=2)).total
     4888
@@ -53,7 +55,7 @@ def count_parameters(config: ModelConfig) -> Parameters:
     D, width = config.n_embd, config.mlp_width
     norm = D * (2 if config.norm == "layernorm" and config.bias else 1) * config.norm_gain
     block = block_matrix_parameters(config) + 2 * norm
-    if config.bias:  # of qkv and proj; of fc (and gate) and proj
+    if config.bias:  # of qkv and proj, then of fc (and gate) and proj
         block += 3 * D + D + (2 if config.mlp == "swiglu" else 1) * width + D
     if config.qk_norm:
         block += 2 * config.head_size * config.norm_gain
@@ -71,7 +73,7 @@ def count_parameters(config: ModelConfig) -> Parameters:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that training holds. Code, data and the allocator's slack come on top."""
+    """Bytes of memory in training, without code, data and the allocator's overhead."""
 
     weights: int
     gradients: int
@@ -80,27 +82,27 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """The estimated peak, at the turn from forward to backward."""
+        """The estimated peak, between the forward and the backward pass."""
         return self.weights + self.gradients + self.moments + self.activations
 
 
 def activation_elements(config: ModelConfig, length: int | None = None) -> int:
-    """Estimate of the numbers kept per token for the backward pass, in eager mode (within 15%).
+    """Estimate the elements kept per token for the backward pass, in eager mode (within 15%).
 
-    Per block: input and output of both norms 4 D (rmsnorm 2 D more), qkv 3 D, turned copies of q
+    Per block: input and output of both norms 4 D (rmsnorm 2 D more), qkv 3 D, rotated copies of q
     and k 2 D with RoPE, normed ones 2 D with qk_norm, the attention's output D, and 2 (swiglu 4)
-    times mlp_width. Without norm_gain rmsnorm and qk_norm keep nothing more. Attention weights,
-    H * T once, only where the fused kernel is not used; 3 times with dropout, which also keeps 2 D
-    of noise. Outside the blocks: 2 D, and three (softcap: four) times V for the logits, their
-    softmax and their gradient.
+    times mlp_width. Without norm_gain, rmsnorm and qk_norm keep no more. Attention weights, H * T
+    once, only without the fused kernel; 3 times with dropout, which also keeps 2 D of noise.
+    Outside the blocks: 2 D, and three (softcap: four) times V for the logits, their softmax and
+    their gradient.
 
     Args:
-        length: T, block_size if not given.
+        length: T; None = block_size.
     """
     D, T = config.n_embd, config.block_size if length is None else length
-    wide = (4 if config.mlp == "swiglu" else 2) * config.mlp_width
-    block = 8 * D + wide
-    gain = config.norm_gain  # its gradient needs the normed numbers
+    hidden = (4 if config.mlp == "swiglu" else 2) * config.mlp_width
+    block = 8 * D + hidden
+    gain = config.norm_gain  # its gradient needs the normed values
     kept = (config.norm == "rmsnorm" and gain, config.position == "rope", config.qk_norm and gain)
     block += 2 * D * sum(kept)
     if config.dropout:
@@ -110,7 +112,7 @@ def activation_elements(config: ModelConfig, length: int | None = None) -> int:
     outside = (3 if config.dropout else 2) * D + (D if config.bigram_rows else 0)
     outside += (1 + gain) * D if config.embedding_norm else 0
     outside += (4 if config.softcap else 3) * config.vocab_size
-    if config.pointer:  # its inputs, queries and keys; scores, weights and gains; the logits' copy
+    if config.pointer:  # inputs, queries, keys; scores, weights, gains; a copy of the logits
         outside += 6 * D + 4 * T + config.vocab_size
     return config.n_layer * block + outside
 
@@ -121,15 +123,15 @@ def training_memory(
     activation_bytes: int = FLOAT32_BYTES,
     moments: int = 2,
 ) -> Memory:
-    """Bytes for training on batches of batch_size rows of block_size tokens.
+    """Estimate the bytes for training on batches of batch_size rows of block_size tokens.
 
     Weights, gradients and moments are fp32.
 
     Args:
-        batch_size: rows of one forward pass (a micro-batch, where gradients are accumulated).
-        activation_bytes: of one kept number: 4 in fp32; 2 under bf16 is a little too low, as norms
-            stay fp32.
-        moments: tensors like the weights that the optimizer keeps; AdamW has two.
+        batch_size: rows of one forward pass (of a micro-batch, with gradient accumulation).
+        activation_bytes: per element kept: 4 in fp32. 2 under bf16 is slightly too low, because
+            norms stay in fp32.
+        moments: tensors of the weights' size that the optimizer keeps; AdamW has two.
     """
     weights = FLOAT32_BYTES * count_parameters(config).total
     tokens = batch_size * config.block_size
@@ -144,39 +146,38 @@ def training_memory(
 def forward_flops_per_token(
     config: ModelConfig, length: int | None = None, *, causal: bool = True
 ) -> float:
-    """Floating-point operations of the forward pass per token, averaged over a row of T tokens.
+    """Return the FLOPs of the forward pass per token, averaged over a row of T tokens.
 
-    2 per matrix weight (a multiplication and an addition): the blocks' matrices and the head, tied
-    or not; looking up embeddings costs none. Attention: q k^T and the weighted sum of v, 2 D each
-    per token looked at, in each layer. A token looks at (T + 1) / 2 tokens on average with
-    causal=True, which is what must be computed; causal=False counts all T, as many papers do
-    (Kaplan et al. 2020, arXiv 2001.08361; Chowdhery et al. 2022, arXiv 2204.02311). A pointer adds
-    three matrices and the same two products. Norms, activations, softmax and rotations don't
-    count.
+    2 per matrix weight (a multiplication and an addition), for the blocks' matrices and the head,
+    tied or not. Embedding lookups cost none. Attention: q k^T and the weighted sum of v cost 2 D
+    each per visible token and layer. With causal=True a token sees (T + 1) / 2 tokens on average,
+    which is the necessary work. causal=False counts all T, as many papers do (Kaplan et al. 2020,
+    arXiv 2001.08361; Chowdhery et al. 2022, arXiv 2204.02311). A pointer adds three matrices and
+    the same two products. Norms, activations, softmax and rotations are not counted.
 
     >>> config = ModelConfig(vocab_size=256, block_size=3, n_layer=1, n_embd=8, n_head=2)
     >>> forward_flops_per_token(config)  # 2 * (12 * 64 + 8 * 256) + 4 * 8 * 2
     5696.0
 
     Args:
-        length: T, block_size if not given.
+        length: T; None = block_size.
     """
     T = config.block_size if length is None else length
     matrices = config.n_layer * block_matrix_parameters(config) + config.n_embd * config.vocab_size
-    looked_at = (T + 1) / 2 if causal else T
-    pointer = config.n_embd * (6.0 * config.n_embd + 4.0 * looked_at) if config.pointer else 0.0
-    return 2.0 * matrices + config.n_layer * 4.0 * config.n_embd * looked_at + pointer
+    n_visible = (T + 1) / 2 if causal else T
+    pointer = config.n_embd * (6.0 * config.n_embd + 4.0 * n_visible) if config.pointer else 0.0
+    return 2.0 * matrices + config.n_layer * 4.0 * config.n_embd * n_visible + pointer
 
 
 def training_flops_per_token(
     config: ModelConfig, length: int | None = None, *, causal: bool = True
 ) -> float:
-    """Three times `forward_flops_per_token`: the backward pass makes two products for each one."""
+    """Return three times the forward FLOPs: for each product, the backward pass computes two."""
     return 3.0 * forward_flops_per_token(config, length, causal=causal)
 
 
 def describe(config: ModelConfig, batch_size: int, moments: int = 2) -> str:
-    """One page for people: parameters, training memory for a micro-batch, FLOPs."""
+    """Return a page for people: parameters, training memory of a micro-batch, FLOPs."""
     count, memory = count_parameters(config), training_memory(config, batch_size, moments=moments)
     rows = [
         ("parameters", f"{count.total:,}"),

@@ -1,4 +1,4 @@
-"""TinyGPT: a decoder-only transformer, ids in, logits out."""
+"""TinyGPT: a decoder-only transformer, token ids in, logits out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from model.bigram import hash_bigrams
 from model.config import INIT_STD, ModelConfig
 from model.layers import MLP, make_norm, rope_table
 from model.linear import Linear, linear
-from model.pointer import GATE_START, Pointer
+from model.pointer import INITIAL_GATE_BIAS, Pointer
 
 
 class Block(nn.Module):
@@ -32,7 +32,10 @@ class Block(nn.Module):
         mask_B1TT: Tensor | None,
         kv_out: list[KeysValues] | None = None,
     ) -> Tensor:
-        """(B, T, D) to (B, T, D); the others as in `CausalSelfAttention.forward`."""
+        """Return the residual stream after the block, (B, T, D).
+
+        For the arguments see `CausalSelfAttention.forward`.
+        """
         x_BTD = x_BTD + self.attn(self.attn_norm(x_BTD), rope, mask_B1TT, kv_out)
         return x_BTD + self.mlp(self.mlp_norm(x_BTD))
 
@@ -40,11 +43,11 @@ class Block(nn.Module):
 class TinyGPT(nn.Module):
     """Token embedding, positions, blocks, final norm, head.
 
-    Learned positions are places in the row: they count on from 0 also where a new document begins.
-    The table of the rotary angles is no weight and stands in no checkpoint.
+    Learned positions count from the start of the row, also where a new document begins within it.
+    The RoPE table is not a weight and is not part of checkpoints.
     """
 
-    rope_cos_T1K: Tensor  # with RoPE alone
+    rope_cos_T1K: Tensor  # only with RoPE
     rope_sin_T1K: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
@@ -55,7 +58,7 @@ class TinyGPT(nn.Module):
             self.position_embedding = nn.Embedding(config.block_size, config.n_embd)
         else:
             cos_TK, sin_TK = rope_table(config.block_size, config.head_size, config.rope_theta)
-            # The middle axis stands for the heads.
+            # The middle axis broadcasts over the heads.
             self.register_buffer("rope_cos_T1K", cos_TK[:, None], persistent=False)
             self.register_buffer("rope_sin_T1K", sin_TK[:, None], persistent=False)
         if config.bigram_rows:
@@ -74,15 +77,15 @@ class TinyGPT(nn.Module):
 
     @property
     def head_weight(self) -> Tensor:
-        """The head's matrix (V, D); with tied weights it is the token embedding itself."""
+        """The head's matrix (V, D); with tied weights, the token embedding itself."""
         return self.token_embedding.weight if self.config.tie_weights else self.head.weight
 
     def forward(self, ids_BT: Tensor, doc_BT: Tensor | None = None) -> Tensor:
-        """Logits (B, T, V): row t scores what may follow ids 0 to t.
+        """Return logits (B, T, V); those at position t score the token after ids 0 to t.
 
         Args:
             ids_BT: token ids, T at most block_size.
-            doc_BT: number of the document of each token; attention then stays inside a document.
+            doc_BT: document number of each token; attention is then limited to the document.
 
         Raises:
             ValueError: T is above block_size.
@@ -97,10 +100,13 @@ class TinyGPT(nn.Module):
         doc_BT: Tensor | None = None,
         kv_out: list[KeysValues] | None = None,
     ) -> Tensor:
-        """Everything but the head: (B, T, D), after the final norm. Arguments as in `forward`.
+        """Return the output of the final norm, (B, T, D); arguments as in `forward`.
 
         Args:
             kv_out: a list to which each block appends its keys and values.
+
+        Raises:
+            ValueError: T is above block_size.
         """
         T = ids_BT.shape[1]
         if T > self.config.block_size:
@@ -115,14 +121,15 @@ class TinyGPT(nn.Module):
         return self.final_norm(x_BTD)
 
     def embed(self, ids_BT: Tensor, doc_BT: Tensor | None = None) -> Tensor:
-        """The input of the first block, (B, T, D): tokens, bigrams and learned positions."""
+        """Return the input of the first block, (B, T, D): tokens, bigrams and learned positions."""
         x_BTD = self.token_embedding(ids_BT)
         if n_rows := self.config.bigram_rows:
             rows_BT = hash_bigrams(ids_BT, self.config.vocab_size, n_rows, doc_BT)
-            pairs_BTD = self.bigram_embedding(rows_BT)
-            # Whole places: a token is to be guessed without the pair too, as for a pair never seen.
-            kept_BT1 = self.bigram_dropout(torch.ones_like(pairs_BTD[..., :1]))
-            x_BTD = x_BTD + kept_BT1 * pairs_BTD
+            bigrams_BTD = self.bigram_embedding(rows_BT)
+            # Drops whole positions: the model must also predict without the bigram embedding, as it
+            # does for a bigram that training never saw.
+            kept_BT1 = self.bigram_dropout(torch.ones_like(bigrams_BTD[..., :1]))
+            x_BTD = x_BTD + kept_BT1 * bigrams_BTD
         if self.config.position == "learned":
             x_BTD = x_BTD + self.position_embedding.weight[: ids_BT.shape[1]]
         if self.config.embedding_norm:
@@ -130,22 +137,22 @@ class TinyGPT(nn.Module):
         return self.dropout(x_BTD)
 
     def output(self, x_BTD: Tensor, ids_BT: Tensor, mask_B1TT: Tensor | None) -> Tensor:
-        """Logits (B, T, V) of what `hidden` returned: the head, and the pointer if there is one."""
+        """Return logits (B, T, V) from `hidden`'s result: the head, and the pointer if any."""
         if not self.config.pointer:
             return self.logits(x_BTD)
-        read_BTD, gains_BTT = self.pointer(x_BTD, self.token_embedding(ids_BT), mask_B1TT)
-        return self._pointed_logits(x_BTD + read_BTD, gains_BTT, ids_BT)
+        retrieved_BTD, gains_BTT = self.pointer(x_BTD, self.token_embedding(ids_BT), mask_B1TT)
+        return self._pointed_logits(x_BTD + retrieved_BTD, gains_BTT, ids_BT)
 
-    def _pointed_logits(self, x_BSD: Tensor, gains_BST: Tensor, ids_BT: Tensor) -> Tensor:
-        """The head's logits (B, S, V), with each token's gains added; S places of T."""
-        logits_BSV = self.logits(x_BSD)
-        # In half precision a token's many small gains would be lost one by one.
-        wide = torch.promote_types(logits_BSV.dtype, torch.float32)
-        where_BST = ids_BT[:, None].expand_as(gains_BST)
-        return logits_BSV.to(wide).scatter_add(2, where_BST, gains_BST.to(wide))
+    def _pointed_logits(self, x_BTD: Tensor, gains_BTT: Tensor, ids_BT: Tensor) -> Tensor:
+        """Return the head's logits (B, T, V), with each token's gains added."""
+        logits_BTV = self.logits(x_BTD)
+        # In half precision, adding many small gains one by one would lose them.
+        dtype = torch.promote_types(logits_BTV.dtype, torch.float32)
+        ids_BTT = ids_BT[:, None].expand_as(gains_BTT)
+        return logits_BTV.to(dtype).scatter_add(2, ids_BTT, gains_BTT.to(dtype))
 
     def logits(self, x_BTD: Tensor) -> Tensor:
-        """The head alone: (..., D) to (..., V)."""
+        """Return the head's logits, without the pointer: (..., D) to (..., V)."""
         logits_BTV = linear(x_BTD, self.head_weight)
         if self.config.softcap:
             logits_BTV = self.config.softcap * torch.tanh(logits_BTV / self.config.softcap)
@@ -153,10 +160,11 @@ class TinyGPT(nn.Module):
 
     @torch.no_grad()
     def init_weights(self) -> None:
-        """Draws all weights anew from the global generator; the loss then starts near ln V.
+        """Initialise all weights from the global generator, so that the loss starts near ln V.
 
-        GPT-2's: normal with std 0.02, biases 0, and the branches' output matrices smaller by
-        sqrt(2 * n_layer), as that many branches add up (Radford et al. 2019, section 2.3).
+        As in GPT-2: normal with standard deviation 0.02, and biases 0. The output matrices of the
+        branches are smaller by sqrt(2 * n_layer), because the residual stream adds that many
+        branches (Radford et al. 2019, section 2.3).
         """
         config = self.config
         for module in self.modules():
@@ -167,14 +175,14 @@ class TinyGPT(nn.Module):
         nn.init.normal_(self.token_embedding.weight, std=config.embedding_std)
         if config.tie_weights:
             # A token's own logit starts at up to n_embd * std. In a wide model with a small
-            # vocabulary it would outweigh all others: keep exp of it well below vocab_size.
+            # vocabulary it would exceed all others: keep its exp well below vocab_size.
             std = max(math.log(config.vocab_size) - 1.5, 0.1) / config.n_embd
             nn.init.normal_(self.token_embedding.weight, std=min(INIT_STD, std))
         if config.bigram_rows:
-            nn.init.zeros_(self.bigram_embedding.weight)  # a pair never seen adds nothing
+            nn.init.zeros_(self.bigram_embedding.weight)  # a bigram never seen adds nothing
         if config.pointer:
-            nn.init.constant_(self.pointer.gate.bias, GATE_START)
-            nn.init.zeros_(self.pointer.out.weight)  # reads nothing until it pays
+            nn.init.constant_(self.pointer.gate.bias, INITIAL_GATE_BIAS)
+            nn.init.zeros_(self.pointer.out.weight)  # the pointer starts without influence
         for block in self.blocks:
             assert isinstance(block, Block)
             for matrix in (block.attn.proj.weight, block.mlp.proj.weight):

@@ -11,7 +11,7 @@ from model.linear import Linear
 
 
 def activate(kind: str, x: Tensor) -> Tensor:
-    """The activation of an MLP without a gate, element by element.
+    """Apply the activation of an MLP without a gate, elementwise.
 
     gelu: x * Phi(x) with the normal distribution Phi; gelu_tanh: its tanh approximation (Hendrycks
     and Gimpel 2016, arXiv 1606.08415); relu2: max(x, 0)^2 (So et al. 2021, arXiv 2109.08668).
@@ -43,7 +43,7 @@ class MLP(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        """(B, T, D) to (B, T, D)."""
+        """Return the MLP's output, (B, T, D), for inputs (B, T, D)."""
         if self.kind == "swiglu":
             hidden = F.silu(self.gate(x_BTD)) * self.fc(x_BTD)
         else:
@@ -54,7 +54,7 @@ class MLP(nn.Module):
 class RMSNorm(nn.Module):
     """x / sqrt(mean(x^2) + eps) * weight. Zhang and Sennrich 2019, arXiv 1910.07467.
 
-    Without gain the weight is left out.
+    Without gain there is no weight.
     """
 
     def __init__(self, size: int, eps: float, gain: bool = True) -> None:
@@ -63,14 +63,14 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(size)) if gain else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Any shape that ends in `size`, to the same shape and dtype."""
-        # Under autocast x may be half as wide as the weight, and rms_norm wants one dtype.
+        """Return normed x, of any shape that ends in `size`; shape and dtype stay the same."""
+        # Under autocast x may be in half precision, and rms_norm requires one dtype.
         weight = None if self.weight is None else self.weight.to(x.dtype)
         return F.rms_norm(x, (self.size,), weight, self.eps)
 
 
 def make_norm(config: ModelConfig) -> nn.Module:
-    """The norm of the residual stream (D) that `config.norm` names."""
+    """Return the norm module for the residual stream (D) that `config.norm` names."""
     if config.norm == "rmsnorm":
         return RMSNorm(config.n_embd, config.norm_eps, config.norm_gain)
     return nn.LayerNorm(
@@ -81,10 +81,11 @@ def make_norm(config: ModelConfig) -> nn.Module:
 def rope_table(
     block_size: int, head_size: int, theta: float, dtype: torch.dtype = torch.float32
 ) -> tuple[Tensor, Tensor]:
-    """Factors of `apply_rope` for positions 0 to block_size - 1: two tensors (T, K).
+    """Return the factors of `apply_rope` for positions 0 to block_size - 1: two tensors (T, K).
 
-    The angle of pair k at position t is t * theta ** (-2k / K). The first tensor is its cosine for
-    both halves of the head, the second its sine, negative in the first half.
+    Rotary position embedding, Su et al. 2021, arXiv 2104.09864. Dimensions k and k + K / 2 form a
+    pair. Its angle at position t is t * theta ** (-2k / K). The first tensor holds the cosines, for
+    both halves of the head. The second holds the sines, negative in the first half.
 
     >>> cos_TK, sin_TK = rope_table(block_size=2, head_size=2, theta=10000.0)
     >>> sin_TK[1].tolist()[1] == torch.sin(torch.tensor(1.0)).item()
@@ -98,14 +99,14 @@ def rope_table(
 
 
 def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turns the last axis (size K) of x.
+    """Rotate the pairs of dimensions in the last axis (K) of x.
 
-    cos and sin come from `rope_table` and must broadcast against x.
+    cos and sin come from `rope_table` and must broadcast to x.
 
     >>> cos_TK, sin_TK = rope_table(block_size=3, head_size=4, theta=10000.0)
-    >>> turned_TK = apply_rope(torch.ones(3, 4), cos_TK, sin_TK)
-    >>> bool(torch.allclose(turned_TK.norm(dim=-1), torch.tensor(2.0)))  # lengths stay
+    >>> rotated_TK = apply_rope(torch.ones(3, 4), cos_TK, sin_TK)
+    >>> bool(torch.allclose(rotated_TK.norm(dim=-1), torch.tensor(2.0)))  # lengths are unchanged
     True
     """
-    # The halves change places; the minus of the rotation stands in the table.
+    # roll swaps the halves; the minus sign of the rotation is in the table.
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)

@@ -1,4 +1,4 @@
-"""Checkpoint -> TinyGPT, strictly."""
+"""Loading a TinyGPT from a checkpoint, with strict checks."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from utils.errors import UserError
 
 
 def load_model(checkpoint: Mapping[str, Any], device: torch.device | str = "cpu") -> TinyGPT:
-    """Builds the model that a checkpoint holds, in eval mode, on `device`.
+    """Build the model of a checkpoint, in eval mode, on `device`.
 
-    The global random state stays as it is.
+    The global random state is not changed.
 
     Args:
-        checkpoint: {"model": state dict of the raw module, "config": {"model": {name: value}}},
-            whatever else it holds.
+        checkpoint: {"model": state dict, "config": {"model": {name: value}}}. The state dict is of
+            the unwrapped module. Other keys are ignored.
 
     Raises:
-        UserError: a part is missing, a setting unknown, missing or wrong, or a weight missing,
-            superfluous or of another shape than the settings say; names the first.
+        UserError: a key is missing; a setting is unknown, missing or wrong; or a weight is missing,
+            unexpected or not of the shape that the settings imply. The message names the first.
     """
-    settings = _part(_part(checkpoint, "config", "checkpoint"), "model", "checkpoint config")
-    weights = _part(checkpoint, "model", "checkpoint")
+    settings = _section(_section(checkpoint, "config", "checkpoint"), "model", "checkpoint config")
+    weights = _section(checkpoint, "model", "checkpoint")
     config = model_config(settings)
     with torch.random.fork_rng(devices=[]):
         model = TinyGPT(config)
@@ -39,20 +39,20 @@ def load_model(checkpoint: Mapping[str, Any], device: torch.device | str = "cpu"
 
 
 def model_config(settings: Mapping[str, Any]) -> ModelConfig:
-    """ModelConfig from name -> value; every setting must be there, and no other.
+    """Return the ModelConfig of {name: value}, which must hold exactly its settings.
 
     Raises:
-        UserError: names the first that is unknown, missing, of a wrong type or out of range.
+        UserError: a setting is unknown, missing, of the wrong type or out of range.
     """
     hints = typing.get_type_hints(ModelConfig)
-    known = {f"model.{field.name}": field for field in dataclasses.fields(ModelConfig)}
+    fields = {f"model.{field.name}": field for field in dataclasses.fields(ModelConfig)}
     values: dict[str, Any] = {}
     for name, value in settings.items():
         where = f"model.{name}"
-        if where not in known:
-            raise UserError(f"checkpoint config: {unknown_key(where, known)}")
+        if where not in fields:
+            raise UserError(f"checkpoint config: {unknown_key(where, fields)}")
         values[name] = cast(value, hints[name], f"checkpoint config: {where}")
-    for where, field in known.items():
+    for where, field in fields.items():
         if field.name not in values:
             raise UserError(f"checkpoint config: {where} is missing; another version wrote it")
     try:
@@ -62,10 +62,10 @@ def model_config(settings: Mapping[str, Any]) -> ModelConfig:
 
 
 def load_weights(model: TinyGPT, weights: Mapping[str, Any]) -> None:
-    """Copies a state dict into the model; all or nothing.
+    """Copy a state dict into the model; on an error the model is unchanged.
 
     Raises:
-        UserError: names the first that is missing, superfluous, of another shape, or no tensor.
+        UserError: a weight is missing, unexpected, of another shape or not a tensor.
     """
     own = model.state_dict()
     for name, parameter in own.items():
@@ -85,8 +85,8 @@ def load_weights(model: TinyGPT, weights: Mapping[str, Any]) -> None:
     model.load_state_dict(weights)
 
 
-def _part(container: Any, key: str, name: str) -> Mapping[str, Any]:
-    part = container.get(key) if isinstance(container, Mapping) else None
-    if not isinstance(part, Mapping):
-        raise UserError(f"{name}: no part named {key!r}; this is no checkpoint of ours")
-    return part
+def _section(container: Any, key: str, name: str) -> Mapping[str, Any]:
+    section = container.get(key) if isinstance(container, Mapping) else None
+    if not isinstance(section, Mapping):
+        raise UserError(f"{name}: no key {key!r}; this is not a checkpoint of llm-tiny")
+    return section

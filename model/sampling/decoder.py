@@ -212,7 +212,7 @@ class Decoder:
         full = [row for row, start in enumerate(starts) if n_columns - start == size]
         if not full:
             return
-        last_Bh = cache.ids_BS[:, cache.slots(n_columns - n_kept, n_columns)]
+        last_BT = cache.ids_BS[:, cache.slots(n_columns - n_kept, n_columns)]
         if len(full) == len(starts):  # all rows get the same length, so they can be aligned
             n_columns = n_kept
             cache.align_rows([n_kept] * len(starts))
@@ -220,7 +220,7 @@ class Decoder:
             starts[row] = n_columns - n_kept
         cache.set_starts(starts)
         for row in full if n_kept else ():
-            self._prefill_rows(last_Bh[row], [row], starts[row])
+            self._prefill_rows(last_BT[row], [row], starts[row])
 
     def _prefill_rows(self, ids_T: Tensor, rows: Sequence[int], first: int) -> Tensor:
         """Write a context into the given rows from column `first` on; return its last h, (D,).

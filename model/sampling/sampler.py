@@ -296,17 +296,17 @@ class UniformStreams:
         if index == 0:
             size = (UNIFORMS_PER_CHUNK,)
             columns = [torch.rand(size, generator=g, dtype=torch.float64) for g in self.generators]
-            self.uniform_NB = torch.stack(columns, dim=1).to(self.device)
+            self.uniform_TB = torch.stack(columns, dim=1).to(self.device)
         self.n_tokens += 1
-        return self.uniform_NB[index]
+        return self.uniform_TB[index]
 
     def compact(self, moves: Sequence[tuple[int, int]], n_rows: int) -> None:
         """Copy rows (source, target) in turn, then keep only the first n_rows."""
         for source, target in moves:
             self.generators[target] = self.generators[source]
-            self.uniform_NB[:, target] = self.uniform_NB[:, source]
+            self.uniform_TB[:, target] = self.uniform_TB[:, source]
         del self.generators[n_rows:]
-        self.uniform_NB = self.uniform_NB[:, :n_rows]
+        self.uniform_TB = self.uniform_TB[:, :n_rows]
 
 
 class TokenSelector:

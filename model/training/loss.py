@@ -46,9 +46,9 @@ class ModelWithLoss(nn.Module):
 
 
 def _cross_entropy(logits_BTV: Tensor, targets_BT: Tensor, reduction: str) -> Tensor:
-    logits_NV = logits_BTV.reshape(-1, logits_BTV.shape[-1])
-    if logits_NV.dtype in (torch.float16, torch.bfloat16):
-        logits_NV = logits_NV.float()
+    logits_XV = logits_BTV.reshape(-1, logits_BTV.shape[-1])
+    if logits_XV.dtype in (torch.float16, torch.bfloat16):
+        logits_XV = logits_XV.float()
     return F.cross_entropy(
-        logits_NV, targets_BT.reshape(-1), ignore_index=IGNORE_INDEX, reduction=reduction
+        logits_XV, targets_BT.reshape(-1), ignore_index=IGNORE_INDEX, reduction=reduction
     )

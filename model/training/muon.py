@@ -22,7 +22,7 @@ QUINTIC = (3.4445, -4.7750, 2.0315)
 ROUNDS = 5
 
 
-def orthogonalize(matrices_NRC: Tensor) -> Tensor:
+def orthogonalize(matrices: Tensor) -> Tensor:
     """Brings all singular values of each matrix near 1, its singular vectors stay; same shape.
 
     A round multiplies X by a polynomial of X X^T. Where that square is smaller than X, all rounds
@@ -33,8 +33,8 @@ def orthogonalize(matrices_NRC: Tensor) -> Tensor:
     >>> bool((torch.linalg.svdvals(turned) - 1).abs().max() < 0.35)
     True
     """
-    tall = matrices_NRC.shape[-2] > matrices_NRC.shape[-1]
-    x = matrices_NRC.mT if tall else matrices_NRC  # the smaller square is the cheaper one
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x = matrices.mT if tall else matrices  # the smaller square is the cheaper one
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-7)
     wide = x.shape[-1] >= 2 * x.shape[-2] and x.dtype != torch.bfloat16
     x = _turn_by_square(x) if wide else _turn(x)

@@ -1,4 +1,4 @@
-"""Products by convolution: the same numbers and gradients, only where they pay."""
+"""Linear layers as convolutions: equal results and gradients, and only where they are faster."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model import linear as module
-from model.linear import Linear, linear, pays
+from model.linear import Linear, linear, use_conv
 
 
 @pytest.fixture
 def convolved(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
-    """Lets any processor convolve and any product be large enough; the images convolved so far."""
-    seen: list[torch.Size] = []
-    plain = F.conv2d
+    """Allow convolutions everywhere; return the shapes of the images convolved so far."""
+    shapes: list[torch.Size] = []
+    real = F.conv2d
 
     def conv2d(image: Tensor, *rest: Tensor | None) -> Tensor:
-        seen.append(image.shape)
-        return plain(image, *rest)
+        shapes.append(image.shape)
+        return real(image, *rest)
 
     monkeypatch.setattr(module, "convolution_is_faster", lambda: True)
-    monkeypatch.setattr(module, "MANY", 0)
+    monkeypatch.setattr(module, "MIN_MULTIPLICATIONS", 0)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     monkeypatch.setattr(F, "conv2d", conv2d)
-    return seen
+    return shapes
 
 
 def results(function, x_BTD: Tensor, weight: Tensor, bias: Tensor | None) -> list[Tensor]:
-    """The product, and the gradients of everything in it."""
+    """Return the product, and the gradients of all its inputs."""
     inputs = [t.clone().requires_grad_() for t in (x_BTD, weight, bias) if t is not None]
     y = function(*inputs)
     gradients = torch.autograd.grad(y, inputs, torch.randn(y.shape, generator=torch.Generator()))
@@ -38,61 +38,61 @@ def results(function, x_BTD: Tensor, weight: Tensor, bias: Tensor | None) -> lis
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("shape", [(1, 1, 3, 1), (2, 5, 3, 4), (3, 17, 8, 33), (2, 64, 32, 96)])
-def test_the_convolution_is_the_product(
+def test_the_convolution_equals_the_product(
     shape: tuple[int, int, int, int], bias: bool, convolved: list[torch.Size]
 ) -> None:
     torch.manual_seed(0)
     B, T, D, N = shape
     x_BTD, weight_ND = torch.randn(B, T, D), torch.randn(N, D)
     inputs = (x_BTD, weight_ND, torch.randn(N) if bias else None)
-    found, wanted = results(linear, *inputs), results(F.linear, *inputs)
+    found, expected = results(linear, *inputs), results(F.linear, *inputs)
     assert convolved == [(B, D, T, 1)]
-    for one, other in zip(found, wanted, strict=True):
+    for one, other in zip(found, expected, strict=True):
         assert one.shape == other.shape and one.is_contiguous()
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
-def test_a_cut_out_of_a_larger_tensor_and_a_transposed_weight(convolved: list[torch.Size]) -> None:
+def test_a_slice_of_a_larger_tensor_and_a_transposed_weight(convolved: list[torch.Size]) -> None:
     x_BTD, weight_ND = torch.randn(2, 9, 12)[:, 1:, 4:8], torch.randn(4, 6).T
     torch.testing.assert_close(linear(x_BTD, weight_ND), x_BTD @ weight_ND.T)
     assert len(convolved) == 1
 
 
-def test_what_does_not_pay_is_left_to_pytorch(
+def test_other_cases_use_pytorchs_linear(
     convolved: list[torch.Size], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x_BTD, weight_ND = torch.ones(1, 4, 3), torch.ones(2, 3)
-    assert pays(x_BTD, weight_ND)
-    assert not pays(x_BTD.double(), weight_ND.double())
-    assert not pays(x_BTD[0], weight_ND)
-    assert not pays(x_BTD.to("meta"), weight_ND.to("meta"))
+    assert use_conv(x_BTD, weight_ND)
+    assert not use_conv(x_BTD.double(), weight_ND.double())
+    assert not use_conv(x_BTD[0], weight_ND)
+    assert not use_conv(x_BTD.to("meta"), weight_ND.to("meta"))
     with torch.autocast("cpu", torch.bfloat16):
-        assert not pays(x_BTD, weight_ND)
+        assert not use_conv(x_BTD, weight_ND)
         assert linear(x_BTD, weight_ND).dtype == torch.bfloat16
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    assert not pays(x_BTD, weight_ND)
+    assert not use_conv(x_BTD, weight_ND)
     monkeypatch.undo()
-    assert not pays(x_BTD, weight_ND)  # far too small
+    assert not use_conv(x_BTD, weight_ND)  # far too small
     assert linear(x_BTD[0, 0], weight_ND).tolist() == [3.0, 3.0] and convolved == []
 
 
 @pytest.mark.parametrize(
-    ("name", "avx512", "wanted"),
+    ("name", "avx512", "expected"),
     [("AMD EPYC", True, True), ("AMD EPYC", False, False), ("Intel Xeon", True, False)],
 )
-def test_the_processors_that_convolve(
-    name: str, avx512: bool, wanted: bool, monkeypatch: pytest.MonkeyPatch
+def test_the_processors_that_use_convolutions(
+    name: str, avx512: bool, expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": name})
     monkeypatch.setattr(module, "cpu_has", lambda feature: avx512)
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
-    ask = module.convolution_is_faster.__wrapped__  # without the cached answer
-    assert ask() is wanted
+    is_faster = module.convolution_is_faster.__wrapped__  # without the cache
+    assert is_faster() is expected
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
-    assert ask() is False
+    assert is_faster() is False
 
 
-def test_a_layer_has_the_parameters_and_first_values_of_pytorchs() -> None:
+def test_a_layer_has_pytorchs_parameters_and_initial_values() -> None:
     torch.manual_seed(0)
     ours = Linear(3, 5)
     torch.manual_seed(0)

@@ -42,8 +42,8 @@ def decoder_of(
     )
 
 
-def continued_logits(model: TinyGPT, prompts: Sequence[Sequence[int]], new_NB: Tensor) -> Tensor:
-    """Return logits (B, N + 1, V): of the next token after each prompt, then after each new id."""
-    rows = [[*prompt, *new] for prompt, new in zip(prompts, new_NB.T.tolist(), strict=True)]
+def continued_logits(model: TinyGPT, prompts: Sequence[Sequence[int]], new_TB: Tensor) -> Tensor:
+    """Return logits (B, T + 1, V): of the next token after each prompt, then after each new id."""
+    rows = [[*prompt, *new] for prompt, new in zip(prompts, new_TB.T.tolist(), strict=True)]
     parts = [all_logits(model, row)[len(p) - 1 :] for p, row in zip(prompts, rows, strict=True)]
     return torch.stack(parts)

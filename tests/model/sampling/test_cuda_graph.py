@@ -49,14 +49,14 @@ class Tape(TorchDispatchMode):
 def test_a_replayed_step_gives_the_logits_of_the_model(tiny, kind, position, prompts):
     model = tiny(double=True, position=position, **kind)
     n = 3 * model.config.block_size
-    ids_NB = torch.randint(0, 11, (n, len(prompts)))
-    expected_BNV = continued_logits(model, prompts, ids_NB)
+    ids_TB = torch.randint(0, 11, (n, len(prompts)))
+    expected_BTV = continued_logits(model, prompts, ids_TB)
     with torch.inference_mode():
         decoder = decoder_of(model, prompts, n, static=True)
         if decoder.rope is not None:  # so that it never has to grow
             decoder.rope = decoder._rope_table(99)
-        steps, ids_B, tape = [decoder.prefill(prompts)], torch.empty_like(ids_NB[0]), Tape()
-        for i, new_B in enumerate(ids_NB):
+        steps, ids_B, tape = [decoder.prefill(prompts)], torch.empty_like(ids_TB[0]), Tape()
+        for i, new_B in enumerate(ids_TB):
             ids_B.copy_(new_B)
             decoder.prepare()
             if i == 0:
@@ -65,7 +65,7 @@ def test_a_replayed_step_gives_the_logits_of_the_model(tiny, kind, position, pro
             else:
                 tape.replay()
             steps.append(logits_BV.clone())
-    assert (torch.stack(steps, dim=1) - expected_BNV).abs().max() < 1e-9
+    assert (torch.stack(steps, dim=1) - expected_BTV).abs().max() < 1e-9
 
 
 def test_a_replayed_step_of_a_growing_cache_is_wrong(tiny):

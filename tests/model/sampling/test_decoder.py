@@ -56,13 +56,13 @@ def test_logits_equal_those_without_a_cache(tiny, kind, position, prompts, form,
     for double, atol in ((True, 1e-9), (False, 1e-4)):
         model = tiny(double=double, position=position, **kind)
         n = 3 * model.config.block_size
-        new_NB = torch.randint(0, 11, (n, len(prompts)))
-        expected_BNV = continued_logits(model, prompts, new_NB)
+        new_TB = torch.randint(0, 11, (n, len(prompts)))
+        expected_BTV = continued_logits(model, prompts, new_TB)
         with torch.inference_mode():
             decoder = decoder_of(model, prompts, n, static=form in ("static", "as on a GPU"))
-            steps = [decoder.prefill(prompts), *map(decoder.step, new_NB)]
-        found_BNV = torch.stack(steps, dim=1)
-        assert (found_BNV - expected_BNV).abs().max() < atol
+            steps = [decoder.prefill(prompts), *map(decoder.step, new_TB)]
+        found_BTV = torch.stack(steps, dim=1)
+        assert (found_BTV - expected_BTV).abs().max() < atol
 
 
 @positions
@@ -109,12 +109,12 @@ def check_bits(tiny, position, n_embd, kind):
 def test_very_short_contexts(tiny, position, block_size, static):
     model = tiny(double=True, position=position, block_size=block_size, pointer=True, bigram_rows=9)
     prompts = [[5], [1, 2, 3, 4, 5, 6, 7][:block_size]]
-    ids_NB = torch.randint(0, 11, (12, 2))
+    ids_TB = torch.randint(0, 11, (12, 2))
     with torch.inference_mode():
         decoder = decoder_of(model, prompts, 12, static=static)
-        found = torch.stack([decoder.prefill(prompts), *map(decoder.step, ids_NB)], dim=1)
+        found = torch.stack([decoder.prefill(prompts), *map(decoder.step, ids_TB)], dim=1)
     for row, prompt in enumerate(prompts):
-        expected = all_logits(model, [*prompt, *ids_NB[:, row].tolist()])[len(prompt) - 1 :]
+        expected = all_logits(model, [*prompt, *ids_TB[:, row].tolist()])[len(prompt) - 1 :]
         assert (found[row] - expected).abs().max() < 1e-9
 
 
