@@ -1,4 +1,4 @@
-"""The settings of the training loop: `train.*`."""
+"""The settings of the training loop, `train.*`."""
 
 from __future__ import annotations
 
@@ -72,12 +72,12 @@ class RunConfig(Protocol):
 
     @property
     def model(self) -> ModelConfig:
-        """Settings `model.*`."""
+        """The settings `model.*`."""
 
     @property
     def optim(self) -> OptimConfig:
-        """Settings `optim.*`."""
+        """The settings `optim.*`."""
 
     @property
     def train(self) -> TrainConfig:
-        """Settings `train.*`."""
+        """The settings `train.*`."""

@@ -1,4 +1,4 @@
-"""Scoring: one number for a split, whatever the batch size."""
+"""Evaluation: the loss of a split, independent of the batch size."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from utils.metrics import bits_per_byte, perplexity
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Loss of a text. All figures are over all of it, each token once and with equal weight."""
+    """The loss of a text. All figures cover the whole text; each token counts once and equally."""
 
-    nats: float  # -ln p of the whole
-    tokens: int  # targets scored
-    bytes: int  # of the text that the targets stand for; special tokens add none, only their nats
+    nats: float  # -ln p of the whole text
+    tokens: int  # scored targets
+    bytes: int  # of text in the targets; special tokens add nats but no bytes
 
     @property
     def nats_per_token(self) -> float:
-        """The mean loss."""
+        """The mean loss per token."""
         return self.nats / self.tokens
 
     @property
     def perplexity(self) -> float:
-        """exp of the nats per token; infinite where that is too large for a float.
+        """exp of the nats per token; infinite where a float cannot hold it.
 
         >>> round(Evaluation(nats=20.79441542, tokens=10, bytes=30).perplexity, 6)
         8.0
@@ -77,31 +77,30 @@ def evaluate(
     batches: Iterable[Sequence[Tensor | None]],
     byte_lengths_V: Tensor,
     autocast: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
-    each: Callable[[Tensor, Tensor], None] | None = None,
-    total: Callable[[Sequence[float]], Sequence[float]] = tuple,
+    on_batch: Callable[[Tensor, Tensor], None] | None = None,
+    all_reduce: Callable[[Sequence[float]], Sequence[float]] = tuple,
 ) -> Evaluation:
-    """Score batches of (ids_BT, targets_BT) or (ids_BT, targets_BT, doc_BT or None).
+    """Compute the loss over batches (ids_BT, targets_BT) or (ids_BT, targets_BT, doc_BT or None).
 
-    Sums are kept in float64, so that the result does not depend on how the rows are batched (beyond
-    the rounding of the logits). The model is in eval mode meanwhile; random states stay as they
-    are.
+    Sums are kept in float64, so that the result does not depend on the batch size (except for
+    rounding in the logits). The model is in eval mode meanwhile. Random states are not changed.
 
     Args:
         byte_lengths_V: bytes of text that each id stands for, 0 for special tokens; integers.
-        autocast: makes the context in which the model runs, such as `utils.device.autocast`.
-        each: called after each batch with its targets_BT and their nats_BT (0 where ignored), both
-            on the CPU; writes each token's loss down, for example.
-        total: called once with [nats, tokens, bytes] of these batches; returns the sums over all
-            processes. The default is for a single process.
+        autocast: returns the context for the forward pass, see `utils.device.autocast`.
+        on_batch: called after each batch with its targets_BT and their nats_BT (0 where ignored),
+            both on the CPU; for example to record each token's loss.
+        all_reduce: called once with [nats, tokens, bytes] of these batches; returns the sums over
+            all processes. The default is for a single process.
 
     Raises:
-        ValueError: there is not one target, or the targets stand for no byte.
+        ValueError: there are no targets, or they have no bytes.
     """
     raw = unwrap(model)
     device = next(raw.parameters()).device
     byte_lengths_V = byte_lengths_V.to(device)
-    wide = torch.device("cpu") if device.type == "mps" else device  # mps has no float64
-    nats = torch.zeros((), dtype=torch.float64, device=wide)
+    sum_device = torch.device("cpu") if device.type == "mps" else device  # mps has no float64
+    nats = torch.zeros((), dtype=torch.float64, device=sum_device)
     tokens = torch.zeros((), dtype=torch.int64, device=device)
     n_bytes = torch.zeros((), dtype=torch.int64, device=device)
     with torch.inference_mode(), eval_mode(raw):
@@ -110,14 +109,14 @@ def evaluate(
             with autocast():
                 logits_BTV = model(ids_BT, *doc)
             nats_BT = cross_entropy_per_token(logits_BTV, targets_BT)
-            nats += nats_BT.to(wide).double().sum()
-            if each is not None:
-                each(targets_BT.cpu(), nats_BT.cpu())
+            nats += nats_BT.to(sum_device).double().sum()
+            if on_batch is not None:
+                on_batch(targets_BT.cpu(), nats_BT.cpu())
             scored_BT = targets_BT != IGNORE_INDEX
             tokens += scored_BT.sum()
-            # Not by picking the scored ones: how many those are would have to be waited for.
+            # A sum over all: selecting the scored targets would wait for a GPU to count them.
             n_bytes += (byte_lengths_V[targets_BT.clamp(min=0)] * scored_BT).sum()
-    all_nats, all_tokens, all_bytes = total((nats.item(), int(tokens), int(n_bytes)))
+    all_nats, all_tokens, all_bytes = all_reduce((nats.item(), int(tokens), int(n_bytes)))
     if not all_tokens or not all_bytes:
         raise ValueError(f"nothing to score: {all_tokens} targets of {all_bytes} bytes")
     return Evaluation(nats=all_nats, tokens=int(all_tokens), bytes=int(all_bytes))

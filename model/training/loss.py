@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-IGNORE_INDEX = -100  # a target that does not count; PyTorch's own default
+IGNORE_INDEX = -100  # marks targets without loss; PyTorch's default
 
 
 def cross_entropy_per_token(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
-    """-ln p(target) of each place, (B, T), at least in fp32; 0 where the target is IGNORE_INDEX.
+    """Return -ln p(target) at each position, (B, T), in fp32 or more; 0 for IGNORE_INDEX.
 
     >>> cross_entropy_per_token(torch.zeros(1, 2, 4), torch.tensor([[3, IGNORE_INDEX]])).tolist()
     [[1.3862943649291992, 0.0]]
@@ -19,10 +19,10 @@ def cross_entropy_per_token(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
 
 
 def cross_entropy_sum(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
-    """Sum of -ln p(target) in nats, a scalar on the logits' device; 0 where the target is ignored.
+    """Return the sum of -ln p(target) in nats, a scalar; ignored targets add 0.
 
-    A sum and not a mean, so that batches can be added up before they are divided by the number of
-    targets. Computed in fp32 under any autocast (float64 logits stay float64).
+    A sum, not a mean, so that batches can be added before the division by the number of targets. It
+    is computed in fp32 under any autocast (float64 logits stay float64).
 
     >>> cross_entropy_sum(torch.zeros(1, 2, 4), torch.tensor([[3, IGNORE_INDEX]])).item()
     1.3862943649291992
@@ -31,17 +31,18 @@ def cross_entropy_sum(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
 
 
 class ModelWithLoss(nn.Module):
-    """A model and its loss in one, to be compiled as one: most of what a large vocabulary costs is
-    to write logits and to read them again.
+    """A model and its loss in one module, so that they are compiled together.
+
+    With a large vocabulary, writing the logits and reading them again is most of the cost.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        """model: ids (B, T), and perhaps document numbers, to logits (B, T, V)."""
+        """Wrap a model that maps ids (B, T), and optional document numbers, to logits (B, T, V)."""
         super().__init__()
         self.model = model
 
     def forward(self, ids_BT: Tensor, targets_BT: Tensor, *doc_BT: Tensor) -> Tensor:
-        """`cross_entropy_sum` of what the model says."""
+        """Return the `cross_entropy_sum` of the model's logits."""
         return cross_entropy_sum(self.model(ids_BT, *doc_BT), targets_BT)
 
 

@@ -1,8 +1,8 @@
-"""Muon: momentum whose matrices are made orthogonal; AdamW for everything that is no hidden matrix.
+"""Muon: orthogonalized momentum for hidden matrices; AdamW for all other parameters.
 
 Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"
-(https://kellerjordan.github.io/posts/muon). Ours and not torch.optim.Muon, because that one always
-computes in bf16, which many CPUs do slowly, and one matrix at a time.
+(https://kellerjordan.github.io/posts/muon). It replaces torch.optim.Muon, which always computes in
+bf16, slow on many CPUs, and one matrix at a time.
 """
 
 from __future__ import annotations
@@ -16,80 +16,83 @@ from torch import Tensor
 
 from utils.device import cpu_has
 
-# Coefficients of the quintic iteration, from the source above: they drive singular values from
-# (0, 1] into about [0.7, 1.2] in five rounds.
+# Coefficients of the quintic Newton-Schulz iteration, from the source above: they move singular
+# values from (0, 1] into about [0.7, 1.2] in five iterations.
 QUINTIC = (3.4445, -4.7750, 2.0315)
-ROUNDS = 5
+ITERATIONS = 5
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:
-    """Brings all singular values of each matrix near 1, its singular vectors stay; same shape.
+    """Move all singular values of each matrix near 1; keep shape and singular vectors.
 
-    A round multiplies X by a polynomial of X X^T. Where that square is smaller than X, all rounds
-    are run on the square, and X is multiplied by their product in the end; in bf16 the square would
-    lose the small singular values, so not there.
+    An iteration multiplies X by a polynomial of the Gram matrix X X^T. Where the Gram matrix is
+    smaller than X, all iterations run on it, and X is multiplied by their product at the end. This
+    is not done in bf16, where the Gram matrix would lose the small singular values.
 
-    >>> turned = orthogonalize(torch.tensor([[[3.0, 0.0], [0.0, 0.5]]]))
-    >>> bool((torch.linalg.svdvals(turned) - 1).abs().max() < 0.35)
+    Args:
+        matrices: (number, rows, columns).
+
+    >>> orthogonal = orthogonalize(torch.tensor([[[3.0, 0.0], [0.0, 0.5]]]))
+    >>> bool((torch.linalg.svdvals(orthogonal) - 1).abs().max() < 0.35)
     True
     """
     tall = matrices.shape[-2] > matrices.shape[-1]
-    x = matrices.mT if tall else matrices  # the smaller square is the cheaper one
+    x = matrices.mT if tall else matrices  # for the smaller Gram matrix
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-7)
-    wide = x.shape[-1] >= 2 * x.shape[-2] and x.dtype != torch.bfloat16
-    x = _turn_by_square(x) if wide else _turn(x)
+    use_gram = x.shape[-1] >= 2 * x.shape[-2] and x.dtype != torch.bfloat16
+    x = _iterate_on_gram(x) if use_gram else _iterate(x)
     return x.mT if tall else x
 
 
-def _turn(x: Tensor) -> Tensor:
+def _iterate(x: Tensor) -> Tensor:
     a, b, c = QUINTIC
-    for _ in range(ROUNDS):
-        square = x @ x.mT
-        polynomial = torch.baddbmm(square, square, square, beta=b, alpha=c)
+    for _ in range(ITERATIONS):
+        gram = x @ x.mT
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         x = torch.baddbmm(x, polynomial, x, beta=a)
     return x
 
 
-def _turn_by_square(x: Tensor) -> Tensor:
-    """The same: where X becomes P X, the square becomes P X X^T P, as P is symmetric."""
-    square = x @ x.mT
-    step = product = _polynomial(square)
-    for _ in range(ROUNDS - 1):
-        square = step @ square @ step
-        step = _polynomial(square)
+def _iterate_on_gram(x: Tensor) -> Tensor:
+    """Return what `_iterate` does: if X becomes P X, its Gram matrix becomes P X X^T P^T."""
+    gram = x @ x.mT
+    step = product = _polynomial(gram)
+    for _ in range(ITERATIONS - 1):
+        gram = step @ gram @ step
+        step = _polynomial(gram)
         product = step @ product
     return product @ x
 
 
-def _polynomial(square: Tensor) -> Tensor:
+def _polynomial(gram: Tensor) -> Tensor:
     a, b, c = QUINTIC
-    polynomial = torch.baddbmm(square, square, square, beta=b, alpha=c)
+    polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
     polynomial.diagonal(dim1=-2, dim2=-1).add_(a)
     return polynomial
 
 
 def bf16_is_fast(device: torch.device) -> bool:
-    """Whether products in bf16 take less time than in fp32: on GPUs and the newest CPUs."""
+    """Return whether bf16 products are faster than fp32 ones: on GPUs and the newest CPUs."""
     return device.type == "cuda" or (device.type == "cpu" and cpu_has("avx512_bf16"))
 
 
 class MuonAdamW(torch.optim.AdamW):
     """AdamW for ordinary groups; Muon for groups with `muon` set, whose parameters are matrices.
 
-    A Muon group also holds `momentum`. Matrices of one shape are orthogonalised in one go. A matrix
-    that stacks several (queries, keys, values) is taken apart where it has whole multiples of its
-    columns as rows and its group says so with `split`.
+    A Muon group also holds `momentum`. Matrices of the same shape are orthogonalized together. If a
+    group has `split` set, each of its matrices is a stack of square ones (queries, keys, values),
+    which are orthogonalized separately.
     """
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """As AdamW's, which wants a count of steps for every weight; Muon keeps none."""
+        """Restore the state; AdamW's own method would require a step count, which Muon lacks."""
         groups = state["param_groups"]
         super().__setstate__(state | {"param_groups": [g for g in groups if not g.get("muon")]})
         self.param_groups = groups
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step of both; none when a GradScaler found infinities, as in the fused AdamW."""
+        """Take a step of both; none if a GradScaler found infinities, as in fused AdamW."""
         groups = self.param_groups
         try:
             self.param_groups = [group for group in groups if not group.get("muon")]
@@ -110,7 +113,7 @@ class MuonAdamW(torch.optim.AdamW):
         for weight in weights:
             if not self.state[weight]:
                 self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
-        # Of many tensors at once: on a GPU one start instead of one for each.
+        # One kernel for all tensors instead of one for each.
         gradients = [weight.grad for weight in weights]
         buffers = [self.state[weight]["momentum_buffer"] for weight in weights]
         torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
@@ -122,11 +125,13 @@ class MuonAdamW(torch.optim.AdamW):
                 by_shape[tuple(part.shape)].append((part, target))
         for (rows, columns), pairs in by_shape.items():
             stacked = torch.stack([part for part, _ in pairs])
-            # The iteration does not need more than bf16.
-            turned = orthogonalize(stacked.bfloat16() if bf16_is_fast(stacked.device) else stacked)
-            # A tall matrix has fewer singular values than rows: the same change of each output.
+            # The iteration needs no more than bf16.
+            orthogonal = orthogonalize(
+                stacked.bfloat16() if bf16_is_fast(stacked.device) else stacked
+            )
+            # A tall matrix has fewer singular values than rows: keep the change of each output.
             rate = group["lr"] * max(1.0, rows / columns) ** 0.5
             targets = [target for _, target in pairs]
             if group["weight_decay"]:
                 torch._foreach_mul_(targets, 1 - group["lr"] * group["weight_decay"])
-            torch._foreach_add_(targets, turned.to(stacked.dtype).unbind(), alpha=-rate)
+            torch._foreach_add_(targets, orthogonal.to(stacked.dtype).unbind(), alpha=-rate)

@@ -1,4 +1,4 @@
-"""The optimizer and its parameter groups."""
+"""Optimizers, their settings `optim.*`, the learning-rate schedule and the parameter groups."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from utils.config.schema import Dependencies, check, check_dependencies, setting
 
 SCHEDULES = ("cosine", "linear", "wsd", "constant")
 
-# While the weights still move fast a long memory points back: the value is the speed run's, see
+# While the weights still move fast, long momentum points backwards. The value is from
 # https://github.com/KellerJordan/modded-nanogpt.
 MOMENTUM_START = 0.85
 
 
 @dataclass(frozen=True)
 class OptimizerSpec:
-    """What a new optimizer must say of itself: everything else reads it from OPTIMIZERS."""
+    """What other code needs to know about an optimizer. To add an optimizer, extend OPTIMIZERS."""
 
     make: Callable[..., torch.optim.Optimizer]
-    """Called with parameter groups and AdamW's arguments."""
+    """Called with parameter groups and the arguments of AdamW."""
     settings: tuple[str, ...] = ()
-    """Names of the `optim.*` settings that only this optimizer has."""
+    """Names of the `optim.*` settings that only this optimizer uses."""
     hidden_matrix: Callable[[OptimConfig, str], dict[str, Any]] = lambda config, name: {}
-    """More settings of the group of a hidden matrix, by the weight's name."""
+    """Returns additional group settings of a hidden matrix, by the weight's name."""
     at_step: Callable[[OptimConfig, int], dict[str, float]] = lambda config, step: {}
-    """Settings that change from step to step, for the groups that have them; lr is set apart."""
+    """Returns group settings that change at each step, besides lr; set only where they exist."""
     moments: int = 2
-    """Tensors like the weights that it keeps, at most; for the memory estimate."""
+    """Tensors of the weights' size that it keeps, at most; for the memory estimate."""
 
 
 OPTIMIZERS = {
@@ -41,7 +41,7 @@ OPTIMIZERS = {
     "muon": OptimizerSpec(
         MuonAdamW,
         settings=("muon_lr", "muon_momentum", "muon_warmup_steps"),
-        # qkv stacks three matrices, each of which is one map.
+        # qkv stacks three matrices, and each is orthogonalized separately.
         hidden_matrix=lambda config, name: {
             "lr_ratio": config.muon_lr / config.lr,
             "muon": True,
@@ -60,7 +60,7 @@ DEPENDS_ON: Dependencies = {
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """How the weights are updated."""
+    """Optimizer, learning-rate schedule, weight decay and clipping."""
 
     name: str = setting(
         "adamw",
@@ -69,9 +69,11 @@ class OptimConfig:
     )
     lr: float = setting(3e-3, "peak learning rate of AdamW", above=0)
     muon_lr: float = setting(0.02, "peak learning rate of Muon", above=0)
-    muon_momentum: float = setting(0.95, "Muon's decay rate of its momentum", minimum=0, below=1)
+    muon_momentum: float = setting(0.95, "Muon's momentum", minimum=0, below=1)
     muon_warmup_steps: int = setting(
-        0, "steps in which Muon's momentum rises to muon_momentum from 0.85, or stays", minimum=0
+        0,
+        "steps in which Muon's momentum rises from 0.85 to muon_momentum; 0 = no warmup",
+        minimum=0,
     )
     embedding_lr_ratio: float = setting(
         1.0, "learning rate of the embeddings, as a multiple of lr", above=0
@@ -83,33 +85,35 @@ class OptimConfig:
         1.0, "learning rate of biases and gains, as a multiple of lr", above=0
     )
     min_lr_ratio: float = setting(
-        0.0, "learning rate of the last step, as a share of lr", minimum=0, maximum=1
+        0.0, "learning rate of the last step, as a fraction of lr", minimum=0, maximum=1
     )
-    schedule: str = setting("cosine", "how the rate falls after the warmup", choices=SCHEDULES)
+    schedule: str = setting(
+        "cosine", "decay of the learning rate after the warmup", choices=SCHEDULES
+    )
     warmup_steps: int = setting(50, "steps of linear warmup", minimum=0)
     decay_fraction: float = setting(
-        0.2, "wsd: share of all steps in which the rate falls", above=0, maximum=1
+        0.2, "wsd: fraction of all steps in which the learning rate decays", above=0, maximum=1
     )
     weight_decay: float = setting(0.1, "decoupled weight decay, on matrices only", minimum=0)
     betas: tuple[float, float] = setting(
-        (0.9, 0.95), "AdamW's decay rates of its two moments", minimum=0, below=1
+        (0.9, 0.95), "AdamW's decay rates of the two moments", minimum=0, below=1
     )
     eps: float = setting(1e-8, "AdamW's epsilon", above=0)
-    grad_clip: float = setting(1.0, "largest global gradient norm; 0 = no clipping", minimum=0)
+    grad_clip: float = setting(1.0, "maximum global gradient norm; 0 = no clipping", minimum=0)
 
     def __post_init__(self) -> None:
         check(self)
         check_dependencies(self, DEPENDS_ON, "optim")
 
     def lr_at(self, step: int, max_steps: int) -> float:
-        """Learning rate of optimizer step `step`, counted from 0, in a run of `max_steps`.
+        """Return the learning rate of step `step`, counted from 0, in a run of `max_steps`.
 
-        Warmup is linear and ends at `lr`; its first step is not at 0. The last step,
-        `max_steps - 1`, is exactly at the minimum, for which a warmup as long as the run is cut by
-        a step; the only step of a run of one is at the peak. In between: `cosine` (Loshchilov &
-        Hutter 2016, arXiv 1608.03983, without restarts), `linear`, or `wsd` (warmup, stable, decay;
-        Hu et al. 2024, arXiv 2404.06395), which holds the peak and falls linearly over the last
-        `decay_fraction` of the steps, one at least. `constant` never falls.
+        Warmup is linear from above 0, and its last step reaches `lr`. The last step of the run,
+        `max_steps - 1`, is exactly at the minimum; a warmup as long as the run is cut by one step
+        for it. A run of one step uses the peak. In between: `cosine` (Loshchilov & Hutter 2016,
+        arXiv 1608.03983, without restarts), `linear`, or `wsd` (warmup, stable, decay; Hu et al.
+        2024, arXiv 2404.06395), which keeps the peak and decays linearly over the last
+        `decay_fraction` of the steps, at least one. `constant` never decays.
 
         >>> config = OptimConfig(lr=1.0, min_lr_ratio=0.1, warmup_steps=2)
         >>> [round(config.lr_at(step, max_steps=7), 3) for step in range(7)]
@@ -118,12 +122,12 @@ class OptimConfig:
         >>> [round(wsd.lr_at(step, max_steps=6), 3) for step in range(6)]
         [1.0, 1.0, 1.0, 0.667, 0.333, 0.0]
         """
-        warmup = min(self.warmup_steps, max_steps - 1)  # the last step is not of the warmup
+        warmup = min(self.warmup_steps, max_steps - 1)  # the last step is not part of the warmup
         if step < warmup:
             return self.lr * (step + 1) / warmup
         if self.schedule == "constant":
             return self.lr
-        # The peak is reached at `start`; the fall ends on the last step.
+        # The decay starts at step `start` and ends at the last step.
         start, min_lr = max(warmup - 1, 0), self.lr * self.min_lr_ratio
         if self.schedule == "wsd":
             start = max(start, max_steps - 1 - max(1, round(self.decay_fraction * max_steps)))
@@ -133,7 +137,7 @@ class OptimConfig:
         return min_lr + share * (self.lr - min_lr)
 
     def momentum_at(self, step: int) -> float:
-        """Muon's momentum in optimizer step `step` (from 0).
+        """Return Muon's momentum in optimizer step `step`, counted from 0.
 
         >>> config = OptimConfig(name="muon", muon_momentum=0.95, muon_warmup_steps=4)
         >>> [round(config.momentum_at(step), 3) for step in (0, 2, 4, 5)]
@@ -145,13 +149,13 @@ class OptimConfig:
 
 
 def param_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
-    """Groups of parameters that share weight decay, rate and kind of update.
+    """Return groups of parameters with equal weight decay, learning rate and kind of update.
 
-    Matrices (weights, embeddings) decay, vectors (biases, gains) don't. Muon takes the matrices of
-    the blocks and the pointer. Every parameter that is trained stands in exactly one group.
+    Matrices (weights, embeddings) get weight decay, vectors (biases, gains) do not. Muon updates
+    the matrices of the blocks and the pointer. Every trainable parameter is in exactly one group.
     """
     groups: dict[str, dict[str, Any]] = {}
-    for name, parameter in model.named_parameters():  # a tied weight comes once
+    for name, parameter in model.named_parameters():  # a tied weight is listed once
         if parameter.requires_grad:
             settings = group_settings(name, parameter, config)
             group = groups.setdefault(repr(settings), {"params": [], **settings})
@@ -160,7 +164,7 @@ def param_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
 
 
 def group_settings(name: str, parameter: nn.Parameter, config: OptimConfig) -> dict[str, Any]:
-    """What the group of a parameter holds, by its shape and the names in our models.
+    """Return the group settings of a parameter, from its shape and its name in TinyGPT.
 
     >>> norm = nn.Parameter(torch.ones(2))
     >>> group_settings("final_norm.weight", norm, OptimConfig())
@@ -174,13 +178,16 @@ def group_settings(name: str, parameter: nn.Parameter, config: OptimConfig) -> d
     elif name.startswith("head."):
         settings["lr_ratio"] = config.head_lr_ratio
     elif name.startswith(("blocks.", "pointer.")) and len(parameter) > 1:
-        # A hidden matrix. The pointer's gate is a single row, and not one of them.
+        # A hidden matrix. The pointer's gate, a single row, is not one.
         settings |= OPTIMIZERS[config.name].hidden_matrix(config, name)
     return settings
 
 
 def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """The optimizer that the settings name; AdamW: Loshchilov & Hutter 2017, arXiv 1711.05101."""
+    """Return the optimizer that the settings name.
+
+    AdamW: Loshchilov & Hutter 2017, arXiv 1711.05101. Muon: `model.training.muon`.
+    """
     return OPTIMIZERS[config.name].make(
         param_groups(model, config), lr=config.lr, betas=config.betas, eps=config.eps, fused=True
     )
@@ -189,9 +196,9 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimiz
 def set_step(
     optimizer: torch.optim.Optimizer, config: OptimConfig, step: int, max_steps: int
 ) -> float:
-    """Set what changes from step to step in every group; return the learning rate.
+    """Set the learning rate and the other values of a step in every group; return the rate.
 
-    Called before each step, so that values of a restored state have no effect.
+    It is called before each step, so that these values of a restored state have no effect.
     """
     lr, settings = config.lr_at(step, max_steps), OPTIMIZERS[config.name].at_step(config, step)
     for group in optimizer.param_groups:
@@ -200,21 +207,22 @@ def set_step(
     return lr
 
 
-def clip_gradients(parameters: Iterable[Tensor], largest: float) -> Tensor:
-    """Global norm of the gradients, which are then scaled down to `largest`; 0 leaves them alone.
+def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
+    """Scale the gradients down to a global norm of `max_norm`; return the norm before.
 
-    The norm is a scalar on their device; a GPU is not waited for.
+    A `max_norm` of 0 changes nothing. The norm is a scalar on the gradients' device, so this does
+    not wait for a GPU.
 
     >>> weight = nn.Parameter(torch.ones(1))
     >>> weight.grad = torch.tensor([3.0])
-    >>> [clip_gradients([weight], largest).item() for largest in (0.0, 4.0, 2.0)]
+    >>> [clip_gradients([weight], max_norm).item() for max_norm in (0.0, 4.0, 2.0)]
     [3.0, 3.0, 3.0]
     >>> round(weight.grad.item(), 5)
     2.0
     """
     trained = [weight for weight in parameters if weight.grad is not None]
     norm = nn.utils.get_total_norm([cast(Tensor, weight.grad) for weight in trained])
-    # Where the norm is known without waiting, gradients that are small enough cost no second pass.
-    if largest and (norm.device.type != "cpu" or not norm <= largest):
-        nn.utils.clip_grads_with_norm_(trained, largest, norm)
+    # Where the norm is known without waiting, small gradients need no second pass.
+    if max_norm and (norm.device.type != "cpu" or not norm <= max_norm):
+        nn.utils.clip_grads_with_norm_(trained, max_norm, norm)
     return norm

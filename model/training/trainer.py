@@ -263,7 +263,7 @@ class Trainer:
             local_batches,
             self.byte_lengths,
             self.autocast,
-            total=self.dist.all_reduce_sum,
+            all_reduce=self.dist.all_reduce_sum,
         )
 
     def sample(self) -> str:
