@@ -1,4 +1,4 @@
-"""What every test may use: the root of the repo, and programs run as a user runs them."""
+"""Fixtures for all tests: the root of the repository, and programs started as users start them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# No deadline: a busy machine would fail tests that are right. CI tries the same examples each time.
+# No deadline: on a busy machine correct tests would fail. CI repeats the same examples.
 hypothesis.settings.register_profile("local", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
-# Started in the background (nohup, `&`) pytest ignores Ctrl-C, as would each program of a test.
+# In the background (nohup, `&`) pytest ignores SIGINT, and programs that tests start inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -33,21 +33,21 @@ def root() -> Path:
 
 
 def clean_environment(**changes: str) -> dict[str, str]:
-    """The environment less what an outer make or pytest put there."""
+    """The environment without the variables that an outer make or pytest has set."""
     dropped = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES", "PYTEST_ADDOPTS", "COLUMNS")
     kept = {name: value for name, value in os.environ.items() if name not in dropped}
     return {**kept, "PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg", **changes}
 
 
 def uncovered_environment(**more: str) -> dict[str, str]:
-    """The same for a program that gets a Ctrl-C: coverage may wait for its own lock forever."""
-    known = clean_environment(**more).items()
-    return {name: value for name, value in known if not name.startswith("COVERAGE_")}
+    """The same without coverage, which may deadlock in a program that receives Ctrl-C."""
+    variables = clean_environment(**more).items()
+    return {name: value for name, value in variables if not name.startswith("COVERAGE_")}
 
 
 @pytest.fixture(scope="session")
 def run_python() -> Run:
-    """run_python("-m", "tok.bpe", ..., stdin=b"", cwd=path, env={}): what the program printed."""
+    """Return a function: run_python("-m", "tok.bpe", ..., stdin=b"", cwd=path, env={})."""
 
     def run(
         *args: str | Path,
@@ -68,7 +68,7 @@ def run_program(
     env: dict[str, str] | None = None,
     timeout_s: float = 120,
 ) -> subprocess.CompletedProcess[str]:
-    """Runs a program to its end; output is decoded as UTF-8, newlines as they are."""
+    """Run a program to its end; its output is decoded as UTF-8, with newlines unchanged."""
     done = subprocess.run(
         command,
         input=stdin,
@@ -85,8 +85,8 @@ def run_program(
 
 @pytest.fixture(scope="session")
 def text_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny run on text, hardly trained: its samples are full of odd bytes. No test changes it."""
-    import train  # tok/ is tested without torch too
+    """A tiny run with 4 steps, whose samples contain invalid UTF-8. Tests must not change it."""
+    import train  # not at the top: tests of tok/ also run without torch
     from tests.helpers.runs import flags, make_corpus
 
     folder = tmp_path_factory.mktemp("text")
@@ -97,25 +97,25 @@ def text_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
-    """Tiny tensors: a second thread costs more than it does, very much so on a busy machine."""
+    """One thread for torch: for tiny tensors a second one costs more than it gains."""
     try:
         import torch
-    except ImportError:  # tok/ is tested without torch too
+    except ImportError:  # tests of tok/ also run without torch
         return
     torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    """Those of a tiny run on a text that is this file's own; see tests/helpers/runs.py."""
-    from tests.helpers.runs import make_corpus  # it imports torch, which tests of tok/ do without
+    """Settings of a tiny run, on one text per test file; see tests/helpers/runs.py."""
+    from tests.helpers.runs import make_corpus  # not at the top: it imports torch
 
     return make_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 @pytest.fixture
 def quick() -> Iterator[None]:
-    """Runs without a picture and without git; its own patch, as a test may undo monkeypatch's."""
+    """Runs without a plot and without git; a separate patch, as tests may undo monkeypatch's."""
     import train
     from utils.run import environment
 

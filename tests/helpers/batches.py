@@ -1,4 +1,4 @@
-"""Batches of a small text whose tokens are all different."""
+"""Batches of a small prepared text in which all token ids differ."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ END = 999
 
 
 def make(folder: Path, n_documents: int = 40, seed: int = 0, longest: int = 8) -> Path:
-    """train.npy and val.npy of documents whose tokens are all different."""
+    """Write train.npy and val.npy of documents in which all token ids differ; return the folder."""
     rng = np.random.default_rng(seed)
     folder.mkdir(exist_ok=True)
-    for part in ("train", "val"):
-        place = 0
-        with token_writer(folder / f"{part}.npy", 1000) as writer:
+    for split in ("train", "val"):
+        first = 0
+        with token_writer(folder / f"{split}.npy", 1000) as writer:
             for length in rng.integers(1, longest + 1, n_documents):
-                writer.write(np.arange(place, place + length) % 990)
+                writer.write(np.arange(first, first + length) % 990)
                 writer.write(np.array([END]))
-                place += int(length)
+                first += int(length)
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Command lines as the docs show them: split into programs, and checked against what these take."""
+"""Command lines in the docs: split them into programs, and check their flags and targets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.conftest import ROOT, run_program
 from tests.helpers.repo import MAKEFILE, TARGETS
 
-# Programs of others, and modules of Python, whose flags are not looked at.
+# Programs and modules of Python whose flags are not checked.
 OTHERS = {"echo", "pip", "dask", "llama-completion", "git", "."}
 UNCHECKED = {"venv", "pip"}
 OPERATORS = {"|", "&&", "||", ";", "&"}
@@ -21,20 +21,20 @@ Flags = Callable[[tuple[str, ...]], set[str]]
 
 
 def shell_commands(text: str) -> list[str]:
-    """The commands in a text's ```sh blocks, continued lines joined, empty lines dropped."""
+    """The commands in the ```sh blocks of a text, with continued lines joined."""
     blocks = re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     lines = "".join(blocks).replace("\\\n", " ").splitlines()
     return [line for line in lines if shlex.split(line, comments=True)]
 
 
 def indented_commands(path: Path) -> list[str]:
-    """Those of a page, and its indented lines that start one of our programs."""
+    """The commands of a page: its ```sh blocks, and indented lines that start with a program."""
     text = path.read_text(encoding="utf-8")
     return shell_commands(text) + re.findall(r"^ {4}((?:python|make|torchrun) .*)$", text, re.M)
 
 
 def programs_of(line: str) -> list[list[str]]:
-    """The words of each program of a line; redirections are dropped.
+    """The words of each program in a command line; redirections are dropped.
 
     >>> programs_of('echo "a | b" | python x.py > out && . env/activate # and so on')
     [['echo', 'a | b'], ['python', 'x.py'], ['.', 'env/activate']]
@@ -54,7 +54,7 @@ def programs_of(line: str) -> list[list[str]]:
 
 
 def flags_in(words: list[str]) -> set[str]:
-    """The long flags among words, as they are compared: dashes for underscores, no value.
+    """The long flags among words, with dashes for underscores and without values.
 
     >>> sorted(flags_in(["--top_k", "5", "--optim.lr=1e-3", "-n", "--"]))
     ['--optim.lr', '--top-k']
@@ -65,14 +65,14 @@ def flags_in(words: list[str]) -> set[str]:
 
 @cache
 def flags_of(program: tuple[str, ...]) -> set[str]:
-    """The long flags that the help of a Python program lists."""
+    """The long flags in the help of a Python program."""
     done = run_program([sys.executable, *program, "--help"])
     assert done.returncode == 0, f"{program}: {done.stderr}"
     return flags_in(re.split(r"[\s,=\[\]()|]+", done.stdout))
 
 
 def mistakes(line: str, flags_of: Flags = flags_of) -> list[str]:
-    """What is wrong with a line: programs, targets, variables and flags that do not exist."""
+    """The errors in a command line: programs, targets, variables and flags that do not exist."""
     found = []
     for words in programs_of(line):
         if words[0] == "make":
@@ -90,7 +90,7 @@ def mistakes(line: str, flags_of: Flags = flags_of) -> list[str]:
 
 
 def python_mistakes(words: list[str], flags_of: Flags) -> list[str]:
-    """Of `-m MODULE ...` or `FILE.py ...`."""
+    """The errors in `-m MODULE ...` or `FILE.py ...`."""
     if words[0] == "-c":
         return []
     n = 2 if words[0] == "-m" else 1
@@ -107,7 +107,7 @@ def python_mistakes(words: list[str], flags_of: Flags) -> list[str]:
 
 
 def make_mistakes(words: list[str], flags_of: Flags) -> list[str]:
-    """Of `make TARGET... NAME=VALUE...`; ARGS are checked against the program that takes them."""
+    """The errors in `make TARGET... NAME=VALUE...`; ARGS are flags of the program it starts."""
     values = dict(word.split("=", 1) for word in words if re.match("[A-Z]+=", word))
     targets = [word for word in words if not re.match("[A-Z]+=", word)]
     found = [f"no target {word}" for word in targets if word not in TARGETS]
@@ -124,7 +124,7 @@ def make_mistakes(words: list[str], flags_of: Flags) -> list[str]:
 
 
 def program_of(target: str) -> tuple[str, ...]:
-    """The Python program that a target gives ARGS to; () if there is none.
+    """The Python program that receives the ARGS of a target; () if there is none.
 
     >>> program_of("train"), program_of("bench"), program_of("clean")
     (('train.py',), ('-m', 'scripts.bench', 'train'), ())
@@ -137,6 +137,6 @@ def program_of(target: str) -> tuple[str, ...]:
 
 
 def unknown(program: tuple[str, ...], words: list[str], flags_of: Flags) -> list[str]:
-    """The flags among `words` that a program does not know."""
+    """The flags among `words` that a program does not have."""
     known = flags_of(program) if flags_in(words) else set()
     return [f"{' '.join(program)}: no flag {flag}" for flag in sorted(flags_in(words) - known)]

@@ -1,4 +1,4 @@
-"""A dictionary that counts how often it is asked: work is counted, as timing it would be noisy."""
+"""A dictionary that counts look-ups: a measure of work without the noise of a clock."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class CountingDict(dict):
-    """Counts look-ups, of which merging makes a fixed number for each place that it visits."""
+    """Counts look-ups; merging makes a fixed number of them per position that it visits."""
 
     lookups = 0
 

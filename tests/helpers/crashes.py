@@ -1,4 +1,4 @@
-"""Runs that end just before one of the places at which they change something."""
+"""Runs that crash just before one of their changes to a file or to the weights."""
 
 from __future__ import annotations
 
@@ -16,23 +16,25 @@ from utils.run.tensorboard import TensorBoardWriter
 
 
 class Killed(BaseException):
-    """Stands for the end of the process."""
+    """Raised in place of a kill."""
 
 
-def crash_at(monkeypatch: pytest.MonkeyPatch, place: int) -> None:
-    """Ends the run just before one of the places at which it changes a file or its weights."""
-    seen = [0]
+def crash_at(monkeypatch: pytest.MonkeyPatch, change: int) -> None:
+    """Raise Killed just before change number `change` (from 1) of a file or of the weights."""
+    n_changes = [0]
 
     def crashing(original: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(*args: Any, **kwargs: Any) -> Any:
-            seen[0] += 1
-            if seen[0] == place:
+            n_changes[0] += 1
+            if n_changes[0] == change:
                 raise Killed
             return original(*args, **kwargs)
 
         return wrapped
 
-    monkeypatch.setattr(os, "fsync", lambda handle: None)  # no power fails here; saves time
+    monkeypatch.setattr(
+        os, "fsync", lambda handle: None
+    )  # saves time; needed only for power failures
     monkeypatch.setattr(os, "replace", crashing(os.replace))
     monkeypatch.setattr(CsvLog, "write", crashing(CsvLog.write))
     for name in ("add_scalars", "add_sample"):
@@ -41,10 +43,10 @@ def crash_at(monkeypatch: pytest.MonkeyPatch, place: int) -> None:
     monkeypatch.setattr(trainer.Trainer, "train_step", crashing(trainer.Trainer.train_step))
 
 
-def crashes(argv: list[str], place: int) -> bool:
-    """Runs main up to a crash; False if it ended before that place."""
+def crashes(argv: list[str], change: int) -> bool:
+    """Run main up to a crash at this change; False if the run has fewer changes and finishes."""
     with pytest.MonkeyPatch.context() as patch:
-        crash_at(patch, place)
+        crash_at(patch, change)
         try:
             assert train.main(argv) == 0
         except Killed:

@@ -1,4 +1,4 @@
-"""Models of every combination of settings that a class of Hugging Face holds."""
+"""Models with every combination of settings that a Hugging Face class supports."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ from utils.errors import UserError
 
 ORACLE = "oracle: not installed (pip install transformers safetensors)"
 SHAPE = {"block_size": 24, "n_layer": 2, "n_head": 2, "n_embd": 16}
-UNUSUAL = {"mlp_ratio": 2.5, "norm_eps": 3e-5}  # where a default would go unseen
-# Each setting that decides the class or what it computes, with every value that any of them holds.
+UNUSUAL = {
+    "mlp_ratio": 2.5,
+    "norm_eps": 3e-5,
+}  # not the defaults, so that tests notice if they are ignored
+# Each setting on which the class or its computation depends, with all values that a class supports.
 CHOICES: dict[str, tuple[Any, ...]] = {
     "position": ("learned", "rope"),
     "norm": ("layernorm", "rmsnorm"),
@@ -40,7 +43,7 @@ def config_of(settings: dict[str, Any]) -> ModelConfig:
 
 
 def exportable() -> list[dict[str, Any]]:
-    """All combinations of CHOICES that a class holds."""
+    """All combinations of CHOICES that a class supports."""
     found = []
     for values in product(*CHOICES.values()):
         settings = dict(zip(CHOICES, values))
@@ -61,7 +64,7 @@ def name_of(settings: dict[str, Any]) -> str:
 
 
 def make_model(config: ModelConfig) -> TinyGPT:
-    """Weights so large that every part shows in the logits; gains around 1."""
+    """A model with weights so large that each of them affects the logits; gains are near 1."""
     model, generator = TinyGPT(config).eval(), torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -79,7 +82,7 @@ def files_of(
 
 
 def read(folder: Path) -> tuple[Pretrained, BPETokenizer]:
-    """The model and the tokenizer of a folder, in the order in which a run reads them."""
+    """The model and the tokenizer of a folder, read in the same order as by a run."""
     tokenizer = read_folder_tokenizer(folder, read_config(folder).vocab_size)
     return read_folder(folder), tokenizer
 

@@ -1,4 +1,4 @@
-"""Texts that look for differences between tokenizers."""
+"""Texts on which tokenizers are likely to differ."""
 
 import random
 
@@ -35,15 +35,15 @@ SPECIAL = [
 
 
 def hostile_strings(count, seed=11):
-    """`count` short random mixtures of all of the above and of any code points but surrogates."""
-    draw = random.Random(seed)
+    """`count` short random mixtures of the strings above and of code points except surrogates."""
+    rng = random.Random(seed)
     groups = [list(WHITE_SPACE), list(NEARLY_WHITE_SPACE), CONTRACTIONS, COMBINING, EMOJI, SCRIPTS]
     groups += [NUMBERS, WORDS, WORDS, SPECIAL, [" ", "  ", "\n", " " * 7]]
 
     def part():
-        if draw.random() < 0.1:
-            code = draw.choice([draw.randrange(0x3000), draw.randrange(0x110000)])
+        if rng.random() < 0.1:
+            code = rng.choice([rng.randrange(0x3000), rng.randrange(0x110000)])
             return "\ufffd" if 0xD800 <= code < 0xE000 else chr(code)
-        return draw.choice(draw.choice(groups)) * draw.choice([1, 1, 1, 1, 2, 3])
+        return rng.choice(rng.choice(groups)) * rng.choice([1, 1, 1, 1, 2, 3])
 
-    return ["".join(part() for _ in range(draw.randrange(20))) for _ in range(count)]
+    return ["".join(part() for _ in range(rng.randrange(20))) for _ in range(count)]

@@ -1,9 +1,8 @@
-"""Settings of models that several tests use."""
+"""Model settings that several tests use."""
 
 from __future__ import annotations
 
-# What Hugging Face's NanoChatForCausalLM can hold, shape aside. Norms without gain, also after the
-# embedding; eps, activation and cap are that class's own.
+# The settings of Hugging Face's NanoChatForCausalLM, except its shape.
 MODERN = {
     "bias": False,
     "position": "rope",

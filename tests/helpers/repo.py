@@ -1,4 +1,4 @@
-"""Files of the repository, and the targets of its Makefile."""
+"""The files of the repository, and the targets of its Makefile."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TARGETS = set(
 
 
 def tracked_files() -> list[Path]:
-    """What git holds or would take in: not what the ignored folders hold."""
+    """The files that git tracks or does not ignore."""
     if shutil.which("git") and (ROOT / ".git").exists():
         done = run_program(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"])
         if done.returncode == 0:

@@ -1,4 +1,4 @@
-"""Tiny runs, whole and killed, for the tests of training."""
+"""Tiny training runs, complete or killed."""
 
 from __future__ import annotations
 
@@ -42,24 +42,25 @@ TINY = {
 
 
 def make_text(n_documents: int = 300, seed: int = 1, words: tuple[int, int] = (3, 20)) -> str:
-    """Documents of random words, parted by blank lines."""
+    """Documents of random words, separated by blank lines."""
     rng = random.Random(seed)
-    known = WORDS.split()
+    vocabulary = WORDS.split()
     lines = (
-        " ".join(rng.choice(known) for _ in range(rng.randint(*words))) for _ in range(n_documents)
+        " ".join(rng.choice(vocabulary) for _ in range(rng.randint(*words)))
+        for _ in range(n_documents)
     )
     return "\n\n".join(f"{line}." for line in lines) + "\n"
 
 
 def make_corpus(folder: Path) -> dict[str, object]:
-    """Writes text.txt; the settings of a tiny run on it, whose prepared data is shared."""
+    """Write text.txt; return the settings of a tiny run on it, which share its prepared data."""
     text = folder / "text.txt"
     text.write_text(make_text(), encoding="utf-8", newline="")
     return {**TINY, "data.files": text, "data.cache_dir": folder / "cache"}
 
 
 def flags(run_dir: Path, settings: dict[str, object], *more: str, **changes: object) -> list[str]:
-    """The command line of a run; `train__max_steps=3` changes train.max_steps."""
+    """The command line of a run; `train__max_steps=3` sets train.max_steps."""
     merged = settings | {name.replace("__", "."): value for name, value in changes.items()}
     words = [f"--{name}={value}" for name, value in merged.items() if not isinstance(value, tuple)]
     for name, value in merged.items():
@@ -71,24 +72,24 @@ def flags(run_dir: Path, settings: dict[str, object], *more: str, **changes: obj
 def build_with_data(
     run_dir: Path, settings: dict[str, object], **changes: object
 ) -> tuple[trainer.Trainer, Dataset]:
-    """The parts of a run and its data, for tests that take its steps themselves."""
+    """A trainer and its data, for tests that call train_step themselves."""
     config, _, _ = train.parse(flags(run_dir, settings, **changes))
     return train.build_trainer(config, RunFolder(run_dir))
 
 
 def build(run_dir: Path, settings: dict[str, object], **changes: object) -> trainer.Trainer:
-    """The trainer alone."""
+    """A trainer, for tests that call train_step themselves."""
     return build_with_data(run_dir, settings, **changes)[0]
 
 
 def step(one: trainer.Trainer) -> dict[str, float]:
-    """Takes a step; its figures."""
+    """Take a step and return its metrics."""
     one.train_step()
     return one.flush_metrics()
 
 
 def state_of(path: Path) -> dict[str, Any]:
-    """A checkpoint less what may differ between equal runs: the clock and the folder's name."""
+    """A checkpoint without the values that differ between equal runs: time and folder name."""
     state = checkpoint.load(path)
     del state["elapsed_s"], state["config"]["run_dir"]
     return state
@@ -101,7 +102,7 @@ def rows_of(run_dir: Path) -> list[dict[str, str]]:
 
 
 def assert_same_run(one: Path, other: Path) -> None:
-    """Weights, optimizer, counters, metrics and samples are equal to the last bit."""
+    """Check that weights, optimizer, counters, metrics and samples are equal bit for bit."""
     assert rows_of(one) == rows_of(other)
     for name in ("last.pt", "best.pt"):
         mine, theirs = state_of(one / name), state_of(other / name)
@@ -116,7 +117,7 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 
 class Child:
-    """train.py in a process of its own, forked from one that has imported it already."""
+    """train.py in a separate process, forked from a server that has already imported it."""
 
     def __init__(
         self,
@@ -126,7 +127,14 @@ class Child:
         pause_s: float = 0.0,
         environment: dict[str, str] | None = None,
     ) -> None:
-        """`hang` names a place to be stuck at, see hang_at; `pause_s` is slept after each step."""
+        """Start the process.
+
+        Args:
+            log: the file that receives stderr.
+            hang: the function and the call at which it hangs, see hang_at.
+            pause_s: sleep this long after each step.
+            environment: additional variables.
+        """
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["train", "torch._dynamo"])
         self.marker = Path(f"{log}.hangs")
@@ -139,7 +147,7 @@ class Child:
         self.process.start()
 
     def wait_for(self, path: Path, step: int | None = None, timeout_s: float = 60) -> None:
-        """Waits until `path` exists or, with a step, until it is in that metrics.csv."""
+        """Wait until `path` exists or, with a step, until that metrics.csv holds the step."""
         end = time.monotonic() + timeout_s
         while not path.exists() or step is not None and last_step(path) < step:
             assert self.process.is_alive(), f"ended too early: {self.errors()}"
@@ -147,14 +155,14 @@ class Child:
             time.sleep(0.002)
 
     def kill(self) -> None:
-        """SIGKILL, and the proof that the process was still going."""
+        """Kill the process, which must still be running, with SIGKILL."""
         assert self.process.is_alive()
         self.process.kill()
         self.process.join(30)
         assert self.process.exitcode == -signal.SIGKILL
 
     def release(self) -> None:
-        """Lets a child that hangs go on."""
+        """Let a hanging child continue."""
         self.marker.unlink()
 
     def send(self, number: int) -> None:
@@ -170,7 +178,7 @@ class Child:
 
 
 def last_step(metrics: Path) -> int:
-    """The last step that stands whole in a metrics.csv; -1 without one."""
+    """The step of the last complete row of a metrics.csv; -1 without one."""
     lines = metrics.read_text(encoding="utf-8").split("\n")[:-1]
     return int(lines[-1].split(",")[0]) if len(lines) > 1 else -1
 
@@ -183,7 +191,7 @@ def run_train(
     pause_s: float,
     environment: dict[str, str],
 ) -> NoReturn:
-    """What a child does: train.main, its stderr in a file, stuck where `hang` says."""
+    """Run train.main in the child process, with stderr in a file, hanging at `hang`."""
     sys.stderr = open(log, "w", encoding="utf-8", buffering=1)
     os.environ.update(environment)
     from utils.run import folder as runs
@@ -200,10 +208,11 @@ def run_train(
 
 
 def hang_at(where: str, call: int, marker: Path) -> None:
-    """Makes call number `call` (from 1) of a function write the marker and wait until it is gone.
+    """Make call number `call` (from 1) of a function create the marker and wait for its removal.
 
-    `where` is `replace` (a checkpoint is written, not renamed yet), `step` (after the optimizer
-    step), `evaluate` or `save` (between best.pt and last.pt, and so on).
+    Args:
+        where: `replace` (a checkpoint is written but not renamed yet), `step` (after the optimizer
+            step), `evaluate` or `save` (for example between best.pt and last.pt).
     """
     owner, name = {
         "replace": (os, "replace"),

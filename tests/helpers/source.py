@@ -1,4 +1,4 @@
-"""The source of the product, and what rules about it need: imports, names, the graph of modules."""
+"""The source files of the product, and tools for rules about them: imports, names, module graph."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Rule = Callable[[str, ast.Module], Iterator[tuple[int, str]]]
 
 
 def module_of(path: Path) -> str:
-    """`tok.formats.gpt2` of that file, `tok.formats` of that package's __init__.py."""
+    """The dotted name of a file: `tok.formats.gpt2`; of an __init__.py, that of its package."""
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
@@ -38,7 +38,7 @@ def is_inside(module: str, package: str) -> bool:
 
 
 def names_of(node: ast.AST) -> list[str]:
-    """The dotted names that one node imports: `a.b` of `from a import b`; no relative ones."""
+    """The dotted names that a node imports: `a.b` for `from a import b`; relative imports: none."""
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
     if isinstance(node, ast.ImportFrom) and not node.level:
@@ -49,13 +49,13 @@ def names_of(node: ast.AST) -> list[str]:
 
 
 def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """(line, dotted name) of every import, those in functions and for type checkers too."""
+    """Yield (line, dotted name) of every import, also in functions and for type checkers."""
     for node in ast.walk(tree):
         yield from ((getattr(node, "lineno", 0), name) for name in names_of(node))
 
 
 def local_nodes(tree: ast.AST) -> Iterator[ast.AST]:
-    """Every node inside a function."""
+    """Yield every node inside a function."""
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
             body = node.body if isinstance(node.body, list) else [node.body]
@@ -64,7 +64,7 @@ def local_nodes(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def type_checking_nodes(tree: ast.AST) -> Iterator[ast.AST]:
-    """Every node that a type checker alone reads."""
+    """Yield every node that only a type checker reads."""
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             for statement in node.body:
@@ -72,7 +72,7 @@ def type_checking_nodes(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def import_time_nodes(tree: ast.AST) -> Iterator[ast.AST]:
-    """Every node that runs when the module is imported, except decorators and defaults."""
+    """Yield every node that runs when the module is imported, except decorators and defaults."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
             continue
@@ -85,9 +85,10 @@ def import_time_nodes(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def import_graph(sources: Mapping[str, ast.Module]) -> dict[str, set[str]]:
-    """For each module all that it imports of the others, wherever in its source.
+    """For each module, the modules among `sources` that it imports anywhere in its source.
 
-    A module also imports the packages that the imported one is in, as far as it is outside them.
+    Importing a module also imports the packages that contain it; those that contain the importing
+    module as well are left out.
     """
     graph: dict[str, set[str]] = {}
     for module, tree in sources.items():
@@ -95,20 +96,20 @@ def import_graph(sources: Mapping[str, ast.Module]) -> dict[str, set[str]]:
         for _, name in imports(tree):
             parts = name.split(".")
             chain = [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
-            known = [one for one in chain if one in sources]
-            target = known[-1:]  # `from a import b`: a.b if that is a module, else a
-            found.update(one for one in known if one in target or not is_inside(module, one))
+            modules = [name for name in chain if name in sources]
+            target = modules[-1:]  # `from a import b`: a.b if that is a module, else a
+            found.update(one for one in modules if one in target or not is_inside(module, one))
         found.discard(module)
     return graph
 
 
 def words_of(tree: ast.AST) -> set[str]:
-    """Every name that is read, alone or after a dot."""
+    """Every name that is used, alone or after a dot."""
     return {name_of(node) for node in ast.walk(tree) if isinstance(node, (ast.Name, ast.Attribute))}
 
 
 def reached(sources: Mapping[str, ast.Module]) -> dict[str, set[str]]:
-    """For each module its names that another module, or its own start, leads to."""
+    """For each module, its top-level names that are used by other modules or at its import."""
     imported = {module: {name for _, name in imports(tree)} for module, tree in sources.items()}
     words = {module: words_of(tree) for module, tree in sources.items()}
     return {module: _reached(module, sources, imported, words) for module in sources}
@@ -141,7 +142,7 @@ def _reached(
 
 
 def cycle_of(graph: Mapping[str, set[str]]) -> list[str]:
-    """The modules of one cycle, the first one again at the end; [] if there is none."""
+    """The modules of one import cycle, with the first repeated at the end; [] if there is none."""
     try:
         graphlib.TopologicalSorter(graph).prepare()
     except graphlib.CycleError as error:
@@ -150,12 +151,12 @@ def cycle_of(graph: Mapping[str, set[str]]) -> list[str]:
 
 
 def name_of(node: ast.expr) -> str:
-    """`load` of both `load` and `torch.load`."""
+    """The last name of an expression: `load` for both `load` and `torch.load`."""
     return getattr(node, "attr", getattr(node, "id", ""))
 
 
 def full_name(node: ast.expr) -> str:
-    """`torch.load` of that call's function; what is not a chain of names is dropped."""
+    """The dotted name of an expression, `torch.load`; other parts of it are dropped."""
     if isinstance(node, ast.Attribute):
         return f"{full_name(node.value)}.{node.attr}".lstrip(".")
     return node.id if isinstance(node, ast.Name) else ""
@@ -170,7 +171,7 @@ def constant(node: ast.expr | None) -> object:
 
 
 def problems(path: Path, rules: tuple[Rule, ...]) -> list[str]:
-    """`file:line: problem` of everything in a file that breaks a rule."""
+    """`file:line: problem` for every violation of a rule in a file."""
     module, tree = module_of(path), ast.parse(path.read_bytes())
     return [
         f"{path.relative_to(ROOT)}:{line}: {what}"

@@ -1,4 +1,4 @@
-"""The first losses of classic models: work on speed must not change what is learned."""
+"""The first losses of classic models: optimizations must not change them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GPT2 = {
     "model.dropout": "0.0",
 }
 NEOX = {"model.position": "rope", "model.dropout": "0.0", "train.grad_accum_steps": 2}
-# Training loss in nats of steps 1, 2, ..., 20, as written by the code of 2026-11-24.
+# Training loss in nats of steps 1, 2, ..., 20, computed by the code of 2026-11-24.
 CURVES = {
     "gpt2": (GPT2, [  # fmt: skip
         5.69386, 5.65393, 5.49454, 5.29510, 5.08294,
@@ -38,5 +38,5 @@ def test_the_first_twenty_losses(kind: str, tmp_path: Path) -> None:
     settings = make_corpus(tmp_path) | {"train.max_steps": 20, "optim.lr": 0.01} | changes
     one = build(tmp_path / "run", settings)
     losses = [step(one)["train_loss"] for _ in range(20)]
-    # Processors add up in different orders; a change of the mathematics shows in the third digit.
+    # CPUs sum in different orders; a change of the computation shows in the third digit.
     assert losses == pytest.approx(wanted, rel=1e-4)

@@ -1,4 +1,4 @@
-"""train.init_from: another project's model, fine-tuned, evaluated, sampled, exported."""
+"""train.init_from: a Hugging Face model is fine-tuned, evaluated, sampled and exported."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ def quick(monkeypatch):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A GPT-2 with its tokenizer, as transformers would save it."""
+    """A folder with a GPT-2 and its tokenizer, in the format of transformers."""
     tokenizer = BPETokenizer.train([make_text(50)], vocab_size=300)
     gpt2 = make_model(config_of(COMBINATIONS[0]))
     assert gpt2.config.position == "learned" and gpt2.config.bias
-    return write(tmp_path_factory.mktemp("theirs"), gpt2, tokenizer)
+    return write(tmp_path_factory.mktemp("pretrained"), gpt2, tokenizer)
 
 
 @pytest.fixture
@@ -62,18 +62,20 @@ def settings(folder, tmp_path):
     }
 
 
-def test_a_run_starts_with_their_weights_and_ids(folder, settings, tmp_path, printed_json):
+def test_a_run_starts_with_the_pretrained_weights_and_tokenizer(
+    folder, settings, tmp_path, printed_json
+):
     run = tmp_path / "run"
     assert train.main(flags(run, settings)) == 0
-    theirs, tokenizer = read(folder)
+    pretrained, tokenizer = read(folder)
     assert BPETokenizer.load(run / "tokenizer.json") == tokenizer
     rows = [row for row in read_rows(run / "metrics.csv") if row["val_loss"]]
     assert float(rows[-1]["val_loss"]) < float(rows[0]["val_loss"])
     config, _, _ = train.parse(flags(tmp_path / "other", settings))
     trainer, _ = train.build_trainer(config, train.RunFolder(tmp_path / "other"))
-    assert config.model == theirs.config
+    assert config.model == pretrained.config
     for name, weight in trainer.model.state_dict().items():
-        assert torch.equal(weight, theirs.weights[name])
+        assert torch.equal(weight, pretrained.weights[name])
     first = trainer.evaluate().nats_per_token
     assert float(rows[0]["val_loss"]) == first
     trainer.batches.close()
@@ -93,9 +95,9 @@ def printed_json(capsys):
     return run
 
 
-def test_it_goes_on_when_their_folder_is_gone(folder, settings, tmp_path, monkeypatch):
-    theirs = shutil.copytree(folder, tmp_path / "theirs")
-    settings |= {"train.init_from": theirs, "train.sample_tokens": 2}
+def test_a_run_resumes_without_the_pretrained_folder(folder, settings, tmp_path, monkeypatch):
+    pretrained = shutil.copytree(folder, tmp_path / "pretrained")
+    settings |= {"train.init_from": pretrained, "train.sample_tokens": 2}
     assert train.main(flags(tmp_path / "whole", settings)) == 0
     step = Trainer.train_step
 
@@ -108,13 +110,13 @@ def test_it_goes_on_when_their_folder_is_gone(folder, settings, tmp_path, monkey
     with pytest.raises(KeyboardInterrupt):
         train.main(flags(tmp_path / "part", settings))
     monkeypatch.setattr(Trainer, "train_step", step)
-    shutil.rmtree(theirs)
+    shutil.rmtree(pretrained)
     assert state_of(tmp_path / "part" / "last.pt")["step"] == 2
     assert train.main(["--run_dir", str(tmp_path / "part"), "--resume"]) == 0
     assert_same_run(tmp_path / "part", tmp_path / "whole")
 
 
-def test_a_sweep_knows_its_points_again(folder, settings, tmp_path):
+def test_a_sweep_recognizes_its_finished_points(folder, settings, tmp_path):
     lines = [f"  {name}: {value}" for name, value in settings.items() if name != "optim.lr"]
     text = "\n".join(["grid:", "  lr: [0.001, 0.002]", "set:", *lines]) + "\n"
     (tmp_path / "sweep.yaml").write_text(text, encoding="utf-8")
@@ -127,7 +129,7 @@ def test_a_sweep_knows_its_points_again(folder, settings, tmp_path):
     assert [job.status for job in jobs] == ["done", "new"]
 
 
-def test_a_shorter_context_keeps_the_first_positions(folder, settings, tmp_path):
+def test_a_shorter_block_size_keeps_the_first_positions(folder, settings, tmp_path):
     config, _, _ = train.parse(flags(tmp_path / "run", settings, model__block_size=10))
     trainer, data = train.build_trainer(config, train.RunFolder(tmp_path / "run"))
     trainer.batches.close()
@@ -156,7 +158,7 @@ def test_settings_that_contradict_it_are_refused(more, message, settings, tmp_pa
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_data_of_another_tokenizer_is_refused(settings, tmp_path):
+def test_data_prepared_with_another_tokenizer_is_refused(settings, tmp_path):
     plain = {name: value for name, value in settings.items() if name != "train.init_from"}
     small = {"model.vocab_size": 300, "model.block_size": 16, "model.n_embd": 6}
     config, _, _ = train.parse(flags(tmp_path / "run", plain | small | {"model.n_head": 1}))
@@ -207,7 +209,7 @@ GPT2 = COMBINATIONS[0]
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_tinygpt_cannot_be_is_refused(settings, change, message, folder, tmp_path):
+def test_an_unsupported_model_is_refused(settings, change, message, folder, tmp_path):
     _, tokenizer = read(folder)
     write(tmp_path, make_model(config_of(settings)), tokenizer)
     content = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
@@ -218,7 +220,7 @@ def test_what_tinygpt_cannot_be_is_refused(settings, change, message, folder, tm
 
 
 def broken(folder: Path, to: Path, how: str) -> str:
-    """Copies the folder with one thing wrong in it; what the refusal says."""
+    """Copy the folder with one defect; return the message about it."""
     shutil.copytree(folder, to, dirs_exist_ok=True)
     weights = to / hf_folder.WEIGHTS
     if how == "pickle":
@@ -260,8 +262,8 @@ def test_a_damaged_folder_is_refused(how, folder, tmp_path):
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_other_ways_to_save_the_same(folder, tmp_path):
-    """In two files, in half precision, without the head's class, with masks, GPT-2's vocabulary."""
+def test_other_ways_to_save_the_same_model(folder, tmp_path):
+    """In two files, in fp16, without the prefix of the head's class, with masks and vocab.json."""
     tensors = safetensors.load((folder / hf_folder.WEIGHTS).read_bytes())
     bare = {name.removeprefix("transformer."): one.half() for name, one in tensors.items()}
     bare["h.0.attn.bias"] = torch.ones(1, 1, 24, 24)

@@ -1,4 +1,4 @@
-"""Training in several ranks: the run of one process, written once, and ended together."""
+"""Training in several ranks: it equals one process, writes once, and all ranks stop together."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 import train
 from model.training import trainer as trainer
 from tests.conftest import ROOT, clean_environment, run_program
-from tests.helpers import ranks as team
+from tests.helpers import ranks as launcher
 from tests.helpers.runs import Child, assert_same_run, flags, last_step, rows_of, state_of
 from utils.distributed import Distributed
 from utils.run import folder as runs
@@ -27,8 +27,9 @@ pytestmark = pytest.mark.usefixtures("quick")
 Settings = dict[str, object]
 NUMBERS = ("train_loss", "grad_norm", "val_loss")
 
-# Twenty steps in several ranks, and in one. Between them: both optimizers, accumulation that the
-# ranks share evenly and not, padded rows, masks, shift, what the default model has besides.
+# Number of ranks and settings of the comparisons with one process. Together they cover both
+# optimizers, accumulation steps that ranks share evenly or not, padded rows, document masks, shift,
+# and the pointer and bigram features of the default model.
 MODES: dict[str, tuple[int, Settings]] = {
     "adamw": (2, {"train.grad_accum_steps": 3}),
     "muon": (2, {"optim.name": "muon", "model.pointer": "true", "model.bigram_rows": 64}),
@@ -39,7 +40,7 @@ MODES: dict[str, tuple[int, Settings]] = {
     "fp16": (2, {"train.amp": "fp16", "train.grad_accum_steps": 2}),
 }
 
-# Muon iterates in bf16 on processors that are fast at it.
+# Relative tolerance. Muon iterates in bf16 on CPUs that are fast at it.
 ROUNDING = {"bf16": 1e-3, "fp16": 1e-3, "muon": 2e-5}
 
 
@@ -47,29 +48,29 @@ ROUNDING = {"bf16": 1e-3, "fp16": 1e-3, "muon": 2e-5}
 def straight(
     settings: Settings, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[], Path]]:
-    """A run in two ranks that was never stopped; with dropout."""
-    known: list[Path] = []
+    """An uninterrupted run in two ranks, with dropout."""
+    made: list[Path] = []
 
     def get() -> Path:
-        if not known:
+        if not made:
             folder = tmp_path_factory.mktemp("straight")
-            ranks = team.start(flags(folder / "run", settings), folder / "log")
-            assert team.statuses(ranks) == [0, 0], team.errors(ranks)
-            known.append(folder / "run")
-        return known[0]
+            ranks = launcher.start(flags(folder / "run", settings), folder / "log")
+            assert launcher.statuses(ranks) == [0, 0], launcher.errors(ranks)
+            made.append(folder / "run")
+        return made[0]
 
     yield get
 
 
 def assert_close(one: Path, other: Path, rel: float) -> None:
-    """All losses and norms are equal but for rounding, all else in metrics.csv to the last bit."""
+    """Check that losses and norms are equal up to rounding, all else in metrics.csv exactly."""
     found, wanted = rows_of(one), rows_of(other)
     assert [{**row, **dict.fromkeys((*NUMBERS, "val_ppl", "val_bpb"))} for row in found] == [
         {**row, **dict.fromkeys((*NUMBERS, "val_ppl", "val_bpb"))} for row in wanted
     ]
     for name in NUMBERS:
         mine, theirs = ([float(row[name] or 0) for row in rows] for rows in (found, wanted))
-        # The norm of a gradient is small beside the terms that it is the sum of.
+        # The norm of a gradient is small compared with the terms that are summed for it.
         assert mine == pytest.approx(theirs, rel=rel * (10 if name == "grad_norm" else 1)), name
 
 
@@ -77,79 +78,81 @@ def compare_with_one_process(mode: str, settings: Settings, tmp_path: Path, step
     size, changes = MODES[mode]
     settings = settings | changes | {"model.dropout": 0.0, "train.max_steps": steps}
     alone, together = tmp_path / "alone", tmp_path / "together"
-    ranks = team.start(flags(together, settings, data__cache_dir=tmp_path), tmp_path / "log", size)
+    ranks = launcher.start(
+        flags(together, settings, data__cache_dir=tmp_path), tmp_path / "log", size
+    )
     assert train.main(flags(alone, settings)) == 0
-    assert team.statuses(ranks) == [0] * size, team.errors(ranks)
+    assert launcher.statuses(ranks) == [0] * size, launcher.errors(ranks)
     assert_close(together, alone, rel=ROUNDING.get(mode, 1e-6))
     assert {path.name for path in together.iterdir()} == {path.name for path in alone.iterdir()}
-    told, *silent = (child.errors() for child in ranks)
-    assert f"{size} ranks, each takes" in told and told.count("encoding the train documents") == 1
-    assert silent == [""] * (size - 1)
+    main, *others = (child.errors() for child in ranks)
+    assert f"{size} ranks, each takes" in main and main.count("encoding the train documents") == 1
+    assert others == [""] * (size - 1)
     assert state_of(together / "last.pt")["ranks"] == size
 
 
-def test_two_ranks_take_the_steps_of_one_process(settings: Settings, tmp_path: Path) -> None:
+def test_two_ranks_equal_one_process(settings: Settings, tmp_path: Path) -> None:
     compare_with_one_process("muon", settings, tmp_path, steps=6)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
-def test_twenty_steps_are_those_of_one_process(
+def test_twenty_steps_in_ranks_equal_one_process(
     mode: str, settings: Settings, tmp_path: Path
 ) -> None:
     compare_with_one_process(mode, settings, tmp_path, steps=20)
 
 
-def test_a_signal_to_one_rank_ends_all_after_the_same_step(
+def test_a_signal_to_one_rank_stops_all_after_the_same_step(
     settings: Settings, straight: Callable[[], Path], tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    ranks = team.start(flags(run, settings), tmp_path / "log", hang=("step", 6))
+    ranks = launcher.start(flags(run, settings), tmp_path / "log", hang=("step", 6))
     for child in ranks:
         child.wait_for(child.marker)
     ranks[1].send(signal.SIGTERM)
     for child in ranks:
         child.release()
-    assert team.statuses(ranks) == [143, 143] and team.errors(ranks) == []
+    assert launcher.statuses(ranks) == [143, 143] and launcher.errors(ranks) == []
     assert state_of(run / "last.pt")["step"] == 6
     assert ranks[0].errors().count("stopped at step 6; continue with --resume") == 1
-    ranks = team.start(flags(run, settings, "--resume"), tmp_path / "log")
-    assert team.statuses(ranks) == [0, 0]
+    ranks = launcher.start(flags(run, settings, "--resume"), tmp_path / "log")
+    assert launcher.statuses(ranks) == [0, 0]
     assert_same_run(run, straight())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_killed_rank_ends_the_other_and_the_run_goes_on(
+def test_after_a_killed_rank_the_others_stop_and_the_run_resumes(
     victim: int, settings: Settings, straight: Callable[[], Path], tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    ranks = team.start(flags(run, settings), tmp_path / "log", hang=("step", 6))
+    ranks = launcher.start(flags(run, settings), tmp_path / "log", hang=("step", 6))
     for child in ranks:
         child.wait_for(child.marker)
     ranks[victim].kill()
     ranks[1 - victim].release()
     assert ranks[1 - victim].join() == 2
-    (line,) = team.errors(ranks)
+    (line,) = launcher.errors(ranks)
     assert "has lost another rank" in line and "continue with --resume" in line
     assert state_of(run / "last.pt")["step"] == 4
-    ranks = team.start(flags(run, settings, "--resume"), tmp_path / "log")
-    assert team.statuses(ranks) == [0, 0]
+    ranks = launcher.start(flags(run, settings, "--resume"), tmp_path / "log")
+    assert launcher.statuses(ranks) == [0, 0]
     assert_same_run(run, straight())
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_in_another_number_of_ranks(settings: Settings, tmp_path: Path) -> None:
+def test_a_run_resumes_with_another_number_of_ranks(settings: Settings, tmp_path: Path) -> None:
     settings = settings | {"model.dropout": 0.0}
     assert train.main(flags(tmp_path / "alone", settings)) == 0
     run = tmp_path / "run"
-    ranks = team.start(flags(run, settings), tmp_path / "log", hang=("step", 6))
+    ranks = launcher.start(flags(run, settings), tmp_path / "log", hang=("step", 6))
     for child in ranks:
         child.wait_for(child.marker)
     for child in ranks:
         child.send(signal.SIGINT)
         child.release()
-    assert team.statuses(ranks) == [130, 130]
+    assert launcher.statuses(ranks) == [130, 130]
     child = Child(flags(run, settings, "--resume"), tmp_path / "log")
     assert child.join() == 0
     assert child.errors().count("warning") == 1
@@ -157,29 +160,31 @@ def test_a_run_goes_on_in_another_number_of_ranks(settings: Settings, tmp_path: 
     assert_close(run, tmp_path / "alone", rel=1e-6)
 
 
-def test_what_one_rank_finds_wrong_is_told_once(settings: Settings, tmp_path: Path) -> None:
+def test_an_error_in_one_rank_is_reported_once(settings: Settings, tmp_path: Path) -> None:
     argv = flags(tmp_path / "run", settings)
     for wrong in ([argv, [*argv, "--nonsense"]], [[*argv, "--nonsense"]] * 2):
         ranks = [
             Child(words, tmp_path / f"log{rank}", environment=environment)
-            for rank, (words, environment) in enumerate(zip(wrong, team.environments(2)))
+            for rank, (words, environment) in enumerate(zip(wrong, launcher.environments(2)))
         ]
-        assert team.statuses(ranks) == [2, 2]
-        (line,) = team.errors(ranks)
+        assert launcher.statuses(ranks) == [2, 2]
+        (line,) = launcher.errors(ranks)
         assert "nonsense" in line
     assert not (tmp_path / "run").exists()
 
 
-def test_rows_that_the_ranks_cannot_share(settings: Settings, tmp_path: Path) -> None:
+def test_rows_that_ranks_cannot_share_evenly_are_refused(
+    settings: Settings, tmp_path: Path
+) -> None:
     argv = flags(tmp_path / "run", settings, train__batch_size=3)
-    ranks = team.start(argv, tmp_path / "log")
-    assert team.statuses(ranks) == [2, 2]
-    (line,) = team.errors(ranks)
+    ranks = launcher.start(argv, tmp_path / "log")
+    assert launcher.statuses(ranks) == [2, 2]
+    (line,) = launcher.errors(ranks)
     assert "is 3 rows a step, which 2 ranks can't share evenly" in line
     assert not (tmp_path / "run").exists()
 
 
-def test_each_rank_draws_masks_of_its_own(
+def test_each_rank_has_different_dropout_masks(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[int, ...]] = []
@@ -190,12 +195,12 @@ def test_each_rank_draws_masks_of_its_own(
         config, runs.RunFolder(tmp_path), dist=Distributed(rank=1, size=2)
     )
     second.train_step()
-    assert seen == [(1, 0), (1, 1, 1)], "the same weights, other masks"
+    assert seen == [(1, 0), (1, 1, 1)], "the same initial weights, but different masks"
 
 
 @pytest.mark.slow
-def test_the_lines_on_several_devices_run_as_they_stand(tmp_path: Path) -> None:
-    """With a smaller model; the first is told to stop on its way, the second ends the run."""
+def test_the_documented_commands_for_several_devices_work(tmp_path: Path) -> None:
+    """With a smaller model: the first command is interrupted, the second finishes the run."""
     config = (ROOT / "configs" / "tiny.yaml").read_text(encoding="utf-8")
     values = {"n_embd": 32, "bigram_rows": 64, "story_bytes": 100_000, "val_story_bytes": 10_000}
     for name, value in {**values, "max_steps": 60}.items():

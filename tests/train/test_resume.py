@@ -1,4 +1,4 @@
-"""A resumed run is the same run, bit for bit, however and wherever it ended."""
+"""A resumed run equals an uninterrupted one bit for bit, wherever and however it was stopped."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ pytestmark = pytest.mark.usefixtures("quick")
 
 Settings = dict[str, object]
 
-# Between them: packed and whole documents, overlap, mask, accumulation, epochs, three formats.
+# Together they cover packed and whole documents, overlap, masks, accumulation, several epochs and
+# three number formats.
 MODES: dict[str, Settings] = {
     "packed": {"train.grad_accum_steps": 3, "data.stride": 20, "data.mask_documents": "true"},
     "bf16": {
@@ -41,15 +42,15 @@ MODES: dict[str, Settings] = {
 def straight(
     settings: Settings, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., Path]]:
-    """Runs that were never stopped, one for each list of settings."""
-    known: dict[str, Path] = {}
+    """A function that returns an uninterrupted run with these settings; each is trained once."""
+    made: dict[str, Path] = {}
 
     def get(**changes: object) -> Path:
         key = repr(sorted(changes.items()))
-        if key not in known:
-            known[key] = tmp_path_factory.mktemp("straight") / "run"
-            assert train.main(flags(known[key], settings, **changes)) == 0
-        return known[key]
+        if key not in made:
+            made[key] = tmp_path_factory.mktemp("straight") / "run"
+            assert train.main(flags(made[key], settings, **changes)) == 0
+        return made[key]
 
     yield get
 
@@ -58,25 +59,25 @@ def changes_of(mode: str, **more: object) -> dict[str, object]:
     return {name.replace(".", "__"): value for name, value in MODES[mode].items()} | more
 
 
-def test_a_crash_at_any_write_and_any_step(
+def test_resume_after_a_crash_at_every_write_and_step(
     settings: Settings, straight: Callable[..., Path], tmp_path: Path
 ) -> None:
     changes = {"train__max_steps": 3, "train__eval_every_steps": 3}
     whole = straight(**changes)
-    places = 0
+    change = 0
     while True:
-        places += 1
-        run = tmp_path / str(places)
+        change += 1
+        run = tmp_path / str(change)
         argv = flags(run, settings, **changes)
-        if not crashes(argv, places):
+        if not crashes(argv, change):
             break
         resume = ["--resume"] if (run / "run.json").exists() else []
-        # Every third run crashes once more while it goes on.
-        if places % 3 == 0 and crashes([*argv, *resume], 9):
+        # Every third run crashes once more after it is resumed.
+        if change % 3 == 0 and crashes([*argv, *resume], 9):
             resume = ["--resume"] if (run / "run.json").exists() else []
         assert train.main([*argv, *resume]) == 0
         assert_same_run(run, whole)
-    assert places > 15  # every write and every step was one
+    assert change > 15  # each write and each step of the run is a change
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -85,8 +86,8 @@ def test_kill_9_then_resume_is_the_same_run(
 ) -> None:
     changes = changes_of(mode, train__max_steps=40, train__eval_every_steps=7)
     whole, run = straight(**changes), tmp_path / "run"
-    assert float(rows_of(whole)[-1]["epoch"]) > 1.2, "several epochs are part of the claim"
-    for number, step in enumerate((10, 12)):  # steps 10 of the run, and 12 after its resume
+    assert float(rows_of(whole)[-1]["epoch"]) > 1.2, "the run must have several epochs"
+    for number, step in enumerate((10, 12)):  # kill at step 10, then 12 steps after the resume
         more = ["--resume"] if number else []
         argv = flags(run, settings, *more, **changes)
         child = Child(argv, tmp_path / f"log{number}", hang=("step", step))
@@ -118,7 +119,7 @@ def test_kill_9_before_the_first_checkpoint_and_inside_a_save(
     assert_same_run(run, straight())
 
 
-def test_the_cure_for_a_damaged_last_checkpoint(
+def test_the_hint_for_a_damaged_last_checkpoint_works(
     settings: Settings, straight: Callable[..., Path], tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -131,7 +132,7 @@ def test_the_cure_for_a_damaged_last_checkpoint(
     assert_same_run(run, straight())
 
 
-def test_a_history_that_is_gone_is_told(
+def test_missing_metrics_are_reported_on_resume(
     settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "my run"
@@ -164,7 +165,7 @@ def test_kill_9_at_random_moments(
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_saves_the_step_and_the_resumed_run_is_the_same(
+def test_a_signal_saves_a_checkpoint_that_resumes_to_the_same_run(
     number: int, status: int, settings: Settings, straight: Callable[..., Path], tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -179,7 +180,7 @@ def test_a_signal_saves_the_step_and_the_resumed_run_is_the_same(
     assert_same_run(run, straight())
 
 
-def test_a_second_signal_ends_at_once(settings: Settings, tmp_path: Path) -> None:
+def test_a_second_signal_ends_the_run_immediately(settings: Settings, tmp_path: Path) -> None:
     run = tmp_path / "run"
     child = Child(flags(run, settings), tmp_path / "log", hang=("step", 2))
     child.wait_for(child.marker)
@@ -190,7 +191,7 @@ def test_a_second_signal_ends_at_once(settings: Settings, tmp_path: Path) -> Non
     assert child.join() == -signal.SIGTERM
 
 
-def test_the_rate_in_the_csv_is_the_one_used_also_after_a_resume(
+def test_metrics_hold_the_learning_rate_of_the_schedule(
     settings: Settings, straight: Callable[..., Path]
 ) -> None:
     for row in rows_of(straight())[1:]:
@@ -201,7 +202,7 @@ def test_the_rate_in_the_csv_is_the_one_used_also_after_a_resume(
     assert {group["lr"] for group in groups} == {float(rows_of(straight())[-1]["lr"])}
 
 
-def test_a_finished_run_resumes_to_nothing(
+def test_resuming_a_finished_run_changes_nothing(
     settings: Settings, straight: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = straight()
@@ -213,17 +214,17 @@ def test_a_finished_run_resumes_to_nothing(
     assert before == after
 
 
-def test_a_plot_that_a_kill_prevented_is_made_up_for(
+def test_a_missing_plot_of_a_finished_run_is_written_on_resume(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, drawn = tmp_path / "run", []
+    run, plots = tmp_path / "run", []
     assert train.main(flags(run, settings, train__max_steps=1)) == 0
-    monkeypatch.setattr(train, "plot_losses", lambda *args, **kwargs: drawn.append(args))
+    monkeypatch.setattr(train, "plot_losses", lambda *args, **kwargs: plots.append(args))
     assert train.main(flags(run, settings, "--resume", train__max_steps=1)) == 0
-    assert len(drawn) == 1
+    assert len(plots) == 1
 
 
-def test_max_steps_grows_with_a_warning(
+def test_max_steps_may_grow_with_a_warning(
     settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
@@ -243,7 +244,7 @@ def test_max_steps_grows_with_a_warning(
         train.main(["--run_dir", str(run), "--resume", "--train.max_steps", "2"])
 
 
-def test_a_setting_that_would_change_the_course_is_refused(
+def test_a_setting_that_affects_completed_steps_is_refused(
     settings: Settings, straight: Callable[..., Path]
 ) -> None:
     run = straight()
@@ -268,7 +269,7 @@ def test_a_config_that_was_edited_after_the_run_began_is_refused(
         train.main(["--run_dir", str(run), "--resume"])
 
 
-def test_what_does_not_change_the_numbers_may_change(settings: Settings, tmp_path: Path) -> None:
+def test_settings_that_do_not_affect_results_may_change(settings: Settings, tmp_path: Path) -> None:
     run = tmp_path / "run"
     argv = flags(run, settings, train__max_steps=5)
     assert crashes(argv, 20)

@@ -1,4 +1,4 @@
-"""Run folders and devices: what a run leaves, who may write it, where it computes."""
+"""Run folders and devices: the files of a run, locking, compilation, log lines."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("quick")
 Settings = dict[str, object]
 
 
-def test_what_a_run_leaves(settings: Settings, tmp_path: Path) -> None:
+def test_the_files_of_a_run(settings: Settings, tmp_path: Path) -> None:
     run = tmp_path / "deep" / "run"
     assert train.main(flags(run, settings, optim__betas=(0.8, 0.99))) == 0
     names = {path.name for path in run.iterdir()}
@@ -57,21 +57,19 @@ def test_a_second_run_over_the_first_is_refused(settings: Settings, tmp_path: Pa
     assert not (tmp_path / "none").exists()
 
 
-def test_a_folder_that_another_process_writes_is_refused(
-    settings: Settings, tmp_path: Path
-) -> None:
+def test_a_locked_folder_is_refused(settings: Settings, tmp_path: Path) -> None:
     run = tmp_path / "run"
     child = Child(flags(run, settings), tmp_path / "log", hang=("step", 2))
     child.wait_for(child.marker)
     with pytest.raises(UserError, match="another process is writing"):
         train.main(flags(run, settings, "--resume"))
-    loaded = sample.load_run(run, "last", "cpu")  # reading it is no harm
+    loaded = sample.load_run(run, "last", "cpu")  # reading is allowed
     assert loaded.state["step"] == 0
     child.release()
     assert child.join() == 0
 
 
-def test_a_run_that_began_while_the_data_was_prepared_is_not_overwritten(
+def test_a_run_started_meanwhile_is_not_overwritten(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, original = tmp_path / "run", Trainer.__init__
@@ -99,7 +97,7 @@ def test_other_data_or_another_tokenizer_is_refused_on_resume(
         train.main(["--run_dir", str(run), "--resume", "--train.max_steps", "3"])
 
 
-def test_no_device_flag_and_a_bad_one(settings: Settings, tmp_path: Path) -> None:
+def test_a_bad_device_is_refused(settings: Settings, tmp_path: Path) -> None:
     assert train.main(flags(tmp_path / "run", settings, train__max_steps=20)) == 0
     for name in ("nonsense", "cuda:99", "meta", ""):
         with pytest.raises(UserError, match="not available"):
@@ -107,7 +105,7 @@ def test_no_device_flag_and_a_bad_one(settings: Settings, tmp_path: Path) -> Non
     assert not (tmp_path / "bad").exists()
 
 
-def test_a_compiler_that_fails_is_one_warning(
+def test_a_failing_compiler_prints_one_warning(
     settings: Settings,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -125,7 +123,7 @@ def test_a_compiler_that_fails_is_one_warning(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", [{}, {"data__mask_documents": "true", "train__amp": "bf16"}])
-def test_a_compiled_run_saves_plain_names(
+def test_a_compiled_run_saves_the_parameter_names_of_the_eager_model(
     mode: Settings,
     settings: Settings,
     tmp_path: Path,
@@ -148,10 +146,10 @@ def test_a_compiled_run_saves_plain_names(
 
 
 @pytest.mark.parametrize("compiled", [True, False])
-def test_a_checkpoint_goes_from_compiled_to_eager_and_back(
+def test_a_checkpoint_loads_in_compiled_and_eager_mode(
     compiled: bool, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = torch.compile  # its wrapper and tracing as ever, without a C++ compiler behind them
+    original = torch.compile  # traces as usual, but needs no C++ compiler with this backend
     monkeypatch.setattr(torch, "compile", lambda model: original(model, backend="eager"))
     one = build(tmp_path, settings, train__compile=str(compiled).lower())
     one.train_step()
@@ -166,11 +164,11 @@ def test_a_checkpoint_goes_from_compiled_to_eager_and_back(
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
-def test_the_plot_has_the_floor_that_run_json_tells(
+def test_the_plot_has_the_floor_of_run_json(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, drawn = tmp_path / "run", []
-    monkeypatch.setattr(train, "plot_losses", lambda *args, **kwargs: drawn.append(kwargs))
+    run, plots = tmp_path / "run", []
+    monkeypatch.setattr(train, "plot_losses", lambda *args, **kwargs: plots.append(kwargs))
     run_metadata = train.run_metadata
     monkeypatch.setattr(
         train,
@@ -178,17 +176,17 @@ def test_the_plot_has_the_floor_that_run_json_tells(
         lambda trainer: run_metadata(trainer) | {"floor_nats_per_token": 1.25},
     )
     assert train.main(flags(run, settings, train__max_steps=1)) == 0
-    assert drawn == [{"floor": 1.25}]
+    assert plots == [{"floor": 1.25}]
     assert state_of(run / "last.pt")["step"] == 1
 
 
 @pytest.mark.parametrize("accum", [1, 3])
-def test_the_log_tells_device_and_tokens_per_step(
+def test_the_log_shows_device_and_tokens_per_step(
     accum: int, settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     more = {"train__max_steps": 1, "train__grad_accum_steps": accum, "optim__warmup_steps": 2}
     batch = build(tmp_path, settings, **more).batches.get_batch("train", 0)
-    capsys.readouterr()  # of preparing the data
+    capsys.readouterr()  # drops the output of preparing the data
     assert train.main(flags(tmp_path / "run", settings, **more, train__device="cpu")) == 0
     first, second, third, *_ = capsys.readouterr().err.splitlines()
     assert first.startswith("device cpu (1 threads), amp off, ")
@@ -197,7 +195,7 @@ def test_the_log_tells_device_and_tokens_per_step(
     assert third.startswith("warning: optim.warmup_steps 2 does not fit in train.max_steps 1")
 
 
-def test_away_from_a_terminal_plain_lines_tell_how_far_it_is(
+def test_without_a_terminal_progress_is_logged_as_lines(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, corpus = tmp_path / "run", make_corpus(tmp_path)

@@ -1,4 +1,4 @@
-"""A training step: what it tells, when, and what it leaves to whoever reads it."""
+"""A training step: its metrics, phases, gradient clipping, seeds and memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from utils.run import checkpoint
 Settings = dict[str, object]
 
 
-def test_a_run_that_waits_for_nothing_is_the_same_run(
+def test_asynchronous_metrics_do_not_change_the_run(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = build(tmp_path, settings)
@@ -40,11 +40,11 @@ def test_the_phases_of_a_step_end_in_order(settings: Settings, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("largest", [0.0, 0.5, 2.0, 100.0])
-def test_gradients_are_clipped_as_pytorch_does_it(largest: float) -> None:
+def test_gradient_clipping_equals_pytorchs(largest: float) -> None:
     torch.manual_seed(1)
     ours = [torch.nn.Parameter(torch.zeros(n, 3)) for n in (1, 4, 7)]
     theirs = [torch.nn.Parameter(torch.zeros(n, 3)) for n in (1, 4, 7)]
-    for one, other in zip(ours[:2], theirs):  # the third took no part
+    for one, other in zip(ours[:2], theirs):  # the third has no gradient
         one.grad = torch.randn_like(one)
         other.grad = one.grad.clone()
     norm = clip_gradients(ours, largest)
@@ -54,14 +54,14 @@ def test_gradients_are_clipped_as_pytorch_does_it(largest: float) -> None:
         assert torch.allclose(one.grad, other.grad, rtol=1e-6)
 
 
-def test_seeds_are_those_of_torch() -> None:
+def test_seed_all_equals_torch_manual_seed() -> None:
     device.seed_all(3, 4)
     found, state = torch.rand(5), torch.initial_seed()
     torch.manual_seed(state)
     assert torch.equal(torch.rand(5), found)
 
 
-def test_freed_memory_is_kept_where_the_system_can(run_python) -> None:
+def test_freed_memory_is_reused_without_page_faults(run_python) -> None:
     code = """
 import resource
 import torch
@@ -76,11 +76,11 @@ if keep_freed_memory():
 """
     done = run_python("-c", code)
     assert (done.returncode, done.stderr) == (0, "")
-    # Each of the 20 is 32 MiB, more than glibc ever keeps by itself: of 4 KiB, 8,192 pages.
+    # Each of the 20 arrays has 32 MiB, which glibc would return: 8,192 pages of 4 KiB.
     assert not done.stdout or int(done.stdout) < 10 * 8192
 
 
-def test_a_step_sets_rate_and_momentum(settings: Settings, tmp_path: Path) -> None:
+def test_a_step_sets_muon_momentum(settings: Settings, tmp_path: Path) -> None:
     muon = {"optim__name": "muon", "optim__muon_momentum": 0.95, "optim__muon_warmup_steps": 2}
     one = build(tmp_path, settings, **muon)
     for momentum in (0.85, 0.9, 0.95, 0.95):
@@ -89,7 +89,7 @@ def test_a_step_sets_rate_and_momentum(settings: Settings, tmp_path: Path) -> No
         assert found == pytest.approx([momentum] * 2)
 
 
-def test_a_rate_of_a_head_that_is_no_weight_of_its_own(settings: Settings, tmp_path: Path) -> None:
+def test_head_lr_ratio_with_tied_weights_is_refused(settings: Settings, tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match="head_lr_ratio has an effect only without model.tie_weights"
     ):

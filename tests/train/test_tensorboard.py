@@ -1,4 +1,4 @@
-"""train.tensorboard: events say what metrics.csv and samples.txt do, once, also after kills."""
+"""train.tensorboard: each row and sample is one event, also after kills and resumes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Settings = dict[str, object]
 
 
 def events_of(run: Path) -> list[tuple[str, int, float | str]]:
-    """(name, step, value) of all events of all files, in their order; nothing is purged here."""
+    """(name, step, value) of all events in the order of the files; this reader drops none."""
     loader = pytest.importorskip(
         "tensorboard.backend.event_processing.event_file_loader", reason=ORACLE
     )
@@ -38,13 +38,13 @@ def events_of(run: Path) -> list[tuple[str, int, float | str]]:
         for event in loader.LegacyEventFileLoader(str(path)).Load():
             for value in event.summary.value:
                 text = value.tensor.string_val
-                told = text[0].decode() if text else value.simple_value
-                found.append((value.tag, event.step, told))
+                content = text[0].decode() if text else value.simple_value
+                found.append((value.tag, event.step, content))
     return found
 
 
-def told_by(run: Path) -> list[tuple[str, int, float | str]]:
-    """The same of metrics.csv, in single precision, and of samples.txt."""
+def expected_events(run: Path) -> list[tuple[str, int, float | str]]:
+    """(name, step, value) of metrics.csv, in single precision, and of samples.txt."""
     found: list[tuple[str, int, float | str]] = [
         (name, int(row["step"]), float(np.float32(float(cell))))
         for row in read_rows(run / "metrics.csv")
@@ -56,60 +56,65 @@ def told_by(run: Path) -> list[tuple[str, int, float | str]]:
     return found
 
 
-def assert_told(run: Path) -> None:
+def assert_complete(run: Path) -> None:
+    """Check that the events equal metrics.csv and samples.txt, each point once."""
     found = events_of(run)
-    assert len(found) == len({event[:2] for event in found}), "a point stands there twice"
-    assert sorted(found) == sorted(told_by(run))
+    assert len(found) == len({event[:2] for event in found}), "a point is written twice"
+    assert sorted(found) == sorted(expected_events(run))
 
 
-def test_the_events_are_the_rows_and_the_samples(settings: Settings, tmp_path: Path) -> None:
+def test_events_equal_rows_and_samples(settings: Settings, tmp_path: Path) -> None:
     assert train.main(flags(tmp_path / "run", settings, train__tensorboard=True)) == 0
-    assert_told(tmp_path / "run")
+    assert_complete(tmp_path / "run")
     names = {name for name, _, _ in events_of(tmp_path / "run")}
     assert names >= {"train_loss", "val_loss", "val_bpb", "lr", "tokens", "sample/text_summary"}
 
 
-def test_without_the_setting_there_are_none(settings: Settings, tmp_path: Path) -> None:
+def test_without_the_setting_there_are_no_events(settings: Settings, tmp_path: Path) -> None:
     assert train.main(flags(tmp_path / "run", settings, train__max_steps=1)) == 0
     assert not (tmp_path / "run" / "tensorboard").exists()
 
 
 @pytest.mark.slow
-def test_a_crash_at_any_write_and_then_a_resume(settings: Settings, tmp_path: Path) -> None:
-    """Also between a row or a sample and its events, and between those and the checkpoint."""
+def test_resume_after_a_crash_at_every_write(settings: Settings, tmp_path: Path) -> None:
+    """Crashes also occur between a row or sample and its event, and before the checkpoint."""
     pytest.importorskip("tensorboard", reason=ORACLE)
     whole = tmp_path / "whole"
     assert train.main(flags(whole, settings, **ON)) == 0
-    place, torn = 0, 0
+    change, incomplete = 0, 0
     while True:
-        place += 1
-        run = tmp_path / str(place)
+        change += 1
+        run = tmp_path / str(change)
         argv = flags(run, settings, **ON)
-        if not crashes(argv, place):
+        if not crashes(argv, change):
             break
         resume = ["--resume"] if (run / "run.json").exists() else []
         if (run / "samples.txt").exists() and (run / "tensorboard").exists():
-            torn += sorted(events_of(run)) != sorted(told_by(run))
+            incomplete += sorted(events_of(run)) != sorted(expected_events(run))
         assert train.main([*argv, *resume]) == 0
         assert_same_run(run, whole)
-        assert_told(run)
-    assert place > 15 and torn > 3  # a row or a sample that its events did not follow
+        assert_complete(run)
+    assert change > 15 and incomplete > 3  # some crashes came between a row and its events
 
 
-def test_kill_9_after_rows_that_no_checkpoint_knows(settings: Settings, tmp_path: Path) -> None:
+def test_rows_after_the_last_checkpoint_are_replaced_on_resume(
+    settings: Settings, tmp_path: Path
+) -> None:
     pytest.importorskip("tensorboard", reason=ORACLE)
     run, argv = tmp_path / "run", flags(tmp_path / "run", settings, train__tensorboard=True)
     child = Child(argv, tmp_path / "log", hang=("step", 7))
     child.wait_for(child.marker)
     child.kill()
-    assert max(step for _, step, _ in events_of(run)) == 6, "later than the checkpoint of step 4"
-    assert_told(run)
+    assert (
+        max(step for _, step, _ in events_of(run)) == 6
+    ), "rows are written after the checkpoint of step 4"
+    assert_complete(run)
     assert train.main([*argv, "--resume"]) == 0
-    assert_told(run)
+    assert_complete(run)
 
 
-def test_a_tensorboard_that_watches_sees_no_point_twice(settings: Settings, tmp_path: Path) -> None:
-    """The purge of the library itself: its reader is open over the resume."""
+def test_a_running_tensorboard_reads_no_point_twice(settings: Settings, tmp_path: Path) -> None:
+    """TensorBoard's reader stays open during kill and resume, and drops replaced events."""
     module = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator", reason=ORACLE
     )
@@ -124,16 +129,16 @@ def test_a_tensorboard_that_watches_sees_no_point_twice(settings: Settings, tmp_
     assert steps == list(range(1, 10))
 
 
-def test_it_may_be_turned_on_later_and_then_tells_all(settings: Settings, tmp_path: Path) -> None:
+def test_enabled_on_resume_it_has_all_earlier_rows(settings: Settings, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason=ORACLE)
     run = tmp_path / "run"
     assert train.main(flags(run, settings, train__max_steps=3)) == 0
     more = ["--resume", "--train.max_steps", "6", "--train.tensorboard", "true"]
     assert train.main(["--run_dir", str(run), *more]) == 0
-    assert_told(run)
+    assert_complete(run)
 
 
-def test_only_files_of_events_are_removed(tmp_path: Path) -> None:
+def test_only_event_files_are_removed(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason=ORACLE)
     (tmp_path / "mine.txt").touch()
     for _ in range(4):
@@ -142,24 +147,24 @@ def test_only_files_of_events_are_removed(tmp_path: Path) -> None:
     assert sorted(sizes) == [False, True] and (tmp_path / "mine.txt").exists()
 
 
-def test_the_clock_of_an_event_is_the_time_spent_training(tmp_path: Path) -> None:
+def test_the_time_of_an_event_is_the_training_time(tmp_path: Path) -> None:
     module = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator", reason=ORACLE
     )
     run = RunFolder(tmp_path)
     log = RunLog(run)
     log.write({"step": 1, "lr": 1.0, "elapsed_s": 10.0})
-    begun = time.time()
+    started = time.time()
     log = RunLog(run, after_step=1, elapsed_s=12.0, tensorboard=True)
     log.write({"step": 2, "lr": 1.0, "elapsed_s": 15.0})
     log.close()
     first, second = module.EventAccumulator(str(run.tensorboard)).Reload().Scalars("lr")
     assert second.wall_time - first.wall_time == pytest.approx(5.0, abs=1e-3)
-    assert second.wall_time == pytest.approx(begun + 3.0, abs=2.0)
+    assert second.wall_time == pytest.approx(started + 3.0, abs=2.0)
 
 
 @pytest.mark.parametrize("resumed", [False, True])
-def test_without_the_library_one_line_says_how_to_get_it(
+def test_without_the_library_the_error_names_the_package(
     resumed: bool, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original: Callable[..., object] = builtins.__import__
@@ -182,4 +187,4 @@ def test_without_the_library_one_line_says_how_to_get_it(
     with pytest.raises(UserError, match="train.tensorboard needs .* pip install tensorboard$"):
         train.main(flags(run, settings, *more, **ON))
     assert {path: path.read_bytes() for path in sorted(run.rglob("*"))} == before
-    assert not cache.exists(), "no data was prepared for a run that is refused"
+    assert not cache.exists(), "the error must come before the data is prepared"

@@ -1,4 +1,4 @@
-"""The training loop: gradients, counts, evaluation, checkpoints, guards and run folders."""
+"""The training loop: gradients, counters, evaluation, checkpoints and non-finite losses."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ def gradients(one: Trainer) -> list[torch.Tensor]:
     return [p.grad for p in one.model.parameters() if p.grad is not None]
 
 
-# Gradients, counts, the optimizer.
+# Gradients, counters, the optimizer.
 
 
 @pytest.mark.parametrize("windows", [DOCUMENTS, {"data__stride": 20}], ids=["documents", "packed"])
-def test_accumulation_equals_the_big_batch(
+def test_gradient_accumulation_equals_the_large_batch(
     windows: Settings, settings: Settings, tmp_path: Path
 ) -> None:
     same = {**windows, "model__dropout": 0.0, "optim__grad_clip": 0.0}
     big = build(tmp_path, settings, **same, train__batch_size=32)
     small = build(tmp_path, settings, **same, train__batch_size=4, train__grad_accum_steps=8)
     for step in range(3):
-        whole = big.batches.get_batch("train", step)
-        per_part = [int((y != IGNORE_INDEX).sum()) for y in whole.y_BT.split(4)]
+        batch = big.batches.get_batch("train", step)
+        n_targets = [int((y != IGNORE_INDEX).sum()) for y in batch.y_BT.split(4)]
         if windows is DOCUMENTS:
-            assert len(set(per_part)) > 1, "equal token counts would hide a mean of means"
+            assert len(set(n_targets)) > 1, "with equal counts a mean of means would pass"
         one, other = step_of(big), step_of(small)
         assert one["train_loss"] == pytest.approx(other["train_loss"], abs=1e-6)
         assert one["grad_norm"] == pytest.approx(other["grad_norm"], abs=1e-5)
@@ -79,7 +79,7 @@ def test_an_epoch_of_steps_counts_every_token_once(settings: Settings, tmp_path:
 
 
 @pytest.mark.parametrize("tied", ["true", "false"])
-def test_each_parameter_of_the_model_stands_in_one_group(
+def test_each_parameter_is_in_exactly_one_group(
     tied: str, settings: Settings, tmp_path: Path
 ) -> None:
     one = build(tmp_path, settings, model__tie_weights=tied, model__bias="true")
@@ -112,7 +112,7 @@ def test_two_runs_are_equal_and_another_seed_is_not(settings: Settings, tmp_path
 
 
 def reference_nats(one: Trainer) -> tuple[float, int]:
-    """Loss of the validation documents in float64, each alone, and their bytes; the long way."""
+    """Total loss of the validation documents, each alone, in float64, and their bytes."""
     raw = torch.from_numpy(one.batches.splits["val"].tokens.read(0, 10**9).astype("int64"))
     model, end = one.model.double().eval(), one.tokenizer.eot_id
     nats, n_bytes, start = 0.0, 0, 0
@@ -127,7 +127,9 @@ def reference_nats(one: Trainer) -> tuple[float, int]:
     return nats, n_bytes
 
 
-def test_evaluation_is_the_loss_of_each_document_alone(settings: Settings, tmp_path: Path) -> None:
+def test_evaluation_equals_the_loss_of_each_document_alone(
+    settings: Settings, tmp_path: Path
+) -> None:
     results = [
         build(tmp_path, settings, **DOCUMENTS, train__batch_size=size, model__dropout=p).evaluate()
         for size, p in [(1, 0.0), (7, 0.5), (1000, 0.9)]
@@ -148,28 +150,26 @@ def test_evaluation_of_packed_text_counts_every_byte(settings: Settings, tmp_pat
     assert result.tokens == data.meta["val"]["tokens"]
 
 
-def test_stories_are_scored_from_their_own_start_also_where_training_cuts_them(
+def test_stories_are_scored_from_their_start_with_packed_windows_too(
     settings: Settings, tmp_path: Path
 ) -> None:
-    drawn: Settings = {"data__files": "[]", "data__doc_sep": "", "data__story_bytes": 20_000}
-    drawn |= {"data__val_story_bytes": 3_000}
-    packed, data = build_with_data(tmp_path, settings, **drawn, model__block_size=640)
+    stories: Settings = {"data__files": "[]", "data__doc_sep": "", "data__story_bytes": 20_000}
+    stories |= {"data__val_story_bytes": 3_000}
+    packed, data = build_with_data(tmp_path, settings, **stories, model__block_size=640)
     whole, same = build_with_data(
-        tmp_path, settings, **drawn, model__block_size=640, data__windows="documents"
+        tmp_path, settings, **stories, model__block_size=640, data__windows="documents"
     )
     assert packed.config.data.windows == "packed" and data.floor and data.floor == same.floor
     assert packed.evaluate() == whole.evaluate()
     assert "to the floor" in packed.summary({}, packed.evaluate())
     assert packed.batches.get_batch("train", 0).x_BT.shape == (4, 640)
-    cut, data = build_with_data(tmp_path, settings, **drawn, model__block_size=64)
+    cut, data = build_with_data(tmp_path, settings, **stories, model__block_size=64)
     assert data.floor is None and data.metadata()["floor_nats_per_token"] is None
     assert "floor" not in cut.summary({}, cut.evaluate())
     assert data.note.endswith("more than block_size 64: no floor is reported")
 
 
-def test_training_goes_on_as_if_there_were_no_evaluation(
-    settings: Settings, tmp_path: Path
-) -> None:
+def test_evaluations_do_not_change_training(settings: Settings, tmp_path: Path) -> None:
     weights = []
     for every in (1, 3, 100):
         run = tmp_path / str(every)
@@ -181,22 +181,22 @@ def test_training_goes_on_as_if_there_were_no_evaluation(
     assert evaluated == ["0", "9"], "the first and the last step are always evaluated"
 
 
-# best.pt, last.pt, early stopping, guards.
+# best.pt, last.pt, early stopping, non-finite losses.
 
 LOSSES = st.sampled_from([1.0, 2.0, 2.5, 3.0, math.inf, math.nan])
 
 
 def script(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> None:
-    """Makes the evaluations of a run give these losses, one after the other."""
-    left = iter(losses)
+    """Make the evaluations of a run return these losses, one after the other."""
+    remaining = iter(losses)
     monkeypatch.setattr(
-        Trainer, "evaluate", lambda self: Evaluation(nats=next(left), tokens=1, bytes=1)
+        Trainer, "evaluate", lambda self: Evaluation(nats=next(remaining), tokens=1, bytes=1)
     )
 
 
 @examples(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(losses=st.lists(LOSSES, min_size=2, max_size=6))
-def test_best_is_the_minimum_and_last_the_newest(
+def test_best_has_the_minimum_loss_and_last_the_last_step(
     losses: list[float], settings: Settings, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     run = tmp_path_factory.mktemp("best") / "run"
@@ -211,10 +211,10 @@ def test_best_is_the_minimum_and_last_the_newest(
     finite = [loss for loss in logged if math.isfinite(loss)]
     if finite:
         assert best["last_val"] == min(finite) == last["best_val"]
-        assert best["step"] == logged.index(min(finite)), "of equals the first"
+        assert best["step"] == logged.index(min(finite)), "the first of equal losses"
 
 
-def test_a_run_shorter_than_its_first_evaluation_leaves_both(
+def test_a_run_shorter_than_eval_every_steps_saves_both_checkpoints(
     settings: Settings, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -244,30 +244,38 @@ def test_early_stopping(
     script(monkeypatch, [2.0, 1.0])
     more = ["--train.early_stop_patience", "0", "--train.max_steps", "5"]
     assert train.main(["--run_dir", str(run), "--resume", *more]) == 0
-    assert checkpoint.load(run / "best.pt")["last_val"] == 1.0, "it may go on after all"
+    assert (
+        checkpoint.load(run / "best.pt")["last_val"] == 1.0
+    ), "the run may continue without early stopping"
 
 
-@pytest.mark.parametrize("broken, waits", [("loss", True), ("gradient", True), ("loss", False)])
-def test_a_non_finite_number_stops_before_the_step(
-    broken: str, waits: bool, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "broken, synchronous", [("loss", True), ("gradient", True), ("loss", False)]
+)
+def test_a_non_finite_loss_or_gradient_stops_before_the_step(
+    broken: str,
+    synchronous: bool,
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run, original, calls = tmp_path / "run", loss_module.cross_entropy_sum, [0]
 
     def breaks(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         loss = original(logits, targets)
         calls[0] += 1
-        if calls[0] == 7:  # the loss itself, or its gradient alone
+        if calls[0] == 7:  # make the loss NaN, or only its gradient
             loss = loss * math.nan if broken == "loss" else loss + (loss * 0).abs().sqrt()
         return loss
 
     monkeypatch.setattr(loss_module, "cross_entropy_sum", breaks)
-    monkeypatch.setattr(trainer.device, "is_synchronous", lambda device: waits)
-    log_every = 1 if waits else 9  # it must be seen before the evaluation after step 9
+    monkeypatch.setattr(trainer.device, "is_synchronous", lambda device: synchronous)
+    log_every = 1 if synchronous else 9  # it must be detected before the evaluation after step 9
     with pytest.raises(UserError) as stop:
         train.main(
             flags(run, settings, train__eval_every_steps=3, train__log_every_steps=log_every)
         )
-    assert calls[0] == (7 if waits else 9)
+    assert calls[0] == (7 if synchronous else 9)
     message = str(stop.value)
     assert "before step 7" in message and "lr 0.00" in message and "norm nan" in message
     assert rows_of(run)[-1]["step"] == "6"
@@ -276,12 +284,12 @@ def test_a_non_finite_number_stops_before_the_step(
         assert all(bool(torch.isfinite(w).all()) for w in state["model"].values())
     assert checkpoint.load(run / "last.pt")["step"] == 6
     monkeypatch.undo()
-    assert train.main(["--run_dir", str(run), "--resume"]) == 0, "the checkpoints still serve"
+    assert (
+        train.main(["--run_dir", str(run), "--resume"]) == 0
+    ), "the checkpoints must still be usable"
 
 
-def test_weights_broken_by_one_huge_step_reach_no_checkpoint(
-    settings: Settings, tmp_path: Path
-) -> None:
+def test_non_finite_weights_are_not_saved(settings: Settings, tmp_path: Path) -> None:
     run = tmp_path / "run"
     more = {"optim__lr": 1e38, "optim__warmup_steps": 0, "train__eval_every_steps": 1}
     with pytest.raises(UserError, match="not finite|stopped before step"):

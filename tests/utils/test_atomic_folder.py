@@ -11,7 +11,7 @@ from utils.files import atomic_folder, check_writable
 
 
 @pytest.mark.parametrize("exists", [False, True])
-def test_a_folder_is_made_whole(tmp_path, exists):
+def test_a_folder_is_written_atomically(tmp_path, exists):
     place = tmp_path / "one" / "two"
     if exists:
         place.mkdir(parents=True)
@@ -41,7 +41,7 @@ def test_a_full_disk_names_the_folder(tmp_path):
 
 
 @pytest.mark.parametrize("replaces", [(), ("a", "b")])
-def test_what_came_meanwhile_stays(tmp_path, replaces):
+def test_files_written_meanwhile_are_kept(tmp_path, replaces):
     with pytest.raises(OSError) as caught:
         with atomic_folder(tmp_path / "one", replaces=replaces) as temporary:
             (temporary / "a").touch()
@@ -51,7 +51,7 @@ def test_what_came_meanwhile_stays(tmp_path, replaces):
     assert [path.name for path in tmp_path.rglob("*")] == ["one", "mine"]
 
 
-def test_known_files_are_replaced_and_no_files_replace_nothing(tmp_path):
+def test_named_files_are_replaced_unless_nothing_is_written(tmp_path):
     place, link = tmp_path / "one", tmp_path / "link"
     place.mkdir()
     link.symlink_to(place)

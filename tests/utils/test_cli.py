@@ -62,7 +62,7 @@ def test_short_flags(words):
         (["encode", "--out_file=a", "--out-file", "a"], "--out_file: given twice"),
     ],
 )
-def test_a_mistake_is_a_user_error(words, message, capsys):
+def test_an_invalid_command_line_raises_user_error(words, message, capsys):
     with pytest.raises(UserError, match=message):
         make_parser().parse_args(words)
     assert capsys.readouterr() == ("", "")
@@ -94,11 +94,11 @@ def test_help_has_the_description_first_and_the_examples_last(capsys):
     assert text.endswith("\nexamples:\n  tool a.txt\n  tool 5%\n")
 
 
-def test_nothing_near_no_hint():
+def test_an_unknown_flag_without_a_near_one_has_no_suggestion():
     assert unknown_flag("--xyz", ["--seed"]) == "unknown argument --xyz"
 
 
-def test_a_misspelt_required_flag_is_named():
+def test_a_misspelled_required_flag_is_named():
     parser = Parser()
     parser.add_argument("--out_dir", required=True)
     with pytest.raises(UserError, match=r"unknown argument --out-dri \(did you mean --out_dir\?\)"):
@@ -107,11 +107,11 @@ def test_a_misspelt_required_flag_is_named():
         parser.parse_args(["--", "--out-dri"])
 
 
-def test_words_after_two_dashes_are_no_flags():
+def test_words_after_two_dashes_are_not_flags():
     assert make_parser().parse_args(["encode", "--", "--val-siz"]).files == ["--val-siz"]
 
 
-def test_a_parser_serves_twice():
+def test_a_parser_can_be_used_twice():
     parser = make_parser()
     assert parser.parse_args(["-n", "1"]).n == parser.parse_args(["-n", "1"]).n == 1
 

@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize(
     ("cuda", "mps", "wanted"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")]
 )
-def test_auto_takes_the_best_there_is(
+def test_auto_prefers_cuda_then_mps(
     cuda: bool, mps: bool, wanted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
@@ -25,7 +25,7 @@ def test_auto_takes_the_best_there_is(
     assert device.pick_device("auto").type == wanted
 
 
-def test_names_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unusable_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert device.pick_device("cpu") == CPU
     for name in ("nonsense", "cuda:77", "meta", "", "xla", "hpu", "cpu:x", "vulkan"):
         with pytest.raises(UserError, match=r"not available on this machine \(try auto or cpu\)"):
@@ -33,7 +33,7 @@ def test_names_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("bf16", "wanted"), [(True, "bf16"), (False, "fp16")])
-def test_the_format_follows_the_gpu(
+def test_the_number_format_follows_the_gpu(
     bf16: bool, wanted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16)
@@ -42,7 +42,7 @@ def test_the_format_follows_the_gpu(
     assert device.pick_amp("fp16", CPU) == "fp16"
 
 
-def test_autocast_sets_the_format_of_products() -> None:
+def test_autocast_sets_the_dtype_of_matrix_products() -> None:
     a = torch.ones(2, 2)
     assert device.autocast(CPU, "off") is contextlib.nullcontext
     for amp, dtype in device.DTYPES.items():
@@ -50,7 +50,7 @@ def test_autocast_sets_the_format_of_products() -> None:
             assert (a @ a).dtype == dtype
 
 
-def test_descriptions_and_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_descriptions_memory_and_synchronization(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "threads" in device.describe_device(CPU)
     assert device.describe_device(torch.device("mps")) == "mps"
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda which: "Card 9")
@@ -68,7 +68,7 @@ def test_descriptions_and_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(waited) == 2
 
 
-def test_seeds_depend_on_both_numbers() -> None:
+def test_seeds_depend_on_seed_and_step() -> None:
     draws = set()
     for seed in (0, 1, 2**40):
         for step in (0, 1, 2):
@@ -95,7 +95,7 @@ def test_compile_is_used_where_it_works(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize("message", ["first\nsecond", ""])
-def test_compile_that_fails_in_the_backward_is_one_warning(
+def test_a_compile_failure_in_the_backward_pass_prints_one_warning(
     message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Fails(torch.autograd.Function):

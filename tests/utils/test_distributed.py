@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.helpers import ranks as team
+from tests.helpers import ranks as launcher
 from utils import distributed as module
 from utils.device import seed_all
 from utils.distributed import SINGLE_PROCESS, Distributed, init_distributed
@@ -56,17 +56,17 @@ def one_speaks(dist: Distributed) -> None:
 @pytest.mark.parametrize(
     "function", [all_reduce_gradients, totals_and_largest, alike, main_process_first, one_speaks]
 )
-def test_in_two_processes(function, tmp_path, monkeypatch):
-    environments = team.environments(2)
+def test_collectives_in_two_processes(function, tmp_path, monkeypatch):
+    environments = launcher.environments(2)
     for one in environments:
         one["MARKER"] = str(tmp_path / "marker")
-    monkeypatch.setattr(team, "environments", lambda size: environments)
-    team.in_ranks(function, tmp_path)
+    monkeypatch.setattr(launcher, "environments", lambda size: environments)
+    launcher.in_ranks(function, tmp_path)
     told = [(tmp_path / f"rank{rank}").read_text(encoding="utf-8") for rank in (0, 1)]
     assert told == (["it is me\n", ""] if function is one_speaks else ["", ""])
 
 
-def test_alone_nothing_is_asked_of_anybody(monkeypatch):
+def test_a_single_process_needs_no_communication(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with init_distributed() as dist, dist.main_process_first("thing"):
         assert dist is SINGLE_PROCESS and dist.is_main
@@ -77,14 +77,14 @@ def test_alone_nothing_is_asked_of_anybody(monkeypatch):
         dist.check_weights_in_sync([torch.ones(1)])
 
 
-def test_each_row_is_taken_once():
+def test_each_row_belongs_to_one_rank():
     parts = [Distributed(rank=rank, size=4).local_rows(12) for rank in range(4)]
     assert [row for part in parts for row in range(12)[part]] == list(range(12))
     with pytest.raises(UserError, match="is 9 rows a step, which 4 ranks can't share evenly"):
         Distributed(size=4).local_rows(9)
 
 
-def test_devices(monkeypatch):
+def test_each_rank_has_its_own_gpu(monkeypatch):
     second = Distributed(rank=1, size=2, local_rank=1, local_size=2)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert second.device_name("auto") == second.device_name("cpu") == "cpu"
@@ -101,19 +101,19 @@ def test_devices(monkeypatch):
         second.device_name("auto")
 
 
-def test_the_cores_are_shared(monkeypatch):
+def test_ranks_of_a_machine_share_its_cores(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(9)), raising=False)
     threads = [Distributed(size=4, local_size=local).threads() for local in (1, 2, 4, 16)]
     assert threads == [9, 4, 2, 1]
 
 
-def test_what_torchrun_should_have_said(monkeypatch):
+def test_an_incomplete_torchrun_environment_is_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("RANK", raising=False)
     with pytest.raises(UserError, match="WORLD_SIZE is set, but RANK is not; start several"):
         with init_distributed():
             pass
-    for name, value in team.environments(2)[1].items():
+    for name, value in launcher.environments(2)[1].items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("RANK", "one")
     with pytest.raises(UserError, match="can't reach each other: invalid literal"):
@@ -123,7 +123,7 @@ def test_what_torchrun_should_have_said(monkeypatch):
         module.connect()
 
 
-def test_dropout_of_the_first_is_that_of_one_process():
+def test_the_main_process_has_the_seeds_of_a_single_process():
     draws = []
     for arguments in ((3, 4), (3, 4, 0), (3, 4, 1), (3, 4, 2)):
         seed_all(*arguments)

@@ -17,7 +17,7 @@ run_cli(main)
 """
 
 
-def test_ctrl_c_is_ours_again_after_the_imports():
+def test_run_cli_handles_ctrl_c_after_the_imports():
     before = signal.getsignal(signal.SIGINT)
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -58,13 +58,13 @@ def raising(error: BaseException):
         (BrokenPipeError(32, "Broken pipe"), 0, ""),
     ],
 )
-def test_a_mistake_is_one_line_and_its_status(error, status, line, capfd):
+def test_an_error_prints_one_line_and_sets_the_status(error, status, line, capfd):
     assert status_of(raising(error)) == status
     captured = capfd.readouterr()
     assert (captured.out, captured.err) == ("", line)
 
 
-def test_a_defect_keeps_its_traceback():
+def test_a_bug_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         run_cli(raising(ZeroDivisionError("ours")))
 
@@ -85,7 +85,7 @@ def test_os_error_without_a_file():
     assert one_line(" a\n\n b ") == "a b"
 
 
-def test_closed_streams_are_no_trouble(root):
+def test_closed_streams_change_only_the_output(root):
     program = PROGRAM.format(body="print('out', flush=True); raise UserError('bad')")
     for closed, expected in ((">&-", b"error: bad\n"), ("2>&-", b""), (">&- 2>&-", b"")):
         command = ["bash", "-c", f'"$0" -c "$1" {closed}', sys.executable, program]
@@ -94,7 +94,7 @@ def test_closed_streams_are_no_trouble(root):
         assert done.stdout == (b"" if closed.startswith(">") else b"out\n")
 
 
-def test_a_full_disk_behind_stdout(run_python, root):
+def test_stdout_on_a_full_disk_is_a_user_error(run_python, root):
     if not os.path.exists("/dev/full"):
         pytest.skip("this system has no /dev/full")
     command = [sys.executable, "-c", PROGRAM.format(body="print('x')")]

@@ -35,7 +35,7 @@ def test_sha256_of_several_blocks(tmp_path):
 
 
 @pytest.mark.parametrize("read", [read_bytes, sha256_file])
-def test_what_cannot_be_read_is_named(read, tmp_path):
+def test_an_unreadable_file_is_named(read, tmp_path):
     with pytest.raises(UserError, match=r"absent\.txt: No such file"):
         read(tmp_path / "absent.txt")
     with pytest.raises(UserError, match=f"{tmp_path.name}: Is a directory"):
@@ -47,12 +47,12 @@ def test_text_is_decoded_exactly(text):
     assert decode_utf8(text.encode(), "x") == text
 
 
-def test_newlines_and_mark_stay():
+def test_newlines_and_byte_order_mark_are_kept():
     raw = b"\xef\xbb\xbfa\r\nb\rc\n"
     assert decode_utf8(raw, "x").encode() == raw
 
 
-def test_not_utf8_names_file_offset_and_cure():
+def test_an_error_of_decoding_names_file_offset_and_hint():
     with pytest.raises(UserError, match=r"a\.txt: not UTF-8 at byte 2 \(0xff\); .*--errors bytes"):
         decode_utf8(b"ab\xff", "a.txt")
     with pytest.raises(UserError, match=r"at byte 0 \(0xc3\); mend it"):
@@ -79,7 +79,7 @@ def test_a_failed_write_leaves_the_old_file(step, fault, tmp_path, monkeypatch):
         assert caught.value.errno == errno.ENOSPC
 
 
-def test_the_content_is_on_the_disk_before_the_name(tmp_path, monkeypatch):
+def test_the_content_is_synced_before_the_rename(tmp_path, monkeypatch):
     order = []
     real_fsync, real_replace = os.fsync, os.replace
 
@@ -97,21 +97,21 @@ def test_the_content_is_on_the_disk_before_the_name(tmp_path, monkeypatch):
     assert order == ["file", "rename", "folder"]
 
 
-def test_a_folder_in_the_place_of_the_file(tmp_path):
+def test_writing_to_the_path_of_a_folder_fails(tmp_path):
     (tmp_path / "x").mkdir()
     with pytest.raises(OSError, match="x'$"):
         write_atomic(tmp_path / "x", b"1")
     assert os.listdir(tmp_path) == ["x"]
 
 
-def test_a_missing_folder_is_named_not_made(tmp_path):
+def test_a_missing_folder_is_named_and_not_made(tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
         write_atomic(tmp_path / "no" / "x", b"1")
     assert caught.value.filename == str(tmp_path / "no" / "x")
     assert os.listdir(tmp_path) == []
 
 
-def test_a_link_stays_a_link(tmp_path):
+def test_a_symbolic_link_is_followed(tmp_path):
     (tmp_path / "real").write_bytes(b"old")
     (tmp_path / "link").symlink_to("real")
     write_atomic(tmp_path / "link", b"new")
@@ -137,7 +137,7 @@ def test_standard_output_may_be_a_pipe(run_python):
     assert (done.returncode, done.stdout, done.stderr) == (0, "through", "")
 
 
-def test_a_system_that_cannot_open_folders(tmp_path, monkeypatch):
+def test_writing_works_where_folders_cannot_be_opened(tmp_path, monkeypatch):
     real_open = os.open
 
     def no_folders(path, *args, **kwargs):
@@ -176,7 +176,7 @@ def test_a_file_that_is_written_in_parts_appears_when_it_is_complete(tmp_path):
         ("folder", "new folder", "folder: the folder is not empty; name another, or remove it"),
     ],
 )
-def test_a_place_that_cannot_be_written_is_refused(path, kind, message, tmp_path, monkeypatch):
+def test_a_path_that_cannot_be_written_is_refused(path, kind, message, tmp_path, monkeypatch):
     for name in ("folder", "closed"):
         (tmp_path / name).mkdir()
     (tmp_path / "file").touch()
@@ -187,7 +187,7 @@ def test_a_place_that_cannot_be_written_is_refused(path, kind, message, tmp_path
         check_writable(tmp_path / path, "--out", kind)
 
 
-def test_a_place_that_can_be_written_passes(tmp_path):
+def test_a_writable_path_passes(tmp_path):
     (tmp_path / "folder").mkdir()
     for path, kind in [("x", "file"), ("folder", "folder"), ("a/b", "folder")]:
         check_writable(tmp_path / path, "--out", kind)

@@ -10,7 +10,7 @@ from utils.output import log_if_not_tty
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-def test_plain_lines_are_for_where_there_is_no_terminal(
+def test_log_if_not_tty_prints_nothing_on_a_terminal(
     terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)

@@ -87,7 +87,7 @@ def terminal(text_run) -> Iterator[Terminal]:
     opened.close()
 
 
-def test_ctrl_c_stops_the_text_and_not_the_program(terminal):
+def test_ctrl_c_stops_the_sample_and_not_the_program(terminal):
     assert "Ctrl-D leaves" in terminal.wait_for(PROMPT)
     terminal.type("the cat\n")
     terminal.wait_for("the cat\r\nthe cat")  # what was typed, then the text
@@ -119,7 +119,7 @@ def run_repl(text_run, monkeypatch, capsys):
     return talk
 
 
-def test_each_line_is_a_prompt_and_the_settings_hold(text_run, run_repl, capsys):
+def test_each_line_is_a_prompt_with_the_same_settings(text_run, run_repl, capsys):
     argv = ["--steps", "12", "--temp", "0.7", "--seed", "5", "--num-samples", "2"]
     out, err = run_repl("the cat\nGrüße 🙂\n", *argv)
     assert err.count("tokens/s") == 2 and "Traceback" not in err
@@ -129,7 +129,7 @@ def test_each_line_is_a_prompt_and_the_settings_hold(text_run, run_repl, capsys)
     assert out.startswith(first) and out[len(first) :].count("Grüße 🙂") == 2
 
 
-def test_the_same_line_again_has_another_text_and_the_same_session_the_same(run_repl):
+def test_a_repeated_line_gets_another_sample_and_a_repeated_session_the_same(run_repl):
     once, _ = run_repl("a\n", "--steps", "20")
     twice, _ = run_repl("a\na\n", "--steps", "20")
     assert twice.startswith(once) and twice[len(once) :] not in ("", once)
@@ -137,24 +137,24 @@ def test_the_same_line_again_has_another_text_and_the_same_session_the_same(run_
 
 
 @pytest.mark.parametrize("lines", ["", "\n", "  \nthe\n", "the\n\nthe\n"])
-def test_an_empty_line_or_the_end_leaves(run_repl, lines):
+def test_an_empty_line_or_the_end_of_stdin_quits(run_repl, lines):
     out, _ = run_repl(lines, "--steps", "3")
     assert out.count("the") == lines.startswith("the")
 
 
-def test_a_line_that_is_no_text_costs_one_line(run_repl):
+def test_an_invalid_line_prints_one_error(run_repl):
     out, err = run_repl("a\udcff\nthe\n", "--steps", "3")
     assert out.startswith("the") and err.count("error: --prompt: lone surrogate") == 1
 
 
-def test_a_program_can_hold_a_session_in_json(run_repl):
+def test_the_prompt_loop_can_print_json(run_repl):
     import json
 
     out, _ = run_repl("one\ntwo\n", "--steps", "3", "--json")
     assert [json.loads(line)["prompt"] for line in out.splitlines()] == ["one", "two"]
 
 
-def test_a_closed_stdin_is_told(text_run, monkeypatch):
+def test_a_closed_stdin_is_a_user_error(text_run, monkeypatch):
     monkeypatch.setattr(sys, "stdin", None)
     for argv in (["--interactive"], ["--prompt-file", "-"]):
         with pytest.raises(UserError, match="standard input: closed"):
@@ -162,6 +162,6 @@ def test_a_closed_stdin_is_told(text_run, monkeypatch):
 
 
 @pytest.mark.parametrize("other", [["--prompt", "a"], ["--prompt-file", "x"]])
-def test_prompts_of_two_kinds_are_refused(text_run, other):
+def test_interactive_with_another_prompt_flag_is_refused(text_run, other):
     with pytest.raises(UserError, match=f"--interactive: .* leave out {other[0]}$"):
         sample.main(["--run", str(text_run), "--interactive", *other])

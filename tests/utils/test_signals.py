@@ -15,7 +15,7 @@ from utils.signals import SignalCatcher
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_is_noted(number: signal.Signals, status: int) -> None:
+def test_the_first_signal_is_recorded(number: signal.Signals, status: int) -> None:
     before = signal.getsignal(number)
     with SignalCatcher() as interrupt:
         assert interrupt.number is None and interrupt.exit_status == 0
@@ -32,7 +32,7 @@ sys.exit("still going")
 
 
 @pytest.mark.parametrize("program", ["sample.py", "train.py", "-m scripts.eval", "-m scripts.plot"])
-def test_ctrl_c_while_a_program_is_imported_ends_it_quietly(
+def test_ctrl_c_during_the_imports_ends_the_program_silently(
     program: str, root: Path, tmp_path: Path
 ) -> None:
     for name in ("torch", "matplotlib", "tqdm"):  # whichever is first takes its time
@@ -63,7 +63,7 @@ def test_a_second_signal_ends_the_process(
     assert done.stdout == "on\n" and done.returncode == -second
 
 
-def test_an_error_inside_gives_the_handlers_back() -> None:
+def test_an_error_restores_the_signal_handlers() -> None:
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyError), SignalCatcher():
         raise KeyError

@@ -53,7 +53,7 @@ def read(tmp_path):
     return read_text
 
 
-def test_defaults_files_and_flags_in_that_order(tmp_path):
+def test_flags_override_files_and_files_override_defaults(tmp_path):
     (tmp_path / "a.yaml").write_text("model: {n_layer: 3}\noptim:\n  lr: 3e-4\n", encoding="utf-8")
     (tmp_path / "b.yaml").write_text("model:\n  n_layer: 4\n  bias: true\n", encoding="utf-8")
     paths = [str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml")]
@@ -113,7 +113,7 @@ def test_an_empty_file_means_the_defaults(text, read):
         (b"run_dir: \xff\n", "c.yaml: not UTF-8 at byte 9"),
     ],
 )
-def test_a_mistake_in_a_file_names_its_line(text, message, read):
+def test_an_error_in_a_file_names_its_line(text, message, read):
     with pytest.raises(UserError, match=message) as caught:
         read(text)
     assert "--errors" not in str(caught.value)  # that flag is for texts
@@ -133,7 +133,7 @@ def test_a_mistake_in_a_file_names_its_line(text, message, read):
         ("model.n_layer", "9" * 5000, "--model.n_layer: expected int"),
     ],
 )
-def test_a_mistake_in_a_flag_names_it(name, text, message):
+def test_an_error_in_a_flag_names_the_flag(name, text, message):
     with pytest.raises(UserError, match=message):
         load(Config, [], {name: text})
 
@@ -153,7 +153,7 @@ def test_a_missing_file_is_named():
         ("[a, 1]", ["a", 1]), ("[a", "[a"), ("@x", "@x"),
     ],
 )  # fmt: skip
-def test_a_word_is_read_as_it_looks(text, value):
+def test_scalars_are_parsed_without_yaml_1_1_surprises(text, value):
     assert parse_scalar(text) == value
     assert type(parse_scalar(text)) is type(value)
 
@@ -161,16 +161,16 @@ def test_a_word_is_read_as_it_looks(text, value):
 @pytest.mark.parametrize(
     "text", ["", "null", "12", "a: b", "#5", "it's", "C:\\x", "'", "a #b", "[x]", " a "]
 )
-def test_text_in_a_flag_stays_as_it_is(text):
+def test_the_text_of_a_flag_is_literal(text):
     assert cast_flag(text, str, "--x") == text
 
 
-def test_quotes_around_a_flags_text_are_taken_off():
+def test_quotes_around_the_text_of_a_flag_are_removed():
     assert cast_flag("'3'", str, "--x") == "3"
     assert cast_flag('""a""', str, "--x") == '""a""'
 
 
-def test_types_that_may_widen():
+def test_values_are_converted_to_the_declared_type():
     assert cast(1e4, int, "x") == 10000 and type(cast(1e4, int, "x")) is int
     assert type(cast(1, float, "x")) is float
     assert cast(None, int | None, "x") is None
@@ -217,7 +217,7 @@ CONFIGS = st.builds(
 
 
 @given(CONFIGS, st.booleans())
-def test_what_is_dumped_is_read_back_equal(tmp_path_factory, config, comments):
+def test_a_dumped_config_is_read_back_equal(tmp_path_factory, config, comments):
     path = tmp_path_factory.getbasetemp() / "dumped.yaml"
     path.write_bytes(dump(config, comments=comments).encode())
     again, given_by_name = load(Config, [str(path)], {})
@@ -226,12 +226,12 @@ def test_what_is_dumped_is_read_back_equal(tmp_path_factory, config, comments):
 
 
 @given(st.text(st.characters(codec="utf-8")))
-def test_a_value_stands_on_one_line(text):
+def test_a_formatted_value_is_one_line(text):
     assert len(format_value(text).splitlines()) == 1
     assert parse_scalar(format_value(text)) == text
 
 
-def test_every_line_of_the_dump_explains_itself():
+def test_every_line_of_the_dump_has_a_comment():
     lines = dump(Config(), comments=True).splitlines()
     settings = [line for line in lines if not line.endswith(":")]
     assert len(settings) == len(flat_fields(Config))
@@ -240,11 +240,11 @@ def test_every_line_of_the_dump_explains_itself():
     assert "one of layernorm, rmsnorm" in "".join(lines)
 
 
-def test_no_hint_where_nothing_is_near():
+def test_an_unknown_key_without_a_near_one_has_no_suggestion():
     assert unknown_key("zzz", ["model.n_layer"]) == "unknown key zzz"
 
 
-def test_a_comment_never_joins_a_long_value(tmp_path):
+def test_a_comment_after_a_long_value_is_not_part_of_it(tmp_path):
     (tmp_path / "c.yaml").write_text(
         dump(Config(run_dir="x" * 60), comments=True), encoding="utf-8"
     )

@@ -35,7 +35,7 @@ def parse(*argv: str) -> dict[str, str | list[str]]:
     return given_flags(parser.parse_args(list(argv)), Whole)
 
 
-def test_only_what_is_given_is_given() -> None:
+def test_only_given_flags_are_returned() -> None:
     assert parse() == parse("--config", "a") == {}
     given = parse("--model.n_layer", "6", "--model.betas", "0.5", "0.6", "--run-dir=a=b")
     assert given == {"model.n_layer": "6", "model.betas": ["0.5", "0.6"], "run_dir": "a=b"}
@@ -57,7 +57,7 @@ def test_lists_of_text() -> None:
         (["--model.n", "3"], "unknown argument --model.n"),
     ],
 )
-def test_mistakes(argv: list[str], message: str) -> None:
+def test_invalid_flags(argv: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         parse(*argv)
 

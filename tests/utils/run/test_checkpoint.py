@@ -43,7 +43,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "a.pt"
 
 
-def test_it_is_read_back_exactly(path: Path) -> None:
+def test_a_checkpoint_is_read_back_exactly(path: Path) -> None:
     loaded = checkpoint.load(path)
     assert loaded.pop("format") == checkpoint.FORMAT
     assert loaded.keys() == CONTENT.keys()
@@ -78,11 +78,11 @@ def test_the_same_content_gives_the_same_bytes(path: Path, tmp_path: Path) -> No
         (None, "None"),
     ],
 )
-def test_the_digest_tells_apart(one: object, other: object) -> None:
+def test_the_digest_differs(one: object, other: object) -> None:
     assert checkpoint.digest(one) != checkpoint.digest(other)
 
 
-def test_the_digest_sees_through_strides() -> None:
+def test_the_digest_does_not_depend_on_strides() -> None:
     whole = torch.randn(4, 6)
     assert checkpoint.digest(whole.t()) == checkpoint.digest(whole.t().contiguous())
     assert checkpoint.digest(whole[:, ::2]) == checkpoint.digest(whole[:, ::2].clone())
@@ -118,7 +118,7 @@ def dumped(value: object) -> bytes:
     return buffer.getvalue()
 
 
-def test_cut_at_any_length_it_is_refused(path: Path) -> None:
+def test_a_truncated_checkpoint_is_refused(path: Path) -> None:
     raw = path.read_bytes()
     lengths = {0, 1, 2, len(raw) - 1, *range(0, len(raw), 97)}
     for length in sorted(lengths):
@@ -127,7 +127,7 @@ def test_cut_at_any_length_it_is_refused(path: Path) -> None:
             checkpoint.load(path)
 
 
-def test_a_flipped_bit_is_refused_or_without_effect(path: Path) -> None:
+def test_a_flipped_bit_is_detected_or_has_no_effect(path: Path) -> None:
     raw, wanted = path.read_bytes(), checkpoint.digest(checkpoint.load(path))
     rng, refused = random.Random(0), 0
     places = [*range(0, len(raw), 31), *(rng.randrange(len(raw)) for _ in range(150))]
@@ -143,7 +143,7 @@ def test_a_flipped_bit_is_refused_or_without_effect(path: Path) -> None:
     assert refused > len(places) / 4
 
 
-def test_every_bit_of_every_weight_is_guarded(path: Path) -> None:
+def test_a_flipped_bit_in_any_weight_is_detected(path: Path) -> None:
     raw = path.read_bytes()
     with zipfile.ZipFile(path) as archive:
         entries = [info for info in archive.infolist() if "/data/" in info.filename]
@@ -156,7 +156,7 @@ def test_every_bit_of_every_weight_is_guarded(path: Path) -> None:
             checkpoint.load(path)
 
 
-def test_what_is_not_ours_is_refused(tmp_path: Path) -> None:
+def test_other_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     for value in ({"model": {}}, [1, 2], torch.zeros(3), {"format": 1, "sha256": [torch.zeros(2)]}):
         torch.save(value, path)
@@ -183,7 +183,7 @@ def test_only_plain_values_are_saved(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_full_disk_leaves_the_old_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_old_checkpoint(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = path.read_bytes()
 
     def full(handle: int) -> None:
@@ -195,7 +195,7 @@ def test_a_full_disk_leaves_the_old_one(path: Path, monkeypatch: pytest.MonkeyPa
     assert path.read_bytes() == before and [p.name for p in path.parent.iterdir()] == ["a.pt"]
 
 
-def test_a_real_limit_on_file_size_leaves_the_old_one(path: Path) -> None:
+def test_a_file_size_limit_leaves_the_old_checkpoint(path: Path) -> None:
     resource = pytest.importorskip("resource", reason="oracle: no limits on Windows")
     before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))

@@ -19,7 +19,7 @@ from utils.run.folder import RunFolder
 from utils.run.log import append_sample, read_samples, truncate_samples
 
 
-def test_a_folder_is_one_writers(tmp_path: Path) -> None:
+def test_only_one_process_can_lock_a_folder(tmp_path: Path) -> None:
     one, other = RunFolder(tmp_path / "a" / "b"), RunFolder(tmp_path / "a" / "b")
     one.lock()
     one.lock()
@@ -32,7 +32,7 @@ def test_a_folder_is_one_writers(tmp_path: Path) -> None:
     other.close()
 
 
-def test_what_a_killed_writer_left_is_cleared(tmp_path: Path) -> None:
+def test_temporary_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     (tmp_path / ".last.pt.tmp-77").write_bytes(b"half")
     (tmp_path / "notes.txt").write_bytes(b"of the user")
     run = RunFolder(tmp_path)
@@ -41,7 +41,7 @@ def test_what_a_killed_writer_left_is_cleared(tmp_path: Path) -> None:
     run.close()
 
 
-def test_a_folder_that_can_not_be_is_refused_before_it_is_made(
+def test_an_invalid_folder_is_refused_and_not_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_bytes(b"")
@@ -54,7 +54,7 @@ def test_a_folder_that_can_not_be_is_refused_before_it_is_made(
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_relative_folder_is_no_trouble(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_folder_can_be_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("run", "."):
         run = RunFolder(name)
@@ -63,7 +63,7 @@ def test_a_relative_folder_is_no_trouble(tmp_path: Path, monkeypatch: pytest.Mon
     assert (tmp_path / "run" / "lock").exists()
 
 
-def test_the_record(tmp_path: Path) -> None:
+def test_run_json_is_validated(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     with pytest.raises(UserError, match="no run there; train one with"):
         run.read_record()
@@ -87,7 +87,7 @@ TEXT = st.text(alphabet="=ste p01\né\r", max_size=30) | st.just("=== step 3\nfa
 
 
 @given(texts=st.lists(TEXT, max_size=5), last=st.integers(-1, 6), tear=st.integers(0, 9))
-def test_samples_after_the_checkpoint_are_cut(
+def test_samples_after_the_checkpoint_are_dropped(
     texts: list[str], last: int, tear: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.mktemp("samples") / "samples.txt"
@@ -106,7 +106,7 @@ def test_samples_after_the_checkpoint_are_cut(
     assert (path.read_bytes() if path.exists() else b"") == (after[kept] if kept >= 0 else b"")
 
 
-def test_samples_that_are_not_there(tmp_path: Path) -> None:
+def test_a_missing_samples_file_has_no_samples(tmp_path: Path) -> None:
     truncate_samples(tmp_path / "samples.txt", 3)
     assert read_samples(tmp_path / "samples.txt") == []
     assert not list(tmp_path.iterdir())
@@ -118,7 +118,7 @@ def test_the_environment_is_plain_json() -> None:
     assert facts.keys() >= {"argv", "python", "torch", "numpy", "threads", "cores", "commit"}
 
 
-def test_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_git_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     def answers(text: str) -> Callable[..., subprocess.CompletedProcess[str]]:
         return lambda command, **kwargs: subprocess.CompletedProcess(command, 0, text)
 

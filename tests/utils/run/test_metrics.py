@@ -59,7 +59,7 @@ def filled(path: Path, steps: range) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def test_rows_after_the_checkpoint_are_cut(tmp_path: Path) -> None:
+def test_rows_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
     whole = filled(path, range(0, 10, 2))
     log = CsvLog(path, after_step=5)
@@ -70,7 +70,7 @@ def test_rows_after_the_checkpoint_are_cut(tmp_path: Path) -> None:
     assert path.read_text(encoding="utf-8") == HEADER
 
 
-def test_a_line_torn_anywhere_is_dropped(tmp_path: Path) -> None:
+def test_an_incomplete_last_line_is_dropped(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
     whole = filled(path, range(3))
     first = whole.index("2,6")
@@ -82,7 +82,7 @@ def test_a_line_torn_anywhere_is_dropped(tmp_path: Path) -> None:
         assert path.read_text(encoding="utf-8").startswith(whole[:first])
 
 
-def test_a_torn_header_is_an_empty_file(tmp_path: Path) -> None:
+def test_an_incomplete_header_counts_as_an_empty_file(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
     for text in ("", "step,tok"):
         path.write_text(text, encoding="utf-8")
@@ -91,7 +91,7 @@ def test_a_torn_header_is_an_empty_file(tmp_path: Path) -> None:
         assert path.read_text(encoding="utf-8") == HEADER
 
 
-def test_steps_increase(tmp_path: Path) -> None:
+def test_steps_must_increase(tmp_path: Path) -> None:
     log = CsvLog(tmp_path / "metrics.csv")
     log.write({"step": 3})
     for step in (3, 2):
@@ -99,7 +99,7 @@ def test_steps_increase(tmp_path: Path) -> None:
             log.write({"step": step})
 
 
-def test_what_is_not_ours_is_refused(tmp_path: Path) -> None:
+def test_other_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
     with pytest.raises(UserError, match="No such file"):
         read_rows(path)
@@ -117,7 +117,7 @@ def test_what_is_not_ours_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cell", ["val_loss", "elapsed_s"])
-def test_a_cell_that_is_no_number_is_named(cell: str, tmp_path: Path) -> None:
+def test_a_non_numeric_cell_is_named(cell: str, tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
     log = CsvLog(path)
     log.write({"step": 0, "val_loss": 1.0})
@@ -127,7 +127,7 @@ def test_a_cell_that_is_no_number_is_named(cell: str, tmp_path: Path) -> None:
         read_rows(path)
 
 
-def test_throughput_counts_training_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_throughput_counts_only_running_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter([0.0, 2.0, 100.0, 103.0])
     monkeypatch.setattr(metrics.time, "perf_counter", lambda: next(now))
     meter = Throughput()

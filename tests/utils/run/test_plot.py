@@ -35,7 +35,7 @@ def legend_of(runs: dict[str, Path], out: Path, **changes: object) -> list[str]:
     return labels
 
 
-def test_a_run_with_its_floor(tmp_path: Path) -> None:
+def test_the_plot_shows_curves_and_floor(tmp_path: Path) -> None:
     path, out = metrics(tmp_path / "m.csv", 5.0, 2.0, 1.5), tmp_path / "loss.png"
     labels = legend_of({"tiny": path}, out, floor=1.25)
     assert out.read_bytes().startswith(b"\x89PNG") and len(out.read_bytes()) > 5000
@@ -43,20 +43,20 @@ def test_a_run_with_its_floor(tmp_path: Path) -> None:
     assert any("val" in label and "1.5" in label for label in labels)
 
 
-def test_several_runs_in_bits_and_another_format(tmp_path: Path) -> None:
+def test_several_runs_in_bits_per_byte_as_svg(tmp_path: Path) -> None:
     runs = {name: metrics(tmp_path / f"{name}.csv", 5.0, 4.0) for name in ("one", "two")}
     labels = legend_of(runs, tmp_path / "loss.svg", unit="bpb")
     assert (tmp_path / "loss.svg").read_text(encoding="utf-8").startswith("<?xml")
     assert all(any(name in label for label in labels) for name in runs)
 
 
-def test_losses_that_are_not_finite_do_not_hide_the_best(tmp_path: Path) -> None:
+def test_non_finite_losses_do_not_hide_the_best(tmp_path: Path) -> None:
     path = metrics(tmp_path / "m.csv", math.nan, 3.0, 2.0, math.inf)
     labels = legend_of({"run": path}, tmp_path / "loss.png")
     assert any("2.0" in label for label in labels) and not any("nan" in x for x in labels)
 
 
-def test_nothing_to_draw_and_an_unknown_format(tmp_path: Path) -> None:
+def test_an_empty_run_and_an_unknown_format_are_refused(tmp_path: Path) -> None:
     empty = metrics(tmp_path / "m.csv")
     with pytest.raises(UserError, match="nothing to plot yet"):
         plot_losses({"run": empty}, tmp_path / "loss.png")
