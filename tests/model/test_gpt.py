@@ -174,7 +174,7 @@ def test_the_spread_of_the_embeddings():
     assert abs(wide.token_embedding.weight.std().item() - 1) < 0.03
     assert abs(wide.head.weight.std().item() / 0.02 - 1) < 0.03
     assert abs(start_loss(embedding_std=1.0) - 1) < 0.05
-    with pytest.raises(UserError, match="model.embedding_std .* without model.tie_weights only"):
+    with pytest.raises(UserError, match="model.embedding_std .* only without model.tie_weights"):
         ModelConfig(embedding_std=1.0, tie_weights=True)
 
 

@@ -88,7 +88,7 @@ def terminal(text_run) -> Iterator[Terminal]:
 
 
 def test_ctrl_c_stops_the_sample_and_not_the_program(terminal):
-    assert "Ctrl-D leaves" in terminal.wait_for(PROMPT)
+    assert "Ctrl-D quits" in terminal.wait_for(PROMPT)
     terminal.type("the cat\n")
     terminal.wait_for("the cat\r\nthe cat")  # what was typed, then the text
     os.read(terminal.own, 1)  # which goes on
