@@ -63,15 +63,15 @@ def prepare(
     Raises:
         UserError: the input is not usable; no files are left behind.
     """
-    corpus = DocumentSource(config)
+    source = DocumentSource(config)
     tokenizer = given_tokenizer(config, vocab_size, tokenizer)
     recipe = {
         "format": FORMAT,
-        "corpus": corpus.fingerprint(),
+        "corpus": source.fingerprint(),
         "tokenizer": tokenizer.identity if tokenizer else f"trained to {vocab_size}",
     }
     identity = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
-    kind = "text" if corpus.files else "stories"
+    kind = "text" if source.files else "stories"
     folder = out or Path(config.cache_dir) / f"{kind}-{identity[:12]}"
     if is_up_to_date(folder, identity):
         return folder
@@ -83,9 +83,9 @@ def prepare(
                 log_if_not_tty(
                     f"{folder}: training a tokenizer of {vocab_size} tokens on the {kind}"
                 )
-                tokenizer = train_tokenizer(corpus, vocab_size)
+                tokenizer = train_tokenizer(source, vocab_size)
             meta = {"identity": identity, "recipe": recipe}
-            write_prepared_files(temporary, corpus, tokenizer, meta, block_size)
+            write_prepared_files(temporary, source, tokenizer, meta, block_size)
     return folder
 
 
@@ -107,14 +107,14 @@ def given_tokenizer(
     return tokenizer
 
 
-def train_tokenizer(corpus: DocumentSource, vocab_size: int | None) -> BPETokenizer:
+def train_tokenizer(source: DocumentSource, vocab_size: int | None) -> BPETokenizer:
     """Train a tokenizer on the training documents.
 
     Raises:
         UserError: the vocabulary is too small, or the text has too few pairs for it.
     """
     assert vocab_size is not None
-    texts = corpus.documents("train")
+    texts = source.documents("train")
     try:
         return BPETokenizer.train(texts, vocab_size=vocab_size, progress=True)
     except TokenizerError as error:
@@ -123,7 +123,7 @@ def train_tokenizer(corpus: DocumentSource, vocab_size: int | None) -> BPETokeni
 
 def write_prepared_files(
     folder: Path,
-    corpus: DocumentSource,
+    source: DocumentSource,
     tokenizer: BPETokenizer,
     meta: dict[str, Any],
     block_size: int | None,
@@ -132,19 +132,19 @@ def write_prepared_files(
     tokenizer.save(folder / "tokenizer.json")
     meta |= {"tokenizer_sha256": tokenizer.identity, "vocab_size": tokenizer.vocab_size}
     meta["end_id"] = tokenizer.eot_id
-    config = corpus.config
+    config = source.config
     for part in PARTS:
         path = folder / f"{part}.npy"
         log_if_not_tty(f"encoding the {part} documents")
-        meta[part] = write_split(path, corpus.documents(part), tokenizer, part)
+        meta[part] = write_split(path, source.documents(part), tokenizer, part)
         if block_size:
             with contextlib.closing(TokenFile(path)) as tokens:
                 cut_windows(
                     tokens, config.windows, block_size, config.stride, end_id=tokenizer.eot_id
                 )
     meta["sha256"] = {part: sha256_file(folder / f"{part}.npy") for part in PARTS}
-    meta["split"] = corpus.split
-    meta["floor"] = story_floor(corpus)
+    meta["split"] = source.split
+    meta["floor"] = story_floor(source)
     write_atomic(folder / META, (json.dumps(meta, indent=1) + "\n").encode())
 
 
@@ -181,27 +181,41 @@ def write_split(
     return {"tokens": writer.n_tokens, "bytes": n_bytes, "documents": n_documents}
 
 
-def story_floor(corpus: DocumentSource) -> dict[str, float] | None:
+def story_floor(source: DocumentSource) -> dict[str, float] | None:
     """Return the entropy floor of the validation part; None if a document is not a story."""
-    if corpus.files and corpus.config.doc_sep != BLANK_LINE:
+    if source.files and source.config.doc_sep != BLANK_LINE:
         return None
-    floor = stories.floor_if_stories(corpus.documents("val"))
+    floor = stories.floor_if_stories(source.documents("val"))
     return asdict(floor) if floor else None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prepare a folder and print its counts as JSON."""
-    parser = Parser(prog="data.prepare", description=__doc__)
-    parser.add_argument("files", nargs="+", help="files (text, .jsonl, .gz) or folders")
-    parser.add_argument(
-        "--tokenizer", default="tok/bpe.json", help="tokenizer file (default: %(default)s)"
+    parser = Parser(
+        prog="data.prepare",
+        description=__doc__,
+        examples=(
+            "python -m data.prepare data/tiny.txt --doc-sep blank-line --out artifacts/tiny",
+            "python -m data.prepare stories.jsonl.gz --json-field story --out artifacts/stories",
+            "python -m data.prepare train.txt --val-files val.txt --out artifacts/mine",
+        ),
     )
-    parser.add_argument("--out", required=True, help="prepared folder to write")
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help="files (text, .jsonl, .gz) or folders"
+    )
+    parser.add_argument(
+        "--tokenizer",
+        default="tok/bpe.json",
+        metavar="FILE",
+        help="tokenizer file (default: %(default)s)",
+    )
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="prepared folder to write")
     parser.add_argument(
         "--val-files",
         nargs="*",
+        metavar="FILE",
         default=[],
-        help="files for validation, instead of a part of FILES",
+        help="files for validation, instead of a part of the FILEs",
     )
     settings = {field.name: field for field in fields(DataConfig)}
     for name in ("doc_sep", "json_field", "split", "val_fraction", "errors"):

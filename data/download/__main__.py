@@ -238,12 +238,21 @@ def describe(corpus: KnownCorpus) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Download a corpus, or list all."""
-    parser = Parser(prog="data.download", description=__doc__)
-    parser.add_argument("name", nargs="?", help="name of the corpus, see --list")
+    parser = Parser(
+        prog="data.download",
+        description=__doc__,
+        examples=(
+            "python -m data.download --list",
+            "python -m data.download tinyshakespeare",
+            "python -m data.download enwik8 --out corpora",
+        ),
+    )
+    parser.add_argument("name", nargs="?", metavar="NAME", help="name of the corpus, see --list")
     parser.add_argument("--list", action="store_true", help="print all corpora, download nothing")
     parser.add_argument(
         "--out",
         default=CORPORA_FOLDER,
+        metavar="FOLDER",
         help="folder in which NAME/ is created (default: %(default)s)",
     )
     args = parser.parse_args(argv)

@@ -1,10 +1,4 @@
-"""Generate stories, check them, and print their entropy floor and statistics.
-
-python -m data.stories --bytes 195000 --seed 1 --out data/tiny.txt
-python -m data.stories --floor [FILE]    # entropy floor of the grammar, or of a file's stories
-python -m data.stories --check FILE      # which stories of a file the grammar accepts
-python -m data.stories --stats [FILE]    # statistics of the grammar, and of a file
-"""
+"""Generate stories, check them, and print their entropy floor and statistics."""
 
 from __future__ import annotations
 
@@ -87,14 +81,35 @@ def as_json(low: Floor) -> dict[str, Any]:
 
 def parser() -> Parser:
     """Return the parser of the command line."""
-    made = Parser(prog="python -m data.stories", description=__doc__)
-    task = made.add_mutually_exclusive_group(required=True)
-    task.add_argument("--bytes", type=int, metavar="N", help="write stories of at most N bytes")
-    task.add_argument(
-        "--floor", nargs="?", const="", metavar="FILE", help="print the entropy floor"
+    made = Parser(
+        prog="python -m data.stories",
+        description=__doc__,
+        examples=(
+            "python -m data.stories --bytes 195000 --seed 1 --out data/tiny.txt",
+            "python -m data.stories --floor               # entropy floor of the grammar",
+            "python -m data.stories --check data/tiny.txt # stories that the grammar accepts",
+            "python -m data.stories --stats data/tiny.txt # statistics of the grammar and a file",
+        ),
     )
-    task.add_argument("--check", metavar="FILE", help="print which stories are accepted")
-    task.add_argument("--stats", nargs="?", const="", metavar="FILE", help="print all statistics")
+    task = made.add_mutually_exclusive_group(required=True)
+    task.add_argument("--bytes", type=int, help="write stories of at most this many bytes")
+    task.add_argument(
+        "--floor",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="print the entropy floor of the grammar, or of a file's stories",
+    )
+    task.add_argument(
+        "--check", metavar="FILE", help="print which stories of a file the grammar accepts"
+    )
+    task.add_argument(
+        "--stats",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="print statistics of the grammar, and of a file",
+    )
     made.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
     made.add_argument(
         "--stories",
@@ -118,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.stories < 2:
         raise UserError(f"--stories {args.stories}: must be 2 or more, to estimate an error")
     if args.bytes is None and args.out is not None:
-        raise UserError("--out goes with --bytes N; send other results to a file with > FILE")
+        raise UserError("--out is valid only with --bytes; redirect other output with > FILE")
     if args.bytes is not None:
         write(args.bytes, args.seed, args.out)
     elif args.check is not None:

@@ -1,4 +1,4 @@
-"""A folder of token files for the tests of windows and batches."""
+"""Fixture: a folder of token files for the tests of windows and batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches: a pure function of (seed, step), each epoch all of the text once, in its own order."""
+"""Batches: a pure function of (seed, step); each epoch is a permutation of the whole text."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def test_an_epoch_holds_every_token_once(
         batch_first=True,
         padding_value=IGNORE_INDEX,
     )
-    skip = epoch * n - first * rows  # rows of the epoch before, in a batch that straddles
+    skip = epoch * n - first * rows  # rows of the previous epoch in the first batch
     whole = one.splits["train"].tokens.read(0, 10**6)
     assert targets(ys[skip : skip + n]) == Counter(whole.tolist())
     assert one.epoch_at(0) == 0 and one.epoch_at(n) == rows
     one.close()
 
 
-def test_shifted_epochs_cut_the_text_elsewhere(folder: Path) -> None:
+def test_shifted_epochs_cut_the_text_at_other_positions(folder: Path) -> None:
     one, plain = batches(folder, shift=True, rows=1), batches(folder, rows=1)
     windows, n = one.splits["train"], one.splits["train"].n_windows
     ring = np.tile(windows.tokens.read(0, 10**6).astype(int), 2)
@@ -61,8 +61,8 @@ def test_shifted_epochs_cut_the_text_elsewhere(folder: Path) -> None:
         order, shift = one._epoch_order("train", epoch)
         assert order.tolist() == plain._epoch_order("train", epoch)[0].tolist()
         shifts.add(shift)
-        for place, index in enumerate(order.tolist()):
-            x_BT, y_BT, _ = one.get_batch("train", epoch * n + place)
+        for number, index in enumerate(order.tolist()):
+            x_BT, y_BT, _ = one.get_batch("train", epoch * n + number)
             start = shift + 10 * index
             filled = int((y_BT != IGNORE_INDEX).sum())
             assert filled == min(10, windows.tokens.n_tokens - 10 * index)
@@ -70,7 +70,7 @@ def test_shifted_epochs_cut_the_text_elsewhere(folder: Path) -> None:
             assert x_BT[0, 0] == ring[start - 1]
     assert len(shifts) == 4
     for mine, other in zip(one.eval_batches("val", 9), plain.eval_batches("val", 9), strict=True):
-        assert torch.equal(mine.y_BT, other.y_BT)  # evaluation knows no epochs
+        assert torch.equal(mine.y_BT, other.y_BT)  # evaluation is never shifted
 
 
 @KINDS
@@ -87,7 +87,7 @@ def test_a_batch_depends_on_seed_and_step_alone(kind: dict[str, object], folder:
 
 
 @KINDS
-def test_seeds_epochs_and_parts_have_their_own_order(kind: dict[str, object], folder: Path) -> None:
+def test_each_seed_and_epoch_has_another_order(kind: dict[str, object], folder: Path) -> None:
     one, other = batches(folder, rows=4, **kind), batches(folder, rows=4, seed=6, **kind)
     n = one.splits["train"].n_windows
 
@@ -99,7 +99,7 @@ def test_seeds_epochs_and_parts_have_their_own_order(kind: dict[str, object], fo
     assert len({tuple(o) for o in orders}) == 4
 
 
-def test_accumulation_and_the_big_batch_see_the_same_rows(folder: Path) -> None:
+def test_gradient_accumulation_reads_the_rows_of_the_large_batch(folder: Path) -> None:
     one, other = batches(folder, rows=8), batches(folder, rows=4)
     for step in range(3):
         halves = [other.get_batch("train", 2 * step + i).x_BT for i in (0, 1)]
@@ -120,7 +120,7 @@ def test_evaluation_covers_each_token_once(
     assert total == Counter(one.splits["val"].tokens.read(0, 10**6).tolist())
 
 
-def test_rows_are_padded_to_the_block_where_asked(folder: Path) -> None:
+def test_fixed_length_pads_rows_to_block_size(folder: Path) -> None:
     fixed = batches(folder, windows="documents", fixed_length=True, block_size=32)
     loose = batches(folder, windows="documents", block_size=32)
     for step in range(5):
@@ -137,11 +137,13 @@ def test_document_numbers_change_at_each_end_token(folder: Path) -> None:
         x_BT, y_BT, doc_BT = one.get_batch("train", step)
         assert doc_BT is not None and doc_BT.shape == x_BT.shape
         for x, doc in zip(x_BT.tolist(), doc_BT.tolist(), strict=True):
-            for place in range(1, len(x)):  # the end token is what the next document begins with
-                assert doc[place] - doc[place - 1] == (x[place] == END)
+            for position in range(
+                1, len(x)
+            ):  # an end token belongs to the document that follows it
+                assert doc[position] - doc[position - 1] == (x[position] == END)
 
 
-def test_documents_of_like_length_share_a_batch(tmp_path: Path) -> None:
+def test_documents_of_similar_length_share_a_batch(tmp_path: Path) -> None:
     make(tmp_path, n_documents=600)
     one = batches(tmp_path, rows=8, windows="documents")
     padded = sum(one.get_batch("train", step).x_BT.numel() for step in range(75))
@@ -159,7 +161,7 @@ def rss():
     lines = pathlib.Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
 
-# 16 windows of 65536 tokens a step: some 480 steps are one pass over the file.
+# 16 windows of 65,536 tokens per step: about 480 steps are one pass over the file.
 one = Batches(pathlib.Path(sys.argv[1]), block_size=1 << 16, rows=16, end_id=0, seed=1)
 one.get_batch("train", 0)
 before, passes = rss(), float(sys.argv[2])
@@ -175,7 +177,7 @@ print(steps * 16 * (1 << 16), (peak - before) // 1024)
 @pytest.mark.parametrize("passes", [0.2, pytest.param(10, marks=pytest.mark.slow)])
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="oracle: needs /proc")
 def test_reading_a_large_file_takes_no_memory(passes: float, root: Path, tmp_path: Path) -> None:
-    n_tokens = 500_000_000  # 1 GB, of which the disk holds nothing: a hole reads as zeros
+    n_tokens = 500_000_000  # 1 GB as a sparse file, which takes no disk space
     for part, size in (("train", n_tokens), ("val", 1 << 16)):
         with open(tmp_path / f"{part}.npy", "wb") as file:
             header = {"descr": "<u2", "fortran_order": False, "shape": (size,)}
@@ -185,7 +187,7 @@ def test_reading_a_large_file_takes_no_memory(passes: float, root: Path, tmp_pat
     done = subprocess.run(command, cwd=root, capture_output=True, encoding="utf-8", check=True)
     n_read, grown_mb = map(int, done.stdout.split())
     assert n_read > 0.99 * passes * n_tokens
-    assert grown_mb < 100, "a memory map grows by 200 MB in a fifth of a pass"
+    assert grown_mb < 100, "a memory map would grow by 200 MB in a fifth of a pass"
 
 
 def test_long_documents_are_padded_to_few_widths(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Settings of the data: those that contradict each other, or have no effect, are refused."""
+"""Data settings that contradict each other or have no effect are user errors."""
 
 from __future__ import annotations
 
@@ -34,6 +34,6 @@ from utils.errors import UserError
         ({"val_fraction": 1.0}, "must be below 1"),
     ],
 )
-def test_settings_that_contradict_are_refused(settings: dict[str, object], message: str) -> None:
+def test_contradicting_settings_are_user_errors(settings: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         DataConfig(**settings)

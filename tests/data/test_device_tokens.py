@@ -1,4 +1,4 @@
-"""data.batches: windows cut on a device are those that are read from the file."""
+"""Windows gathered on a device equal those read from the file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("stride", [0, 7, 1])
 @pytest.mark.parametrize("shift", [False, True])
 @pytest.mark.parametrize("mask", [False, True])
-def test_the_same_batches(stride: int, shift: bool, mask: bool, folder: Path) -> None:
+def test_cached_tokens_give_the_same_batches(
+    stride: int, shift: bool, mask: bool, folder: Path
+) -> None:
     changes = {"stride": stride, "shift": shift, "mask_documents": mask}
     one, other = batches(folder, **changes), batches(folder, **changes)
     assert other.cache_on_device(CPU, 1 << 20)
@@ -29,10 +31,10 @@ def test_the_same_batches(stride: int, shift: bool, mask: bool, folder: Path) ->
             assert left is None or (left.dtype == right.dtype and torch.equal(left, right))
 
 
-def test_documents_and_what_does_not_fit_stay_in_the_file(folder: Path) -> None:
-    def settled(one: Batches, spare_bytes: int) -> bool:
+def test_documents_and_too_large_files_are_not_cached(folder: Path) -> None:
+    def cached(one: Batches, spare_bytes: int) -> bool:
         return one.cache_on_device(CPU, spare_bytes)
 
-    assert not settled(batches(folder, windows="documents"), 1 << 20)
+    assert not cached(batches(folder, windows="documents"), 1 << 20)
     n = batches(folder).splits["train"].tokens.n_tokens
-    assert not settled(batches(folder), 32 * n - 1) and settled(batches(folder), 32 * n)
+    assert not cached(batches(folder), 32 * n - 1) and cached(batches(folder), 32 * n)

@@ -1,4 +1,4 @@
-"""Files to documents: kept whole, cut where the separator says, byte for byte."""
+"""Files are split into documents at the separator, byte for byte."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LINE = st.text(alphabet="ab é\t", max_size=6).map(lambda line: line.rstrip() + 
     gap=st.sampled_from(["", " ", "\t", "N", "N N"]),
     end=st.sampled_from(["", "N", "NNN"]),
 )
-def test_blank_lines_part_documents(
+def test_blank_lines_separate_documents(
     documents: list[list[str]], newline: str, gap: str, end: str
 ) -> None:
     wanted = [newline.join(lines) for lines in documents]
@@ -35,27 +35,27 @@ def test_blank_lines_part_documents(
     assert split_documents(raw.encode(), "blank-line") == [text.encode() for text in wanted]
 
 
-def test_any_text_parts_documents() -> None:
+def test_any_text_separates_documents() -> None:
     assert split_documents(b"a<|>b<|><|>\nc\n", "<|>") == [b"a", b"b", b"c"]
     assert split_documents(b"a\tb", "\\t") == [b"a", b"b"]
     assert split_documents(b"a\n--\nb", "\\n--\\n") == [b"a", b"b"]
     assert split_documents("aéb".encode(), "é") == [b"a", b"b"]
 
 
-@given(text=st.text(max_size=20), place=st.integers(0, 90))
-def test_a_cut_never_parts_a_character(text: str, place: int) -> None:
+@given(text=st.text(max_size=20), position=st.integers(0, 90))
+def test_a_cut_never_splits_a_character(text: str, position: int) -> None:
     raw = text.encode()
-    place = min(place, len(raw))
-    cut = cut_at_character(raw, place)
-    assert place - 3 <= cut <= place
+    position = min(position, len(raw))
+    cut = cut_at_character(raw, position)
+    assert position - 3 <= cut <= position
     assert raw[:cut].decode() + raw[cut:].decode() == text
 
 
-def test_a_cut_in_what_is_not_utf8_stays_where_it_is() -> None:
+def test_a_cut_in_bytes_that_are_not_utf8_does_not_move() -> None:
     assert cut_at_character(b"\x80" * 100, 50) == 50
 
 
-def test_bytes_are_kept_as_they_are(tmp_path: Path) -> None:
+def test_bytes_are_not_changed(tmp_path: Path) -> None:
     raw = b"\xef\xbb\xbfone\r\ntwo\r"
     (tmp_path / "a.txt").write_bytes(raw)
     assert list(read_documents([tmp_path / "a.txt"], "", "strict")) == [raw]

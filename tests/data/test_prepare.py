@@ -1,4 +1,4 @@
-"""Text to prepared folders: every document once, known by identity, whole or not at all."""
+"""data.prepare: every document once, folders named by identity and written atomically."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import prepare
-from data import prepared_folder as folders
+from data import prepare, prepared_folder
 from data.config import DataConfig
 from data.prepared_folder import check_content, read_meta
 from data.stories import story as stories
@@ -35,7 +34,7 @@ Make = Callable[..., tuple[Path, list[bytes], list[bytes]]]
 
 @pytest.fixture
 def make(tokenizer: Path, tmp_path: Path) -> Make:
-    """Prepares; gives the folder and the documents in its two files, end tokens taken off."""
+    """Return a function that prepares files and returns the folder and both parts' documents."""
 
     def run(files: tuple[str, ...], **changes: object) -> tuple[Path, list[bytes], list[bytes]]:
         cache = str(tmp_path / "cache")
@@ -79,7 +78,7 @@ def test_a_folder_of_files_is_split_by_documents(make: Make, tmp_path: Path) -> 
     folder, train, val = make((str(tmp_path / "text"),))
     assert sorted(train + val) == sorted(f"file {i}\r\n".encode() for i in range(30))
     assert len(val) == 3 and read_meta(folder)["split"] == "documents"
-    assert train == sorted(train, key=lambda raw: int(raw[5:])), "in their order"
+    assert train == sorted(train, key=lambda raw: int(raw[5:])), "in the order of the files"
 
 
 def test_few_documents_are_split_by_bytes(make: Make, tmp_path: Path) -> None:
@@ -102,19 +101,19 @@ def test_split_by_bytes_over_several_documents(make: Make, tmp_path: Path) -> No
     assert train == [b"one two three", b"four", b"five s"] and val == [b"ix"]
 
 
-def test_validation_files_are_taken_as_they_are(make: Make, tmp_path: Path) -> None:
+def test_validation_files_are_not_split(make: Make, tmp_path: Path) -> None:
     one, other = write(tmp_path / "a.txt", b"train"), write(tmp_path / "b.txt", b"a\n\nb")
     _, train, val = make((one,), val_files=(other,), doc_sep="blank-line")
     assert (train, val) == ([b"train"], [b"a", b"b"])
 
 
-def test_bytes_that_are_no_text_survive(make: Make, tmp_path: Path) -> None:
+def test_bytes_that_are_not_utf8_are_kept(make: Make, tmp_path: Path) -> None:
     raw = bytes(range(256)) * 4 + b"\x80" * 100
     _, train, val = make((write(tmp_path / "a.bin", raw),), errors="bytes")
     assert b"".join(train + val) == raw and len(val[0]) == len(raw) // 10
 
 
-def test_an_end_token_in_the_text_is_text(make: Make, tmp_path: Path) -> None:
+def test_an_end_of_text_string_in_the_text_is_ordinary_text(make: Make, tmp_path: Path) -> None:
     raw = b"a<|endoftext|>b" * 20
     _, train, val = make((write(tmp_path / "a.txt", raw),))
     assert b"".join(train + val) == raw and len(train) == len(val) == 1
@@ -124,7 +123,7 @@ def stamps(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
 
 
-def test_the_same_input_is_not_made_again_and_another_is(make: Make, tmp_path: Path) -> None:
+def test_the_same_input_is_reused_and_a_changed_one_is_prepared(make: Make, tmp_path: Path) -> None:
     path = write(tmp_path / "a.txt", b"some text here")
     folder, *_ = make((path,))
     before = stamps(folder)
@@ -150,11 +149,13 @@ def test_the_tokenizer_is_part_of_the_identity(make: Make, tmp_path: Path) -> No
         BPETokenizer.load(one / "tokenizer.json").identity
     )
     train = BPETokenizer.train(documents(one, "train"), vocab_size=280)
-    assert train == BPETokenizer.load(one / "tokenizer.json"), "validation text teaches no merge"
+    assert train == BPETokenizer.load(
+        one / "tokenizer.json"
+    ), "merges come from the training text only"
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(errno.ENOSPC, "No space left")])
-def test_what_is_interrupted_leaves_nothing(
+def test_an_interrupted_preparation_leaves_nothing(
     error: BaseException, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tmp_path / "a.txt", b"some text here")
@@ -172,10 +173,12 @@ def test_what_is_interrupted_leaves_nothing(
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_full_disk_names_the_folder_and_the_cure(
+def test_the_error_about_a_full_disk_names_the_folder_and_a_hint(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(self: TokenWriter, ids: np.ndarray) -> None:  # a write names no file, as here
+    def full(
+        self: TokenWriter, ids: np.ndarray
+    ) -> None:  # like a real error of write, it names no file
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(TokenWriter, "write", full)
@@ -186,7 +189,7 @@ def test_a_full_disk_names_the_folder_and_the_cure(
     assert not (tmp_path / "cache").exists()
 
 
-def test_tokens_that_were_changed_are_seen(make: Make, tmp_path: Path) -> None:
+def test_changed_tokens_are_detected(make: Make, tmp_path: Path) -> None:
     path = write(tmp_path / "a.txt", b"some text here, and some more")
     folder, train, val = make((path,))
     check_content(folder)
@@ -196,13 +199,13 @@ def test_tokens_that_were_changed_are_seen(make: Make, tmp_path: Path) -> None:
         (folder / f"{part}.npy").write_bytes(raw)
         with pytest.raises(UserError, match=rf"{part}\.npy: not what data.prepare wrote, .*again"):
             check_content(folder)
-        assert make((path,)) == (folder, train, val), "made again"
+        assert make((path,)) == (folder, train, val), "prepared again"
     (folder / "val.npy").unlink()
     with pytest.raises(UserError, match="val.npy: No such file"):
         check_content(folder)
 
 
-def test_a_failure_keeps_what_an_earlier_one_made(
+def test_a_failure_keeps_the_existing_folder(
     tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = DataConfig(
@@ -215,7 +218,7 @@ def test_a_failure_keeps_what_an_earlier_one_made(
     with pytest.raises(UserError, match="out: holds other prepared data; name another folder"):
         prepare.prepare(config, None, out)
     assert stamps(out) == before
-    (out / "meta.json").unlink()  # as where a move was killed: what is there can be replaced
+    (out / "meta.json").unlink()  # an incomplete folder can be replaced
     before = stamps(out)
     write(tmp_path / "a.txt", b"new\xff")
     with pytest.raises(UserError, match="not UTF-8 at byte 3"):
@@ -232,7 +235,7 @@ def test_a_failure_keeps_what_an_earlier_one_made(
     assert {path.name for path in tmp_path.iterdir()} == {"a.txt", "out"}
 
 
-def test_what_a_killed_process_left_is_cleared(make: Make, tmp_path: Path) -> None:
+def test_files_of_a_killed_process_are_removed(make: Make, tmp_path: Path) -> None:
     path = write(tmp_path / "a.txt", b"some text here")
     folder, *_ = make((path,))
     stale = folder.parent / f".{folder.name}.tmp"
@@ -258,12 +261,12 @@ def test_a_file_in_the_way_and_a_damaged_meta(make: Make, tmp_path: Path) -> Non
             read_meta(folder)
     newer = {**meta, "recipe": {**meta["recipe"], "format": 99}}
     (folder / "meta.json").write_text(json.dumps(newer), encoding="utf-8")
-    with pytest.raises(UserError, match=f"format 99, this program reads {folders.FORMAT}"):
+    with pytest.raises(UserError, match=f"format 99, this program reads {prepared_folder.FORMAT}"):
         read_meta(folder)
-    assert make((path,))[0] == folder and read_meta(folder) == meta, "made again"
+    assert make((path,))[0] == folder and read_meta(folder) == meta, "prepared again"
 
 
-def test_stories_have_a_floor_and_their_own_validation(tmp_path: Path) -> None:
+def test_stories_have_a_floor_and_separate_validation(tmp_path: Path) -> None:
     config = DataConfig(
         story_bytes=30_000, val_story_bytes=6_000, story_seed=7, cache_dir=str(tmp_path / "cache")
     )
@@ -307,7 +310,7 @@ def test_the_command_prints_its_counts(
         prepare.main([text, "--tokenizer", str(tokenizer), "--out", out])
 
 
-def test_the_same_file_for_any_number_of_workers(
+def test_the_token_file_does_not_depend_on_the_number_of_workers(
     tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tok.encoding.parallel.JOB_BYTES", 300)

@@ -1,4 +1,4 @@
-"""Prepared folders: made whole, and once."""
+"""Prepared folders: written atomically, by one process at a time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from data.prepared_folder import new_version
 
 
-def test_two_processes_that_want_the_same_folder_make_it_once(tmp_path: Path) -> None:
+def test_a_second_writer_of_a_folder_waits_for_the_first(tmp_path: Path) -> None:
     folder, seen, inside = tmp_path / "deep" / "x", [], threading.Event()
 
     def second() -> None:
@@ -21,7 +21,7 @@ def test_two_processes_that_want_the_same_folder_make_it_once(tmp_path: Path) ->
     with new_version(folder) as temporary:
         inside.set()
         thread.join(0.3)
-        assert thread.is_alive() and not seen, "it waits"
+        assert thread.is_alive() and not seen, "the second waits"
         (temporary / "meta.json").write_bytes(b"{}")
     thread.join(10)
     assert seen == [True] and [p.name for p in folder.parent.iterdir()] == ["x"]

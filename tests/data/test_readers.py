@@ -1,4 +1,4 @@
-"""JSON lines, gzip and streams: the same documents as from whole files, exact errors."""
+"""JSON lines, gzip and streams: the same documents as from whole files, and exact errors."""
 
 from __future__ import annotations
 
@@ -18,46 +18,48 @@ from tests.helpers.runs import make_text
 from tok.tokenizer import BPETokenizer
 from utils.errors import UserError
 
-PIECES = st.sampled_from(["a", "aa", "b", "%", "\n", "\r\n", "\r", " ", "\t", "é", "🙂", "\n\n"])
+FRAGMENTS = st.sampled_from(["a", "aa", "b", "%", "\n", "\r\n", "\r", " ", "\t", "é", "🙂", "\n\n"])
 
 
 class Dribble(io.BytesIO):
-    """Gives at most a few bytes at a time, as pipes do."""
+    """A stream that returns at most a few bytes per read, as pipes do."""
 
-    def __init__(self, raw: bytes, most: int) -> None:
+    def __init__(self, raw: bytes, limit: int) -> None:
         super().__init__(raw)
-        self.most = most
+        self.limit = limit
 
     def read(self, size: int | None = -1) -> bytes:
-        return super().read(self.most)
+        return super().read(self.limit)
 
 
 @given(
-    raw=st.lists(PIECES, max_size=40).map(lambda pieces: "".join(pieces).encode()),
+    raw=st.lists(FRAGMENTS, max_size=40).map(lambda parts: "".join(parts).encode()),
     doc_sep=st.sampled_from(["", "blank-line", "%", "aa", "aaa", "\\n", "ab", "é"]),
-    most=st.integers(1, 9),
+    limit=st.integers(1, 9),
 )
-@example(raw=b"a\n\n \nb", doc_sep="blank-line", most=3)  # the separator goes on behind the block
-@example(raw=b"a\n\n\r\nb", doc_sep="blank-line", most=4)
-@example(raw=b"aaab", doc_sep="aa", most=3)
-def test_a_stream_has_the_documents_of_the_whole(raw: bytes, doc_sep: str, most: int) -> None:
+@example(
+    raw=b"a\n\n \nb", doc_sep="blank-line", limit=3
+)  # the separator continues in the next block
+@example(raw=b"a\n\n\r\nb", doc_sep="blank-line", limit=4)
+@example(raw=b"aaab", doc_sep="aa", limit=3)
+def test_a_stream_has_the_documents_of_the_whole_file(raw: bytes, doc_sep: str, limit: int) -> None:
     wanted = split_documents(raw, doc_sep)
-    assert list(stream_documents(Dribble(raw, most), doc_sep)) == wanted
+    assert list(stream_documents(Dribble(raw, limit), doc_sep)) == wanted
     assert list(stream_documents(io.BytesIO(raw), doc_sep)) == wanted
 
 
 def test_little_more_than_a_document_is_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(documents, "BLOCK_BYTES", 64)
-    asked = []
+    sizes = []
 
     class Watched(io.BytesIO):
         def read(self, size: int | None = -1) -> bytes:
-            asked.append(size)
+            sizes.append(size)
             return super().read(size)
 
     raw = b"%".join(b"x" * (30 + n % 50) for n in range(500))
     assert list(stream_documents(Watched(raw), "%")) == raw.split(b"%")
-    assert len(asked) > 300 and max(asked) <= 160
+    assert len(sizes) > 300 and max(sizes) <= 160
 
 
 @given(
@@ -96,7 +98,9 @@ def test_each_json_line_is_a_document(
     ],
 )
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_bad_line_is_named(line: bytes, message: str, packed: bool, tmp_path: Path) -> None:
+def test_the_error_names_a_bad_line(
+    line: bytes, message: str, packed: bool, tmp_path: Path
+) -> None:
     path = tmp_path / ("a.jsonl.gz" if packed else "a.jsonl")
     raw = b'{"text": "good"}\n\n' + line + b'\n{"text": "never reached"}\n'
     path.write_bytes(gzip.compress(raw) if packed else raw)
@@ -108,7 +112,7 @@ def test_a_bad_line_is_named(line: bytes, message: str, packed: bool, tmp_path: 
         assert len(str(caught.value)) < 1000 + len(str(path))
 
 
-def test_gzip_is_unpacked_and_damage_is_named(tmp_path: Path) -> None:
+def test_gzip_is_decompressed_and_damage_is_a_user_error(tmp_path: Path) -> None:
     raw = b"one\n\ntwo\n\n" * 9999 + "é".encode()
     good = gzip.compress(raw)
     path = tmp_path / "a.txt.GZ"
@@ -116,7 +120,9 @@ def test_gzip_is_unpacked_and_damage_is_named(tmp_path: Path) -> None:
     assert list(read_documents([path], "blank-line", "strict")) == split_documents(
         raw, "blank-line"
     )
-    path.write_bytes(gzip.compress(b"one") + gzip.compress(b"two"))  # as two runs of gzip write it
+    path.write_bytes(
+        gzip.compress(b"one") + gzip.compress(b"two")
+    )  # two members, as from `cat a.gz b.gz`
     assert list(read_documents([path], "", "strict")) == [b"onetwo"]
     path.write_bytes(gzip.compress(b"good\xff"))
     with pytest.raises(UserError, match=r"a\.txt\.GZ \(unpacked\): not UTF-8 at byte 4 \(0xff\)"):
@@ -137,7 +143,7 @@ def test_gzip_is_unpacked_and_damage_is_named(tmp_path: Path) -> None:
         list(read_documents([tmp_path / "none.gz"], "", "strict"))
 
 
-def test_not_utf8_is_named_by_its_byte_in_any_block(
+def test_the_error_names_the_byte_that_is_not_utf8_in_any_block(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(documents, "BLOCK_BYTES", 2)
@@ -152,8 +158,8 @@ def test_not_utf8_is_named_by_its_byte_in_any_block(
         assert list(read_documents([path], "%", "strict")) == ["ab🙂é".encode()] * n
 
 
-def test_a_mixed_folder_is_prepared(tmp_path: Path) -> None:
-    """Text, JSON lines and gzip make the same tokens as plain files of the same documents."""
+def test_a_folder_of_mixed_formats_is_prepared(tmp_path: Path) -> None:
+    """Text, JSON lines and gzip give the same tokens as plain files of the same documents."""
     BPETokenizer.train(make_text(), vocab_size=300).save(tmp_path / "tok.json")
     texts = [f"the cat {n} sat" for n in range(12)]
     lines = "\n".join(json.dumps({"body": text}) for text in texts[2:8])
@@ -179,7 +185,9 @@ def test_a_mixed_folder_is_prepared(tmp_path: Path) -> None:
     assert made[0] == made[1]
 
 
-def test_settings_without_effect_and_names_count(tmp_path: Path) -> None:
+def test_settings_without_effect_are_errors_and_file_names_change_the_fingerprint(
+    tmp_path: Path,
+) -> None:
     text, lines = tmp_path / "a.txt", tmp_path / "a.jsonl"
     for path in (text, lines):
         path.write_bytes(b'{"text": "a", "b": "c"}\n')
@@ -199,10 +207,12 @@ def test_settings_without_effect_and_names_count(tmp_path: Path) -> None:
         )
         for path, field in settings
     ]
-    assert len(set(prints)) == 3 and "kinds" not in prints[0], "text keeps the identity it had"
+    assert (
+        len(set(prints)) == 3 and "kinds" not in prints[0]
+    ), "the identity of text files does not change"
 
 
-def test_a_missing_corpus_says_how_to_get_it(
+def test_the_error_about_a_missing_corpus_says_how_to_download_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""Each token's score comes to its place, however the windows are cut and batched."""
+"""TokenScores stores each token's loss at its position, for all windows and batch sizes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ END = 256
 
 @pytest.fixture
 def folder(tmp_path):
-    """Documents of 3, 9, 1 and 5 tokens, each with its end."""
+    """Documents of 3, 9, 1 and 5 tokens, each including its end-of-text token."""
     ids = []
     for first, n_tokens in ((10, 3), (30, 9), (50, 1), (70, 5)):
         ids += [*range(first, first + n_tokens - 1), END]
@@ -29,7 +29,7 @@ def folder(tmp_path):
 @pytest.mark.parametrize(
     "windows, block_size, stride", [("documents", 9, 0), ("packed", 4, 0), ("packed", 4, 3)]
 )
-def test_every_token_is_scored_once_in_its_place(folder, rows, windows, block_size, stride):
+def test_every_token_is_scored_once_at_its_position(folder, rows, windows, block_size, stride):
     path, ids = folder
     batches = Batches(
         path,
@@ -43,7 +43,7 @@ def test_every_token_is_scored_once_in_its_place(folder, rows, windows, block_si
     )
     scores = TokenScores(batches, "val", rows)
     for x_BT, y_BT, _ in batches.eval_batches("val", rows):
-        # Made of the token and the one before it, so that a shifted row would show.
+        # A function of the token and the previous one, so a shifted row would be noticed.
         scores.add(y_BT, torch.where(y_BT >= 0, y_BT * 1000 + x_BT, 0).double())
     batches.close()
     assert scores.ids_N.tolist() == ids and scores.n_scored == len(ids)
@@ -55,7 +55,7 @@ def test_every_token_is_scored_once_in_its_place(folder, rows, windows, block_si
     assert records[2]["text"] == "<|endoftext|>"
 
 
-def test_a_pass_that_is_not_whole_is_noticed(folder):
+def test_an_incomplete_pass_is_an_error(folder):
     batches = Batches(
         folder[0], block_size=4, rows=1, end_id=END, seed=0, windows="packed", splits=("val",)
     )

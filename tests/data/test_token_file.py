@@ -1,4 +1,4 @@
-"""Token files: what is written is read back, and what is not a token file is refused."""
+"""Token files: ids are read back as written, and other files are user errors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def write(path: Path, ids: list[int], vocab_size: int = 300) -> Path:
     start=st.integers(0, 60),
     length=st.integers(0, 60),
 )
-def test_what_is_written_in_parts_is_read_in_ranges(
+def test_ids_written_in_parts_are_read_in_ranges(
     parts: list[list[int]], start: int, length: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.mktemp("tokens") / "a.npy"
@@ -45,14 +45,14 @@ def test_what_is_written_in_parts_is_read_in_ranges(
     file.close()
 
 
-def test_numpy_maps_the_file(tmp_path: Path) -> None:
+def test_numpy_can_map_the_file(tmp_path: Path) -> None:
     path = write(tmp_path / "a.npy", [1, 2, 299])
     mapped = np.load(path, mmap_mode="r")
     assert mapped.dtype == np.uint16 and mapped.tolist() == [1, 2, 299]
     assert [p.name for p in tmp_path.iterdir()] == ["a.npy"]
 
 
-def test_the_type_follows_the_vocabulary(tmp_path: Path) -> None:
+def test_the_dtype_depends_on_the_vocabulary_size(tmp_path: Path) -> None:
     assert dtype_for(65536) == np.uint16 and dtype_for(65537) == np.uint32
     top = write(tmp_path / "a.npy", [65535, 0], 65536)
     over = write(tmp_path / "b.npy", [65536, 0], 65537)
@@ -62,7 +62,7 @@ def test_the_type_follows_the_vocabulary(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bad", [-1, 300, 65536 + 5, 2**40])
-def test_an_id_outside_the_vocabulary_is_refused_and_leaves_nothing(
+def test_an_id_outside_the_vocabulary_is_an_error_and_leaves_no_file(
     bad: int, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match="in a vocabulary of 300"):
@@ -70,11 +70,11 @@ def test_an_id_outside_the_vocabulary_is_refused_and_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
-def test_the_last_id_of_the_vocabulary_is_not_refused(tmp_path: Path) -> None:
+def test_the_last_id_of_the_vocabulary_is_accepted(tmp_path: Path) -> None:
     assert TokenFile(write(tmp_path / "a.npy", [299])).n_tokens == 1
 
 
-def test_blocks_join_to_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_cover_the_whole_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = TokenFile(write(tmp_path / "a.npy", list(range(10))))
     monkeypatch.setattr(tokens, "BLOCK_TOKENS", 4)
     assert [(start, ids.tolist()) for start, ids in file.blocks()] == [
@@ -85,7 +85,7 @@ def test_blocks_join_to_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert file.positions_of(9).tolist() == [9]
 
 
-def test_a_file_of_another_length_is_refused(tmp_path: Path) -> None:
+def test_a_file_of_another_length_is_a_user_error(tmp_path: Path) -> None:
     whole = write(tmp_path / "a.npy", [1, 2, 3]).read_bytes()
     cut = tmp_path / "cut.npy"
     for length in range(len(whole)):
@@ -97,7 +97,7 @@ def test_a_file_of_another_length_is_refused(tmp_path: Path) -> None:
         TokenFile(cut)
 
 
-def test_damage_to_the_header_is_an_error_or_the_tokens_read_back(tmp_path: Path) -> None:
+def test_a_damaged_header_is_an_error_or_has_no_effect(tmp_path: Path) -> None:
     whole = write(tmp_path / "a.npy", [1, 2, 3]).read_bytes()
     path, n_whole = tmp_path / "bad.npy", 0
     for place in range(128):
@@ -112,7 +112,7 @@ def test_damage_to_the_header_is_an_error_or_the_tokens_read_back(tmp_path: Path
             assert file.read(0, 9).tolist() == [1, 2, 3]
             n_whole += 1
             file.close()
-    assert n_whole, "not all damage is an error"
+    assert n_whole, "some changes have no effect"
 
 
 @pytest.mark.parametrize(
@@ -127,25 +127,25 @@ def test_damage_to_the_header_is_an_error_or_the_tokens_read_back(tmp_path: Path
         np.zeros(3, [("a", "<u2")]),
     ],
 )
-def test_another_kind_of_array_is_refused(array: np.ndarray, tmp_path: Path) -> None:
+def test_another_kind_of_array_is_a_user_error(array: np.ndarray, tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", array)
     with pytest.raises(UserError, match="expected a one-dimensional array of uint16 or uint32"):
         TokenFile(tmp_path / "a.npy")
 
 
-def test_no_file_a_folder_and_a_text(tmp_path: Path) -> None:
+def test_a_missing_file_a_folder_and_a_text_are_user_errors(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"text")
     for name, message in [("none", "No such file"), (".", "directory"), ("a.txt", "not a .npy")]:
         with pytest.raises(UserError, match=message):
             TokenFile(tmp_path / name)
 
 
-def test_big_endian_files_are_read_right(tmp_path: Path) -> None:
+def test_big_endian_files_are_read(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.array([1, 258], ">u2"))
     assert TokenFile(tmp_path / "a.npy").read(0, 2).tolist() == [1, 258]
 
 
-def test_a_full_disk_leaves_the_old_file_and_no_other(
+def test_a_full_disk_keeps_the_old_file_and_leaves_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tmp_path / "a.npy", [7])

@@ -1,4 +1,4 @@
-"""Windows: each token is a target once, behind the tokens that stand before it in the file."""
+"""Windows: each token is a target once, and its inputs are the tokens before it."""
 
 from __future__ import annotations
 
@@ -46,19 +46,19 @@ def test_packed_every_token_is_a_target_once_in_its_context(
         start = index * stride
         assert len(x) == len(y) <= block_size
         assert x.tolist() == stream[start : start + len(x)]
-        for place, target in enumerate(y.tolist()):
-            if target == IGNORE_INDEX:  # context only: an earlier window had it
-                assert index and place < block_size - stride
+        for position, target in enumerate(y.tolist()):
+            if target == IGNORE_INDEX:  # context only: a target of an earlier window
+                assert index and position < block_size - stride
                 continue
-            assert target == ids[start + place]
-            counted[start + place] += 1
-        assert (y != IGNORE_INDEX).any(), "no window is in vain"
+            assert target == ids[start + position]
+            counted[start + position] += 1
+        assert (y != IGNORE_INDEX).any(), "each window has a target"
     assert counted == [1] * len(ids)
     tokens.close()
 
 
 @given(lengths=st.lists(st.integers(0, 5), min_size=1, max_size=12))
-def test_documents_are_whole_and_begin_behind_the_end_token(
+def test_documents_are_whole_and_begin_after_an_end_token(
     lengths: list[int], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     documents = [[i % 9] * length + [END] for i, length in enumerate(lengths)]
@@ -73,7 +73,7 @@ def test_documents_are_whole_and_begin_behind_the_end_token(
     tokens.close()
 
 
-def test_what_does_not_fit_is_refused_with_both_numbers(tmp_path: Path) -> None:
+def test_text_that_does_not_fit_is_an_error_with_both_numbers(tmp_path: Path) -> None:
     tokens = token_file(tmp_path / "val.npy", [1, 2, 3, END])
     with pytest.raises(UserError, match="val part holds 4 tokens, fewer than model.block_size 5"):
         cut_windows(tokens, "packed", 5, 0, end_id=END)
@@ -85,7 +85,7 @@ def test_what_does_not_fit_is_refused_with_both_numbers(tmp_path: Path) -> None:
     assert cut_windows(tokens, "documents", 4, 0, end_id=END).n_windows == 1
 
 
-def test_a_file_that_ends_inside_a_document_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_ends_inside_a_document_is_an_error(tmp_path: Path) -> None:
     for ids in ([END, 1], [1]):
         tokens = token_file(tmp_path / "a.npy", ids)
         with pytest.raises(UserError, match="does not end with an end-of-text token"):

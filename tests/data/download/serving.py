@@ -1,4 +1,4 @@
-"""A web server on this machine that serves one file, well or badly, as the test tells it."""
+"""A local web server that serves one file, correctly or with the faults that a test chooses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Answer = Callable[["Request"], None]
 
 
 class Request(BaseHTTPRequestHandler):
-    """One request; the next of the server's answers answers it, the last one ever after."""
+    """Handler: request n gets answer n of the server, later requests get the last answer."""
 
     server: Server
 
@@ -28,21 +28,21 @@ class Request(BaseHTTPRequestHandler):
         answer = server.answers[min(server.n_requests, len(server.answers)) - 1]
         try:
             answer(self)
-        except (BrokenPipeError, ConnectionResetError):  # the client has had enough
+        except (BrokenPipeError, ConnectionResetError):  # the client closed the connection
             pass
 
     def log_message(self, format: str, *args: object) -> None:
         pass
 
-    def begin(self, status: int, **headers: object) -> None:
+    def send_headers(self, status: int, **headers: object) -> None:
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), str(value))
         self.end_headers()
 
-    def whole(self, body: bytes, end: int | None = None) -> None:
-        """Sends the file as one should; `end` breaks off there."""
-        self.begin(200, Content_Length=len(body))
+    def send_file(self, body: bytes, end: int | None = None) -> None:
+        """Send the file correctly, or only its first `end` bytes."""
+        self.send_headers(200, Content_Length=len(body))
         self.wfile.write(body[:end])
 
 
@@ -56,7 +56,7 @@ class Server(ThreadingHTTPServer):
         self.n_requests = 0
 
     def server_bind(self) -> None:
-        """As HTTPServer does it, less its question for this machine's name, which takes seconds."""
+        """Bind without HTTPServer's look-up of the host name, which takes seconds."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = self.server_address[:2]
 
@@ -67,7 +67,7 @@ class Server(ThreadingHTTPServer):
 
 @contextmanager
 def serving(*answers: Answer) -> Iterator[Server]:
-    """A server whose first request gets the first answer, and so on."""
+    """Run a server whose first request gets the first answer, and so on."""
     with Server(list(answers)) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         try:
@@ -77,16 +77,16 @@ def serving(*answers: Answer) -> Iterator[Server]:
 
 
 def good(body: bytes) -> Answer:
-    return lambda request: request.whole(body)
+    return lambda request: request.send_file(body)
 
 
 def breaks(body: bytes, at: int) -> Answer:
-    return lambda request: request.whole(body, at)
+    return lambda request: request.send_file(body, at)
 
 
 def says(length: int, body: bytes) -> Answer:
     def answer(request: Request) -> None:
-        request.begin(200, Content_Length=length)
+        request.send_headers(200, Content_Length=length)
         request.wfile.write(body)
 
     return answer
@@ -94,21 +94,21 @@ def says(length: int, body: bytes) -> Answer:
 
 def unmeasured(body: bytes) -> Answer:
     def answer(request: Request) -> None:
-        request.begin(200)
+        request.send_headers(200)
         request.wfile.write(body)
 
     return answer
 
 
 def status(code: int, **headers: object) -> Answer:
-    return lambda request: request.begin(code, **headers)
+    return lambda request: request.send_headers(code, **headers)
 
 
 def silent(body: bytes, at: int, ended: list[bool]) -> Answer:
-    """Sends nothing more from `at` on; `ended` gets whether the client came again meanwhile."""
+    """Stop sending at byte `at`; append to `ended` whether the client sent another request."""
 
     def answer(request: Request) -> None:
-        request.whole(body, at)
+        request.send_file(body, at)
         request.wfile.flush()
         n_before, give_up = request.server.n_requests, time.monotonic() + 5
         while (waits := request.server.n_requests == n_before) and time.monotonic() < give_up:
@@ -119,14 +119,14 @@ def silent(body: bytes, at: int, ended: list[bool]) -> Answer:
 
 
 def wait_for(ended: list[bool]) -> None:
-    """Waits until the silent answer has ended: it may still be asleep."""
+    """Wait until the thread of a `silent` answer has appended its result."""
     give_up = time.monotonic() + 5
     while not ended and time.monotonic() < give_up:
         time.sleep(0.02)
 
 
 def allow_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets data.download use plain http, to this machine, without pauses."""
+    """Let data.download use plain http to this machine, and retry without pauses."""
     monkeypatch.setattr(download, "SCHEME", "http")
     monkeypatch.setattr("pooch.core.time", SimpleNamespace(sleep=lambda seconds: None))
     monkeypatch.setenv("no_proxy", "*")

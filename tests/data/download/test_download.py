@@ -1,4 +1,4 @@
-"""Corpora: the table, the command on a server of our own, zip files that can't be trusted."""
+"""data.download: the table, the command against a local server, and hostile zip files."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def zipped(**members: bytes) -> bytes:
 ZIP = zipped(folder__a_txt=TEXT, folder__b_txt=OTHER, __evil_txt=b"evil")
 
 
-def test_the_table_is_sound() -> None:
+def test_the_table_is_consistent() -> None:
     assert [one.name for one in CORPORA] == [
         "tinyshakespeare",
         "tinystories",
@@ -72,7 +72,7 @@ def test_each_corpus_has_its_config(corpus: KnownCorpus, root: Path) -> None:
     assert {path.name for path in files} == texts - {"wiki.test.raw"}
 
 
-def test_what_is_verified_was_seen() -> None:
+def test_only_tinyshakespeare_is_marked_as_verified() -> None:
     (source,) = next(one for one in CORPORA if one.name == "tinyshakespeare").sources
     assert [one for c in CORPORA for one in c.sources if one.verified] == [source]
     text = corpus_path("shakespeare.txt")
@@ -81,7 +81,7 @@ def test_what_is_verified_was_seen() -> None:
 
 @pytest.fixture
 def known(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Puts corpora of our own in the place of the known ones: `one` a text, `two` zipped."""
+    """Return a function that replaces the table: `one` is a text, `two` a zip file."""
     serving.allow_here(monkeypatch)
 
     def put(*urls: str) -> None:
@@ -132,7 +132,7 @@ def test_a_zip_file_is_unpacked_and_removed(
     assert names(tmp_path) == ["two/a.txt"] and (tmp_path / "two/a.txt").read_bytes() == TEXT
 
 
-def test_what_was_brought_by_hand_is_verified_and_used(known: Known, tmp_path: Path) -> None:
+def test_a_file_placed_by_hand_is_verified_and_used(known: Known, tmp_path: Path) -> None:
     known("http://127.0.0.1:1/two.zip")
     argv = ["two", "--out", str(tmp_path)]
     with pytest.raises(UserError) as caught:
@@ -154,7 +154,7 @@ def test_what_was_brought_by_hand_is_verified_and_used(known: Known, tmp_path: P
         download.main(argv)
     place.write_bytes(ZIP)
     assert download.main(argv) == 0
-    assert names(tmp_path) == ["two/a.txt", "two/two.zip"], "the user's file stays"
+    assert names(tmp_path) == ["two/a.txt", "two/two.zip"], "the user's file is kept"
     place.unlink()
     assert download.main(argv) == 0, "the text alone is enough"
     (tmp_path / "two" / "a.txt").write_bytes(b"changed")
@@ -163,26 +163,26 @@ def test_what_was_brought_by_hand_is_verified_and_used(known: Known, tmp_path: P
     assert (tmp_path / "two" / "a.txt").read_bytes() == b"changed"
 
 
-def test_the_next_address_is_tried(
+def test_the_next_url_is_tried(
     known: Known, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with (
-        serving.serving(status(404)) as gone,
+        serving.serving(status(404)) as missing,
         serving.serving(good(OTHER)) as wrong,
         serving.serving(good(TEXT)) as right,
     ):
-        known(gone.url, wrong.url)
+        known(missing.url, wrong.url)
         with pytest.raises(
             UserError, match="HTTP status 404.*; .*has .* bytes, expected .*; run it"
         ):
             download.main(["one", "--out", str(tmp_path)])
         assert names(tmp_path) == []
-        known(gone.url, wrong.url, right.url)
+        known(missing.url, wrong.url, right.url)
         assert download.main(["one", "--out", str(tmp_path)]) == 0
     assert (tmp_path / "one/one.txt").read_bytes() == TEXT
 
 
-def test_mistakes_and_the_list(capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_names_and_the_list(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(
         UserError, match=r"no such corpus \(did you mean enwik8\?\); there are: tiny"
     ):
@@ -216,7 +216,7 @@ def archive(path: Path, raw: bytes) -> Path:
         (ZIP[:200] + bytes(20) + ZIP[220:], "not a complete zip file|not the known"),
     ],
 )
-def test_a_bad_zip_file_leaves_nothing(raw: bytes, message: str, tmp_path: Path) -> None:
+def test_a_bad_zip_file_leaves_no_files(raw: bytes, message: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     with pytest.raises(UserError, match=message):
@@ -225,7 +225,7 @@ def test_a_bad_zip_file_leaves_nothing(raw: bytes, message: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", ["../a.txt", "/a.txt", "folder/../../a.txt"])
-def test_no_name_leads_out_of_the_folder(name: str, tmp_path: Path) -> None:
+def test_no_member_name_escapes_from_the_folder(name: str, tmp_path: Path) -> None:
     raw = io.BytesIO()
     with zipfile.ZipFile(raw, "w") as file:
         file.writestr(name, TEXT)
@@ -235,7 +235,7 @@ def test_no_name_leads_out_of_the_folder(name: str, tmp_path: Path) -> None:
     assert names(tmp_path) == ["in/out/a.txt", "x.zip"]
 
 
-def test_an_encrypted_member_is_refused(tmp_path: Path) -> None:
+def test_an_encrypted_member_is_a_user_error(tmp_path: Path) -> None:
     raw = bytearray(zipped(folder__a_txt=TEXT))
     raw[6] |= 1  # the flag of the local header, and of the directory
     raw[raw.rindex(b"PK\1\2") + 8] |= 1

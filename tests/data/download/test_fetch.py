@@ -1,4 +1,4 @@
-"""Downloads from a server that breaks off, lies, refuses and sends the wrong bytes."""
+"""Downloads from servers that break off, send wrong headers, errors or wrong bytes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run(target: Path, *answers: Answer) -> Server:
 
 
 def only(target: Path) -> bytes:
-    """The content of the file, beside which nothing lies."""
+    """Return the content of a file that must be the only one in its folder."""
     assert list(target.parent.iterdir()) == [target]
     return target.read_bytes()
 
@@ -44,16 +44,18 @@ def test_a_good_server(tmp_path: Path) -> None:
     assert run(target, good(BODY)).n_requests == 1
     assert only(target) == BODY
     (tmp_path / "other").touch()
-    assert target.stat().st_mode == (tmp_path / "other").stat().st_mode, "others may read it too"
+    assert (
+        target.stat().st_mode == (tmp_path / "other").stat().st_mode
+    ), "readable for other users too"
 
 
-def test_what_breaks_off_is_tried_again(tmp_path: Path) -> None:
+def test_a_broken_download_is_retried(tmp_path: Path) -> None:
     target = tmp_path / "file"
     server = run(target, breaks(BODY, 1), breaks(BODY, HALF), serving.status(429), good(BODY))
     assert server.n_requests == 4 and only(target) == BODY
 
 
-def test_it_gives_up_after_some_tries(tmp_path: Path) -> None:
+def test_the_number_of_retries_is_limited(tmp_path: Path) -> None:
     target = tmp_path / "new" / "file"
     for answer, message in [
         (serving.status(503), "HTTP status 503"),
@@ -67,7 +69,7 @@ def test_it_gives_up_after_some_tries(tmp_path: Path) -> None:
         assert not target.parent.exists(), "nothing is left behind"
 
 
-def test_without_a_length_it_is_read_to_the_end(tmp_path: Path) -> None:
+def test_a_response_without_length_is_read_to_its_end(tmp_path: Path) -> None:
     run(tmp_path / "file", serving.unmeasured(BODY))
     assert only(tmp_path / "file") == BODY
 
@@ -87,7 +89,7 @@ def test_without_a_length_it_is_read_to_the_end(tmp_path: Path) -> None:
         (serving.status(302, Location="file:/etc/passwd"), "file:/*etc/passwd: only http is"),
     ],
 )
-def test_what_is_another_file_is_refused_at_once(
+def test_another_file_is_an_error_without_retries(
     answer: Answer, message: str, tmp_path: Path
 ) -> None:
     with serving.serving(answer) as server:
@@ -96,23 +98,23 @@ def test_what_is_another_file_is_refused_at_once(
     assert server.n_requests == 1 and list(tmp_path.iterdir()) == []
 
 
-def test_wrong_content_of_the_right_size_is_refused(tmp_path: Path) -> None:
+def test_wrong_content_of_the_right_size_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"old")
     with pytest.raises(FetchError, match=f"expected {CONTENT.sha256} but got [0-9a-f]+"):
         run(tmp_path / "file", good(BODY[::-1]))
     assert only(tmp_path / "file") == b"old"
 
 
-def test_silence_is_a_break(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_timeout_is_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "TIMEOUT_S", 0.2)
-    came_again: list[bool] = []
-    server = run(tmp_path / "file", serving.silent(BODY, HALF, came_again), good(BODY))
-    serving.wait_for(came_again)
-    assert came_again == [True]
+    retried: list[bool] = []
+    server = run(tmp_path / "file", serving.silent(BODY, HALF, retried), good(BODY))
+    serving.wait_for(retried)
+    assert retried == [True]
     assert server.n_requests == 2 and only(tmp_path / "file") == BODY
 
 
-def test_no_server_and_no_such_name(tmp_path: Path) -> None:
+def test_a_refused_connection_and_an_unknown_host_are_errors(tmp_path: Path) -> None:
     for host in ("127.0.0.1", "nowhere.invalid"):
         with pytest.raises(FetchError, match=re.escape(host)):
             fetch(f"http://{host}:1/file", tmp_path / "file", CONTENT)
@@ -125,7 +127,7 @@ def test_a_redirect_is_followed(tmp_path: Path) -> None:
     assert other.n_requests == 1 and only(tmp_path / "file") == BODY
 
 
-def test_https_alone_is_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_https_is_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     assert download.SCHEME == "https"
     for url in (
@@ -141,7 +143,7 @@ def test_https_alone_is_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_no_redirect_leaves_https(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving.serving(good(BODY)) as other:
         with serving.serving(serving.status(302, Location=other.url)) as server:
-            # The first address passes; the one that it leads to is checked as in real use.
+            # The first URL passes; the target of the redirect is checked as in real use.
             real = download.check_scheme
             monkeypatch.setattr(download, "SCHEME", "https")
             monkeypatch.setattr(

@@ -1,4 +1,4 @@
-"""Proofs about the story grammar, by walking it, not by sampling it."""
+"""Proofs about the story grammar, by an exhaustive walk instead of sampling."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ End = None
 
 
 class Walk:
-    """The states of a grammar: the parts that are still to come, numbered; variables forgotten.
+    """The states of a grammar: numbered lists of the parts still to come, without the variables.
 
-    Forgetting them lets every mention take any entry, so the walk knows more texts than the
-    grammar makes: what it finds unambiguous is so.
+    Without them every mention can take any entry, so the walk covers more texts than the grammar
+    generates. If it finds no ambiguity, the grammar has none.
     """
 
     def __init__(self, made: Grammar) -> None:
@@ -32,7 +32,7 @@ class Walk:
         self.start = self.push(made.start, 0)
 
     def push(self, sequence: str | tuple, rest: int) -> int:
-        """The state in which `sequence` comes before `rest`."""
+        """Return the number of the state in which `sequence` comes before `rest`."""
         for part in reversed((sequence,) if isinstance(sequence, str) else sequence):
             key = (id(part), rest)
             if key not in self.numbers:
@@ -41,9 +41,9 @@ class Walk:
             rest = self.numbers[key]
         return rest
 
-    def draws(self, state: int) -> list[list[tuple[str, int]]]:
-        """The texts that may come next, with the states after them: a list for each way in which
-        the forgotten variables may be bound."""
+    def choices(self, state: int) -> list[list[tuple[str, int]]]:
+        """Return the texts that may come next with the states after them: one list for each
+        possible class of the variables, which the walk does not know."""
         if state not in self.known:
             part, rest = self.rests[state]
             if isinstance(part, str):
@@ -58,20 +58,20 @@ class Walk:
         return self.known[state]
 
     def steps(self, state: int) -> list[tuple[str, int]]:
-        """All that may come next."""
-        return [step for draw in self.draws(state) for step in draw]
+        """Return all texts that may come next, with the states after them."""
+        return [step for choice in self.choices(state) for step in choice]
 
     def forks(self) -> Iterator[tuple[tuple[str, int], tuple[str, int]]]:
-        """All pairs of steps that one draw may take, over all states. Steps whose texts already
-        differ are left out: in sorted order, the texts that begin with a text follow it."""
+        """Yield all pairs of alternative steps, over all states, unless their texts already differ:
+        in sorted order, the texts that begin with a text follow it directly."""
         seen, todo = {self.start}, [self.start]
         while todo:
             state = todo.pop()
             if self.rests[state] is End:
                 continue
-            for draw in self.draws(state):
-                for number, one in enumerate(draw):
-                    for two in itertools.islice(draw, number + 1, None):
+            for choice in self.choices(state):
+                for number, one in enumerate(choice):
+                    for two in itertools.islice(choice, number + 1, None):
                         if not two[0].startswith(one[0]):
                             break
                         yield one, two
@@ -81,7 +81,7 @@ class Walk:
 
 
 def meet(walk: Walk, one: tuple[str, int], two: tuple[str, int], seen: set) -> bool:
-    """Whether two different steps can go on to the same text."""
+    """Return True if two different steps can lead to the same text."""
     todo = [(one, two)]
     while todo:
         (text1, state1), (text2, state2) = todo.pop()
@@ -95,7 +95,7 @@ def meet(walk: Walk, one: tuple[str, int], two: tuple[str, int], seen: set) -> b
         if key in seen:
             continue
         seen.add(key)
-        # Whoever is behind goes on; at its end the other can't catch up.
+        # Advance the one with the shorter text; if it is at its end, the texts differ.
         if text2 == "" and walk.rests[state2] is not End:
             todo += [((text1, state1), (text, after)) for text, after in walk.steps(state2)]
         elif text1 == "" and walk.rests[state1] is not End:
@@ -109,7 +109,7 @@ def story_walk() -> Walk:
 
 
 def is_ambiguous(walk: Walk) -> bool:
-    """Whether two derivations may have one text (never says no where they do)."""
+    """Return True if two derivations may have the same text; False is a proof that none do."""
     seen: set = set()
     return any(meet(walk, one, two, seen) for one, two in walk.forks())
 
@@ -127,14 +127,14 @@ def test_no_text_of_the_grammar_has_two_derivations():
     "templates",
     [("a[b|]c", "ac"), ("[a|ab][c|bc]",), ("{pet}", "cat"), ("a<x>", "[a|b]<x>"), ("[x|x]",)],
 )
-def test_the_proof_of_unambiguity_sees_ambiguity(templates):
+def test_the_proof_detects_ambiguity(templates):
     assert is_ambiguous(Walk(tiny(*templates, x=["y", "z"])))
 
 
 @pytest.mark.parametrize(
     "templates", [("a[b|]c", "ad"), ("[a|ab][c|d]",), ("{pet}.", "cats"), ("a[b|]b[c|]",)]
 )
-def test_the_proof_of_unambiguity_sees_that_there_is_none(templates):
+def test_the_proof_accepts_unambiguous_grammars(templates):
     assert not is_ambiguous(Walk(tiny(*templates)))
 
 
@@ -142,27 +142,27 @@ Extent = tuple[int, int, int]  # choices, shortest and longest text
 
 
 def extents(made: Grammar) -> dict[frozenset[int], Extent]:
-    """For each set of bound variables that a story may end with, the fewest choices of a bit or
-    more, the fewest and the most characters."""
+    """Return, for each set of variables that a story may have used at its end, the minimum number
+    of choices and the minimum and maximum number of characters."""
 
     @cache
-    def after(number: int, bound: frozenset[int]) -> dict[frozenset[int], Extent]:
+    def after(number: int, used: frozenset[int]) -> dict[frozenset[int], Extent]:
         part = by_number[number]
         if isinstance(part, str):
-            return {bound: (0, len(part), len(part))}
+            return {used: (0, len(part), len(part))}
         if isinstance(part, VariableRef):
             sizes = [len(entry[part.form]) for entry in part.pool]
-            drawn = int(part.slot not in bound and len(part.pool) > 1)
-            return {bound | {part.slot}: (drawn, min(sizes), max(sizes))}
+            chosen = int(part.slot not in used and len(part.pool) > 1)
+            return {used | {part.slot}: (chosen, min(sizes), max(sizes))}
         choices = part.choices.values() if isinstance(part, ByClass) else [part]
         merged: dict[frozenset[int], Extent] = {}
         for choice in choices:
             for alternative in choice.alternatives:
-                add(merged, row(alternative, bound), int(choice.count > 1))
+                add(merged, row(alternative, used), int(choice.count > 1))
         return merged
 
-    def row(sequence, bound):
-        now = {bound: (0, 0, 0)}
+    def row(sequence, used):
+        now = {used: (0, 0, 0)}
         for part in (sequence,) if isinstance(sequence, str) else sequence:
             by_number[id(part)] = part
             then: dict[frozenset[int], Extent] = {}
@@ -176,11 +176,11 @@ def extents(made: Grammar) -> dict[frozenset[int], Extent]:
 
 
 def add(merged, found, choices, shortest=0, longest=0):
-    """Adds what was found, after some choices and characters, to the extremes known so far."""
-    for bound, (more, low, high) in found.items():
+    """Update the extremes `merged` with those of `found`, after some choices and characters."""
+    for used, (more, low, high) in found.items():
         new = (choices + more, shortest + low, longest + high)
-        old = merged.get(bound, new)
-        merged[bound] = (min(old[0], new[0]), min(old[1], new[1]), max(old[2], new[2]))
+        old = merged.get(used, new)
+        merged[used] = (min(old[0], new[0]), min(old[1], new[1]), max(old[2], new[2]))
 
 
 def test_extents_of_a_tiny_grammar():
@@ -188,18 +188,18 @@ def test_extents_of_a_tiny_grammar():
     assert found == {frozenset(): (2, 2, 2), frozenset([0]): (3, 4, 16)}
 
 
-def test_every_story_makes_forty_choices():
+def test_every_story_makes_at_least_forty_choices():
     assert min(choices for choices, _, _ in extents(story_grammar()).values()) >= 40
 
 
-def test_no_story_is_shorter_or_longer_than_it_may_be():
+def test_every_story_has_400_to_900_characters():
     found = extents(story_grammar()).values()
     assert min(shortest for _, shortest, _ in found) >= 400
     assert max(longest for _, _, longest in found) <= 900
 
 
 def fewest_mentions(made: Grammar, name: str) -> int:
-    """How often every story mentions a variable at least."""
+    """Return how often a story mentions a variable at least."""
 
     @cache
     def of(number: int) -> int:
@@ -222,7 +222,7 @@ def fewest_mentions(made: Grammar, name: str) -> int:
     ("name", "fewest"),
     [("hero", 3), ("friend", 2), ("thing", 2), ("kind", 1), ("place", 2), ("promise", 2)],
 )
-def test_who_what_where_and_the_promise_come_back_in_every_story(name, fewest):
+def test_every_story_mentions_its_variables_again(name, fewest):
     assert fewest_mentions(story_grammar(), name) >= fewest
 
 
@@ -236,7 +236,7 @@ def test_counts_of_frames_names_things_and_places():
         assert len({entry[""] for entry in pool}) == len(pool)
 
 
-def test_names_things_and_places_are_plain_words_that_stand_nowhere_else():
+def test_names_things_and_places_are_plain_words_that_occur_nowhere_else():
     pools = words.pools()
     own = [e[""] for name in ("name", "thing", "place") for e in pools[name]]
     assert len(set(own)) == len(own) and all(re.fullmatch("[A-Z]?[a-z]+", word) for word in own)
@@ -255,7 +255,7 @@ PROPER = ("name", "girl", "boy", "thing", "place")
 
 
 def test_articles_fit():
-    """Whatever may follow "a" begins with a consonant, whatever follows "an" with a vowel."""
+    """Each word after "a" begins with a consonant, each word after "an" with a vowel."""
     walk = story_walk()
     seen, todo = set(), [(walk.start, "")]
     while todo:

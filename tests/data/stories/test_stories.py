@@ -1,4 +1,4 @@
-"""Stories: drawn, read back, refused when changed, and their exact probability."""
+"""Stories: generated, parsed, rejected when changed, and their exact probability."""
 
 from __future__ import annotations
 
@@ -34,14 +34,16 @@ TINY = ROOT / "data" / "tiny.txt"
 SEEDS = st.integers(min_value=0, max_value=2**63 - 1)
 
 
-def pieces(one: stories.Story) -> list[tuple[str, VariableRef | None, bool]]:
-    """A story's text in pieces, retold from its choices: each with the mention that it is, if any,
-    and whether the mention copies an earlier one."""
+def fragments(one: stories.Story) -> list[tuple[str, VariableRef | None, bool]]:
+    """Return a story's text in fragments, rebuilt from its choices.
+
+    Each comes with the variable that it mentions, if any, and whether it copies an earlier mention.
+    """
     grammar = stories.story_grammar()
     bound: dict[int, dict] = {}
     choices, found = iter(one.choices), []
 
-    def tell(sequence):
+    def walk(sequence):
         for part in (sequence,) if isinstance(sequence, str) else sequence:
             if isinstance(part, str):
                 found.append((part, None, False))
@@ -55,9 +57,9 @@ def pieces(one: stories.Story) -> list[tuple[str, VariableRef | None, bool]]:
                 chosen = (
                     part.choices[bound[part.slot]["class"]] if isinstance(part, ByClass) else part
                 )
-                tell(chosen.alternatives[next(choices)[1] if chosen.count > 1 else 0])
+                walk(chosen.alternatives[next(choices)[1] if chosen.count > 1 else 0])
 
-    tell(grammar.start)
+    walk(grammar.start)
     assert "".join(text for text, _, _ in found) == one.text
     return found
 
@@ -82,11 +84,11 @@ def test_stories_are_short_lines_of_ascii_with_many_choices():
 
 
 def test_stories_hold_six_agreements_across_sentences():
-    """A copy of a variable (in any form: a name, a pronoun, a promise kept) agrees across
-    sentences if its last mention is in an earlier one."""
+    """A copy of a variable (in any form: a name, a pronoun, a promise kept) counts as an agreement
+    across sentences if the previous mention is in an earlier sentence."""
     for one in stories.sample_stories(8, 1000):
         sentence, last, agreements = 0, {}, 0
-        for text, mention, copied in pieces(one):
+        for text, mention, copied in fragments(one):
             if mention is not None:
                 agreements += copied and last[mention.name] < sentence
                 last[mention.name] = sentence
@@ -97,16 +99,16 @@ def test_stories_hold_six_agreements_across_sentences():
 
 @given(SEEDS)
 @settings(deadline=None, max_examples=40)
-def test_every_swapped_copy_is_refused(seed):
-    """Names, pronouns, things, kinds, places, promises, ...: no copy can be another entry's."""
+def test_every_swapped_copy_is_rejected(seed):
+    """Names, pronouns, things, kinds, places, promises: a copy can't be another entry's form."""
     rng = random.Random(seed)
     made = generate_story(rng)
     before = ""
-    told = pieces(made)
-    for number, (text, mention, copied) in enumerate(told):
+    found = fragments(made)
+    for number, (text, mention, copied) in enumerate(found):
         if copied:
             others = sorted({entry[mention.form] for entry in mention.pool} - {text})
-            after = "".join(text for text, _, _ in told[number + 1 :])
+            after = "".join(text for text, _, _ in found[number + 1 :])
             with pytest.raises(NotAStory):
                 parse(before + others[int(rng.random() * len(others))] + after)
         before += text
@@ -114,22 +116,22 @@ def test_every_swapped_copy_is_refused(seed):
 
 @given(SEEDS)
 @settings(deadline=None, max_examples=40)
-def test_a_swapped_first_mention_is_refused_where_a_second_follows(seed):
+def test_a_swapped_first_mention_is_rejected_if_a_second_follows(seed):
     rng = random.Random(seed)
-    told = pieces(generate_story(rng))
-    names = [mention.name for _, mention, _ in told if mention is not None]
-    for number, (text, mention, copied) in enumerate(told):
+    found = fragments(generate_story(rng))
+    names = [mention.name for _, mention, _ in found if mention is not None]
+    for number, (text, mention, copied) in enumerate(found):
         if mention is not None and not copied and names.count(mention.name) > 1:
             others = sorted({entry[mention.form] for entry in mention.pool} - {text})
             other = others[int(rng.random() * len(others))]
             with pytest.raises(NotAStory):
-                texts = [text for text, _, _ in told]
+                texts = [text for text, _, _ in found]
                 parse("".join([*texts[:number], other, *texts[number + 1 :]]))
 
 
 @given(SEEDS, st.data())
 @settings(deadline=None, max_examples=100)
-def test_a_changed_text_is_refused_where_it_goes_wrong(seed, data):
+def test_a_changed_text_is_rejected_at_the_changed_byte(seed, data):
     text = stories.generate_text(random.Random(seed))
     cut = data.draw(st.integers(0, len(text) - 1))
     for changed in (text[:cut], text[:cut] + "#" + text[cut:], text[:cut] + "é" + text[cut + 1 :]):
@@ -142,13 +144,13 @@ def test_a_changed_text_is_refused_where_it_goes_wrong(seed, data):
 @pytest.mark.parametrize(
     "change", [str.lower, str.upper, "{} ".format, " {}".format, "{}\n".format]
 )
-def test_other_cases_and_spaces_are_refused(change):
+def test_other_cases_and_spaces_are_rejected(change):
     for one in stories.sample_stories(3, 20):
         with pytest.raises(NotAStory):
             parse(change(one.text))
 
 
-def test_two_stories_an_empty_text_and_no_story_are_refused():
+def test_two_stories_an_empty_text_and_other_text_are_rejected():
     one = stories.generate_text(random.Random(1))
     for text in ("", one + one, one + " " + one, join([one]), "The moon."):
         with pytest.raises(NotAStory):
@@ -156,7 +158,7 @@ def test_two_stories_an_empty_text_and_no_story_are_refused():
     assert isinstance(NotAStory(3), ValueError) and "byte 3" in str(NotAStory(3))
 
 
-def test_a_long_draw_begins_with_a_short_one_and_seeds_differ():
+def test_more_bytes_continue_the_same_stories_and_seeds_differ():
     short, long = list(generate_stories(3, 20_000)), list(generate_stories(3, 60_000))
     assert long[: len(short)] == short and len(long) > 2 * len(short)
     assert [one.text for one in stories.sample_stories(3, len(long))] == long
@@ -165,7 +167,7 @@ def test_a_long_draw_begins_with_a_short_one_and_seeds_differ():
 
 @given(SEEDS, st.integers(1, 8))
 @settings(deadline=None, max_examples=50)
-def test_a_draw_fills_its_bytes_and_no_more(seed, count):
+def test_generated_stories_fill_the_given_bytes(seed, count):
     texts = [one.text for one in stories.sample_stories(seed, count)]
     size = len(join(texts))
     assert (
@@ -177,12 +179,12 @@ def test_a_draw_fills_its_bytes_and_no_more(seed, count):
     assert list(generate_stories(seed, size - 1)) == texts[:-1]
 
 
-def test_a_negative_seed_is_refused():
+def test_a_negative_seed_is_an_error():
     with pytest.raises(ValueError, match="seed -1"):
         next(generate_stories(-1, 10_000))
 
 
-def test_tiny_txt_is_the_draw_that_the_readme_names():
+def test_the_command_of_the_readme_generates_tiny_txt():
     raw = TINY.read_bytes()
     assert raw == join(generate_stories(1, 195_000)).encode("ascii")
     assert len(raw) < 200_000 and raw.endswith(b"\n")
@@ -213,7 +215,7 @@ def test_the_floor_is_the_ratio_of_nats_and_bytes():
 
 
 def test_the_standard_error_is_the_spread_of_the_floor():
-    """Over many samples the floor spreads by the standard error that each of them reports."""
+    """The standard deviation of the floor over many samples equals the reported error."""
     pairs = [(len(one.text), -one.log_prob) for one in stories.sample_stories(6, 4000)]
     parts = [floor_of(pairs[start : start + 40]) for start in range(0, 4000, 40)]
     spread = math.sqrt(
@@ -225,9 +227,9 @@ def test_the_standard_error_is_the_spread_of_the_floor():
 
 def test_the_expected_floor_of_the_readme_holds():
     readme = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
-    said = float(re.search(r"floor of the grammar \| ([\d.]+) nats per byte", readme).group(1))
+    stated = float(re.search(r"floor of the grammar \| ([\d.]+) nats per byte", readme).group(1))
     low = floor_of([(len(one.text), -one.log_prob) for one in stories.sample_stories(9, 4000)])
-    assert abs(low.nats_per_byte - said) < 5 * low.standard_error
+    assert abs(low.nats_per_byte - stated) < 5 * low.standard_error
 
 
 # The command line
@@ -238,8 +240,8 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, cwd=ROOT, timeout=60)
 
 
-def test_the_command_writes_the_draw(tmp_path, capsys):
-    out = tmp_path / "drawn.txt"
+def test_the_command_writes_stories(tmp_path, capsys):
+    out = tmp_path / "stories.txt"
     command.main(["--bytes", "5000", "--seed", "3", "--out", str(out)])
     assert capsys.readouterr().out == ""
     command.main(["--bytes", "5000", "--seed", "3"])
@@ -250,7 +252,7 @@ def test_the_command_writes_the_draw(tmp_path, capsys):
     )
 
 
-def test_the_command_prints_floors_checks_and_figures(tmp_path, capsys):
+def test_the_command_prints_floors_checks_and_statistics(tmp_path, capsys):
     texts = list(generate_stories(3, 20_000))
     good, bad = tmp_path / "good.txt", tmp_path / "bad.txt"
     good.write_text(join(texts), encoding="utf-8")
@@ -284,19 +286,19 @@ def test_the_command_prints_floors_checks_and_figures(tmp_path, capsys):
         (["--bytes", "many"], "invalid int"),
         (["--bytes", "5000", "--seed", "-1"], "--seed -1"),
         (["--bytes", "5000", "--sed", "1"], "did you mean --seed"),
-        (["--floor", "--out", "x.txt"], "--out goes with --bytes"),
+        (["--floor", "--out", "x.txt"], "--out is valid only with --bytes"),
         (["--floor", "--stories", "1"], "--stories 1"),
         (["--check", "no-such-file.txt"], "no-such-file.txt: No such file"),
         (["--check", "data"], "Is a directory"),
         (["--bytes", "5000", "--check", "x.txt"], "not allowed with"),
     ],
 )
-def test_mistakes_are_user_errors(arguments, message):
+def test_wrong_arguments_are_user_errors(arguments, message):
     with pytest.raises(UserError, match=re.escape(message)):
         command.main(arguments)
 
 
-def test_an_empty_file_and_one_that_is_not_utf8_are_refused(tmp_path):
+def test_an_empty_file_and_one_that_is_not_utf8_are_user_errors(tmp_path):
     path = tmp_path / "file.txt"
     for raw, message in (
         (b"\n\n", "holds no text"),
@@ -307,7 +309,7 @@ def test_an_empty_file_and_one_that_is_not_utf8_are_refused(tmp_path):
             command.main(["--check", str(path)])
 
 
-def test_as_a_program_a_mistake_is_one_line_and_status_2(tmp_path):
+def test_a_user_error_of_the_program_is_one_line_and_status_2(tmp_path):
     out = tmp_path / "nowhere" / "out.txt"
     done = run("--bytes", "5000", "--out", str(out))
     assert done.returncode == 2 and done.stdout == b"" and not out.parent.exists()

@@ -32,7 +32,7 @@ RULES = {
 
 
 class Script:
-    """Stands for a random generator: plays the numbers it is given and notes how many it needed."""
+    """A fake random generator: returns the given numbers, then zeros, and counts its calls."""
 
     def __init__(self, numbers):
         self.numbers, self.used = numbers, 0
@@ -43,24 +43,25 @@ class Script:
 
 
 def all_texts(grammar: Grammar) -> dict[str, float]:
-    """Every text of a grammar with its probability, by playing all sequences of choices."""
+    """Return every text of a grammar with its probability, from all sequences of choices."""
     found: dict[str, float] = {}
     todo = [[]]
     while todo:
         numbers = todo.pop()
         derivation = []
         text = grammar.write(Script(numbers), derivation)
-        for place in range(len(numbers), len(derivation)):
-            done = [(index + 0.5) / count for _, index, count in derivation[:place]]
+        for position in range(len(numbers), len(derivation)):
+            done = [(index + 0.5) / count for _, index, count in derivation[:position]]
             todo += [
-                [*done, (i + 0.5) / derivation[place][2]] for i in range(1, derivation[place][2])
+                [*done, (i + 0.5) / derivation[position][2]]
+                for i in range(1, derivation[position][2])
             ]
         assert text not in found
         found[text] = math.prod(1 / count for _, _, count in derivation)
     return found
 
 
-def test_probabilities_of_all_texts_sum_to_one_and_each_is_read_back():
+def test_probabilities_of_all_texts_sum_to_one_and_each_is_parsed():
     grammar = Grammar(RULES, POOLS, VARIABLES, "story")
     texts = all_texts(grammar)
     # Two frames: 3 * 2 names * 3 endings of the sentence * 4 endings; 2 names * 2 * 4 endings.
@@ -71,7 +72,7 @@ def test_probabilities_of_all_texts_sum_to_one_and_each_is_read_back():
         assert math.prod(1 / count for _, _, count in derivation) == probability
 
 
-def test_only_these_texts_are_read():
+def test_only_these_texts_are_parsed():
     grammar = Grammar(RULES, POOLS, VARIABLES, "story")
     texts = set(all_texts(grammar))
     for hero, friend in itertools.product(["Ann", "Eve", "Bob"], repeat=2):
@@ -98,7 +99,7 @@ def test_the_entropy_of_a_small_grammar_is_its_mean_of_minus_log_p():
     assert sum(nats) / len(nats) == pytest.approx(exact, abs=0.02)
 
 
-def test_a_text_with_two_derivations_gives_both():
+def test_parsing_an_ambiguous_text_returns_both_derivations():
     grammar = Grammar({"s": ["[a|ab][c|bc]"]}, {}, {}, "s")
     assert sorted(grammar.read("abc")) == [
         [("s.1", 0, 2), ("s.2", 1, 2)],
@@ -106,7 +107,7 @@ def test_a_text_with_two_derivations_gives_both():
     ]
 
 
-def test_an_unreadable_text_says_how_far_it_was_read():
+def test_the_error_holds_the_position_at_which_parsing_failed():
     grammar = Grammar({"s": ["The [cat|dog] sat down."]}, {}, {}, "s")
     for text, position in (
         ("A cat", 0),
@@ -133,6 +134,6 @@ def test_an_unreadable_text_says_how_far_it_was_read():
         ("{hero=cats}", "no pool 'cats'"),
     ],
 )
-def test_a_template_that_makes_no_sense_is_refused(template, message):
+def test_a_malformed_template_is_an_error(template, message):
     with pytest.raises(ValueError, match=message):
         Grammar({**RULES, "story": [template]}, POOLS, VARIABLES, "story")
