@@ -1,4 +1,4 @@
-"""The names that docs/theory.md, tokenizer.md and sweeps.md cite exist and are used."""
+"""The names that docs/theory.md, tokenizer.md, sampling.md and sweeps.md cite exist and are used."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from tests.helpers.source import PRODUCT, module_of, reached, words_of
 SWEEPS = (ROOT / "docs" / "sweeps.md").read_text(encoding="utf-8")
 THEORY = (ROOT / "docs" / "theory.md").read_text(encoding="utf-8")
 TOKENIZER = (ROOT / "docs" / "tokenizer.md").read_text(encoding="utf-8")
-CITING = "\n\n".join([THEORY, TOKENIZER, SWEEPS])
+SAMPLING = (ROOT / "docs" / "sampling.md").read_text(encoding="utf-8")
+CITING = "\n\n".join([THEORY, TOKENIZER, SAMPLING, SWEEPS])
 PARAGRAPHS = re.findall(r"^In the code:.*?(?=\n\n|\Z)", CITING, re.MULTILINE | re.DOTALL)
 NAMES = sorted({name for text in PARAGRAPHS for name in re.findall(r"`([\w.]+)`", text)})
 
