@@ -107,7 +107,7 @@ def test_other_data_than_the_runs_is_refused(story_run, tmp_path):
     )  # dir stands instead of these
     named = made.sub("", text.replace('  dir: ""\n', "  dir: gone\n"))
     (copy / "config.yaml").write_text(named, encoding="utf-8")
-    with pytest.raises(UserError, match="put the folder back"):
+    with pytest.raises(UserError, match="restore the folder"):
         script.main(["--run", str(copy)])
 
 
