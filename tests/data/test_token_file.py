@@ -100,10 +100,10 @@ def test_a_file_of_another_length_is_a_user_error(tmp_path: Path) -> None:
 def test_a_damaged_header_is_an_error_or_has_no_effect(tmp_path: Path) -> None:
     whole = write(tmp_path / "a.npy", [1, 2, 3]).read_bytes()
     path, n_whole = tmp_path / "bad.npy", 0
-    for place in range(128):
+    for position in range(128):
         for change in (0x01, 0x10, 0x80):
             raw = bytearray(whole)
-            raw[place] ^= change
+            raw[position] ^= change
             path.write_bytes(raw)
             try:
                 file = TokenFile(path)

@@ -143,19 +143,19 @@ def test_a_file_placed_by_hand_is_verified_and_used(known: Known, tmp_path: Path
     )
     assert hint and "\n" not in str(caught.value)
     assert (int(hint[1]), hint[2]) == (len(ZIP), hashlib.sha256(ZIP).hexdigest())
-    place = Path(hint[3])
-    assert names(tmp_path) == [] and not place.parent.exists()
-    place.parent.mkdir()
-    place.write_bytes(ZIP[:-1])
+    target = Path(hint[3])
+    assert names(tmp_path) == [] and not target.parent.exists()
+    target.parent.mkdir()
+    target.write_bytes(ZIP[:-1])
     with pytest.raises(UserError, match=r"two.zip: its \d+ bytes differ from the"):
         download.main(argv)
-    place.write_bytes(ZIP[:-1] + b"x")
+    target.write_bytes(ZIP[:-1] + b"x")
     with pytest.raises(UserError, match="move the file away"):
         download.main(argv)
-    place.write_bytes(ZIP)
+    target.write_bytes(ZIP)
     assert download.main(argv) == 0
     assert names(tmp_path) == ["two/a.txt", "two/two.zip"], "the user's file is kept"
-    place.unlink()
+    target.unlink()
     assert download.main(argv) == 0, "the text alone is enough"
     (tmp_path / "two" / "a.txt").write_bytes(b"changed")
     with pytest.raises(UserError, match=r"a\.txt: its 7 bytes differ from the"):
