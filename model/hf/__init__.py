@@ -1,1 +1,1 @@
-"""Hugging Face's model folders: read and written."""
+"""Hugging Face model folders: reading and writing."""

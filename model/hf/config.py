@@ -1,12 +1,12 @@
-"""Settings of a model <-> config.json of Hugging Face: the classes that hold a TinyGPT exactly.
+"""Model settings to and from config.json, for Hugging Face classes that equal a TinyGPT exactly.
 
     gpt2      GPT2LMHeadModel        learned positions, layer norms
     gpt_neox  GPTNeoXForCausalLM     RoPE, layer norms
     llama     LlamaForCausalLM       RoPE, RMSNorm, SwiGLU
-    qwen3     Qwen3ForCausalLM       the same with normed queries and keys, no biases
-    nanochat  NanoChatForCausalLM    RoPE, RMSNorm without gain, also after the embedding; no SwiGLU
+    qwen3     Qwen3ForCausalLM       as llama, with normed queries and keys, no biases
+    nanochat  NanoChatForCausalLM    RoPE, RMSNorm without gain and after embeddings, no SwiGLU
 
-The keys and their defaults are those of transformers 5 (Apache-2.0), which reads those of 4 too.
+Keys and defaults are those of transformers 5 (Apache-2.0), which also reads those of version 4.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from utils.config.schema import flatten
 from utils.config.strict_yaml import format_value
 from utils.errors import UserError
 
-# Setting -> the values that a class can hold. What stands nowhere (sizes, bias, gains, norm_eps,
-# rope_theta, tie_weights) every class can hold, and what only training reads needs no place.
+# Setting -> the values that a class supports. Settings not listed (sizes, bias, gains, norm_eps,
+# rope_theta, tie_weights) are supported by every class. Settings for training are not exported.
 PLAIN_MLP = ("gelu", "gelu_tanh", "relu2")
 ROPE = {"position": ("rope",)}
-NOTHING_MORE = {"embedding_norm": (False,), "qk_norm": (False,), "softcap": (0.0,)}
-LAYER_NORMS = {"norm": ("layernorm",), "mlp": PLAIN_MLP} | NOTHING_MORE
-LLAMA = ROPE | {"norm": ("rmsnorm",), "mlp": ("swiglu",)} | NOTHING_MORE
-HOLDS: dict[str, dict[str, tuple[Any, ...]]] = {
+NO_EXTRAS = {"embedding_norm": (False,), "qk_norm": (False,), "softcap": (0.0,)}
+LAYER_NORMS = {"norm": ("layernorm",), "mlp": PLAIN_MLP} | NO_EXTRAS
+LLAMA = ROPE | {"norm": ("rmsnorm",), "mlp": ("swiglu",)} | NO_EXTRAS
+SUPPORTED_VALUES: dict[str, dict[str, tuple[Any, ...]]] = {
     "gpt2": {"position": ("learned",)} | LAYER_NORMS,
     "gpt_neox": ROPE | LAYER_NORMS,
     "llama": LLAMA,
@@ -43,50 +43,52 @@ CLASSES = {
     "qwen3": "Qwen3ForCausalLM",
     "nanochat": "NanoChatForCausalLM",
 }
-IN_NO_CLASS = ("bigram_rows", "pointer")
+UNSUPPORTED = ("bigram_rows", "pointer")
 ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu2": "relu2", "swiglu": "silu"}
-# gelu_new is the same function as gelu_pytorch_tanh, computed step by step.
-OUR_ACTIVATIONS = {theirs: ours for ours, theirs in ACTIVATIONS.items()} | {"gelu_new": "gelu_tanh"}
+# gelu_new is the function of gelu_pytorch_tanh, computed operation by operation.
+FROM_HF_ACTIVATION = {theirs: ours for ours, theirs in ACTIVATIONS.items()} | {
+    "gelu_new": "gelu_tanh"
+}
 
 
 def hf_model_type(config: ModelConfig) -> str:
-    """The model type, a key of CLASSES, that computes what a TinyGPT of these settings computes.
+    """Return the Hugging Face model type, a key of CLASSES, that equals a TinyGPT with `config`.
 
     >>> hf_model_type(ModelConfig()), hf_model_type(ModelConfig(position="learned"))
     ('gpt_neox', 'gpt2')
 
     Raises:
-        UserError: none does; names the settings that the nearest one lacks.
+        UserError: there is none; the message names what the most similar class does not support.
     """
     ours = flatten(config)
-    for name in IN_NO_CLASS:
+    for name in UNSUPPORTED:
         if ours[name]:
             raise UserError(
-                f"model.{name} {format_value(ours[name])}: no class of Hugging Face has it"
+                f"model.{name} {format_value(ours[name])}: no Hugging Face class supports it"
             )
-    lacks = {
-        kind: [name for name, values in held.items() if ours[name] not in values]
-        for kind, held in HOLDS.items()
+    unsupported = {
+        kind: [name for name, values in supported.items() if ours[name] not in values]
+        for kind, supported in SUPPORTED_VALUES.items()
     }
-    nearest = min(lacks, key=lambda kind: len(lacks[kind]))
-    if not lacks[nearest]:
+    nearest = min(unsupported, key=lambda kind: len(unsupported[kind]))
+    if not unsupported[nearest]:
         return nearest
     reasons = [
-        f"model.{name} {' or '.join(map(format_value, HOLDS[nearest][name]))} "
+        f"model.{name} {' or '.join(map(format_value, SUPPORTED_VALUES[nearest][name]))} "
         f"(here {format_value(ours[name])})"
-        for name in lacks[nearest]
+        for name in unsupported[nearest]
     ]
     raise UserError(
-        f"no class of Hugging Face holds this model; the nearest, {CLASSES[nearest]}, needs "
+        f"no Hugging Face class supports this model; the nearest, {CLASSES[nearest]}, needs "
         f"{', '.join(reasons)}"
     )
 
 
 def to_hf(config: ModelConfig) -> dict[str, Any]:
-    """config.json without the ids of special tokens.
+    """Return the content of config.json, without the ids of special tokens.
 
     Raises:
-        UserError: as `hf_model_type`.
+        UserError: no Hugging Face class supports the settings.
     """
     kind = hf_model_type(config)
     content = {
@@ -113,7 +115,7 @@ def to_hf(config: ModelConfig) -> dict[str, Any]:
 
 
 def _rope_keys(config: ModelConfig, kind: str) -> dict[str, Any]:
-    """The keys of the classes with RoPE; where names changed, those of transformers 4 too."""
+    """Return the keys of the classes with RoPE, under the names of transformers 5 and 4."""
     content = {
         "max_position_embeddings": config.block_size,
         "hidden_size": config.n_embd,
@@ -151,14 +153,14 @@ def _rope_keys(config: ModelConfig, kind: str) -> dict[str, Any]:
 
 
 def from_hf(content: Mapping[str, Any]) -> ModelConfig:
-    """The settings that compute what the class named in config.json computes; dropout is ours.
+    """Return the settings that equal the class named in config.json; dropout keeps its default.
 
     >>> config = ModelConfig(position="learned", bias=True)
     >>> from_hf(to_hf(config)) == config
     True
 
     Raises:
-        UserError: names the first key that no setting of ours stands for.
+        UserError: a key has no equivalent setting; the message names the first such key.
     """
     kind = content.get("model_type")
     if kind not in CLASSES:
@@ -170,7 +172,7 @@ def from_hf(content: Mapping[str, Any]) -> ModelConfig:
 
 
 class _Reader:
-    """Reads keys of config.json, each of the type that it must have."""
+    """Reads keys of config.json and checks their types."""
 
     def __init__(self, content: Mapping[str, Any]) -> None:
         self.content = content
@@ -190,32 +192,32 @@ class _Reader:
         return value
 
     def require(self, key: str, wanted: Any, why: str) -> None:
-        """A key that, where it stands, must have one value."""
+        """Check that a key has the wanted value, if it is present."""
         value = self.content.get(key)
         if value is not None and value != wanted:
             raise UserError(f"{key} is {value!r:.40}: {why}")
 
     def activation(self, key: str, default: str, allowed: tuple[str, ...]) -> str:
-        """Our name of the MLP's activation."""
+        """Return the value of the setting model.mlp for an activation."""
         theirs = self(key, str, default)
-        ours = OUR_ACTIVATIONS.get(theirs)
+        ours = FROM_HF_ACTIVATION.get(theirs)
         if ours not in allowed:
-            known = [name for name, our in OUR_ACTIVATIONS.items() if our in allowed]
+            known = [name for name, our in FROM_HF_ACTIVATION.items() if our in allowed]
             raise UserError(f"{key} is {theirs!r:.40}, not one of {', '.join(known)}")
         return ours
 
     def theta(self) -> float:
-        """The base of the rotary frequencies, which must be plain ones over the whole head."""
+        """Return the base of the rotary frequencies; check that no scaling is configured."""
         rope = self.content.get("rope_parameters") or self.content.get("rope_scaling") or {}
         if not isinstance(rope, Mapping):
-            raise UserError(f"rope_parameters is {rope!r:.40}, no object")
+            raise UserError(f"rope_parameters is {rope!r:.40}, not an object")
         kind = rope.get("rope_type", rope.get("type", "default"))
         if kind != "default":
-            raise UserError(f"rope_type is {kind!r:.40}; TinyGPT has the default one alone")
+            raise UserError(f"rope_type is {kind!r:.40}; TinyGPT supports only the default")
         parts = self.content.get("model_type") == "gpt_neox" and 0.25  # its default
         part = rope.get("partial_rotary_factor", self.content.get("rotary_pct", parts or 1.0))
         if part != 1:
-            raise UserError(f"rotary_pct is {part!r:.40}: TinyGPT turns the whole head")
+            raise UserError(f"rotary_pct is {part!r:.40}: TinyGPT rotates the whole head")
         if "rope_theta" in rope:
             return _Reader(rope)("rope_theta", float)
         old = "rotary_emb_base" if self.content.get("model_type") == "gpt_neox" else "rope_theta"
@@ -223,9 +225,11 @@ class _Reader:
 
 
 def _gpt2(get: _Reader) -> dict[str, Any]:
-    get.require("scale_attn_weights", True, "TinyGPT divides scores by the root of the head size")
-    get.require("scale_attn_by_inverse_layer_idx", False, "TinyGPT scales all layers alike")
-    get.require("add_cross_attention", False, "TinyGPT has no encoder to look at")
+    get.require(
+        "scale_attn_weights", True, "TinyGPT divides scores by the square root of the head size"
+    )
+    get.require("scale_attn_by_inverse_layer_idx", False, "TinyGPT scales all layers equally")
+    get.require("add_cross_attention", False, "TinyGPT has no encoder")
     width = get("n_embd", int)
     return {
         "block_size": get("n_positions", int, get.content.get("n_ctx")),
@@ -255,7 +259,9 @@ def _rope_sizes(get: _Reader) -> dict[str, Any]:
 def _gpt_neox(get: _Reader) -> dict[str, Any]:
     sizes = _rope_sizes(get)
     if get("use_parallel_residual", bool, True):
-        raise UserError("use_parallel_residual is true: TinyGPT's MLP reads what attention adds")
+        raise UserError(
+            "use_parallel_residual is true: TinyGPT's MLP comes after attention, not beside it"
+        )
     return sizes | {
         "bias": get("attention_bias", bool, True),
         "norm_eps": get("layer_norm_eps", float, 1e-5),
@@ -264,14 +270,18 @@ def _gpt_neox(get: _Reader) -> dict[str, Any]:
 
 
 def _rms_norm(get: _Reader, head_dim: int | None = None) -> dict[str, Any]:
-    """What Llama, Qwen3 and NanoChat share; `head_dim` is the default, else hidden_size / heads."""
+    """Return what Llama, Qwen3 and NanoChat share.
+
+    Args:
+        head_dim: the default; None = hidden_size / heads.
+    """
     sizes = _rope_sizes(get)
     width, heads = sizes["n_embd"], sizes["n_head"]
     groups = get("num_key_value_heads", int, heads)
     if groups != heads:
         raise UserError(
             f"grouped-query attention ({heads} heads share {groups} keys and values): TinyGPT has "
-            "keys and values for each head"
+            "separate keys and values for each head"
         )
     size = get("head_dim", int, head_dim or width // heads)
     if size * heads != width:
@@ -286,7 +296,9 @@ def _rms_norm(get: _Reader, head_dim: int | None = None) -> dict[str, Any]:
 def _llama(get: _Reader, head_dim: int | None = None) -> dict[str, Any]:
     values = _rms_norm(get, head_dim)
     bias = values["bias"]
-    get.require("mlp_bias", bias, f"attention_bias is {bias}; TinyGPT has biases everywhere or not")
+    get.require(
+        "mlp_bias", bias, f"attention_bias is {bias}; TinyGPT has biases everywhere or nowhere"
+    )
     return values | {
         "mlp": get.activation("hidden_act", "silu", ("swiglu",)),
         # Three matrices: `ModelConfig.mlp_width` takes 2/3 of it.
@@ -296,14 +308,14 @@ def _llama(get: _Reader, head_dim: int | None = None) -> dict[str, Any]:
 
 def _qwen3(get: _Reader) -> dict[str, Any]:
     values = _llama(get, head_dim=128)
-    get.require("attention_bias", False, "the MLP there has no biases, ours would")
-    get.require("use_sliding_window", False, "TinyGPT's attention sees all its context")
+    get.require("attention_bias", False, "the class has no biases in the MLP, TinyGPT would")
+    get.require("use_sliding_window", False, "TinyGPT's attention has no window")
     return values | {"qk_norm": True}
 
 
 def _nanochat(get: _Reader) -> dict[str, Any]:
     values, cap = _rms_norm(get), "final_logit_softcapping"
-    get.require("attention_bias", False, "the MLP there has no biases, ours would")
+    get.require("attention_bias", False, "the class has no biases in the MLP, TinyGPT would")
     return values | {
         "norm_gain": False,
         "embedding_norm": True,

@@ -1,6 +1,6 @@
-"""The model in a folder as Hugging Face's transformers write and read it.
+"""The model files of a Hugging Face folder, as transformers reads and writes them.
 
-The tokenizer's files in the same folder: tok/formats/convert.py.
+The tokenizer files of the same folder are handled by tok/formats/convert.py.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from utils.errors import UserError, missing_package
 from utils.files import json_bytes, read_bytes
 
 WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"  # of weights in several files
+INDEX = "model.safetensors.index.json"  # names the files of sharded weights
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
 @dataclass(frozen=True)
 class Pretrained:
-    """The model in a folder, in our terms."""
+    """The model of a folder, as a TinyGPT's settings and state dict."""
 
     config: ModelConfig
     weights: dict[str, Tensor]
@@ -35,21 +35,21 @@ class Pretrained:
 def model_files(
     config: ModelConfig, weights: Mapping[str, Tensor], end_id: int
 ) -> dict[str, bytes]:
-    """Name -> content of the files that AutoModelForCausalLM loads.
+    """Return {name: content} of the files that AutoModelForCausalLM loads.
 
     Args:
         end_id: id of the end-of-text token.
 
     Raises:
-        UserError: no class holds such a model, or safetensors is not installed.
+        UserError: no Hugging Face class supports the model, or safetensors is not installed.
     """
     kind = hf_model_type(config)
     try:
         from safetensors.torch import save
     except ImportError:
         raise missing_package("safetensors", "--to hf") from None
-    # A text begins after the end of the one before it, as in training. No pad token: a prompt that
-    # holds its id would be masked there.
+    # A text begins after an end-of-text token, as in training. There is no pad token, because
+    # transformers would mask its id in prompts.
     special = {"bos_token_id": end_id, "eos_token_id": end_id, "pad_token_id": None}
     return {
         "config.json": json_bytes(to_hf(config) | special),
@@ -59,24 +59,24 @@ def model_files(
 
 
 def read_config(folder: Path) -> ModelConfig:
-    """The settings of the model in a folder.
+    """Return the settings of the model in a folder.
 
     Raises:
-        UserError: there is none, or one that TinyGPT can't be.
+        UserError: there is no config.json, or TinyGPT does not support its model.
     """
-    return _named(folder / "config.json", lambda content: from_hf(content))
+    return _parse_json(folder / "config.json", lambda content: from_hf(content))
 
 
 def read_folder(folder: str | Path) -> Pretrained:
-    """The model in a folder. Reads safetensors alone, which can hold no code.
+    """Read the model in a folder, only from safetensors files, which cannot contain code.
 
     Raises:
-        UserError: names the file and what in it TinyGPT can't take.
+        UserError: a file is missing, damaged or not supported; the message names it.
     """
     folder = Path(folder)
     config = read_config(folder)
     tensors = read_tensors(folder)
-    kind = _named(folder / "config.json", lambda content: str(content["model_type"]))
+    kind = _parse_json(folder / "config.json", lambda content: str(content["model_type"]))
     try:
         weights = from_hf_weights(kind, config, tensors)
     except UserError as error:
@@ -85,15 +85,17 @@ def read_folder(folder: str | Path) -> Pretrained:
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a folder, from one file or several.
+    """Read all tensors of a folder, from one file or several.
 
     Raises:
-        UserError: no safetensors there, or damaged ones.
+        UserError: there is no safetensors file, or one is damaged.
     """
     if (folder / WEIGHTS).exists():
         names = [WEIGHTS]
     elif (folder / INDEX).exists():
-        names = _named(folder / INDEX, lambda content: sorted(set(content["weight_map"].values())))
+        names = _parse_json(
+            folder / INDEX, lambda content: sorted(set(content["weight_map"].values()))
+        )
     else:
         pickle = next((name for name in PICKLES if (folder / name).exists()), None)
         if pickle:
@@ -109,16 +111,16 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
         raise missing_package("safetensors", "train.init_from") from None
     tensors: dict[str, Tensor] = {}
     for name in names:
-        path = folder / Path(name).name  # an index leads nowhere else
+        path = folder / Path(name).name  # only files of this folder
         try:
             tensors |= load(read_bytes(path))
         except (SafetensorError, KeyError, ValueError) as error:
-            raise UserError(f"{path}: damaged or no safetensors ({error})") from None
+            raise UserError(f"{path}: damaged or not a safetensors file ({error})") from None
     return tensors
 
 
-def _named(path: Path, use: Any) -> Any:
-    """What `use` makes of the object in a JSON file; its errors name the file."""
+def _parse_json(path: Path, use: Any) -> Any:
+    """Parse a JSON file and return `use` of its object; errors name the file."""
     raw = read_bytes(path)
     try:
         content = json.loads(raw)

@@ -1,4 +1,4 @@
-"""Runs that start from another project's model: `train.init_from`, a Hugging Face folder."""
+"""Runs that start from a Hugging Face folder: `train.init_from`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from model.hf.folder import read_config, read_folder
 from utils.config.schema import flatten
 from utils.errors import UserError
 
-RUN_OWNED = ("dropout", "attention")  # settings of the model that are the run's, not the folder's
+RUN_OWNED = ("dropout", "attention")  # model settings that the run decides, not the folder
 
 
 def pretrained_settings(folder: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings (`model.x` -> value) of the model in a folder.
 
     Args:
-        given: the settings that stand in files and flags, by name.
+        given: the settings in files and flags, by name.
 
     Raises:
         UserError: a given setting contradicts the folder, or TinyGPT cannot be its model.
@@ -41,15 +41,15 @@ def load_initial_weights(folder: str, config: ModelConfig) -> dict[str, Tensor]:
     """Read the weights of the model in a folder, cut to the block_size of `config`.
 
     Raises:
-        UserError: the folder is damaged, or not the one that `config` came from.
+        UserError: the folder is damaged, or its model has other settings than `config`.
     """
     found = read_folder(folder)
     ours, theirs = flatten(config), flatten(found.config)
     for name, value in theirs.items():
         if name not in (*RUN_OWNED, "block_size") and ours[name] != value:
             raise UserError(
-                f"model.{name} is {ours[name]}, but {value} in {folder}: put the folder back that "
-                "the run was begun with"
+                f"model.{name} is {ours[name]}, but {value} in {folder}: put back the folder "
+                "that the run started from"
             )
     return truncate_positions(found.weights, found.config.block_size, config.block_size)
 

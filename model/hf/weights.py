@@ -1,6 +1,6 @@
-"""Weights of a TinyGPT <-> tensors of the Hugging Face classes that model/hf/config.py lists.
+"""Weights of a TinyGPT to and from tensors of the Hugging Face classes in model/hf/config.py.
 
-One table of names serves both directions.
+Both directions use one table of names.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from utils.errors import UserError
 
 @dataclass(frozen=True)
 class Names:
-    """How one class calls the parts of a TinyGPT."""
+    """The names that one class has for the modules of a TinyGPT."""
 
-    base: str  # what stands before all but the head; files of the bare model lack it
+    base: str  # prefix of all names except the head's; missing in files of the bare model
     outer: Mapping[str, str]
     block: str
     inner: Mapping[str, str | tuple[str, str, str]]
     head: str = "lm_head"
-    ignored: tuple[str, ...] = ()  # ends of buffers that older versions wrote: masks, frequencies
+    # Suffixes of buffers that older versions saved: masks, frequencies.
+    ignored: tuple[str, ...] = ()
 
 
 _LLAMA = Names(
@@ -85,27 +86,27 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Entry:
-    """Where one tensor of ours stands in their file."""
+    """The counterparts of one TinyGPT tensor in a Hugging Face file."""
 
     names: tuple[str, ...]
-    form: str = "same"  # see `_to_theirs`
+    layout: str = "same"  # see `_to_hf`
 
 
 def to_hf_weights(
     kind: str, config: ModelConfig, weights: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """The tensors that a class of Hugging Face loads, in fp32 on the CPU, none shared.
+    """Return the tensors that a Hugging Face class loads, in fp32 on the CPU, none shared.
 
-    Biases and gains that the class has and the model has not are zeros and ones.
+    Where the class has biases and gains that the model lacks, they are zeros and ones.
 
     Args:
-        kind: the class, a key of NAMES (`hf_model_type` tells it).
+        kind: the model type from `hf_model_type`, a key of NAMES.
         weights: state dict of the TinyGPT.
     """
     found: dict[str, Tensor] = {}
-    whole = fill_missing_weights(kind, config, weights)
-    for name, entry in _entries(kind, config, whole).items():
-        parts = _to_theirs(entry.form, whole[name], config)
+    complete = fill_missing_weights(kind, config, weights)
+    for name, entry in _entries(kind, config, complete).items():
+        parts = _to_hf(entry.layout, complete[name], config)
         for theirs, part in zip(entry.names, parts, strict=True):
             found[theirs] = part.clone(memory_format=torch.contiguous_format)
     return found
@@ -114,29 +115,30 @@ def to_hf_weights(
 def from_hf_weights(
     kind: str, config: ModelConfig, tensors: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """The state dict of a TinyGPT in fp32, from the tensors of a class of Hugging Face.
+    """Return the state dict of a TinyGPT in fp32, from the tensors of a Hugging Face class.
 
     Args:
-        kind: the class, a key of NAMES.
-        config: what `from_hf` made of the config.json beside them.
+        kind: the model type, a key of NAMES.
+        config: the result of `from_hf` for the folder's config.json.
 
     Raises:
-        UserError: names the first tensor that is missing, superfluous or of another shape.
+        UserError: a tensor is missing, unexpected or of another shape; the message names it.
     """
     names = NAMES[kind]
-    if kind == "gpt_neox":  # transformers 5 calls its head as the others do, once it is loaded
+    if kind == "gpt_neox":  # transformers 5 saves a loaded head under the common name
         tensors = {k.replace("lm_head.", "embed_out."): v for k, v in tensors.items()}
-    if not any(name.startswith(names.base) for name in tensors):  # saved without the head's class
+    if not any(name.startswith(names.base) for name in tensors):  # saved from the bare model
         heads = (f"{names.head}.",)
         tensors = {k if k.startswith(heads) else names.base + k: v for k, v in tensors.items()}
     weights: dict[str, Tensor] = {}
     shapes = _shapes(kind, config)
     entries = _entries(kind, config, shapes)
     for name, entry in entries.items():
-        wanted = [part.shape for part in _to_theirs(entry.form, shapes[name], config)]
-        parts = [_take(tensors, *one) for one in zip(entry.names, wanted, strict=True)]
-        weights[name] = _to_ours(entry.form, parts, config)
-    _refuse_rest(names, config, tensors, {one for entry in entries.values() for one in entry.names})
+        shapes_hf = [part.shape for part in _to_hf(entry.layout, shapes[name], config)]
+        parts = [_checked_tensor(tensors, *one) for one in zip(entry.names, shapes_hf, strict=True)]
+        weights[name] = _from_hf(entry.layout, parts, config)
+    used = {name for entry in entries.values() for name in entry.names}
+    _check_unused(names, config, tensors, used)
     if kind == "gpt_neox" and not config.bias:
         for name in [name for name in weights if name.endswith(".bias")]:
             if weights.pop(name).any():
@@ -150,9 +152,9 @@ def from_hf_weights(
 def fill_missing_weights(
     kind: str, config: ModelConfig, weights: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """A state dict with every part that a class has, in fp32 on the CPU.
+    """Return a state dict with all weights that a class has, in fp32 on the CPU.
 
-    Biases that the model has not are zeros, gains are ones.
+    Biases that the model lacks are zeros, gains are ones.
     """
     return {
         name: (
@@ -165,7 +167,7 @@ def fill_missing_weights(
 
 
 def _shapes(kind: str, config: ModelConfig) -> dict[str, Tensor]:
-    """The state dict, without numbers, of the TinyGPT that has every part that the class has."""
+    """Return the state dict, on the meta device, of the TinyGPT with all weights of the class."""
     bias = config.bias or kind in ("gpt2", "gpt_neox")
     config = replace(config, bias=bias, norm_gain=kind != "nanochat")
     with torch.device("meta"):
@@ -184,57 +186,62 @@ def _entries(kind: str, config: ModelConfig, ours: Iterable[str]) -> dict[str, E
             continue
         _, layer, inner = part.split(".", 2)
         if kind == "gpt_neox" and not config.bias and inner.startswith("attn.") and leaf == "bias":
-            continue  # the only biases that this class can be without
+            continue  # the only biases that this class can lack
         theirs = names.inner[inner]
         words = (theirs,) if isinstance(theirs, str) else theirs
-        form = "same"
+        layout = "same"
         if inner == "attn.qkv":
-            form = {"gpt2": "transposed", "gpt_neox": "by head", "nanochat": "split, turned"}.get(
-                kind, "split"
-            )
+            layout = {
+                "gpt2": "transposed",
+                "gpt_neox": "by head",
+                "nanochat": "split, swapped",
+            }.get(kind, "split")
         elif kind == "gpt2":
-            form = "transposed"
+            layout = "transposed"
         where = f"{names.base}{names.block}.{layer}."
-        found[name] = Entry(tuple(f"{where}{word}.{leaf}" for word in words), form)
+        found[name] = Entry(tuple(f"{where}{word}.{leaf}" for word in words), layout)
     return found
 
 
-def _to_theirs(form: str, tensor: Tensor, config: ModelConfig) -> list[Tensor]:
-    """One tensor of ours in their form: several for queries, keys and values that stand apart.
+def _to_hf(layout: str, tensor: Tensor, config: ModelConfig) -> list[Tensor]:
+    """Convert a tensor to its Hugging Face layout; several where q, k and v are separate tensors.
 
     transposed: GPT-2's matrices are (in, out). by head: GPT-NeoX's rows are [q; k; v] of head 0,
-    then of head 1, ours are q of all heads, then k, then v. turned: NanoChat's rotation has the
-    opposite sign, so the halves of each head's q and k change places.
+    then of head 1; those of TinyGPT are q of all heads, then k, then v. swapped: NanoChat
+    rotates in the opposite direction, so the halves of each head's q and k are swapped.
     """
-    if form == "transposed":
+    if layout == "transposed":
         return [tensor.mT if tensor.ndim == 2 else tensor]
-    if form == "by head":
+    if layout == "by head":
         by_kind = tensor.unflatten(0, (3, config.n_head, config.head_size))
         return [by_kind.transpose(0, 1).flatten(0, 2)]
-    if form == "same":
+    if layout == "same":
         return [tensor]
     q, k, v = tensor.chunk(3)
-    return [_turned(q, config), _turned(k, config), v] if form == "split, turned" else [q, k, v]
+    if layout == "split, swapped":
+        q, k = _swap_halves(q, config), _swap_halves(k, config)
+    return [q, k, v]
 
 
-def _to_ours(form: str, parts: list[Tensor], config: ModelConfig) -> Tensor:
-    """`_to_theirs` backwards."""
-    if form == "by head":
+def _from_hf(layout: str, parts: list[Tensor], config: ModelConfig) -> Tensor:
+    """Invert `_to_hf`."""
+    if layout == "by head":
         by_head = parts[0].unflatten(0, (config.n_head, 3, config.head_size))
         return by_head.transpose(0, 1).flatten(0, 2)
-    if form.startswith("split"):
+    if layout.startswith("split"):
         q, k, v = parts
-        turned = form == "split, turned"
-        return torch.cat((_turned(q, config), _turned(k, config), v) if turned else (q, k, v))
-    return _to_theirs(form, parts[0], config)[0].clone(memory_format=torch.contiguous_format)
+        if layout == "split, swapped":
+            q, k = _swap_halves(q, config), _swap_halves(k, config)
+        return torch.cat((q, k, v))
+    return _to_hf(layout, parts[0], config)[0].clone(memory_format=torch.contiguous_format)
 
 
-def _turned(rows: Tensor, config: ModelConfig) -> Tensor:
+def _swap_halves(rows: Tensor, config: ModelConfig) -> Tensor:
     halves = rows.unflatten(0, (config.n_head, 2, config.head_size // 2))
     return halves.flip(1).flatten(0, 2)
 
 
-def _take(tensors: Mapping[str, Tensor], name: str, shape: torch.Size) -> Tensor:
+def _checked_tensor(tensors: Mapping[str, Tensor], name: str, shape: torch.Size) -> Tensor:
     if name not in tensors:
         raise UserError(f"tensor {name} is missing, but config.json asks for it")
     tensor = tensors[name]
@@ -248,10 +255,10 @@ def _take(tensors: Mapping[str, Tensor], name: str, shape: torch.Size) -> Tensor
     return tensor.float()
 
 
-def _refuse_rest(
+def _check_unused(
     names: Names, config: ModelConfig, tensors: Mapping[str, Tensor], used: set[str]
 ) -> None:
-    """What is left may be buffers, or a tied head written out; anything else has a meaning."""
+    """Check that unused tensors are buffers or a tied head saved separately."""
     for name in sorted(tensors):
         tensor = tensors[name]
         if name in used or name.endswith(names.ignored):
@@ -259,4 +266,4 @@ def _refuse_rest(
         embedding = tensors[f"{names.base}{names.outer['token_embedding']}.weight"]
         if name == f"{names.head}.weight" and config.tie_weights and torch.equal(tensor, embedding):
             continue
-        raise UserError(f"tensor {name} is unknown to the class that config.json names")
+        raise UserError(f"tensor {name} is unknown to the class of config.json")

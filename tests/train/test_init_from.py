@@ -228,10 +228,10 @@ def broken(folder: Path, to: Path, how: str) -> str:
         return "pytorch_model.bin: a pickle, which may run code"
     if how == "cut":
         weights.write_bytes(weights.read_bytes()[:-5])
-        return "model.safetensors: damaged or no safetensors"
+        return "model.safetensors: damaged or not a safetensors file"
     if how == "garbage":
         weights.write_bytes(b"garbage")
-        return "model.safetensors: damaged or no safetensors"
+        return "model.safetensors: damaged or not a safetensors file"
     if how == "no weights":
         weights.unlink()
         return "no model.safetensors in it"

@@ -1,4 +1,4 @@
-"""Exported folders in Hugging Face's own classes, for each combination of settings they hold."""
+"""Exported folders in Hugging Face's own classes, for each combination of supported settings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 
 from model.gpt import TinyGPT
 from model.hf import folder as hf_folder
-from model.hf.config import CLASSES, HOLDS, from_hf, hf_model_type, to_hf
+from model.hf.config import CLASSES, SUPPORTED_VALUES, from_hf, hf_model_type, to_hf
 from model.sampling.generate import generate_ids
 from model.sampling.sampler import SamplingParams
 from tests.helpers.hf import (
@@ -40,14 +40,14 @@ def tokenizer() -> BPETokenizer:
 
 @pytest.fixture(scope="module")
 def auto() -> Callable[[Path], tuple[Any, Any]]:
-    """auto(folder): the model and the tokenizer that transformers choose for it."""
+    """auto(folder): the model and the tokenizer that transformers loads from it."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     transformers = pytest.importorskip("transformers", reason=ORACLE)
     transformers.utils.logging.disable_progress_bar()
 
     def load(folder: Path) -> tuple[Any, Any]:
         kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
-        if kind not in transformers.CONFIG_MAPPING:  # NanoChat came with 5
+        if kind not in transformers.CONFIG_MAPPING:  # NanoChat needs version 5
             pytest.skip(f"oracle: this transformers has no {kind} (pip install -U transformers)")
         model = transformers.AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False)
         return model, transformers.AutoTokenizer.from_pretrained(folder)
@@ -55,16 +55,16 @@ def auto() -> Callable[[Path], tuple[Any, Any]]:
     return load
 
 
-def test_every_class_is_tried():
+def test_the_combinations_cover_every_class():
     kinds = [hf_model_type(config_of(settings)) for settings in COMBINATIONS]
     counts = {kind: kinds.count(kind) for kind in CLASSES}
     assert counts == {"gpt2": 18, "gpt_neox": 18, "llama": 8, "qwen3": 4, "nanochat": 12}
-    assert set(HOLDS) == set(CLASSES)
+    assert set(SUPPORTED_VALUES) == set(CLASSES)
 
 
 @pytest.mark.parametrize("settings", COMBINATIONS, ids=name_of)
-def test_the_same_model(settings, tokenizer, auto, tmp_path):
-    """Logits, what `generate` draws, with its cache, and the tensors when they come back."""
+def test_hugging_faces_model_equals_ours(settings, tokenizer, auto, tmp_path):
+    """Compare the logits, and the greedy ids of `generate` with its cache."""
     model = make_model(config_of(settings))
     theirs, _ = auto(write(tmp_path, model, tokenizer))
     assert type(theirs).__name__ == CLASSES[hf_model_type(model.config)]
@@ -74,15 +74,15 @@ def test_the_same_model(settings, tokenizer, auto, tmp_path):
     assert ours_BTV.std() > 0.2
     assert (ours_BTV - theirs_BTV).abs().max() <= 1e-5
     prompt = ids_BT[:1, :4]
-    prompt[0, 1] = 0  # a pad token of that id would be masked
-    drawn = theirs.generate(prompt, do_sample=False)[0, 4:]
+    prompt[0, 1] = 0  # if this were a pad token, it would be masked
+    sampled = theirs.generate(prompt, do_sample=False)[0, 4:]
     greedy = SamplingParams(temperature=0.0)
     stop = tokenizer.eot_id
     (expected,) = generate_ids(
         model, prompt.tolist(), seeds=[1], max_new_tokens=20, params=greedy, stop_id=stop
     )
-    assert drawn.tolist() == expected
-    assert tokenizer.decode(drawn) == tokenizer.decode(expected)
+    assert sampled.tolist() == expected
+    assert tokenizer.decode(sampled) == tokenizer.decode(expected)
 
 
 @pytest.mark.parametrize("settings", COMBINATIONS, ids=name_of)
@@ -91,13 +91,13 @@ def test_import_then_export_is_the_identity(settings, tokenizer, tmp_path):
     model = make_model(config_of(settings))
     write(tmp_path, model, tokenizer)
     found, found_tokenizer = read(tmp_path)
-    again = files_of(found.config, found.weights, found_tokenizer)
-    for name, content in again.items():
+    exported = files_of(found.config, found.weights, found_tokenizer)
+    for name, content in exported.items():
         old = (tmp_path / name).read_bytes()
         if name == hf_folder.WEIGHTS:
-            one, other = safetensors.load(old), safetensors.load(content)
-            assert one.keys() == other.keys()
-            assert all(torch.equal(one[key], other[key]) for key in one)
+            before, after = safetensors.load(old), safetensors.load(content)
+            assert before.keys() == after.keys()
+            assert all(torch.equal(before[key], after[key]) for key in before)
         else:
             assert json.loads(old) == json.loads(content)
     ids_BT = torch.randint(300, (2, 24), generator=torch.Generator().manual_seed(2))
@@ -108,8 +108,8 @@ def test_import_then_export_is_the_identity(settings, tokenizer, tmp_path):
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_the_same_ids(kind, tokenizer, auto, tmp_path):
-    """With every model type: some of them would choose another class of tokenizer."""
+def test_hugging_faces_tokenizer_gives_our_ids(kind, tokenizer, auto, tmp_path):
+    """For every model type, because some choose another tokenizer class by default."""
     settings = next(one for one in COMBINATIONS if hf_model_type(config_of(one)) == kind)
     _, theirs = auto(write(tmp_path, make_model(config_of(settings)), tokenizer))
     texts = hostile_strings(150)
@@ -120,7 +120,7 @@ def test_the_same_ids(kind, tokenizer, auto, tmp_path):
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_the_keys_of_transformers_4_say_the_same(kind):
+def test_the_keys_of_transformers_4_give_the_same_settings(kind):
     settings = next(one for one in COMBINATIONS if hf_model_type(config_of(one)) == kind)
     content = to_hf(config_of(settings))
     found = from_hf(content)
@@ -130,8 +130,8 @@ def test_the_keys_of_transformers_4_say_the_same(kind):
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_what_transformers_save_is_read(kind, tokenizer, auto, tmp_path):
-    """As after a fine-tuning there: their own config.json, names, files, half precision."""
+def test_folders_saved_by_transformers_are_read(kind, tokenizer, auto, tmp_path):
+    """As after fine-tuning with transformers: its config.json, names, files, half precision."""
     settings = next(one for one in COMBINATIONS if hf_model_type(config_of(one)) == kind)
     model = make_model(config_of(settings))
     theirs, their_tokenizer = auto(write(tmp_path, model, tokenizer))

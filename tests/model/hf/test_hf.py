@@ -1,4 +1,4 @@
-"""Settings and weights there and back, for any shape; needs no library but torch."""
+"""Round trips of settings and weights, for any sizes; they need no library besides torch."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from hypothesis import strategies as st
 
 from model.config import ModelConfig
 from model.gpt import TinyGPT
-from model.hf.config import HOLDS, from_hf, hf_model_type, to_hf
+from model.hf.config import SUPPORTED_VALUES, from_hf, hf_model_type, to_hf
 from model.hf.weights import from_hf_weights, to_hf_weights
 from utils.errors import UserError
 
-kinds = st.sampled_from(sorted(HOLDS))
+kinds = st.sampled_from(sorted(SUPPORTED_VALUES))
 
 
 @st.composite
 def configs(draw):
-    """A config of any size that some class holds."""
-    held = HOLDS[draw(kinds)]
-    chosen = {name: draw(st.sampled_from(values)) for name, values in held.items()}
+    """A config of any sizes that some class supports."""
+    supported = SUPPORTED_VALUES[draw(kinds)]
+    chosen = {name: draw(st.sampled_from(values)) for name, values in supported.items()}
     n_head, half = draw(st.integers(1, 4)), draw(st.integers(1, 4))
     chosen.setdefault("bias", draw(st.booleans()))
     if not chosen["bias"] or chosen["norm"] == "rmsnorm":
@@ -44,17 +44,17 @@ def configs(draw):
 
 @settings(max_examples=40)
 @given(configs())
-def test_settings_come_back_through_json(config):
+def test_settings_survive_a_round_trip_through_json(config):
     back = from_hf(json.loads(json.dumps(to_hf(config))))
     kind = hf_model_type(config)
     assert hf_model_type(back) == kind and back.mlp_width == config.mlp_width
-    whole = {"norm_gain": kind != "nanochat", "bias": config.bias or kind == "gpt2"}
-    assert back == replace(config, **whole, mlp_ratio=back.mlp_ratio)
+    complete = {"norm_gain": kind != "nanochat", "bias": config.bias or kind == "gpt2"}
+    assert back == replace(config, **complete, mlp_ratio=back.mlp_ratio)
 
 
 @settings(max_examples=40)
 @given(configs())
-def test_weights_come_back_bit_for_bit(config):
+def test_weights_survive_a_round_trip_bit_for_bit(config):
     with torch.random.fork_rng(devices=[]):
         weights = TinyGPT(config).state_dict()
     kind = hf_model_type(config)
@@ -64,15 +64,15 @@ def test_weights_come_back_bit_for_bit(config):
         filled = torch.ones_like if name.endswith("weight") else torch.zeros_like
         assert torch.equal(weight, weights.get(name, filled(weight)))
     assert back.keys() >= weights.keys()
-    again = to_hf_weights(kind, from_hf(to_hf(config)), back)
-    assert again.keys() == theirs.keys()
-    assert all(torch.equal(again[name], theirs[name]) for name in theirs)
+    exported = to_hf_weights(kind, from_hf(to_hf(config)), back)
+    assert exported.keys() == theirs.keys()
+    assert all(torch.equal(exported[name], theirs[name]) for name in theirs)
     storages = [one.untyped_storage().data_ptr() for one in theirs.values()]
-    assert len(storages) == len(set(storages)), "safetensors refuses shared memory"
+    assert len(storages) == len(set(storages)), "safetensors refuses shared tensors"
 
 
 @pytest.mark.parametrize("value", [None, True, "x", [], 0, -3, 1.5])
-def test_a_size_that_is_none_is_refused(value):
+def test_a_size_that_is_not_a_positive_integer_is_refused(value):
     content = to_hf(ModelConfig()) | {"hidden_size": value}
     with pytest.raises(UserError, match="^hidden_size is "):
         from_hf(content)

@@ -122,8 +122,8 @@ def test_a_model_that_began_as_another_says_so(text_run, tmp_path, printed):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"pointer": True}, "model.pointer true: no class of Hugging Face has it"),
-        ({"bigram_rows": 8}, "model.bigram_rows 8: no class of Hugging Face has it"),
+        ({"pointer": True}, "model.pointer true: no Hugging Face class supports it"),
+        ({"bigram_rows": 8}, "model.bigram_rows 8: no Hugging Face class supports it"),
         ({"softcap": 5.0}, "nearest, GPTNeoXForCausalLM, needs model.softcap 0.0 (here 5.0)"),
         ({"norm": "rmsnorm"}, "GPTNeoXForCausalLM, needs model.norm layernorm (here rmsnorm)"),
         (

@@ -123,7 +123,7 @@ def test_the_file_holds_what_it_should(tokenizer, tmp_path):
     [
         ({"mlp": "relu2"}, "gpt2", "model.mlp relu2: llama.cpp's gptneox computes GELU"),
         ({}, "cl100k", "splits by the pattern cl100k; in GGUF only gpt2 is supported"),
-        ({"pointer": True}, "gpt2", "model.pointer true: no class of Hugging Face has it"),
+        ({"pointer": True}, "gpt2", "model.pointer true: no Hugging Face class supports it"),
         (
             {"norm": "rmsnorm", "norm_gain": False, "embedding_norm": True, "qk_norm": True},
             "gpt2",
