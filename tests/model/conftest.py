@@ -17,9 +17,9 @@ TINY = {"vocab_size": 11, "block_size": 8, "n_layer": 2, "n_head": 2, "n_embd": 
 
 @pytest.fixture(autouse=True)
 def seeded() -> Iterator[None]:
-    """The same global random state for every test, whatever ran before, and none left behind.
+    """Give every test the same global random state, and restore the previous one.
 
-    One thread: a second one costs more than it brings here, and very much on a busy machine.
+    One thread: for tiny models a second one costs more than it saves, especially on a busy machine.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -31,7 +31,7 @@ def seeded() -> Iterator[None]:
 
 @pytest.fixture
 def tiny() -> Callable[..., TinyGPT]:
-    """Makes a model in eval mode with weights large enough that every part shows in the logits."""
+    """Return a factory of models in eval mode, with weights so large that every part matters."""
 
     def make(*, double: bool = False, seed: int = 1, **settings: Any) -> TinyGPT:
         config = ModelConfig(**{**TINY, **settings})

@@ -1,3 +1,5 @@
+"""Attention: causality, documents, dropout, and equal results of both implementations."""
+
 from __future__ import annotations
 
 import itertools
@@ -18,8 +20,8 @@ IDS = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6]])
 DOCS = torch.tensor([[0, 0, 0, 1, 1, 2, 2, 2]])
 
 
-def reach(model, docs=None):
-    """(T, T): size of the gradient of row t's logits with respect to the embedding of token s."""
+def influence(model, docs=None):
+    """Return (T, T): the norm of the gradient of logits t with respect to embedding s."""
     embedded = []
     hook = model.dropout.register_forward_pre_hook(
         lambda _, args: (embedded.append(args[0].requires_grad_()), None)[1]
@@ -39,28 +41,28 @@ def reach(model, docs=None):
 @pytest.mark.parametrize("training", [False, True])
 def test_causal_by_gradient(tiny, path, settings, training):
     model = tiny(attention=path, **settings).train(training)
-    reach_TT = reach(model)
+    influence_TT = influence(model)
     future = torch.ones(8, 8, dtype=torch.bool).triu(1)
-    assert (reach_TT[future] == 0).all()
-    assert (reach_TT[~future] > 1e-6).all()
+    assert (influence_TT[future] == 0).all()
+    assert (influence_TT[~future] > 1e-6).all()
 
 
 @pytest.mark.parametrize("path", PATHS)
 def test_causal_with_attention_dropout(tiny, path):
     model = tiny(attention=path, dropout=0.3).train()
-    reach_TT = reach(model)
-    assert (reach_TT.triu(1) == 0).all()
-    assert (reach_TT.diagonal() > 0).all()
+    influence_TT = influence(model)
+    assert (influence_TT.triu(1) == 0).all()
+    assert (influence_TT.diagonal() > 0).all()
 
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_documents_do_not_see_each_other(tiny, path, settings):
     model = tiny(attention=path, **settings)
-    reach_TT = reach(model, DOCS)
+    influence_TT = influence(model, DOCS)
     allowed = document_mask(DOCS)[0, 0]
-    assert (reach_TT[~allowed] == 0).all()
-    assert (reach_TT[allowed] > 1e-6).all()
+    assert (influence_TT[~allowed] == 0).all()
+    assert (influence_TT[allowed] > 1e-6).all()
     changed = IDS.clone()
     changed[0, :3] = torch.tensor([7, 8, 9])  # the first document
     before, after = model(IDS, DOCS), model(changed, DOCS)
@@ -70,13 +72,13 @@ def test_documents_do_not_see_each_other(tiny, path, settings):
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_a_document_packed_with_others_scores_as_alone_with_rope(tiny, path):
+def test_with_rope_a_packed_document_has_its_own_logits(tiny, path):
     model = tiny(double=True, attention=path, position="rope")
     packed = model(IDS, DOCS)[:, 3:5]
     torch.testing.assert_close(packed, model(IDS[:, 3:5]), rtol=0, atol=1e-12)
 
 
-def test_learned_positions_go_on_at_a_new_document(tiny):
+def test_learned_positions_do_not_restart_at_a_new_document(tiny):
     model = tiny(double=True, position="learned")
     packed = model(IDS, DOCS)[:, 3:5]
     assert not torch.allclose(packed, model(IDS[:, 3:5]))
@@ -114,8 +116,8 @@ def test_bf16_autocast(tiny, path, settings):
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("p", [0.1, 0.5])
-def test_dropout_rests_in_eval_mode(tiny, path, p):
-    """Silent failure number one of the peers: attention dropout left on in evaluations."""
+def test_eval_mode_has_no_dropout(tiny, path, p):
+    """The most common silent failure of other projects: attention dropout in evaluations."""
     model, plain = tiny(attention=path, dropout=p), tiny(attention=path, dropout=0.0)
     assert torch.equal(model(IDS), model(IDS))
     assert torch.equal(model(IDS), plain(IDS))
@@ -133,5 +135,5 @@ def test_dropout_reaches_the_attention_weights(tiny, path):
     assert not torch.equal(model(IDS), model(IDS))
 
 
-def test_the_mask_stands_in_no_checkpoint(tiny):
+def test_the_mask_is_not_in_the_state_dict(tiny):
     assert list(tiny(attention="manual").state_dict()) == list(tiny().state_dict())

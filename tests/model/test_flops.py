@@ -1,3 +1,5 @@
+"""Parameters, memory and FLOPs by formula, against the built model and PyTorch's counters."""
+
 from __future__ import annotations
 
 import itertools
@@ -22,7 +24,7 @@ from tests.helpers.models import MODERN
 @pytest.mark.parametrize("mlp", ["gelu", "gelu_tanh", "relu2", "swiglu"])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("norm", ["layernorm", "rmsnorm"])
-def test_counts_equal_the_built_model(mlp, bias, norm):
+def test_counts_equal_those_of_the_built_model(mlp, bias, norm):
     for position, qk_norm, tie, n_layer in itertools.product(
         ["learned", "rope"], [False, True], [False, True], [1, 3]
     ):
@@ -48,7 +50,7 @@ def test_counts_equal_the_built_model(mlp, bias, norm):
 
 @pytest.mark.parametrize("norm", ["layernorm", "rmsnorm"])
 @pytest.mark.parametrize("gain", [False, True])
-def test_gains_and_the_norm_of_the_embeddings_count(norm, gain):
+def test_gains_and_the_embedding_norm_are_counted(norm, gain):
     config = ModelConfig(
         vocab_size=13, block_size=7, n_layer=2, n_head=2, n_embd=12, norm=norm, norm_gain=gain,
         embedding_norm=True, qk_norm=True,
@@ -61,7 +63,7 @@ def test_gains_and_the_norm_of_the_embeddings_count(norm, gain):
 
 
 @pytest.mark.parametrize("tie", [False, True])
-def test_a_pointer_counts(tie):
+def test_a_pointer_is_counted(tie):
     config = ModelConfig(
         vocab_size=13, block_size=7, n_layer=1, n_head=2, n_embd=12, pointer=True, tie_weights=tie
     )
@@ -80,7 +82,7 @@ def test_gpt2_small_has_124_million_parameters():
 
 
 def counted_flops(config, batch=2):
-    """Multiplications and additions that PyTorch's own counter sees in forward and backward."""
+    """Return the FLOPs per token of forward and backward, by PyTorch's own counter."""
     from torch.utils.flop_counter import FlopCounterMode
 
     model = TinyGPT(config)
@@ -102,13 +104,13 @@ def test_flops_equal_pytorchs_count(settings):
         | {"attention": "manual", **settings}
     )
     forward, backward = counted_flops(config)
-    # PyTorch counts whole squares of attention, whatever the mask.
+    # PyTorch counts the full attention matrix, whatever the mask.
     assert forward == forward_flops_per_token(config, causal=False)
     assert forward + backward == training_flops_per_token(config, causal=False)
     assert forward_flops_per_token(config) < forward
 
 
-def test_causal_attention_counts_what_is_looked_at():
+def test_causal_attention_counts_visible_tokens():
     config = ModelConfig(block_size=100)
     pairs = sum(t + 1 for t in range(10))
     attention = config.n_layer * 4 * config.n_embd * pairs / 10
@@ -117,7 +119,7 @@ def test_causal_attention_counts_what_is_looked_at():
 
 
 def saved_bytes(config, batch):
-    """Bytes that autograd keeps for the backward pass, each storage once, without the weights."""
+    """Return the bytes that autograd keeps for the backward pass, each storage once, no weights."""
     model = TinyGPT(config)
     own = {part.untyped_storage().data_ptr() for part in (*model.parameters(), *model.buffers())}
     held = {}
@@ -125,13 +127,14 @@ def saved_bytes(config, batch):
     def pack(tensor):
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
-            held[storage.data_ptr()] = (storage.nbytes(), tensor)  # held, so no address comes twice
+            # The tensor is kept alive, so that no address is reused.
+            held[storage.data_ptr()] = (storage.nbytes(), tensor)
         return tensor
 
     ids = torch.zeros(batch, config.block_size, dtype=torch.long)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         nats = cross_entropy_sum(model(ids), ids)
-    assert nats.requires_grad  # so nothing was freed before it was counted
+    assert nats.requires_grad  # so nothing was freed before the count
     return sum(n_bytes for n_bytes, _ in held.values())
 
 

@@ -1,3 +1,5 @@
+"""TinyGPT: names and shapes of its weights, settings, initialisation, and its forward pass."""
+
 from __future__ import annotations
 
 import itertools
@@ -94,8 +96,8 @@ def test_odd_heads_are_fine_with_learned_positions():
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.sampled_from(["gelu", "swiglu"]))
-def test_any_mlp_width_can_be_asked_for(width, n_embd, kind):
-    """An imported model's width is met exactly by the ratio that it stands for."""
+def test_any_mlp_width_can_be_set(width, n_embd, kind):
+    """The ratio computed from an imported model's width gives exactly this width."""
     ratio = width / n_embd * (1.5 if kind == "swiglu" else 1)
     config = ModelConfig(n_embd=n_embd, n_head=1, position="learned", mlp=kind, mlp_ratio=ratio)
     assert config.mlp_width == width
@@ -114,8 +116,8 @@ def test_swiglu_has_the_parameters_of_the_others():
     assert sum(p.numel() for p in plain.parameters()) == sum(p.numel() for p in gated.parameters())
 
 
-def start_loss(**settings):
-    """Loss of a new model on random targets, in ln V."""
+def initial_loss(**settings):
+    """Return the loss of a new model on random targets, as a multiple of ln V."""
     config = ModelConfig(**settings)
     model = TinyGPT(config).eval()
     with torch.no_grad():
@@ -144,22 +146,22 @@ def test_loss_starts_near_ln_v(position, norm, mlp, qk_norm):
             "position": position, "norm": norm, "mlp": mlp, "qk_norm": qk_norm, "bias": bias,
             "tie_weights": tie, "softcap": softcap, "zero_init": zero, "attention": attention,
         }  # fmt: skip
-        assert abs(start_loss(**settings) - 1) < 0.05, settings
+        assert abs(initial_loss(**settings) - 1) < 0.05, settings
 
 
 @pytest.mark.parametrize("n_embd", [384, 768])
 @pytest.mark.parametrize("vocab_size", [256, 4096])
 @pytest.mark.parametrize("position", ["learned", "rope"])
 def test_loss_starts_near_ln_v_in_wide_tied_models(n_embd, vocab_size, position):
-    """With GPT-2's deviation a token's own logit would stand out: 15 at width 768."""
+    """With GPT-2's standard deviation a token's own logit would be too large: 15 at width 768."""
     settings = {
         "vocab_size": vocab_size, "block_size": 16, "n_layer": 1, "n_embd": n_embd,
         "position": position, "tie_weights": True, "zero_init": True,
     }  # fmt: skip
-    assert abs(start_loss(**settings) - 1) < 0.05
+    assert abs(initial_loss(**settings) - 1) < 0.05
 
 
-def test_initial_deviations():
+def test_initial_standard_deviations():
     model = TinyGPT(ModelConfig(n_layer=8, position="learned", bias=True))
     for name, parameter in model.named_parameters():
         if parameter.ndim == 1:
@@ -169,11 +171,11 @@ def test_initial_deviations():
             assert abs(parameter.std().item() / expected - 1) < 0.03, name
 
 
-def test_the_spread_of_the_embeddings():
-    wide = TinyGPT(ModelConfig(embedding_std=1.0))
-    assert abs(wide.token_embedding.weight.std().item() - 1) < 0.03
-    assert abs(wide.head.weight.std().item() / 0.02 - 1) < 0.03
-    assert abs(start_loss(embedding_std=1.0) - 1) < 0.05
+def test_embedding_std():
+    model = TinyGPT(ModelConfig(embedding_std=1.0))
+    assert abs(model.token_embedding.weight.std().item() - 1) < 0.03
+    assert abs(model.head.weight.std().item() / 0.02 - 1) < 0.03
+    assert abs(initial_loss(embedding_std=1.0) - 1) < 0.05
     with pytest.raises(UserError, match="model.embedding_std .* only without model.tie_weights"):
         ModelConfig(embedding_std=1.0, tie_weights=True)
 
@@ -185,7 +187,7 @@ def test_zero_init_starts_as_the_identity():
     assert torch.equal(model.hidden(ids), expected)
     logits = model(ids)
     logits.logsumexp(-1).sum().backward()
-    assert (model.blocks[0].attn.proj.weight.grad != 0).any()  # and can leave it
+    assert (model.blocks[0].attn.proj.weight.grad != 0).any()  # but training can change it
 
 
 def test_more_tokens_than_block_size_are_refused(tiny):
@@ -245,7 +247,7 @@ def test_dropout_reaches_embeddings_and_both_branches(tiny):
         assert 0.2 < share < 0.8, name
 
 
-def test_a_batch_can_be_learnt_by_heart():
+def test_a_batch_can_be_memorized():
     config = ModelConfig(vocab_size=16, block_size=16, n_layer=2, n_head=2, n_embd=32)
     model = TinyGPT(config)
     ids = torch.randint(16, (4, 17))

@@ -1,4 +1,4 @@
-"""Norms, activations and wrappers, one by one against their formulas."""
+"""Norms, activations and wrappers, each against its formula."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_rmsnorm_formula_and_eps():
 
 @pytest.mark.parametrize("kind", ["layernorm", "rmsnorm"])
 @pytest.mark.parametrize("bias", [False, True])
-def test_the_settings_of_the_norm_arrive(kind, bias):
+def test_make_norm_uses_the_settings(kind, bias):
     norm = make_norm(ModelConfig(norm=kind, bias=bias, norm_eps=0.125))
     assert norm.eps == 0.125
     assert norm.weight.shape == (192,)
@@ -64,7 +64,7 @@ def test_the_settings_of_the_norm_arrive(kind, bias):
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_evaluating_gives_every_mode_back(tiny, training):
+def test_eval_mode_restores_every_mode(tiny, training):
     model = tiny(dropout=0.1).train(training)
     model.blocks[0].eval()
     modes = [module.training for module in model.modules()]
@@ -74,7 +74,7 @@ def test_evaluating_gives_every_mode_back(tiny, training):
     assert [module.training for module in model.modules()] == modes
 
 
-def test_raw_module_takes_wrappers_off(tiny, tmp_path):
+def test_unwrap_removes_wrappers(tiny, tmp_path):
     model = tiny()
     assert unwrap(model) is model
     assert unwrap(torch.compile(model)) is model

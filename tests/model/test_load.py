@@ -1,3 +1,5 @@
+"""Checkpoints: what is loaded, and which damage is refused with which message."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -10,11 +12,11 @@ from model.load import load_model
 from utils.errors import UserError
 
 
-def checkpoint_of(model, **more):
+def checkpoint_of(model, **extra):
     return {
         "model": {name: value.clone() for name, value in model.state_dict().items()},
         "config": {"model": dataclasses.asdict(model.config), "optim": {"lr": 1e-3}},
-        **more,
+        **extra,
     }
 
 
@@ -48,10 +50,10 @@ def test_round_trip_through_a_file(tiny, settings):
     assert loaded.state_dict().keys() == model.state_dict().keys()
 
 
-@pytest.mark.parametrize(("own", "flipped"), [("rope", "learned"), ("learned", "rope")])
-def test_the_position_setting_flipped(tiny, own, flipped):
-    checkpoint = checkpoint_of(tiny(position=own))
-    checkpoint["config"]["model"]["position"] = flipped
+@pytest.mark.parametrize(("saved", "changed"), [("rope", "learned"), ("learned", "rope")])
+def test_the_other_position_setting_is_refused(tiny, saved, changed):
+    checkpoint = checkpoint_of(tiny(position=saved))
+    checkpoint["config"]["model"]["position"] = changed
     assert "weight position_embedding.weight" in message(checkpoint)
 
 
@@ -103,7 +105,7 @@ def test_a_missing_setting_is_not_guessed(tiny):
 
 
 @pytest.mark.parametrize("prefix", ["_orig_mod.", "module."])
-def test_keys_of_wrappers_are_refused(tiny, prefix):
+def test_keys_with_a_wrappers_prefix_are_refused(tiny, prefix):
     checkpoint = checkpoint_of(tiny())
     checkpoint["model"] = {prefix + name: value for name, value in checkpoint["model"].items()}
     assert "token_embedding.weight is missing" in message(checkpoint)
@@ -122,5 +124,5 @@ def test_weights_are_tensors_of_floats(tiny, value):
     "checkpoint",
     [{}, {"config": {}}, {"config": {"model": {}}}, {"config": 3, "model": {}}, [1], None],
 )
-def test_what_is_no_checkpoint_is_refused(checkpoint):
+def test_what_is_not_a_checkpoint_is_refused(checkpoint):
     message(checkpoint)

@@ -1,4 +1,4 @@
-"""The pointer against its formula, and everything that has to hold for any model."""
+"""The pointer against its formula, and the properties that hold for any model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from model.flops import forward_flops_per_token
 
 
 def naive_logits(model, ids, doc=None):
-    """Place by place: softmax of 0 (none) and q(h_t) . k(h_(s-1)); then what it finds."""
+    """Return the logits, position by position: softmax over 0 ("none") and q(h_t) . k(h_(s-1))."""
     (h,) = model.hidden(ids, doc)
     pointer, D = model.pointer, h.shape[-1]
     table = model.token_embedding(ids[0])
@@ -26,11 +26,11 @@ def naive_logits(model, ids, doc=None):
             key = pointer.key.weight @ h[s - 1]
             scores.append((pointer.query.weight @ h[t]) @ key / math.sqrt(D))
         weights = torch.stack(scores).softmax(0)[1:]
-        read = sum(
+        retrieved = sum(
             (w * table[s] for w, s in zip(weights, found, strict=True)),
             torch.zeros(D, dtype=h.dtype),
         )
-        logits = model.logits(h[t] + pointer.out.weight @ read)
+        logits = model.logits(h[t] + pointer.out.weight @ retrieved)
         gate = torch.log1p((pointer.gate.weight @ h[t] + pointer.gate.bias).exp())
         for s, weight in zip(found, weights, strict=True):
             logits[ids[0, s]] += (gate * weight).item()
@@ -40,18 +40,18 @@ def naive_logits(model, ids, doc=None):
 
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("doc", [None, [[0, 0, 0, 1, 1, 1, 1]]])
-def test_the_logits_are_those_of_the_formula(tiny, tied, doc):
+def test_the_logits_follow_the_formula(tiny, tied, doc):
     model = tiny(double=True, pointer=True, tie_weights=tied)
     ids = torch.tensor([[3, 1, 4, 1, 5, 9, 1]])
     doc = None if doc is None else torch.tensor(doc)
     with torch.no_grad():
-        got, wanted = model(ids, doc)[0], naive_logits(model, ids, doc)
+        found, expected = model(ids, doc)[0], naive_logits(model, ids, doc)
         plain = model.logits(model.hidden(ids, doc))[0]
-    assert (got - wanted).abs().max() < 1e-9
-    assert (got - plain).abs().max() > 1e-3
+    assert (found - expected).abs().max() < 1e-9
+    assert (found - plain).abs().max() > 1e-3
 
 
-def test_no_place_sees_what_comes_later_or_another_document(tiny):
+def test_no_position_depends_on_later_tokens_or_other_documents(tiny):
     model = tiny(pointer=True)
     ids = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6]])
     other = ids.clone()
@@ -66,7 +66,7 @@ def test_no_place_sees_what_comes_later_or_another_document(tiny):
         assert torch.allclose(one[:, 5:], two[:, 5:], atol=1e-5)
 
 
-def test_it_costs_what_it_says():
+def test_the_flops_of_a_pointer():
     plain, pointing = (
         ModelConfig(vocab_size=16, block_size=8, n_layer=1, n_embd=4, n_head=2, pointer=pointer)
         for pointer in (False, True)

@@ -1,4 +1,4 @@
-"""The whole forward pass against a slow one that is written number by number, in float64."""
+"""The whole forward pass against a slow reference in float64, written position by position."""
 
 from __future__ import annotations
 
@@ -92,8 +92,8 @@ def naive_logits(model, ids):
     return config.softcap * np.tanh(logits / config.softcap) if config.softcap else logits
 
 
-# Every norm, position and qk_norm with each other; the rest takes turns.
-MIXES = [
+# Every combination of norm, position and qk_norm; the other settings alternate.
+COMBINATIONS = [
     {
         "norm": kind,
         "position": position,
@@ -113,7 +113,9 @@ MIXES = [
 ]
 
 
-@pytest.mark.parametrize("settings", MIXES, ids=lambda mix: "-".join(map(str, mix.values())))
+@pytest.mark.parametrize(
+    "settings", COMBINATIONS, ids=lambda settings: "-".join(map(str, settings.values()))
+)
 @pytest.mark.parametrize("attention_path", ["sdpa", "manual"])
 def test_logits_equal_the_naive_ones(tiny, settings, attention_path):
     model = tiny(double=True, attention=attention_path, **settings)

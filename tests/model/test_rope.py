@@ -1,3 +1,5 @@
+"""Rotary position embedding: rotations that depend on distances only."""
+
 from __future__ import annotations
 
 import pytest
@@ -6,7 +8,7 @@ import torch
 from model.layers import apply_rope, rope_table
 
 
-def turned(x_K, position, theta=10000.0):
+def rotate(x_K, position, theta=10000.0):
     cos_TK, sin_TK = rope_table(200, len(x_K), theta, torch.float64)
     return apply_rope(x_K, cos_TK[position], sin_TK[position])
 
@@ -14,14 +16,14 @@ def turned(x_K, position, theta=10000.0):
 @pytest.mark.parametrize("theta", [100.0, 10000.0])
 def test_products_depend_on_the_distance_only(theta):
     q_K, k_K = torch.randn(2, 16, dtype=torch.float64)
-    products = [turned(q_K, t + 7, theta) @ turned(k_K, t, theta) for t in (0, 1, 50, 190)]
+    products = [rotate(q_K, t + 7, theta) @ rotate(k_K, t, theta) for t in (0, 1, 50, 190)]
     for product in products:
         torch.testing.assert_close(product, products[0], rtol=1e-10, atol=1e-10)
-    other = turned(q_K, 8, theta) @ turned(k_K, 0, theta)
+    other = rotate(q_K, 8, theta) @ rotate(k_K, 0, theta)
     assert (other - products[0]).abs() > 1e-3
 
 
-def test_lengths_stay():
+def test_lengths_are_unchanged():
     x_TK = torch.randn(64, 8, dtype=torch.float64)
     y_TK = apply_rope(x_TK, *rope_table(64, 8, 10000.0, torch.float64))
     torch.testing.assert_close(y_TK.norm(dim=-1), x_TK.norm(dim=-1))
@@ -59,7 +61,7 @@ def test_default_dtype_does_not_matter():
 
 
 def test_a_model_attends_by_distance_only(tiny):
-    """A document gets the same logits wherever in the row it stands."""
+    """A document has the same logits at every position in the row."""
     model = tiny(double=True, position="rope", n_layer=1)
     ids = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6]])
     docs = torch.tensor([[0, 0, 0, 1, 1, 1, 1, 1]])

@@ -1,3 +1,5 @@
+"""Evaluation: exact sums, independent of batch size, mode and dropout."""
+
 from __future__ import annotations
 
 import math
@@ -23,7 +25,7 @@ def batches(size, n=13):
     return [(ids[i : i + size], targets[i : i + size]) for i in range(0, n, size)]
 
 
-def test_equals_the_sum_over_single_tokens(tiny):
+def test_the_loss_is_the_sum_over_single_tokens(tiny):
     model = tiny(double=True)
     ids, targets = rows()
     nats = tokens = n_bytes = 0
@@ -55,7 +57,7 @@ def test_independent_of_batch_size_mode_and_dropout(tiny, dropout, training):
         assert model.training == training
 
 
-def test_training_goes_on_as_if_it_had_not_happened(tiny):
+def test_an_evaluation_does_not_change_the_training(tiny):
     weights = []
     for with_evaluation in (False, True):
         torch.manual_seed(2)
@@ -84,15 +86,15 @@ def test_special_tokens_have_loss_and_no_bytes(tiny):
     assert with_special.nats > without.nats + 1e-3
 
 
-def test_documents_arrive(tiny):
+def test_document_numbers_reach_the_model(tiny):
     ids, targets = rows()
     docs = (torch.arange(8) >= 4).long().expand(13, 8)
-    apart = evaluate(tiny(), [(ids, targets, docs)], BYTES)
-    whole = evaluate(tiny(), [(ids, targets)], BYTES)
-    assert apart.nats != whole.nats
-    assert evaluate(tiny(), [(ids, targets, None)], BYTES) == whole
+    separate = evaluate(tiny(), [(ids, targets, docs)], BYTES)
+    joined = evaluate(tiny(), [(ids, targets)], BYTES)
+    assert separate.nats != joined.nats
+    assert evaluate(tiny(), [(ids, targets, None)], BYTES) == joined
     nats = cross_entropy_sum(tiny()(ids, docs), targets)
-    assert apart.nats == pytest.approx(nats.item(), rel=1e-5)
+    assert separate.nats == pytest.approx(nats.item(), rel=1e-5)
 
 
 def test_autocast_is_used(tiny):
@@ -102,7 +104,7 @@ def test_autocast_is_used(tiny):
     assert low.nats == pytest.approx(full.nats, rel=0.02)
 
 
-def test_modes_return_after_an_error(tiny):
+def test_modes_are_restored_after_an_error(tiny):
     model = tiny().train()
     with pytest.raises(ValueError, match="block_size"):
         evaluate(model, [(torch.zeros(1, 9).long(), torch.zeros(1, 9).long())], BYTES)
@@ -117,5 +119,5 @@ def test_nothing_to_score_is_refused(tiny):
         evaluate(tiny(), [(specials, specials)], BYTES)
 
 
-def test_hopeless_perplexity_is_infinite():
+def test_a_perplexity_too_large_for_a_float_is_infinite():
     assert Evaluation(nats=1e6, tokens=1, bytes=1).perplexity == math.inf

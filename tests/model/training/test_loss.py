@@ -1,3 +1,5 @@
+"""Cross-entropy: by hand, ignored targets, precision, and compilation with the model."""
+
 from __future__ import annotations
 
 import math
@@ -20,7 +22,7 @@ def test_by_hand():
     assert nats.ndim == 0
 
 
-def test_ignored_targets_count_nothing_and_get_no_gradient():
+def test_ignored_targets_add_nothing_and_get_no_gradient():
     logits = torch.randn(2, 3, 5, requires_grad=True)
     targets = torch.tensor([[1, IGNORE_INDEX, 2], [IGNORE_INDEX, 4, IGNORE_INDEX]])
     nats = cross_entropy_sum(logits, targets)
@@ -38,10 +40,10 @@ def test_a_batch_of_ignored_targets_is_zero_not_nan():
 
 def test_parts_add_up():
     logits, targets = torch.randn(6, 4, 9), torch.randint(9, (6, 4))
-    whole = cross_entropy_sum(logits, targets)
+    total = cross_entropy_sum(logits, targets)
     parts = [cross_entropy_sum(logits[i : i + 2], targets[i : i + 2]) for i in (0, 2, 4)]
-    torch.testing.assert_close(whole, sum(parts))
-    torch.testing.assert_close(cross_entropy_per_token(logits, targets).sum(), whole)
+    torch.testing.assert_close(total, sum(parts))
+    torch.testing.assert_close(cross_entropy_per_token(logits, targets).sum(), total)
     assert cross_entropy_per_token(logits, targets).shape == (6, 4)
 
 
@@ -70,10 +72,10 @@ def test_huge_logits():
         {"pointer": True, "bigram_rows": 8, "mlp": "swiglu"},
     ],
 )
-def test_a_model_and_its_loss_compile_in_one_piece(settings, tiny):
-    """A piece that the compiler can't follow cuts the model apart, and most of the gain is lost."""
+def test_a_model_and_its_loss_compile_without_graph_breaks(settings, tiny):
+    """Each graph break would split the program, and most of the speed-up would be lost."""
     model, ids_BT = tiny(**settings).train(), torch.randint(0, 11, (2, 8))
-    whole = ModelWithLoss(model)
-    assert whole(ids_BT, ids_BT) == cross_entropy_sum(model(ids_BT), ids_BT)
+    module = ModelWithLoss(model)
+    assert module(ids_BT, ids_BT) == cross_entropy_sum(model(ids_BT), ids_BT)
     torch._dynamo.reset()
-    assert torch._dynamo.explain(whole)(ids_BT, ids_BT).graph_break_count == 0
+    assert torch._dynamo.explain(module)(ids_BT, ids_BT).graph_break_count == 0

@@ -1,4 +1,4 @@
-"""AdamW: its groups, and its numbers against the equations."""
+"""Optimizers: their parameter groups, and their steps against the equations."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Tied(nn.Module):
 
 def test_each_parameter_is_in_one_group() -> None:
     model = Tied()
-    decayed, plain = param_groups(model, OptimConfig())
+    decayed, undecayed = param_groups(model, OptimConfig())
     assert [id(p) for p in decayed["params"]] == [id(model.embedding.weight)]
     others = {id(p) for p in (model.norm.weight, model.norm.bias, model.head.bias)}
-    assert {id(p) for p in plain["params"]} == others
-    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.1, 0.0)
+    assert {id(p) for p in undecayed["params"]} == others
+    assert (decayed["weight_decay"], undecayed["weight_decay"]) == (0.1, 0.0)
     (only,) = param_groups(nn.Linear(2, 2, bias=False), OptimConfig())
     assert len(only["params"]) == 1
 
@@ -39,7 +39,7 @@ def test_each_parameter_is_in_one_group() -> None:
 def reference_adamw(
     weights: torch.Tensor, gradients: list[torch.Tensor], rates: list[float], config: OptimConfig
 ) -> torch.Tensor:
-    """Algorithm 2 of Loshchilov & Hutter 2017, line by line in float64."""
+    """Return the weights after algorithm 2 of Loshchilov & Hutter 2017, in float64."""
     theta = weights.double().clone()
     m, v = torch.zeros_like(theta), torch.zeros_like(theta)
     beta1, beta2 = config.betas
@@ -60,7 +60,7 @@ def reference_adamw(
         OptimConfig(lr=0.5, weight_decay=0.7, betas=(0.5, 0.6), eps=1e-2, schedule="linear"),
     ],
 )
-def test_the_steps_are_those_of_the_paper(config: OptimConfig) -> None:
+def test_adamw_steps_follow_the_paper(config: OptimConfig) -> None:
     torch.manual_seed(0)
     model = nn.Linear(3, 4)
     starts = [p.detach().clone() for p in model.parameters()]
@@ -75,11 +75,11 @@ def test_the_steps_are_those_of_the_paper(config: OptimConfig) -> None:
         optimizer.step()
     assert rates == [config.lr_at(step, 12) for step in range(12)]
     for start, parameter, history in zip(starts, model.parameters(), gradients, strict=True):
-        wanted = reference_adamw(start, history, rates, config)
-        assert (parameter.double() - wanted).abs().max() < 2e-6
+        expected = reference_adamw(start, history, rates, config)
+        assert (parameter.double() - expected).abs().max() < 2e-6
 
 
-def test_the_rate_of_the_settings() -> None:
+def test_the_learning_rate_follows_the_settings() -> None:
     config = OptimConfig(lr=2.0, min_lr_ratio=0.25, warmup_steps=4)
     assert [config.lr_at(step, 10) for step in (0, 3, 9)] == [0.5, 2.0, 0.5]
     long = OptimConfig(lr=1.0, warmup_steps=1000)
@@ -90,13 +90,13 @@ def test_the_rate_of_the_settings() -> None:
 @pytest.mark.parametrize(
     "bad", [{"lr": 0.0}, {"betas": (0.9, 1.0)}, {"eps": 0.0}, {"schedule": "cosin"}]
 )
-def test_settings_out_of_range(bad: dict[str, object]) -> None:
+def test_settings_out_of_range_are_refused(bad: dict[str, object]) -> None:
     with pytest.raises(UserError, match=next(iter(bad))):
         OptimConfig(**bad)
 
 
 class Blocks(nn.Module):
-    """The names and shapes that Muon goes by."""
+    """A module with the names and shapes by which Muon selects its matrices."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class Blocks(nn.Module):
         self.head = nn.Linear(4, 5, bias=False)
 
 
-def test_muon_takes_the_matrices_of_the_blocks() -> None:
+def test_muon_updates_the_matrices_of_the_blocks() -> None:
     model = Blocks()
     config = OptimConfig(name="muon", lr=0.01, muon_lr=0.04, embedding_lr_ratio=3.0)
     groups = param_groups(model, config)
@@ -123,7 +123,7 @@ def test_muon_takes_the_matrices_of_the_blocks() -> None:
     assert ratios["blocks.0.fc.weight"] == pytest.approx(4.0)
 
 
-def test_each_kind_of_weight_has_its_rate() -> None:
+def test_each_kind_of_weight_has_its_learning_rate() -> None:
     model = Blocks()
     config = OptimConfig(
         name="muon",
@@ -138,19 +138,19 @@ def test_each_kind_of_weight_has_its_rate() -> None:
     assert set_step(optimizer, config, 0, 99) == pytest.approx(0.01)  # a tenth of the peak
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     found = {name: rates[id(p)] for name, p in model.named_parameters()}
-    wanted = {"token_embedding.weight": 0.03, "head.weight": 0.005, "blocks.0.qkv.weight": 0.005}
-    wanted |= {"blocks.0.qkv.bias": 0.02, "blocks.0.fc.weight": 0.005, "blocks.0.fc.bias": 0.02}
-    assert found == pytest.approx(wanted)
+    expected = {"token_embedding.weight": 0.03, "head.weight": 0.005, "blocks.0.qkv.weight": 0.005}
+    expected |= {"blocks.0.qkv.bias": 0.02, "blocks.0.fc.weight": 0.005, "blocks.0.fc.bias": 0.02}
+    assert found == pytest.approx(expected)
 
 
-def test_the_momentum_of_muon_alone_is_set() -> None:
+def test_only_muons_momentum_is_set() -> None:
     config = OptimConfig(name="muon", muon_momentum=0.95, muon_warmup_steps=4)
     optimizer = make_optimizer(Blocks(), config)
     set_step(optimizer, config, 2, 9)
     momenta = [group["momentum"] for group in optimizer.param_groups if "momentum" in group]
     assert momenta == pytest.approx([0.9, 0.9])
     low = OptimConfig(name="muon", muon_momentum=0.8, muon_warmup_steps=9)
-    assert [low.momentum_at(step) for step in (0, 5, 20)] == [0.8] * 3  # 0.85 would be above
+    assert [low.momentum_at(step) for step in (0, 5, 20)] == [0.8] * 3  # 0.85 would be higher
 
 
 def test_every_optimizer_of_the_registry_takes_a_step() -> None:
@@ -166,7 +166,7 @@ def test_every_optimizer_of_the_registry_takes_a_step() -> None:
 
 
 def naive_orthogonal(matrix: torch.Tensor) -> torch.Tensor:
-    """The quintic iteration of the source on one matrix in float64, as written there."""
+    """Return one matrix after the quintic iteration of Muon's source, in float64."""
     x = matrix.double()
     x = x / x.norm()
     transposed = x.shape[0] > x.shape[1]
@@ -178,22 +178,22 @@ def naive_orthogonal(matrix: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (5, 4), (8, 4), (3, 9)])
-def test_orthogonalize_is_the_iteration_and_flattens_singular_values(
+def test_orthogonalize_is_the_naive_iteration_and_equalizes_singular_values(
     shape: tuple[int, int],
 ) -> None:
     torch.manual_seed(1)
     matrices = torch.randn(3, *shape)
-    turned = orthogonalize(matrices)
-    for matrix, one in zip(matrices, turned, strict=True):
+    orthogonal = orthogonalize(matrices)
+    for matrix, one in zip(matrices, orthogonal, strict=True):
         assert (one - naive_orthogonal(matrix)).abs().max() < 1e-4
         u, _, v = torch.linalg.svd(matrix, full_matrices=False)
-        values = (u.T @ one @ v.T).diagonal()  # the singular vectors stay
+        values = (u.T @ one @ v.T).diagonal()  # the singular vectors are unchanged
         assert 0.3 < values.min() and values.max() < 1.3
     assert orthogonalize(torch.zeros(1, 2, 2)).abs().max() == 0
 
 
 @pytest.mark.parametrize(("bf16", "error"), [(False, 1e-3), (True, 1e-2)])
-def test_the_steps_of_muon_are_the_naive_ones(
+def test_muon_steps_equal_naive_ones(
     bf16: bool, error: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("model.training.muon.bf16_is_fast", lambda device: bf16)
@@ -201,8 +201,8 @@ def test_the_steps_of_muon_are_the_naive_ones(
     model = Blocks()
     config = OptimConfig(name="muon", lr=0.01, muon_lr=0.05, muon_momentum=0.8, weight_decay=0.3)
     optimizer = make_optimizer(model, config)
-    wanted = {n: p.detach().double().clone() for n, p in model.named_parameters() if p.ndim == 2}
-    momentum = {n: torch.zeros_like(w) for n, w in wanted.items()}
+    expected = {n: p.detach().double().clone() for n, p in model.named_parameters() if p.ndim == 2}
+    momentum = {n: torch.zeros_like(w) for n, w in expected.items()}
     history: list[torch.Tensor] = []
     start = model.head.weight.detach().clone()
     for _ in range(4):
@@ -215,13 +215,13 @@ def test_the_steps_of_muon_are_the_naive_ones(
             momentum[name] = 0.8 * momentum[name] + 0.2 * g
             update = 0.2 * g + 0.8 * momentum[name]
             parts = update.split(4) if "qkv" in name else [update]
-            turned = torch.cat([naive_orthogonal(part) for part in parts])
+            orthogonal = torch.cat([naive_orthogonal(part) for part in parts])
             scale = 1.0 if "qkv" in name else (8 / 4) ** 0.5
-            wanted[name] = wanted[name] * (1 - 0.05 * 0.3) - 0.05 * scale * turned
+            expected[name] = expected[name] * (1 - 0.05 * 0.3) - 0.05 * scale * orthogonal
         history.append(model.head.weight.grad.clone())
         optimizer.step()
     for name in ("blocks.0.qkv.weight", "blocks.0.fc.weight"):
-        assert (model.get_parameter(name).double() - wanted[name]).abs().max() < error
+        assert (model.get_parameter(name).double() - expected[name]).abs().max() < error
     rest = reference_adamw(start, history, [config.lr] * 4, config)
     assert (model.head.weight.double() - rest).abs().max() < 2e-6
 
@@ -249,7 +249,7 @@ def test_a_setting_without_effect_is_refused(without_effect: dict[str, float]) -
         OptimConfig(**without_effect)
 
 
-def test_muon_iterates_in_bf16_where_that_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_muon_uses_bf16_where_it_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
     for has in (True, False):
         monkeypatch.setattr("model.training.muon.cpu_has", lambda feature, has=has: has)

@@ -1,4 +1,4 @@
-"""The learning rate: golden values, and what holds for every schedule."""
+"""The learning-rate schedule: golden values, and properties of every schedule."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from model.training.optim import SCHEDULES, OptimConfig
 
-FALLING = [name for name in SCHEDULES if name != "constant"]
+DECAYING = [name for name in SCHEDULES if name != "constant"]
 
 
 def rates_of(
     schedule: str, max_steps: int, *, min_lr: float, warmup: int, decay_fraction: float = 0.2
 ) -> list[float]:
-    """The rate of each step of a run whose peak is 1."""
+    """Return the learning rate of each step of a run whose peak is 1."""
     config = OptimConfig(
         lr=1.0,
         min_lr_ratio=0.0 if schedule == "constant" else min_lr,
@@ -28,7 +28,7 @@ def rates_of(
 
 
 @pytest.mark.parametrize(
-    ("schedule", "wanted"),
+    ("schedule", "expected"),
     [
         ("cosine", [0.5, 1.0, 0.9522542, 0.825, 0.640, 0.460, 0.275, 0.1477458, 0.1]),
         ("linear", [0.5, 1.0, 0.8714286, 0.7428571, 0.6142857, 0.4857143, 0.3571429, 0.2285714]),
@@ -36,11 +36,11 @@ def rates_of(
         ("constant", [0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]),
     ],
 )
-def test_golden_values(schedule: str, wanted: list[float]) -> None:
+def test_golden_values(schedule: str, expected: list[float]) -> None:
     rates = rates_of(schedule, 9, min_lr=0.1, warmup=2, decay_fraction=0.45)
     if schedule == "cosine":  # written out: 0.1 + 0.9 * (1 + cos(pi * i / 7)) / 2
-        wanted = [0.5] + [0.1 + 0.45 * (1 + math.cos(math.pi * i / 7)) for i in range(8)]
-    assert rates[: len(wanted)] == pytest.approx(wanted, abs=1e-7)
+        expected = [0.5] + [0.1 + 0.45 * (1 + math.cos(math.pi * i / 7)) for i in range(8)]
+    assert rates[: len(expected)] == pytest.approx(expected, abs=1e-7)
 
 
 @given(
@@ -50,7 +50,7 @@ def test_golden_values(schedule: str, wanted: list[float]) -> None:
     min_lr=st.floats(0, 1),
     decay_fraction=st.floats(1e-9, 1),
 )
-def test_what_holds_for_all(
+def test_properties_of_every_schedule(
     schedule: str, warmup: int, max_steps: int, min_lr: float, decay_fraction: float
 ) -> None:
     rates = rates_of(
@@ -62,7 +62,7 @@ def test_what_holds_for_all(
     assert all(a < b for a, b in zip(rates[:peak], rates[1 : peak + 1], strict=True))
     assert all(a >= b - 1e-15 for a, b in zip(rates[peak:], rates[peak + 1 :], strict=False))
     assert rates[peak] == pytest.approx(1.0)
-    if schedule in FALLING and max_steps > 1:
+    if schedule in DECAYING and max_steps > 1:
         assert rates[-1] == min_lr
     if schedule == "constant":
         assert set(rates[peak:]) == {1.0}
@@ -70,7 +70,7 @@ def test_what_holds_for_all(
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("warmup", [4, 5, 100])
-def test_a_warmup_as_long_as_the_run_leaves_the_last_step(schedule: str, warmup: int) -> None:
+def test_a_warmup_as_long_as_the_run_excludes_the_last_step(schedule: str, warmup: int) -> None:
     rates = rates_of(schedule, 4, min_lr=0.1, warmup=warmup)
     assert rates == [1 / 3, 2 / 3, 1.0, 1.0 if schedule == "constant" else 0.1]
 
