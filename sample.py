@@ -206,14 +206,9 @@ def write_samples(
 
 def add_arguments(parser: Parser) -> None:
     """Add all flags of the command."""
-    add = parser.add_argument
-    add("--run", metavar="DIR", default=DEFAULT_RUN, help="run folder (default: %(default)s)")
-    add(
-        "--checkpoint",
-        choices=("best", "last"),
-        default="best",
-        help="the one of the lowest validation loss, or the newest (default: %(default)s)",
-    )
+    add, default = parser.add_argument, "(default: %(default)s)"
+    add("--run", metavar="DIR", default=DEFAULT_RUN, help=f"run folder {default}")
+    add("--checkpoint", choices=("best", "last"), default="best", help=f"best or newest {default}")
     add(
         "--prompt",
         action="append",
@@ -225,28 +220,12 @@ def add_arguments(parser: Parser) -> None:
         "--prompt-sep",
         type=nonempty_text,
         metavar="TEXT",
-        help=r"separator of prompts in the file: blank-line, or a text in which \n is a newline "
-        r"(default: \n)",
+        help=r"separator of prompts in the file: blank-line, or text (default: \n, a newline)",
     )
     add("--interactive", action="store_true", help="ask for prompts; an empty one quits")
-    add(
-        "--num-samples",
-        type=positive_int,
-        default=1,
-        help="samples of each prompt (default: %(default)s)",
-    )
-    add(
-        "--steps",
-        type=positive_int,
-        default=300,
-        help="maximum number of new tokens (default: %(default)s)",
-    )
-    add(
-        "--seed",
-        type=int,
-        default=1,
-        help="random seed; the same seed gives the same text (default: %(default)s)",
-    )
+    add("--num-samples", type=positive_int, default=1, help=f"samples of each prompt {default}")
+    add("--steps", type=positive_int, default=300, help=f"maximum number of new tokens {default}")
+    add("--seed", type=int, default=1, help=f"random seed; equal seeds give equal texts {default}")
     add_sampling_flags(parser)
     add(
         "--stop",
@@ -259,24 +238,11 @@ def add_arguments(parser: Parser) -> None:
         "--stop-token",
         default=END_OF_TEXT,
         metavar="TEXT",
-        help="end at this token; empty = never (default: %(default)s)",
+        help=f"end at this token; empty = never {default}",
     )
-    add(
-        "--json",
-        action="store_true",
-        help="write a JSON line for each sample, with token ids and log-probabilities",
-    )
-    add(
-        "--device",
-        default="auto",
-        metavar="DEVICE",
-        help="auto, cpu, cuda, ... (default: %(default)s)",
-    )
-    add(
-        "--compile",
-        action="store_true",
-        help="use torch.compile: slow to start, faster for much text on a GPU",
-    )
+    add("--json", action="store_true", help="write JSON lines with token ids and log-probabilities")
+    add("--device", metavar="DEVICE", default="auto", help=f"auto, cpu, cuda, ... {default}")
+    add("--compile", action="store_true", help="use torch.compile: slow to start, faster on a GPU")
 
 
 def arguments(argv: Sequence[str] | None) -> Any:

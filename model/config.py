@@ -41,37 +41,25 @@ class ModelConfig:
     mlp: str = setting(
         "gelu", "activation of the MLP", choices=("gelu", "gelu_tanh", "relu2", "swiglu")
     )
-    mlp_ratio: float = setting(
-        4.0,
-        "MLP width as a multiple of n_embd; swiglu, with three matrices, uses 2/3 of it",
-        above=0.0,
-    )
+    mlp_ratio: float = setting(4.0, "MLP width / n_embd; swiglu uses 2/3 of it", above=0.0)
     qk_norm: bool = setting(False, "apply RMSNorm to each head's queries and keys, before RoPE")
     tie_weights: bool = setting(False, "the output head shares the token embedding's weights")
     softcap: float = setting(
         0.0, "logits z become softcap * tanh(z / softcap); 0 is off", minimum=0.0
     )
     embedding_std: float = setting(
-        INIT_STD,
-        "initial standard deviation of the token embeddings; untied models only",
-        above=0.0,
+        INIT_STD, "initial standard deviation of an untied token embedding", above=0.0
     )
     bigram_rows: int = setting(
-        0,
-        "rows of the hashed bigram embedding, which is added to the embeddings; 0 = none",
-        minimum=0,
+        0, "rows of the hashed bigram embedding, added to the embeddings; 0 = none", minimum=0
     )
     bigram_dropout: float = setting(
         0.0, "share of positions where training omits the bigram embedding", minimum=0.0, below=1.0
     )
-    pointer: bool = setting(
-        False, "add a pointer that finds and copies earlier tokens, see model/pointer.py"
-    )
+    pointer: bool = setting(False, "find and copy earlier tokens, see model/pointer.py")
     zero_init: bool = setting(False, "initialise the output matrices of the branches with zeros")
     attention: str = setting(
-        "sdpa",
-        "sdpa = PyTorch's fused kernel, manual = the formula step by step",
-        choices=("sdpa", "manual"),
+        "sdpa", "sdpa = fused kernel, manual = step by step", choices=("sdpa", "manual")
     )
 
     def __post_init__(self) -> None:
@@ -83,8 +71,8 @@ class ModelConfig:
             )
         if self.bias and not self.norm_gain and self.norm == "layernorm":
             raise UserError(
-                "model.norm_gain false leaves a layer norm no bias either: set model.bias false, "
-                "or model.norm rmsnorm"
+                "model.norm_gain false removes the biases of layer norms too: "
+                "set model.bias false, or model.norm rmsnorm"
             )
         if self.tie_weights and self.embedding_std != INIT_STD:
             raise UserError(

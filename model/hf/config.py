@@ -46,9 +46,7 @@ CLASSES = {
 UNSUPPORTED = ("bigram_rows", "pointer")
 ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu2": "relu2", "swiglu": "silu"}
 # gelu_new is the function of gelu_pytorch_tanh, computed operation by operation.
-FROM_HF_ACTIVATION = {theirs: ours for ours, theirs in ACTIVATIONS.items()} | {
-    "gelu_new": "gelu_tanh"
-}
+MLP_SETTINGS = {theirs: ours for ours, theirs in ACTIVATIONS.items()} | {"gelu_new": "gelu_tanh"}
 
 
 def hf_model_type(config: ModelConfig) -> str:
@@ -191,18 +189,18 @@ class _Reader:
             raise UserError(f"{key} is {value}, not 1 or more")
         return value
 
-    def require(self, key: str, wanted: Any, why: str) -> None:
-        """Check that a key has the wanted value, if it is present."""
+    def require(self, key: str, expected: Any, why: str) -> None:
+        """Check that a key has the expected value, if it is present."""
         value = self.content.get(key)
-        if value is not None and value != wanted:
+        if value is not None and value != expected:
             raise UserError(f"{key} is {value!r:.40}: {why}")
 
     def activation(self, key: str, default: str, allowed: tuple[str, ...]) -> str:
         """Return the value of the setting model.mlp for an activation."""
         theirs = self(key, str, default)
-        ours = FROM_HF_ACTIVATION.get(theirs)
+        ours = MLP_SETTINGS.get(theirs)
         if ours not in allowed:
-            known = [name for name, our in FROM_HF_ACTIVATION.items() if our in allowed]
+            known = [name for name, our in MLP_SETTINGS.items() if our in allowed]
             raise UserError(f"{key} is {theirs!r:.40}, not one of {', '.join(known)}")
         return ours
 
@@ -225,9 +223,7 @@ class _Reader:
 
 
 def _gpt2(get: _Reader) -> dict[str, Any]:
-    get.require(
-        "scale_attn_weights", True, "TinyGPT divides scores by the square root of the head size"
-    )
+    get.require("scale_attn_weights", True, "TinyGPT divides scores by sqrt(head size)")
     get.require("scale_attn_by_inverse_layer_idx", False, "TinyGPT scales all layers equally")
     get.require("add_cross_attention", False, "TinyGPT has no encoder")
     width = get("n_embd", int)
@@ -259,9 +255,7 @@ def _rope_sizes(get: _Reader) -> dict[str, Any]:
 def _gpt_neox(get: _Reader) -> dict[str, Any]:
     sizes = _rope_sizes(get)
     if get("use_parallel_residual", bool, True):
-        raise UserError(
-            "use_parallel_residual is true: TinyGPT's MLP comes after attention, not beside it"
-        )
+        raise UserError("use_parallel_residual is true: TinyGPT's MLP reads what attention adds")
     return sizes | {
         "bias": get("attention_bias", bool, True),
         "norm_eps": get("layer_norm_eps", float, 1e-5),

@@ -93,9 +93,7 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     if (folder / WEIGHTS).exists():
         names = [WEIGHTS]
     elif (folder / INDEX).exists():
-        names = _parse_json(
-            folder / INDEX, lambda content: sorted(set(content["weight_map"].values()))
-        )
+        names = _parse_json(folder / INDEX, lambda c: sorted(set(c["weight_map"].values())))
     else:
         pickle = next((name for name in PICKLES if (folder / name).exists()), None)
         if pickle:

@@ -11,39 +11,15 @@ from utils.errors import UserError
 
 def add_sampling_flags(parser: Parser) -> None:
     """Add a flag for each field of `SamplingParams`; the defaults leave the distribution as is."""
-    add = parser.add_argument
-    add(
-        "--temp",
-        type=float,
-        default=1.0,
-        help="temperature; 0 = always the most likely token (default: %(default)s)",
-    )
-    add(
-        "--top-k",
-        type=int,
-        default=0,
-        help="keep the k most likely tokens; 0 = all (default: %(default)s)",
-    )
-    add(
-        "--top-p",
-        type=float,
-        default=1.0,
-        help="keep the smallest set of most likely tokens whose probabilities reach p; 1 = all "
-        "(default: %(default)s)",
-    )
-    add(
-        "--min-p",
-        type=float,
-        default=0.0,
-        help="keep tokens at least p times as likely as the most likely one; 0 = all "
-        "(default: %(default)s)",
-    )
-    add(
-        "--repetition-penalty",
-        type=float,
-        default=1.0,
-        help="above 1, tokens of the context become less likely; 1 = off (default: %(default)s)",
-    )
+    add, default = parser.add_argument, "(default: %(default)s)"
+    add("--temp", type=float, default=1.0, help=f"temperature; 0 = most likely token {default}")
+    add("--top-k", type=int, default=0, help=f"keep the k most likely tokens; 0 = all {default}")
+    top_p = "keep the smallest set of most likely tokens with total probability p; 1 = all"
+    add("--top-p", type=float, default=1.0, help=f"{top_p} {default}")
+    min_p = "keep tokens at least p times as likely as the most likely one; 0 = all"
+    add("--min-p", type=float, default=0.0, help=f"{min_p} {default}")
+    penalty = "above 1, tokens of the context become less likely; 1 = off"
+    add("--repetition-penalty", type=float, default=1.0, help=f"{penalty} {default}")
 
 
 def sampling_params(args: Namespace) -> SamplingParams:

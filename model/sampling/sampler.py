@@ -20,9 +20,6 @@ SMALL_VOCAB_THRESHOLD = 256
 class SamplingParams:
     """Sampling parameters, applied in turn: repetition penalty, temperature, top_k, top_p, min_p.
 
-    >>> SamplingParams(temperature=0.8, top_k=50).top_p
-    1.0
-
     Args:
         temperature: divides the logits; 0 takes the largest.
         top_k: see `keep_top_k`.
@@ -256,9 +253,8 @@ def _host_can_read(logits_BV: Tensor) -> bool:
 
 
 def _has_ties(edge_B2: Tensor) -> bool:
-    return any(
-        last == next_ for last, next_ in edge_B2.tolist()
-    )  # faster than tensor operations on a CPU
+    # On a CPU a list is faster than tensor operations.
+    return any(last == next_ for last, next_ in edge_B2.tolist())
 
 
 def chosen_logprobs(logits_BV: Tensor, ids_B: Tensor) -> Tensor:

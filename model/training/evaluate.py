@@ -86,7 +86,7 @@ def evaluate(
     rounding in the logits). The model is in eval mode meanwhile. Random states are not changed.
 
     Args:
-        byte_lengths_V: bytes of text that each id stands for, 0 for special tokens; integers.
+        byte_lengths_V: text bytes of each id, integers; 0 for special tokens.
         autocast: returns the context for the forward pass, see `utils.device.autocast`.
         on_batch: called after each batch with its targets_BT and their nats_BT (0 where ignored),
             both on the CPU; for example to record each token's loss.

@@ -71,9 +71,7 @@ class OptimConfig:
     muon_lr: float = setting(0.02, "peak learning rate of Muon", above=0)
     muon_momentum: float = setting(0.95, "Muon's momentum", minimum=0, below=1)
     muon_warmup_steps: int = setting(
-        0,
-        "steps in which Muon's momentum rises from 0.85 to muon_momentum; 0 = no warmup",
-        minimum=0,
+        0, "steps in which Muon's momentum rises from 0.85 to muon_momentum", minimum=0
     )
     embedding_lr_ratio: float = setting(
         1.0, "learning rate of the embeddings, as a multiple of lr", above=0
@@ -87,9 +85,7 @@ class OptimConfig:
     min_lr_ratio: float = setting(
         0.0, "learning rate of the last step, as a fraction of lr", minimum=0, maximum=1
     )
-    schedule: str = setting(
-        "cosine", "decay of the learning rate after the warmup", choices=SCHEDULES
-    )
+    schedule: str = setting("cosine", "learning-rate decay after the warmup", choices=SCHEDULES)
     warmup_steps: int = setting(50, "steps of linear warmup", minimum=0)
     decay_fraction: float = setting(
         0.2, "wsd: fraction of all steps in which the learning rate decays", above=0, maximum=1

@@ -61,6 +61,6 @@ def test_a_norm_without_gain_equals_one_with_gain_1(kind):
 
 
 def test_a_layer_norm_without_gain_has_no_bias():
-    with pytest.raises(UserError, match="norm_gain false leaves a layer norm no bias"):
+    with pytest.raises(UserError, match="norm_gain false removes the biases of layer norms"):
         ModelConfig(bias=True, norm_gain=False)
     ModelConfig(bias=True, norm_gain=False, norm="rmsnorm")  # biases of the linear layers only
