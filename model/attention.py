@@ -30,7 +30,6 @@ def document_mask(doc_BT: Tensor) -> Tensor:
     Args:
         doc_BT: document number of each token.
 
-
     >>> document_mask(torch.tensor([[0, 0, 1]]))[0, 0].int().tolist()
     [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
     """
@@ -80,7 +79,7 @@ class CausalSelfAttention(nn.Module):
         q_BHTK, k_BHTK, v_BHTK = self._heads(self.qkv(x_BTD), rope)
         if kv_out is not None:
             kv_out.append((k_BHTK, v_BHTK))
-        y_BHTK = (self._attend if self.manual else self._attend_fused)(
+        y_BHTK = (self._attend_manual if self.manual else self._attend_fused)(
             q_BHTK, k_BHTK, v_BHTK, mask_B1TT
         )
         return self.proj_dropout(self.proj(y_BHTK.transpose(1, 2).reshape(B, T, D)))
@@ -121,7 +120,7 @@ class CausalSelfAttention(nn.Module):
             q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None
         )
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    def _attend_manual(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         T, K = q.shape[-2:]
         scores_BHTT = q @ k.transpose(-2, -1) / math.sqrt(K)
         allowed = self.mask_TT[:T, :T] if mask is None else mask

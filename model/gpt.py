@@ -141,9 +141,9 @@ class TinyGPT(nn.Module):
         if not self.config.pointer:
             return self.logits(x_BTD)
         retrieved_BTD, gains_BTT = self.pointer(x_BTD, self.token_embedding(ids_BT), mask_B1TT)
-        return self._pointed_logits(x_BTD + retrieved_BTD, gains_BTT, ids_BT)
+        return self._logits_with_gains(x_BTD + retrieved_BTD, gains_BTT, ids_BT)
 
-    def _pointed_logits(self, x_BTD: Tensor, gains_BTT: Tensor, ids_BT: Tensor) -> Tensor:
+    def _logits_with_gains(self, x_BTD: Tensor, gains_BTT: Tensor, ids_BT: Tensor) -> Tensor:
         """Return the head's logits (B, T, V), with each token's gains added."""
         logits_BTV = self.logits(x_BTD)
         # In half precision, adding many small gains one by one would lose them.

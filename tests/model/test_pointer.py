@@ -79,5 +79,5 @@ def test_many_small_gains_add_up_in_half_precision(tiny):
     model = tiny(pointer=True, vocab_size=2, block_size=128).bfloat16()
     x = torch.zeros(1, 1, 8, dtype=torch.bfloat16)
     gains = torch.full((1, 1, 128), 1 / 128, dtype=torch.bfloat16)
-    logits = model._pointed_logits(x, gains, torch.zeros(1, 128, dtype=torch.long))
+    logits = model._logits_with_gains(x, gains, torch.zeros(1, 128, dtype=torch.long))
     assert logits.dtype == torch.float32 and logits.tolist() == [[[1.0, 0.0]]]
