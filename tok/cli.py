@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "train": train,
         "encode": encode,
         "decode": decode,
-        "import": import_foreign,
+        "import": import_vocabulary,
         "export": export,
     }
     commands[arguments.command](arguments)
@@ -131,7 +131,7 @@ def _add_export(commands: Any) -> None:
     sub.add_argument(
         "--to",
         required=True,
-        choices=convert.KINDS,
+        choices=convert.FORMATS,
         help="hf: a tokenizer.json; tiktoken: a file of ranks; gpt2: encoder.json and vocab.bpe",
     )
     sub.add_argument(
@@ -223,7 +223,7 @@ def decode(arguments: argparse.Namespace) -> None:
     _say(f"{len(words):,} tokens, {len(decoded):,} bytes")
 
 
-def import_foreign(arguments: argparse.Namespace) -> None:
+def import_vocabulary(arguments: argparse.Namespace) -> None:
     """Writes our file of another project's vocabulary."""
     out = Path(arguments.out)
     check_writable(out, "--out")
@@ -253,7 +253,7 @@ def export(arguments: argparse.Namespace) -> None:
         paths = convert.export_tokenizer(tokenizer, arguments.to, out)
     except TokenizerError as error:
         raise TokenizerError(f"{arguments.tokenizer}: {error}") from None
-    missing = convert.left_out(tokenizer, arguments.to)
+    missing = convert.missing_from_export(tokenizer, arguments.to)
     _say(f"wrote {', '.join(map(str, paths))}" + (f"; not in it: {missing}" if missing else ""))
 
 

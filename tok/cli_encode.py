@@ -49,7 +49,7 @@ def _print_stream(
     show = ProgressLine("bytes", size, enabled=True)
     parts = tokenizer.encoder.parts(stream.read, arguments.allow_special)
     n_tokens = 0
-    finish = partial(id_text, tokenizer.vocab_size)
+    finish = partial(format_ids, tokenizer.vocab_size)
     for text in encode_parts(tokenizer, parts, finish=finish, workers=arguments.workers):
         out.write(text if n_tokens else text[1:])  # a blank stands between ids only
         n_tokens += text.count(b" ")
@@ -88,20 +88,20 @@ def _seekable(stream: BinaryIO) -> Iterator[BinaryIO]:
         yield copy  # type: ignore[misc]
 
 
-def id_text(vocab_size: int, ids: np.ndarray) -> bytes:
+def format_ids(vocab_size: int, ids: np.ndarray) -> bytes:
     """Ids below `vocab_size` as text.
 
-    >>> id_text(257, np.array([0, 12, 256]))
+    >>> format_ids(257, np.array([0, 12, 256]))
     b' 0 12 256'
     """
     # uint8[ids, width]: each id's text, filled up with zero bytes. What is left without them is
     # the text of all.
-    padded = _texts(vocab_size)[ids]
+    padded = _id_texts(vocab_size)[ids]
     return padded[padded != 0].tobytes()
 
 
 @lru_cache(maxsize=1)
-def _texts(vocab_size: int) -> np.ndarray:
+def _id_texts(vocab_size: int) -> np.ndarray:
     """uint8[vocab_size, width]: the text of each id, filled up with zero bytes."""
     texts = np.array([b" %d" % token_id for token_id in range(vocab_size)])
     return texts.view(np.uint8).reshape(vocab_size, -1)

@@ -1,4 +1,4 @@
-"""What a tokenizer says when it is used wrongly."""
+"""The exception that the tokenizer raises for invalid input."""
 
 from __future__ import annotations
 
@@ -6,4 +6,7 @@ from utils.errors import UserError
 
 
 class TokenizerError(UserError, ValueError):
-    """Bad text, ids, settings or file: a ValueError in Python, one line and exit 2 on a shell."""
+    """Invalid text, ids, settings or file.
+
+    A ValueError in Python; on the command line one line on stderr and exit status 2.
+    """

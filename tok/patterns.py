@@ -1,10 +1,10 @@
-"""Cuts text into pre-tokens, as GPT-2's or cl100k's pattern does. Merges never cross a cut.
+"""Split text into pre-tokens by the pattern of GPT-2 or cl100k. Merges never cross a boundary.
 
-All that depends on the pattern is in its entry of `PATTERNS`: add a pattern there and nowhere else.
-`split` here is for short text; tok.split_arrays does the same for blocks of bytes.
+Everything that depends on the pattern is in its entry of `PATTERNS`; to add a pattern, add an
+entry. `split` is for short text; tok.split_arrays does the same for blocks of bytes.
 
-Text that is not UTF-8 takes part as well: an invalid byte travels as the surrogate that Python's
-"surrogateescape" makes of it, and counts as neither a letter nor a number nor white space.
+Text may contain bytes that are not UTF-8. Such a byte is represented by the surrogate that Python's
+"surrogateescape" decodes it to; its class is "other" (not a letter, number or white space).
 """
 
 from __future__ import annotations
@@ -24,38 +24,38 @@ from tok.unicode_classes import LONG_S, class_table
 
 @dataclass(frozen=True, eq=False)
 class Pattern:
-    """One rule that cuts text, in three forms that must agree on every text (tests compare them).
+    """A split rule in three forms that must agree on every text (tests compare them).
 
-    No field has a default: a new pattern can't get another one's rule by omission.
+    No field has a default, so that a new pattern cannot inherit another pattern's rule by omission.
     """
 
     name: str
     regex: str  #: as published
-    spellings: tuple[str, ...]  #: other regular expressions that split every text alike
-    #: The same rule for class strings: text in which ASCII stands for every class (class_table).
-    #: Python's own \\s is not used: it takes U+001C to U+001F for white space, Unicode does not.
+    equivalents: tuple[str, ...]  #: other regular expressions that split every text identically
+    #: The same rule for class strings (see class_table): ASCII characters represent all classes.
+    #: Not with Python's \\s, which matches U+001C to U+001F; Unicode's White_Space does not.
     class_regex: re.Pattern[str]
-    #: The same rule in arrays, from a class string and its kinds; see tok.split_arrays.
+    #: The same rule on arrays: (class string, classes) -> starts; see tok.split_arrays.
     array_rule: Callable[[np.ndarray, np.ndarray], np.ndarray]
-    exceptions: Mapping[int, str]  #: code points with a class character of their own
-    #: Matches one byte, and looks at the next, where a pre-token ends whatever came before. A text
-    #: may be cut there without reading it from its beginning.
+    exceptions: Mapping[int, str]  #: code point -> ASCII character that represents it instead
+    #: Matches the last byte of a pre-token (with a look-ahead to the next byte) at places where a
+    #: pre-token ends whatever precedes. A text may be split there without reading its beginning.
     safe_cut: re.Pattern[bytes]
 
     @cached_property
     def class_table(self) -> np.ndarray:
-        """uint8[CODE_POINTS]: the ASCII character that stands for each code point."""
+        """uint8[CODE_POINTS]: the ASCII character that represents each code point."""
         return class_table(self.exceptions)
 
 
-# White space after an ASCII letter or digit.
+# An ASCII letter or digit before white space.
 _AFTER_A_WORD = re.compile(rb"[0-9A-Za-z](?=[\t-\r ])")
 
 _PATTERNS = (
     Pattern(
         name="gpt2",  # in its released encoder (Radford et al. 2019)
         regex=r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
-        spellings=(
+        equivalents=(
             r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
             r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s",
         ),
@@ -67,22 +67,22 @@ _PATTERNS = (
         exceptions={},
         safe_cut=_AFTER_A_WORD,
     ),
-    # GPT-3.5 and GPT-4: as in the first releases of tiktoken and in Hugging Face's copies of it.
-    # Newer releases of tiktoken put `\s++$` before `\s*[\r\n]`: there "\n " at the very end of a
-    # text is one pre-token, here it is two.
+    # GPT-3.5 and GPT-4, as in the first releases of tiktoken and in Hugging Face's copies. Newer
+    # releases of tiktoken put `\s++$` before `\s*[\r\n]`: they make "\n " at the end of a text one
+    # pre-token; this pattern makes two.
     Pattern(
         name="cl100k",
         regex=(
             r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
             r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
         ),
-        spellings=(),
+        equivalents=(),
         class_regex=re.compile(
             r"'(?:[stmdSTMD]|[rRvV][eE]|[lL][lL])|[^\r\nA-Za-z0-9]?[A-Za-z]+|[0-9]{1,3}"
             r"| ?[^\t-\r A-Za-z0-9]+[\r\n]*|[\t-\r ]*[\r\n]+|[\t-\r ]+(?![^\t-\r ])|[\t-\r ]+"
         ),
         array_rule=cl100k_starts,
-        exceptions={LONG_S: "s"},  # contractions count in upper and lower case
+        exceptions={LONG_S: "s"},  # contractions match in upper and lower case
         safe_cut=_AFTER_A_WORD,
     ),
 )
@@ -91,7 +91,7 @@ GPT2 = PATTERNS["gpt2"]
 
 
 def check_pattern(name: object) -> Pattern:
-    """The pattern of that name.
+    """Return the pattern of that name.
 
     Raises:
         TokenizerError: the name is not in PATTERNS.
@@ -102,18 +102,19 @@ def check_pattern(name: object) -> Pattern:
 
 
 def find_pattern(regex: object) -> Pattern | None:
-    """The pattern that a regular expression spells, or None."""
-    return next((p for p in PATTERNS.values() if regex in (p.regex, *p.spellings)), None)
+    """Return the pattern that a regular expression denotes, or None."""
+    return next((p for p in PATTERNS.values() if regex in (p.regex, *p.equivalents)), None)
 
 
 def to_text(raw: str | bytes) -> str:
-    """The form of text that `split` takes: invalid bytes as escapes, nothing lost.
+    """Return text in the form that `split` takes: invalid bytes become surrogates (lossless).
 
     >>> to_text(b"a\\xff")
     'a\\udcff'
 
     Raises:
-        TokenizerError: neither str nor bytes, or a lone surrogate (it has no UTF-8 form).
+        TokenizerError: `raw` is neither str nor bytes, or contains a lone surrogate, which has no
+            UTF-8 form.
     """
     if isinstance(raw, (bytes, bytearray, memoryview)):
         return bytes(raw).decode("utf-8", "surrogateescape")
@@ -131,7 +132,7 @@ def to_text(raw: str | bytes) -> str:
 
 
 def to_bytes(text: str) -> bytes:
-    """The bytes that `to_text` was given.
+    """Invert `to_text`: return the UTF-8 bytes, with surrogates converted back to invalid bytes.
 
     >>> to_bytes("a\\udcff")
     b'a\\xff'
@@ -140,7 +141,7 @@ def to_bytes(text: str) -> bytes:
 
 
 def split(text: str, pattern: Pattern = GPT2) -> list[str]:
-    """The pre-tokens of `text` (as `to_text` returns it), in order; joined they are the text.
+    """Return the pre-tokens of `text` (as from `to_text`), in order; joined they give the text.
 
     >>> split("It's 2 o'clock,  says Zoë")
     ['It', "'s", ' 2', ' o', "'", 'clock', ',', ' ', ' says', ' Zoë']
@@ -153,10 +154,10 @@ def split(text: str, pattern: Pattern = GPT2) -> list[str]:
 
 
 def class_string(text: str, pattern: Pattern = GPT2) -> str:
-    """ASCII text of the same length whose characters are of the same classes.
+    """Return the class string of `text`: ASCII characters of the same classes, of the same length.
 
     >>> class_string("Zoë, 年")
     'Zoa, a'
     """
-    codes_N = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
-    return pattern.class_table[codes_N].tobytes().decode("ascii")
+    codes_C = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+    return pattern.class_table[codes_C].tobytes().decode("ascii")

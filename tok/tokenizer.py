@@ -27,19 +27,19 @@ from tok.errors import TokenizerError
 from tok.patterns import check_pattern, to_bytes, to_text
 from tok.tokenizer_file import content_of, from_json, identity_of, to_json
 from tok.training.count_files import count_files, count_texts
-from tok.training.counts import PieceCounts
+from tok.training.counts import PretokenCounts
 from tok.training.learn import learn_merges
 from tok.vocabulary import (
     END_OF_TEXT,
     ByteOrder,
-    byte_numbers,
+    assign_ordinary_ids,
+    byte_ranks,
+    bytes_by_id,
     check_merges,
     check_special_tokens,
     count_merges,
     dtype_for,
     name_byte_order,
-    place_bytes,
-    place_ordinary,
     token_bytes,
     token_lengths,
 )
@@ -67,8 +67,8 @@ class BPETokenizer:
             TokenizerError: a malformed merge, special token, pattern or byte order.
         """
         self.pattern = pattern
-        self.byte_numbers = byte_numbers(byte_order)  # `byte_order` in full: that of each byte
-        self.byte_order = name_byte_order(self.byte_numbers)
+        self.byte_ranks = byte_ranks(byte_order)  # `byte_order` in full: that of each byte
+        self.byte_order = name_byte_order(self.byte_ranks)
         self.merges = check_merges(merges)
         self._lengths = token_lengths(self.merges)  # by number, as merges are
         n_ordinary = len(self._lengths)
@@ -76,15 +76,15 @@ class BPETokenizer:
         self.special_ids = check_special_tokens(special_tokens, n_ordinary)
         self.special_tokens = tuple(self.special_ids)
         # Number -> id; None if each number is its id (special tokens come last).
-        self._placed = place_ordinary(n_ordinary, list(self.special_ids.values()))
+        self._ids_by_rank = assign_ordinary_ids(n_ordinary, list(self.special_ids.values()))
         #: The bytes of each id; a special token's are its text in UTF-8, an unused id has none.
-        ordinary = token_bytes(self.merges, self.byte_numbers)
-        self.token_bytes: list[bytes] = place_bytes(ordinary, self._placed, self.special_ids)
+        ordinary = token_bytes(self.merges, self.byte_ranks)
+        self.token_bytes: list[bytes] = bytes_by_id(ordinary, self._ids_by_rank, self.special_ids)
         #: What encodes; beyond the methods below for streams, part by part (tok.encoding.parallel).
         self.encoder = Encoder(
             self.merges,
             self._lengths,
-            self.byte_numbers,
+            self.byte_ranks,
             ordinary,
             self.ordinary_ids,
             self.special_ids,
@@ -157,7 +157,7 @@ class BPETokenizer:
     @classmethod
     def _learn(
         cls,
-        count: Callable[[], PieceCounts],
+        count: Callable[[], PretokenCounts],
         vocab_size: int,
         special_tokens: Sequence[str],
         byte_order: ByteOrder,
@@ -167,12 +167,12 @@ class BPETokenizer:
         """Checks the settings before it counts, which may take long."""
         special_tokens = tuple(check_special_tokens(special_tokens, 256))
         n_merges = count_merges(vocab_size, len(special_tokens))
-        byte_ids = byte_numbers(byte_order)
-        pieces = count()
-        if not pieces.n_bytes:
+        byte_ids = byte_ranks(byte_order)
+        pretokens = count()
+        if not pretokens.n_bytes:
             raise TokenizerError("no text to train on: the corpus is empty")
         on_merge = ProgressLine("merges", n_merges, progress)
-        merges = learn_merges(pieces, n_merges, byte_ids, on_merge)
+        merges = learn_merges(pretokens, n_merges, byte_ids, on_merge)
         on_merge.close()
         if len(merges) < n_merges:
             most = 256 + len(merges) + len(special_tokens)
@@ -222,7 +222,7 @@ class BPETokenizer:
     @property
     def ordinary_ids(self) -> Sequence[int]:
         """The ids of the bytes in byte order, then of the merges: all but the special ones."""
-        return self._placed or range(len(self._lengths))
+        return self._ids_by_rank or range(len(self._lengths))
 
     @property
     def eot_id(self) -> int:

@@ -1,13 +1,13 @@
-"""Which characters are letters, numbers and white space: one table, the same on every Python.
+"""Character classes (letter, number, white space) of all code points, pinned to Unicode 16.0.
 
-Python's own `unicodedata` changes with the interpreter (3.10, 3.11 and 3.12 disagree on thousands
-of letters), so a tokenizer built on it would give other ids elsewhere. This table is pinned to
-Unicode 16.0: letters are the general categories L*, numbers N*, white space is White_Space.
+Letters are the general categories L*, numbers N*, white space is the property White_Space. Python's
+`unicodedata` is not used: its Unicode version depends on the interpreter (3.10, 3.11 and 3.12
+disagree on thousands of letters), so the same tokenizer would give different ids.
 
-How it was made: tiktoken 0.14 was asked to encode every code point but the surrogates with the
-patterns \\p{L}, \\p{N} and \\s; it drops what does not match, so what comes back is the class. The
-test of this file does the same again wherever tiktoken is installed. Unicode 16.0 is the version
-whose letters those are: U+1C89 (new in 16.0) is one of them, U+10940 (new in 17.0) is not.
+Source of the tables: tiktoken 0.14 encoded every code point except surrogates with the patterns
+\\p{L}, \\p{N} and \\s. It drops text that does not match, so the output is the class. The tests
+repeat this where tiktoken is installed. The version is 16.0 because U+1C89 (new in 16.0) is among
+the letters and U+10940 (new in 17.0) is not.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 
 UNICODE_VERSION = "16.0"
 CODE_POINTS = 0x110000
-# The one letter beyond ASCII that is equal to one of s t m d r e v l when case is ignored.
+# "ſ", the only non-ASCII letter that equals one of s t m d r e v l when case is ignored.
 LONG_S = 0x17F
 
 # Each class as run lengths from code point 0: characters outside, characters inside, outside, ...
@@ -76,7 +76,7 @@ SPACE_RUNS = """
 
 
 def class_members(runs: str) -> np.ndarray:
-    """bool[CODE_POINTS]: True where a code point belongs to the class that `runs` describes.
+    """Return bool[CODE_POINTS]: True for code points of the class that `runs` describes.
 
     >>> [chr(c) for c in range(128) if class_members(NUMBER_RUNS)[c]] == list("0123456789")
     True
@@ -89,16 +89,17 @@ def class_members(runs: str) -> np.ndarray:
 
 
 def class_table(exceptions: Mapping[int, str]) -> np.ndarray:
-    """uint8[CODE_POINTS]: the ASCII character that stands for each code point when text is split.
+    """Return uint8[CODE_POINTS]: the ASCII character that represents each code point.
 
-    ASCII stands for itself. Beyond it a letter becomes "a", a number "0", white space a tab, and
-    everything else (surrogates too) "!". A tab, not a blank: only U+0020 may lead a word.
+    ASCII characters represent themselves. Of the others, letters become "a", numbers "0", white
+    space a tab, and the rest (including surrogates) "!". White space is not mapped to a blank,
+    because in the split patterns only U+0020 may precede a word in the same pre-token.
 
     >>> bytes(class_table({})[[ord(c) for c in "Zé٣\\u3000€ "]])
     b'Za0\\t! '
 
     Args:
-        exceptions: other characters for some code points.
+        exceptions: code point -> the ASCII character to use instead.
     """
     table = np.full(CODE_POINTS, ord("!"), dtype=np.uint8)
     for runs, character in ((LETTER_RUNS, "a"), (NUMBER_RUNS, "0"), (SPACE_RUNS, "\t")):

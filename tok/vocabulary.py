@@ -1,8 +1,9 @@
-"""The ids of a vocabulary (bytes, merges, special tokens): what they may be and stand for.
+"""Vocabulary: ids of bytes, merges and special tokens, their bytes, and checks of both.
 
-Ordinary tokens have a *number*: the 256 bytes in byte order are 0 to 255, the token of merge i is
-256 + i. Special tokens may have any id; the ordinary ones take the lowest ids that are left, in the
-order of their numbers. So a number is the id itself as long as the special tokens come last.
+Ordinary tokens have a *rank*, as in tiktoken: the 256 bytes have ranks 0 to 255 in byte order, and
+the token of merge i has rank 256 + i. Special tokens may have any id. The ordinary tokens get the
+lowest remaining ids, in the order of their ranks. So rank and id are equal if all special tokens
+come last, as they do in every vocabulary that this package trains.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 
 from tok.errors import TokenizerError
 
+# Bytes that GPT-2's bytes_to_unicode leaves as they are.
 _PRINTABLE = (range(0x21, 0x7F), range(0xA1, 0xAD), range(0xAE, 0x100))
 
 Pair = tuple[int, int]
@@ -23,15 +25,15 @@ ByteOrder = str | Sequence[int]
 
 END_OF_TEXT = "<|endoftext|>"
 
-# All tokens together. Without a limit a hostile file of 40 merges could ask for 2^40 bytes.
+# Bytes of all tokens together. Without a limit, a hostile file of 40 merges could need 2^40 bytes.
 MAX_VOCABULARY_BYTES = 1 << 28
 
-# Of special tokens. Without a limit a hostile file of one line could ask for a list of 2^60 ids.
+# Of a special token. Without a limit, a hostile file of one line could need a list of 2^60 ids.
 MAX_ID = (1 << 22) - 1
 
 
 def dtype_for(vocab_size: int) -> np.dtype[Any]:
-    """The smallest type of an array that holds every id: uint16 or uint32.
+    """Return the smallest array type that holds every id: uint16 or uint32.
 
     >>> dtype_for(65536), dtype_for(65537)
     (dtype('uint16'), dtype('uint32'))
@@ -40,7 +42,7 @@ def dtype_for(vocab_size: int) -> np.dtype[Any]:
 
 
 def inverse(permutation: bytes) -> bytes:
-    """The byte of each number, from the number of each byte, or the other way round.
+    """Return the inverse of a permutation of 0 to 255: rank of each byte <-> byte of each rank.
 
     >>> inverse(bytes([2, 0, 1, *range(3, 256)]))[:3]
     b'\\x01\\x02\\x00'
@@ -50,7 +52,9 @@ def inverse(permutation: bytes) -> bytes:
 
 @lru_cache(maxsize=1)
 def bytes_to_unicode() -> str:
-    """256 characters: the stand-in of each byte.
+    """Return 256 characters, one for each byte: GPT-2's `bytes_to_unicode`, as a string.
+
+    Printable bytes of Latin-1 represent themselves; the others become U+0100, U+0101, ...
 
     >>> bytes_to_unicode()[ord("a")], bytes_to_unicode()[ord(" ")], bytes_to_unicode()[0]
     ('a', 'Ġ', 'Ā')
@@ -63,7 +67,7 @@ def bytes_to_unicode() -> str:
 
 
 def to_printable(raw: bytes) -> str:
-    """Any bytes in stand-ins.
+    """Return bytes as printable text, one character per byte (see `bytes_to_unicode`).
 
     >>> to_printable("né n".encode())
     'nÃ©Ġn'
@@ -71,15 +75,15 @@ def to_printable(raw: bytes) -> str:
     return raw.decode("latin-1").translate(bytes_to_unicode())
 
 
-def from_printable(spelled: str) -> bytes | None:
-    """The bytes that were spelled so, or None if a character is no stand-in.
+def from_printable(text: str) -> bytes | None:
+    """Invert `to_printable`; return None if a character represents no byte.
 
     >>> from_printable("nÃ©Ġn").decode(), from_printable("two words")
     ('né n', None)
     """
     back = _unicode_to_bytes()
     try:
-        return bytes([back[character] for character in spelled])
+        return bytes([back[character] for character in text])
     except KeyError:
         return None
 
@@ -89,22 +93,22 @@ def _unicode_to_bytes() -> dict[str, int]:
     return {character: byte for byte, character in enumerate(bytes_to_unicode())}
 
 
-# Name -> the number of each byte. "value": byte b has number b. "gpt2": bytes sorted by their
-# stand-ins, as in GPT-2's vocabulary, tiktoken's files and what Hugging Face's trainers make.
+# Name -> the rank of each byte. "value": byte b has rank b. "gpt2": bytes sorted by their printable
+# character, as in GPT-2's vocabulary, tiktoken's files and the output of Hugging Face's trainers.
 _SORTED_BY_CHARACTER = bytes(
     sorted(range(256), key=bytes_to_unicode().__getitem__)
 )  # 0x21 first, 0xAD last
 BYTE_ORDERS = {"value": bytes(range(256)), "gpt2": inverse(_SORTED_BY_CHARACTER)}
 
 
-def byte_numbers(byte_order: Any) -> bytes:
-    """256 numbers, that of byte b at place b.
+def byte_ranks(byte_order: Any) -> bytes:
+    """Return the ranks of the 256 bytes: element b is the rank of byte b.
 
-    >>> byte_numbers("value")[97], byte_numbers("gpt2")[0x21], byte_numbers("gpt2")[0]
+    >>> byte_ranks("value")[97], byte_ranks("gpt2")[0x21], byte_ranks("gpt2")[0]
     (97, 0, 188)
 
     Raises:
-        TokenizerError: neither a known name nor a permutation of 0 to 255.
+        TokenizerError: `byte_order` is neither a known name nor a permutation of 0 to 255.
     """
     if isinstance(byte_order, str):
         if byte_order not in BYTE_ORDERS:
@@ -112,29 +116,29 @@ def byte_numbers(byte_order: Any) -> bytes:
             raise TokenizerError(f"unknown byte order {byte_order!r}; known: {known}")
         return BYTE_ORDERS[byte_order]
     given = list(byte_order) if isinstance(byte_order, (list, tuple, bytes)) else []
-    if any(type(number) is not int for number in given) or sorted(given) != list(range(256)):
+    if any(type(rank) is not int for rank in given) or sorted(given) != list(range(256)):
         raise TokenizerError(
             "a byte order must be a name or the numbers 0 to 255, one of each byte"
         )
     return bytes(given)
 
 
-def name_byte_order(numbers: bytes) -> str | tuple[int, ...]:
-    """The name of a byte order if it has one, else its numbers.
+def name_byte_order(ranks: bytes) -> str | tuple[int, ...]:
+    """Return the name of a byte order if it has one, else its ranks.
 
     >>> name_byte_order(bytes(range(256)))
     'value'
     """
-    names = [name for name, known in BYTE_ORDERS.items() if known == numbers]
-    return names[0] if names else tuple(numbers)
+    names = [name for name, known in BYTE_ORDERS.items() if known == ranks]
+    return names[0] if names else tuple(ranks)
 
 
-def place_ordinary(n_ordinary: int, special_ids: Sequence[int]) -> list[int] | None:
-    """The id of each number, or None if each number is its id.
+def assign_ordinary_ids(n_ordinary: int, special_ids: Sequence[int]) -> list[int] | None:
+    """Return the id of each rank, or None if every rank equals its id.
 
-    >>> place_ordinary(4, [0, 2])
+    >>> assign_ordinary_ids(4, [0, 2])
     [1, 3, 4, 5]
-    >>> place_ordinary(4, [4, 7])
+    >>> assign_ordinary_ids(4, [4, 7])
     """
     if all(special_id >= n_ordinary for special_id in special_ids):
         return None
@@ -143,15 +147,15 @@ def place_ordinary(n_ordinary: int, special_ids: Sequence[int]) -> list[int] | N
     return list(islice(free, n_ordinary))
 
 
-def place_bytes(
-    ordinary: list[bytes], placed: Sequence[int] | None, special_ids: Mapping[str, int]
+def bytes_by_id(
+    ordinary: list[bytes], ordinary_ids: Sequence[int] | None, special_ids: Mapping[str, int]
 ) -> list[bytes]:
-    """The bytes of each id; b"" for an id that nothing has.
+    """Return the bytes of each id; b"" for an unused id.
 
-    >>> place_bytes([b"a", b"b"], None, {"<s>": 3})
+    >>> bytes_by_id([b"a", b"b"], None, {"<s>": 3})
     [b'a', b'b', b'', b'<s>']
     """
-    ids = placed or range(len(ordinary))
+    ids = ordinary_ids or range(len(ordinary))
     by_id = [b""] * (max([ids[-1], *special_ids.values()]) + 1)
     for token_id, raw in zip(ids, ordinary, strict=True):
         by_id[token_id] = raw
@@ -161,71 +165,74 @@ def place_bytes(
 
 
 def check_merges(merges: Sequence[Any]) -> tuple[Pair, ...]:
-    """The merges as a tuple of pairs, if each joins two numbers before it and none comes twice.
+    """Return the merges as a tuple of pairs.
 
     Raises:
-        TokenizerError: names the merge by its number (from 0) and what is wrong with it.
+        TokenizerError: a merge does not join two earlier ranks, or repeats an earlier merge; the
+            message names the merge by its index, counted from 0.
     """
-    ranks: dict[Pair, int] = {}
-    for rank, pair in enumerate(merges):
+    index_of: dict[Pair, int] = {}
+    for i, pair in enumerate(merges):
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-            raise TokenizerError(f"merge {rank} is not a pair of ids: {pair!r:.40}")
+            raise TokenizerError(f"merge {i} is not a pair of ids: {pair!r:.40}")
         for part in pair:
-            if type(part) is not int or not 0 <= part < 256 + rank:
+            if type(part) is not int or not 0 <= part < 256 + i:
                 raise TokenizerError(
-                    f"merge {rank} joins {part!r:.40}, but the ids before it are 0 to {255 + rank}"
+                    f"merge {i} joins {part!r:.40}, but the ids before it are 0 to {255 + i}"
                 )
         first, second = pair
-        if (first, second) in ranks:
+        if (first, second) in index_of:
             raise TokenizerError(
-                f"merge {rank} joins {first} and {second}, as merge {ranks[first, second]} does"
+                f"merge {i} joins {first} and {second}, as merge {index_of[first, second]} does"
             )
-        ranks[first, second] = rank
-    return tuple(ranks)
+        index_of[first, second] = i
+    return tuple(index_of)
 
 
 def token_lengths(merges: Sequence[Pair]) -> list[int]:
-    """Bytes of each id below the special tokens.
+    """Return the length of each ordinary token in bytes, by rank.
 
     >>> token_lengths([(97, 98), (256, 256)])[255:]
     [1, 2, 4]
 
     Raises:
-        TokenizerError: the tokens together are unreasonably long.
+        TokenizerError: all tokens together exceed MAX_VOCABULARY_BYTES.
     """
     lengths = [1] * 256
     total = 0
-    for rank, (first, second) in enumerate(merges):
+    for i, (first, second) in enumerate(merges):
         lengths.append(lengths[first] + lengths[second])
         total += lengths[-1]
         if total > MAX_VOCABULARY_BYTES:
             raise TokenizerError(
-                f"the tokens up to merge {rank} are longer than {MAX_VOCABULARY_BYTES} bytes"
+                f"the tokens up to merge {i} are longer than {MAX_VOCABULARY_BYTES} bytes"
             )
     return lengths
 
 
-def token_bytes(merges: Sequence[Pair], numbers: bytes) -> list[bytes]:
-    """The bytes of each ordinary token, by number; `numbers[b]` is that of byte b.
+def token_bytes(merges: Sequence[Pair], ranks: bytes) -> list[bytes]:
+    """Return the bytes of each ordinary token, by rank; `ranks[b]` is the rank of byte b.
 
-    >>> token_bytes([(97, 98), (256, 99)], byte_numbers("value"))[256:]
+    >>> token_bytes([(97, 98), (256, 99)], byte_ranks("value"))[256:]
     [b'ab', b'abc']
     """
-    tokens = [bytes([byte]) for byte in inverse(numbers)]
+    tokens = [bytes([byte]) for byte in inverse(ranks)]
     for first, second in merges:
         tokens.append(tokens[first] + tokens[second])
     return tokens
 
 
 def check_special_tokens(tokens: Any, n_ordinary: int) -> dict[str, int]:
-    """Special token -> id, sorted by id. A list of tokens gets the ids after the ordinary ones.
+    """Return special token -> id, sorted by id.
+
+    A list of tokens gets the ids after the `n_ordinary` ordinary ones.
 
     >>> check_special_tokens(["<a>", "<b>"], 256)
     {'<a>': 256, '<b>': 257}
 
     Raises:
-        TokenizerError: a token that is no str, empty, without UTF-8 form or given twice; an id that
-            is no whole number, too large or given twice.
+        TokenizerError: a token is not a str, is empty, has no UTF-8 form or occurs twice; an id is
+            not an integer, is out of range or occurs twice.
     """
     if isinstance(tokens, (str, bytes)):
         raise TokenizerError(f"special tokens must be a list of str, not {tokens!r:.40}")
@@ -257,13 +264,13 @@ def check_special_tokens(tokens: Any, n_ordinary: int) -> dict[str, int]:
 
 
 def count_merges(vocab_size: Any, n_special: int) -> int:
-    """How many merges a vocabulary of that size holds.
+    """Return the number of merges in a vocabulary of `vocab_size` ids.
 
     >>> count_merges(300, 1)
     43
 
     Raises:
-        TokenizerError: no whole number, or smaller than the bytes and special tokens.
+        TokenizerError: `vocab_size` is not an integer, or too small for bytes and special tokens.
     """
     if type(vocab_size) is not int:
         raise TokenizerError(f"vocabulary size must be a whole number, not {vocab_size!r:.40}")

@@ -314,7 +314,7 @@ def test_the_token_file_does_not_depend_on_the_number_of_workers(
     tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tok.encoding.parallel.JOB_BYTES", 300)
-    monkeypatch.setattr("tok.encoding.parallel.FEW_JOBS", 1)
+    monkeypatch.setattr("tok.encoding.parallel.MAX_SERIAL_JOBS", 1)
     loaded = BPETokenizer.load(tokenizer)
     documents = [b"one", b"", "two é\n".encode() * 900, b"three\xff"] * 3
     made = []

@@ -312,7 +312,7 @@ def test_workers_give_the_same_ids_and_a_bad_byte_at_the_end_leaves_nothing(
     folder, tmp_path, capsysbinary, monkeypatch
 ):
     monkeypatch.setattr("tok.encoding.parallel.JOB_BYTES", 2000)
-    monkeypatch.setattr("tok.encoding.parallel.FEW_JOBS", 1)
+    monkeypatch.setattr("tok.encoding.parallel.MAX_SERIAL_JOBS", 1)
     path = tmp_path / "large.txt"
     path.write_bytes(CORPUS * 2000)
     expected = BPETokenizer.load(folder / "tok.json").encode_bytes(CORPUS * 2000)

@@ -58,9 +58,9 @@ EXAMPLES = [
 ]
 
 
-@pytest.mark.parametrize(("text", "pieces"), EXAMPLES)
-def test_examples_by_hand(text, pieces):
-    assert split(text) == pieces
+@pytest.mark.parametrize(("text", "pretokens"), EXAMPLES)
+def test_examples_by_hand(text, pretokens):
+    assert split(text) == pretokens
 
 
 def test_an_invalid_byte_is_no_letter_number_or_space():
@@ -70,9 +70,9 @@ def test_an_invalid_byte_is_no_letter_number_or_space():
 @settings(deadline=None)
 @given(HOSTILE)
 def test_pieces_join_to_the_text(text):
-    pieces = split(text)
-    assert "".join(pieces) == text
-    assert all(pieces)
+    pretokens = split(text)
+    assert "".join(pretokens) == text
+    assert all(pretokens)
 
 
 @settings(deadline=None)
@@ -83,9 +83,9 @@ def test_any_bytes_survive(raw):
 
 
 def test_ascii_and_other_text_take_the_same_rules():
-    for text, pieces in EXAMPLES:
+    for text, pretokens in EXAMPLES:
         if text and not text[0].isspace():  # white space would join the line end
-            assert split("年\n" + text) == ["年", "\n", *pieces]
+            assert split("年\n" + text) == ["年", "\n", *pretokens]
 
 
 def test_a_class_string_keeps_the_length_and_ascii():
@@ -167,30 +167,30 @@ def test_two_forms_agree_on_any_text(pattern, text):
 
 @patterns
 def test_every_spelling_splits_alike(pattern):
-    tokenizers = pytest.importorskip("tokenizers", reason="oracle: tokenizers runs the spellings")
+    tokenizers = pytest.importorskip("tokenizers", reason="oracle: tokenizers runs the equivalents")
     text = REAL[:5000] + CODE + random_text(4, 2000)  # not for the end of a text: see PATTERNS
-    for regex in (pattern.regex, *pattern.spellings):
+    for regex in (pattern.regex, *pattern.equivalents):
         assert find_pattern(regex) is pattern
         splitter = tokenizers.pre_tokenizers.Split(tokenizers.Regex(regex), "isolated")
-        found = [piece for piece, _ in splitter.pre_tokenize_str(text + "x")]
+        found = [pretoken for pretoken, _ in splitter.pre_tokenize_str(text + "x")]
         assert found == split(text + "x", pattern)
     assert find_pattern(None) is None and find_pattern("x") is None
 
 
 @patterns
 def test_tiktoken_splits_alike(pattern):
-    """Each piece and each pair of neighbours is a token of its own, so any other split shows."""
+    """Each pretoken and each pair of neighbours is a token of its own, so any other split shows."""
     tiktoken = pytest.importorskip("tiktoken", reason="oracle: tiktoken splits with the pattern")
     for text in (REAL, CODE * 50 + "x", random_text(5) + "x", "".join(t for t, _ in EXAMPLES)):
-        pieces = [piece.encode() for piece in by_array_rule(text, pattern)]
-        tokens = {bytes([b]) for b in range(256)} | set(pieces)
-        tokens.update(first + second for first, second in pairwise(pieces))
+        pretokens = [pretoken.encode() for pretoken in by_array_rule(text, pattern)]
+        tokens = {bytes([b]) for b in range(256)} | set(pretokens)
+        tokens.update(first + second for first, second in pairwise(pretokens))
         ranked = sorted(tokens, key=lambda token: (len(token), token))
         ranks = {token: rank for rank, token in enumerate(ranked)}
         encoding = tiktoken.Encoding(
             "split", pat_str=pattern.regex, mergeable_ranks=ranks, special_tokens={}
         )
-        assert encoding.encode_ordinary(text) == [ranks[piece] for piece in pieces]
+        assert encoding.encode_ordinary(text) == [ranks[pretoken] for pretoken in pretokens]
 
 
 @patterns
@@ -216,7 +216,7 @@ def by_character(class_C, kind_C):
 CHARACTERS = Pattern(
     name="characters",
     regex=r"(?s:.)",
-    spellings=(),
+    equivalents=(),
     class_regex=re.compile(r"(?s:.)"),
     array_rule=by_character,
     exceptions={},

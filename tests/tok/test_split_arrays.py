@@ -28,13 +28,13 @@ def cut_at(raw, starts):
 
 
 def by_regex(raw, pattern):
-    return [to_bytes(piece) for piece in split(to_text(raw), pattern)]
+    return [to_bytes(pretoken) for pretoken in split(to_text(raw), pattern)]
 
 
 def by_blocks(raw, pattern, size):
     found = list(blocks(BytesIO(raw).read, pattern, size))
     assert all(block and starts[0] == 0 for block, starts in found)
-    return [piece for block, starts in found for piece in cut_at(block, starts)]
+    return [pretoken for block, starts in found for pretoken in cut_at(block, starts)]
 
 
 @patterns
@@ -95,20 +95,20 @@ def test_equal_to_the_regex_module(pattern):
 
 @patterns
 def test_equal_to_tiktoken_on_many_code_points(pattern):
-    """tiktoken joins no pieces here: each piece, and each pair of neighbours, is its own token."""
+    """tiktoken joins no pretokens here: each pretoken, and each pair of neighbours, is its own token."""
     tiktoken = pytest.importorskip("tiktoken", reason="oracle: tiktoken splits by the pattern")
     draw = random.Random(4)
     codes = [*range(0x3000), *draw.choices(range(0x3000, 0xD800), k=5000), *range(0x1D000, 0x1FC00)]
     text = "".join(chr(c) + draw.choice(["", "", " ", "'s", "1", "\n", "!"]) for c in codes)
     raw = text.encode()
-    pieces = cut_at(raw, split_starts(raw, pattern))
-    tokens = {bytes([b]) for b in range(256)} | set(pieces)
-    tokens.update(first + second for first, second in pairwise(pieces))
+    pretokens = cut_at(raw, split_starts(raw, pattern))
+    tokens = {bytes([b]) for b in range(256)} | set(pretokens)
+    tokens.update(first + second for first, second in pairwise(pretokens))
     ranks = {token: rank for rank, token in enumerate(sorted(tokens, key=lambda t: (len(t), t)))}
     encoding = tiktoken.Encoding(
         "split", pat_str=pattern.regex, mergeable_ranks=ranks, special_tokens={}
     )
-    expected = np.array([ranks[piece] for piece in pieces], dtype=np.uint32)
+    expected = np.array([ranks[pretoken] for pretoken in pretokens], dtype=np.uint32)
     assert np.array_equal(encoding.encode_to_numpy(text), expected)
 
 

@@ -1,1 +1,1 @@
-"""Text to ids: the merges applied, one text at a time or a block of pre-tokens at once."""
+"""Text to ids: short texts one pre-token at a time, long texts in arrays."""

@@ -1,15 +1,15 @@
-"""Array steps that encoding and training share."""
+"""Array operations shared by encoding and training."""
 
 from __future__ import annotations
 
 import numpy as np
 
-# An odd number whose bits show no pattern: 2^64 divided by the golden ratio (Knuth, TAOCP 6.4).
+# Multiplier for hashing: 2^64 divided by the golden ratio, made odd (Knuth, TAOCP 6.4).
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def concat_ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """starts[0], starts[0] + 1, ... (counts[0] of them), then those from starts[1] on, and so on.
+    """Return the concatenation of arange(starts[i], starts[i] + counts[i]) for all i, int64.
 
     >>> concat_ranges(np.array([5, 20]), np.array([3, 2])).tolist()
     [5, 6, 7, 20, 21]

@@ -1,14 +1,14 @@
-"""Encoding large texts: the pre-tokens of a block of text all at once, in NumPy arrays.
+"""Encode blocks of text in NumPy arrays: all pre-tokens of a block together.
 
 With "the then the" and a vocabulary in which 257 is "the" and 258 " the":
 
-    1. cut       0  3  8            where each pre-token starts (tok.patterns)
-    2. number    0  1  2            which of the different pieces "the", " then", " the" each is
-    3. merge     (257) (258 110) (258)      the ids of those pieces that are new (merge_many)
-    4. lay out   257  258 110  258  the ids of all pre-tokens, one after the other
+    1. split     0  3  8            the start of each pre-token (tok.split_arrays)
+    2. index     0  1  2            its index among the distinct pre-tokens "the", " then", " the"
+    3. merge     (257) (258 110) (258)      the ids of the new distinct pre-tokens (merge_many)
+    4. expand    257  258 110  258  the ids of all pre-tokens, concatenated
 
-Few pieces are new: the vocabulary's own tokens are numbered beforehand, and others are remembered.
-So the time goes into cutting and numbering, which takes the same few array steps for every block.
+Few pre-tokens are new: the vocabulary's own tokens are in the table from the start, and others are
+cached. So the time is spent in steps 1, 2 and 4, a fixed number of array operations per block.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from itertools import islice
 import numpy as np
 
 from tok.encoding.arrays import concat_ranges
-from tok.encoding.block import LONGEST, WIDTHS, Block
-from tok.encoding.hash_table import Table
-from tok.encoding.merge_many import MAX_LINES, PairTable, merge_many
+from tok.encoding.block import MAX_PRETOKEN_BYTES, WIDTHS, Block
+from tok.encoding.hash_table import HashTable
+from tok.encoding.merge_many import MAX_LENGTH, PairTable, merge_many
 
-CUT_FROM = 32  # bytes
-GROUP = 8  # blocks whose new pieces are merged together: fewer, longer arrays
-MAX_CACHE_BYTES = 1 << 26  # of what is remembered beside the vocabulary; then it starts afresh
+LONG_PRETOKEN_BYTES = 32  # from this length on, pre-tokens are split further
+BLOCKS_PER_GROUP = 8  # whose new pre-tokens are merged together: fewer calls with longer arrays
+MAX_CACHE_BYTES = 1 << 26  # of pre-tokens other than the vocabulary; then the cache is cleared
 
-assert LONGEST < MAX_LINES
+assert MAX_PRETOKEN_BYTES < MAX_LENGTH
 
 
 class BatchEncoder:
-    """Blocks of text to ids. Remembers the pieces that it has seen."""
+    """Encodes blocks of text and caches the ids of their distinct pre-tokens."""
 
     def __init__(
         self,
@@ -41,158 +41,165 @@ class BatchEncoder:
     ) -> None:
         """
         Args:
-            tokens: tokens[id] are the bytes of each id that the merges give.
-            merge_long: the ids of one pre-token, for the few that do not fit a Block's widths.
+            tokens: tokens[id] is the bytes of an id, for all ids of bytes and merges.
+            merge_long: returns the ids of one pre-token longer than MAX_PRETOKEN_BYTES.
         """
         self._pairs = pairs
         self._merge_long = merge_long
         self._tokens = b"".join(tokens)
         lengths = np.array([len(token) for token in tokens], dtype=np.int64)
         self._token_starts = np.cumsum(lengths) - lengths
-        self._apart = self._never_side_by_side()
-        # The ids of pieces that have several, one after the other; of all widths.
+        self._unmergeable = self._find_unmergeable_bytes()
+        # int64[T]: the ids of all pre-tokens that have several, concatenated.
         self._store: np.ndarray
-        self._start_afresh()
+        self._reset_cache()
 
     def encode(self, blocks: Iterable[tuple[bytes, np.ndarray]]) -> Iterator[np.ndarray]:
-        """The ids of each block, int64[ids].
+        """Yield the ids of each block, int64[T].
 
         Args:
-            blocks: some bytes, and where in them pre-tokens start, int64[P]; see tok.split_arrays.
+            blocks: bytes and the starts of their pre-tokens, int64[P]; see tok.split_arrays.
         """
         rest = iter(blocks)
         while group := [
-            Block(raw, self._cut_apart(raw, starts)) for raw, starts in islice(rest, GROUP)
+            Block(raw, self._split_long_pretokens(raw, starts))
+            for raw, starts in islice(rest, BLOCKS_PER_GROUP)
         ]:
-            if self._n_bytes() > self._full_bytes:
-                self._start_afresh()
+            if self._n_bytes() > self._max_bytes:
+                self._reset_cache()
             for first_P, count_P, store in self._look_up(group):
-                yield lay_out(store, first_P, count_P)
+                yield expand_ids(store, first_P, count_P)
 
     def _look_up(
         self, group: Sequence[Block]
     ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Of each block's pre-tokens first_P, count_P and the store, as `lay_out` takes them."""
-        numbered = []
+        """Yield for each block what `expand_ids` takes: first_P, count_P and the store."""
+        indexed = []
         for block in group:
-            *by_width, long = block.by_width()
-            numbers = [
-                pieces.number(block, chosen)
-                for pieces, chosen in zip(self._pieces, by_width, strict=True)
+            *by_width, long_S = block.by_width()
+            indices = [
+                table.find_or_add(block, selected_S)
+                for table, selected_S in zip(self._pretokens, by_width, strict=True)
             ]
-            numbered.append((block, by_width, numbers, long))
-        for pieces in self._pieces:
-            ids = pieces.merge_new(self._pairs, len(self._store))
+            indexed.append((block, by_width, indices, long_S))
+        for table in self._pretokens:
+            ids = table.merge_new(self._pairs, len(self._store))
             self._store = np.concatenate([self._store, ids])
-        for block, by_width, numbers, long in numbered:
+        for block, by_width, indices, long_S in indexed:
             first_P, count_P = np.empty((2, len(block.starts)), dtype=np.int64)
-            for pieces, chosen, number in zip(self._pieces, by_width, numbers, strict=True):
-                first_P[chosen] = pieces.first[number]
-                count_P[chosen] = pieces.count[number]
+            for table, selected_S, index_S in zip(self._pretokens, by_width, indices, strict=True):
+                first_P[selected_S] = table.first[index_S]
+                count_P[selected_S] = table.count[index_S]
             store = self._store
-            if len(long):
-                merged = [self._merge_long(block.piece(index)) for index in long]
-                count_P[long] = [len(ids) for ids in merged]
-                first_P[long] = len(store) + np.cumsum(count_P[long]) - count_P[long]
+            if len(long_S):
+                merged = [self._merge_long(block.pretoken(index)) for index in long_S]
+                count_P[long_S] = [len(ids) for ids in merged]
+                first_P[long_S] = len(store) + np.cumsum(count_P[long_S]) - count_P[long_S]
                 store = np.concatenate([store, *merged])
             yield first_P, count_P, store
 
-    def _start_afresh(self) -> None:
-        self._pieces = [PieceTable(width) for width in WIDTHS]
+    def _reset_cache(self) -> None:
+        self._pretokens = [PretokenTable(width) for width in WIDTHS]
         self._store = np.zeros(0, dtype=np.int64)
         ((first_P, count_P, _),) = self._look_up([Block(self._tokens, self._token_starts)])
-        #: bool[ids]: whether the bytes of an id, as a pre-token, become that id.
+        #: bool[V]: True if the bytes of an id, as a pre-token, merge to that id.
         self.is_whole = (count_P == 1) & (first_P == np.arange(len(first_P)))
-        self._full_bytes = self._n_bytes() + MAX_CACHE_BYTES
+        self._max_bytes = self._n_bytes() + MAX_CACHE_BYTES
 
-    def _never_side_by_side(self) -> np.ndarray:
-        """bool[65536]: at 256 a + b, whether the bytes a, b stand side by side in no token."""
+    def _find_unmergeable_bytes(self) -> np.ndarray:
+        """Return bool[65536]: element 256 a + b is True if no token contains the bytes a, b."""
         inside = np.ones(len(self._tokens), dtype=bool)
         inside[self._token_starts] = False
-        apart = np.ones(1 << 16, dtype=bool)
-        apart[pairs_before(self._tokens, np.flatnonzero(inside))] = False
-        return apart
+        unmergeable = np.ones(1 << 16, dtype=bool)
+        unmergeable[byte_pairs_at(self._tokens, np.flatnonzero(inside))] = False
+        return unmergeable
 
-    def _cut_apart(self, raw: bytes, starts: np.ndarray) -> np.ndarray:
-        """Cuts long pre-tokens where no merge can reach across: the ids stay the same.
+    def _split_long_pretokens(self, raw: bytes, starts: np.ndarray) -> np.ndarray:
+        """Split long pre-tokens between bytes that no merge can join: the ids stay the same.
 
-        Chinese and Japanese text in an English vocabulary falls into characters, which are seen
-        again, where its pre-tokens are sentences, which are not.
+        In an English vocabulary this splits Chinese or Japanese text into characters, which recur
+        and so are found in the cache. The pre-tokens themselves are sentences, which do not recur.
         """
         lengths = np.diff(starts, append=len(raw))
-        long = np.flatnonzero(lengths >= CUT_FROM)
+        long = np.flatnonzero(lengths >= LONG_PRETOKEN_BYTES)
         if not len(long):
             return starts
-        # The second to the last byte of every long pre-token: where it may be cut.
-        places = concat_ranges(starts[long] + 1, lengths[long] - 1)
-        cuts = places[self._apart[pairs_before(raw, places)]]
+        # The second to the last byte of every long pre-token may become a start.
+        offsets = concat_ranges(starts[long] + 1, lengths[long] - 1)
+        cuts = offsets[self._unmergeable[byte_pairs_at(raw, offsets)]]
         return np.insert(starts, np.searchsorted(starts, cuts), cuts) if len(cuts) else starts
 
     def _n_bytes(self) -> int:
-        return self._store.nbytes + sum(pieces.n_bytes for pieces in self._pieces)
+        return self._store.nbytes + sum(table.n_bytes for table in self._pretokens)
 
 
-def lay_out(store: np.ndarray, first_P: np.ndarray, count_P: np.ndarray) -> np.ndarray:
-    """The ids of pre-tokens one after the other: those of number p are store[first_P[p]] and the
-    following, count_P[p] in all; but where it is one, first_P[p] is the id.
+def expand_ids(store: np.ndarray, first_P: np.ndarray, count_P: np.ndarray) -> np.ndarray:
+    """Return int64[T]: the ids of all pre-tokens of a block, concatenated.
 
-    >>> lay_out(np.array([7, 8, 9]), np.array([3, 1, 5]), np.array([1, 2, 1])).tolist()
+    A pre-token with one id (count_P[p] == 1) has it in first_P[p]. One with several has them at
+    store[first_P[p] : first_P[p] + count_P[p]].
+
+    >>> expand_ids(np.array([7, 8, 9]), np.array([3, 1, 5]), np.array([1, 2, 1])).tolist()
     [3, 8, 9, 5]
     """
-    several = np.flatnonzero(count_P != 1)
-    if not len(several):
+    several_S = np.flatnonzero(count_P != 1)
+    if not len(several_S):
         return first_P
-    laid = np.repeat(first_P, count_P)
-    first, count = first_P[several], count_P[several]
-    place = np.cumsum(count_P)[several] - count  # where the first id of each goes
-    laid[concat_ranges(place, count)] = store[concat_ranges(first, count)]
-    return laid
+    ids_T = np.repeat(first_P, count_P)
+    first_S, count_S = first_P[several_S], count_P[several_S]
+    target_S = np.cumsum(count_P)[several_S] - count_S  # position of the first id in the result
+    ids_T[concat_ranges(target_S, count_S)] = store[concat_ranges(first_S, count_S)]
+    return ids_T
 
 
-def pairs_before(raw: bytes, places: np.ndarray) -> np.ndarray:
-    """uint16: the bytes before and at each place (from 1 on) as one number.
+def byte_pairs_at(raw: bytes, offsets: np.ndarray) -> np.ndarray:
+    """Return uint16: 256 raw[i - 1] + raw[i] for each offset i, which must be at least 1.
 
-    >>> pairs_before(b"abc", np.array([1, 2])).tolist() == [256 * 97 + 98, 256 * 98 + 99]
+    >>> byte_pairs_at(b"abc", np.array([1, 2])).tolist() == [256 * 97 + 98, 256 * 98 + 99]
     True
     """
-    bytes_N = np.frombuffer(raw, dtype=np.uint8)
-    return bytes_N[places - 1].astype(np.uint16) << 8 | bytes_N[places]
+    bytes_B = np.frombuffer(raw, dtype=np.uint8)
+    return bytes_B[offsets - 1].astype(np.uint16) << 8 | bytes_B[offsets]
 
 
-class PieceTable:
-    """All different pre-tokens of one width that were seen, by number, with their ids."""
+class PretokenTable:
+    """The distinct pre-tokens of one width (tok.encoding.block) and their ids."""
 
     def __init__(self, width: int) -> None:
-        self._table = Table(width)
-        self.longest = 8 * width - 1  # bytes
-        #: int64[pieces]: where the ids of a piece start in the store; the id itself if it has one.
+        self._table = HashTable(width)
+        self.max_length = 8 * width - 1  # bytes
+        #: int64[U]: position of a pre-token's ids in the store; the id itself if it has one only.
         self.first = np.zeros(0, dtype=np.int64)
-        #: int64[pieces]: how many ids.
+        #: int64[U]: number of ids.
         self.count = np.zeros(0, dtype=np.int64)
-        self._new: list[tuple[np.ndarray, np.ndarray]] = []  # bytes and lengths of those without
+        # Bytes and lengths of the pre-tokens that are not merged yet.
+        self._new: list[tuple[np.ndarray, np.ndarray]] = []
 
     @property
     def n_bytes(self) -> int:
-        """Memory of the table."""
+        """Memory of the hash table, in bytes."""
         return self._table.n_bytes
 
-    def number(self, block: Block, chosen: np.ndarray) -> np.ndarray:
-        """int64[C]: the numbers of the chosen pre-tokens, which must be of this width."""
-        numbers, added = self._table.find_or_add(block.keys(chosen, self._table.width))
+    def find_or_add(self, block: Block, selected_S: np.ndarray) -> np.ndarray:
+        """Return int64[S]: the indices of the selected pre-tokens, which must be of this width."""
+        index_S, added = self._table.find_or_add(block.keys(selected_S, self._table.width))
         if len(added):
-            new = chosen[added]
-            self._new.append((block.columns(new, self.longest), block.lengths[new]))
-        return numbers
+            new = selected_S[added]
+            self._new.append((block.columns(new, self.max_length), block.lengths[new]))
+        return index_S
 
     def merge_new(self, pairs: PairTable, n_stored: int) -> np.ndarray:
-        """The ids of all pieces that have none yet, to be stored from place `n_stored` on."""
+        """Merge the pre-tokens added since the last call; return their ids, int64[T].
+
+        The caller must append the ids to the store, which has `n_stored` ids now.
+        """
         if not self._new:
             return np.zeros(0, dtype=np.int64)
         columns, lengths = zip(*self._new, strict=True)
         self._new = []
         ids, counts = merge_many(np.concatenate(columns, axis=1), np.concatenate(lengths), pairs)
-        places = np.cumsum(counts) - counts
-        first = np.where(counts == 1, ids[places], n_stored + places)
+        starts = np.cumsum(counts) - counts
+        first = np.where(counts == 1, ids[starts], n_stored + starts)
         self.first = np.concatenate([self.first, first])
         self.count = np.concatenate([self.count, counts])
         return ids

@@ -1,16 +1,16 @@
-"""A dictionary in NumPy arrays: numbers many keys at once, equal keys alike.
+"""A hash table in NumPy arrays: assigns consecutive indices to distinct keys, many at a time.
 
-A key is a row of `width` uint64 words; its number says when it was entered: 0 is the first. Open
-addressing: a hash of the key names the slot where it should stand; if another key stands there, the
-slots 1, 3, 6, 10, ... further on are tried. All keys are tried in step; those that have found their
-slot drop out:
+A key is a row of `width` uint64 words. Its index is the order of insertion, counted from 0. Open
+addressing with quadratic probing: the hash of a key gives its first slot; if another key is there,
+the slots 1, 3, 6, 10, ... further on are tried. All keys of a call are probed together, and those
+that have found their slot leave the loop:
 
     slots     0    1    2    3           keys a, b, c hash to 1, 1, 3
-    1st try   .    a    .    c           b finds a in its slot and goes on
+    1st try   .    a    .    c           b finds a in its slot and tries the next
     2nd try   .    a    b    c
 
-Where the keys of a hostile text fall can't be foreseen: every process draws the multipliers of its
-hash. They decide how many tries a key takes, never what is found, nor the order of the numbers.
+The multipliers of the hash are random in each process, so that a hostile text cannot choose keys
+that collide. They affect the number of tries only, never the result or the order of the indices.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from collections.abc import Sequence
 import numpy as np
 
 
-class Table:
-    """Keys -> numbers. The last word of a key is never 0: 0 marks a free slot.
+class HashTable:
+    """Key -> index. The last word of a key must not be 0, which marks a free slot.
 
-    >>> table = Table(width=1)
-    >>> numbers, added = table.find_or_add([np.array([7, 5, 5], dtype=np.uint64)])
-    >>> numbers.tolist(), added.tolist()
+    >>> table = HashTable(width=1)
+    >>> indices, added = table.find_or_add([np.array([7, 5, 5], dtype=np.uint64)])
+    >>> indices.tolist(), added.tolist()
     ([0, 1, 1], [0, 1])
-    >>> numbers, added = table.find_or_add([np.array([6, 5], dtype=np.uint64)])
-    >>> numbers.tolist(), added.tolist()
+    >>> indices, added = table.find_or_add([np.array([6, 5], dtype=np.uint64)])
+    >>> indices.tolist(), added.tolist()
     ([2, 1], [0])
     """
 
     def __init__(self, width: int, n_keys: int = 256) -> None:
-        """`n_keys`: how many to make room for; the table grows by itself."""
+        """`n_keys`: initial capacity; the table grows as needed."""
         self.width = width
-        draws = np.frombuffer(os.urandom(8 * width), dtype=np.uint64)
-        self._multipliers = [draw | np.uint64(1) for draw in draws]
+        random_words = np.frombuffer(os.urandom(8 * width), dtype=np.uint64)
+        self._multipliers = [word | np.uint64(1) for word in random_words]
         self._n_keys = 0
         self._make_slots(n_keys)
 
@@ -46,96 +46,100 @@ class Table:
 
     @property
     def n_bytes(self) -> int:
-        """Memory of keys and numbers."""
-        return (self.width + 1) * self._numbers.nbytes
+        """Memory of keys and indices, in bytes."""
+        return (self.width + 1) * self._indices.nbytes
 
     def find_or_add(self, words: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Enters the keys that are not there yet, and numbers them in the order of their places.
+        """Return the index of each key; add the new ones.
 
         Args:
-            words: `width` arrays uint64[N]; words[w][n] is word w of key n.
+            words: `width` arrays uint64[K]; words[w][k] is word w of key k.
 
         Returns:
-            int64[N], the number of each key; and int64[A], ascending, the places of those that were
-            new (of several equal keys the first).
+            int64[K], the index of each key; and the positions in `words` of the keys that were new,
+            int64, ascending (of equal keys, the first).
         """
-        slots_N = self._hash(words)
-        numbers_N = self._numbers.take(slots_N)
-        strangers = np.flatnonzero(~self._stand_at(slots_N, words))
-        added = [strangers[:0]]
-        while len(strangers):
-            room = self._room()
-            # Equal strangers need one place. So those for whom there is room go first; many of the
-            # others are known after that.
-            if room < min(len(strangers), self._n_keys):
+        slots_K = self._hash(words)
+        indices_K = self._indices.take(slots_K)
+        missing = np.flatnonzero(~self._holds(slots_K, words))
+        added = [missing[:0]]
+        while len(missing):
+            capacity = self._free_capacity()
+            # Equal missing keys need one slot together. So only as many as fit are inserted first;
+            # afterwards many of the others are found.
+            if capacity < min(len(missing), self._n_keys):
                 self._grow(2 * self._n_keys)
-                room = self._room()
-            turn, rest = strangers[:room], strangers[room:]
-            keys_T = [word.take(turn) for word in words]
-            slots_T, new = self._enter(keys_T, self._hash(keys_T))
-            self._numbers[slots_T[new]] = np.arange(self._n_keys, self._n_keys + len(new))
+                capacity = self._free_capacity()
+            batch, rest = missing[:capacity], missing[capacity:]
+            batch_words = [word.take(batch) for word in words]
+            batch_slots, new = self._insert(batch_words, self._hash(batch_words))
+            self._indices[batch_slots[new]] = np.arange(self._n_keys, self._n_keys + len(new))
             self._n_keys += len(new)
-            numbers_N[turn] = self._numbers[slots_T]
-            added.append(turn[new])
-            keys_R = [word.take(rest) for word in words]
-            slots_R = self._hash(keys_R)
-            numbers_N[rest] = self._numbers.take(slots_R)
-            strangers = rest[~self._stand_at(slots_R, keys_R)]
-        return numbers_N, np.concatenate(added)
+            indices_K[batch] = self._indices[batch_slots]
+            added.append(batch[new])
+            rest_words = [word.take(rest) for word in words]
+            rest_slots = self._hash(rest_words)
+            indices_K[rest] = self._indices.take(rest_slots)
+            missing = rest[~self._holds(rest_slots, rest_words)]
+        return indices_K, np.concatenate(added)
 
     def keys(self) -> list[np.ndarray]:
-        """`width` arrays uint64[keys]: all keys in the order of their numbers.
+        """Return all keys in the order of their indices: `width` arrays uint64[len(self)].
 
-        >>> table = Table(width=1)
-        >>> numbers, _ = table.find_or_add([np.array([7, 5, 7], dtype=np.uint64)])
+        >>> table = HashTable(width=1)
+        >>> indices, _ = table.find_or_add([np.array([7, 5, 7], dtype=np.uint64)])
         >>> [words.tolist() for words in table.keys()]
         [[7, 5]]
         """
         taken = np.flatnonzero(self._words[-1])
         slots = np.empty(self._n_keys, dtype=np.int64)
-        slots[self._numbers[taken]] = taken
+        slots[self._indices[taken]] = taken
         return [column[slots] for column in self._words]
 
-    def _room(self) -> int:
-        """How many keys may be entered: half of the slots stay free."""
+    def _free_capacity(self) -> int:
+        """Return how many keys may be added; half of the slots stay free."""
         return (self._last_slot + 1) // 2 - self._n_keys
 
-    def _enter(
-        self, keys: Sequence[np.ndarray], slots: np.ndarray
+    def _insert(
+        self, words: Sequence[np.ndarray], slots: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Finds each key or a free slot for it, from `slots` on; returns all slots, and which were
-        free (ascending). Their numbers are left to be written."""
+        """Find the slot of each key, or write it to a free slot; probing starts at `slots`.
+
+        Returns:
+            int64[K], the slots; and the positions of the keys that were written, ascending. The
+            caller must set their indices.
+        """
         new = np.zeros(len(slots), dtype=bool)
         searching = np.arange(len(slots))
         tries = 0
         while len(searching):
-            there = slots[searching]
-            free = self._words[-1][there] == 0
-            # Several keys may want the same free slot, equal keys among them: each writes its
-            # place, from the last to the first, so that the first stays. It is entered; then all
-            # look whether the slot holds their key now.
-            self._numbers[there[free][::-1]] = searching[free][::-1]
-            free[free] = self._numbers[there[free]] == searching[free]
-            entered = searching[free]
-            for column, key in zip(self._words, keys, strict=True):
-                column[there[free]] = key[entered]
-            new[entered] = True
-            lost = ~self._stand_at(there, [key[searching] for key in keys])
-            searching = searching[lost]
+            probed = slots[searching]
+            free = self._words[-1][probed] == 0
+            # Several keys may try the same free slot, among them equal keys. Each writes its
+            # position there, in descending order, so that the first one wins and is inserted. Then
+            # all keys compare the slot's content with themselves.
+            self._indices[probed[free][::-1]] = searching[free][::-1]
+            free[free] = self._indices[probed[free]] == searching[free]
+            winners = searching[free]
+            for column, word in zip(self._words, words, strict=True):
+                column[probed[free]] = word[winners]
+            new[winners] = True
+            collided = ~self._holds(probed, [word[searching] for word in words])
+            searching = searching[collided]
             tries += 1
-            slots[searching] = (there[lost] + tries) & self._last_slot
+            slots[searching] = (probed[collided] + tries) & self._last_slot
         return slots, np.flatnonzero(new)
 
     def _hash(self, words: Sequence[np.ndarray]) -> np.ndarray:
-        """int64[N]: slots, from the top bits of the words times the multipliers, added up."""
+        """Return int64[K]: slots, the top bits of the sum of words times multipliers."""
         mixed = words[0] * self._multipliers[0]
         for word, multiplier in zip(words[1:], self._multipliers[1:], strict=True):
             mixed += word * multiplier
         mixed >>= self._shift
         return mixed.view(np.int64)
 
-    def _stand_at(self, slots: np.ndarray, words: Sequence[np.ndarray]) -> np.ndarray:
-        """bool[N]: whether slot n holds key n."""
+    def _holds(self, slots: np.ndarray, words: Sequence[np.ndarray]) -> np.ndarray:
+        """Return bool[K]: True if slots[k] holds key k."""
         same = self._words[0].take(slots) == words[0]
         for column, word in zip(self._words[1:], words[1:], strict=True):
             same &= column.take(slots) == word
@@ -146,11 +150,11 @@ class Table:
         self._shift = np.uint64(64 - bits)
         self._last_slot = (1 << bits) - 1
         self._words = [np.zeros(1 << bits, dtype=np.uint64) for _ in range(self.width)]
-        self._numbers = np.zeros(1 << bits, dtype=np.int64)
+        self._indices = np.zeros(1 << bits, dtype=np.int64)
 
     def _grow(self, n_keys: int) -> None:
         taken = np.flatnonzero(self._words[-1])
-        words, numbers = [column[taken] for column in self._words], self._numbers[taken]
+        words, indices = [column[taken] for column in self._words], self._indices[taken]
         self._make_slots(n_keys)
-        slots, _ = self._enter(words, self._hash(words))
-        self._numbers[slots] = numbers
+        slots, _ = self._insert(words, self._hash(words))
+        self._indices[slots] = indices

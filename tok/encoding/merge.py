@@ -1,8 +1,9 @@
-"""Merging: pairs of neighbouring ids become one new id. Learning and encoding share the row below.
+"""Apply merges to one pre-token in plain Python, in linear time: short texts, very long pre-tokens.
 
-A *row* is a list with one cell per byte. A token writes its id into its first and its last cell;
-the cells between are EMPTY. So neighbours are found without links: the next token starts `length`
-cells further, and the cell before a token holds the id that ends there. With "ab" = 256 and
+The data structure is a *row* with one cell per byte, which training (tok.training.learn) and
+tok.encoding.merge_many use too. A token writes its id into its first and its last cell; the cells
+between are EMPTY. So neighbours are found without links: the next token starts `length` cells
+further on, and the cell before a token holds the id of the previous one. With "ab" = 256 and
 "abc" = 257:
 
     bytes               a    b    c    d
@@ -10,7 +11,7 @@ cells further, and the cell before a token holds the id that ends there. With "a
     after a b -> 256  256  256   99  100
     after 256 c       257   -2  257  100
 
-EDGE cells stand before, between and after the words of a row, so that no pair crosses them.
+EDGE cells before, between and after the pre-tokens of a row prevent pairs across boundaries.
 """
 
 from __future__ import annotations
@@ -23,35 +24,35 @@ EDGE = -1
 EMPTY = -2
 
 
-def join(
+def apply_merge(
     row: list[int], starts: Sequence[int], pair: tuple[int, int], new: int, lengths: Sequence[int]
 ) -> list[int]:
-    """Writes `new` over every `pair` that still stands at one of `starts`, from left to right.
+    """Write `new` over every occurrence of `pair` at one of `starts`, from left to right.
 
-    `starts` (ascending) may hold places where the pair stood once and stands no longer: an id that
-    has been merged away never comes back to its cell, so the two comparisons below find them out.
+    `starts` (ascending) may contain cells where the pair no longer is. An id that was merged never
+    returns to its cell, so comparing the two cells with the pair is a sufficient check.
 
     >>> row = [97, 97, 97, -1]
-    >>> join(row, [0, 1], (97, 97), 256, {97: 1, 256: 2})
+    >>> apply_merge(row, [0, 1], (97, 97), 256, {97: 1, 256: 2})
     [0]
     >>> row
     [256, 256, 97, -1]
 
     Returns:
-        The starts of the new tokens, ascending.
+        The start cells of the new tokens, ascending.
     """
     first, second = pair
     first_length = lengths[first]
     last_cell = lengths[new] - 1
-    joined = []
+    merged = []
     for start in starts:
         middle = start + first_length
         if row[start] != first or row[middle] != second:
             continue
         row[middle - 1] = row[middle] = EMPTY
         row[start] = row[start + last_cell] = new
-        joined.append(start)
-    return joined
+        merged.append(start)
+    return merged
 
 
 def merge_ids(
@@ -60,47 +61,49 @@ def merge_ids(
     pairs: Sequence[tuple[int, int]],
     lengths: Sequence[int],
 ) -> list[int]:
-    """Applies the learned merges to one pre-token, in time linear in its length (times log V).
+    """Apply the merges to one pre-token, in time linear in its length (times log V).
 
     >>> pairs = [(97, 97), (97, 98)]
     >>> merge_ids([97, 97, 98], {pairs[0]: 256, pairs[1]: 257}, pairs, [1] * 256 + [2, 2])
     [256, 98]
 
-    The textbook repeats: make the lowest new id that can be made, at its leftmost place. Here each
-    new id is dealt with once, lowest first, at all its places: a pair that a merge brings forth
-    holds the new id, so it can only become a higher one.
+    The textbook algorithm repeats: find the pair with the lowest new id, and merge its leftmost
+    occurrence. Here each new id is handled once, lowest first, at all its occurrences. This is
+    equivalent: a pair that a merge creates contains the new id, so it can only become a higher id.
 
     Args:
         ids: the ids of the single bytes.
-        new_ids: pair -> id; pairs[id - 256] is the pair again; lengths[id] in bytes.
+        new_ids: pair -> id.
+        pairs: the inverse, pairs[id - 256].
+        lengths: lengths[id] in bytes.
     """
     row = [EDGE, *ids, EDGE]
-    waiting: dict[int, list[int]] = {}  # new id -> starts of its pair, ascending
+    starts_of: dict[int, list[int]] = {}  # new id -> starts of its pair, ascending
     queue: list[int] = []
 
-    def wait(new: int | None, start: int) -> None:
+    def enqueue(new: int | None, start: int) -> None:
         if new is None:
             return
-        if new not in waiting:
-            waiting[new] = []
+        if new not in starts_of:
+            starts_of[new] = []
             heappush(queue, new)
-        waiting[new].append(start)
+        starts_of[new].append(start)
 
     for start, new in enumerate(map(new_ids.get, pairwise(row))):
-        wait(new, start)
+        enqueue(new, start)
     while queue:
         new = heappop(queue)
-        for start in join(row, waiting.pop(new), pairs[new - 256], new, lengths):
+        for start in apply_merge(row, starts_of.pop(new), pairs[new - 256], new, lengths):
             before, after = row[start - 1], row[start + lengths[new]]
             if before != EDGE:
-                wait(new_ids.get((before, new)), start - lengths[before])
-            if after != new:  # otherwise the token on the right reports the pair
-                wait(new_ids.get((new, after)), start)
-    return tokens_of(row, lengths)
+                enqueue(new_ids.get((before, new)), start - lengths[before])
+            if after != new:  # otherwise the token on the right adds the pair
+                enqueue(new_ids.get((new, after)), start)
+    return read_tokens(row, lengths)
 
 
-def tokens_of(row: Sequence[int], lengths: Sequence[int]) -> list[int]:
-    """The ids of a row of one word, without its edges."""
+def read_tokens(row: Sequence[int], lengths: Sequence[int]) -> list[int]:
+    """Return the ids of a row that holds one pre-token between two EDGE cells."""
     ids = []
     cell = 1
     while cell < len(row) - 1:

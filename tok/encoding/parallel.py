@@ -1,7 +1,7 @@
-"""Encoding streams and files in blocks, with all cores: memory stays flat, the order is kept.
+"""Encode streams and files of any size in parallel, with bounded memory and in order.
 
-This process cuts the text into jobs; workers encode them. A short stream is encoded here, because
-starting a worker takes as long as encoding some megabytes.
+The calling process splits the text into jobs, and worker processes encode them. A short stream is
+encoded by the calling process, because starting a worker takes as long as encoding some megabytes.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from tok.encoding.encoder import Encoder, Part
 from utils.processes import group_by_size, map_in_order
 
 JOB_BYTES = 1 << 20
-FEW_JOBS = 16  # up to so many are encoded here
+MAX_SERIAL_JOBS = 16  # up to this many, no worker is started
 
 
 class Tokenizer(Protocol):
-    """What encoding needs of tok.tokenizer.BPETokenizer."""
+    """The part of tok.tokenizer.BPETokenizer that this file uses."""
 
     @property
     def encoder(self) -> Encoder:
@@ -30,7 +30,7 @@ class Tokenizer(Protocol):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The type of its arrays of ids."""
+        """The type of arrays of ids."""
 
     @property
     def eot_id(self) -> int:
@@ -47,22 +47,23 @@ def encode_parts(
     """Encode parts of text (tok.encoding.encoder) in order; the same ids for any number of workers.
 
     Args:
-        finish: called where the ids were encoded, with an array [n] of the tokenizer's dtype; what
-            it returns is yielded. A function of a module, or a partial; default: the array itself.
-        workers: processes; 0 = one for each core, 1 = none but this one.
+        finish: called in the worker with an array [T] of the tokenizer's dtype; its result is
+            yielded. Must be picklable: a module-level function or a partial of one. Default: the
+            array itself is yielded.
+        workers: number of processes; 0 = one per core, 1 = the calling process only.
 
     Raises:
         UserError: a worker was killed.
     """
     work = partial(_encode_job, tokenizer, finish)
     jobs = group_by_size(parts, _size_of, JOB_BYTES)
-    return map_in_order(work, jobs, workers, max_serial_jobs=FEW_JOBS)
+    return map_in_order(work, jobs, workers, max_serial_jobs=MAX_SERIAL_JOBS)
 
 
 def encode_documents(
     tokenizer: Tokenizer, documents: Iterable[bytes], *, workers: int = 0
 ) -> Iterator[np.ndarray]:
-    """The ids of documents, each followed by the end-of-text token, however many at a time.
+    """Yield the ids of documents, each followed by the end-of-text token, in arrays of any length.
 
     >>> from tok.tokenizer import BPETokenizer
     >>> [ids.tolist() for ids in encode_documents(BPETokenizer([]), [b"a", b"bc"])]
@@ -81,14 +82,14 @@ def encode_documents(
 
 
 def _size_of(part: Part) -> int:
-    """Its bytes, roughly."""
+    """Return the approximate size of a part in bytes."""
     return 8 if isinstance(part, int) else len(part[0] if isinstance(part, tuple) else part)
 
 
 def _encode_job(
     tokenizer: Tokenizer, finish: Callable[[np.ndarray], Any] | None, job: list[Part]
 ) -> Any:
-    """The ids of the parts of one job, as one array, or what `finish` makes of it."""
+    """Return the ids of the parts of one job as one array, or the result of `finish` for it."""
     arrays = [ids.astype(tokenizer.dtype) for ids in tokenizer.encoder.encode_parts(job)]
     ids = np.concatenate(arrays)
     return ids if finish is None else finish(ids)

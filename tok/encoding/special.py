@@ -1,4 +1,4 @@
-"""Finding special tokens in a stream of bytes, without ever holding all of it."""
+"""Find special tokens in a stream of bytes with bounded memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tok.errors import TokenizerError
 def allowed_tokens(
     special_ids: Mapping[str, int], allowed: bool | Collection[str]
 ) -> tuple[str, ...]:
-    """The special tokens that may be found in a text; the others are plain text.
+    """Return the special tokens that are recognised in a text; all others are plain text.
 
     >>> allowed_tokens({"<a>": 256, "<b>": 257}, True), allowed_tokens({"<a>": 256}, False)
     (('<a>', '<b>'), ())
@@ -25,13 +25,15 @@ def allowed_tokens(
     for token in tokens:
         if token not in special_ids:
             raise TokenizerError(
-                f"allowed_special: {token!r} is no special token of this tokenizer"
+                f"allowed_special: {token!r} is not a special token of this tokenizer"
             )
     return tokens
 
 
 def special_pattern(tokens: Collection[str]) -> re.Pattern[str]:
-    """Finds special tokens in text, the longest where several fit; one group, for `split`.
+    """Return a regular expression that matches special tokens, at each place the longest.
+
+    It has one group, so that its `split` returns text and special tokens alternately.
 
     >>> special_pattern(["<a>", "<a>b"]).split("one<a>btwo")
     ['one', '<a>b', 'two']
@@ -41,7 +43,7 @@ def special_pattern(tokens: Collection[str]) -> re.Pattern[str]:
 
 
 class SpecialReader:
-    """Reads a stream up to the next special token, then up to the next, and so on.
+    """Reads a stream in parts that end before a special token.
 
     >>> from io import BytesIO
     >>> reader = SpecialReader(BytesIO(b"one<a>two").read, ["<a>"])
@@ -52,35 +54,35 @@ class SpecialReader:
     """
 
     def __init__(self, read: Callable[[int], bytes], tokens: Collection[str]) -> None:
-        """`read` gives at most so many next bytes, b"" at the end."""
+        """`read` returns at most the given number of next bytes, b"" at the end."""
         self._read = read
-        # UTF-8 characters don't begin inside one another: bytes match where characters do.
+        # UTF-8 is self-synchronising, so matching bytes is the same as matching characters.
         self._pattern = re.compile(special_pattern(tokens).pattern.encode())
         self._longest = max(len(token.encode()) for token in tokens)
-        self._buffer, self._place = b"", 0
+        self._buffer, self._position = b"", 0
         self._at_end = False
         self._found: str | None = None
 
     def read(self, size: int) -> bytes:
-        """Next bytes of this part of the stream, b"" at its end; about `size` of them."""
+        """Return about `size` next bytes of this part of the stream, b"" at its end."""
         while self._found is None:
-            found = self._pattern.search(self._buffer, self._place)
-            # Before this place it is certain where tokens begin; after it, or beyond what is read,
-            # one may begin or go on.
-            certain = len(self._buffer) - (0 if self._at_end else self._longest - 1)
-            if found and found.start() < certain:
-                text = self._buffer[self._place : found.start()]
-                self._found, self._place = found.group().decode(), found.end()
+            found = self._pattern.search(self._buffer, self._position)
+            # A match that starts before this offset is final. From it on, bytes that are not read
+            # yet could start a match or make it longer.
+            final_end = len(self._buffer) - (0 if self._at_end else self._longest - 1)
+            if found and found.start() < final_end:
+                text = self._buffer[self._position : found.start()]
+                self._found, self._position = found.group().decode(), found.end()
                 return text
-            if self._at_end or self._place + size <= certain:
-                text, self._place = self._buffer[self._place : certain], certain
+            if self._at_end or self._position + size <= final_end:
+                text, self._position = self._buffer[self._position : final_end], final_end
                 return text
             more = self._read(size)
             self._at_end = not more
-            self._buffer, self._place = self._buffer[self._place :] + more, 0
+            self._buffer, self._position = self._buffer[self._position :] + more, 0
         return b""
 
     def next_part(self) -> str | None:
-        """Goes on after the special token that ended this part, and returns it; None at the end."""
+        """Return the special token that ended this part and start the next; None at the end."""
         found, self._found = self._found, None
         return found

@@ -1,4 +1,4 @@
-"""Decoding id by id, for text that appears while it is sampled."""
+"""Decode token by token, for text that is streamed while it is sampled."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections.abc import Callable
 
 
 class StreamDecoder:
-    """Gives whole characters only; what `feed` and `finish` return, joined, is `decode(ids)`."""
+    """Returns complete characters only; the results of `feed` and `finish` join to `decode(ids)`."""
 
     def __init__(self, bytes_of: Callable[[int], bytes]) -> None:
-        """`bytes_of` gives the bytes of one id and raises for an id that does not exist."""
+        """`bytes_of` returns the bytes of one id and raises TokenizerError for an unknown one."""
         self._bytes_of = bytes_of
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def feed(self, token_id: int) -> str:
-        """The characters that `token_id` completes; "" while a character is unfinished.
+        """Return the characters that `token_id` completes; "" while a character is incomplete.
 
         Raises:
-            TokenizerError: no such id; the decoder stays as it was.
+            TokenizerError: unknown id; the state of the decoder is unchanged.
         """
         return self._decoder.decode(self._bytes_of(token_id))
 
     def finish(self) -> str:
-        """What is left: U+FFFD for an unfinished character, or "". The decoder starts afresh."""
+        """Return U+FFFD for an incomplete character, else "", and reset the decoder."""
         return self._decoder.decode(b"", final=True)

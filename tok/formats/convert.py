@@ -17,7 +17,7 @@ from tok.vocabulary import END_OF_TEXT
 from utils.errors import UserError
 from utils.files import decode_utf8, json_bytes, read_bytes, write_atomic
 
-KINDS = ("hf", "tiktoken", "gpt2")
+FORMATS = ("hf", "tiktoken", "gpt2")
 
 
 def import_tokenizer(
@@ -57,8 +57,8 @@ def export_tokenizer(tokenizer: BPETokenizer, kind: str, out: str | Path) -> lis
         OSError: a file can't be written.
     """
     out = Path(out)
-    if kind not in KINDS:
-        raise TokenizerError(f"unknown format {kind!r}; known: {', '.join(KINDS)}")
+    if kind not in FORMATS:
+        raise TokenizerError(f"unknown format {kind!r}; known: {', '.join(FORMATS)}")
     if kind == "gpt2":
         contents = {out / name: raw for name, raw in write_gpt2(tokenizer).items()}
         out.mkdir(parents=True, exist_ok=True)
@@ -177,7 +177,7 @@ def _parse_json(raw: bytes) -> dict[str, Any] | None:
         raise TokenizerError(f"not valid JSON: {error}") from None
 
 
-def left_out(tokenizer: BPETokenizer, kind: str) -> str:
+def missing_from_export(tokenizer: BPETokenizer, kind: str) -> str:
     """What an exported file does not say, and its reader must be told; "" if it says all."""
     special = ", ".join(f"{token}={i}" for token, i in tokenizer.special_ids.items())
     if kind == "tiktoken":

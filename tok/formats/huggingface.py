@@ -152,13 +152,13 @@ def _is_bare_template(step: dict[str, Any]) -> bool:
     >>> _is_bare_template({"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A"}}]})
     True
     """
-    pieces = step.get("single")
+    pretokens = step.get("single")
     return (
         step.get("type") == "TemplateProcessing"
-        and isinstance(pieces, list)
-        and len(pieces) == 1
-        and isinstance(pieces[0], dict)
-        and list(pieces[0]) == ["Sequence"]
+        and isinstance(pretokens, list)
+        and len(pretokens) == 1
+        and isinstance(pretokens[0], dict)
+        and list(pretokens[0]) == ["Sequence"]
     )
 
 

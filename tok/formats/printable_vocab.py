@@ -52,9 +52,9 @@ def tokenizer_kwargs(
         TokenizerError: names the token or merge that this package can't hold.
     """
     _check_vocab_ids(ids, special_ids)
-    numbers = _byte_numbers(ids, special_ids)
+    numbers = _byte_ranks(ids, special_ids)
     ordinary = [token for token in ids if token not in special_ids]
-    merges, spelled = _numbered_merges(pairs, set(ordinary), numbers)
+    merges, spelled = _ranked_merges(pairs, set(ordinary), numbers)
     made = set(spelled)
     for token in ordinary:
         if token not in made:
@@ -71,7 +71,7 @@ def tokenizer_kwargs(
     return {"merges": merges, "special_tokens": dict(special_ids), "byte_order": numbers}
 
 
-def _numbered_merges(
+def _ranked_merges(
     pairs: Sequence[tuple[str, str]], ordinary: Collection[str], numbers: bytes
 ) -> tuple[list[Pair], list[str]]:
     """The merges as pairs of numbers, one for each token, and the spelling of each number."""
@@ -116,7 +116,7 @@ def _check_vocab_ids(ids: Mapping[str, Any], special_ids: Mapping[str, int]) -> 
             )
 
 
-def _byte_numbers(ids: Mapping[str, int], special_ids: Mapping[str, int]) -> bytes:
+def _byte_ranks(ids: Mapping[str, int], special_ids: Mapping[str, int]) -> bytes:
     """The number of each byte; their ids may lie above those of special tokens."""
     bytes_by_id = {}
     for byte in range(256):

@@ -22,7 +22,7 @@ import numpy as np
 from tok.patterns import PATTERNS, Pattern, to_bytes, to_text
 from tok.split_arrays import BLOCK_BYTES, blocks, split_starts
 from tok.text_files import check_errors, check_text
-from tok.training.counts import PieceCounts, Tally
+from tok.training.counts import PartialCounts, PretokenCounts
 from utils.errors import UserError, describe_os_error
 from utils.processes import group_by_size, map_in_order
 
@@ -52,7 +52,7 @@ class Span(NamedTuple):
 
 def count_texts(
     texts: Iterable[str | bytes], pattern: str = "gpt2", workers: int = 0
-) -> PieceCounts:
+) -> PretokenCounts:
     """How often each pre-token occurs; none reaches from one text into the next.
 
     >>> sorted(count_texts(["a b b", b" b"]).as_dict().items())
@@ -74,7 +74,7 @@ def count_files(
     errors: str = "strict",
     workers: int = 0,
     on_bytes: Callable[[int], None] | None = None,
-) -> PieceCounts:
+) -> PretokenCounts:
     """`count_texts` on the content of files, which are read block by block.
 
     Args:
@@ -139,8 +139,8 @@ def _count(
     errors: str,
     workers: int,
     on_bytes: Callable[[int], None] | None,
-) -> PieceCounts:
-    counts = PieceCounts()
+) -> PretokenCounts:
+    counts = PretokenCounts()
     work = partial(_count_job, pattern, errors)
     jobs = group_by_size(spans, lambda span: span.size, PART_BYTES)
     for part in map_in_order(work, jobs, workers, method=_start_method()):
@@ -150,8 +150,8 @@ def _count(
     return counts
 
 
-def _count_job(pattern: str, errors: str, job: list[Span]) -> Tally:
-    counts = PieceCounts()
+def _count_job(pattern: str, errors: str, job: list[Span]) -> PartialCounts:
+    counts = PretokenCounts()
     kept: list[tuple[bytes, np.ndarray]] = []  # short texts, until they fill a block
     n_kept = 0
     for span in job:
@@ -163,7 +163,7 @@ def _count_job(pattern: str, errors: str, job: list[Span]) -> Tally:
                 kept, n_kept = [], 0
     if kept:
         counts.add(*_joined(kept))
-    return counts.tally()
+    return counts.partial_counts()
 
 
 def _blocks(span: Span, pattern: Pattern, errors: str) -> Iterator[tuple[bytes, np.ndarray]]:

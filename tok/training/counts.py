@@ -10,34 +10,34 @@ import numpy as np
 
 from tok.encoding.arrays import GOLDEN
 from tok.encoding.block import Block
-from tok.encoding.hash_table import Table
+from tok.encoding.hash_table import HashTable
 
-# Words (tok.encoding.block). The few longer pieces are counted in a Python dict.
+# Words (tok.encoding.block). The few longer pretokens are counted in a Python dict.
 WIDTHS = (1, 2, 4)
 
 SLOT_BITS = 13
 
 
-class Tally(NamedTuple):
-    """Distinct pieces and their counts, to be added to others."""
+class PartialCounts(NamedTuple):
+    """Distinct pretokens and their counts, to be added to others."""
 
     columns: list[tuple[list[np.ndarray], np.ndarray]]  #: keys as in tok.encoding.block, int64[U]
     longer: dict[bytes, int]
     n_bytes: int
 
 
-class PieceCounts:
-    """Distinct pieces and their counts, for one corpus or a part of it."""
+class PretokenCounts:
+    """Distinct pretokens and their counts, for one corpus or a part of it."""
 
     def __init__(self) -> None:
-        self._columns = [_Column(width) for width in WIDTHS]
+        self._columns = [_WidthCounts(width) for width in WIDTHS]
         self._longer: Counter[bytes] = Counter()
         self.n_bytes = 0  #: of all that was counted
 
     def add(self, raw: bytes, starts_P: np.ndarray) -> None:
         """Counts the pre-tokens of a block: raw[starts_P[i] : starts_P[i + 1]].
 
-        >>> counts = PieceCounts()
+        >>> counts = PretokenCounts()
         >>> counts.add(b"the cat the", np.array([0, 3, 7]))
         >>> sorted(counts.as_dict().items())
         [(b' cat', 1), (b' the', 1), (b'the', 1)]
@@ -45,16 +45,16 @@ class PieceCounts:
         block = Block(raw, starts_P)
         *by_width, long = block.by_width(WIDTHS)
         for column, chosen in zip(self._columns, by_width, strict=True):
-            column.add(*add_up(block.keys(chosen, column.width)))
-        self._longer.update(map(block.piece, long))
+            column.add(*dedup_keys(block.keys(chosen, column.width)))
+        self._longer.update(map(block.pretoken, long))
         self.n_bytes += len(raw)
 
-    def tally(self) -> Tally:
+    def partial_counts(self) -> PartialCounts:
         """What `update` takes: small, to be sent from one process to another."""
         columns = [(column.keys(), column.counts()) for column in self._columns]
-        return Tally(columns, dict(self._longer), self.n_bytes)
+        return PartialCounts(columns, dict(self._longer), self.n_bytes)
 
-    def update(self, other: Tally) -> None:
+    def update(self, other: PartialCounts) -> None:
         """Adds the counts of another part of the corpus."""
         for column, (keys, counts_U) in zip(self._columns, other.columns, strict=True):
             column.add(keys, counts_U)
@@ -62,7 +62,7 @@ class PieceCounts:
         self.n_bytes += other.n_bytes
 
     def rows(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """All pieces behind each other uint8[bytes], their lengths int64[U] and counts int64[U]."""
+        """All pretokens behind each other uint8[bytes], their lengths int64[U] and counts int64[U]."""
         raw, lengths, counts = [], [], []
         for column in self._columns:
             bytes_UB = np.stack(column.keys(), axis=1).astype("<u8").view(np.uint8)
@@ -71,7 +71,7 @@ class PieceCounts:
             lengths.append(lengths_U)
             counts.append(column.counts())
         raw.append(np.frombuffer(b"".join(self._longer), dtype=np.uint8))
-        lengths.append(np.array([len(piece) for piece in self._longer], dtype=np.int64))
+        lengths.append(np.array([len(pretoken) for pretoken in self._longer], dtype=np.int64))
         counts.append(np.array([*self._longer.values()], dtype=np.int64))
         return np.concatenate(raw), np.concatenate(lengths), np.concatenate(counts)
 
@@ -87,10 +87,10 @@ class PieceCounts:
         }
 
 
-def add_up(words: Sequence[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
+def dedup_keys(words: Sequence[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
     """Most of equal keys made one: fewer keys, and how often each of them was there, int64.
 
-    A large table of all pieces lies in slow memory; this one is small. All keys are written to the
+    A large table of all pretokens lies in slow memory; this one is small. All keys are written to the
     slots that their hashes name, and the last one to write stays:
 
         key             the   cat   the   mat
@@ -99,7 +99,7 @@ def add_up(words: Sequence[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
 
     Those who find their own key there are counted by slot. The few others stay as they are.
 
-    >>> (keys,), counts = add_up([np.array([7, 9, 7], dtype=np.uint64)])
+    >>> (keys,), counts = dedup_keys([np.array([7, 9, 7], dtype=np.uint64)])
     >>> sorted(zip(keys.tolist(), counts.tolist()))
     [(7, 2), (9, 1)]
     """
@@ -123,22 +123,22 @@ def add_up(words: Sequence[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
     return keys, np.concatenate((counts[used], np.ones(len(others), dtype=np.int64)))
 
 
-class _Column:
-    """The pieces of one width (tok.encoding.block), numbered in a table, and their counts."""
+class _WidthCounts:
+    """The pretokens of one width (tok.encoding.block), numbered in a table, and their counts."""
 
     def __init__(self, width: int) -> None:
         self.width = width
-        self._table = Table(width, n_keys=1 << 12)
-        self._counts = np.zeros(0, dtype=np.int64)  # of the first pieces; of the others it is 0
+        self._table = HashTable(width, n_keys=1 << 12)
+        self._counts = np.zeros(0, dtype=np.int64)  # of the first pretokens; of the others it is 0
 
     def add(self, words: Sequence[np.ndarray], counts_N: np.ndarray) -> None:
-        """Counts N pieces, which may be equal, counts_N[n] times each."""
+        """Counts N pretokens, which may be equal, counts_N[n] times each."""
         numbers_N, _ = self._table.find_or_add(words)
         self._make_room()
         np.add.at(self._counts, numbers_N, counts_N)
 
     def _make_room(self) -> None:
-        """A count for each piece, and for some to come."""
+        """A count for each pretoken, and for some to come."""
         if len(self._counts) < len(self._table):
             more = np.zeros(2 * len(self._table) - len(self._counts), dtype=np.int64)
             self._counts = np.concatenate((self._counts, more))

@@ -27,28 +27,28 @@ from typing import NamedTuple
 import numpy as np
 
 from tok.encoding.merge import EDGE, EMPTY
-from tok.training.counts import PieceCounts
-from tok.training.occurrences import Places, grouped, sums
-from tok.training.pair_queue import PairGroup, PairQueue, Rank
+from tok.training.counts import PretokenCounts
+from tok.training.occurrences import Occurrences, grouped, sums
+from tok.training.pair_queue import PairGroup, PairQueue, Priority
 
 BYTES_BY_VALUE = bytes(range(256))
 # Pairs, and places, that are looked at in one step: enough that NumPy's cost per call is small,
 # few enough that little is looked at in vain.
-MOST_PAIRS = 1 << 10
-MOST_PLACES = 1 << 15
+MAX_ACTIVE_PAIRS = 1 << 10
+MAX_ACTIVE_OCCURRENCES = 1 << 15
 
 
 def learn_merges(
-    pieces: PieceCounts,
+    pretokens: PretokenCounts,
     n_merges: int,
     byte_ids: bytes = BYTES_BY_VALUE,
     on_merge: Callable[[int], None] | None = None,
 ) -> list[tuple[int, int]]:
     """The first `n_merges` merges: highest count first, ties to the smallest pair of ids.
 
-    >>> pieces = PieceCounts()
-    >>> pieces.add(b"aaabdaaabac", np.array([0]))
-    >>> learn_merges(pieces, 3)
+    >>> pretokens = PretokenCounts()
+    >>> pretokens.add(b"aaabdaaabac", np.array([0]))
+    >>> learn_merges(pretokens, 3)
     [(97, 97), (97, 98), (256, 257)]
 
     Args:
@@ -56,29 +56,29 @@ def learn_merges(
         on_merge: called with the number of merges made so far.
 
     Returns:
-        The merges; fewer than asked for when no pair is left. The same for any order of `pieces`.
+        The merges; fewer than asked for when no pair is left. The same for any order of `pretokens`.
     """
-    raw, length_U, count_U = pieces.rows()
+    raw, length_U, count_U = pretokens.rows()
     n_merges = min(n_merges, len(raw))  # each merge removes a token at least
     corpus = TokenRow(raw, length_U, count_U, byte_ids, n_merges)
     queue = PairQueue(corpus.all_pairs())
     merges: list[tuple[int, int]] = []
-    look_at = MOST_PAIRS
+    look_at = MAX_ACTIVE_PAIRS
     while len(merges) < n_merges:
-        queue.refill(look_at, MOST_PLACES)
+        queue.refill(look_at, MAX_ACTIVE_OCCURRENCES)
         active_K = queue.active_K
         if not len(active_K):
             break
         ids = queue.first.values[active_K], queue.second.values[active_K]
         places = corpus.find(*ids, *queue.places())
         order_K, ranks = places.order()
-        n_sure = bisect_left(ranks, queue.rest_rank())
-        chosen = next_merges(ranks[:n_sure], corpus.meetings(places, order_K[:n_sure]))
+        n_sure = bisect_left(ranks, queue.inactive_bound())
+        chosen = next_merges(ranks[:n_sure], corpus.overlaps(places, order_K[:n_sure]))
         del chosen[n_merges - len(merges) :]
         count_K = places.counts.copy()
         count_K[order_K[chosen]] = 0
         queue.settle(count_K, places.start_N, places.weight_N, np.diff(places.ends))
-        look_at = min(2 * len(chosen) + 64, MOST_PAIRS)
+        look_at = min(2 * len(chosen) + 64, MAX_ACTIVE_PAIRS)
         if chosen:
             queue.add(corpus.merge(places.only(order_K[chosen]), 256 + len(merges)))
             merges += [ranks[k][1:] for k in chosen]
@@ -87,7 +87,7 @@ def learn_merges(
     return merges
 
 
-class Meeting(NamedTuple):
+class Overlap(NamedTuple):
     """Two pairs that share a token: (a, b) and (b, c) in "abc"."""
 
     earlier: int  #: their numbers in the order of merging
@@ -95,7 +95,7 @@ class Meeting(NamedTuple):
     weight: int  #: how often in the corpus
 
 
-def next_merges(ranks: Sequence[Rank], meetings: Iterable[Meeting]) -> list[int]:
+def next_merges(ranks: Sequence[Priority], overlaps: Iterable[Overlap]) -> list[int]:
     """The numbers of those pairs that are the next merges for sure, in order.
 
     A pair that meets none of those before it stays as frequent as it was counted, whatever becomes
@@ -109,12 +109,12 @@ def next_merges(ranks: Sequence[Rank], meetings: Iterable[Meeting]) -> list[int]
     then we stop after it.
 
     >>> ranks = [(-9, 97, 98), (-8, 98, 99), (-7, 100, 101), (-5, 102, 103)]
-    >>> next_merges(ranks, [Meeting(0, 1, 2)])  # (98, 99) will have a count of 6
+    >>> next_merges(ranks, [Overlap(0, 1, 2)])  # (98, 99) will have a count of 6
     [0, 2]
     """
-    met: dict[int, list[Meeting]] = defaultdict(list)
-    for meeting in meetings:
-        met[meeting.later].append(meeting)
+    met: dict[int, list[Overlap]] = defaultdict(list)
+    for overlap in overlaps:
+        met[overlap.later].append(overlap)
     chosen: list[int] = []
     waiting: set[int] = set()
     limit = 0
@@ -148,9 +148,9 @@ class TokenRow:
         byte_ids: bytes,
         n_merges: int,
     ) -> None:
-        """`raw`: the U pieces behind each other, uint8; their lengths and counts, int64[U]."""
+        """`raw`: the U pretokens behind each other, uint8; their lengths and counts, int64[U]."""
         n_cells = len(raw) + len(length_U) + 1
-        edge_U = np.cumsum(length_U + 1) - (length_U + 1)  # an EDGE before each piece
+        edge_U = np.cumsum(length_U + 1) - (length_U + 1)  # an EDGE before each pretoken
         inside_C = np.ones(n_cells, dtype=bool)
         inside_C[edge_U] = inside_C[-1] = False
         # As narrow as the ids allow: the cells that are looked at lie anywhere, few in the cache.
@@ -158,7 +158,7 @@ class TokenRow:
         self.row_C = np.full(n_cells, EDGE, dtype=narrow)
         self.row_C[inside_C] = np.frombuffer(byte_ids, dtype=np.uint8)[raw]
         self._weight_C = np.repeat(np.append(count_U, 0), np.append(length_U + 1, 1))
-        # See `meetings`; -1 between its calls. Its numbers stay below MOST_PAIRS.
+        # See `overlaps`; -1 between its calls. Its numbers stay below MAX_ACTIVE_PAIRS.
         self._pair_C = np.full(n_cells, -1, dtype=np.int16)
         self.length_V = np.ones(256 + n_merges, dtype=np.int64)  # id -> bytes
 
@@ -184,7 +184,7 @@ class TokenRow:
         start_N: np.ndarray,
         weight_N: np.ndarray,
         n_places_K: np.ndarray,
-    ) -> Places:
+    ) -> Occurrences:
         """Those of the places `start_N` of K pairs, pair after pair, where they still stand.
 
         An id that was merged away never comes back to its cell, so looking at the two cells tells.
@@ -195,9 +195,9 @@ class TokenRow:
         stands_N &= self.row_C.take(middle_N) == np.repeat(second_K, n_places_K)
         there_N = np.flatnonzero(stands_N)
         pair_N, start_N, middle_N = pair_N[there_N], start_N[there_N], middle_N[there_N]
-        return Places(first_K, second_K, pair_N, start_N, middle_N, weight_N[there_N])
+        return Occurrences(first_K, second_K, pair_N, start_N, middle_N, weight_N[there_N])
 
-    def meetings(self, places: Places, order_S: np.ndarray) -> list[Meeting]:
+    def overlaps(self, places: Occurrences, order_S: np.ndarray) -> list[Overlap]:
         """Where those pairs of `places` meet that are in `order_S`, numbered by their place in it.
 
         Two pairs that meet at both ends, in "abc" and "cab", meet twice: no place is counted twice
@@ -217,9 +217,9 @@ class TokenRow:
         left_G, right_G = left_M[order_M[begin_G]], right_M[order_M[begin_G]]
         earlier_G, later_G = np.minimum(left_G, right_G), np.maximum(left_G, right_G)
         columns = (earlier_G.tolist(), later_G.tolist(), weight_G.tolist())
-        return list(map(Meeting, *columns))
+        return list(map(Overlap, *columns))
 
-    def merge(self, places: Places, new: int) -> PairGroup:
+    def merge(self, places: Occurrences, new: int) -> PairGroup:
         """Makes the K pairs `new`, `new + 1`, ... at all their places; returns the new pairs."""
         row, length_V = self.row_C, self.length_V
         n_new = len(places.first_K)

@@ -1,4 +1,4 @@
-"""Places in a row of tokens where pairs stand, and the array steps that order them by pair."""
+"""Occurrences in a row of tokens where pairs stand, and the array steps that order them by pair."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from functools import cached_property
 
 import numpy as np
 
-from tok.training.pair_queue import Rank
+from tok.training.pair_queue import Priority
 
 
 @dataclass(frozen=True)
-class Places:
+class Occurrences:
     """N places where one of K pairs stands: pair after pair, for each in the order of the text."""
 
     first_K: np.ndarray  #: int64[K]
@@ -31,23 +31,23 @@ class Places:
         """int64[K]: how often each pair stands in the corpus."""
         return np.diff(np.append(0, np.cumsum(self.weight_N))[self.ends])
 
-    def order(self) -> tuple[np.ndarray, list[Rank]]:
+    def order(self) -> tuple[np.ndarray, list[Priority]]:
         """The numbers of the pairs in the order of merging, int64[K], and their ranks."""
         order_K = np.lexsort((self.second_K, self.first_K, -self.counts))
         columns = (-self.counts, self.first_K, self.second_K)
         return order_K, list(zip(*(column[order_K].tolist() for column in columns), strict=True))
 
-    def only(self, chosen_S: np.ndarray) -> Places:
+    def only(self, chosen_S: np.ndarray) -> Occurrences:
         """The places of some pairs, which are numbered afresh in the order of `chosen_S`."""
         number_K = np.full(len(self.first_K), -1)
         number_K[chosen_S] = np.arange(len(chosen_S))
         number_N = number_K[self.pair_N]
         keep_N = np.flatnonzero(number_N >= 0)
-        return Places(
+        return Occurrences(
             self.first_K[chosen_S], self.second_K[chosen_S], *self._where(keep_N, number_N)
         )
 
-    def without_overlaps(self) -> Places:
+    def without_overlaps(self) -> Occurrences:
         """Of (a, a) in "aaaa" every second place, from the left; of other pairs all places."""
         if not (self.first_K == self.second_K).any():
             return self
@@ -58,7 +58,7 @@ class Places:
         # "aaaa": overlaps 0 1 1, number within the row of overlapping places 0 1 2, kept 0 and 2.
         row_begin_N = np.maximum.accumulate(np.where(overlaps_N, 0, index_N))
         keep_N = np.flatnonzero((index_N - row_begin_N) % 2 == 0)
-        return Places(self.first_K, self.second_K, *self._where(keep_N, self.pair_N))
+        return Occurrences(self.first_K, self.second_K, *self._where(keep_N, self.pair_N))
 
     def _where(self, keep_N: np.ndarray, pair_N: np.ndarray) -> list[np.ndarray]:
         return [a[keep_N] for a in (pair_N, self.start_N, self.middle_N, self.weight_N)]

@@ -23,7 +23,7 @@ import numpy as np
 
 from tok.encoding.arrays import concat_ranges
 
-Rank = tuple[int, int, int]  #: minus count, first id, second id: the order of merging
+Priority = tuple[int, int, int]  #: minus count, first id, second id: the order of merging
 
 
 class PairGroup(NamedTuple):
@@ -37,7 +37,7 @@ class PairGroup(NamedTuple):
     weight_N: np.ndarray  #: int64[N]: how often the pre-token around each place is in the corpus
 
 
-class Column:
+class GrowingArray:
     """An array that grows at its end."""
 
     def __init__(self) -> None:
@@ -64,9 +64,9 @@ class PairQueue:
     """All pairs, each of them once, and which are to be looked at next."""
 
     def __init__(self, group: PairGroup) -> None:
-        self.first, self.second, self.count = Column(), Column(), Column()
-        self._begin, self._end = Column(), Column()
-        self._starts, self._weights = Column(), Column()
+        self.first, self.second, self.count = GrowingArray(), GrowingArray(), GrowingArray()
+        self._begin, self._end = GrowingArray(), GrowingArray()
+        self._starts, self._weights = GrowingArray(), GrowingArray()
         self.active_K = np.zeros(0, dtype=np.int64)  #: the numbers of the pairs to look at
         self._late_L = self._level_L = self.active_K
         self._floor = int(group.count_G.max(initial=0)) + 1
@@ -144,7 +144,7 @@ class PairQueue:
         places_N = concat_ranges(self._begin.values[self.active_K], n_places_K)
         return self._starts.values[places_N], self._weights.values[places_N], n_places_K
 
-    def rest_rank(self) -> Rank:
+    def inactive_bound(self) -> Priority:
         """No pair that is not active has a rank below this one."""
         if not len(self._level_L):
             return 1 - self._floor, 0, 0
@@ -154,7 +154,7 @@ class PairQueue:
 
     def _enter(self, pair_M: np.ndarray) -> None:
         """Pairs that reach the floor: active if they come before all others, and late if not."""
-        minus_count, first, second = self.rest_rank()
+        minus_count, first, second = self.inactive_bound()
         count_M, first_M = self.count.values[pair_M], self.first.values[pair_M]
         before_M = (first_M < first) | ((first_M == first) & (self.second.values[pair_M] < second))
         before_M = (count_M > -minus_count) | ((count_M == -minus_count) & before_M)

@@ -16,12 +16,12 @@ from tests.helpers.naive_bpe import naive_encode, naive_merge
 from tok.encoding import batch, parallel
 from tok.encoding import encoder as encode
 from tok.encoding.batch import BatchEncoder
-from tok.encoding.block import LONGEST, WIDTHS, Block
-from tok.encoding.merge_many import MAX_LINES, PairTable, merge_many
+from tok.encoding.block import MAX_PRETOKEN_BYTES, WIDTHS, Block
+from tok.encoding.merge_many import MAX_LENGTH, PairTable, merge_many
 from tok.patterns import GPT2, PATTERNS
 from tok.split_arrays import split_starts
 from tok.tokenizer import BPETokenizer
-from tok.vocabulary import byte_numbers, token_bytes, token_lengths
+from tok.vocabulary import byte_ranks, token_bytes, token_lengths
 from utils.errors import UserError
 
 
@@ -37,47 +37,49 @@ def draw_merges(draw):
 
 
 def pair_table(merges):
-    return PairTable(merges, byte_numbers("value"), token_lengths(merges))
+    return PairTable(merges, byte_ranks("value"), token_lengths(merges))
 
 
 def batch_encoder(merges):
-    tokens = token_bytes(merges, byte_numbers("value"))
-    return BatchEncoder(pair_table(merges), tokens, lambda piece: naive_merge(piece, merges))
+    tokens = token_bytes(merges, byte_ranks("value"))
+    return BatchEncoder(pair_table(merges), tokens, lambda pretoken: naive_merge(pretoken, merges))
 
 
 MERGES = st.composite(draw_merges)()
-PIECE = st.lists(st.sampled_from(b"abc\xe5"), min_size=1, max_size=40).map(bytes)
+PRETOKEN = st.lists(st.sampled_from(b"abc\xe5"), min_size=1, max_size=40).map(bytes)
 
 
 @settings(deadline=None, max_examples=100)
-@given(MERGES, st.lists(PIECE, min_size=1, max_size=8))
-def test_merge_many_is_the_textbook_for_each_piece(merges, pieces):
-    n_lines = max(map(len, pieces))
-    below = b"abca" * 10  # what happens to stand below a piece must not count
-    columns = np.array([list((piece + below)[:n_lines]) for piece in pieces], dtype=np.uint8).T
-    lengths = np.array([len(piece) for piece in pieces])
+@given(MERGES, st.lists(PRETOKEN, min_size=1, max_size=8))
+def test_merge_many_is_the_textbook_for_each_piece(merges, pretokens):
+    n_lines = max(map(len, pretokens))
+    below = b"abca" * 10  # what happens to stand below a pretoken must not count
+    columns = np.array(
+        [list((pretoken + below)[:n_lines]) for pretoken in pretokens], dtype=np.uint8
+    ).T
+    lengths = np.array([len(pretoken) for pretoken in pretokens])
     ids, counts = merge_many(columns, lengths, pair_table(merges))
-    expected = [naive_merge(piece, merges) for piece in pieces]
+    expected = [naive_merge(pretoken, merges) for pretoken in pretokens]
     assert counts.tolist() == list(map(len, expected))
     assert ids.tolist() == sum(expected, [])
 
 
 @settings(deadline=None, max_examples=60)
-@given(MERGES, st.lists(PIECE, max_size=8), st.sampled_from([1, 5, 32]))
-def test_blocks_are_the_textbook_wherever_long_pieces_are_cut(merges, pieces, cut_from):
+@given(MERGES, st.lists(PRETOKEN, max_size=8), st.sampled_from([1, 5, 32]))
+def test_blocks_are_the_textbook_wherever_long_pieces_are_cut(merges, pretokens, cut_from):
     """Cut from 1 byte on, most tokens of these vocabularies are never reached across."""
-    tokens = token_bytes(merges, byte_numbers("value"))
+    tokens = token_bytes(merges, byte_ranks("value"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batch, "CUT_FROM", cut_from)
+        patch.setattr(batch, "LONG_PRETOKEN_BYTES", cut_from)
         encoder = batch_encoder(merges)
         assert encoder.is_whole.tolist() == [
             naive_merge(token, merges) == [number] for number, token in enumerate(tokens)
         ]
-        starts = np.cumsum([0, *map(len, pieces)])[:-1]
-        expected = [naive_merge(piece, merges) for piece in pieces]
+        starts = np.cumsum([0, *map(len, pretokens)])[:-1]
+        expected = [naive_merge(pretoken, merges) for pretoken in pretokens]
         for _ in range(2):  # what is remembered is the same
-            found = list(encoder.encode([(b"".join(pieces), starts)] if pieces else []))
-            assert [ids.tolist() for ids in found] == ([sum(expected, [])] if pieces else [])
+            found = list(encoder.encode([(b"".join(pretokens), starts)] if pretokens else []))
+            assert [ids.tolist() for ids in found] == ([sum(expected, [])] if pretokens else [])
 
 
 def lengths_around_the_widths():
@@ -87,27 +89,27 @@ def lengths_around_the_widths():
 @pytest.mark.parametrize("unit", [b"a", b"ab", b"\x00", b"abcdefg", b"\xe5\xb9\xb4"])
 def test_pieces_of_every_length(unit):
     merges = [(97, 97), (256, 256), (97, 98), (257, 257), (0, 0), (258, 99), (0xE5, 0xB9)]
-    pieces = [(unit * 500)[:length] for length in lengths_around_the_widths()] * 2
-    random.Random(5).shuffle(pieces)
+    pretokens = [(unit * 500)[:length] for length in lengths_around_the_widths()] * 2
+    random.Random(5).shuffle(pretokens)
     encoder = batch_encoder(merges)
-    starts = np.cumsum([0, *map(len, pieces)])[:-1]
-    (ids,) = encoder.encode([(b"".join(pieces), starts)])
-    assert ids.tolist() == sum((naive_merge(piece, merges) for piece in pieces), [])
+    starts = np.cumsum([0, *map(len, pretokens)])[:-1]
+    (ids,) = encoder.encode([(b"".join(pretokens), starts)])
+    assert ids.tolist() == sum((naive_merge(pretoken, merges) for pretoken in pretokens), [])
 
 
 def test_keys_differ_where_pieces_do():
-    """A zero byte in a piece is told from its end, and every byte counts."""
-    pieces = [b"a" * n + tail for n in range(60) for tail in (b"", b"\0", b"b", b"\0\0")]
-    pieces = list(dict.fromkeys(piece for piece in pieces if piece))
-    starts = np.cumsum([0, *map(len, pieces)])[:-1]
-    block = Block(b"".join(pieces), starts)
+    """A zero byte in a pretoken is told from its end, and every byte counts."""
+    pretokens = [b"a" * n + tail for n in range(60) for tail in (b"", b"\0", b"b", b"\0\0")]
+    pretokens = list(dict.fromkeys(pretoken for pretoken in pretokens if pretoken))
+    starts = np.cumsum([0, *map(len, pretokens)])[:-1]
+    block = Block(b"".join(pretokens), starts)
     *by_width, long = block.by_width()
-    assert not len(long) and sum(map(len, by_width)) == len(pieces)
+    assert not len(long) and sum(map(len, by_width)) == len(pretokens)
     for width, chosen in zip(WIDTHS, by_width):
         words = np.stack(block.keys(chosen, width))
         assert len(np.unique(words, axis=1).T) == len(chosen)
         assert (words[-1] != 0).all()
-    assert LONGEST < MAX_LINES
+    assert MAX_PRETOKEN_BYTES < MAX_LENGTH
 
 
 TRAINED = BPETokenizer.train(["\n".join(hostile_strings(150)), "aaaa bbbb  "], vocab_size=900)
@@ -116,7 +118,7 @@ TRAINED = BPETokenizer.train(["\n".join(hostile_strings(150)), "aaaa bbbb  "], v
 def in_arrays(tokenizer, raw, **settings):
     """Every text through tok.encoding.batch, however short."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encode, "SHORT", -1)
+        patch.setattr(encode, "SHORT_TEXT_THRESHOLD", -1)
         return tokenizer.encode_array(raw, **settings).tolist()
 
 
@@ -145,7 +147,7 @@ def test_what_is_remembered_is_bounded_and_changes_nothing(monkeypatch):
     words = [b" %x" % n for n in range(0, 40_000, 7)]
     encoder = TRAINED.encoder._batch
     base = encoder._n_bytes()
-    monkeypatch.setattr(encoder, "_full_bytes", base + 100_000)
+    monkeypatch.setattr(encoder, "_max_bytes", base + 100_000)
     monkeypatch.setattr(batch, "MAX_CACHE_BYTES", 100_000)
     sizes = []
     for at in range(0, len(words), 300):
@@ -163,7 +165,7 @@ def test_streams_cut_anywhere_give_the_same_ids(monkeypatch):
     for size in (1, 2, 3, 7, 50, 10_000):
         monkeypatch.setattr(encode, "BLOCK_BYTES", size)
         monkeypatch.setattr("tok.split_arrays.BLOCK_BYTES", size)
-        monkeypatch.setattr(encode, "SHORT", size // 2)
+        monkeypatch.setattr(encode, "SHORT_TEXT_THRESHOLD", size // 2)
         stream = BytesIO(text.encode())
         parts = tokenizer.encoder.parts(stream.read, allowed_special=True)
         ids = [i for ids in tokenizer.encoder.encode_parts(parts) for i in ids.tolist()]
@@ -172,7 +174,7 @@ def test_streams_cut_anywhere_give_the_same_ids(monkeypatch):
 
 def test_the_same_ids_for_any_number_of_workers(monkeypatch):
     monkeypatch.setattr(parallel, "JOB_BYTES", 500)
-    monkeypatch.setattr(parallel, "FEW_JOBS", 3)
+    monkeypatch.setattr(parallel, "MAX_SERIAL_JOBS", 3)
     documents = [text.encode() for text in hostile_strings(200)]
     alone = list(parallel.encode_documents(TRAINED, documents, workers=1))
     shared = list(parallel.encode_documents(TRAINED, iter(documents), workers=2))
@@ -189,7 +191,7 @@ def die(ids):
 
 def test_a_worker_that_is_killed_is_the_users_to_know(monkeypatch):
     monkeypatch.setattr(parallel, "JOB_BYTES", 1)
-    monkeypatch.setattr(parallel, "FEW_JOBS", 1)
+    monkeypatch.setattr(parallel, "MAX_SERIAL_JOBS", 1)
     with pytest.raises(UserError, match="a worker process ended unexpectedly"):
         list(parallel.encode_parts(TRAINED, [b"a"] * 9, finish=die, workers=2))
 
@@ -208,7 +210,7 @@ def count_lookups(monkeypatch):
 
     def count(tokenizer, raw):
         assert tokenizer.encoder._batch.is_whole.any()  # made before: its look-ups don't count
-        tokenizer.encoder._new = by_pair = CountingDict(tokenizer.encoder._new)
+        tokenizer.encoder._rank_of_pair = by_pair = CountingDict(tokenizer.encoder._rank_of_pair)
         in_arrays_too.clear()
         assert tokenizer.decode_bytes(in_arrays(tokenizer, raw)) == raw
         return by_pair.lookups + sum(in_arrays_too)

@@ -6,7 +6,7 @@ import pytest
 
 from tok.formats.tiktoken import read_tiktoken
 from tok.tokenizer import BPETokenizer
-from tok.vocabulary import byte_numbers, from_printable, inverse
+from tok.vocabulary import byte_ranks, from_printable, inverse
 
 TEXT = """It's the fox who'll sing, isn't it? Zoë's café, 年号 2024!
 
@@ -43,7 +43,7 @@ def excerpt():
     """The tokenizer, and GPT-2's id of each of its ids."""
     words = TOKENS.split()
     ids = dict(zip(map(from_printable, words[::2]), map(int, words[1::2])))
-    tokens = [bytes([byte]) for byte in inverse(byte_numbers("gpt2"))] + list(ids)
+    tokens = [bytes([byte]) for byte in inverse(byte_ranks("gpt2"))] + list(ids)
     lines = [b"%s %d\n" % (b64encode(token), i) for i, token in enumerate(tokens)]
     tokenizer = BPETokenizer(**read_tiktoken(b"".join(lines), {}), pattern="gpt2")
     return tokenizer, [*range(256), *ids.values()]

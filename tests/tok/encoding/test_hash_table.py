@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tok.encoding.hash_table import Table
+from tok.encoding.hash_table import HashTable
 
 KEY = st.tuples(st.integers(0, 3), st.integers(1, 12))  # a last word of 0 marks a free slot
 
@@ -41,14 +41,14 @@ def check(table, batches, width):
 @settings(deadline=None, max_examples=150)
 @given(st.sampled_from([1, 2]), st.lists(st.lists(KEY, max_size=30), max_size=5), st.booleans())
 def test_equal_to_a_dict(width, batches, collide):
-    table = Table(width)
+    table = HashTable(width)
     if collide:  # every key hashes to slot 0
         table._multipliers = [np.uint64(0)] * width
     check(table, batches, width)
 
 
 def test_it_grows_and_keeps_what_it_holds():
-    table = Table(width=2)
+    table = HashTable(width=2)
     draw = np.random.default_rng(3)
     keys = [tuple(map(int, key)) for key in draw.integers(1, 1 << 62, (20_000, 2))]
     check(table, [keys[:3], keys[:5000], keys[2000:], keys], 2)
@@ -57,7 +57,7 @@ def test_it_grows_and_keeps_what_it_holds():
 
 @pytest.mark.parametrize("n", [0, 1])
 def test_no_key_and_one(n):
-    table = Table(width=1)
+    table = HashTable(width=1)
     words = [np.full(n, 7, dtype=np.uint64)]
     assert len(table) == 0
     assert table.find_or_add(words)[0].tolist() == [0] * n

@@ -34,10 +34,10 @@ def test_pieces_join_to_decode_where_characters_break_off(ids):
 
 @pytest.mark.parametrize("text", ["😀", "年号", "é", "👨‍👩‍👧🇩🇪", "a😀b"])
 def test_no_replacement_character_for_valid_text_fed_byte_by_byte(text):
-    pieces = stream(text.encode())
-    assert "".join(pieces) == text
-    assert not any("\ufffd" in piece for piece in pieces)
-    assert len([piece for piece in pieces if piece]) == len(text)
+    pretokens = stream(text.encode())
+    assert "".join(pretokens) == text
+    assert not any("\ufffd" in pretoken for pretoken in pretokens)
+    assert len([pretoken for pretoken in pretokens if pretoken]) == len(text)
 
 
 def test_an_unfinished_character_appears_at_the_end_only():

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from tests.helpers.hostile import hostile_strings
 from tok.errors import TokenizerError
-from tok.formats.convert import KINDS, export_tokenizer, import_tokenizer
+from tok.formats.convert import FORMATS, export_tokenizer, import_tokenizer
 from tok.formats.reachability import first_unreachable
 from tok.tokenizer import BPETokenizer
 from tok.vocabulary import (
     BYTE_ORDERS,
     END_OF_TEXT,
-    byte_numbers,
+    byte_ranks,
     bytes_to_unicode,
     from_printable,
     to_printable,
@@ -34,7 +34,7 @@ def there_and_back(tokenizer, kind, folder):
     return import_tokenizer(paths)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FORMATS)
 @settings(max_examples=30)
 @given(data=st.data())
 def test_what_is_exported_comes_back(kind, data, tmp_path_factory):
@@ -45,7 +45,7 @@ def test_what_is_exported_comes_back(kind, data, tmp_path_factory):
     ids = data.draw(st.permutations([*range(250, 265)]))[: len(tokens)]
     merges = BPETokenizer.train(corpus, vocab_size=257, special_tokens=[]).merges
     placed = data.draw(st.booleans())
-    numbers = [[byte_numbers(order)[byte] for byte in pair] for pair in merges]
+    numbers = [[byte_ranks(order)[byte] for byte in pair] for pair in merges]
     first = BPETokenizer(numbers, dict(zip(tokens, ids)) if placed else tokens, byte_order=order)
     used = sorted([*first.ordinary_ids, *first.special_ids.values()])
     assert len(set(used)) == len(used) == 257 + len(tokens)
@@ -103,10 +103,9 @@ def test_wrong_special_ids(special, message):
         BPETokenizer([], special)
 
 
-def test_stand_ins():
-    assert len(set(bytes_to_unicode())) == 256 and not any(
-        char.isspace() for char in bytes_to_unicode()
-    )
+def test_bytes_to_unicode():
+    characters = bytes_to_unicode()
+    assert len(set(characters)) == 256 and not any(char.isspace() for char in characters)
     assert from_printable(to_printable(bytes(range(256)))) == bytes(range(256))
 
 

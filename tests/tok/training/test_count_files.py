@@ -17,7 +17,7 @@ from tok.errors import TokenizerError
 from tok.patterns import PATTERNS, split, to_bytes, to_text
 from tok.training import count_files as corpus
 from tok.training.count_files import count_files, count_texts
-from tok.training.counts import PieceCounts
+from tok.training.counts import PretokenCounts
 from utils.errors import UserError
 
 TEXT = (
@@ -28,9 +28,9 @@ TEXT = (
 
 def expected(texts, pattern="gpt2"):
     return Counter(
-        piece if isinstance(piece, bytes) else to_bytes(piece)
+        pretoken if isinstance(pretoken, bytes) else to_bytes(pretoken)
         for text in texts
-        for piece in split(to_text(text), PATTERNS[pattern])
+        for pretoken in split(to_text(text), PATTERNS[pattern])
     )
 
 
@@ -95,7 +95,7 @@ def test_an_interrupt_waits_for_no_job(small, forks, monkeypatch, tmp_path):
 def _first_then_sleep(pattern, errors, job):
     if job[0].begin:
         time.sleep(600)
-    return PieceCounts().tally()
+    return PretokenCounts().partial_counts()
 
 
 IN_A_POOL = """
@@ -145,7 +145,7 @@ def test_a_long_text_in_parts_of_the_real_size():
     once = expected([TEXT])
     assert len(list(corpus._spans(raw, "gpt2"))) == 3
     counts = count_texts([raw, TEXT], workers=2).as_dict()
-    assert {piece: n / once[piece] for piece, n in counts.items()} == dict.fromkeys(
+    assert {pretoken: n / once[pretoken] for pretoken, n in counts.items()} == dict.fromkeys(
         once, len(raw) // len(TEXT) + 1
     )
 

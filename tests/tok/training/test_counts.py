@@ -1,4 +1,4 @@
-"""The table of counted pieces."""
+"""The table of counted pretokens."""
 
 import random
 from collections import Counter
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tok.patterns import GPT2
 from tok.split_arrays import split_starts
 from tok.training import counts as counts_module
-from tok.training.counts import PieceCounts
+from tok.training.counts import PretokenCounts
 
 
 def add(counts, words):
@@ -26,14 +26,14 @@ def test_blocks_and_parts_add_up(monkeypatch, slot_bits):
     draw = random.Random(2)
     expected, parts = Counter(), []
     for _ in range(4):
-        parts.append(PieceCounts())
+        parts.append(PretokenCounts())
         for _ in range(30):
             words = [b"ab\0" * draw.randrange(1, 20) + b"c" * draw.randrange(3) for _ in range(40)]
             add(parts[-1], words)
             expected.update(words)
-    whole = PieceCounts()
+    whole = PretokenCounts()
     for part in parts:
-        whole.update(part.tally())
+        whole.update(part.partial_counts())
     assert whole.as_dict() == expected
     assert whole.n_bytes == sum(len(word) * n for word, n in expected.items())
     raw, lengths, counts = whole.rows()
@@ -41,9 +41,9 @@ def test_blocks_and_parts_add_up(monkeypatch, slot_bits):
 
 
 def test_nothing():
-    raw, lengths, counts = PieceCounts().rows()
+    raw, lengths, counts = PretokenCounts().rows()
     assert len(raw) == len(lengths) == len(counts) == 0
-    assert PieceCounts().as_dict() == {}
+    assert PretokenCounts().as_dict() == {}
 
 
 @settings(deadline=None, max_examples=200)
@@ -57,7 +57,7 @@ def test_nothing():
     )
 )
 def test_equal_to_a_dict(words):
-    counts = PieceCounts()
+    counts = PretokenCounts()
     add(counts, words)
     assert counts.as_dict() == Counter(words)
 
@@ -65,7 +65,7 @@ def test_equal_to_a_dict(words):
 def test_many_words_of_few_letters():
     draw = random.Random(1)
     words = [bytes(draw.choices(b"ab", k=draw.randrange(1, 34))) for _ in range(5000)]
-    counts = PieceCounts()
+    counts = PretokenCounts()
     add(counts, words)
     add(counts, words)
     assert counts.as_dict() == Counter(words + words)
@@ -74,6 +74,6 @@ def test_many_words_of_few_letters():
 def test_pieces_of_a_text():
     raw = "the cat, the mat; it's a préfix prefix ".encode() * 50
     starts = split_starts(raw, GPT2)
-    counts = PieceCounts()
+    counts = PretokenCounts()
     counts.add(raw, starts)
     assert counts.as_dict() == Counter(raw[a:b] for a, b in pairwise([*starts.tolist(), len(raw)]))

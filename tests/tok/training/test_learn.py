@@ -15,7 +15,7 @@ from tok.training.pair_queue import PairGroup, PairQueue
 
 
 class Words:
-    """Stands in for PieceCounts: counts of any size without as much text."""
+    """Stands in for PretokenCounts: counts of any size without as much text."""
 
     def __init__(self, counts):
         self.counts = counts
@@ -63,8 +63,8 @@ def random_words(seed):
 @pytest.mark.parametrize("most_pairs", [1, 3, 1 << 10])
 @pytest.mark.parametrize("most_places", [1, 1 << 15])
 def test_the_textbooks_merges_however_many_are_made_at_a_time(monkeypatch, most_pairs, most_places):
-    monkeypatch.setattr(learn, "MOST_PAIRS", most_pairs)
-    monkeypatch.setattr(learn, "MOST_PLACES", most_places)
+    monkeypatch.setattr(learn, "MAX_ACTIVE_PAIRS", most_pairs)
+    monkeypatch.setattr(learn, "MAX_ACTIVE_OCCURRENCES", most_places)
     for seed in range(20):
         counts = random_words(seed)
         draw = random.Random(seed)
@@ -88,7 +88,7 @@ def test_the_textbooks_merges_of_any_words(counts, n_merges):
 
 
 def test_several_merges_are_made_at_a_time(monkeypatch):
-    monkeypatch.setattr(learn, "MOST_PAIRS", 10)
+    monkeypatch.setattr(learn, "MAX_ACTIVE_PAIRS", 10)
     steps = []
     counts = {bytes([a, b]): 1000 - a for a, b in zip(range(97, 117), range(117, 137))}
     learn_merges(Words(counts), 20, on_merge=steps.append)
@@ -130,7 +130,7 @@ def find_all(counts):
 def chosen_pairs(counts):
     corpus, places = find_all(counts)
     order, ranks = places.order()
-    return [ranks[k] for k in learn.next_merges(ranks, corpus.meetings(places, order))]
+    return [ranks[k] for k in learn.next_merges(ranks, corpus.overlaps(places, order))]
 
 
 def test_a_pair_that_meets_itself_is_the_last_of_its_step():
@@ -162,9 +162,9 @@ def test_meetings_are_found_with_their_weight():
     corpus, places = find_all({b"abab": 3, b"xab": 4, b"aaa": 5})
     order, ranks = places.order()
     names = [bytes(rank[1:]).decode() for rank in ranks]
-    met = {(names[m.earlier], names[m.later]): [] for m in corpus.meetings(places, order)}
-    for meeting in corpus.meetings(places, order):
-        met[names[meeting.earlier], names[meeting.later]].append(meeting.weight)
+    met = {(names[m.earlier], names[m.later]): [] for m in corpus.overlaps(places, order)}
+    for overlap in corpus.overlaps(places, order):
+        met[names[overlap.earlier], names[overlap.later]].append(overlap.weight)
     # "abab" has ab, ba, ab: ab and ba meet on either side; "aaa" has aa twice.
     assert names == ["aa", "ab", "xa", "ba"]
     assert met == {("ab", "ba"): [3, 3], ("ab", "xa"): [4], ("aa", "aa"): [5]}
@@ -215,13 +215,13 @@ def settle(queue, counts, keep=()):
 def test_queue_gives_the_best_first_and_knows_what_is_left():
     queue = PairQueue(group((3, 1, 2, [10]), (100, 5, 6, [11, 12]), (3, 1, 1, [13])))
     queue.add(group((7, 8, 9, [14, 15, 16])))
-    assert queue.rest_rank() <= (-100, 5, 6)
+    assert queue.inactive_bound() <= (-100, 5, 6)
     found = []
     while True:
         ranks, places = look(queue)
         if not ranks:
             break
-        assert len(ranks) == 1 and ranks[0] < queue.rest_rank()
+        assert len(ranks) == 1 and ranks[0] < queue.inactive_bound()
         found += [*zip(ranks, places)]
         settle(queue, [0])
     assert found == [
@@ -243,7 +243,7 @@ def test_queue_has_no_more_active_pairs_than_asked_for():
     look(queue)
     queue.add(group(*[(5 + k, 2, k, [k]) for k in range(6)]))
     assert [rank[0] for rank in look(queue, 2, 99)[0]] == [-10, -9]
-    assert queue.rest_rank() == (-9, 2, 4)
+    assert queue.inactive_bound() == (-9, 2, 4)
 
 
 def test_queue_sorts_pairs_in_again_when_their_counts_have_changed():
@@ -251,7 +251,7 @@ def test_queue_sorts_pairs_in_again_when_their_counts_have_changed():
     assert [rank[2] for rank in look(queue, 2, 99)[0]] == [1, 2]
     settle(queue, [45, 30], keep=[2, 3])
     assert look(queue, 1, 99) == ([(-45, 1, 1)], [[2]])  # before the rest; (1, 2) is late
-    assert queue.rest_rank() == (-40, 1, 3)
+    assert queue.inactive_bound() == (-40, 1, 3)
     settle(queue, [0])
     queue.add(group((41, 2, 1, [6]), (39, 2, 2, [7])))  # one comes before the rest, one is late
     assert look(queue, 1, 99)[0] == [(-41, 2, 1)]
@@ -280,7 +280,7 @@ def test_queue_against_a_sorted_list(seed):
             ids: -minus for minus, *pair in ranks for ids in [tuple(pair)]
         }.items() <= alive.items()
         others = [(-alive[ids], *ids) for ids in alive if (-alive[ids], *ids) not in ranks]
-        assert all(queue.rest_rank() <= rank for rank in others)
+        assert all(queue.inactive_bound() <= rank for rank in others)
         assert bool(ranks) == bool(alive)
         counts = [draw.choice([0, -rank[0], draw.randint(0, -rank[0])]) for rank in ranks]
         for count, (_, *ids) in zip(counts, ranks):

@@ -1,30 +1,30 @@
-"""The cache is bounded in pieces and in their length."""
+"""The cache is bounded in pretokens and in their length."""
 
-from tok.encoding.encoder import MAX_PIECE_CHARS, PieceCache
+from tok.encoding.encoder import MAX_CACHED_CHARS, PretokenCache
 from tok.tokenizer import BPETokenizer
 
 
 def test_a_piece_is_worked_out_once():
     asked = []
-    cache = PieceCache(lambda piece: asked.append(piece) or (1,))
+    cache = PretokenCache(lambda pretoken: asked.append(pretoken) or (1,))
     assert [cache["a"], cache["a"], cache["b"]] == [(1,)] * 3
     assert asked == ["a", "b"]
 
 
 def test_it_stays_small():
-    cache = PieceCache(lambda piece: (1,), max_pieces=3)
+    cache = PretokenCache(lambda pretoken: (1,), max_pretokens=3)
     for i in range(100):
         assert cache[str(i)] == (1,)
         assert len(cache) <= 3
     cache.clear()
-    assert cache["x" * (MAX_PIECE_CHARS + 1)] == (1,) and not cache
-    assert cache["x" * MAX_PIECE_CHARS] == (1,) and len(cache) == 1
+    assert cache["x" * (MAX_CACHED_CHARS + 1)] == (1,) and not cache
+    assert cache["x" * MAX_CACHED_CHARS] == (1,) and len(cache) == 1
 
 
 def test_a_full_cache_does_not_change_ids(monkeypatch):
     text = "one two three four five one two " * 3
     tokenizer = BPETokenizer.train(text, vocab_size=270)
     expected = tokenizer.encode(text)
-    tokenizer.encoder._cache._max_pieces = 2
+    tokenizer.encoder._cache._max_pretokens = 2
     tokenizer.encoder._cache.clear()
     assert tokenizer.encode(text) == expected
