@@ -1,4 +1,4 @@
-"""Text files and folders of them, as bytes or checked to be UTF-8."""
+"""List the text files of folders, and check that bytes are valid UTF-8."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ from utils.errors import UserError
 from utils.files import decode_utf8
 
 READ_BYTES = 1 << 20
-STDIN = "standard input"  # its name in messages
+STDIN = "standard input"  # name in messages
 
 
 def expand_folders(
     paths: Iterable[str | Path], hint: Callable[[Path], str] = lambda path: ""
 ) -> list[Path]:
-    """Each file as it is; for a folder all files below it, by name, without hidden ones.
+    """Return the given files, with each folder replaced by all files below it.
+
+    The files of a folder are sorted by path; hidden files and folders are left out.
 
     Args:
-        hint: what to say behind the message about a path that does not exist.
+        hint: returns text to append to the error message about a path that does not exist.
 
     Raises:
-        UserError: no such path, or a folder without files.
+        UserError: a path does not exist, or a folder contains no files.
     """
     files: list[Path] = []
     for path in map(Path, paths):
@@ -43,7 +45,8 @@ def expand_folders(
 
 
 def check_errors(errors: str) -> None:
-    """
+    """Check the setting `errors`.
+
     Raises:
         TokenizerError: `errors` is neither "strict" nor "bytes".
     """
@@ -52,12 +55,14 @@ def check_errors(errors: str) -> None:
 
 
 def check_text(raw: bytes, name: str | Path, errors: str, *, offset: int = 0) -> None:
-    """Checks that `raw` is UTF-8, unless `errors` is "bytes".
+    """Check that `raw` is valid UTF-8, unless `errors` is "bytes".
 
-    `offset` is where it begins in what is called `name`.
+    Args:
+        name: of the text, for messages.
+        offset: of `raw` in that text, in bytes.
 
     Raises:
-        UserError: not UTF-8; names the byte.
+        UserError: invalid UTF-8; the message names the offset of the first invalid byte.
         TokenizerError: `errors` is neither "strict" nor "bytes".
     """
     check_errors(errors)
@@ -66,11 +71,11 @@ def check_text(raw: bytes, name: str | Path, errors: str, *, offset: int = 0) ->
 
 
 def check_stream(stream: BinaryIO, name: str | Path, errors: str) -> int:
-    """`check_text` for a stream, to its end, in blocks; returns how many bytes it has.
+    """Check a stream like `check_text`, in blocks, to its end; return its size in bytes.
 
     Raises:
-        UserError: not UTF-8; names the byte.
-        TokenizerError: as check_text.
+        UserError: invalid UTF-8; the message names the offset of the first invalid byte.
+        TokenizerError: as in `check_text`.
     """
     n_bytes = 0
     rest = b""
@@ -85,13 +90,13 @@ def check_stream(stream: BinaryIO, name: str | Path, errors: str) -> int:
 
 
 def end_of_whole_characters(raw: bytes) -> int:
-    """Where a UTF-8 character begins at the end of `raw` that is not whole; len(raw) if none does.
+    """Return the length of `raw` without an incomplete UTF-8 character at its end.
 
     >>> end_of_whole_characters("aé".encode()), end_of_whole_characters("aé".encode()[:-1])
     (3, 1)
     """
     for back, byte in enumerate(raw[:-4:-1], start=1):
-        if byte >= 0xC0:  # the first byte of 2, 3 or 4
+        if byte >= 0xC0:  # the first byte of a character of 2, 3 or 4 bytes
             n_bytes = 2 + (byte >= 0xE0) + (byte >= 0xF0)
             return len(raw) - back if n_bytes > back else len(raw)
         if byte < 0x80:

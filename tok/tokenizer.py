@@ -1,11 +1,10 @@
-"""Byte-level BPE: BPETokenizer.
+"""BPETokenizer: byte-level BPE (Gage 1994; Sennrich et al. 2016; on bytes: Radford et al. 2019).
 
-Ids: the 256 bytes first, then the merges in the order in which they were learned, then the special
-tokens (an imported vocabulary may have them elsewhere: see tok.vocabulary). Text is cut into
-pre-tokens (tok.patterns), and within each the learned merges are applied in order (Gage 1994;
-Sennrich et al. 2016; on bytes: Radford et al. 2019).
+Encoding splits text into pre-tokens (tok.patterns) and applies the learned merges to each in order.
+The ids are those of the 256 bytes, then of the merges in the order of learning, then of the special
+tokens (elsewhere in some imported vocabularies: see tok.vocabulary).
 
-The committed tok/bpe.json was made, and can be made again byte for byte, with
+This command reproduces the committed tok/bpe.json byte for byte:
     python -m tok.bpe train data/tiny.txt --vocab-size 2048 --out tok/bpe.json
 """
 
@@ -47,7 +46,7 @@ from utils.files import read_bytes, write_atomic
 
 
 class BPETokenizer:
-    """Text <-> ids. Immutable; equal if it gives the same ids to every text."""
+    """Text <-> ids. Immutable; two tokenizers are equal if they have the same `identity`."""
 
     def __init__(
         self,
@@ -57,30 +56,31 @@ class BPETokenizer:
         pattern: str = "gpt2",
         byte_order: ByteOrder = "value",
     ) -> None:
-        """`merges[i]` makes number 256 + i from two lower ones (a number is an id: tok.vocabulary).
-
+        """
         Args:
-            special_tokens: they get the ids after the merges; or a mapping, token -> id.
-            byte_order: "value", "gpt2", or the number of each of the 256 bytes.
+            merges: merges[i] joins two lower ranks to rank 256 + i (see tok.vocabulary; ranks are
+                ids unless special tokens have lower ids).
+            special_tokens: a sequence, whose ids follow the merges; or a mapping, token -> id.
+            byte_order: "value", "gpt2", or the rank of each of the 256 bytes.
 
         Raises:
-            TokenizerError: a malformed merge, special token, pattern or byte order.
+            TokenizerError: a merge, special token, pattern or byte order is invalid.
         """
         self.pattern = pattern
-        self.byte_ranks = byte_ranks(byte_order)  # `byte_order` in full: that of each byte
+        self.byte_ranks = byte_ranks(byte_order)  # bytes: rank of each byte
         self.byte_order = name_byte_order(self.byte_ranks)
         self.merges = check_merges(merges)
-        self._lengths = token_lengths(self.merges)  # by number, as merges are
+        self._lengths = token_lengths(self.merges)  # rank -> length in bytes
         n_ordinary = len(self._lengths)
         #: Special token -> id, sorted by id.
         self.special_ids = check_special_tokens(special_tokens, n_ordinary)
         self.special_tokens = tuple(self.special_ids)
-        # Number -> id; None if each number is its id (special tokens come last).
-        self._ids_by_rank = assign_ordinary_ids(n_ordinary, list(self.special_ids.values()))
-        #: The bytes of each id; a special token's are its text in UTF-8, an unused id has none.
+        # Rank -> id; None if every rank equals its id (special tokens come last).
+        self._id_of_rank = assign_ordinary_ids(n_ordinary, list(self.special_ids.values()))
+        #: Id -> bytes; for a special token its text in UTF-8, for an unused id b"".
         ordinary = token_bytes(self.merges, self.byte_ranks)
-        self.token_bytes: list[bytes] = bytes_by_id(ordinary, self._ids_by_rank, self.special_ids)
-        #: What encodes; beyond the methods below for streams, part by part (tok.encoding.parallel).
+        self.token_bytes: list[bytes] = bytes_by_id(ordinary, self._id_of_rank, self.special_ids)
+        #: Encodes text; also used directly for streams (tok.encoding.parallel).
         self.encoder = Encoder(
             self.merges,
             self._lengths,
@@ -103,23 +103,24 @@ class BPETokenizer:
         workers: int = 0,
         progress: bool = False,
     ) -> BPETokenizer:
-        """Learns merges from one text, or from several between which nothing is merged.
+        """Learn merges from one or several texts; no token spans two texts.
 
-        The order of the texts does not matter. Special tokens in the text are plain text.
+        The order of the texts does not matter. Special tokens in a text are treated as plain text.
 
         >>> BPETokenizer.train("aaabdaaabac", vocab_size=260).merges
         ((97, 97), (97, 98), (256, 257))
 
         Args:
-            vocab_size: all ids: 256 bytes, the merges, the special tokens.
-            byte_order: numbers the bytes, and so decides between pairs that are equally frequent.
-            pattern: how text is cut into pre-tokens, one of tok.patterns.PATTERNS.
-            workers: processes that count, forked (threads where a fork is not safe, see
-                tok.training.count_files); 0 for one on each core; the result is the same.
-            progress: shows a progress line if stderr is a terminal.
+            vocab_size: number of ids: 256 bytes, the merges and the special tokens.
+            byte_order: order of the byte ids, which decides between equally frequent pairs.
+            pattern: rule that splits text into pre-tokens, a key of tok.patterns.PATTERNS.
+            workers: processes that count pre-tokens, forked (threads where forking is unsafe, see
+                tok.training.count_files); 0 = one per core. Does not affect the result.
+            progress: show a progress line if stderr is a terminal.
 
         Raises:
-            TokenizerError: no text, or a vocabulary that is too small or that the text can't fill.
+            TokenizerError: there is no text, or `vocab_size` is too small, or too large for the
+                text.
         """
         check_pattern(pattern)
         texts = [text] if isinstance(text, (str, bytes, bytearray)) else text
@@ -140,15 +141,15 @@ class BPETokenizer:
         on_bytes: Callable[[int], None] | None = None,
         progress: bool = False,
     ) -> BPETokenizer:
-        """`train` on the content of files, which may be larger than the memory.
+        """Learn merges from files, which may be larger than the memory. Arguments as in `train`.
 
         Args:
-            errors: "strict" refuses a file that is not UTF-8, "bytes" takes any bytes.
+            errors: "strict" rejects a file that is not UTF-8, "bytes" accepts any bytes.
             on_bytes: called with the number of bytes read so far.
 
         Raises:
-            TokenizerError: as `train`.
-            UserError: a file that can't be read, or is not UTF-8.
+            TokenizerError: as in `train`.
+            UserError: a file can't be read or is not UTF-8.
         """
         check_pattern(pattern)
         count = partial(count_files, paths, pattern, errors, workers, on_bytes)
@@ -164,7 +165,7 @@ class BPETokenizer:
         pattern: str,
         progress: bool,
     ) -> BPETokenizer:
-        """Checks the settings before it counts, which may take long."""
+        """Check the settings, count the pre-tokens (which may take long) and learn the merges."""
         special_tokens = tuple(check_special_tokens(special_tokens, 256))
         n_merges = count_merges(vocab_size, len(special_tokens))
         byte_ids = byte_ranks(byte_order)
@@ -175,9 +176,9 @@ class BPETokenizer:
         merges = learn_merges(pretokens, n_merges, byte_ids, on_merge)
         on_merge.close()
         if len(merges) < n_merges:
-            most = 256 + len(merges) + len(special_tokens)
+            max_size = 256 + len(merges) + len(special_tokens)
             raise TokenizerError(
-                f"vocabulary {vocab_size} can't be filled: this corpus gives at most {most}; "
+                f"vocabulary {vocab_size} can't be filled: this corpus gives at most {max_size}; "
                 "choose a smaller vocabulary or more text"
             )
         return cls(merges, special_tokens, pattern=pattern, byte_order=byte_order)
@@ -188,11 +189,11 @@ class BPETokenizer:
 
     @cached_property
     def identity(self) -> str:
-        """Hex sha256 of all that decides the ids; two tokenizers with the same one are the same."""
+        """Hex SHA-256 of everything that determines the ids; equal for equal tokenizers."""
         return identity_of(self._content)
 
     def save(self, path: str | Path) -> None:
-        """Writes the JSON file, whole or not at all.
+        """Write the JSON file atomically.
 
         Raises:
             OSError: the file can't be written.
@@ -201,11 +202,11 @@ class BPETokenizer:
 
     @classmethod
     def load(cls, path: str | Path) -> BPETokenizer:
-        """Reads what `save` wrote, and checks all of it.
+        """Read a file that `save` wrote, and validate it.
 
         Raises:
             UserError: the file can't be read.
-            TokenizerError: it is not a whole, unchanged tokenizer file; the message names the file.
+            TokenizerError: the file is not a tokenizer file, or damaged; the message names it.
         """
         try:
             tokenizer = cls(**from_json(read_bytes(path)))
@@ -216,13 +217,13 @@ class BPETokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """The number of ids, special tokens and unused ids (of an imported vocabulary) included."""
+        """Number of ids, including special tokens and, in an imported vocabulary, unused ids."""
         return len(self.token_bytes)
 
     @property
     def ordinary_ids(self) -> Sequence[int]:
-        """The ids of the bytes in byte order, then of the merges: all but the special ones."""
-        return self._ids_by_rank or range(len(self._lengths))
+        """Rank -> id: the ids of the bytes in byte order, then of the merges; no special tokens."""
+        return self._id_of_rank or range(len(self._lengths))
 
     @property
     def eot_id(self) -> int:
@@ -237,12 +238,12 @@ class BPETokenizer:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The smallest type of an array that holds every id: uint16 or uint32."""
+        """The smallest array type that holds every id: uint16 or uint32."""
         return dtype_for(self.vocab_size)
 
     @cached_property
     def byte_lengths(self) -> np.ndarray:
-        """int64[vocab_size]: bytes of text that each id stands for; 0 for special and unused."""
+        """int64[V]: length of each id in bytes; 0 for special tokens and unused ids."""
         lengths_V = np.zeros(self.vocab_size, dtype=np.int64)
         lengths_V[self.ordinary_ids] = self._lengths
         lengths_V.flags.writeable = False
@@ -257,23 +258,23 @@ class BPETokenizer:
     def __repr__(self) -> str:
         return f"BPETokenizer(vocab_size={self.vocab_size}, identity={self.identity[:12]})"
 
-    def __reduce__(self) -> tuple[Any, ...]:  # to other processes, without the cache
+    def __reduce__(self) -> tuple[Any, ...]:  # pickled for other processes without the caches
         make = partial(type(self), pattern=self.pattern, byte_order=self.byte_order)
         return make, (self.merges, self.special_ids)
 
     def encode(
         self, text: str | bytes, *, allowed_special: bool | Collection[str] = False
     ) -> list[int]:
-        """The ids of a text.
+        """Return the ids of a text.
 
         Args:
-            text: bytes too, as for `encode_bytes`.
-            allowed_special: which special tokens the text may hold: False none (they are plain
-                text), True all, or a set of some. Where several fit, the longest counts.
+            text: a str, or bytes as in `encode_bytes`.
+            allowed_special: the special tokens to recognise: False = none (they are plain text),
+                True = all, or a set. Where several match, the longest is taken.
 
         Raises:
-            TokenizerError: a lone surrogate in the text (it has no UTF-8 form), or a token in
-                allowed_special that this tokenizer does not have.
+            TokenizerError: the text contains a lone surrogate, which has no UTF-8 form; or
+                `allowed_special` contains a token that this tokenizer does not have.
         """
         if is_long(text):
             return self.encode_array(text, allowed_special=allowed_special).tolist()
@@ -282,13 +283,13 @@ class BPETokenizer:
     def encode_bytes(
         self, raw: bytes, *, allowed_special: bool | Collection[str] = False
     ) -> list[int]:
-        """The ids of any bytes, UTF-8 or not; `decode_bytes` gives exactly them back."""
+        """Return the ids of any bytes, UTF-8 or not; `decode_bytes` inverts this exactly."""
         return self.encode(raw, allowed_special=allowed_special)
 
     def encode_array(
         self, text: str | bytes, *, allowed_special: bool | Collection[str] = False
     ) -> np.ndarray:
-        """`encode` (of a str) or `encode_bytes` as an array [N] of `dtype`, for large texts."""
+        """Return the same ids as `encode` as an array [T] of `dtype`; for large texts."""
         if not is_long(text):
             return np.array(self.encode(text, allowed_special=allowed_special), dtype=self.dtype)
         raw = to_bytes(to_text(text)) if isinstance(text, str) else bytes(text)
@@ -297,23 +298,23 @@ class BPETokenizer:
         return np.concatenate(arrays) if arrays else np.zeros(0, dtype=self.dtype)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids`, special tokens included; what is not UTF-8 in the end becomes U+FFFD.
+        """Return the text of `ids`, including special tokens; invalid UTF-8 becomes U+FFFD.
 
         Raises:
-            TokenizerError: an id out of range.
+            TokenizerError: an id is out of range.
         """
         return self.decode_bytes(ids).decode("utf-8", "replace")
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """The bytes of `ids` (a list, an array [N], any iterable of ints).
+        """Return the bytes of `ids` (a list, an array [T] or any iterable of ints).
 
         Raises:
-            TokenizerError: an id out of range.
+            TokenizerError: an id is out of range.
         """
         return b"".join(map(self._bytes_of, ids))
 
     def stream_decoder(self) -> StreamDecoder:
-        """A decoder to feed id by id."""
+        """Return a decoder that is fed one id at a time."""
         return StreamDecoder(self._bytes_of)
 
     def _bytes_of(self, token_id: int) -> bytes:

@@ -1,4 +1,4 @@
-"""The tokenizer's file: one JSON object, the same bytes for the same tokenizer everywhere."""
+"""The tokenizer file: one JSON object, byte for byte the same for the same tokenizer."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tok.unicode_classes import UNICODE_VERSION
 FORMAT = "llm-tiny tokenizer"
 VERSION = 1
 
-# Key -> the type that it must have.
+# Key -> allowed type or types of its value.
 _KEYS: dict[str, type | tuple[type, ...]] = {
     "format": str,
     "version": int,
     "pattern": dict,
-    "byte_order": (str, list),  # a name, or the number of each byte
-    "special_tokens": (list, dict),  # those with the ids after the merges, or token -> id
+    "byte_order": (str, list),  # a name, or the rank of each byte
+    "special_tokens": (list, dict),  # tokens whose ids follow the merges, or token -> id
     "merges": list,
     "identity": str,
 }
@@ -33,18 +33,18 @@ def content_of(
     pattern: str,
     byte_order: str | Sequence[int],
 ) -> dict[str, Any]:
-    """All that decides which ids a text gets, as it stands in the file.
+    """Return the content of the file without "identity": everything that determines the ids.
 
-    Special tokens are a list if they have the ids right after the merges, else token -> id.
+    Special tokens are a list if their ids directly follow the merges, else token -> id.
     """
     after = range(256 + len(merges), 256 + len(merges) + len(special_ids))
-    come_last = list(special_ids.values()) == list(after)
+    special_last = list(special_ids.values()) == list(after)
     return {
         "format": FORMAT,
         "version": VERSION,
         "pattern": _pattern_entry(PATTERNS[pattern]),
         "byte_order": byte_order if isinstance(byte_order, str) else list(byte_order),
-        "special_tokens": list(special_ids) if come_last else dict(special_ids),
+        "special_tokens": list(special_ids) if special_last else dict(special_ids),
         "merges": [list(pair) for pair in merges],
     }
 
@@ -54,13 +54,13 @@ def _pattern_entry(pattern: Pattern) -> dict[str, str]:
 
 
 def identity_of(content: dict[str, Any]) -> str:
-    """Hex sha256 of all keys but "identity", as JSON in ASCII without blanks, keys sorted."""
+    """Return the hex SHA-256 of `content` as ASCII JSON without blanks, keys sorted."""
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode("ascii")).hexdigest()
 
 
 def to_json(content: dict[str, Any]) -> bytes:
-    """The file: a key a line and a merge a line, so that a diff can be read."""
+    """Return the bytes of the file, with one key or merge per line for readable diffs."""
     lines = [
         f"  {json.dumps(key)}: {json.dumps(value)},"
         for key, value in {**content, "identity": identity_of(content)}.items()
@@ -72,11 +72,11 @@ def to_json(content: dict[str, Any]) -> bytes:
 
 
 def from_json(raw: bytes) -> dict[str, Any]:
-    """Reads `to_json`'s bytes back: the arguments of BPETokenizer, by name.
+    """Parse the bytes of a tokenizer file; return the keyword arguments of BPETokenizer.
 
     Raises:
-        TokenizerError: not JSON, not this format, another version, a key missing, unknown or of the
-            wrong type, or a content that does not have the identity that the file names.
+        TokenizerError: not JSON, another format or version, a key that is missing, unknown or of
+            the wrong type, or a content that does not match the file's "identity".
     """
     try:
         found = json.loads(raw, object_pairs_hook=no_duplicates)
@@ -107,10 +107,10 @@ def from_json(raw: bytes) -> dict[str, Any]:
 
 
 def no_duplicates(items: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object as a dict (`object_pairs_hook` of json.loads).
+    """Return a JSON object as a dict; for `object_pairs_hook` of json.loads.
 
     Raises:
-        TokenizerError: names a key that is given twice.
+        TokenizerError: a key occurs twice; the message names it.
     """
     found = dict(items)
     if len(found) < len(items):
@@ -126,12 +126,12 @@ def _check_shape(found: Any) -> None:
         raise TokenizerError(
             f"format version {found.get('version')!r}, but this version of llm-tiny reads {VERSION}"
         )
-    for key, kind in _KEYS.items():
+    for key, allowed in _KEYS.items():
         if key not in found:
             raise TokenizerError(f"key {key!r} is missing")
-        kinds = kind if isinstance(kind, tuple) else (kind,)
-        if type(found[key]) not in kinds:
-            names = " or ".join(kind.__name__ for kind in kinds)
+        types = allowed if isinstance(allowed, tuple) else (allowed,)
+        if type(found[key]) not in types:
+            names = " or ".join(allowed_type.__name__ for allowed_type in types)
             raise TokenizerError(f"{key} must be a {names}, not {found[key]!r:.40}")
     if unknown := sorted(set(found) - set(_KEYS)):
         raise TokenizerError(f"unknown key {unknown[0]!r}")

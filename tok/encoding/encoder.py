@@ -104,7 +104,7 @@ class Encoder:
         yield from blocks(lambda size: ahead.pop() if ahead else read(size), self.pattern)
 
     def encode_parts(self, parts: Iterable[Part]) -> Iterator[np.ndarray]:
-        """Yield the ids of the parts, concatenated and cut into arrays int64[T] of any length."""
+        """Yield the ids of the parts in order, in arrays int64[T] of any length."""
         for are_blocks, run in groupby(parts, key=lambda part: isinstance(part, tuple)):
             if are_blocks:
                 ranks = self._batch.encode(part for part in run if isinstance(part, tuple))

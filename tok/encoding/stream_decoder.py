@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class StreamDecoder:
-    """Returns complete characters only; the results of `feed` and `finish` join to `decode(ids)`."""
+    """Returns complete characters only; together the results are exactly `decode(ids)`."""
 
     def __init__(self, bytes_of: Callable[[int], bytes]) -> None:
         """`bytes_of` returns the bytes of one id and raises TokenizerError for an unknown one."""

@@ -1,1 +1,1 @@
-"""Other projects' vocabularies: read and written."""
+"""Read and write tokenizer files of other projects."""

@@ -1,4 +1,4 @@
-"""Between our tokenizer file and other projects': `python -m tok.bpe import` and `export`."""
+"""Convert between our tokenizer file and those of other projects (commands import and export)."""
 
 from __future__ import annotations
 
@@ -26,34 +26,36 @@ def import_tokenizer(
     pattern: str | None = None,
     special: Mapping[str, int | None] | None = None,
 ) -> BPETokenizer:
-    """Reads another project's vocabulary; what kind of file it is, is seen from its content.
+    """Read another project's vocabulary; the format is detected from the content.
 
     Args:
-        paths: a tokenizer.json, or a file of tiktoken's ranks, or GPT-2's two files.
-        pattern: the split pattern, which tiktoken's file does not hold (the others do).
-        special: special tokens that the file does not hold or mark -> id (None: as in the file).
+        paths: a tokenizer.json, a tiktoken file of ranks, or GPT-2's two files.
+        pattern: the split pattern, for a tiktoken file, which does not contain it.
+        special: special token -> id, for tokens that the file does not contain or mark; None = the
+            id in the file.
 
     Raises:
         UserError: a file can't be read.
-        TokenizerError: names the file and what in it this package can't represent.
+        TokenizerError: this package can't represent the vocabulary; the message names the file and
+            the reason.
     """
     raws = [read_bytes(path) for path in paths]
     name = ", ".join(map(str, paths))
     try:
-        return BPETokenizer(**_arguments(raws, pattern, dict(special or {})))
+        return BPETokenizer(**_tokenizer_kwargs(raws, pattern, dict(special or {})))
     except UserError as error:
         raise TokenizerError(f"{name}: {error}") from None
 
 
 def export_tokenizer(tokenizer: BPETokenizer, kind: str, out: str | Path) -> list[Path]:
-    """Writes a tokenizer for another project; returns the files written.
+    """Write a tokenizer in another project's format; return the files written.
 
     Args:
-        kind: "hf" (a tokenizer.json), "tiktoken" (a file of ranks) or "gpt2" (a folder, made if it
-            is not there, with encoder.json and vocab.bpe).
+        kind: "hf" (a tokenizer.json), "tiktoken" (a file of ranks) or "gpt2" (a folder, created if
+            necessary, with encoder.json and vocab.bpe).
 
     Raises:
-        TokenizerError: the format can't represent it; nothing was written.
+        TokenizerError: the format can't represent the tokenizer; nothing was written.
         OSError: a file can't be written.
     """
     out = Path(out)
@@ -74,10 +76,11 @@ def read_folder_tokenizer(folder: Path, vocab_size: int) -> BPETokenizer:
     """Read the tokenizer of a Hugging Face folder: tokenizer.json, or GPT-2's two files.
 
     Args:
-        vocab_size: tokens of the model in the folder.
+        vocab_size: of the model in the folder.
 
     Raises:
-        UserError: there is none, one whose ids this package would not give, or one of another size.
+        UserError: there is no tokenizer, this package can't give the same ids, or its vocabulary
+            size differs from the model's.
     """
     whole, parts = folder / "tokenizer.json", [folder / "vocab.json", folder / "merges.txt"]
     if not whole.exists() and not all(path.exists() for path in parts):
@@ -92,17 +95,17 @@ def read_folder_tokenizer(folder: Path, vocab_size: int) -> BPETokenizer:
 
 
 def folder_tokenizer_files(tokenizer: BPETokenizer, max_length: int) -> dict[str, bytes]:
-    """Name -> content of the files that transformers' AutoTokenizer loads.
+    """Return name -> content of the files that transformers' AutoTokenizer loads.
 
     Args:
-        max_length: tokens that the model can read.
+        max_length: context length of the model, in tokens.
 
     Raises:
-        TokenizerError: tokenizer.json can't hold the tokenizer.
+        TokenizerError: tokenizer.json can't represent the tokenizer.
     """
     names = {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT}
     settings = {
-        # Without a class one is chosen by model_type, and some of those change ids.
+        # By default the class depends on model_type, and some of those classes change ids.
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
         "model_max_length": max_length,
@@ -115,30 +118,31 @@ def folder_tokenizer_files(tokenizer: BPETokenizer, max_length: int) -> dict[str
     }
 
 
-def _arguments(
+def _tokenizer_kwargs(
     raws: list[bytes], pattern: str | None, special: dict[str, int | None]
 ) -> dict[str, Any]:
+    """Detect the format; return the keyword arguments of BPETokenizer."""
     parsed = [_parse_json(raw) for raw in raws]
     objects = [one for one in parsed if one is not None]
     if len(raws) == 2 and len(objects) == 1:
-        _refuse(pattern, special, with_ids=True)
+        _reject_unused_settings(pattern, special, allow_special=True)
         merges = decode_utf8(raws[parsed.index(None)], "the merges", hint="give vocab.bpe")
         return read_gpt2(objects[0], merges, list(special))
     if len(raws) != 1:
         raise TokenizerError("give one file, or GPT-2's two: encoder.json and vocab.bpe")
     if objects:
         if objects[0].get("format") == FORMAT:
-            raise TokenizerError("this is a tokenizer of llm-tiny already: nothing to import")
+            raise TokenizerError("this is already a tokenizer of llm-tiny: nothing to import")
         if "model" not in objects[0]:
             raise TokenizerError(
-                "no tokenizer.json (no model in it); of GPT-2's encoder.json, give vocab.bpe too"
+                "not a tokenizer.json (no model in it); for GPT-2's encoder.json, give vocab.bpe too"
             )
-        _refuse(pattern, special, with_ids=False)
+        _reject_unused_settings(pattern, special, allow_special=False)
         return read_huggingface(objects[0])
-    return _tiktoken_arguments(raws[0], pattern, special)
+    return _tiktoken_kwargs(raws[0], pattern, special)
 
 
-def _tiktoken_arguments(
+def _tiktoken_kwargs(
     raw: bytes, pattern: str | None, special: dict[str, int | None]
 ) -> dict[str, Any]:
     special_ids: dict[str, int] = {}
@@ -147,7 +151,7 @@ def _tiktoken_arguments(
             raise TokenizerError(f"--special {token!r:.40} needs its id: --special TEXT=ID")
         special_ids[token] = token_id
     found = read_tiktoken(raw, special_ids)
-    if pattern is None:  # a wrong guess would give other ids without a word
+    if pattern is None:  # a wrong default would silently give wrong ids
         raise TokenizerError(
             "a file of ranks does not name its split pattern: add --pattern gpt2 "
             "(GPT-2, r50k, p50k), or another that python -m tok.bpe import --help lists"
@@ -155,18 +159,20 @@ def _tiktoken_arguments(
     return found | {"pattern": pattern}
 
 
-def _refuse(pattern: str | None, special: Mapping[str, int | None], *, with_ids: bool) -> None:
-    """Settings that this kind of file decides itself are not silently ignored."""
+def _reject_unused_settings(
+    pattern: str | None, special: Mapping[str, int | None], *, allow_special: bool
+) -> None:
+    """Raise TokenizerError for settings that the format of the file determines itself."""
     if pattern is not None:
         raise TokenizerError("--pattern is for tiktoken's ranks; this kind of file has its own")
-    if special and not with_ids:
+    if special and not allow_special:
         raise TokenizerError("--special is not for a tokenizer.json, which lists its own")
     if any(token_id is not None for token_id in special.values()):
         raise TokenizerError("--special TEXT=ID: encoder.json has the ids; give --special TEXT")
 
 
 def _parse_json(raw: bytes) -> dict[str, Any] | None:
-    """The object in a JSON file; None if the file is none."""
+    """Return the object in a JSON file; None if the content is not a JSON object."""
     if not raw.lstrip().startswith(b"{"):
         return None
     try:
@@ -178,7 +184,7 @@ def _parse_json(raw: bytes) -> dict[str, Any] | None:
 
 
 def missing_from_export(tokenizer: BPETokenizer, kind: str) -> str:
-    """What an exported file does not say, and its reader must be told; "" if it says all."""
+    """Describe the settings that an exported file can't contain; "" if there are none."""
     special = ", ".join(f"{token}={i}" for token, i in tokenizer.special_ids.items())
     if kind == "tiktoken":
         return f"pattern {tokenizer.pattern}; special tokens {special or 'none'}"
@@ -186,7 +192,7 @@ def missing_from_export(tokenizer: BPETokenizer, kind: str) -> str:
 
 
 def parse_special(word: str) -> tuple[str, int | None]:
-    """`TEXT=ID` or `TEXT` of the command line.
+    """Parse `TEXT=ID` or `TEXT` of the flag --special.
 
     >>> parse_special("<|endoftext|>=50256"), parse_special("<a=b>")
     (('<|endoftext|>', 50256), ('<a=b>', None))

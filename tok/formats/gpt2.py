@@ -1,8 +1,8 @@
-"""GPT-2's two files: encoder.json (spelling -> id) and vocab.bpe (a merge a line, by spelling).
+"""GPT-2's two files: encoder.json (token -> id) and vocab.bpe (one merge per line).
 
-Hugging Face's vocab.json and merges.txt are the same. The split pattern is GPT-2's, without a word
-about it, and nothing tells a special token from another: on reading, those besides <|endoftext|>
-must be named.
+Tokens are written as printable text (tok.vocabulary.to_printable). Hugging Face's vocab.json and
+merges.txt have the same format. The split pattern is GPT-2's implicitly, and special tokens are not
+marked: on reading, those other than <|endoftext|> must be given.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ _VERSION = "#version:"
 
 
 def write_gpt2(tokenizer: BPETokenizer) -> dict[str, bytes]:
-    """File name -> content.
+    """Return file name -> content.
 
     Raises:
-        TokenizerError: another pattern than GPT-2's, or two tokens with one spelling.
+        TokenizerError: the pattern is not GPT-2's, or two tokens have the same printable text.
     """
     if tokenizer.pattern != GPT2.name:
         raise TokenizerError(
             f"pattern {tokenizer.pattern}: GPT-2's files are always split by GPT-2's; export to hf"
         )
     ids = vocab_dict(tokenizer)
-    spelled = [to_printable(tokenizer.token_bytes[token_id]) for token_id in tokenizer.ordinary_ids]
-    lines = [f"{spelled[first]} {spelled[second]}\n" for first, second in tokenizer.merges]
+    texts = [to_printable(tokenizer.token_bytes[token_id]) for token_id in tokenizer.ordinary_ids]
+    lines = [f"{texts[first]} {texts[second]}\n" for first, second in tokenizer.merges]
     return {
         ENCODER: json.dumps(ids).encode("ascii"),
         MERGES: "".join([f"{_VERSION} 0.2\n", *lines]).encode("utf-8"),
@@ -42,13 +42,15 @@ def write_gpt2(tokenizer: BPETokenizer) -> dict[str, bytes]:
 
 
 def read_gpt2(ids: Mapping[str, Any], merges: str, special: Collection[str]) -> dict[str, Any]:
-    """The arguments of BPETokenizer, by name, from encoder.json (parsed) and vocab.bpe (as text).
+    """Return the keyword arguments of BPETokenizer.
 
     Args:
-        special: the special tokens besides <|endoftext|>.
+        ids: content of encoder.json, parsed.
+        merges: content of vocab.bpe.
+        special: the special tokens other than <|endoftext|>.
 
     Raises:
-        TokenizerError: names the line, token or merge that is wrong.
+        TokenizerError: a line, token or merge is invalid; the message names it.
     """
     lines = merges.removesuffix("\n").split("\n")
     skipped = 1 if lines[0].startswith(_VERSION) else 0
@@ -58,11 +60,13 @@ def read_gpt2(ids: Mapping[str, Any], merges: str, special: Collection[str]) -> 
         if not (first and second) or " " in second:
             if not line and number == len(lines):  # a file without merges
                 break
-            raise TokenizerError(f"line {number} of the merges is no pair of tokens: {line!r:.60}")
+            raise TokenizerError(
+                f"line {number} of the merges is not a pair of tokens: {line!r:.60}"
+            )
         pairs.append((first, second))
     for token in special:
         if token not in ids:
             raise TokenizerError(f"--special {token!r:.60}: no such token in the vocabulary")
-    wanted = {*special, END_OF_TEXT} if END_OF_TEXT in ids else set(special)
-    special_ids = {token: ids[token] for token in wanted}
+    all_special = {*special, END_OF_TEXT} if END_OF_TEXT in ids else set(special)
+    special_ids = {token: ids[token] for token in all_special}
     return tokenizer_kwargs(ids, pairs, special_ids) | {"pattern": GPT2.name}

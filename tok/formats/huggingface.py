@@ -1,7 +1,8 @@
-"""Hugging Face's tokenizer.json of a byte-level BPE, to write and to read.
+"""Hugging Face's tokenizer.json of a byte-level BPE.
 
-Read is only what this package does exactly as the `tokenizers` library: anything else that would
-change an id (a normalizer, another pre-tokenizer, added prefixes, dropout, ...) is refused by name.
+A file is read only if this package gives exactly the ids of the `tokenizers` library. Anything else
+that would change an id (a normalizer, another pre-tokenizer, a prefix, dropout, ...) is an error
+that names it.
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ from tok.patterns import GPT2, PATTERNS, find_pattern
 from tok.tokenizer import BPETokenizer
 from tok.vocabulary import to_printable
 
-_FLAGS = ("single_word", "lstrip", "rstrip")  # of an added token: what it swallows around itself
+_FLAGS = ("single_word", "lstrip", "rstrip")  # of an added token: they change what it matches
 
 
 def write_huggingface(tokenizer: BPETokenizer) -> bytes:
-    """The file of a tokenizer.
+    """Return the content of tokenizer.json.
 
     Raises:
-        TokenizerError: two tokens with one spelling, which the format can't tell apart.
+        TokenizerError: two tokens have the same printable text, which the format can't represent.
     """
     ids = vocab_dict(tokenizer)
-    spelled = [to_printable(tokenizer.token_bytes[token_id]) for token_id in tokenizer.ordinary_ids]
+    texts = [to_printable(tokenizer.token_bytes[token_id]) for token_id in tokenizer.ordinary_ids]
     split = {
         "type": "Split",
         "pattern": {"Regex": PATTERNS[tokenizer.pattern].regex},
@@ -60,17 +61,21 @@ def write_huggingface(tokenizer: BPETokenizer) -> bytes:
             "byte_fallback": False,
             "ignore_merges": False,
             "vocab": ids,
-            "merges": [[spelled[first], spelled[second]] for first, second in tokenizer.merges],
+            "merges": [[texts[first], texts[second]] for first, second in tokenizer.merges],
         },
     }
     return (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode("utf-8")
 
 
 def read_huggingface(content: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of BPETokenizer, by name, from the parsed file.
+    """Return the keyword arguments of BPETokenizer.
+
+    Args:
+        content: of tokenizer.json, parsed.
 
     Raises:
-        TokenizerError: names what this package does not do, or what is wrong with the vocabulary.
+        TokenizerError: the file uses an unsupported feature or its vocabulary is invalid; the
+            message names the feature or the token.
     """
     model = content.get("model")
     if not isinstance(model, dict) or model.get("type", "BPE") != "BPE":
@@ -99,10 +104,10 @@ def _pattern_of(step: Any) -> str:
         raise TokenizerError(f"pre_tokenizer {kinds:.80}: only ByteLevel, or Split and ByteLevel")
     if last.get("add_prefix_space", True) is not False:
         raise TokenizerError("pre_tokenizer ByteLevel puts a space before the text; not supported")
-    own_pattern = last.get("use_regex", True)
-    if not before and own_pattern is True:
-        return GPT2.name  # ByteLevel's own
-    if not before or own_pattern is not False:
+    use_regex = last.get("use_regex", True)
+    if not before and use_regex is True:
+        return GPT2.name  # ByteLevel's built-in pattern
+    if not before or use_regex is not False:
         raise TokenizerError("pre_tokenizer must split once: by Split, or by ByteLevel's use_regex")
     split = before[0]
     if split.get("type") != "Split":
@@ -118,7 +123,7 @@ def _pattern_of(step: Any) -> str:
 
 
 def _steps_of(step: Any, key: str) -> list[dict[str, Any]]:
-    """The steps of a Sequence, flattened; [] of null."""
+    """Return the steps of a (nested) Sequence as a flat list; [] for null."""
     if step is None:
         return []
     if not isinstance(step, dict):
@@ -135,7 +140,7 @@ def _refuse_other_steps(content: dict[str, Any]) -> None:
     for name in ("truncation", "padding"):
         if content.get(name) is not None:
             raise TokenizerError(f"{name} is set, which changes the ids; set it to null")
-    # ByteLevel as a post-processor trims offsets alone.
+    # ByteLevel as a post-processor changes offsets only.
     allowed = {"normalizer": (), "post_processor": ("ByteLevel",), "decoder": ("ByteLevel",)}
     keys = {"normalizer": "normalizers", "post_processor": "processors", "decoder": "decoders"}
     for name, kinds in allowed.items():
@@ -147,23 +152,28 @@ def _refuse_other_steps(content: dict[str, Any]) -> None:
 
 
 def _is_bare_template(step: dict[str, Any]) -> bool:
-    """A template that adds nothing, as transformers 5 writes when it saves a tokenizer of ours.
+    """Return True for a template that adds no token.
+
+    transformers 5 writes one when it saves a tokenizer of ours.
 
     >>> _is_bare_template({"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A"}}]})
     True
     """
-    pretokens = step.get("single")
+    single = step.get("single")
     return (
         step.get("type") == "TemplateProcessing"
-        and isinstance(pretokens, list)
-        and len(pretokens) == 1
-        and isinstance(pretokens[0], dict)
-        and list(pretokens[0]) == ["Sequence"]
+        and isinstance(single, list)
+        and len(single) == 1
+        and isinstance(single[0], dict)
+        and list(single[0]) == ["Sequence"]
     )
 
 
 def _refuse_model_settings(model: dict[str, Any]) -> None:
-    """unk_token and fuse_unk need no look: with all 256 bytes in it nothing is unknown."""
+    """Raise TokenizerError for settings that change ids.
+
+    unk_token and fuse_unk do not: a vocabulary with all 256 bytes has no unknown text.
+    """
     for name in (
         "dropout",
         "continuing_subword_prefix",
@@ -186,8 +196,8 @@ def _special_ids(added: Any, ids: dict[str, Any]) -> dict[str, int]:
         if not token.get("special"):
             raise TokenizerError(f"added token {text!r:.40} is not special; not supported")
         if not isinstance(text, str) or text in found:
-            raise TokenizerError(f"added token {text!r:.40} is no str, or given twice")
-        # The library takes the id from the vocabulary, or the next free one, whatever stands here.
+            raise TokenizerError(f"added token {text!r:.40} is not a str, or given twice")
+        # The library ignores this id: it uses the vocabulary's, or else the next free id.
         theirs = ids.get(text, max([len(ids), *(i + 1 for i in found.values())]))
         if type(token_id) is not int or token_id != theirs:
             raise TokenizerError(
@@ -196,7 +206,9 @@ def _special_ids(added: Any, ids: dict[str, Any]) -> dict[str, int]:
             )
         found[text] = token_id
     if len({bool(token.get("normalized")) for token in added}) > 1:
-        raise TokenizerError("some added tokens are normalized and some not: those go first there")
+        raise TokenizerError(
+            "some added tokens are normalized and some are not: the library matches the latter first"
+        )
     return found
 
 
@@ -205,13 +217,13 @@ def _pairs_of(merges: Any) -> Sequence[tuple[str, str]]:
         raise TokenizerError("model.merges must be a list")
     pairs = []
     for rank, merge in enumerate(merges):
-        # Files of before 2024 have "a b"; no stand-in is a blank.
+        # Files from before 2024 have "a b"; no byte is represented by a blank.
         parts = merge.split(" ") if isinstance(merge, str) else merge
         if (
             not isinstance(parts, list)
             or len(parts) != 2
             or not all(isinstance(part, str) and part for part in parts)
         ):
-            raise TokenizerError(f"model.merges: merge {rank} is no pair: {merge!r:.40}")
+            raise TokenizerError(f"model.merges: merge {rank} is not a pair: {merge!r:.40}")
         pairs.append((parts[0], parts[1]))
     return pairs

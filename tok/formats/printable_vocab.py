@@ -1,4 +1,4 @@
-"""Vocabularies in which tokens are spelled with stand-ins: Hugging Face's and GPT-2's."""
+"""Vocabularies that map printable text to ids (Hugging Face, GPT-2); see vocabulary.to_printable."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from tok.vocabulary import MAX_ID, Pair, from_printable, inverse, to_printable
 
 
 def vocab_dict(tokenizer: BPETokenizer) -> dict[str, int]:
-    """Spelling -> id, sorted by id; special tokens are spelled as they are.
+    """Return printable text -> id, sorted by id; special tokens are unchanged.
 
     Raises:
-        TokenizerError: two tokens with one spelling.
+        TokenizerError: two tokens have the same printable text.
     """
     special = {token_id: token for token, token_id in tokenizer.special_ids.items()}
     ids: dict[str, int] = {}
     for token_id, raw in enumerate(tokenizer.token_bytes):
         if not raw:  # an unused id
             continue
-        spelled = special[token_id] if token_id in special else to_printable(raw)
-        if spelled in ids:
+        text = special[token_id] if token_id in special else to_printable(raw)
+        if text in ids:
             raise TokenizerError(
-                f"tokens {ids[spelled]} and {token_id} are both spelled {spelled!r:.60}, and this "
-                "format knows tokens by their spelling"
+                f"tokens {ids[text]} and {token_id} are both written {text!r:.60}, but in this "
+                "format every token must be written differently"
             )
-        ids[spelled] = token_id
+        ids[text] = token_id
     return ids
 
 
@@ -41,60 +41,63 @@ def tokenizer_kwargs(
     *,
     whole_first: bool = False,
 ) -> dict[str, Any]:
-    """The arguments of BPETokenizer (without the pattern) for a spelled vocabulary.
+    """Return the keyword arguments of BPETokenizer except `pattern`.
 
     Args:
-        ids: spelling -> id; may hold the special tokens too.
-        pairs: the merges in order, by spelling.
-        whole_first: a pre-token that is a token is taken whole, before any merge.
+        ids: printable text -> id; may contain the special tokens.
+        pairs: the merges in order, as printable text.
+        whole_first: a pre-token that is a token becomes that token, without any merge.
 
     Raises:
-        TokenizerError: names the token or merge that this package can't hold.
+        TokenizerError: this package can't represent a token or merge; the message names it.
     """
     _check_vocab_ids(ids, special_ids)
-    numbers = _byte_ranks(ids, special_ids)
+    byte_ranks = _byte_ranks(ids, special_ids)
     ordinary = [token for token in ids if token not in special_ids]
-    merges, spelled = _ranked_merges(pairs, set(ordinary), numbers)
-    made = set(spelled)
+    merges, ranked = _ranked_merges(pairs, set(ordinary), byte_ranks)
+    made = set(ranked)
     for token in ordinary:
         if token not in made:
             raise TokenizerError(
-                f"no merge makes {token!r:.60} (id {ids[token]}); llm-tiny has no place for it, "
+                f"no merge makes {token!r:.60} (id {ids[token]}); llm-tiny can't represent it, "
                 "unless it is a special token"
             )
-    check_ids([ids[token] for token in spelled], special_ids)
-    number = first_unreachable(merges) if whole_first else None
-    if number is not None:
+    check_ids([ids[token] for token in ranked], special_ids)
+    rank = first_unreachable(merges) if whole_first else None
+    if rank is not None:
         raise TokenizerError(
-            f"ignore_merges is set, and {spelled[number]!r:.60} is not what its bytes merge to"
+            f"ignore_merges is set, and {ranked[rank]!r:.60} is not what its bytes merge to"
         )
-    return {"merges": merges, "special_tokens": dict(special_ids), "byte_order": numbers}
+    return {"merges": merges, "special_tokens": dict(special_ids), "byte_order": byte_ranks}
 
 
 def _ranked_merges(
-    pairs: Sequence[tuple[str, str]], ordinary: Collection[str], numbers: bytes
+    pairs: Sequence[tuple[str, str]], ordinary: Collection[str], byte_ranks: bytes
 ) -> tuple[list[Pair], list[str]]:
-    """The merges as pairs of numbers, one for each token, and the spelling of each number."""
-    known = {to_printable(bytes([byte])): number for number, byte in enumerate(inverse(numbers))}
+    """Return the merges as pairs of ranks, one per token, and the printable text of each rank."""
+    rank_of = {to_printable(bytes([byte])): rank for rank, byte in enumerate(inverse(byte_ranks))}
     merger = Merger()
     for token, group in groupby(enumerate(pairs), key=lambda item: "".join(item[1])):
         alternatives = list(group)
-        rank, parts = alternatives[0]
-        if token in known:
-            raise TokenizerError(f"merge {rank} makes {token!r:.60}, which was there before it")
+        i, parts = alternatives[0]
+        if token in rank_of:
+            raise TokenizerError(f"merge {i} makes {token!r:.60}, which already exists")
         if token not in ordinary:
-            raise TokenizerError(f"merge {rank} makes {token!r:.60}, which is no ordinary token")
+            raise TokenizerError(f"merge {i} makes {token!r:.60}, which is not an ordinary token")
         found = [
-            (known[first], known[second])
+            (rank_of[first], rank_of[second])
             for _, (first, second) in alternatives
-            if first in known and second in known
+            if first in rank_of and second in rank_of
         ]
         if not found:
-            part = next(part for part in parts if part not in known)
-            raise TokenizerError(f"merge {rank} joins {part!r:.60}, not made before it")
-        merger.add(found[0] if len(alternatives) == 1 else _live(found, token, numbers, merger))
-        known[token] = len(known)
-    return merger.merges, list(known)
+            part = next(part for part in parts if part not in rank_of)
+            raise TokenizerError(f"merge {i} joins {part!r:.60}, not made before it")
+        if len(alternatives) > 1:
+            merger.add(_effective_merge(found, token, byte_ranks, merger))
+        else:
+            merger.add(found[0])
+        rank_of[token] = len(rank_of)
+    return merger.merges, list(rank_of)
 
 
 def _check_vocab_ids(ids: Mapping[str, Any], special_ids: Mapping[str, int]) -> None:
@@ -102,12 +105,12 @@ def _check_vocab_ids(ids: Mapping[str, Any], special_ids: Mapping[str, int]) -> 
         type(token_id) is not int or not 0 <= token_id <= MAX_ID
         for token_id in [*ids.values(), *special_ids.values()]
     ):
-        raise TokenizerError(f"an id in the vocabulary is no whole number in 0 to {MAX_ID}")
+        raise TokenizerError(f"an id in the vocabulary is not a whole number in 0 to {MAX_ID}")
     owners: dict[int, str] = {}
     for token, token_id in [*special_ids.items(), *ids.items()]:
         if owners.setdefault(token_id, token) != token:
             raise TokenizerError(
-                f"{owners[token_id]!r:.60} and {token!r:.60} have one id, {token_id}"
+                f"{owners[token_id]!r:.60} and {token!r:.60} have the same id, {token_id}"
             )
         if token in special_ids and special_ids[token] != token_id:
             raise TokenizerError(
@@ -117,27 +120,28 @@ def _check_vocab_ids(ids: Mapping[str, Any], special_ids: Mapping[str, int]) -> 
 
 
 def _byte_ranks(ids: Mapping[str, int], special_ids: Mapping[str, int]) -> bytes:
-    """The number of each byte; their ids may lie above those of special tokens."""
+    """Return the rank of each byte, from the order of the ids of the bytes."""
     bytes_by_id = {}
     for byte in range(256):
-        stand_in = to_printable(bytes([byte]))
-        if stand_in not in ids or stand_in in special_ids:
+        text = to_printable(bytes([byte]))
+        if text not in ids or text in special_ids:
             raise TokenizerError(
-                f"byte 0x{byte:02x} ({stand_in!r}) is no token: no byte-level vocabulary, or one "
-                "that can't encode every text"
+                f"byte 0x{byte:02x} ({text!r}) is not a token: the vocabulary is not byte-level, "
+                "or can't encode every text"
             )
-        bytes_by_id[ids[stand_in]] = byte
+        bytes_by_id[ids[text]] = byte
     return inverse(bytes(byte for _, byte in sorted(bytes_by_id.items())))
 
 
-def _live(found: Sequence[Pair], token: str, numbers: bytes, merger: Merger) -> Pair:
-    """The one of several merges that make one token which ever applies (see reachability.py).
+def _effective_merge(found: Sequence[Pair], token: str, byte_ranks: bytes, merger: Merger) -> Pair:
+    """Return the only one of several merges to the same token that is ever applied.
 
-    Files made from tiktoken's ranks list every pair of tokens that spells a token, those of later
-    tokens too. By the time of a later token, the token itself is made wherever it can be.
+    Files made from tiktoken's ranks list every pair of tokens that concatenates to a token, also
+    pairs with later tokens. Those are never applied: by then the token itself has been merged
+    wherever possible (see reachability.py).
     """
     raw = from_printable(token)
-    parts = tuple(merger.merge(raw.translate(numbers))) if raw else ()
+    parts = tuple(merger.merge(raw.translate(byte_ranks))) if raw else ()
     for pair in found:
         if pair == parts:
             return pair

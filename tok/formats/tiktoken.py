@@ -1,6 +1,7 @@
-"""tiktoken's file of ranks: a line for each token, its bytes in base64 and its id.
+"""tiktoken's file of ranks: one line per token, with its bytes in base64 and its id.
 
-The file holds neither the split pattern nor the special tokens; tiktoken takes them as arguments.
+The file contains neither the split pattern nor the special tokens; tiktoken takes them as
+arguments.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ from tok.vocabulary import MAX_ID, MAX_VOCABULARY_BYTES, inverse
 
 
 def write_tiktoken(tokenizer: BPETokenizer) -> bytes:
-    """The file of a tokenizer.
+    """Return the content of the file.
 
     Raises:
-        TokenizerError: tiktoken, which merges by the bytes of tokens, would give other ids.
+        TokenizerError: tiktoken would give other ids, because it merges by the bytes of tokens.
     """
-    number = first_unreachable(tokenizer.merges)
-    if number is not None:
-        token_id = tokenizer.ordinary_ids[number]
+    rank = first_unreachable(tokenizer.merges)
+    if rank is not None:
+        token_id = tokenizer.ordinary_ids[rank]
         raise TokenizerError(
             f"token {token_id} ({tokenizer.token_bytes[token_id]!r:.60}) is not what its bytes "
-            "merge to, which tiktoken takes for granted; export to hf"
+            "merge to, which tiktoken requires; export to hf"
         )
     lines = [
         b64encode(tokenizer.token_bytes[token_id]) + b" %d\n" % token_id
@@ -38,18 +39,18 @@ def write_tiktoken(tokenizer: BPETokenizer) -> bytes:
 
 
 def read_tiktoken(raw: bytes, special_ids: Mapping[str, int]) -> dict[str, Any]:
-    """The arguments of BPETokenizer, by name; all but the pattern.
+    """Return the keyword arguments of BPETokenizer except `pattern`.
 
     Raises:
-        TokenizerError: not such a file, or ranks that are no byte-level BPE.
+        TokenizerError: the file has another format, or its ranks are not a byte-level BPE.
     """
     ranks = _parse(raw)
     tokens = sorted(ranks, key=ranks.__getitem__)
-    name_it = "; if a special token has it, add --special TEXT=ID"
-    check_ids([ranks[token] for token in tokens], special_ids, hint=name_it)
+    hint = "; if a special token has it, add --special TEXT=ID"
+    check_ids([ranks[token] for token in tokens], special_ids, hint=hint)
     if any(len(token) != 1 for token in tokens[:256]) or len(tokens) < 256:
         raise TokenizerError("the 256 single bytes must be there and have the lowest ranks")
-    order = b"".join(tokens[:256])  # 256 different bytes, so all of them
+    order = b"".join(tokens[:256])  # distinct single bytes, hence all 256
     return {
         "merges": merges_of(tokens),
         "special_tokens": dict(special_ids),
@@ -58,31 +59,33 @@ def read_tiktoken(raw: bytes, special_ids: Mapping[str, int]) -> dict[str, Any]:
 
 
 def merges_of(tokens: list[bytes]) -> list[tuple[int, int]]:
-    """The pair that each token but the 256 first was made of: what lower ranks leave of its bytes.
+    """Return the pair that each token after the 256 bytes is merged from.
+
+    These are the two tokens that remain when all lower ranks are applied to its bytes.
 
     Raises:
-        TokenizerError: a token of which they leave more than two parts.
+        TokenizerError: a token of which more than two tokens remain.
     """
-    numbers = inverse(b"".join(tokens[:256]))
+    byte_ranks = inverse(b"".join(tokens[:256]))
     merger = Merger()
     for token in tokens[256:]:
-        parts = merger.merge(token.translate(numbers))
+        parts = merger.merge(token.translate(byte_ranks))
         if len(parts) != 2:
             raise TokenizerError(
                 f"token {token!r:.60} can't be made of two tokens of lower rank; "
-                "llm-tiny has no place for a token that is never merged"
+                "llm-tiny can't represent a token that is never merged"
             )
         merger.add((parts[0], parts[1]))
     return merger.merges
 
 
 def check_ids(ordinary: list[int], special_ids: Mapping[str, int], hint: str = "") -> None:
-    """Refuses ids that are not the lowest ones that the special tokens leave.
+    """Check that the ordinary ids, in order, are the lowest ones that are not special tokens.
 
     >>> check_ids([0, 2], {"<a>": 1})
 
     Raises:
-        TokenizerError: names the id.
+        TokenizerError: an id is missing or out of order; the message names it.
     """
     taken = {token_id: token for token, token_id in special_ids.items()}
     expected = 0
@@ -95,8 +98,8 @@ def check_ids(ordinary: list[int], special_ids: Mapping[str, int], hint: str = "
             )
         if token_id != expected:
             raise TokenizerError(
-                f"ids must follow the order of the merges, without holes: where {expected} is due "
-                f"stands {token_id}{hint}"
+                f"ids must follow the order of the merges, without gaps: expected {expected}, "
+                f"found {token_id}{hint}"
             )
         expected += 1
 
@@ -109,8 +112,8 @@ def _parse(raw: bytes) -> dict[bytes, int]:
         if not words:
             continue
         try:
-            spelled, rank_word = words
-            token, rank = b64decode(spelled, validate=True), int(rank_word)
+            encoded, rank_word = words
+            token, rank = b64decode(encoded, validate=True), int(rank_word)
         except (ValueError, binascii.Error):
             raise TokenizerError(
                 f"line {number}: not a token in base64 and a rank: {line!r:.60}"

@@ -1,1 +1,1 @@
-"""Learning merges: pre-tokens counted, pairs merged in order of frequency."""
+"""Learn merges: count the pre-tokens of a corpus, then merge the most frequent pairs."""

@@ -1,6 +1,7 @@
-"""Counting the pre-tokens of texts and files, of any size, with all cores.
+"""Count the pre-tokens of texts and files of any size, in parallel.
 
-A text is cut into spans that are counted on their own, in any process or thread, and added up.
+A text is split into spans at pre-token boundaries. Workers count the spans independently, and the
+calling process adds the counts.
 """
 
 from __future__ import annotations
@@ -26,12 +27,13 @@ from tok.training.counts import PartialCounts, PretokenCounts
 from utils.errors import UserError, describe_os_error
 from utils.processes import group_by_size, map_in_order
 
-# What a worker takes at a time. Small enough that a few workers end together.
+# Size of a span, and of the work for one worker. Small, so that all workers end at about the same
+# time.
 PART_BYTES = 1 << 24
 
 
 class Span(NamedTuple):
-    """A part of a text: bytes `begin` to `end` (None: to its end, which is not known)."""
+    """Bytes `begin` to `end` of a text; `end` is None if the size of the text is unknown."""
 
     source: bytes | Path
     begin: int
@@ -39,11 +41,11 @@ class Span(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Its bytes; those of a whole part if its end is not known."""
+        """Number of bytes; PART_BYTES if unknown."""
         return PART_BYTES if self.end is None else self.end - self.begin
 
     def open(self) -> BinaryIO:
-        """The whole text, to read from `begin` on."""
+        """Open the text at `begin`."""
         file = BytesIO(self.source) if isinstance(self.source, bytes) else open(self.source, "rb")
         if self.begin:
             file.seek(self.begin)
@@ -53,16 +55,16 @@ class Span(NamedTuple):
 def count_texts(
     texts: Iterable[str | bytes], pattern: str = "gpt2", workers: int = 0
 ) -> PretokenCounts:
-    """How often each pre-token occurs; none reaches from one text into the next.
+    """Count the pre-tokens of texts; no pre-token spans two texts.
 
     >>> sorted(count_texts(["a b b", b" b"]).as_dict().items())
     [(b' b', 3), (b'a', 1)]
 
     Args:
-        workers: processes, or threads where a fork is not safe; 0 for one a processor core.
+        workers: number of processes, or threads where forking is unsafe; 0 = one per core.
 
     Raises:
-        TokenizerError: a text that is neither str nor bytes, or holds a lone surrogate.
+        TokenizerError: a text is neither str nor bytes, or contains a lone surrogate.
     """
     spans = (span for text in texts for span in _spans(_utf8(text), pattern))
     return _count(spans, pattern, "bytes", workers, None)
@@ -75,14 +77,15 @@ def count_files(
     workers: int = 0,
     on_bytes: Callable[[int], None] | None = None,
 ) -> PretokenCounts:
-    """`count_texts` on the content of files, which are read block by block.
+    """Count the pre-tokens of files, which are read block by block.
 
     Args:
-        errors: "strict" refuses a file that is not UTF-8, "bytes" takes any bytes.
-        on_bytes: called with the number of bytes that are counted so far.
+        errors: "strict" rejects a file that is not UTF-8, "bytes" accepts any bytes.
+        on_bytes: called with the number of bytes counted so far.
 
     Raises:
-        UserError: a file that can't be read, or is not UTF-8: the first one, and its first byte.
+        UserError: a file can't be read or is not UTF-8; the message names the first such file and
+            its first invalid byte.
         TokenizerError: `errors` is neither "strict" nor "bytes".
     """
     check_errors(errors)
@@ -95,7 +98,7 @@ def _utf8(text: str | bytes) -> bytes:
 
 
 def _spans(source: bytes | Path, pattern: str) -> Iterator[Span]:
-    """Cuts a text into spans of about PART_BYTES, or more where it has no place to cut."""
+    """Split a text into spans of about PART_BYTES; longer where no boundary is found."""
     size = len(source) if isinstance(source, bytes) else _file_size(source)
     if not size or size <= PART_BYTES:
         yield Span(source, 0, size)
@@ -104,7 +107,7 @@ def _spans(source: bytes | Path, pattern: str) -> Iterator[Span]:
     with closing(Span(source, 0, size).open()) as file:
         while begin < size:
             end = _next_cut(file, begin + PART_BYTES, PATTERNS[pattern].safe_cut) or size
-            if isinstance(source, bytes):  # the span alone, should another process count it
+            if isinstance(source, bytes):  # a copy, so that workers are sent this span only
                 yield Span(source[begin:end], 0, end - begin)
             else:
                 yield Span(source, begin, end)
@@ -112,7 +115,7 @@ def _spans(source: bytes | Path, pattern: str) -> Iterator[Span]:
 
 
 def _file_size(path: Path) -> int | None:
-    """None where the size says nothing: for pipes, devices, and files that seem empty (/proc)."""
+    """Return the size in bytes; None for pipes, devices and files that report 0 (as in /proc)."""
     try:
         status = os.stat(path)
     except OSError as error:
@@ -121,7 +124,7 @@ def _file_size(path: Path) -> int | None:
 
 
 def _next_cut(file: BinaryIO, at: int, safe_cut: re.Pattern[bytes]) -> int | None:
-    """The first place from `at` on where a span may end."""
+    """Return the first offset from `at` on where a span may end; None if there is none."""
     file.seek(at)
     kept = b""
     while more := file.read(BLOCK_BYTES):
@@ -152,22 +155,22 @@ def _count(
 
 def _count_job(pattern: str, errors: str, job: list[Span]) -> PartialCounts:
     counts = PretokenCounts()
-    kept: list[tuple[bytes, np.ndarray]] = []  # short texts, until they fill a block
+    kept: list[tuple[bytes, np.ndarray]] = []  # short texts, collected until they fill a block
     n_kept = 0
     for span in job:
         for raw, starts_P in _blocks(span, PATTERNS[pattern], errors):
             kept.append((raw, starts_P + n_kept))
             n_kept += len(raw)
             if n_kept >= BLOCK_BYTES // 2:
-                counts.add(*_joined(kept))
+                counts.add(*_concatenated(kept))
                 kept, n_kept = [], 0
     if kept:
-        counts.add(*_joined(kept))
+        counts.add(*_concatenated(kept))
     return counts.partial_counts()
 
 
 def _blocks(span: Span, pattern: Pattern, errors: str) -> Iterator[tuple[bytes, np.ndarray]]:
-    """The blocks of one span, as tok.split_arrays.blocks gives them."""
+    """Yield the blocks of one span, as tok.split_arrays.blocks does."""
     try:
         with closing(span.open()) as file:
             if span.end is not None and span.size <= BLOCK_BYTES:
@@ -185,34 +188,34 @@ def _blocks(span: Span, pattern: Pattern, errors: str) -> Iterator[tuple[bytes, 
 
 
 def _reader(file: BinaryIO, span: Span) -> Callable[[int], bytes]:
-    """`file.read`, which does not go beyond the end of the span."""
+    """Return a function like `file.read` that stops at the end of the span."""
     if span.end is None:
         return file.read
-    left = span.size
+    remaining = span.size
 
-    def read(most: int) -> bytes:
-        nonlocal left
-        raw = file.read(min(most, left))
-        left -= len(raw)
+    def read(max_bytes: int) -> bytes:
+        nonlocal remaining
+        raw = file.read(min(max_bytes, remaining))
+        remaining -= len(raw)
         return raw
 
     return read
 
 
-def _joined(texts: list[tuple[bytes, np.ndarray]]) -> tuple[bytes, np.ndarray]:
+def _concatenated(texts: list[tuple[bytes, np.ndarray]]) -> tuple[bytes, np.ndarray]:
     if len(texts) == 1:
         return texts[0]
     return b"".join(raw for raw, _ in texts), np.concatenate([starts for _, starts in texts])
 
 
 def _start_method() -> str:
-    """Forked processes where that is safe, and threads elsewhere.
+    """Return "fork" where forking is safe, else "thread".
 
-    Between NumPy's calls threads wait for each other, so that a second one adds little. Forking
-    costs nothing, but where other threads run (PyTorch's, a program's own) the child may hang, and
-    on macOS always. A daemon, such as a worker of a Pool, may have no children. A spawned process
-    would run a program that has no `if __name__ == "__main__"` a second time.
+    Threads hold the interpreter lock between NumPy calls, so that a second one adds little. Forking
+    is cheap, but the child can hang if the process runs other threads (PyTorch's, for example), and
+    on macOS in general. A daemon process, such as a worker of a Pool, may not have children.
+    Spawning would execute a program without `if __name__ == "__main__"` a second time.
     """
-    alone = threading.active_count() == 1 and "torch" not in sys.modules
+    single_threaded = threading.active_count() == 1 and "torch" not in sys.modules
     daemon = multiprocessing.current_process().daemon
-    return "fork" if sys.platform == "linux" and alone and not daemon else "thread"
+    return "fork" if sys.platform == "linux" and single_threaded and not daemon else "thread"

@@ -1,4 +1,4 @@
-"""How often each pre-token occurs in a corpus: the table that merges are learned from."""
+"""Counts of the distinct pre-tokens of a corpus, from which merges are learned."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from tok.encoding.arrays import GOLDEN
 from tok.encoding.block import Block
 from tok.encoding.hash_table import HashTable
 
-# Words (tok.encoding.block). The few longer pretokens are counted in a Python dict.
+# In words (tok.encoding.block). The few longer pre-tokens are counted in a Python dict.
 WIDTHS = (1, 2, 4)
 
 SLOT_BITS = 13
 
 
 class PartialCounts(NamedTuple):
-    """Distinct pretokens and their counts, to be added to others."""
+    """Counts of a part of a corpus, in a form that is cheap to send to another process."""
 
-    columns: list[tuple[list[np.ndarray], np.ndarray]]  #: keys as in tok.encoding.block, int64[U]
+    by_width: list[tuple[list[np.ndarray], np.ndarray]]  #: keys (tok.encoding.block), int64[U]
     longer: dict[bytes, int]
     n_bytes: int
 
 
 class PretokenCounts:
-    """Distinct pretokens and their counts, for one corpus or a part of it."""
+    """Distinct pre-tokens and their counts, for a corpus or a part of it."""
 
     def __init__(self) -> None:
-        self._columns = [_WidthCounts(width) for width in WIDTHS]
+        self._by_width = [_WidthCounts(width) for width in WIDTHS]
         self._longer: Counter[bytes] = Counter()
-        self.n_bytes = 0  #: of all that was counted
+        self.n_bytes = 0  #: bytes counted so far
 
     def add(self, raw: bytes, starts_P: np.ndarray) -> None:
-        """Counts the pre-tokens of a block: raw[starts_P[i] : starts_P[i + 1]].
+        """Count the pre-tokens of a block: raw[starts_P[i] : starts_P[i + 1]].
 
         >>> counts = PretokenCounts()
         >>> counts.add(b"the cat the", np.array([0, 3, 7]))
@@ -44,40 +44,40 @@ class PretokenCounts:
         """
         block = Block(raw, starts_P)
         *by_width, long = block.by_width(WIDTHS)
-        for column, chosen in zip(self._columns, by_width, strict=True):
-            column.add(*dedup_keys(block.keys(chosen, column.width)))
+        for counts, selected_S in zip(self._by_width, by_width, strict=True):
+            counts.add(*dedup_keys(block.keys(selected_S, counts.width)))
         self._longer.update(map(block.pretoken, long))
         self.n_bytes += len(raw)
 
     def partial_counts(self) -> PartialCounts:
-        """What `update` takes: small, to be sent from one process to another."""
-        columns = [(column.keys(), column.counts()) for column in self._columns]
-        return PartialCounts(columns, dict(self._longer), self.n_bytes)
+        """Return the argument for `update` in another process."""
+        by_width = [(counts.keys(), counts.counts()) for counts in self._by_width]
+        return PartialCounts(by_width, dict(self._longer), self.n_bytes)
 
     def update(self, other: PartialCounts) -> None:
-        """Adds the counts of another part of the corpus."""
-        for column, (keys, counts_U) in zip(self._columns, other.columns, strict=True):
-            column.add(keys, counts_U)
+        """Add the counts of another part of the corpus."""
+        for counts, (keys, counts_U) in zip(self._by_width, other.by_width, strict=True):
+            counts.add(keys, counts_U)
         self._longer.update(other.longer)
         self.n_bytes += other.n_bytes
 
-    def rows(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """All pretokens behind each other uint8[bytes], their lengths int64[U] and counts int64[U]."""
+    def flattened(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return all pre-tokens concatenated, uint8[B], their lengths and counts, int64[U]."""
         raw, lengths, counts = [], [], []
-        for column in self._columns:
-            bytes_UB = np.stack(column.keys(), axis=1).astype("<u8").view(np.uint8)
+        for part in self._by_width:
+            bytes_UB = np.stack(part.keys(), axis=1).astype("<u8").view(np.uint8)
             lengths_U = bytes_UB[:, -1].astype(np.int64)
-            raw.append(bytes_UB[np.arange(8 * column.width) < lengths_U[:, None]])
+            raw.append(bytes_UB[np.arange(8 * part.width) < lengths_U[:, None]])
             lengths.append(lengths_U)
-            counts.append(column.counts())
+            counts.append(part.counts())
         raw.append(np.frombuffer(b"".join(self._longer), dtype=np.uint8))
         lengths.append(np.array([len(pretoken) for pretoken in self._longer], dtype=np.int64))
         counts.append(np.array([*self._longer.values()], dtype=np.int64))
         return np.concatenate(raw), np.concatenate(lengths), np.concatenate(counts)
 
     def as_dict(self) -> dict[bytes, int]:
-        """Piece -> how often it occurs."""
-        raw, lengths_U, counts_U = self.rows()
+        """Return pre-token -> count."""
+        raw, lengths_U, counts_U = self.flattened()
         whole, ends_U = raw.tobytes(), lengths_U.cumsum()
         return {
             whole[end - length : end]: count
@@ -88,65 +88,69 @@ class PretokenCounts:
 
 
 def dedup_keys(words: Sequence[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
-    """Most of equal keys made one: fewer keys, and how often each of them was there, int64.
+    """Merge most duplicate keys (approximate); return fewer keys and their counts, int64.
 
-    A large table of all pretokens lies in slow memory; this one is small. All keys are written to the
-    slots that their hashes name, and the last one to write stays:
+    This reduces the look-ups in the table of all pre-tokens, which is too large for the cache. All
+    keys are written to the slots of a small direct-mapped table; the last key in a slot stays:
 
         key             the   cat   the   mat
-        slot              5     2     5     2       table after it   [. . mat . . the]
-        as the table?   yes    no   yes   yes
+        slot              5     2     5     2       table afterwards   [. . mat . . the]
+        same as table?  yes    no   yes   yes
 
-    Those who find their own key there are counted by slot. The few others stay as they are.
+    Keys that find themselves in their slot are counted by slot. The few others are returned
+    unchanged with a count of 1.
 
     >>> (keys,), counts = dedup_keys([np.array([7, 9, 7], dtype=np.uint64)])
     >>> sorted(zip(keys.tolist(), counts.tolist()))
     [(7, 2), (9, 1)]
+
+    Args:
+        words: words[w] is word w of all keys, uint64[K].
     """
-    slots_N = words[0] * GOLDEN
-    for word_N in words[1:]:
-        slots_N = (slots_N ^ word_N) * GOLDEN
-    slots_N = (slots_N >> np.uint64(64 - SLOT_BITS)).view(np.int64)
-    same_N = np.ones(len(slots_N), dtype=bool)
+    slots_K = words[0] * GOLDEN
+    for word_K in words[1:]:
+        slots_K = (slots_K ^ word_K) * GOLDEN
+    slots_K = (slots_K >> np.uint64(64 - SLOT_BITS)).view(np.int64)
+    same_K = np.ones(len(slots_K), dtype=bool)
     table = [np.zeros(1 << SLOT_BITS, dtype=np.uint64) for _ in words]
-    for column, word_N in zip(table, words, strict=True):
-        column[slots_N] = word_N
-        same_N &= column.take(slots_N) == word_N
-    others = np.flatnonzero(~same_N)
-    counts = np.bincount(slots_N, minlength=1 << SLOT_BITS)
-    counts -= np.bincount(slots_N[others], minlength=1 << SLOT_BITS)
+    for column, word_K in zip(table, words, strict=True):
+        column[slots_K] = word_K
+        same_K &= column.take(slots_K) == word_K
+    others = np.flatnonzero(~same_K)
+    counts = np.bincount(slots_K, minlength=1 << SLOT_BITS)
+    counts -= np.bincount(slots_K[others], minlength=1 << SLOT_BITS)
     used = np.flatnonzero(counts)
     keys = [
-        np.concatenate((column[used], word_N[others]))
-        for column, word_N in zip(table, words, strict=True)
+        np.concatenate((column[used], word_K[others]))
+        for column, word_K in zip(table, words, strict=True)
     ]
     return keys, np.concatenate((counts[used], np.ones(len(others), dtype=np.int64)))
 
 
 class _WidthCounts:
-    """The pretokens of one width (tok.encoding.block), numbered in a table, and their counts."""
+    """The distinct pre-tokens of one width (tok.encoding.block) and their counts."""
 
     def __init__(self, width: int) -> None:
         self.width = width
         self._table = HashTable(width, n_keys=1 << 12)
-        self._counts = np.zeros(0, dtype=np.int64)  # of the first pretokens; of the others it is 0
+        self._counts = np.zeros(0, dtype=np.int64)  # may be longer or shorter than the table
 
-    def add(self, words: Sequence[np.ndarray], counts_N: np.ndarray) -> None:
-        """Counts N pretokens, which may be equal, counts_N[n] times each."""
-        numbers_N, _ = self._table.find_or_add(words)
-        self._make_room()
-        np.add.at(self._counts, numbers_N, counts_N)
+    def add(self, words: Sequence[np.ndarray], counts_K: np.ndarray) -> None:
+        """Add counts_K[k] to the count of key k; keys may repeat."""
+        indices_K, _ = self._table.find_or_add(words)
+        self._grow()
+        np.add.at(self._counts, indices_K, counts_K)
 
-    def _make_room(self) -> None:
-        """A count for each pretoken, and for some to come."""
+    def _grow(self) -> None:
+        """Extend the counts to the size of the table, with room for further keys."""
         if len(self._counts) < len(self._table):
             more = np.zeros(2 * len(self._table) - len(self._counts), dtype=np.int64)
             self._counts = np.concatenate((self._counts, more))
 
     def keys(self) -> list[np.ndarray]:
-        """`width` arrays uint64[U]."""
+        """Return `width` arrays uint64[U]."""
         return self._table.keys()
 
     def counts(self) -> np.ndarray:
-        """int64[U], in the order of `keys`."""
+        """Return int64[U], in the order of `keys`."""
         return self._counts[: len(self._table)]

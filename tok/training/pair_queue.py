@@ -1,18 +1,19 @@
-"""Pairs of ids with their places, best first: the highest count, ties to the smallest ids.
+"""A bucketed priority queue of pairs of ids: highest count first, ties to the smallest ids.
 
-Learning leaves many more pairs behind than it ever merges, and counts fall while they wait. All
-pairs stand in arrays, in the order in which they came, and are known by their number there. With a
-floor of 40:
+Training creates many more pairs than it merges, and the count of a waiting pair can only fall. So
+the queue stores counts that may be too high (upper bounds) and corrects them only for pairs that
+come to the front. All pairs are in arrays, in the order of creation; a pair is known by its index
+there. With a floor of 40:
 
-    pair      first  second  count  places
+    index     first  second  count  occurrences
     0             5       6      0  [11 12]      merged
-    1             1       2     35  [10 40 77]   below the floor: nobody looks at it yet
-    2             7       8     61  [14 15 16]   active: the best, looked at in the next step
-    3             7       9     55  [18]         of the level: sorted, the next to be active
-    4             3       4     41  [21 30]      late: came after the level was sorted
+    1             1       2     35  [10 40 77]   below the floor: not sorted yet
+    2             7       8     61  [14 15 16]   active: among the best, examined in the next step
+    3             7       9     55  [18]         in the bucket: sorted, the next to become active
+    4             3       4     41  [21 30]      late: reached the floor after the bucket was sorted
 
-When the level and the late ones are used up, the floor is halved, and those that reach it now make
-a new level.
+When the bucket and the late pairs are used up, the floor is halved, and the pairs between the new
+and the old floor become the next bucket.
 """
 
 from __future__ import annotations
@@ -23,154 +24,162 @@ import numpy as np
 
 from tok.encoding.arrays import concat_ranges
 
-Priority = tuple[int, int, int]  #: minus count, first id, second id: the order of merging
+Priority = tuple[int, int, int]  #: minus count, first id, second id: the smallest is merged first
 
 
-class PairGroup(NamedTuple):
-    """G new pairs whose places lie behind each other in one array."""
+class NewPairs(NamedTuple):
+    """G new pairs and their N occurrences, concatenated in one array."""
 
     first_G: np.ndarray  #: int64[G]
     second_G: np.ndarray  #: int64[G]
-    count_G: np.ndarray  #: int64[G]
-    begin_G: np.ndarray  #: int64[G]: start_N[begin_G[g] : begin_G[g + 1]] are the places of pair g
-    start_N: np.ndarray  #: int64[N]: ascending for each pair
-    weight_N: np.ndarray  #: int64[N]: how often the pre-token around each place is in the corpus
+    count_G: np.ndarray  #: int64[G]: occurrences in the corpus
+    begin_G: np.ndarray  #: int64[G]: pair g has the occurrences from begin_G[g] to begin_G[g + 1]
+    start_N: np.ndarray  #: int64[N]: start cells, ascending within each pair
+    count_N: np.ndarray  #: int64[N]: how often the pre-token of each occurrence is in the corpus
 
 
 class GrowingArray:
-    """An array that grows at its end."""
+    """An int64 array that can be extended at its end."""
 
     def __init__(self) -> None:
-        self._room = np.zeros(1 << 10, dtype=np.int64)
+        self._buffer = np.zeros(1 << 10, dtype=np.int64)
         self.size = 0
 
     @property
     def values(self) -> np.ndarray:
-        """int64[size], to be read and written."""
-        return self._room[: self.size]
+        """int64[size], a view to read and write."""
+        return self._buffer[: self.size]
 
-    def add(self, values: np.ndarray) -> None:
-        """Puts `values` at the end. What `values` gave before must not be used any more."""
+    def extend(self, values: np.ndarray) -> None:
+        """Append `values`. Views returned by `values` before this call become invalid."""
         size = self.size + len(values)
-        if size > len(self._room):
-            # In place, where the system can: large arrays are moved by their pages, not copied.
+        if size > len(self._buffer):
+            # In place where the system can: Linux remaps the pages of large arrays without copying.
             # No view outlives the statement that asks for `values`.
-            self._room.resize(size + size // 4, refcheck=False)
-        self._room[self.size : size] = values
+            self._buffer.resize(size + size // 4, refcheck=False)
+        self._buffer[self.size : size] = values
         self.size = size
 
 
 class PairQueue:
-    """All pairs, each of them once, and which are to be looked at next."""
+    """All pairs, each once, and those that the next training step examines (the active ones)."""
 
-    def __init__(self, group: PairGroup) -> None:
+    def __init__(self, new: NewPairs) -> None:
         self.first, self.second, self.count = GrowingArray(), GrowingArray(), GrowingArray()
         self._begin, self._end = GrowingArray(), GrowingArray()
-        self._starts, self._weights = GrowingArray(), GrowingArray()
-        self.active_K = np.zeros(0, dtype=np.int64)  #: the numbers of the pairs to look at
-        self._late_L = self._level_L = self.active_K
-        self._floor = int(group.count_G.max(initial=0)) + 1
-        self.add(group)
+        self._occurrence_starts, self._occurrence_counts = GrowingArray(), GrowingArray()
+        self.active_A = np.zeros(0, dtype=np.int64)  #: the indices of the active pairs
+        self._late_S = self._bucket_S = self.active_A
+        self._floor = int(new.count_G.max(initial=0)) + 1
+        self.add(new)
 
-    def add(self, group: PairGroup) -> None:
-        """Adds new pairs."""
-        n_before, n_places = self.first.size, self._starts.size
-        self.first.add(group.first_G)
-        self.second.add(group.second_G)
-        self.count.add(group.count_G)
-        self._begin.add(n_places + group.begin_G)
-        self._end.add(n_places + np.append(group.begin_G, len(group.start_N))[1:])
-        self._starts.add(group.start_N)
-        self._weights.add(group.weight_N)
-        self._enter(n_before + np.flatnonzero(group.count_G >= self._floor))
+    def add(self, new: NewPairs) -> None:
+        """Add pairs that are not in the queue."""
+        n_pairs, n_occurrences = self.first.size, self._occurrence_starts.size
+        self.first.extend(new.first_G)
+        self.second.extend(new.second_G)
+        self.count.extend(new.count_G)
+        self._begin.extend(n_occurrences + new.begin_G)
+        self._end.extend(n_occurrences + np.append(new.begin_G, len(new.start_N))[1:])
+        self._occurrence_starts.extend(new.start_N)
+        self._occurrence_counts.extend(new.count_N)
+        self._classify(n_pairs + np.flatnonzero(new.count_G >= self._floor))
 
-    def refill(self, most: int, most_places: int) -> None:
-        """Makes the best pairs active, `most` of them if there are as many.
+    def refill(self, max_pairs: int, max_occurrences: int) -> None:
+        """Make the best pairs active: `max_pairs` of them, or fewer if there are not as many.
 
         Args:
-            most_places: no pair more, once the active ones have as many places; one pair at least.
+            max_occurrences: no pair is added that would give the active pairs more occurrences
+                than this together, unless there is no active pair.
         """
-        while not len(self._level_L) and not len(self._late_L) and self._floor > 1:
+        while not len(self._bucket_S) and not len(self._late_S) and self._floor > 1:
             self._lower_floor()
-        # Before the level runs out, the late ones are sorted into it; sooner if they are many, as
-        # every step looks through them.
-        if len(self._late_L) > len(self._level_L) - most:
-            self._level_L = self._sorted(np.concatenate((self._level_L, self._late_L)))
-            self._late_L = self._late_L[:0]
-        n_places = np.cumsum(self._n_places(self._level_L[: max(most - len(self.active_K), 0)]))
-        room = most_places - self._n_places(self.active_K).sum()
-        n = int(np.searchsorted(n_places, room, side="right"))
-        if not len(self.active_K):
+        # Sort the late pairs into the bucket before it runs out; also when there are many of them,
+        # because every step scans them.
+        if len(self._late_S) > len(self._bucket_S) - max_pairs:
+            self._bucket_S = self._sorted(np.concatenate((self._bucket_S, self._late_S)))
+            self._late_S = self._late_S[:0]
+        candidates_S = self._bucket_S[: max(max_pairs - len(self.active_A), 0)]
+        total_S = np.cumsum(self._n_occurrences(candidates_S))
+        remaining = max_occurrences - self._n_occurrences(self.active_A).sum()
+        n = int(np.searchsorted(total_S, remaining, side="right"))
+        if not len(self.active_A):
             n = max(n, 1)
-        next_K, self._level_L = self._level_L[:n], self._level_L[n:]
-        self.active_K = np.concatenate((self.active_K, next_K))
-        # The rest begins further down now, so some of the late ones may come before it.
-        late_L, self._late_L = self._late_L, self._late_L[:0]
-        self._enter(late_L)
-        self._put_back_all_but(most)
+        next_S, self._bucket_S = self._bucket_S[:n], self._bucket_S[n:]
+        self.active_A = np.concatenate((self.active_A, next_S))
+        # The bucket now begins with a lower count, so some late pairs may come before it.
+        late_S, self._late_S = self._late_S, self._late_S[:0]
+        self._classify(late_S)
+        self._keep_best_active(max_pairs)
 
-    def _put_back_all_but(self, most: int) -> None:
-        """Leaves the best pairs active. The others come before the whole level: it stays sorted."""
-        if len(self.active_K) > most:
-            active_K = self._sorted(self.active_K)
-            self.active_K = active_K[:most]
-            self._level_L = np.concatenate((active_K[most:], self._level_L))
+    def _keep_best_active(self, max_pairs: int) -> None:
+        """Return excess active pairs to the front of the bucket, which stays sorted."""
+        if len(self.active_A) > max_pairs:
+            active_A = self._sorted(self.active_A)
+            self.active_A = active_A[:max_pairs]
+            self._bucket_S = np.concatenate((active_A[max_pairs:], self._bucket_S))
 
-    def settle(
-        self, count_K: np.ndarray, start_N: np.ndarray, weight_N: np.ndarray, n_places_K: np.ndarray
+    def update(
+        self,
+        count_A: np.ndarray,
+        start_N: np.ndarray,
+        count_N: np.ndarray,
+        n_occurrences_A: np.ndarray,
     ) -> None:
-        """Takes note of what has become of the active pairs, and tells them from others again.
+        """Set counts and occurrences of the active pairs, then classify these pairs again.
 
         Args:
-            count_K: their counts; 0 for a pair that is merged.
-            start_N, weight_N, n_places_K: where they still stand, as from `places`.
+            count_A: exact counts; 0 for a pair that was merged.
+            start_N, count_N, n_occurrences_A: the remaining occurrences, as from `occurrences`.
         """
-        pair_K, self.active_K = self.active_K, self.active_K[:0]
-        begin_K = self._begin.values[pair_K]
-        places_N = concat_ranges(begin_K, n_places_K)
-        self._starts.values[places_N] = start_N
-        self._weights.values[places_N] = weight_N
-        self._end.values[pair_K] = begin_K + n_places_K
-        self.count.values[pair_K] = count_K
-        self._enter(pair_K[count_K >= self._floor])
+        pair_A, self.active_A = self.active_A, self.active_A[:0]
+        begin_A = self._begin.values[pair_A]
+        target_N = concat_ranges(begin_A, n_occurrences_A)
+        self._occurrence_starts.values[target_N] = start_N
+        self._occurrence_counts.values[target_N] = count_N
+        self._end.values[pair_A] = begin_A + n_occurrences_A
+        self.count.values[pair_A] = count_A
+        self._classify(pair_A[count_A >= self._floor])
 
-    def places(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Where the active pairs stood when they were found, pair after pair.
+    def occurrences(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return where the active pairs were found, pair by pair; some may have been merged since.
 
         Returns:
-            int64[N], the places; int64[N], their weights; int64[K], how many each pair has.
+            int64[N], the start cells; int64[N], the counts of their pre-tokens; int64[A], the
+            number of occurrences of each pair.
         """
-        n_places_K = self._n_places(self.active_K)
-        places_N = concat_ranges(self._begin.values[self.active_K], n_places_K)
-        return self._starts.values[places_N], self._weights.values[places_N], n_places_K
+        n_occurrences_A = self._n_occurrences(self.active_A)
+        index_N = concat_ranges(self._begin.values[self.active_A], n_occurrences_A)
+        starts, counts = self._occurrence_starts.values, self._occurrence_counts.values
+        return starts[index_N], counts[index_N], n_occurrences_A
 
     def inactive_bound(self) -> Priority:
-        """No pair that is not active has a rank below this one."""
-        if not len(self._level_L):
+        """Return a priority that no inactive pair comes before."""
+        if not len(self._bucket_S):
             return 1 - self._floor, 0, 0
-        best = self._level_L[0]
+        best = self._bucket_S[0]
         count, *ids = (int(column.values[best]) for column in (self.count, self.first, self.second))
         return -count, ids[0], ids[1]
 
-    def _enter(self, pair_M: np.ndarray) -> None:
-        """Pairs that reach the floor: active if they come before all others, and late if not."""
+    def _classify(self, pair_S: np.ndarray) -> None:
+        """Make pairs that reach the floor active if they come before all others, else late."""
         minus_count, first, second = self.inactive_bound()
-        count_M, first_M = self.count.values[pair_M], self.first.values[pair_M]
-        before_M = (first_M < first) | ((first_M == first) & (self.second.values[pair_M] < second))
-        before_M = (count_M > -minus_count) | ((count_M == -minus_count) & before_M)
-        self.active_K = np.concatenate((self.active_K, pair_M[before_M]))
-        self._late_L = np.concatenate((self._late_L, pair_M[~before_M]))
+        count_S, first_S = self.count.values[pair_S], self.first.values[pair_S]
+        before_S = (first_S < first) | ((first_S == first) & (self.second.values[pair_S] < second))
+        before_S = (count_S > -minus_count) | ((count_S == -minus_count) & before_S)
+        self.active_A = np.concatenate((self.active_A, pair_S[before_S]))
+        self._late_S = np.concatenate((self._late_S, pair_S[~before_S]))
 
     def _lower_floor(self) -> None:
         floor, self._floor = self._floor, max(self._floor // 2, 1)
-        reach_Q = (self.count.values >= self._floor) & (self.count.values < floor)
-        self._level_L = self._sorted(np.flatnonzero(reach_Q))
+        in_bucket = (self.count.values >= self._floor) & (self.count.values < floor)
+        self._bucket_S = self._sorted(np.flatnonzero(in_bucket))
 
-    def _sorted(self, pair_M: np.ndarray) -> np.ndarray:
-        """The order of merging."""
+    def _sorted(self, pair_S: np.ndarray) -> np.ndarray:
+        """Return pairs in the order of their priorities."""
         columns = (self.second, self.first)
-        keys = [column.values[pair_M] for column in columns]
-        return pair_M[np.lexsort((*keys, -self.count.values[pair_M]))]
+        keys = [column.values[pair_S] for column in columns]
+        return pair_S[np.lexsort((*keys, -self.count.values[pair_S]))]
 
-    def _n_places(self, pair_M: np.ndarray) -> np.ndarray:
-        return self._end.values[pair_M] - self._begin.values[pair_M]
+    def _n_occurrences(self, pair_S: np.ndarray) -> np.ndarray:
+        return self._end.values[pair_S] - self._begin.values[pair_S]
