@@ -1,4 +1,4 @@
-"""The command line of the tokenizer: `python -m tok.bpe train|encode|decode|import|export`."""
+"""Command line of the tokenizer: `python -m tok.bpe train|encode|decode|import|export`."""
 
 from __future__ import annotations
 
@@ -24,24 +24,43 @@ from utils.files import check_writable, read_bytes
 
 DEFAULT_TOKENIZER = Path(__file__).with_name("bpe.json")
 JSON_LINES = (".jsonl", ".ndjson")
-NAMED_FILES = 3  # in a message; a shell pattern may have given thousands
+MAX_NAMED_FILES = 3  # in a message; a shell pattern can expand to thousands
 
-DESCRIPTION = """Byte-level BPE tokenizer.
-
-  python -m tok.bpe train data/tiny.txt --vocab-size 2048 --out tok.json
-  python -m tok.bpe encode "Once upon a time" | python -m tok.bpe decode
-  python -m tok.bpe encode --file story.txt --tokenizer tok.json > ids.txt
-  python -m tok.bpe import tokenizer.json --out tok.json
-  python -m tok.bpe export tok.json --to hf --out tokenizer.json
-
-Results go to stdout, figures about them to stderr."""
+DESCRIPTION = """Byte-level BPE tokenizer: train it, encode text, decode ids, convert vocabularies.
+Results go to stdout; counts and timings go to stderr."""
+EXAMPLES = (
+    "python -m tok.bpe train data/tiny.txt --vocab-size 2048 --out tok.json",
+    'python -m tok.bpe encode "Once upon a time" | python -m tok.bpe decode',
+    "python -m tok.bpe export tok.json --to hf --out tokenizer.json",
+)
+TRAIN_EXAMPLES = (
+    "python -m tok.bpe train data/tiny.txt --vocab-size 2048 --out tok.json",
+    "python -m tok.bpe train texts/ --vocab-size 32768 --pattern cl100k --out tok.json",
+)
+ENCODE_EXAMPLES = (
+    'python -m tok.bpe encode "Once upon a time"',
+    "python -m tok.bpe encode --file story.txt --tokenizer tok.json > ids.txt",
+)
+DECODE_EXAMPLES = (
+    "python -m tok.bpe decode 72 105",
+    "python -m tok.bpe decode --file ids.txt --tokenizer tok.json > story.txt",
+)
+IMPORT_EXAMPLES = (
+    "python -m tok.bpe import tokenizer.json --out tok.json",
+    "python -m tok.bpe import r50k_base.tiktoken --pattern gpt2 \\\n"
+    '      --special "<|endoftext|>=50256" --out tok.json',
+)
+EXPORT_EXAMPLES = (
+    "python -m tok.bpe export tok.json --to hf --out tokenizer.json",
+    "python -m tok.bpe export tok.json --to gpt2 --out gpt2/",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command.
+    """Run one command; return the exit status.
 
     Raises:
-        UserError: a mistake of the user; nothing was written.
+        UserError: the user made a mistake; nothing was written.
     """
     arguments = _parser().parse_args(argv)
     commands = {
@@ -56,66 +75,89 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="python -m tok.bpe", description=DESCRIPTION)
+    parser = Parser(prog="python -m tok.bpe", description=DESCRIPTION, examples=EXAMPLES)
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="train|encode|decode|import|export"
     )
-    sub = commands.add_parser("train", help="learn a vocabulary from text files and write it")
-    sub.add_argument("files", nargs="+", metavar="FILE", help="text files, or folders of them")
-    sub.add_argument(
-        "--vocab-size",
-        type=int,
-        required=True,
-        metavar="N",
-        help="all ids: 256 bytes, merges, specials",
-    )
-    sub.add_argument("--out", required=True, metavar="JSON", help="the tokenizer file to write")
-    sub.add_argument(
-        "--byte-order",
-        choices=tuple(BYTE_ORDERS),
-        default="value",
-        help="ids of the 256 bytes, which decide ties: by value (default), or as GPT-2 and "
-        "Hugging Face number them",
-    )
-    sub.add_argument(
-        "--pattern",
-        choices=tuple(PATTERNS),
-        default="gpt2",
-        help="how text is cut into pre-tokens (default: gpt2)",
-    )
-    _add_workers(sub, "processes that count; 0 = one for each core (default)")
-    _add_errors(sub)
-    sub = commands.add_parser("encode", help="text to ids, separated by blanks")
-    sub.add_argument(
-        "text", nargs="*", metavar="TEXT", help="a line of ids for each (default: standard input)"
-    )
-    sub.add_argument(
-        "--allow-special", action="store_true", help="special tokens in the text get their ids"
-    )
-    _add_workers(
-        sub,
-        "processes for a large text; 0 = one for each core (default), 1 = none but this one",
-    )
-    _add_errors(sub)
-    _add_source(sub)
-    sub = commands.add_parser("decode", help="ids to text, or to the very bytes they stand for")
-    sub.add_argument("ids", nargs="*", metavar="ID", help="ids (default: standard input)")
-    _add_source(sub)
+    _add_train(commands)
+    _add_encode(commands)
+    _add_decode(commands)
     _add_import(commands)
     _add_export(commands)
     return parser
 
 
+def _add_command(commands: Any, name: str, text: str, examples: Sequence[str]) -> Parser:
+    description = f"{text[0].upper()}{text[1:]}."
+    return commands.add_parser(name, help=text, description=description, examples=examples)
+
+
+def _add_train(commands: Any) -> None:
+    text = "learn a vocabulary from text files and write a tokenizer file"
+    sub = _add_command(commands, "train", text, TRAIN_EXAMPLES)
+    sub.add_argument("files", nargs="+", metavar="FILE", help="text files, or folders of them")
+    sub.add_argument(
+        "--vocab-size",
+        type=int,
+        required=True,
+        help="number of ids: 256 bytes, merges and special tokens",
+    )
+    sub.add_argument("--out", required=True, metavar="FILE", help="tokenizer file to write")
+    sub.add_argument(
+        "--byte-order",
+        choices=tuple(BYTE_ORDERS),
+        default="value",
+        help="order of the ids of the 256 bytes, which decides ties: by value (default), or as in "
+        "GPT-2 and Hugging Face",
+    )
+    sub.add_argument(
+        "--pattern",
+        choices=tuple(PATTERNS),
+        default="gpt2",
+        help="how text is split into pre-tokens (default: gpt2)",
+    )
+    _add_workers(sub, "processes that count pre-tokens; 0 = one per core (default)")
+    _add_errors(sub)
+
+
+def _add_encode(commands: Any) -> None:
+    text = "convert text to ids, separated by blanks"
+    sub = _add_command(commands, "encode", text, ENCODE_EXAMPLES)
+    sub.add_argument(
+        "text", nargs="*", metavar="TEXT", help="one line of ids per text (default: standard input)"
+    )
+    sub.add_argument(
+        "--allow-special",
+        action="store_true",
+        help="encode special tokens in the text as their ids (default: as plain text)",
+    )
+    _add_workers(
+        sub, "processes for a large text; 0 = one per core (default), 1 = no other process"
+    )
+    _add_errors(sub)
+    _add_source(sub)
+
+
+def _add_decode(commands: Any) -> None:
+    text = "convert ids to text, byte for byte"
+    sub = _add_command(commands, "decode", text, DECODE_EXAMPLES)
+    sub.add_argument("ids", nargs="*", metavar="INT", help="ids (default: standard input)")
+    _add_source(sub)
+
+
 def _add_import(commands: Any) -> None:
-    sub = commands.add_parser("import", help="another project's vocabulary to our file")
+    text = "convert another project's vocabulary to a tokenizer file"
+    sub = _add_command(commands, "import", text, IMPORT_EXAMPLES)
     sub.add_argument(
         "files",
         nargs="+",
         metavar="FILE",
-        help="a tokenizer.json, or tiktoken's ranks, or GPT-2's encoder.json and vocab.bpe",
+        help="a tokenizer.json, a tiktoken file of ranks, or GPT-2's encoder.json and vocab.bpe",
     )
-    sub.add_argument("--out", required=True, metavar="JSON", help="the tokenizer file to write")
-    sub.add_argument("--pattern", choices=tuple(PATTERNS), help="of tiktoken's ranks (required)")
+    sub.add_argument("--out", required=True, metavar="FILE", help="tokenizer file to write")
+    sub.add_argument(
+        "--pattern", choices=tuple(PATTERNS), help="split pattern; required for tiktoken's ranks"
+    )
     sub.add_argument(
         "--special",
         action="append",
@@ -126,8 +168,9 @@ def _add_import(commands: Any) -> None:
 
 
 def _add_export(commands: Any) -> None:
-    sub = commands.add_parser("export", help="our tokenizer file to another project's")
-    sub.add_argument("tokenizer", metavar="JSON", help="a tokenizer file of llm-tiny")
+    text = "convert a tokenizer file to another project's format"
+    sub = _add_command(commands, "export", text, EXPORT_EXAMPLES)
+    sub.add_argument("tokenizer", metavar="FILE", help="a tokenizer file of llm-tiny")
     sub.add_argument(
         "--to",
         required=True,
@@ -135,12 +178,12 @@ def _add_export(commands: Any) -> None:
         help="hf: a tokenizer.json; tiktoken: a file of ranks; gpt2: encoder.json and vocab.bpe",
     )
     sub.add_argument(
-        "--out", required=True, metavar="PATH", help="the file to write (gpt2: the folder)"
+        "--out", required=True, metavar="PATH", help="file to write (for gpt2: folder)"
     )
 
 
-def _add_workers(parser: argparse.ArgumentParser, what: str) -> None:
-    parser.add_argument("--workers", type=nonnegative_int, default=0, metavar="N", help=what)
+def _add_workers(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument("--workers", type=nonnegative_int, default=0, help=text)
 
 
 def _add_errors(parser: argparse.ArgumentParser) -> None:
@@ -148,26 +191,28 @@ def _add_errors(parser: argparse.ArgumentParser) -> None:
         "--errors",
         choices=("strict", "bytes"),
         default="strict",
-        help="strict: refuse what is not UTF-8 (default); bytes: take any bytes",
+        help="strict: reject text that is not UTF-8 (default); bytes: accept any bytes",
     )
 
 
 def _add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--file", metavar="FILE", help="read a file instead of standard input")
-    parser.add_argument("--tokenizer", metavar="JSON", help="default: the committed tok/bpe.json")
+    parser.add_argument(
+        "--tokenizer", metavar="FILE", help="tokenizer file (default: the committed tok/bpe.json)"
+    )
 
 
 def train(arguments: argparse.Namespace) -> None:
-    """Learns a tokenizer from files and saves it."""
+    """Learn a tokenizer from files and save it."""
     start = time.monotonic()
     out = Path(arguments.out)
     check_writable(out, "--out")
     files = expand_folders(arguments.files)
-    _check_kinds(files)
+    _check_file_types(files)
     show = ProgressLine("bytes", sum(path.stat().st_size for path in files), enabled=True)
     n_bytes = 0
 
-    def counted(n: int) -> None:
+    def on_bytes(n: int) -> None:
         nonlocal n_bytes
         n_bytes = n
         show(n)
@@ -180,15 +225,15 @@ def train(arguments: argparse.Namespace) -> None:
             pattern=arguments.pattern,
             errors=arguments.errors,
             workers=arguments.workers,
-            on_bytes=counted,
+            on_bytes=on_bytes,
             progress=True,
         )
     except TokenizerError as error:
-        named = arguments.files[:NAMED_FILES]
+        named = arguments.files[:MAX_NAMED_FILES]
         more = ["..."] if len(arguments.files) > len(named) else []
         raise TokenizerError(f"{', '.join(named + more)}: {error}") from None
     tokenizer.save(out)
-    _say(
+    _log(
         f"learned {len(tokenizer.merges):,} merges from {n_bytes:,} bytes in {len(files):,} "
         f"file(s), {time.monotonic() - start:.1f} s; wrote {out} "
         f"(identity {tokenizer.identity[:12]})"
@@ -196,15 +241,15 @@ def train(arguments: argparse.Namespace) -> None:
 
 
 def encode(arguments: argparse.Namespace) -> None:
-    """Prints ids: one line for each text."""
+    """Print ids, one line per text."""
     if arguments.text and arguments.file:
         raise UserError("give either text or --file, not both")
-    _say(print_ids(_tokenizer(arguments), arguments))
+    _log(print_ids(_load_tokenizer(arguments), arguments))
 
 
 def decode(arguments: argparse.Namespace) -> None:
-    """Writes the bytes that ids stand for, and nothing else, unless a person looks on."""
-    tokenizer = _tokenizer(arguments)
+    """Write the bytes of ids to stdout, followed by a newline only if it is a terminal."""
+    tokenizer = _load_tokenizer(arguments)
     if arguments.ids and arguments.file:
         raise UserError("give either ids or --file, not both")
     if arguments.ids:
@@ -220,11 +265,11 @@ def decode(arguments: argparse.Namespace) -> None:
         decoded += b"\n"
     sys.stdout.buffer.write(decoded)
     sys.stdout.buffer.flush()
-    _say(f"{len(words):,} tokens, {len(decoded):,} bytes")
+    _log(f"{len(words):,} tokens, {len(decoded):,} bytes")
 
 
 def import_vocabulary(arguments: argparse.Namespace) -> None:
-    """Writes our file of another project's vocabulary."""
+    """Convert another project's vocabulary to a tokenizer file."""
     out = Path(arguments.out)
     check_writable(out, "--out")
     special: dict[str, int | None] = {}
@@ -237,7 +282,7 @@ def import_vocabulary(arguments: argparse.Namespace) -> None:
     )
     tokenizer.save(out)
     named = ", ".join(f"{text}={token_id}" for text, token_id in tokenizer.special_ids.items())
-    _say(
+    _log(
         f"{tokenizer.vocab_size:,} ids: 256 bytes, {len(tokenizer.merges):,} merges, special "
         f"tokens {named or 'none'}; pattern {tokenizer.pattern}; wrote {out} "
         f"(identity {tokenizer.identity[:12]})"
@@ -245,7 +290,7 @@ def import_vocabulary(arguments: argparse.Namespace) -> None:
 
 
 def export(arguments: argparse.Namespace) -> None:
-    """Writes another project's file of our tokenizer."""
+    """Convert a tokenizer file to another project's format."""
     out = Path(arguments.out)
     check_writable(out, "--out", "folder" if arguments.to == "gpt2" else "file")
     tokenizer = BPETokenizer.load(arguments.tokenizer)
@@ -254,23 +299,25 @@ def export(arguments: argparse.Namespace) -> None:
     except TokenizerError as error:
         raise TokenizerError(f"{arguments.tokenizer}: {error}") from None
     missing = convert.missing_from_export(tokenizer, arguments.to)
-    _say(f"wrote {', '.join(map(str, paths))}" + (f"; not in it: {missing}" if missing else ""))
+    _log(f"wrote {', '.join(map(str, paths))}" + (f"; not in it: {missing}" if missing else ""))
 
 
-def _check_kinds(files: Sequence[Path]) -> None:
-    """Tells of files that are no plain text by their names: data.readers, above us, knows them.
+def _check_file_types(files: Sequence[Path]) -> None:
+    """Warn about JSON Lines files and reject compressed files, both detected by the file name.
+
+    data.readers could read them, but tok must not import data.
 
     Raises:
-        UserError: one is packed, and its bytes are noise.
+        UserError: a file is compressed.
     """
     for path in files:
         if path.suffix.lower() == ".gz":
-            raise UserError(f"{path}: packed; unpack it first (gunzip --keep)")
+            raise UserError(f"{path}: compressed; decompress it first (gunzip --keep)")
     lines = [path for path in files if path.suffix.lower() in JSON_LINES]
     if lines:
-        _say(
-            f"warning: {lines[0]}: JSON is learned as it stands, names and braces too; train.py "
-            "--data.files learns from the texts in it alone, and leaves tokenizer.json in the run"
+        _log(
+            f"warning: {lines[0]}: the tokenizer learns the JSON syntax too, keys and braces; "
+            "train.py --data.files learns from the texts only and writes tokenizer.json to the run"
         )
 
 
@@ -280,11 +327,11 @@ def _parse_id(word: bytes) -> int:
     except ValueError:
         shown = word.decode("utf-8", "backslashreplace")
         raise TokenizerError(
-            f"{shown!r:.40} is no id; ids are whole numbers between blanks"
+            f"{shown!r:.40} is not an id; ids are whole numbers separated by blanks"
         ) from None
 
 
-def _tokenizer(arguments: argparse.Namespace) -> BPETokenizer:
+def _load_tokenizer(arguments: argparse.Namespace) -> BPETokenizer:
     path = Path(arguments.tokenizer or DEFAULT_TOKENIZER)
     if arguments.tokenizer is None and not path.exists():
         raise UserError(
@@ -300,5 +347,5 @@ def _read_input(arguments: argparse.Namespace) -> tuple[bytes, str]:
     return sys.stdin.buffer.read(), STDIN
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     print(line, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""`python -m tok.bpe encode`: text to ids as text, block by block."""
+"""`python -m tok.bpe encode`: print the ids of texts, block by block."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from tok.text_files import STDIN, check_stream
 from tok.tokenizer import BPETokenizer
 from utils.errors import UserError, describe_os_error
 
-SPOOL_BYTES = 1 << 24  # of a pipe that are kept in memory; the rest goes to a temporary file
+SPOOL_BYTES = 1 << 24  # a larger input from a pipe is copied to a temporary file
 
 
 def print_ids(tokenizer: BPETokenizer, arguments: Namespace) -> str:
-    """Prints a line of ids for each text, block by block; returns figures about them.
+    """Print one line of ids per text; return a line with their counts and the time taken.
 
     Raises:
-        UserError: a text that can't be read, or is not UTF-8; nothing of it was printed.
+        UserError: a text can't be read or is not UTF-8; none of its ids were printed.
     """
     start = time.monotonic()
     n_bytes = n_tokens = 0
@@ -51,9 +51,9 @@ def _print_stream(
     n_tokens = 0
     finish = partial(format_ids, tokenizer.vocab_size)
     for text in encode_parts(tokenizer, parts, finish=finish, workers=arguments.workers):
-        out.write(text if n_tokens else text[1:])  # a blank stands between ids only
+        out.write(text if n_tokens else text[1:])  # each id begins with a blank; omit the first
         n_tokens += text.count(b" ")
-        show(min(stream.tell(), size - 1))  # workers are a little behind
+        show(min(stream.tell(), size - 1))  # approximate: the workers are behind the reader
     show(size)
     out.write(b"\n")
     out.flush()
@@ -61,7 +61,7 @@ def _print_stream(
 
 
 def _streams(arguments: Namespace) -> Iterator[tuple[str, BinaryIO]]:
-    """Each text with its name in messages, as a stream that can be read twice."""
+    """Yield each text as a seekable stream, with its name for messages."""
     if arguments.text:
         for text in arguments.text:
             yield f"text {text!r:.40}", BytesIO(os.fsencode(text))
@@ -78,7 +78,7 @@ def _streams(arguments: Namespace) -> Iterator[tuple[str, BinaryIO]]:
 
 @contextmanager
 def _seekable(stream: BinaryIO) -> Iterator[BinaryIO]:
-    """The stream itself, or a copy of what comes through a pipe, which can be read only once."""
+    """Return the stream itself, or a copy of it if it is a pipe, which can be read only once."""
     if stream.seekable():
         yield stream
         return
@@ -89,19 +89,18 @@ def _seekable(stream: BinaryIO) -> Iterator[BinaryIO]:
 
 
 def format_ids(vocab_size: int, ids: np.ndarray) -> bytes:
-    """Ids below `vocab_size` as text.
+    """Return ids, all below `vocab_size`, as ASCII text; each is preceded by a blank.
 
     >>> format_ids(257, np.array([0, 12, 256]))
     b' 0 12 256'
     """
-    # uint8[ids, width]: each id's text, filled up with zero bytes. What is left without them is
-    # the text of all.
+    # uint8[T, width]: the text of each id, padded with zero bytes, which are then removed.
     padded = _id_texts(vocab_size)[ids]
     return padded[padded != 0].tobytes()
 
 
 @lru_cache(maxsize=1)
 def _id_texts(vocab_size: int) -> np.ndarray:
-    """uint8[vocab_size, width]: the text of each id, filled up with zero bytes."""
+    """Return uint8[V, width]: the text of each id, padded with zero bytes."""
     texts = np.array([b" %d" % token_id for token_id in range(vocab_size)])
     return texts.view(np.uint8).reshape(vocab_size, -1)

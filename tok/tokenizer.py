@@ -327,5 +327,5 @@ class BPETokenizer:
                 f"id {token_id} is out of range: the ids are 0 to {self.vocab_size - 1}"
             )
         if not self.token_bytes[token_id]:
-            raise TokenizerError(f"id {token_id} stands for nothing in this vocabulary")
+            raise TokenizerError(f"id {token_id} is not used in this vocabulary")
         return self.token_bytes[token_id]

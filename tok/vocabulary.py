@@ -256,7 +256,8 @@ def check_special_tokens(tokens: Any, n_ordinary: int) -> dict[str, int]:
             )
         if token_id in owners:
             raise TokenizerError(
-                f"special tokens {owners[token_id]!r:.40} and {token!r:.40} have the same id, {token_id}"
+                f"special tokens {owners[token_id]!r:.40} and {token!r:.40} have the same id, "
+                f"{token_id}"
             )
         checked[token] = token_id
         owners[token_id] = token

@@ -196,17 +196,17 @@ MISTAKES = [
     (["encode", "--file", ".", "--tokenizer", "TOK"], ".: Is a directory"),
     (
         ["decode", "x", "--tokenizer", "TOK"],
-        "ids: 'x' is no id; ids are whole numbers between blanks",
+        "ids: 'x' is not an id; ids are whole numbers separated by blanks",
     ),
     (["decode", "-1", "--tokenizer", "TOK"], "ids: id -1 is out of range: the ids are 0 to 279"),
     (["decode", "280", "--tokenizer", "TOK"], "ids: id 280 is out of range: the ids are 0 to 279"),
-    (["decode", "--file", "CORPUS", "--tokenizer", "TOK"], "CORPUS: 'The' is no id"),
+    (["decode", "--file", "CORPUS", "--tokenizer", "TOK"], "CORPUS: 'The' is not an id"),
     (["encod", "a"], "invalid choice: 'encod'"),
     (
         ["import", "CORPUS", "--pattern", "gpt2", "--out", "OUT"],
         "CORPUS: line 1: not a token in base64 and a rank",
     ),
-    (["import", "TOK", "--out", "OUT"], "TOK: this is a tokenizer of llm-tiny already"),
+    (["import", "TOK", "--out", "OUT"], "TOK: this is already a tokenizer of llm-tiny"),
     (["import", "EMPTY", "--out", "OUT"], "EMPTY: the 256 single bytes must be there"),
     (["import", "none", "--out", "OUT"], "none: No such file"),
     (

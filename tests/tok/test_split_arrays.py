@@ -95,7 +95,7 @@ def test_equal_to_the_regex_module(pattern):
 
 @patterns
 def test_equal_to_tiktoken_on_many_code_points(pattern):
-    """tiktoken joins no pretokens here: each pretoken, and each pair of neighbours, is its own token."""
+    """Every pre-token and every pair of neighbours is a token, so tiktoken merges no pre-tokens."""
     tiktoken = pytest.importorskip("tiktoken", reason="oracle: tiktoken splits by the pattern")
     draw = random.Random(4)
     codes = [*range(0x3000), *draw.choices(range(0x3000, 0xD800), k=5000), *range(0x1D000, 0x1FC00)]

@@ -134,7 +134,7 @@ def test_without_the_end_of_text_token_there_is_no_eot_id():
 @pytest.mark.parametrize(
     ("allowed", "message"),
     [
-        ({"<nope>"}, "'<nope>' is no special token"),
+        ({"<nope>"}, "'<nope>' is not a special token"),
         ("<|endoftext|>", "must be True, False or a set"),
     ],
 )

@@ -124,7 +124,7 @@ WRONG = [
     ({"byte_order": [1, 2]}, "a byte order must be a name or the numbers 0 to 255"),
     ({"special_tokens": 5}, "special_tokens must be a list or dict, not 5"),
     ({"special_tokens": {"a": -1}}, "special token 'a' has id -1; ids are 0 to"),
-    ({"special_tokens": {"a": 300, "b": 300}}, "special tokens 'a' and 'b' have one id, 300"),
+    ({"special_tokens": {"a": 300, "b": 300}}, "special tokens 'a' and 'b' have the same id, 300"),
     ({"pattern": {**PATTERN, "name": "gpt9"}}, "unknown pattern 'gpt9'; known: gpt2"),
     ({"pattern": {**PATTERN, "name": []}}, "unknown pattern []; known: gpt2"),
     ({"pattern": {**PATTERN, "text": "x"}}, "its pattern 'gpt2' is not the one"),

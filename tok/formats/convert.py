@@ -135,7 +135,8 @@ def _tokenizer_kwargs(
             raise TokenizerError("this is already a tokenizer of llm-tiny: nothing to import")
         if "model" not in objects[0]:
             raise TokenizerError(
-                "not a tokenizer.json (no model in it); for GPT-2's encoder.json, give vocab.bpe too"
+                "not a tokenizer.json (no model in it); "
+                "for GPT-2's encoder.json, give vocab.bpe too"
             )
         _reject_unused_settings(pattern, special, allow_special=False)
         return read_huggingface(objects[0])

@@ -207,7 +207,8 @@ def _special_ids(added: Any, ids: dict[str, Any]) -> dict[str, int]:
         found[text] = token_id
     if len({bool(token.get("normalized")) for token in added}) > 1:
         raise TokenizerError(
-            "some added tokens are normalized and some are not: the library matches the latter first"
+            "some added tokens are normalized and some are not: the library matches the latter "
+            "first, which is not supported"
         )
     return found
 

@@ -1,4 +1,4 @@
-"""Vocabularies that map printable text to ids (Hugging Face, GPT-2); see vocabulary.to_printable."""
+"""Vocabularies of printable text, as in Hugging Face's and GPT-2's files."""
 
 from __future__ import annotations
 

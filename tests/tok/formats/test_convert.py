@@ -68,7 +68,7 @@ def test_ids_skip_those_of_special_tokens(tmp_path):
     assert moved.vocab_size == 261 and moved.byte_lengths.tolist()[256:] == [1, 0, 2, 3, 0]
     holes = BPETokenizer(plain.merges, {"<z>": 263})
     assert holes.vocab_size == 264 and holes.encode("abc") == [257]
-    with pytest.raises(TokenizerError, match="id 260 stands for nothing in this vocabulary"):
+    with pytest.raises(TokenizerError, match="id 260 is not used in this vocabulary"):
         holes.decode([260])
     assert BPETokenizer(plain.merges, {"<z>": 258}) == BPETokenizer(plain.merges, ["<z>"])
     for tokenizer in (moved, holes):
@@ -95,7 +95,7 @@ def test_byte_orders():
         ({"a": -1}, "special token 'a' has id -1; ids are 0 to"),
         ({"a": 1 << 40}, "has id 1099511627776; ids are 0 to"),
         ({"a": True}, "has id True"),
-        ({"a": 300, "b": 300}, "special tokens 'a' and 'b' have one id, 300"),
+        ({"a": 300, "b": 300}, "special tokens 'a' and 'b' have the same id, 300"),
     ],
 )
 def test_wrong_special_ids(special, message):

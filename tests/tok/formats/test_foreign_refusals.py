@@ -71,13 +71,13 @@ WRONG_HF = [
     ("added_tokens", [], "no merge makes '<|endoftext|>' (id 399)"),
     ("model.vocab", [], "model.vocab must be an object"),
     ("model.vocab.extra", 400, "no merge makes 'extra' (id 400)"),
-    ("model.vocab.extra", 4, "have one id, 4"),
-    ("model.vocab.extra", -1, "an id in the vocabulary is no whole number in 0 to"),
-    ("model.vocab.a", 4000, "without holes: where 97 is due stands 98"),
+    ("model.vocab.extra", 4, "have the same id, 4"),
+    ("model.vocab.extra", -1, "an id in the vocabulary is not a whole number in 0 to"),
+    ("model.vocab.a", 4000, "without gaps: expected 97, found 98"),
     ("model.merges", {}, "model.merges must be a list"),
-    ("model.merges.3", ["a"], "model.merges: merge 3 is no pair: ['a']"),
-    ("model.merges.3", "a b c", "merge 3 is no pair: 'a b c'"),
-    ("model.merges.3", ["q", "q"], "merge 3 makes 'qq', which is no ordinary token"),
+    ("model.merges.3", ["a"], "model.merges: merge 3 is not a pair: ['a']"),
+    ("model.merges.3", "a b c", "merge 3 is not a pair: 'a b c'"),
+    ("model.merges.3", ["q", "q"], "merge 3 makes 'qq', which is not an ordinary token"),
     ("model.merges.5", ["MERGED", "MERGED"], "merge 5 makes "),
 ]
 
@@ -112,7 +112,7 @@ def test_harmless_differences_of_a_tokenizer_json(tmp_path):
     more = content["added_tokens"][0] | {"id": 400, "content": "<b>", "normalized": False}
     content["added_tokens"].append(more)
     out.write_text(json.dumps(content), encoding="utf-8")
-    refused("some added tokens are normalized and some not", [out])
+    refused("some added tokens are normalized and some are not", [out])
     more["normalized"] = True
     out.write_text(json.dumps(content), encoding="utf-8")
     assert import_tokenizer([out]).special_ids == {END_OF_TEXT: 399, "<b>": 400}
@@ -145,8 +145,8 @@ def test_merges_out_of_order_and_ignore_merges(tmp_path):
     ("tokenizer", "message"),
     [
         (BPETokenizer([(97, 98), (98, 99), (256, 99), (97, 257)], []), "tokens 258 and 259"),
-        (BPETokenizer([(97, 98)], ["ab"]), "tokens 256 and 257 are both spelled 'ab'"),
-        (BPETokenizer([], {"Ġ": 0}), "tokens 0 and 33 are both spelled 'Ġ'"),
+        (BPETokenizer([(97, 98)], ["ab"]), "tokens 256 and 257 are both written 'ab'"),
+        (BPETokenizer([], {"Ġ": 0}), "tokens 0 and 33 are both written 'Ġ'"),
     ],
 )
 def test_two_tokens_with_one_spelling(tmp_path, kind, tokenizer, message):
@@ -180,7 +180,7 @@ WRONG_RANKS = [
     (rank_lines(BYTES[:-1] + [(255, b"ab"), (256, b"\xff")]), "256 single bytes"),
     (
         rank_lines(BYTES + [(257, b"ab")]),
-        "where 256 is due stands 257; if a special token has",
+        "expected 256, found 257; if a special token has",
     ),
     (rank_lines(BYTES + [(256, b"abc")]), "token b'abc' can't be made of two tokens of lower rank"),
     (rank_lines(BYTES + [(256, b"ab"), (257, b"bc"), (258, b"abcd")]), "token b'abcd' can't"),
@@ -209,12 +209,12 @@ def test_gpt2_files_that_are_refused(tmp_path):
     encoder, merges = export_tokenizer(TRAINED, "gpt2", tmp_path)
     assert import_tokenizer([merges, encoder]) == TRAINED  # in either order
     refused("give one file, or GPT-2's two", [encoder, encoder])
-    refused("of GPT-2's encoder.json, give vocab.bpe too", [encoder])
+    refused("for GPT-2's encoder.json, give vocab.bpe too", [encoder])
     refused("--pattern is for tiktoken's ranks", [encoder, merges], pattern="gpt2")
     refused("encoder.json has the ids; give --special TEXT", [encoder, merges], special={"a": 1})
     refused("--special '<s>': no such token", [encoder, merges], special={"<s>": None})
     merges.write_bytes(merges.read_bytes().replace(b" ", b"", 2))  # of the version and line 2
-    refused("line 2 of the merges is no pair of tokens", [encoder, merges])
+    refused("line 2 of the merges is not a pair of tokens", [encoder, merges])
     merges.write_bytes(b"\xff")
     refused("not UTF-8", [encoder, merges])
     named = BPETokenizer(TRAINED.merges, ["<pad>", END_OF_TEXT])
@@ -224,7 +224,7 @@ def test_gpt2_files_that_are_refused(tmp_path):
     ids = json.loads(encoder.read_bytes())
     del ids["Ġ"]
     encoder.write_text(json.dumps(ids), encoding="utf-8")
-    refused("byte 0x20 ('Ġ') is no token", [encoder, merges], special={"<pad>": None})
+    refused("byte 0x20 ('Ġ') is not a token", [encoder, merges], special={"<pad>": None})
     encoder.write_bytes(b'{"a": 1, "a": 2}')
     refused("key 'a' given twice", [encoder, merges])
     encoder.write_bytes(b"{")
@@ -234,7 +234,7 @@ def test_gpt2_files_that_are_refused(tmp_path):
 def test_other_files_are_named(tmp_path):
     path = tmp_path / "tok.json"
     TRAINED.save(path)
-    refused("a tokenizer of llm-tiny already", [path])
+    refused("already a tokenizer of llm-tiny", [path])
     with pytest.raises(UserError, match=r"none\.json: No such file"):
         import_tokenizer([tmp_path / "none.json"])
     with pytest.raises(TokenizerError, match="unknown format 'xml'; known: hf, tiktoken, gpt2"):

@@ -1,4 +1,4 @@
-"""The table of counted pretokens."""
+"""Counts of distinct pre-tokens, compared with collections.Counter."""
 
 import random
 from collections import Counter
@@ -22,7 +22,7 @@ def add(counts, words):
 
 @pytest.mark.parametrize("slot_bits", [1, 13])
 def test_blocks_and_parts_add_up(monkeypatch, slot_bits):
-    monkeypatch.setattr(counts_module, "SLOT_BITS", slot_bits)  # with 2 slots most keys are lost
+    monkeypatch.setattr(counts_module, "SLOT_BITS", slot_bits)  # with 2 slots most keys collide
     draw = random.Random(2)
     expected, parts = Counter(), []
     for _ in range(4):
@@ -36,12 +36,12 @@ def test_blocks_and_parts_add_up(monkeypatch, slot_bits):
         whole.update(part.partial_counts())
     assert whole.as_dict() == expected
     assert whole.n_bytes == sum(len(word) * n for word, n in expected.items())
-    raw, lengths, counts = whole.rows()
+    raw, lengths, counts = whole.flattened()
     assert len(raw) == lengths.sum() and counts.sum() == sum(expected.values())
 
 
 def test_nothing():
-    raw, lengths, counts = PretokenCounts().rows()
+    raw, lengths, counts = PretokenCounts().flattened()
     assert len(raw) == len(lengths) == len(counts) == 0
     assert PretokenCounts().as_dict() == {}
 
