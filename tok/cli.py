@@ -28,32 +28,29 @@ MAX_NAMED_FILES = 3  # in a message; a shell pattern can expand to thousands
 
 DESCRIPTION = """Byte-level BPE tokenizer: train it, encode text, decode ids, convert vocabularies.
 Results go to stdout; counts and timings go to stderr."""
-EXAMPLES = (
-    "python -m tok.bpe train data/tiny.txt --vocab-size 2048 --out tok.json",
-    'python -m tok.bpe encode "Once upon a time" | python -m tok.bpe decode',
-    "python -m tok.bpe export tok.json --to hf --out tokenizer.json",
-)
-TRAIN_EXAMPLES = (
-    "python -m tok.bpe train data/tiny.txt --vocab-size 2048 --out tok.json",
-    "python -m tok.bpe train texts/ --vocab-size 32768 --pattern cl100k --out tok.json",
-)
-ENCODE_EXAMPLES = (
-    'python -m tok.bpe encode "Once upon a time"',
-    "python -m tok.bpe encode --file story.txt --tokenizer tok.json > ids.txt",
-)
-DECODE_EXAMPLES = (
-    "python -m tok.bpe decode 72 105",
-    "python -m tok.bpe decode --file ids.txt --tokenizer tok.json > story.txt",
-)
-IMPORT_EXAMPLES = (
-    "python -m tok.bpe import tokenizer.json --out tok.json",
-    "python -m tok.bpe import r50k_base.tiktoken --pattern gpt2 \\\n"
-    '      --special "<|endoftext|>=50256" --out tok.json',
-)
-EXPORT_EXAMPLES = (
-    "python -m tok.bpe export tok.json --to hf --out tokenizer.json",
-    "python -m tok.bpe export tok.json --to gpt2 --out gpt2/",
-)
+_RUN = "python -m tok.bpe"
+EXAMPLES = {
+    "train": [
+        f"{_RUN} train data/tiny.txt --vocab-size 2048 --out tok.json",
+        f"{_RUN} train texts/ --vocab-size 32768 --pattern cl100k --out tok.json",
+    ],
+    "encode": [
+        f'{_RUN} encode "Once upon a time" | {_RUN} decode',
+        f"{_RUN} encode --file story.txt --tokenizer tok.json > ids.txt",
+    ],
+    "decode": [
+        f"{_RUN} decode 72 105",
+        f"{_RUN} decode --file ids.txt --tokenizer tok.json > story.txt",
+    ],
+    "import": [
+        f"{_RUN} import tokenizer.json --out tok.json",
+        f'{_RUN} import r50k.tiktoken --pattern gpt2 --special "<|endoftext|>=50256" --out t.json',
+    ],
+    "export": [
+        f"{_RUN} export tok.json --to hf --out tokenizer.json",
+        f"{_RUN} export tok.json --to gpt2 --out gpt2/",
+    ],
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -75,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="python -m tok.bpe", description=DESCRIPTION, examples=EXAMPLES)
+    examples = [EXAMPLES[name][0] for name in ("train", "encode", "export")]
+    parser = Parser(prog=_RUN, description=DESCRIPTION, examples=examples)
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="train|encode|decode|import|export"
     )
@@ -87,14 +85,15 @@ def _parser() -> Parser:
     return parser
 
 
-def _add_command(commands: Any, name: str, text: str, examples: Sequence[str]) -> Parser:
+def _add_command(commands: Any, name: str, text: str) -> Parser:
     description = f"{text[0].upper()}{text[1:]}."
-    return commands.add_parser(name, help=text, description=description, examples=examples)
+    return commands.add_parser(name, help=text, description=description, examples=EXAMPLES[name])
 
 
 def _add_train(commands: Any) -> None:
-    text = "learn a vocabulary from text files and write a tokenizer file"
-    sub = _add_command(commands, "train", text, TRAIN_EXAMPLES)
+    sub = _add_command(
+        commands, "train", "learn a vocabulary from text files and write a tokenizer file"
+    )
     sub.add_argument("files", nargs="+", metavar="FILE", help="text files, or folders of them")
     sub.add_argument(
         "--vocab-size",
@@ -121,8 +120,7 @@ def _add_train(commands: Any) -> None:
 
 
 def _add_encode(commands: Any) -> None:
-    text = "convert text to ids, separated by blanks"
-    sub = _add_command(commands, "encode", text, ENCODE_EXAMPLES)
+    sub = _add_command(commands, "encode", "convert text to ids, separated by blanks")
     sub.add_argument(
         "text", nargs="*", metavar="TEXT", help="one line of ids per text (default: standard input)"
     )
@@ -139,15 +137,15 @@ def _add_encode(commands: Any) -> None:
 
 
 def _add_decode(commands: Any) -> None:
-    text = "convert ids to text, byte for byte"
-    sub = _add_command(commands, "decode", text, DECODE_EXAMPLES)
+    sub = _add_command(commands, "decode", "convert ids to text, byte for byte")
     sub.add_argument("ids", nargs="*", metavar="INT", help="ids (default: standard input)")
     _add_source(sub)
 
 
 def _add_import(commands: Any) -> None:
-    text = "convert another project's vocabulary to a tokenizer file"
-    sub = _add_command(commands, "import", text, IMPORT_EXAMPLES)
+    sub = _add_command(
+        commands, "import", "convert another project's vocabulary to a tokenizer file"
+    )
     sub.add_argument(
         "files",
         nargs="+",
@@ -168,8 +166,7 @@ def _add_import(commands: Any) -> None:
 
 
 def _add_export(commands: Any) -> None:
-    text = "convert a tokenizer file to another project's format"
-    sub = _add_command(commands, "export", text, EXPORT_EXAMPLES)
+    sub = _add_command(commands, "export", "convert a tokenizer file to another project's format")
     sub.add_argument("tokenizer", metavar="FILE", help="a tokenizer file of llm-tiny")
     sub.add_argument(
         "--to",

@@ -47,14 +47,14 @@ def test_train_with_any_number_of_workers(tmp_path, monkeypatch):
     assert not out.exists()
 
 
-def test_files_that_are_no_plain_text_are_told(tmp_path, capsys):
+def test_a_json_lines_file_gives_a_warning(tmp_path, capsys):
     out, lines = tmp_path / "tok.json", tmp_path / "a.JSONL"
     lines.write_bytes(b'{"text": "the cat sat"}\n' * 9)
     (tmp_path / "b.txt").write_bytes(CORPUS)
     arguments = ["--vocab-size", "270", "--out", str(out)]
     assert main(["train", str(tmp_path), *arguments]) == 0
     warning = capsys.readouterr().err.splitlines()[0]
-    assert warning.startswith(f"warning: {lines}: JSON is learned as it stands")
+    assert warning.startswith(f"warning: {lines}: the tokenizer learns the JSON syntax too")
     assert main(["train", str(tmp_path / "b.txt"), *arguments]) == 0
     assert "warning" not in capsys.readouterr().err
     out.unlink()

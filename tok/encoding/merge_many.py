@@ -29,7 +29,7 @@ POSITION_BITS = 8
 # Each round reads all positions of a column, so that long pre-tokens would take quadratic time.
 MAX_LENGTH = 1 << POSITION_BITS
 _POSITION_MASK = MAX_LENGTH - 1
-_PAIRS_PER_CHUNK = 1 << 16
+_CHUNK = 1 << 16  # pairs
 NO_CANDIDATE = np.int64(np.iinfo(np.int64).max)
 
 
@@ -57,16 +57,10 @@ class PairTable:
 
     def find(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """Return int64[K]: the id that each pair merges to, or NO_MERGE."""
-        if len(first) > _PAIRS_PER_CHUNK:  # so that the arrays of a look-up stay in the cache
-            ends = range(_PAIRS_PER_CHUNK, len(first) + _PAIRS_PER_CHUNK, _PAIRS_PER_CHUNK)
-            return np.concatenate(
-                [
-                    self.find(
-                        first[end - _PAIRS_PER_CHUNK : end], second[end - _PAIRS_PER_CHUNK : end]
-                    )
-                    for end in ends
-                ]
-            )
+        if len(first) > _CHUNK:  # so that the arrays of a look-up stay in the cache
+            starts = range(0, len(first), _CHUNK)
+            chunks = [self.find(first[i : i + _CHUNK], second[i : i + _CHUNK]) for i in starts]
+            return np.concatenate(chunks)
         key_K = self._key(first, second)
         slot_K = self._hash(key_K)
         found_K = self._slots.take(slot_K)
@@ -153,9 +147,8 @@ def merge_many(
         left = start - lengths[before]
         merged = pairs.find(np.concatenate([before, new]), np.concatenate([new, after]))
         cells = np.concatenate([left, start])
-        candidates[cells] = np.where(
-            merged == NO_MERGE, NO_CANDIDATE, merged << POSITION_BITS | cells // n
-        )
+        packed = merged << POSITION_BITS | cells // n
+        candidates[cells] = np.where(merged == NO_MERGE, NO_CANDIDATE, packed)
     starts_PL = starts.reshape(max_length + 2, n).T
     return row.reshape(max_length + 2, n).T[starts_PL], np.count_nonzero(starts_PL, axis=1)
 
