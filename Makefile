@@ -1,4 +1,4 @@
-# llm-tiny: `make` lists the targets. Nothing here hides anything: each target is a command you can type.
+# llm-tiny: `make` lists the targets. Each target runs a command that can also be typed.
 
 PYTHON  ?= python3
 VENV    ?= .venv
@@ -13,7 +13,7 @@ EXTRAS  ?=
 TO      ?= hf
 OUT     ?= exported/$(notdir $(RUN))$(filter-out -hf,-$(TO))
 
-# `make VENV= PYTHON=python3 ...` uses that Python as it is and installs nothing.
+# `make VENV= PYTHON=python3 ...` uses that Python and installs nothing.
 ifeq ($(strip $(VENV)),)
 PY         := $(PYTHON)
 READY      := check-python
@@ -24,21 +24,21 @@ READY      := $(VENV)/.stamp
 READY_TEST := $(VENV)/.stamp-test
 endif
 
-# Tests in two processes: half the time on two cores. A file's tests stay together, as they share what they prepare.
-SIDE_BY_SIDE = -n 2 --dist loadfile --max-worker-restart 0
+# Tests run in two processes, for two cores. The tests of a file run in one process, as they share fixtures.
+PARALLEL = -n 2 --dist loadfile --max-worker-restart 0
 
-# A test that hangs ends with the stack of each thread and is told as failed.
-HANGS_AFTER = -o faulthandler_exit_on_timeout=true -o faulthandler_timeout
+# A test that runs longer than this many seconds fails and prints the stack of each thread.
+TIMEOUT_S = -o faulthandler_exit_on_timeout=true -o faulthandler_timeout
 
 PIP_INSTALL = $(PY) -m pip install --disable-pip-version-check $(PIPARGS) -c constraints.txt
 
-# Under -j too, targets run one after the other, in the order given: all would share two cores and one .venv.
+# Targets run one after the other even with -j, because they share the cores and the virtual environment.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 .PHONY: install train test test-all format lint sample eval sweep plot export bench gpu-check clean help \
         check-python check-config check-sweep
 
-# One clear line instead of a page from pip: no Python, too old a Python, no venv.
+# A missing or old Python prints one line instead of pip's page of errors.
 define CHECK_PYTHON
 @version=$$("$(PYTHON)" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || version=; \
 major=$${version%%.*}; minor=$${version#*.}; \
@@ -55,10 +55,10 @@ define MAKE_VENV
 @"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || { \
 	echo 'error: $(PYTHON) has no venv or no ensurepip: apt install python3-venv (Debian, Ubuntu)' >&2; exit 2; }
 @"$(PY)" -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv "$(VENV)" || { \
-	echo 'error: no environment could be made in $(VENV): remove that folder and try again' >&2; exit 2; }
+	echo 'error: cannot make an environment in $(VENV): remove that folder and try again' >&2; exit 2; }
 endef
 
-# A stamp is written last: a failed install leaves none (or the older one), and the next make tries again.
+# The stamp is written last: after a failed install the next make tries again.
 $(VENV)/.stamp: requirements.txt constraints.txt
 	$(CHECK_PYTHON)
 	$(MAKE_VENV)
@@ -78,48 +78,48 @@ check-config:
 check-sweep:
 	@test -f "$(SWEEP)" || { echo 'error: SWEEP=$(SWEEP): no such file; there are: $(wildcard configs/*.yaml)' >&2; exit 2; }
 
-install: $(READY) ## make the virtual environment and install what training needs; EXTRAS="NAME ..." too
+install: $(READY) ## make the virtual environment and install the requirements, and EXTRAS="NAME ..."
 	$(if $(strip $(EXTRAS)),$(if $(strip $(VENV)),$(PIP_INSTALL) $(EXTRAS)))
 
-train: check-config $(READY) ## train (or go on training) a model, then draw its loss and show a sample
+train: check-config $(READY) ## train a model or resume its training, then plot the loss and print a sample
 	$(PY) train.py --config "$(CONFIG)" --run_dir "$(RUN)" $$(test ! -f "$(RUN)/run.json" || echo --resume) $(ARGS)
 	$(PY) sample.py --run "$(RUN)" --seed 1
 	@echo "loss plot: $(RUN)/loss.png"
 
-sample: $(READY) ## print a text from RUN; ARGS='--prompt "Once" --temp 0.8'
+sample: $(READY) ## sample a text from RUN; ARGS='--prompt "Once" --temp 0.8'
 	$(PY) sample.py --run "$(RUN)" $(ARGS)
 
 eval: $(READY) ## evaluate RUN on its validation data; ARGS="--coherence 100" samples stories and parses them
 	$(PY) -m scripts.eval --run "$(RUN)" $(ARGS)
 
-plot: $(READY) ## draw the loss of RUN
+plot: $(READY) ## plot the loss of RUN
 	$(PY) -m scripts.plot --run "$(RUN)" $(ARGS)
 
-sweep: check-sweep $(READY) ## train every point of the grid in SWEEP; a killed sweep goes on where it was
+sweep: check-sweep $(READY) ## train every point of the grid in SWEEP; a killed sweep is resumed
 	$(PY) -m scripts.sweep --config "$(SWEEP)" $(ARGS)
 
-export: $(READY) ## write the model of RUN into the folder OUT: TO=hf for transformers, TO=gguf for llama.cpp
+export: $(READY) ## write the model of RUN to the folder OUT: TO=hf for transformers, TO=gguf for llama.cpp
 	$(PY) -m scripts.export --run "$(RUN)" --to "$(TO)" --out "$(OUT)" $(ARGS)
 
 bench: check-config $(READY) ## measure tokens per second and memory of training CONFIG
 	$(PY) -m scripts.bench train --config "$(CONFIG)" $(ARGS)
 
-gpu-check: $(READY) ## tests and benchmarks on a GPU into gpu-check.json: CORPUS=FILE [NANOGPT=PATH]
+gpu-check: $(READY) ## run tests and benchmarks on a GPU, write gpu-check.json: CORPUS=FILE [NANOGPT=PATH]
 	@test -n "$(CORPUS)" || { echo 'error: gpu-check needs a text: make gpu-check CORPUS=FILE [NANOGPT=PATH]' >&2; exit 2; }
 	$(PY) -m scripts.bench.gpu_check --corpus "$(CORPUS)" $(if $(NANOGPT),--nanogpt "$(NANOGPT)") $(ARGS)
 
-test: $(READY_TEST) ## run the fast tests with coverage; ARGS="--no-cov tests/tok" runs a part
-	$(PY) -m pytest -m "not slow" $(SIDE_BY_SIDE) $(HANGS_AFTER)=300 --cov --cov-report=term-missing $(ARGS)
+test: $(READY_TEST) ## run the fast tests with coverage; ARGS="--no-cov tests/tok" runs some of them
+	$(PY) -m pytest -m "not slow" $(PARALLEL) $(TIMEOUT_S)=300 --cov --cov-report=term-missing $(ARGS)
 
-test-all: $(READY_TEST) ## run all tests, the slow ones too
-	$(PY) -m pytest $(SIDE_BY_SIDE) $(HANGS_AFTER)=1200 --cov --cov-report=term-missing $(ARGS)
+test-all: $(READY_TEST) ## run all tests, including the slow ones
+	$(PY) -m pytest $(PARALLEL) $(TIMEOUT_S)=1200 --cov --cov-report=term-missing $(ARGS)
 
 lint: $(READY_TEST) ## check style and types: ruff, black, mypy
 	$(PY) -m ruff check .
 	$(PY) -m black --check --quiet . || { $(PY) -m black --check . ; exit 1; }
 	$(PY) -m mypy --no-error-summary
 
-format: $(READY_TEST) ## put every file into shape: black, and ruff's fixes
+format: $(READY_TEST) ## format every file: black, and ruff's fixes
 	$(PY) -m ruff check --fix .
 	$(PY) -m black .
 
@@ -134,6 +134,6 @@ help: ## list the targets
 	@echo
 	@echo "  CONFIG=$(CONFIG)  RUN=$(RUN)  SWEEP=$(SWEEP)"
 	@echo "  ARGS=     more flags for the command, such as ARGS=\"--train.max_steps 50\""
-	@echo "  PYTHON=$(PYTHON)  VENV=$(VENV) (empty: use PYTHON as it is, install nothing)"
+	@echo "  PYTHON=$(PYTHON)  VENV=$(VENV) (empty: use PYTHON, install nothing)"
 	@echo "  TO=$(TO)  OUT=$(OUT)"
-	@echo "  PIPARGS=  more flags for pip; EXTRAS= libraries to install beside requirements.txt"
+	@echo "  PIPARGS=  more flags for pip; EXTRAS= libraries to install in addition to requirements.txt"

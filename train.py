@@ -225,11 +225,11 @@ def fit(trainer: Trainer, *, resumed: bool) -> int:
         )
     steps = StepLog(trainer, run_log)
     closing = contextlib.closing(run_log) if run_log else contextlib.nullcontext()
-    with closing, SignalCatcher() as interrupt, steps.bar:
+    with closing, SignalCatcher() as signals, steps.bar:
         if not resumed:
             trainer.evaluate_and_save(run_log, {})
         while not trainer.finished():
-            signal_number = dist.all_reduce_max(interrupt.number or 0)[0]
+            signal_number = dist.all_reduce_max(signals.number or 0)[0]
             if signal_number:
                 break
             trainer.train_step()
@@ -242,7 +242,7 @@ def fit(trainer: Trainer, *, resumed: bool) -> int:
             if dist.is_main:
                 checkpoint.save(run.last, trainer.state())
                 log(f"{run.path}: stopped at step {trainer.step}; continue with --resume")
-    return interrupt.exit_status or (signal_number and 128 + signal_number)
+    return signals.exit_status or (signal_number and 128 + signal_number)
 
 
 def run_training(

@@ -27,7 +27,7 @@ TIMEOUT = timedelta(minutes=10)
 POLL_S = 0.05
 # When one rank exits, torchrun soon kills the rest. The reporting rank needs this time to print.
 GRACE_S = 1.0
-REPORTER = "told"  # key in the store; its value is the rank that prints the error
+REPORTER = "error_reporter"  # key in the store; its value is the rank that prints the error
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ SYNONYMS = {
 def nearest(name: str, known: Collection[str]) -> str | None:
     """Return the nearest known dotted name, or None if none is near.
 
-    Dashes count as underscores. A last part that matches exactly wins, whatever its section.
+    Dashes count as underscores. A last part that matches exactly wins, in any section.
 
     >>> known = ["model.n_layer", "optim.lr", "optim.min_lr_ratio"]
     >>> [nearest(name, known) for name in ("model.n_layers", "n_layer", "optim.learning_rat", "z")]

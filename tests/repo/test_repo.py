@@ -90,7 +90,7 @@ def test_a_failed_install_leaves_no_stamp(checkout):
     done = make("install", f"PYTHON={broken}", cwd=checkout)
     assert done.returncode == 2
     assert error_lines(done) == [
-        "error: no environment could be made in .venv: remove that folder and try again"
+        "error: cannot make an environment in .venv: remove that folder and try again"
     ]
     assert not (checkout / ".venv" / ".stamp").exists()
     tool = checkout / ".venv" / "bin" / "python"

@@ -1,4 +1,4 @@
-"""A resumed run equals an uninterrupted one bit for bit, wherever and however it was stopped."""
+"""A resumed run equals an uninterrupted one bit for bit, after a stop at any point."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder appears whole or not at all."""
+"""atomic_folder: a folder is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from utils.files import atomic_folder, check_writable
 
 @pytest.mark.parametrize("exists", [False, True])
 def test_a_folder_is_written_atomically(tmp_path, exists):
-    place = tmp_path / "one" / "two"
+    folder = tmp_path / "one" / "two"
     if exists:
-        place.mkdir(parents=True)
-    check_writable(place, "--out", "new folder")
-    with atomic_folder(place) as temporary:
+        folder.mkdir(parents=True)
+    check_writable(folder, "--out", "new folder")
+    with atomic_folder(folder) as temporary:
         (temporary / "a").write_bytes(b"1")
-        assert not (place / "a").exists()
-    assert [path.name for path in place.iterdir()] == ["a"]
-    assert [path.name for path in place.parent.iterdir()] == ["two"]
+        assert not (folder / "a").exists()
+    assert [path.name for path in folder.iterdir()] == ["a"]
+    assert [path.name for path in folder.parent.iterdir()] == ["two"]
     with pytest.raises(UserError, match="--out .*two: the folder is not empty"):
-        check_writable(place, "--out", "new folder")
+        check_writable(folder, "--out", "new folder")
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
@@ -52,15 +52,15 @@ def test_files_written_meanwhile_are_kept(tmp_path, replaces):
 
 
 def test_named_files_are_replaced_unless_nothing_is_written(tmp_path):
-    place, link = tmp_path / "one", tmp_path / "link"
-    place.mkdir()
-    link.symlink_to(place)
+    folder, link = tmp_path / "one", tmp_path / "link"
+    folder.mkdir()
+    link.symlink_to(folder)
     for name in ("a", "b"):
-        (place / name).write_bytes(b"old")
-    with atomic_folder(place, replaces=("a", "b")):
+        (folder / name).write_bytes(b"old")
+    with atomic_folder(folder, replaces=("a", "b")):
         pass
-    assert (place / "a").read_bytes() == b"old"
+    assert (folder / "a").read_bytes() == b"old"
     with atomic_folder(link, replaces=("a", "b")) as temporary:
         (temporary / "a").write_bytes(b"new")
-    assert [(path.name, path.read_bytes()) for path in place.iterdir()] == [("a", b"new")]
+    assert [(path.name, path.read_bytes()) for path in folder.iterdir()] == [("a", b"new")]
     assert link.is_symlink()

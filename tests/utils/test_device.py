@@ -1,4 +1,4 @@
-"""Devices and number formats, chosen as the machine allows; the GPUs are played by stand-ins."""
+"""Selection of device and number format, seeds and torch.compile; GPUs are mocked."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_descriptions_memory_and_synchronization(monkeypatch: pytest.MonkeyPatch
 
 
 def test_seeds_depend_on_seed_and_step() -> None:
-    draws = set()
+    samples = set()
     for seed in (0, 1, 2**40):
         for step in (0, 1, 2):
             device.seed_all(seed, step)
@@ -77,8 +77,8 @@ def test_seeds_depend_on_seed_and_step() -> None:
             np.random.default_rng().random()
             device.seed_all(seed, step)
             assert torch.equal(torch.rand(3), first)
-            draws.add(tuple(first.tolist()))
-    assert len(draws) == 9
+            samples.add(tuple(first.tolist()))
+    assert len(samples) == 9
 
 
 def test_compile_is_used_where_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +90,7 @@ def test_compile_is_used_where_it_works(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(torch, "compile", lambda module: compiled)
     assert device.compile_or_eager(model, device.autocast(CPU, "bf16"), x) is compiled
-    assert seen == [True], "tried in the format of training"
+    assert seen == [True], "it must be tried under autocast"
     assert all(p.grad is None for p in model.parameters())
 
 

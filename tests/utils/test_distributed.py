@@ -1,4 +1,4 @@
-"""What ranks do together, in two processes; and what one of them refuses by itself."""
+"""Collective operations in two processes; devices, threads and errors of one rank."""
 
 from __future__ import annotations
 
@@ -20,20 +20,22 @@ from utils.errors import UserError
 def all_reduce_gradients(dist: Distributed) -> None:
     shapes = [(2, 3), (4,), (1,)]
     weights = [torch.nn.Parameter(torch.zeros(shape)) for shape in shapes]
-    for weight in weights[:2]:  # the third took no part
+    for weight in weights[:2]:  # the third has no gradient
         weight.grad = torch.full(weight.shape, 1.0 + dist.rank)
-    weights[0].grad = weights[0].grad.t().contiguous().t()  # as autograd may leave it
+    weights[0].grad = (
+        weights[0].grad.t().contiguous().t()
+    )  # not contiguous, as autograd may return it
     assert dist.all_reduce_gradients(weights, torch.tensor(0.5)).tolist() == 1.0
     assert [weight.grad.tolist() for weight in weights[:2]] == [[[3.0] * 3] * 2, [3.0] * 4]
     assert weights[2].grad is None
 
 
-def totals_and_largest(dist: Distributed) -> None:
+def sum_and_max(dist: Distributed) -> None:
     assert dist.all_reduce_sum((0.5, 2**53 - 1 if dist.is_main else 1)) == [1.0, 2.0**53]
     assert dist.all_reduce_max(dist.rank, -dist.rank) == [1, 0]
 
 
-def alike(dist: Distributed) -> None:
+def weights_in_sync(dist: Distributed) -> None:
     same = [torch.ones(3), torch.tensor([float("nan")])]
     dist.check_weights_in_sync(same)
     same[0][1] += 2**-23 * dist.rank
@@ -49,12 +51,13 @@ def main_process_first(dist: Distributed) -> None:
         path.touch()
 
 
-def one_speaks(dist: Distributed) -> None:
-    print("it is me", file=sys.stderr)
+def only_main_prints(dist: Distributed) -> None:
+    print("from the main process", file=sys.stderr)
 
 
 @pytest.mark.parametrize(
-    "function", [all_reduce_gradients, totals_and_largest, alike, main_process_first, one_speaks]
+    "function",
+    [all_reduce_gradients, sum_and_max, weights_in_sync, main_process_first, only_main_prints],
 )
 def test_collectives_in_two_processes(function, tmp_path, monkeypatch):
     environments = launcher.environments(2)
@@ -62,8 +65,9 @@ def test_collectives_in_two_processes(function, tmp_path, monkeypatch):
         one["MARKER"] = str(tmp_path / "marker")
     monkeypatch.setattr(launcher, "environments", lambda size: environments)
     launcher.in_ranks(function, tmp_path)
-    told = [(tmp_path / f"rank{rank}").read_text(encoding="utf-8") for rank in (0, 1)]
-    assert told == (["it is me\n", ""] if function is one_speaks else ["", ""])
+    main, other = ((tmp_path / f"rank{rank}").read_text(encoding="utf-8") for rank in (0, 1))
+    assert main == ("from the main process\n" if function is only_main_prints else "")
+    assert other == ""
 
 
 def test_a_single_process_needs_no_communication(monkeypatch):
@@ -90,12 +94,12 @@ def test_each_rank_has_its_own_gpu(monkeypatch):
     assert second.device_name("auto") == second.device_name("cpu") == "cpu"
     with pytest.raises(UserError, match="train.device mps: several ranks can.t share one device"):
         second.device_name("mps")
-    taken = []
+    chosen = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert second.device_name("auto") == second.device_name("cuda") == "cuda:1"
-    assert taken == [1, 1]
+    assert chosen == [1, 1]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(UserError, match="2 ranks on a machine with 1 GPUs"):
         second.device_name("auto")
@@ -124,8 +128,8 @@ def test_an_incomplete_torchrun_environment_is_refused(monkeypatch):
 
 
 def test_the_main_process_has_the_seeds_of_a_single_process():
-    draws = []
+    samples = []
     for arguments in ((3, 4), (3, 4, 0), (3, 4, 1), (3, 4, 2)):
         seed_all(*arguments)
-        draws.append(tuple(torch.rand(3).tolist()))
-    assert draws[0] == draws[1] and len(set(draws)) == 3
+        samples.append(tuple(torch.rand(3).tolist()))
+    assert samples[0] == samples[1] and len(set(samples)) == 3

@@ -24,7 +24,7 @@ def test_run_cli_handles_ctrl_c_after_the_imports():
         exit_silently_on_sigint()
         assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
         assert status_of(lambda argv: signal.raise_signal(signal.SIGINT)) == 130
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # by nohup
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # as nohup does
         exit_silently_on_sigint()
         assert status_of(lambda argv: signal.raise_signal(signal.SIGINT)) == 0
     finally:
@@ -66,7 +66,7 @@ def test_an_error_prints_one_line_and_sets_the_status(error, status, line, capfd
 
 def test_a_bug_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
-        run_cli(raising(ZeroDivisionError("ours")))
+        run_cli(raising(ZeroDivisionError("a bug")))
 
 
 @pytest.mark.parametrize(("returned", "status"), [(None, 0), (0, 0), (3, 3)])

@@ -55,8 +55,8 @@ def test_newlines_and_byte_order_mark_are_kept():
 def test_an_error_of_decoding_names_file_offset_and_hint():
     with pytest.raises(UserError, match=r"a\.txt: not UTF-8 at byte 2 \(0xff\); .*--errors bytes"):
         decode_utf8(b"ab\xff", "a.txt")
-    with pytest.raises(UserError, match=r"at byte 0 \(0xc3\); mend it"):
-        decode_utf8(b"\xc3", "a.txt", hint="mend it")
+    with pytest.raises(UserError, match=r"at byte 0 \(0xc3\); fix it"):
+        decode_utf8(b"\xc3", "a.txt", hint="fix it")
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])
@@ -181,7 +181,7 @@ def test_a_path_that_cannot_be_written_is_refused(path, kind, message, tmp_path,
         (tmp_path / name).mkdir()
     (tmp_path / "file").touch()
     (tmp_path / "folder" / "file").touch()
-    real = os.access  # the superuser may write everywhere
+    real = os.access  # patched, as root may write everywhere
     monkeypatch.setattr(os, "access", lambda p, mode: p.name != "closed" and real(p, mode))
     with pytest.raises(UserError, match=f"^--out .*{message}"):
         check_writable(tmp_path / path, "--out", kind)

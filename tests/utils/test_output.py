@@ -1,4 +1,4 @@
-"""Plain lines of progress: where there is no bar, and only there."""
+"""Progress lines on stderr where there is no progress bar."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A session: prompts at a terminal, texts that Ctrl-C stops, settings that hold."""
+"""The prompt loop: prompts at a terminal, Ctrl-C, and settings that apply to every prompt."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PROMPT = "> "
 
 
 class Terminal:
-    """sample.py with a terminal for stdin, stdout and stderr, and a person who types."""
+    """sample.py with a pseudo-terminal for stdin, stdout and stderr."""
 
     def __init__(self, run: Path, *argv: str) -> None:
         self.own, theirs = pty.openpty()
@@ -38,23 +38,23 @@ class Terminal:
         os.close(theirs)
 
     def wait_for(self, text: str, timeout_s: float = 60, must: bool = True) -> str:
-        """All that appears up to `text`; what came in time, unless it must come."""
+        """Return the output up to `text`; after a timeout fail, unless `must` is False."""
         seen, end = b"", time.monotonic() + timeout_s
         while text.encode() not in seen:
             ready, _, _ = select.select([self.own], [], [], max(0.0, end - time.monotonic()))
             assert ready or not must, f"no {text!r} within {timeout_s} s: {seen!r}"
             if not ready:
                 break
-            seen += os.read(self.own, 1)  # not what comes behind it
+            seen += os.read(self.own, 1)  # nothing after `text`
         return seen.decode("utf-8", "replace")
 
     def type(self, text: str) -> None:
         os.write(self.own, text.encode())
 
     def interrupt(self) -> str:
-        """Ctrl-C, once more if need be, up to the next mark; all that appears.
+        """Send Ctrl-C until the next prompt appears; return the output.
 
-        readline does not see one that comes while it gets ready.
+        Once may not suffice: readline ignores a signal that arrives during its set-up.
         """
         seen = ""
         while PROMPT not in seen:
@@ -63,7 +63,7 @@ class Terminal:
         return seen
 
     def rest(self) -> str:
-        """What appears until the program ends."""
+        """Return the output until the program ends."""
         seen = b""
         try:
             while part := os.read(self.own, 4096):
@@ -91,13 +91,13 @@ def test_ctrl_c_stops_the_sample_and_not_the_program(terminal):
     assert "Ctrl-D quits" in terminal.wait_for(PROMPT)
     terminal.type("the cat\n")
     terminal.wait_for("the cat\r\nthe cat")  # what was typed, then the text
-    os.read(terminal.own, 1)  # which goes on
+    os.read(terminal.own, 1)  # the text continues
     assert "tokens/s" in terminal.interrupt()
     terminal.type("half a line")
     terminal.wait_for("line")
     terminal.interrupt()
     pytest.importorskip("readline")
-    terminal.type("\x1b[A\n")  # arrow up: the line before
+    terminal.type("\x1b[A\n")  # arrow up: the previous line
     terminal.wait_for("the cat\r\nthe cat")
     terminal.interrupt()
     terminal.type("\x04")
@@ -106,9 +106,9 @@ def test_ctrl_c_stops_the_sample_and_not_the_program(terminal):
 
 @pytest.fixture
 def run_repl(text_run, monkeypatch, capsys):
-    """run_repl("one\\ntwo\\n", "--steps", "5"): stdout and stderr of a session on these lines."""
+    """Return a function: run_repl("one\\ntwo\\n", "--steps", "5") returns stdout and stderr."""
 
-    def talk(lines: str, *argv: str) -> tuple[str, str]:
+    def run(lines: str, *argv: str) -> tuple[str, str]:
         raw = io.BytesIO(lines.encode("utf-8", "surrogateescape"))
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(raw, encoding="ascii"))
         capsys.readouterr()
@@ -116,7 +116,7 @@ def run_repl(text_run, monkeypatch, capsys):
         out, err = capsys.readouterr()
         return out, err
 
-    return talk
+    return run
 
 
 def test_each_line_is_a_prompt_with_the_same_settings(text_run, run_repl, capsys):

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first is noted, the second ends."""
+"""Ctrl-C and SIGTERM: the first signal is recorded, the second ends the process."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from utils.signals import SignalCatcher
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_the_first_signal_is_recorded(number: signal.Signals, status: int) -> None:
     before = signal.getsignal(number)
-    with SignalCatcher() as interrupt:
-        assert interrupt.number is None and interrupt.exit_status == 0
+    with SignalCatcher() as catcher:
+        assert catcher.number is None and catcher.exit_status == 0
         signal.raise_signal(number)
-        assert interrupt.number == number and interrupt.exit_status == status
+        assert catcher.number == number and catcher.exit_status == status
     assert signal.getsignal(number) == before
 
 
@@ -35,7 +35,7 @@ sys.exit("still going")
 def test_ctrl_c_during_the_imports_ends_the_program_silently(
     program: str, root: Path, tmp_path: Path
 ) -> None:
-    for name in ("torch", "matplotlib", "tqdm"):  # whichever is first takes its time
+    for name in ("torch", "matplotlib", "tqdm"):  # the first import raises the signal
         (tmp_path / f"{name}.py").write_text(CTRL_C_IN_IMPORT, encoding="utf-8")
     done = subprocess.run(
         [sys.executable, *program.split(), "--help"],
@@ -44,7 +44,7 @@ def test_ctrl_c_during_the_imports_ends_the_program_silently(
         env=uncovered_environment(PYTHONPATH=f"{tmp_path}{os.pathsep}{root}"),
         check=False,
     )
-    # A shell reports it as 130.
+    # Shells report this status as 130.
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")
 
 

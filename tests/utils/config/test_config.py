@@ -43,7 +43,7 @@ class Config:
 
 @pytest.fixture
 def read(tmp_path):
-    """read("text", n_layer="3"): the config that this YAML and these flags make."""
+    """Return a function: read(text, overrides) loads this YAML and these flags."""
 
     def read_text(text: str | bytes, overrides=None) -> Config:
         path = tmp_path / "c.yaml"
@@ -116,7 +116,7 @@ def test_an_empty_file_means_the_defaults(text, read):
 def test_an_error_in_a_file_names_its_line(text, message, read):
     with pytest.raises(UserError, match=message) as caught:
         read(text)
-    assert "--errors" not in str(caught.value)  # that flag is for texts
+    assert "--errors" not in str(caught.value)  # that hint is for text files
 
 
 @pytest.mark.parametrize(
@@ -220,8 +220,8 @@ CONFIGS = st.builds(
 def test_a_dumped_config_is_read_back_equal(tmp_path_factory, config, comments):
     path = tmp_path_factory.getbasetemp() / "dumped.yaml"
     path.write_bytes(dump(config, comments=comments).encode())
-    again, given_by_name = load(Config, [str(path)], {})
-    assert again == config
+    loaded, given_by_name = load(Config, [str(path)], {})
+    assert loaded == config
     assert given_by_name == flatten(config)
 
 

@@ -1,4 +1,4 @@
-"""A flag for each setting, and only those given are given."""
+"""Flags of settings: parsing, and their texts in --help."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from utils.errors import UserError
 
 
 @dataclass(frozen=True)
-class Part:
+class Model:
     n_layer: int = setting(4, "blocks, 100% of them", minimum=1)
     betas: tuple[float, float] = setting((0.9, 0.95), "two rates")
     names: tuple[str, ...] = setting((), "any number")
@@ -23,29 +23,29 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Whole:
+class Config:
     run_dir: str = setting("", "folder")
-    model: Part = field(default_factory=Part)
+    model: Model = field(default_factory=Model)
 
 
 def parse(*argv: str) -> dict[str, str | list[str]]:
     parser = Parser(prog="x")
     parser.add_argument("--config")
-    add_flags(parser, Whole)
-    return given_flags(parser.parse_args(list(argv)), Whole)
+    add_flags(parser, Config)
+    return given_flags(parser.parse_args(list(argv)), Config)
 
 
 def test_only_given_flags_are_returned() -> None:
     assert parse() == parse("--config", "a") == {}
     given = parse("--model.n_layer", "6", "--model.betas", "0.5", "0.6", "--run-dir=a=b")
     assert given == {"model.n_layer": "6", "model.betas": ["0.5", "0.6"], "run_dir": "a=b"}
-    config, values = load(Whole, [], given)
-    assert config == Whole(run_dir="a=b", model=Part(n_layer=6, betas=(0.5, 0.6)))
+    config, values = load(Config, [], given)
+    assert config == Config(run_dir="a=b", model=Model(n_layer=6, betas=(0.5, 0.6)))
     assert set(values) == set(given)
 
 
 def test_lists_of_text() -> None:
-    config, _ = load(Whole, [], parse("--model.names", "a", "1", "--model.on", "true"))
+    config, _ = load(Config, [], parse("--model.names", "a", "1", "--model.on", "true"))
     assert config.model.names == ("a", "1") and config.model.on is True
 
 
@@ -63,7 +63,7 @@ def test_invalid_flags(argv: list[str], message: str) -> None:
 
 
 def read_help(capsys: pytest.CaptureFixture[str]) -> str:
-    """The output of --help with single spaces."""
+    """The output of --help, with whitespace replaced by single spaces."""
     with pytest.raises(SystemExit):
         parse("--help")
     return " ".join(capsys.readouterr().out.split())

@@ -1,4 +1,4 @@
-"""Checkpoints: exact, safe to load, and never half or wrong."""
+"""Checkpoints: exact, safe to load, written atomically, with a checksum."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_the_digest_does_not_depend_on_strides() -> None:
 
 
 class Evil:
-    """Would make a file when it is unpickled the usual way."""
+    """Makes a folder when it is unpickled without weights_only."""
 
     def __init__(self, target: Path) -> None:
         self.target = target
@@ -105,11 +105,11 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
         checkpoint.load(path)
     path.write_bytes(pickle.dumps(Evil(target)))
     with warnings.catch_warnings(), pytest.raises(UserError, match=r"evil\.pt"):
-        warnings.simplefilter("error")  # no second line beside the error
+        warnings.simplefilter("error")  # the error must be the only line
         checkpoint.load(path)
     assert not target.exists()
     torch.load(io.BytesIO(dumped(Evil(target))), weights_only=False)
-    assert target.exists(), "the attack is a real one"
+    assert target.exists(), "without weights_only the code must run"
 
 
 def dumped(value: object) -> bytes:
@@ -130,17 +130,17 @@ def test_a_truncated_checkpoint_is_refused(path: Path) -> None:
 def test_a_flipped_bit_is_detected_or_has_no_effect(path: Path) -> None:
     raw, wanted = path.read_bytes(), checkpoint.digest(checkpoint.load(path))
     rng, refused = random.Random(0), 0
-    places = [*range(0, len(raw), 31), *(rng.randrange(len(raw)) for _ in range(150))]
-    for place in places:
+    offsets = [*range(0, len(raw), 31), *(rng.randrange(len(raw)) for _ in range(150))]
+    for offset in offsets:
         bad = bytearray(raw)
-        bad[place] ^= 1 << rng.randrange(8)
+        bad[offset] ^= 1 << rng.randrange(8)
         path.write_bytes(bad)
         try:
-            assert checkpoint.digest(checkpoint.load(path)) == wanted, f"byte {place}"
+            assert checkpoint.digest(checkpoint.load(path)) == wanted, f"byte {offset}"
         except UserError as error:
             assert "\n" not in str(error)
             refused += 1
-    assert refused > len(places) / 4
+    assert refused > len(offsets) / 4
 
 
 def test_a_flipped_bit_in_any_weight_is_detected(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Run folders: their lock, their record, their samples."""
+"""Run folders: lock, run.json, samples.txt, and the environment of a start."""
 
 from __future__ import annotations
 
@@ -45,10 +45,12 @@ def test_an_invalid_folder_is_refused_and_not_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_bytes(b"")
-    for name, why in [("file", "this is a file"), ("file/run", ".*file is not a folder")]:
-        with pytest.raises(UserError, match=f"^run_dir .*{name}: {why}; name "):
+    for name, reason in [("file", "this is a file"), ("file/run", ".*file is not a folder")]:
+        with pytest.raises(UserError, match=f"^run_dir .*{name}: {reason}; name "):
             RunFolder(tmp_path / name).lock()
-    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: False
+    )  # also for root, who may write anywhere
     with pytest.raises(UserError, match="^run_dir .*x/y: can't write into .*; name another path"):
         RunFolder(tmp_path / "x" / "y").lock()
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
@@ -71,10 +73,10 @@ def test_run_json_is_validated(tmp_path: Path) -> None:
     record = {"data": data, "floor_nats_per_token": None, "starts": [{}]}
     run.write_record(record)
     assert run.has_run() and run.read_record() == record
-    torn = [{k: v for k, v in record.items() if k != name} for name in record]
-    torn += [record | {"data": {k: v for k, v in data.items() if k != name}} for name in data]
-    torn += [record | {"starts": {}}, record | {"data": data | {"floor": {}}}]
-    for text in ("", "{", "[1]", "null", "{}", *map(json.dumps, torn)):
+    damaged = [{k: v for k, v in record.items() if k != name} for name in record]
+    damaged += [record | {"data": {k: v for k, v in data.items() if k != name}} for name in data]
+    damaged += [record | {"starts": {}}, record | {"data": data | {"floor": {}}}]
+    for text in ("", "{", "[1]", "null", "{}", *map(json.dumps, damaged)):
         run.record.write_text(text, encoding="utf-8")
         with pytest.raises(UserError, match=r"run\.json: damaged"):
             run.read_record()
@@ -86,17 +88,17 @@ def test_run_json_is_validated(tmp_path: Path) -> None:
 TEXT = st.text(alphabet="=ste p01\né\r", max_size=30) | st.just("=== step 3\nfaked")
 
 
-@given(texts=st.lists(TEXT, max_size=5), last=st.integers(-1, 6), tear=st.integers(0, 9))
+@given(texts=st.lists(TEXT, max_size=5), last=st.integers(-1, 6), cut=st.integers(0, 9))
 def test_samples_after_the_checkpoint_are_dropped(
-    texts: list[str], last: int, tear: int, tmp_path_factory: pytest.TempPathFactory
+    texts: list[str], last: int, cut: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.mktemp("samples") / "samples.txt"
     after = []
     for step, text in enumerate(texts):
         append_sample(path, step, text)
         after.append(path.read_bytes())
-    if texts and last < len(texts) - 1:  # a kill tears only what the checkpoint does not know
-        path.write_bytes(after[-1][: max(len(after[-1]) - tear, len(b"".join(after[-2:-1])))])
+    if texts and last < len(texts) - 1:  # a kill only truncates samples after the checkpoint
+        path.write_bytes(after[-1][: max(len(after[-1]) - cut, len(b"".join(after[-2:-1])))])
     before = path.read_bytes() if path.exists() else b""
     found = read_samples(path)
     assert (path.read_bytes() if path.exists() else b"") == before, "reading changes nothing"
@@ -119,12 +121,12 @@ def test_the_environment_is_plain_json() -> None:
 
 
 def test_git_commit(monkeypatch: pytest.MonkeyPatch) -> None:
-    def answers(text: str) -> Callable[..., subprocess.CompletedProcess[str]]:
+    def prints(text: str) -> Callable[..., subprocess.CompletedProcess[str]]:
         return lambda command, **kwargs: subprocess.CompletedProcess(command, 0, text)
 
-    monkeypatch.setattr(environment_module.subprocess, "run", answers("abc+changes\n"))
+    monkeypatch.setattr(environment_module.subprocess, "run", prints("abc+changes\n"))
     assert git_commit() == "abc+changes"
-    monkeypatch.setattr(environment_module.subprocess, "run", answers(""))
+    monkeypatch.setattr(environment_module.subprocess, "run", prints(""))
     assert git_commit() is None
 
     def fails(command: list[str], **kwargs: object) -> None:

@@ -1,4 +1,4 @@
-"""metrics.csv and the conversions of losses."""
+"""metrics.csv, unit conversions and throughput."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ def filled(path: Path, steps: range) -> str:
 
 def test_rows_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
-    whole = filled(path, range(0, 10, 2))
+    complete = filled(path, range(0, 10, 2))
     log = CsvLog(path, after_step=5)
-    assert path.read_text(encoding="utf-8") == "".join(whole.splitlines(True)[:4])
+    assert path.read_text(encoding="utf-8") == "".join(complete.splitlines(True)[:4])
     log.write({"step": 6})
     assert [row["step"] for row in read_rows(path)] == ["0", "2", "4", "6"]
     CsvLog(path)

@@ -1,4 +1,4 @@
-"""Loss plots: a picture comes out, with the curves and the floor in it."""
+"""Loss plots: the file, and the curves and the floor in its legend."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def metrics(path: Path, *values: float, column: str = "val_loss") -> Path:
 
 
 def legend_of(runs: dict[str, Path], out: Path, **changes: object) -> list[str]:
-    """The texts of the legend of a plot that is drawn."""
+    """Plot, and return the texts in the legend."""
     import matplotlib.axes
 
     original, labels = matplotlib.axes.Axes.legend, []
