@@ -32,7 +32,7 @@ Pair = tuple[int, int]
 
 def pretokens(text: str) -> list[bytes]:
     """Split text into words (with the space before), numbers, punctuation and white space."""
-    return [piece.encode() for piece in re.findall(r" ?[^\W\d_]+| ?\d+| ?[^\s\w]+|\s+", text)]
+    return [piece.encode() for piece in re.findall(r" ?[^\W\d_]+| ?\d+| ?(?:[^\s\w]|_)+|\s+", text)]
 
 
 def pairs_of(ids: list[int]) -> list[Pair]:
@@ -95,7 +95,7 @@ def decode(ids: list[int], merges: dict[Pair, int]) -> str:
 
 
 class Attention(nn.Module):
-    """Each position gathers earlier values, weighted by how well their keys match its query."""
+    """Each position gathers its own and earlier values, weighted by how well their keys match."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -143,7 +143,7 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """Embeddings, blocks, a last norm, and a head: the token embedding once more."""
+    """Embeddings, blocks, a last norm, and a head that is the token embedding (tied weights)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -152,9 +152,8 @@ class GPT(nn.Module):
         self.blocks = nn.ModuleList(Block() for _ in range(N_LAYER))
         self.final_norm = nn.LayerNorm(N_EMBD, bias=False)
         for name, weight in self.named_parameters():
-            if (
-                weight.dim() == 2
-            ):  # GPT-2's initialisation; smaller where a result is added to the residual stream
+            # GPT-2's scheme: smaller for matrices whose results are added to the residual stream.
+            if weight.dim() == 2:
                 std = 0.02 / math.sqrt(2 * N_LAYER) if name.endswith("proj.weight") else 0.02
                 nn.init.normal_(weight, std=std)
 

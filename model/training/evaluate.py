@@ -65,11 +65,11 @@ class Evaluation:
         """Return the main figures as a line for people; `floor` as for `over_floor`.
 
         >>> Evaluation(nats=12.0, tokens=10, bytes=30).describe(0.25)
-        '1.2000 nats/token, 0.5771 bits/byte, +60.0% to the floor'
+        '1.2000 nats/token, 0.5771 bits/byte, +60.0% over the floor'
         """
         line = f"{self.nats_per_token:.4f} nats/token, {self.bits_per_byte:.4f} bits/byte"
         over = self.over_floor(floor)
-        return line if over is None else f"{line}, {over:+.1%} to the floor"
+        return line if over is None else f"{line}, {over:+.1%} over the floor"
 
 
 def evaluate(

@@ -24,7 +24,7 @@ README = ROOT / "README.md"
 
 def blocks_out_and_in() -> list[str]:
     """The README's lines from a corpus to transformers; those for llama.cpp; those that go on."""
-    section = README.read_text(encoding="utf-8").split("## Out and in")[1].split("\n## ")[0]
+    section = README.read_text(encoding="utf-8").split("## Export and import")[1].split("\n## ")[0]
     return re.findall(r"^```sh\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
 
 

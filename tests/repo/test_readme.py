@@ -33,6 +33,12 @@ COMMANDS = shell_commands(TEXT)
 DOCS = [command for path in sorted(ROOT.glob("docs/*.md")) for command in indented_commands(path)]
 
 
+def blocks_of(title: str) -> list[str]:
+    """The shell blocks of a section of the README."""
+    section = TEXT.split(f"## {title}\n")[1].split("\n## ")[0]
+    return re.findall(r"^```sh\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
+
+
 def test_the_readme_shows_the_two_commands() -> None:
     assert {"make train", "make test"} <= set(COMMANDS)
 
@@ -152,8 +158,8 @@ def test_the_lines_on_known_corpora_run_as_they_stand(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(data.download.__main__, "SCHEME", "http")
-    section = TEXT.split("## Known corpora")[1]
-    lines = [shlex.split(line) for line in section.split("```sh\n")[1].split("```")[0].splitlines()]
+    (block,) = (block for block in blocks_of("Your own text") if "data.download --list" in block)
+    lines = [shlex.split(line) for line in block.splitlines()]
     assert [words[1] for words in lines] == ["-m", "-m", "train.py", "sample.py"]
     with serving(good(raw)) as server:
         content = Content("input.txt", len(raw), hashlib.sha256(raw).hexdigest())
@@ -178,8 +184,7 @@ def test_the_lines_on_samples_and_scores_run_as_they_stand(
     (tmp_path / "prompts.txt").write_text("the cat\nAnna\n", encoding="utf-8")
     (tmp_path / "mytext.txt").write_text("the cat sat.\n\nAnna saw 🙂.\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    section = TEXT.split("## Samples and scores")[1]
-    lines = section.split("```sh\n")[1].split("```")[0].splitlines()
+    lines = "".join(blocks_of("Sampling")).splitlines()
     printed = {}
     for line in lines:
         words = shlex.split(line.partition(" > ")[0])

@@ -161,7 +161,7 @@ def test_stories_are_scored_from_their_start_with_packed_windows_too(
     )
     assert packed.config.data.windows == "packed" and data.floor and data.floor == same.floor
     assert packed.evaluate() == whole.evaluate()
-    assert "to the floor" in packed.summary({}, packed.evaluate())
+    assert "over the floor" in packed.summary({}, packed.evaluate())
     assert packed.batches.get_batch("train", 0).x_BT.shape == (4, 640)
     cut, data = build_with_data(tmp_path, settings, **stories, model__block_size=64)
     assert data.floor is None and data.metadata()["floor_nats_per_token"] is None
