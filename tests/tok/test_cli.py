@@ -1,4 +1,4 @@
-"""`python -m tok.bpe`, run as users run it: in processes, with pipes."""
+"""`python -m tok.bpe`, run as users run it: in a process, with pipes."""
 
 import os
 import subprocess
@@ -33,7 +33,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-def test_train_writes_the_file_and_says_so_on_stderr(folder, tmp_path):
+def test_train_writes_the_file_and_logs_to_stderr(folder, tmp_path):
     out = tmp_path / "new.json"
     done = run("train", folder / "corpus.txt", "--vocab_size", 280, "--out", out)
     assert (done.returncode, done.stdout) == (0, b"")
@@ -41,7 +41,7 @@ def test_train_writes_the_file_and_says_so_on_stderr(folder, tmp_path):
     assert out.read_bytes() == (folder / "tok.json").read_bytes()
 
 
-def test_train_takes_folders_and_bytes(tmp_path, capsys):
+def test_train_accepts_folders_and_bytes(tmp_path, capsys):
     (tmp_path / "texts" / "sub").mkdir(parents=True)
     (tmp_path / "texts" / "a.txt").write_bytes(CORPUS)
     (tmp_path / "texts" / "sub" / "b.txt").write_bytes(b"\xff\xff\xff")
@@ -62,7 +62,7 @@ def test_train_takes_folders_and_bytes(tmp_path, capsys):
 @pytest.mark.parametrize(
     "raw", [b"", b"The fox\r\n", b"\xef\xbb\xbfa\x00b\n\n", "Zoë 😀 年\n".encode(), CORPUS * 40]
 )
-def test_encode_and_decode_in_a_pipe_give_the_same_bytes(folder, raw):
+def test_encode_and_decode_in_a_pipe_are_inverse(folder, raw):
     tokenizer = ["--tokenizer", folder / "tok.json"]
     encoded = run("encode", *tokenizer, stdin=raw)
     assert encoded.returncode == 0
@@ -76,9 +76,9 @@ def test_encode_and_decode_in_a_pipe_give_the_same_bytes(folder, raw):
 def test_export_and_import_on_the_command_line(folder, tmp_path, capsys, kind):
     out, back = tmp_path / "out", tmp_path / "back.json"
     assert main(["export", str(folder / "tok.json"), "--to", kind, "--out", str(out)]) == 0
-    said = capsys.readouterr()
-    assert said.out == "" and said.err.startswith(f"wrote {out}")
-    assert ("not in it: pattern gpt2; special tokens <|endoftext|>=279" in said.err) == (
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.startswith(f"wrote {out}")
+    assert ("not in it: pattern gpt2; special tokens <|endoftext|>=279" in captured.err) == (
         kind == "tiktoken"
     )
     files = sorted(map(str, out.iterdir())) if kind == "gpt2" else [str(out)]
@@ -90,7 +90,7 @@ def test_export_and_import_on_the_command_line(folder, tmp_path, capsys, kind):
     assert back.read_bytes() == (folder / "tok.json").read_bytes()
 
 
-def test_train_with_the_byte_order_of_others(folder, tmp_path):
+def test_train_with_the_byte_order_of_gpt2(folder, tmp_path):
     out = tmp_path / "tok.json"
     arguments = ["train", str(folder / "corpus.txt"), "--vocab-size", "280", "--out", str(out)]
     assert main([*arguments, "--byte_order", "gpt2"]) == 0
@@ -127,10 +127,10 @@ def test_an_argument_that_is_not_utf8(folder):
     command = [os.fsencode(part) for part in (sys.executable, "-m", "tok.bpe", "encode", *source)]
     refused = subprocess.run([*command, b"a\xff"], cwd=ROOT, capture_output=True, timeout=60)
     assert refused.returncode == 2 and b"not UTF-8 at byte 1" in refused.stderr
-    taken = subprocess.run(
+    accepted = subprocess.run(
         [*command, b"a\xff", b"--errors=bytes"], cwd=ROOT, capture_output=True, timeout=60
     )
-    assert taken.stdout == b"97 255\n"
+    assert accepted.stdout == b"97 255\n"
 
 
 def test_special_tokens_only_when_allowed(folder, capsys):
@@ -150,7 +150,7 @@ def test_the_default_tokenizer_is_the_committed_one():
     assert committed.decode(map(int, done.stdout.split())) == "Once upon a time"
 
 
-def test_a_missing_default_tokenizer_comes_with_the_cure(monkeypatch, tmp_path):
+def test_a_missing_default_tokenizer_is_an_error_with_a_hint(monkeypatch, tmp_path):
     monkeypatch.setattr("tok.cli.DEFAULT_TOKENIZER", tmp_path / "bpe.json")
     with pytest.raises(UserError, match=r"default tokenizer is missing; .* --vocab-size 2048"):
         main(["encode", "a"])
@@ -245,13 +245,13 @@ def test_mistakes_are_user_errors_and_write_nothing(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["CORPUS", "EMPTY", "TOK"]
 
 
-def test_a_mistake_in_a_shell_is_one_line_and_status_2(folder):
+def test_a_user_error_is_one_line_and_exit_status_2(folder):
     done = run("decode", "999", "--tokenizer", folder / "tok.json")
     assert (done.returncode, done.stdout) == (2, b"")
     assert done.stderr == b"error: ids: id 999 is out of range: the ids are 0 to 279\n"
 
 
-def test_help_and_commands_import_no_more_than_they_need():
+def test_help_and_encode_do_not_import_torch_yaml_or_tqdm():
     code = (
         "import sys; from tok.cli import main\n"
         "try: main(['--help'])\n"
@@ -265,7 +265,7 @@ def test_help_and_commands_import_no_more_than_they_need():
     ), done
 
 
-def test_a_person_at_a_terminal_gets_a_line_end(folder):
+def test_decode_adds_a_newline_on_a_terminal(folder):
     if sys.platform == "win32":
         pytest.skip("needs a pseudo terminal")
     import pty
@@ -288,7 +288,7 @@ def test_a_person_at_a_terminal_gets_a_line_end(folder):
     os.close(theirs)
 
 
-def test_a_reader_that_leaves_is_no_error(folder, tmp_path):
+def test_a_closed_pipe_is_not_an_error(folder, tmp_path):
     long = tmp_path / "long.txt"
     long.write_bytes(CORPUS * 2000)
     command = [
@@ -308,7 +308,7 @@ def test_a_reader_that_leaves_is_no_error(folder, tmp_path):
     assert writer.wait(timeout=60) == 0
 
 
-def test_workers_give_the_same_ids_and_a_bad_byte_at_the_end_leaves_nothing(
+def test_workers_give_the_same_ids_and_nothing_is_printed_for_invalid_text(
     folder, tmp_path, capsysbinary, monkeypatch
 ):
     monkeypatch.setattr("tok.encoding.parallel.JOB_BYTES", 2000)

@@ -1,10 +1,10 @@
-"""`python -m tok.bpe train`: the flags that say how text is cut and counted."""
+"""`python -m tok.bpe train`: the flags for splitting and counting text."""
 
 import pytest
 
 from tok.cli import main
 from tok.tokenizer import BPETokenizer
-from tok.training import count_files as corpus
+from tok.training import count_files
 from utils.errors import UserError
 
 CORPUS = b"The fox found the river.\r\nThe river found the fox <|endoftext|> na\xc3\xafve\n" * 5
@@ -12,7 +12,7 @@ CORPUS = b"The fox found the river.\r\nThe river found the fox <|endoftext|> na\
 
 def test_train_with_another_pattern(tmp_path):
     out = tmp_path / "tok.json"
-    raw = b"12345 " * 50 + CORPUS  # cl100k cuts after three digits
+    raw = b"12345 " * 50 + CORPUS  # cl100k splits after three digits
     (tmp_path / "digits.txt").write_bytes(raw)
     arguments = ["train", str(tmp_path / "digits.txt"), "--vocab-size", "270", "--out", str(out)]
     assert main([*arguments, "--pattern", "cl100k"]) == 0
@@ -27,13 +27,13 @@ def test_train_with_another_pattern(tmp_path):
 def test_train_with_any_number_of_workers(tmp_path, monkeypatch):
     trained = BPETokenizer.train(CORPUS, vocab_size=280)
     seen = []
-    count = corpus._count
+    count = count_files._count
 
-    def counted(spans, pattern, errors, workers, on_bytes):
+    def recording_count(spans, pattern, errors, workers, on_bytes):
         seen.append(workers)
         return count(spans, pattern, errors, workers, on_bytes)
 
-    monkeypatch.setattr(corpus, "_count", counted)
+    monkeypatch.setattr(count_files, "_count", recording_count)
     out, text = tmp_path / "tok.json", tmp_path / "corpus.txt"
     text.write_bytes(CORPUS)
     arguments = ["train", str(text), "--vocab-size", "280", "--out", str(out)]
@@ -59,6 +59,7 @@ def test_a_json_lines_file_gives_a_warning(tmp_path, capsys):
     assert "warning" not in capsys.readouterr().err
     out.unlink()
     (tmp_path / "c.jsonl.gz").write_bytes(b"\x1f\x8b\x08")
-    with pytest.raises(UserError, match=r"c.jsonl.gz: compressed; decompress it first \(gunzip --keep\)$"):
+    message = r"c.jsonl.gz: compressed; decompress it first \(gunzip --keep\)$"
+    with pytest.raises(UserError, match=message):
         main(["train", str(tmp_path), *arguments, "--errors", "bytes"])
     assert not out.exists()

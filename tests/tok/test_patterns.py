@@ -1,4 +1,4 @@
-"""Pre-tokens of GPT-2's pattern, and what every pattern of the registry must keep."""
+"""Pre-tokens of GPT-2's pattern, and properties of every pattern in the registry."""
 
 import ast
 import dataclasses
@@ -23,7 +23,7 @@ from tok.tokenizer import BPETokenizer
 from tok.training.count_files import count_texts
 from tok.unicode_classes import class_table
 
-# Characters that meet every branch of the pattern, white space and classes beyond ASCII included.
+# Characters that reach every branch of the patterns, with non-ASCII white space and classes.
 HOSTILE = st.text(
     st.one_of(
         st.sampled_from(
@@ -50,7 +50,7 @@ EXAMPLES = [
     ("end   ", ["end", "   "]),
     ("\ta", ["\t", "a"]),
     ("!? ...x", ["!?", " ...", "x"]),
-    ("\x1c\x1d a", ["\x1c\x1d", " a"]),  # not white space in Unicode, though Python's \s takes them
+    ("\x1c\x1d a", ["\x1c\x1d", " a"]),  # not white space in Unicode, but matched by Python's \s
     ("a\xa0b\u3000 c", ["a", "\xa0", "b", "\u3000", " c"]),
     ("é年x ½٣3", ["é年x", " ½٣3"]),
     ("a\x00b", ["a", "\x00", "b"]),
@@ -63,13 +63,13 @@ def test_examples_by_hand(text, pretokens):
     assert split(text) == pretokens
 
 
-def test_an_invalid_byte_is_no_letter_number_or_space():
+def test_an_invalid_byte_is_not_a_letter_number_or_space():
     assert split(to_text(b"ab\xffcd \xff\xfe1")) == ["ab", "\udcff", "cd", " \udcff\udcfe", "1"]
 
 
 @settings(deadline=None)
 @given(HOSTILE)
-def test_pieces_join_to_the_text(text):
+def test_pretokens_join_to_the_text(text):
     pretokens = split(text)
     assert "".join(pretokens) == text
     assert all(pretokens)
@@ -77,30 +77,30 @@ def test_pieces_join_to_the_text(text):
 
 @settings(deadline=None)
 @given(st.binary(max_size=60))
-def test_any_bytes_survive(raw):
+def test_any_bytes_are_preserved(raw):
     assert to_bytes(to_text(raw)) == raw
     assert b"".join(map(to_bytes, split(to_text(raw)))) == raw
 
 
-def test_ascii_and_other_text_take_the_same_rules():
+def test_ascii_and_other_text_follow_the_same_rules():
     for text, pretokens in EXAMPLES:
-        if text and not text[0].isspace():  # white space would join the line end
+        if text and not text[0].isspace():  # leading white space would join the newline
             assert split("年\n" + text) == ["年", "\n", *pretokens]
 
 
-def test_a_class_string_keeps_the_length_and_ascii():
+def test_a_class_string_preserves_length_and_ascii():
     assert class_string("a'1 \té😀\u3000²") == "a'1 \ta!\t0"
 
 
 @pytest.mark.parametrize("surrogate", ["\ud800", "\udfff", "\udcff"])
-def test_a_lone_surrogate_is_refused_by_its_place(surrogate):
+def test_a_lone_surrogate_is_an_error_with_its_position(surrogate):
     with pytest.raises(
         TokenizerError, match=rf"lone surrogate U\+{ord(surrogate):04X} at character 2"
     ):
         to_text("aé" + surrogate)
 
 
-def test_neither_str_nor_bytes_is_refused():
+def test_other_types_are_rejected():
     with pytest.raises(TokenizerError, match="expected str or bytes, got int"):
         to_text(5)
 
@@ -115,31 +115,31 @@ patterns = pytest.mark.parametrize("pattern", PATTERNS.values(), ids=list(PATTER
 
 
 def by_array_rule(text, pattern):
-    """The pre-tokens of one array, and of blocks that end in unexpected places."""
+    """Return the pre-tokens of the array rule; check that any block size gives the same ones."""
     raw = text.encode()
     starts = [*split_starts(raw, pattern).tolist(), len(raw)]
     found = [raw[start:end].decode() for start, end in pairwise(starts)]
     for size in (200, 10_000) if len(raw) > 200 else ():
         in_blocks = []
         for block, starts_P in blocks(BytesIO(raw).read, pattern, size):
-            cuts = [*starts_P.tolist(), len(block)]
-            in_blocks += [block[start:end].decode() for start, end in pairwise(cuts)]
+            bounds = [*starts_P.tolist(), len(block)]
+            in_blocks += [block[start:end].decode() for start, end in pairwise(bounds)]
         assert in_blocks == found
     return found
 
 
 def random_text(seed, n=20_000):
-    """Any code points but surrogates, common ones more often."""
-    draw = random.Random(seed)
+    """Return random code points except surrogates, common ones more often."""
+    rng = random.Random(seed)
     common = [ord(c) for c in "aZ'sterdmvl 09 .!\n\r\t\x1c\xa0\u3000  ſ"]
-    codes = draw.choices(common, k=n) + draw.choices(range(0x3100), k=n // 2)
-    codes += [c for c in draw.choices(range(0x110000), k=n // 4) if not 0xD800 <= c < 0xE000]
-    draw.shuffle(codes)
+    codes = rng.choices(common, k=n) + rng.choices(range(0x3100), k=n // 2)
+    codes += [c for c in rng.choices(range(0x110000), k=n // 4) if not 0xD800 <= c < 0xE000]
+    rng.shuffle(codes)
     return "".join(map(chr, codes))
 
 
 def as_unicode_16(text, regex):
-    """Without characters that the regex module, with a newer Unicode, puts into another class."""
+    """Replace characters whose class differs in the Unicode version of the regex module."""
     classes = {"a": r"\p{L}", "0": r"\p{N}", "\t": r"\s", "!": r"[^\p{L}\p{N}\s]"}
     table = class_table({})
     beyond_ascii = {c for c in text if not c.isascii()}
@@ -149,7 +149,7 @@ def as_unicode_16(text, regex):
 
 @patterns
 def test_the_three_forms_agree(pattern):
-    """The published regex, as the regex module runs it; the class regex; the array rule."""
+    """The published regex in the regex module, the class regex and the array rule."""
     regex = pytest.importorskip("regex", reason="oracle: the regex module knows \\p{L}")
     find_all = regex.compile(pattern.regex).findall
     for text in [*REGEX_TEXTS, *map(random_text, range(3))]:
@@ -166,9 +166,9 @@ def test_two_forms_agree_on_any_text(pattern, text):
 
 
 @patterns
-def test_every_spelling_splits_alike(pattern):
+def test_every_equivalent_regex_splits_identically(pattern):
     tokenizers = pytest.importorskip("tokenizers", reason="oracle: tokenizers runs the equivalents")
-    text = REAL[:5000] + CODE + random_text(4, 2000)  # not for the end of a text: see PATTERNS
+    text = REAL[:5000] + CODE + random_text(4, 2000)  # not at the end of a text: see PATTERNS
     for regex in (pattern.regex, *pattern.equivalents):
         assert find_pattern(regex) is pattern
         splitter = tokenizers.pre_tokenizers.Split(tokenizers.Regex(regex), "isolated")
@@ -178,8 +178,8 @@ def test_every_spelling_splits_alike(pattern):
 
 
 @patterns
-def test_tiktoken_splits_alike(pattern):
-    """Each pretoken and each pair of neighbours is a token of its own, so any other split shows."""
+def test_tiktoken_splits_identically(pattern):
+    """Every pre-token and every pair of neighbours is a token, so any other split is visible."""
     tiktoken = pytest.importorskip("tiktoken", reason="oracle: tiktoken splits with the pattern")
     for text in (REAL, CODE * 50 + "x", random_text(5) + "x", "".join(t for t, _ in EXAMPLES)):
         pretokens = [pretoken.encode() for pretoken in by_array_rule(text, pattern)]
@@ -194,7 +194,7 @@ def test_tiktoken_splits_alike(pattern):
 
 
 @patterns
-def test_a_text_may_be_cut_where_the_pattern_says(pattern):
+def test_a_text_may_be_split_at_every_safe_cut(pattern):
     texts = [REAL[:3000], CODE * 3, random_text(6, 400), *hostile_strings(100)]
     for raw in (text.encode() for text in texts):
         whole = set(split_starts(raw, pattern).tolist())
@@ -205,12 +205,12 @@ def test_a_text_may_be_cut_where_the_pattern_says(pattern):
             assert rest == {start for start in whole if start >= cut}
 
 
-# -- one more pattern ------------------------------------------------------------------------------
+# -- a third pattern -------------------------------------------------------------------------------
 
 
-def by_character(class_C, kind_C):
+def by_character(ascii_C, class_C):
     """An array rule: every character is a pre-token."""
-    return np.ones(len(class_C), dtype=bool)
+    return np.ones(len(ascii_C), dtype=bool)
 
 
 CHARACTERS = Pattern(
@@ -224,7 +224,7 @@ CHARACTERS = Pattern(
 )
 
 
-def test_each_pattern_has_all_its_forms_to_itself():
+def test_no_form_of_a_pattern_has_a_default_or_is_shared():
     fields = {field.name for field in dataclasses.fields(Pattern)}
     for field in fields:
         missing = {name: getattr(CHARACTERS, name) for name in fields - {field}}
@@ -236,8 +236,8 @@ def test_each_pattern_has_all_its_forms_to_itself():
         assert len({getattr(pattern, form) for pattern in PATTERNS.values()}) == len(PATTERNS)
 
 
-def test_a_third_pattern_gets_its_own_rule_everywhere(monkeypatch, tmp_path):
-    """Short or long, in any part of the program: no pattern stands in for another."""
+def test_a_third_pattern_is_used_everywhere(monkeypatch, tmp_path):
+    """For short and long text, in counting, encoding, files and export."""
     monkeypatch.setitem(PATTERNS, "characters", CHARACTERS)
     monkeypatch.setattr("tok.training.count_files.PART_BYTES", 5000)
     text = REAL[:20_000] + "é年😀 \n12345 it's"
@@ -258,8 +258,8 @@ def test_a_third_pattern_gets_its_own_rule_everywhere(monkeypatch, tmp_path):
         export_tokenizer(tokenizer, "gpt2", tmp_path / "gpt2")
 
 
-def test_only_the_registry_asks_which_pattern_it_is():
-    """A comparison with a pattern's name elsewhere would give a new pattern some other's branch."""
+def test_no_code_compares_pattern_names():
+    """Such a branch would apply the rule of another pattern to a new one."""
     found = []
     for path in sorted((ROOT / "tok").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_bytes())):

@@ -1,4 +1,4 @@
-"""Starts of pre-tokens against the regular expressions of tok.patterns and of other libraries."""
+"""Pre-tokens of the array rules, compared with regular expressions and other libraries."""
 
 import random
 from io import BytesIO
@@ -23,7 +23,7 @@ RAW = st.lists(st.sampled_from(PARTS), max_size=30).map(
 patterns = pytest.mark.parametrize("pattern", PATTERNS.values(), ids=list(PATTERNS))
 
 
-def cut_at(raw, starts):
+def split_at(raw, starts):
     return [raw[start:end] for start, end in pairwise([*starts.tolist(), len(raw)])]
 
 
@@ -34,20 +34,20 @@ def by_regex(raw, pattern):
 def by_blocks(raw, pattern, size):
     found = list(blocks(BytesIO(raw).read, pattern, size))
     assert all(block and starts[0] == 0 for block, starts in found)
-    return [pretoken for block, starts in found for pretoken in cut_at(block, starts)]
+    return [pretoken for block, starts in found for pretoken in split_at(block, starts)]
 
 
 @patterns
 @settings(deadline=None, max_examples=500)
 @given(raw=RAW | st.binary(max_size=40), size=st.integers(1, 12))
-def test_equal_to_the_regular_expression_whole_and_in_blocks_of_any_size(pattern, raw, size):
+def test_equal_to_the_regular_expression_for_any_block_size(pattern, raw, size):
     expected = by_regex(raw, pattern)
-    assert cut_at(raw, split_starts(raw, pattern)) == expected
+    assert split_at(raw, split_starts(raw, pattern)) == expected
     assert by_blocks(raw, pattern, size) == expected
 
 
 @patterns
-def test_block_borders_at_every_place_of_a_text(pattern):
+def test_block_boundaries_at_every_position_of_a_text(pattern):
     raw = (
         "I've 12345 'tis ſ''ll!\n\r\n \t\n  DON'T\u3000年号 😀's  €\n".encode() + b"\xe5\xb9x \xff"
     )
@@ -58,19 +58,19 @@ def test_block_borders_at_every_place_of_a_text(pattern):
 
 @patterns
 @pytest.mark.parametrize("unit", ["a", " ", "年", "\n", "0", "!", "'", b"\xff", b"\xe5\xb9"])
-def test_text_without_a_certain_start_is_cut_all_the_same(pattern, unit):
+def test_text_without_a_final_start_is_split_too(pattern, unit):
     raw = (unit if isinstance(unit, bytes) else unit.encode()) * 3000 + b"x y"
     assert by_blocks(raw, pattern, 16) == by_regex(raw, pattern)
 
 
-def test_a_read_that_gives_less_than_asked_is_no_end():
+def test_a_short_read_does_not_end_the_text():
     raw = b"one two  three 'll" * 3
     left = BytesIO(raw)
     found = list(blocks(lambda n: left.read(min(n, 3)), GPT2, 10))
-    assert [p for block, starts in found for p in cut_at(block, starts)] == by_regex(raw, GPT2)
+    assert [p for block, starts in found for p in split_at(block, starts)] == by_regex(raw, GPT2)
 
 
-def test_blocks_have_about_the_size_that_was_asked_for():
+def test_blocks_have_about_the_requested_size():
     sizes = [len(raw) for raw, _ in blocks(BytesIO(b"one two three " * 100_000).read, GPT2)]
     assert all(abs(size - BLOCK_BYTES) < 20 for size in sizes[:-2])
     sizes = [len(raw) for raw, _ in blocks(BytesIO(b"a" * 5000 + b" b" * 5000).read, GPT2, size=64)]
@@ -85,23 +85,23 @@ def test_empty():
 def test_equal_to_the_regex_module(pattern):
     regex = pytest.importorskip("regex", reason="oracle: the regex module knows \\p{L}")
     find_all = regex.compile(pattern.regex).findall
-    draw = random.Random(3)
+    rng = random.Random(3)
     texts = [part for part in PARTS if isinstance(part, str)]
     for _ in range(3000):
-        text = "".join(draw.choices(texts, k=draw.randrange(1, 30)))
+        text = "".join(rng.choices(texts, k=rng.randrange(1, 30)))
         raw = text.encode()
-        assert cut_at(raw, split_starts(raw, pattern)) == [p.encode() for p in find_all(text)]
+        assert split_at(raw, split_starts(raw, pattern)) == [p.encode() for p in find_all(text)]
 
 
 @patterns
 def test_equal_to_tiktoken_on_many_code_points(pattern):
     """Every pre-token and every pair of neighbours is a token, so tiktoken merges no pre-tokens."""
     tiktoken = pytest.importorskip("tiktoken", reason="oracle: tiktoken splits by the pattern")
-    draw = random.Random(4)
-    codes = [*range(0x3000), *draw.choices(range(0x3000, 0xD800), k=5000), *range(0x1D000, 0x1FC00)]
-    text = "".join(chr(c) + draw.choice(["", "", " ", "'s", "1", "\n", "!"]) for c in codes)
+    rng = random.Random(4)
+    codes = [*range(0x3000), *rng.choices(range(0x3000, 0xD800), k=5000), *range(0x1D000, 0x1FC00)]
+    text = "".join(chr(c) + rng.choice(["", "", " ", "'s", "1", "\n", "!"]) for c in codes)
     raw = text.encode()
-    pretokens = cut_at(raw, split_starts(raw, pattern))
+    pretokens = split_at(raw, split_starts(raw, pattern))
     tokens = {bytes([b]) for b in range(256)} | set(pretokens)
     tokens.update(first + second for first, second in pairwise(pretokens))
     ranks = {token: rank for rank, token in enumerate(sorted(tokens, key=lambda t: (len(t), t)))}
@@ -116,10 +116,10 @@ def test_cl100k_examples_by_hand():
     text = "I'VE 12345 'tis (a) \n\n  x!\n\n y ٣٣٣٣ it'\u017f"
     expected = "I|'VE| |123|45| '|tis| (|a|)| \n\n| | x|!\n\n| y| |٣٣٣|٣| it|'\u017f"
     raw = text.encode()
-    assert b"|".join(cut_at(raw, split_starts(raw, PATTERNS["cl100k"]))).decode() == expected
+    assert b"|".join(split_at(raw, split_starts(raw, PATTERNS["cl100k"]))).decode() == expected
 
 
-def test_the_long_s_is_the_only_letter_that_folds_to_one_of_the_contractions():
+def test_the_long_s_is_the_only_other_letter_that_matches_a_contraction():
     folding = [c for c in range(128, 0x110000) if chr(c).casefold() in set("stmdrevl")]
     assert folding == [LONG_S]
     assert not class_members(NUMBER_RUNS)[LONG_S]

@@ -1,16 +1,16 @@
-"""Folders of text files, and text that must be UTF-8."""
+"""Listing folders of text files, and checking that text is UTF-8."""
 
 from io import BytesIO
 
 import pytest
 
-from tok import text_files as files
+from tok import text_files
 from tok.errors import TokenizerError
 from tok.text_files import check_stream, check_text, expand_folders
 from utils.errors import UserError
 
 
-def test_folders_give_their_files_in_order_without_hidden_ones(tmp_path):
+def test_folders_expand_to_sorted_files_without_hidden_ones(tmp_path):
     for name in ("b.txt", "a/z.txt", "a/y/x.txt", ".hidden", ".git/config", "a/.cache/t.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
@@ -19,21 +19,21 @@ def test_folders_give_their_files_in_order_without_hidden_ones(tmp_path):
     assert names == ["b.txt", "a/y/x.txt", "a/z.txt", "b.txt"]
 
 
-def test_a_hidden_file_or_folder_that_is_named_is_taken(tmp_path):
+def test_an_explicit_hidden_path_is_accepted(tmp_path):
     (tmp_path / ".corpus").mkdir()
     (tmp_path / ".corpus" / "a.txt").write_bytes(b"x")
     assert len(expand_folders([tmp_path / ".corpus"])) == 1
     assert len(expand_folders([tmp_path / ".corpus" / "a.txt"])) == 1
 
 
-def test_nothing_there(tmp_path):
+def test_empty_folder_and_missing_path(tmp_path):
     with pytest.raises(UserError, match="no files in this folder"):
         expand_folders([tmp_path])
     with pytest.raises(UserError, match=r"none: No such file or directory"):
         expand_folders([str(tmp_path / "none")])
 
 
-def test_what_is_not_utf8_is_refused_unless_any_bytes_are_taken():
+def test_invalid_utf8_is_rejected_unless_errors_is_bytes():
     check_text(b"\xef\xbb\xbfa\r\nb\r\x00\n", "a", "strict")
     check_text(b"\xff", "a", "bytes")
     with pytest.raises(UserError, match="a: not UTF-8 at byte 0"):
@@ -43,8 +43,8 @@ def test_what_is_not_utf8_is_refused_unless_any_bytes_are_taken():
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 100])
-def test_a_stream_is_checked_as_a_whole_wherever_its_blocks_end(size, monkeypatch):
-    monkeypatch.setattr(files, "READ_BYTES", size)
+def test_a_stream_is_checked_like_a_text_for_any_block_size(size, monkeypatch):
+    monkeypatch.setattr(text_files, "READ_BYTES", size)
     good = "aé年😀\r\n".encode()
     assert check_stream(BytesIO(good * 3), "a", "strict") == 3 * len(good)
     for bad in (b"\xff", b"\x80", b"\xe5\xb9", b"\xf0\x9f\x98", b"\xed\xa0\x80"):

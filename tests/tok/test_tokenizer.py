@@ -1,4 +1,4 @@
-"""BPETokenizer: round trips, special tokens, facts, hostile input, the committed vocabulary."""
+"""BPETokenizer: round trips, special tokens, properties, hostile input, committed vocabulary."""
 
 import copy
 import os
@@ -34,7 +34,7 @@ ANY_TEXT = st.one_of(
 
 @settings(deadline=None)
 @given(ANY_TEXT)
-def test_any_text_comes_back(text):
+def test_text_round_trip(text):
     ids = TOKENIZER.encode(text)
     assert TOKENIZER.decode(ids) == text
     assert all(0 <= token_id < TOKENIZER.eot_id for token_id in ids)
@@ -46,7 +46,7 @@ def test_any_text_comes_back(text):
 
 @settings(deadline=None, max_examples=200)
 @given(st.binary(max_size=80))
-def test_any_bytes_come_back(raw):
+def test_bytes_round_trip(raw):
     ids = TOKENIZER.encode_bytes(raw)
     assert TOKENIZER.decode_bytes(ids) == raw
     assert TOKENIZER.decode(ids) == raw.decode("utf-8", "replace")
@@ -72,7 +72,7 @@ def test_merging_compresses():
     assert len(TOKENIZER.encode(CORPUS)) < len(CORPUS) / 2
 
 
-def test_facts():
+def test_properties():
     assert TOKENIZER.vocab_size == 330 == len(TOKENIZER.token_bytes)
     assert TOKENIZER.token_bytes[:256] == [bytes([b]) for b in range(256)]
     assert TOKENIZER.special_tokens == (END_OF_TEXT,) and TOKENIZER.eot_id == 329
@@ -84,9 +84,9 @@ def test_facts():
     assert repr(TOKENIZER).startswith("BPETokenizer(vocab_size=330, identity=")
 
 
-def test_arrays_are_as_wide_as_the_vocabulary_needs():
-    most_for_uint16 = BPETokenizer([], special_tokens=[f"<{i}>" for i in range(65536 - 256)])
-    assert most_for_uint16.encode_array("a").dtype == np.uint16
+def test_array_type_depends_on_the_vocabulary_size():
+    largest_uint16 = BPETokenizer([], special_tokens=[f"<{i}>" for i in range(65536 - 256)])
+    assert largest_uint16.encode_array("a").dtype == np.uint16
     wide = BPETokenizer([], special_tokens=[f"<{i}>" for i in range(65537 - 256)])
     last = f"<{65536 - 256}>"
     ids = wide.encode_array("a" + last, allowed_special={last})
@@ -96,7 +96,7 @@ def test_arrays_are_as_wide_as_the_vocabulary_needs():
 # -- special tokens --------------------------------------------------------------------------------
 
 
-def test_text_cannot_inject_a_special_token():
+def test_special_tokens_in_text_are_plain_text_by_default():
     text = "one<|endoftext|>two"
     plain = TOKENIZER.encode(text)
     assert TOKENIZER.eot_id not in plain
@@ -109,7 +109,7 @@ def test_text_cannot_inject_a_special_token():
     assert TOKENIZER.decode(plain) == TOKENIZER.decode(allowed) == text
 
 
-def test_only_the_allowed_special_tokens_are_found_and_the_longest_first():
+def test_only_allowed_special_tokens_are_recognised_longest_first():
     tokenizer = BPETokenizer([], ["<a>", "<a> b", "two words", ".*", "😀"])
     encode = tokenizer.encode
     assert encode("<a> b<a>", allowed_special=True) == [257, 256]
@@ -120,7 +120,7 @@ def test_only_the_allowed_special_tokens_are_found_and_the_longest_first():
     assert tokenizer.byte_lengths[256:].tolist() == [0] * 5
 
 
-def test_bytes_beside_a_special_token_may_be_invalid():
+def test_bytes_next_to_a_special_token_may_be_invalid():
     raw = b"\xff<|endoftext|>\xe5\xb9"
     ids = TOKENIZER.encode_bytes(raw, allowed_special=True)
     assert ids.count(TOKENIZER.eot_id) == 1 and TOKENIZER.decode_bytes(ids) == raw
@@ -163,7 +163,7 @@ def test_an_id_must_be_an_int(ids):
 
 
 @pytest.mark.parametrize("text", ["ab\ud800", "\udcff"])
-def test_a_lone_surrogate_is_refused(text):
+def test_a_lone_surrogate_is_rejected(text):
     for call in (TOKENIZER.encode, TOKENIZER.encode_array):
         with pytest.raises(ValueError, match="lone surrogate"):
             call(text)
@@ -195,12 +195,12 @@ def test_bad_training_settings(arguments, message):
 
 
 @pytest.mark.parametrize("text", ["", b"", [], ["", b""]])
-def test_an_empty_corpus_is_refused(text):
+def test_an_empty_corpus_is_rejected(text):
     with pytest.raises(ValueError, match="no text to train on"):
         BPETokenizer.train(text, vocab_size=257)
 
 
-def test_a_corpus_of_something_else_is_refused():
+def test_a_corpus_of_another_type_is_rejected():
     with pytest.raises(ValueError, match="expected str or bytes, got int"):
         BPETokenizer.train([1], vocab_size=257)
 
@@ -214,7 +214,7 @@ def test_unknown_settings(setting):
 # -- files -----------------------------------------------------------------------------------------
 
 
-def test_train_files_is_train(tmp_path):
+def test_train_files_equals_train(tmp_path):
     first, second = tmp_path / "a.txt", tmp_path / "b.txt"
     first.write_bytes(CORPUS.encode())
     second.write_bytes(b"\xef\xbb\xbfthe fox\r\n")
@@ -224,7 +224,7 @@ def test_train_files_is_train(tmp_path):
     assert len({trained, copy.copy(trained), TOKENIZER}) == 2
 
 
-def test_train_files_refuses_what_is_not_utf8_unless_told(tmp_path):
+def test_train_files_rejects_invalid_utf8_unless_errors_is_bytes(tmp_path):
     path = tmp_path / "latin.txt"
     path.write_bytes(b"caf\xe9 caf\xe9")
     with pytest.raises(UserError, match=r"latin\.txt: not UTF-8 at byte 3 \(0xe9\)"):
@@ -237,14 +237,14 @@ def test_train_files_refuses_what_is_not_utf8_unless_told(tmp_path):
         BPETokenizer.train_files([tmp_path / "none.txt"], vocab_size=260)
 
 
-def test_pickle_and_copy_go_through_the_constructor():
+def test_pickle_and_copy_preserve_the_tokenizer():
     other = BPETokenizer(TOKENIZER.merges, ["<x>", END_OF_TEXT])
     for same in (pickle.loads(pickle.dumps(other)), copy.deepcopy(other)):  # noqa: S301
         assert same == other and same.special_tokens == other.special_tokens
         assert same.encode(CORPUS) == other.encode(CORPUS)
 
 
-def test_the_same_file_whatever_the_hash_seed(tmp_path):
+def test_the_file_does_not_depend_on_the_hash_seed(tmp_path):
     code = (
         "import sys; from tok.tokenizer import BPETokenizer; "
         "BPETokenizer.train_files([sys.argv[1]], vocab_size=320).save(sys.argv[2])"
@@ -264,8 +264,8 @@ def test_the_same_file_whatever_the_hash_seed(tmp_path):
     assert files[0] == files[1] == files[2]
 
 
-def test_the_committed_vocabulary_comes_from_the_committed_corpus(tmp_path):
-    """Make tok/bpe.json again with the command in the docstring of tok/tokenizer.py.
+def test_the_committed_vocabulary_is_reproducible_from_the_committed_corpus(tmp_path):
+    """The docstring of tok/tokenizer.py has the command that makes tok/bpe.json.
 
     python -m tok.bpe train data/tiny.txt --vocab-size 2048 --out tok/bpe.json
     """
@@ -282,7 +282,7 @@ def test_the_committed_vocabulary_comes_from_the_committed_corpus(tmp_path):
 @pytest.mark.parametrize(
     "unit", ["a", " ", "年号文字列", "the river", "!?", "\n", "\udcff"], ids=ascii
 )
-def test_long_text_without_a_cut_takes_seconds(unit):
+def test_encoding_one_long_pretoken_takes_linear_time(unit):
     raw = (unit.replace(" ", "") or unit).encode("utf-8", "surrogateescape")
     raw *= (1_000_000 if unit == "a" else 300_000) // len(raw)
     tokenizer = BPETokenizer.train([CORPUS, raw[:5000]], vocab_size=330)
@@ -292,9 +292,9 @@ def test_long_text_without_a_cut_takes_seconds(unit):
     assert len(ids) < len(raw) / 2 and tokenizer.decode_bytes(ids) == raw
 
 
-def test_training_on_one_long_piece_is_not_quadratic():
-    draw = np.random.default_rng(0)
-    raw = bytes(draw.integers(97, 123, 100_000, dtype=np.uint8))
+def test_training_on_one_long_pretoken_takes_linear_time():
+    rng = np.random.default_rng(0)
+    raw = bytes(rng.integers(97, 123, 100_000, dtype=np.uint8))
     start = time.perf_counter()
     BPETokenizer.train(raw, vocab_size=1200)
     assert time.perf_counter() - start < 10

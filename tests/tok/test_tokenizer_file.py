@@ -1,4 +1,4 @@
-"""The tokenizer file: what is saved comes back, and what is wrong is named."""
+"""The tokenizer file: round trips, and errors that name what is wrong."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ def saved(tmp_path, tokenizer=TOKENIZER):
 
 
 def rewritten(path, **changes):
-    """Changes the file's content and gives it the right identity again."""
+    """Change the content of the file and update its identity."""
     content = json.loads(path.read_bytes())
     del content["identity"]
     content.update(changes)
@@ -35,7 +35,7 @@ def rewritten(path, **changes):
     return path
 
 
-def test_everything_survives_a_reload(tmp_path):
+def test_save_and_load_preserve_everything(tmp_path):
     path = saved(tmp_path)
     loaded = BPETokenizer.load(str(path))
     for name in (
@@ -65,7 +65,7 @@ def test_everything_survives_a_reload(tmp_path):
     st.lists(st.text(min_size=1, max_size=8), unique=True, max_size=4),
     st.text("ab <", max_size=40),
 )
-def test_any_tokenizer_survives_a_reload(tmp_path_factory, corpus, special_tokens, text):
+def test_save_and_load_preserve_any_tokenizer(tmp_path_factory, corpus, special_tokens, text):
     first = BPETokenizer.train(
         corpus, vocab_size=256 + len(special_tokens), special_tokens=special_tokens
     )
@@ -77,7 +77,7 @@ def test_any_tokenizer_survives_a_reload(tmp_path_factory, corpus, special_token
     assert loaded.encode(mixed, allowed_special=True) == first.encode(mixed, allowed_special=True)
 
 
-def test_the_file_can_be_read_by_others(tmp_path):
+def test_the_file_is_plain_json_with_the_documented_identity(tmp_path):
     raw = saved(tmp_path).read_bytes()
     content = json.loads(raw)
     assert content["format"] == "llm-tiny tokenizer" and content["version"] == 1
@@ -90,7 +90,7 @@ def test_the_file_can_be_read_by_others(tmp_path):
     assert raw.isascii() and b"\r" not in raw and raw.endswith(b"}\n")
 
 
-def test_identity_changes_with_all_that_decides_ids():
+def test_identity_depends_on_everything_that_determines_ids():
     identities = {
         BPETokenizer([(97, 98)]).identity,
         BPETokenizer([(97, 99)]).identity,
@@ -103,7 +103,7 @@ def test_identity_changes_with_all_that_decides_ids():
     assert len(identities) == 7
 
 
-def test_a_vocabulary_without_merges_and_specials(tmp_path):
+def test_a_vocabulary_without_merges_and_special_tokens(tmp_path):
     bare = BPETokenizer([], [])
     assert BPETokenizer.load(saved(tmp_path, bare)) == bare
 
@@ -143,7 +143,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("changes", "message"), WRONG, ids=[message for _, message in WRONG])
-def test_a_wrong_content_is_named_with_its_file(tmp_path, changes, message):
+def test_invalid_content_is_an_error_with_the_file_name(tmp_path, changes, message):
     path = rewritten(saved(tmp_path), **changes)
     with pytest.raises(TokenizerError) as caught:
         BPETokenizer.load(path)
@@ -156,7 +156,7 @@ def test_a_wrong_content_is_named_with_its_file(tmp_path, changes, message):
     [b"", b"{", b"\xff\xfe\x00", b"[" * 100_000, b'{"merges": [[1, 2]'],
     ids=["empty", "cut", "binary", "nested", "cut in merges"],
 )
-def test_what_is_not_json_is_refused(tmp_path, raw):
+def test_invalid_json_is_rejected(tmp_path, raw):
     path = tmp_path / "tok.json"
     path.write_bytes(raw)
     with pytest.raises(TokenizerError, match=r"tok\.json: not valid JSON: "):
@@ -164,33 +164,33 @@ def test_what_is_not_json_is_refused(tmp_path, raw):
 
 
 @pytest.mark.parametrize("raw", [b"[]", b"5", b"null", b"{}", b'"text"'])
-def test_other_json_is_refused(tmp_path, raw):
+def test_other_json_is_rejected(tmp_path, raw):
     path = tmp_path / "tok.json"
     path.write_bytes(raw)
     with pytest.raises(TokenizerError, match="not a tokenizer file"):
         BPETokenizer.load(path)
 
 
-def test_a_key_given_twice_is_refused(tmp_path):
+def test_a_duplicate_key_is_rejected(tmp_path):
     path = tmp_path / "tok.json"
     path.write_bytes(b'{"version": 1, "version": 1}')
     with pytest.raises(TokenizerError, match="key 'version' given twice"):
         BPETokenizer.load(path)
 
 
-def test_any_changed_digit_is_noticed(tmp_path):
+def test_any_changed_digit_is_detected(tmp_path):
     path = saved(tmp_path)
     raw = path.read_bytes()
     start = raw.index(b'"merges"')
-    for place in range(start, len(raw)):
-        if raw[place : place + 1].isdigit():
-            digit = b"%d" % ((int(raw[place : place + 1]) + 1) % 10)
-            path.write_bytes(raw[:place] + digit + raw[place + 1 :])
+    for i in range(start, len(raw)):
+        if raw[i : i + 1].isdigit():
+            digit = b"%d" % ((int(raw[i : i + 1]) + 1) % 10)
+            path.write_bytes(raw[:i] + digit + raw[i + 1 :])
             with pytest.raises(TokenizerError, match=r"the content has identity|not valid JSON"):
                 BPETokenizer.load(path)
 
 
-def test_missing_file_folder_and_unwritable_place(tmp_path):
+def test_missing_file_folder_and_unwritable_path(tmp_path):
     with pytest.raises(UserError, match="No such file"):
         BPETokenizer.load(tmp_path / "none.json")
     with pytest.raises(UserError, match="Is a directory"):

@@ -12,14 +12,14 @@ from tok.unicode_classes import (
 )
 
 
-def test_classes_do_not_overlap_and_have_the_size_of_unicode_16():
+def test_classes_are_disjoint_and_have_the_sizes_of_unicode_16():
     letters, numbers, spaces = map(class_members, (LETTER_RUNS, NUMBER_RUNS, SPACE_RUNS))
     assert (letters.sum(), numbers.sum(), spaces.sum()) == (141028, 1911, 25)
     assert not (letters & numbers).any() and not ((letters | numbers) & spaces).any()
     assert letters[0x1C89] and not letters[0x10940]
 
 
-def test_the_table_is_ascii_and_cannot_be_changed():
+def test_the_table_is_ascii_and_read_only():
     table = class_table({0x17F: "s"})
     assert table.shape == (CODE_POINTS,) and table.max() < 128
     assert bytes(table[:128]) == bytes(range(128))
@@ -31,9 +31,9 @@ def test_the_table_is_ascii_and_cannot_be_changed():
 @pytest.mark.parametrize(
     ("pattern", "runs"), [(r"\p{L}", LETTER_RUNS), (r"\p{N}", NUMBER_RUNS), (r"\s", SPACE_RUNS)]
 )
-def test_every_code_point_is_in_tiktokens_class(pattern, runs):
+def test_every_code_point_has_the_same_class_as_in_tiktoken(pattern, runs):
     tiktoken = pytest.importorskip("tiktoken", reason="oracle: the table was made from tiktoken")
-    # tiktoken drops what its pattern does not match.
+    # tiktoken drops text that its pattern does not match.
     encoding = tiktoken.Encoding(
         "class",
         pat_str=pattern,

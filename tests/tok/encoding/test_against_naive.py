@@ -12,17 +12,17 @@ from tok.tokenizer import BPETokenizer
 
 
 def random_corpus(seed):
-    """Few letters and many repeats, so that ties, overlaps and long merges are common."""
-    draw = random.Random(seed)
-    alphabet = draw.choice(
+    """Few letters and many repeats, so that ties, overlaps and long tokens are common."""
+    rng = random.Random(seed)
+    alphabet = rng.choice(
         ["ab", "aab ", "abc  \n", "a1!' s", "aé年 \t", "".join(map(chr, range(32, 127)))]
     )
-    return "".join(draw.choices(alphabet, k=draw.randrange(1, 300))).encode()
+    return "".join(rng.choices(alphabet, k=rng.randrange(1, 300))).encode()
 
 
-def train_to_the_end(raw, most):
-    """As many merges as the corpus gives, but not more than `most`."""
-    n_merges = len(naive_train(raw, most))
+def train_to_the_end(raw, max_merges):
+    """Train with as many merges as the corpus allows, at most `max_merges`."""
+    n_merges = len(naive_train(raw, max_merges))
     return BPETokenizer.train(raw, vocab_size=256 + n_merges, special_tokens=())
 
 
@@ -48,8 +48,8 @@ def test_same_merges_and_ids_on_any_bytes(raw, other):
 
 @settings(deadline=None, max_examples=100)
 @given(st.data())
-def test_merges_that_no_training_gave_are_applied_in_their_order(data):
-    """Imported vocabularies need not come from counting: any well-formed merges must work."""
+def test_arbitrary_merges_are_applied_in_order(data):
+    """Imported vocabularies need not come from training: any valid merges must work."""
     merges = []
     for rank in range(data.draw(st.integers(0, 12))):
         part = st.one_of(st.sampled_from([97, 98, 99]), st.sampled_from(range(256 - 1, 256 + rank)))
@@ -78,22 +78,22 @@ def test_overlapping_pairs_merge_from_the_left():
     assert BPETokenizer([(97, 97)]).encode("aaaaa") == [256, 256, 97]
 
 
-def test_nothing_is_merged_for_a_pair_that_does_not_occur():
+def test_a_vocabulary_too_large_for_the_corpus_is_rejected():
     with pytest.raises(TokenizerError, match="gives at most 259"):
         BPETokenizer.train("abc", vocab_size=260)
     assert len(BPETokenizer.train("abc", vocab_size=259).merges) == 2
 
 
-def test_pairs_are_not_merged_between_texts_and_the_order_of_texts_does_not_matter():
+def test_no_pair_spans_two_texts_and_their_order_does_not_matter():
     apart = BPETokenizer.train(["ab", "ab", "b"], vocab_size=258)
     assert apart.merges == ((97, 98),)
     texts = [random_corpus(seed) for seed in range(30)]
-    forth = BPETokenizer.train(texts, vocab_size=330)
-    back = BPETokenizer.train(iter(texts[::-1]), vocab_size=330)
-    assert forth.identity == back.identity
+    forward = BPETokenizer.train(texts, vocab_size=330)
+    backward = BPETokenizer.train(iter(texts[::-1]), vocab_size=330)
+    assert forward.identity == backward.identity
 
 
-def test_a_text_of_several_blocks_and_parts_is_counted_as_one(monkeypatch):
+def test_block_and_part_sizes_do_not_change_the_merges(monkeypatch):
     text = b" ".join(random_corpus(seed) for seed in range(40))
     whole = BPETokenizer.train(text, vocab_size=330)
     monkeypatch.setattr("tok.training.count_files.PART_BYTES", 1000)

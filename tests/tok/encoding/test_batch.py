@@ -1,4 +1,4 @@
-"""Encoding in arrays against the textbook: any merges, any bytes, whatever is remembered or cut."""
+"""Encoding in arrays, compared with the reference: any merges, bytes, blocks and cache."""
 
 import os
 import random
@@ -26,7 +26,7 @@ from utils.errors import UserError
 
 
 def draw_merges(draw):
-    """Merges that no training gave: few letters, so that pairs overlap and parts are shared."""
+    """Draw arbitrary merges of few letters, so that pairs overlap and tokens share parts."""
     merges = []
     for rank in range(draw(st.integers(0, 14))):
         part = st.one_of(st.sampled_from(b"abc\xe5"), st.integers(255, 255 + rank))
@@ -51,9 +51,9 @@ PRETOKEN = st.lists(st.sampled_from(b"abc\xe5"), min_size=1, max_size=40).map(by
 
 @settings(deadline=None, max_examples=100)
 @given(MERGES, st.lists(PRETOKEN, min_size=1, max_size=8))
-def test_merge_many_is_the_textbook_for_each_piece(merges, pretokens):
+def test_merge_many_equals_the_reference(merges, pretokens):
     n_lines = max(map(len, pretokens))
-    below = b"abca" * 10  # what happens to stand below a pretoken must not count
+    below = b"abca" * 10  # bytes after the end of a pre-token must be ignored
     columns = np.array(
         [list((pretoken + below)[:n_lines]) for pretoken in pretokens], dtype=np.uint8
     ).T
@@ -66,18 +66,20 @@ def test_merge_many_is_the_textbook_for_each_piece(merges, pretokens):
 
 @settings(deadline=None, max_examples=60)
 @given(MERGES, st.lists(PRETOKEN, max_size=8), st.sampled_from([1, 5, 32]))
-def test_blocks_are_the_textbook_wherever_long_pieces_are_cut(merges, pretokens, cut_from):
-    """Cut from 1 byte on, most tokens of these vocabularies are never reached across."""
+def test_blocks_equal_the_reference_for_any_threshold_of_long_pretokens(
+    merges, pretokens, threshold
+):
+    """From a threshold of 1 byte on, pre-tokens are split at every unmergeable pair of bytes."""
     tokens = token_bytes(merges, byte_ranks("value"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batch, "LONG_PRETOKEN_BYTES", cut_from)
+        patch.setattr(batch, "LONG_PRETOKEN_BYTES", threshold)
         encoder = batch_encoder(merges)
         assert encoder.is_whole.tolist() == [
-            naive_merge(token, merges) == [number] for number, token in enumerate(tokens)
+            naive_merge(token, merges) == [rank] for rank, token in enumerate(tokens)
         ]
         starts = np.cumsum([0, *map(len, pretokens)])[:-1]
         expected = [naive_merge(pretoken, merges) for pretoken in pretokens]
-        for _ in range(2):  # what is remembered is the same
+        for _ in range(2):  # the second time from the cache
             found = list(encoder.encode([(b"".join(pretokens), starts)] if pretokens else []))
             assert [ids.tolist() for ids in found] == ([sum(expected, [])] if pretokens else [])
 
@@ -87,7 +89,7 @@ def lengths_around_the_widths():
 
 
 @pytest.mark.parametrize("unit", [b"a", b"ab", b"\x00", b"abcdefg", b"\xe5\xb9\xb4"])
-def test_pieces_of_every_length(unit):
+def test_pretokens_of_every_length(unit):
     merges = [(97, 97), (256, 256), (97, 98), (257, 257), (0, 0), (258, 99), (0xE5, 0xB9)]
     pretokens = [(unit * 500)[:length] for length in lengths_around_the_widths()] * 2
     random.Random(5).shuffle(pretokens)
@@ -97,8 +99,8 @@ def test_pieces_of_every_length(unit):
     assert ids.tolist() == sum((naive_merge(pretoken, merges) for pretoken in pretokens), [])
 
 
-def test_keys_differ_where_pieces_do():
-    """A zero byte in a pretoken is told from its end, and every byte counts."""
+def test_distinct_pretokens_have_distinct_keys():
+    """Also pre-tokens that differ only in zero bytes at the end."""
     pretokens = [b"a" * n + tail for n in range(60) for tail in (b"", b"\0", b"b", b"\0\0")]
     pretokens = list(dict.fromkeys(pretoken for pretoken in pretokens if pretoken))
     starts = np.cumsum([0, *map(len, pretokens)])[:-1]
@@ -116,7 +118,7 @@ TRAINED = BPETokenizer.train(["\n".join(hostile_strings(150)), "aaaa bbbb  "], v
 
 
 def in_arrays(tokenizer, raw, **settings):
-    """Every text through tok.encoding.batch, however short."""
+    """Encode a text of any length with tok.encoding.batch."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(encode, "SHORT_TEXT_THRESHOLD", -1)
         return tokenizer.encode_array(raw, **settings).tolist()
@@ -124,7 +126,7 @@ def in_arrays(tokenizer, raw, **settings):
 
 @settings(deadline=None, max_examples=150)
 @given(st.one_of(st.binary(max_size=60), st.text(max_size=40).map(str.encode)))
-def test_any_bytes_as_the_textbook_has_them(raw):
+def test_any_bytes_equal_the_reference(raw):
     assert in_arrays(TRAINED, raw) == naive_encode(raw, TRAINED.merges)
 
 
@@ -143,7 +145,7 @@ def test_short_and_long_path_agree(pattern):
                 assert tokenizer.decode(ids) == text
 
 
-def test_what_is_remembered_is_bounded_and_changes_nothing(monkeypatch):
+def test_the_cache_is_bounded_and_does_not_change_ids(monkeypatch):
     words = [b" %x" % n for n in range(0, 40_000, 7)]
     encoder = TRAINED.encoder._batch
     base = encoder._n_bytes()
@@ -158,7 +160,7 @@ def test_what_is_remembered_is_bounded_and_changes_nothing(monkeypatch):
     assert max(sizes) < base + 500_000 and sizes != sorted(sizes)
 
 
-def test_streams_cut_anywhere_give_the_same_ids(monkeypatch):
+def test_the_block_size_of_a_stream_does_not_change_ids(monkeypatch):
     tokenizer = BPETokenizer(TRAINED.merges, ["<|endoftext|>", "two words", "two w"])
     text = "".join(hostile_strings(60)) + "two wor<|endoftext|>" + "two w" + "<|endof"
     expected = tokenizer.encode(text, allowed_special=True)
@@ -172,7 +174,7 @@ def test_streams_cut_anywhere_give_the_same_ids(monkeypatch):
         assert ids == expected, size
 
 
-def test_the_same_ids_for_any_number_of_workers(monkeypatch):
+def test_the_number_of_workers_does_not_change_ids(monkeypatch):
     monkeypatch.setattr(parallel, "JOB_BYTES", 500)
     monkeypatch.setattr(parallel, "MAX_SERIAL_JOBS", 3)
     documents = [text.encode() for text in hostile_strings(200)]
@@ -185,11 +187,11 @@ def test_the_same_ids_for_any_number_of_workers(monkeypatch):
 
 
 def die(ids):
-    """A worker that the system killed."""
+    """Exit like a worker that the system kills."""
     os._exit(9)
 
 
-def test_a_worker_that_is_killed_is_the_users_to_know(monkeypatch):
+def test_a_killed_worker_is_a_user_error(monkeypatch):
     monkeypatch.setattr(parallel, "JOB_BYTES", 1)
     monkeypatch.setattr(parallel, "MAX_SERIAL_JOBS", 1)
     with pytest.raises(UserError, match="a worker process ended unexpectedly"):
@@ -198,7 +200,7 @@ def test_a_worker_that_is_killed_is_the_users_to_know(monkeypatch):
 
 @pytest.fixture
 def count_lookups(monkeypatch):
-    """count_lookups(tokenizer, raw): pairs that are looked up to encode a text, in either way."""
+    """count_lookups(tokenizer, raw): pairs looked up to encode a text, in arrays or in Python."""
     in_arrays_too = []
     find = PairTable.find
 
@@ -209,7 +211,9 @@ def count_lookups(monkeypatch):
     monkeypatch.setattr(PairTable, "find", counting)
 
     def count(tokenizer, raw):
-        assert tokenizer.encoder._batch.is_whole.any()  # made before: its look-ups don't count
+        assert (
+            tokenizer.encoder._batch.is_whole.any()
+        )  # built now, so that its look-ups are not counted
         tokenizer.encoder._rank_of_pair = by_pair = CountingDict(tokenizer.encoder._rank_of_pair)
         in_arrays_too.clear()
         assert tokenizer.decode_bytes(in_arrays(tokenizer, raw)) == raw
@@ -219,7 +223,7 @@ def count_lookups(monkeypatch):
 
 
 def is_linear(count_lookups, unit, times):
-    """Whether twice the text takes twice the look-ups, and only some for each byte."""
+    """Return True if look-ups are proportional to the length, and few per byte."""
     tokenizer = BPETokenizer.train([unit * 300, "the  end"], vocab_size=270, special_tokens=())
     raw = (unit * times).encode()
     once, twice = count_lookups(tokenizer, raw), count_lookups(tokenizer, raw * 2)
@@ -228,29 +232,29 @@ def is_linear(count_lookups, unit, times):
 
 
 @pytest.mark.parametrize("unit", ["a", " ", "年号文", "ab", "!?-", "\xff"])
-def test_no_step_looks_twice_at_a_long_text(unit, count_lookups):
-    """Counted, not timed: pairs looked up for a text of one pre-token grow as the text does."""
+def test_long_pretokens_take_linear_work(unit, count_lookups):
+    """Work is counted, not timed: look-ups for one pre-token are proportional to its length."""
     assert is_linear(count_lookups, unit, 5000)
 
 
 def merge_quadratically(ids, new_ids, pairs, lengths):
-    """What `merge_ids` must not be: each merge looks at the whole pre-token again."""
+    """A quadratic `merge_ids`: each merge scans the whole pre-token."""
     row = list(ids)
     while True:
-        made = [(new_ids.get(pair), place) for place, pair in enumerate(pairwise(row))]
-        possible = [(new, place) for new, place in made if new is not None]
+        merged = [(new_ids.get(pair), i) for i, pair in enumerate(pairwise(row))]
+        possible = [(new, i) for new, i in merged if new is not None]
         if not possible:
             return row
-        new, place = min(possible)
-        row[place : place + 2] = [new]
+        new, i = min(possible)
+        row[i : i + 2] = [new]
 
 
-def test_quadratic_merging_would_be_noticed(count_lookups, monkeypatch):
+def test_quadratic_merging_would_be_detected(count_lookups, monkeypatch):
     monkeypatch.setattr(encode, "merge_ids", merge_quadratically)
     assert not is_linear(count_lookups, "a", 600)
 
 
-def test_pairs_are_the_merges():
+def test_the_pair_table_contains_exactly_the_merges():
     pairs = pair_table(TRAINED.merges)
     first, second = np.array(TRAINED.merges).T
     assert pairs.find(first, second).tolist() == list(range(256, 256 + len(TRAINED.merges)))

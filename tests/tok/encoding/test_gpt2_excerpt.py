@@ -1,4 +1,4 @@
-"""An excerpt of GPT-2's vocabulary and the ids that GPT-2 gives a text: needs no other project."""
+"""GPT-2's ids of a text, with an excerpt of its vocabulary; needs no other library or file."""
 
 from base64 import b64encode
 
@@ -14,8 +14,8 @@ ROMEO:
 O, she doth teach the torches to burn bright!
 """
 
-# Every token of two bytes or more that is part of a pre-token of TEXT, as GPT-2's file spells it,
-# and its id. No other merge can apply there, so the ids are those of the whole vocabulary.
+# Every token of at least two bytes within a pre-token of TEXT, as in GPT-2's encoder.json, and its
+# id. No other merge can apply, so the ids are the same as with the whole vocabulary.
 TOKENS = """
 Ġt 256 he 258 in 259 Ġthe 262 Ġs 264 Ġw 266 Ġc 269 it 270 is 271 or 273 es 274 Ġb 275 Ġf 277 ing
 278 Ġto 284 Ġd 288 Ġth 294 ll 297 ot 313 Ġis 318 ig 328 ac 330 ur 333 's 338 Ġit 340 Ġwh 348 ch
@@ -40,7 +40,7 @@ IDS = """
 
 @pytest.fixture(scope="module")
 def excerpt():
-    """The tokenizer, and GPT-2's id of each of its ids."""
+    """The tokenizer of the excerpt, and the mapping from its ids to GPT-2's."""
     words = TOKENS.split()
     ids = dict(zip(map(from_printable, words[::2]), map(int, words[1::2])))
     tokens = [bytes([byte]) for byte in inverse(byte_ranks("gpt2"))] + list(ids)

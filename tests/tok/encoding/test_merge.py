@@ -1,4 +1,4 @@
-"""Merging costs what the text is long: counted, not timed."""
+"""merge_ids takes linear time; look-ups are counted, as timings would be noisy."""
 
 import random
 
@@ -17,7 +17,7 @@ def lookups(raw, tokenizer):
 
 
 @pytest.mark.parametrize("alphabet", [b"a", b"ab", b"abcdefgh"])
-def test_twice_the_text_is_twice_the_work(alphabet):
+def test_lookups_are_proportional_to_the_length(alphabet):
     raw = bytes(random.Random(1).choices(alphabet, k=20_000))
     tokenizer = BPETokenizer.train(raw[:3000], vocab_size=256 + 10, special_tokens=())
     once, twice = lookups(raw[:10_000], tokenizer), lookups(raw, tokenizer)
@@ -25,6 +25,6 @@ def test_twice_the_text_is_twice_the_work(alphabet):
     assert once < 4 * 10_000
 
 
-def test_an_empty_row_and_a_single_byte():
+def test_no_byte_and_a_single_byte():
     assert merge_ids([], {}, [], [1] * 256) == []
     assert merge_ids([7], {}, [], [1] * 256) == [7]

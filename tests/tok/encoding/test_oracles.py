@@ -1,4 +1,4 @@
-"""Ids against tiktoken and Hugging Face tokenizers, with our merges and with GPT-2's."""
+"""Ids compared with tiktoken and Hugging Face tokenizers, with our merges and with GPT-2's."""
 
 import base64
 import random
@@ -22,8 +22,8 @@ def tokenizer():
 
 
 def hostile_texts(count):
-    """Random mixtures of words, white space, contractions, scripts, controls and any code point."""
-    draw = random.Random(7)
+    """Return random mixtures of words, white space, contractions, scripts and code points."""
+    rng = random.Random(7)
     parts = [
         *CORPUS.split(" "),
         *" '\t\n\r\x00\x1c\x85\u200d\ufeff",
@@ -37,13 +37,13 @@ def hostile_texts(count):
     ]
     texts = []
     for _ in range(count):
-        chosen = draw.choices(parts, k=draw.randrange(25))
-        for _ in range(draw.randrange(4)):
-            code = draw.choice([draw.randrange(0x3000), draw.randrange(0x110000)])
+        chosen = rng.choices(parts, k=rng.randrange(25))
+        for _ in range(rng.randrange(4)):
+            code = rng.choice([rng.randrange(0x3000), rng.randrange(0x110000)])
             chosen.insert(
-                draw.randrange(len(chosen) + 1), "\ufffd" if 0xD800 <= code < 0xE000 else chr(code)
+                rng.randrange(len(chosen) + 1), "\ufffd" if 0xD800 <= code < 0xE000 else chr(code)
             )
-        texts.append(draw.choice(["", " "]).join(chosen))
+        texts.append(rng.choice(["", " "]).join(chosen))
     return texts
 
 
@@ -64,14 +64,14 @@ def test_same_ids_as_tiktoken():
         ids = ours.encode(text)
         assert ids == theirs.encode_ordinary(text)
         assert ours.encode(text, allowed_special=True) == theirs.encode(text, allowed_special="all")
-    draw = random.Random(3)
+    rng = random.Random(3)
     for _ in range(1000):
-        ids = draw.choices(range(ours.vocab_size), k=10)
+        ids = rng.choices(range(ours.vocab_size), k=10)
         assert ours.decode(ids) == theirs.decode(ids)
 
 
 def printable_bytes():
-    """GPT-2's stand-ins: printable bytes are themselves, the others follow from U+0100."""
+    """GPT-2's bytes_to_unicode: printable bytes are unchanged, the others begin at U+0100."""
     kept = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     moved = [b for b in range(256) if b not in kept]
     return {b: chr(b) for b in kept} | {b: chr(0x100 + i) for i, b in enumerate(moved)}
@@ -105,7 +105,7 @@ def test_same_ids_as_hugging_face():
 
 @pytest.fixture(scope="module")
 def gpt2():
-    """GPT-2's merges with our byte ids, and the map from our ids to its ids."""
+    """GPT-2's merges with our byte ids, the mapping from our ids to GPT-2's, and its ranks."""
     lines = corpus_path("gpt2_r50k.tiktoken").read_bytes().splitlines()
     ranks = {base64.b64decode(token): int(rank) for token, rank in map(bytes.split, lines)}
     our_ids = {bytes([b]): b for b in range(256)}
@@ -119,7 +119,7 @@ def gpt2():
 
 
 def parts_of(token, rank, ranks):
-    """The two tokens that `token` was merged from: those left when lower ranks have merged."""
+    """Return the two tokens that remain of `token` when all lower ranks are merged."""
     parts = [token[i : i + 1] for i in range(len(token))]
     while len(parts) > 2:
         found = [ranks.get(a + b, rank) for a, b in zip(parts, parts[1:], strict=False)]
@@ -136,9 +136,9 @@ def test_same_ids_as_gpt2(gpt2, name):
     ours, their_ids, ranks = gpt2
     if name == "hostile":
         text = "\n".join(hostile_texts(3000))
-    elif name == "random":  # mostly letters of all scripts in long runs, which are cut apart
-        draw = random.Random(9)
-        text = "".join(chr(draw.choice([draw.randrange(0xD800), 0x4E00])) for _ in range(60_000))
+    elif name == "random":  # mostly letters of all scripts in long runs, which are split
+        rng = random.Random(9)
+        text = "".join(chr(rng.choice([rng.randrange(0xD800), 0x4E00])) for _ in range(60_000))
     else:
         text = corpus_path(name).read_bytes().decode("utf-8")
     theirs = tiktoken.Encoding(
@@ -146,7 +146,7 @@ def test_same_ids_as_gpt2(gpt2, name):
     )
     expected = theirs.encode_ordinary(text)
     assert [their_ids[i] for i in ours.encode(text)] == expected
-    # Line by line the text goes through the path for prompts.
+    # Single lines are encoded by the path for short text.
     lines = text[:100_000].split("\n")
     for line, ids in zip(lines, theirs.encode_ordinary_batch(lines, num_threads=1), strict=True):
         assert [their_ids[i] for i in ours.encode(line)] == ids

@@ -1,17 +1,17 @@
-"""The cache is bounded in pretokens and in their length."""
+"""The cache is bounded in the number and the length of its pre-tokens."""
 
 from tok.encoding.encoder import MAX_CACHED_CHARS, PretokenCache
 from tok.tokenizer import BPETokenizer
 
 
-def test_a_piece_is_worked_out_once():
-    asked = []
-    cache = PretokenCache(lambda pretoken: asked.append(pretoken) or (1,))
+def test_a_pretoken_is_encoded_once():
+    encoded = []
+    cache = PretokenCache(lambda pretoken: encoded.append(pretoken) or (1,))
     assert [cache["a"], cache["a"], cache["b"]] == [(1,)] * 3
-    assert asked == ["a", "b"]
+    assert encoded == ["a", "b"]
 
 
-def test_it_stays_small():
+def test_the_cache_is_bounded():
     cache = PretokenCache(lambda pretoken: (1,), max_pretokens=3)
     for i in range(100):
         assert cache[str(i)] == (1,)

@@ -1,4 +1,4 @@
-"""The progress line: on a terminal only, ended before anything else is printed."""
+"""The progress line: on a terminal only, and ended before other output."""
 
 import io
 import sys
@@ -12,7 +12,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_nothing_is_shown_off_a_terminal(monkeypatch):
+def test_nothing_is_shown_without_a_terminal(monkeypatch):
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     line = ProgressLine("merges", 2, enabled=True)
     line(2)
@@ -21,7 +21,7 @@ def test_nothing_is_shown_off_a_terminal(monkeypatch):
     assert sys.stderr.getvalue() == ""
 
 
-def test_a_terminal_sees_the_end_and_one_line_end(monkeypatch):
+def test_the_last_state_ends_with_one_newline(monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
     BPETokenizer.train("the fox the fox", vocab_size=260, progress=True)
     shown = sys.stderr.getvalue()

@@ -1,4 +1,4 @@
-"""Streaming: whole characters only, and in the end exactly what decode gives."""
+"""Streaming: complete characters only, and in total exactly the result of decode."""
 
 import pytest
 from hypothesis import given, settings
@@ -17,7 +17,7 @@ def stream(ids):
 
 @settings(deadline=None, max_examples=300)
 @given(st.lists(st.integers(0, TOKENIZER.vocab_size - 1), max_size=30))
-def test_pieces_join_to_decode_for_any_ids(ids):
+def test_chunks_join_to_decode_for_any_ids(ids):
     assert "".join(stream(ids)) == TOKENIZER.decode(ids)
 
 
@@ -28,28 +28,28 @@ def test_pieces_join_to_decode_for_any_ids(ids):
         max_size=12,
     )
 )
-def test_pieces_join_to_decode_where_characters_break_off(ids):
+def test_chunks_join_to_decode_for_incomplete_characters(ids):
     assert "".join(stream(ids)) == TOKENIZER.decode(ids)
 
 
 @pytest.mark.parametrize("text", ["😀", "年号", "é", "👨‍👩‍👧🇩🇪", "a😀b"])
 def test_no_replacement_character_for_valid_text_fed_byte_by_byte(text):
-    pretokens = stream(text.encode())
-    assert "".join(pretokens) == text
-    assert not any("\ufffd" in pretoken for pretoken in pretokens)
-    assert len([pretoken for pretoken in pretokens if pretoken]) == len(text)
+    chunks = stream(text.encode())
+    assert "".join(chunks) == text
+    assert not any("\ufffd" in chunk for chunk in chunks)
+    assert len([chunk for chunk in chunks if chunk]) == len(text)
 
 
-def test_an_unfinished_character_appears_at_the_end_only():
+def test_an_incomplete_character_appears_at_the_end_only():
     assert stream([0xF0, 0x9F]) == ["", "", "\ufffd"]
     assert stream([0xF0, 0x41]) == ["", "\ufffdA", ""]
 
 
-def test_a_special_token_is_its_text():
+def test_a_special_token_decodes_to_its_text():
     assert stream([TOKENIZER.eot_id]) == ["<|endoftext|>", ""]
 
 
-def test_a_bad_id_leaves_the_decoder_as_it_was():
+def test_an_unknown_id_does_not_change_the_decoder():
     decoder = TOKENIZER.stream_decoder()
     assert decoder.feed(0xC3) == ""
     with pytest.raises(TokenizerError, match="id 270 is out of range"):
@@ -57,7 +57,7 @@ def test_a_bad_id_leaves_the_decoder_as_it_was():
     assert decoder.feed(0xA9) == "é"
 
 
-def test_finish_starts_afresh():
+def test_finish_resets_the_decoder():
     decoder = TOKENIZER.stream_decoder()
     decoder.feed(0xC3)
     assert decoder.finish() == "\ufffd"

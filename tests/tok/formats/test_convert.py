@@ -1,4 +1,4 @@
-"""Import and export by themselves: nothing is lost, and what can't be held is named."""
+"""Import and export: round trips, and errors for what a format can't represent."""
 
 import random
 
@@ -23,7 +23,7 @@ from tok.vocabulary import (
 TRAINED = BPETokenizer.train(hostile_strings(60, seed=2), vocab_size=400)
 
 
-def there_and_back(tokenizer, kind, folder):
+def export_and_import(tokenizer, kind, folder):
     folder.mkdir(exist_ok=True)
     paths = export_tokenizer(tokenizer, kind, folder / "out")
     if kind == "tiktoken":
@@ -37,19 +37,20 @@ def there_and_back(tokenizer, kind, folder):
 @pytest.mark.parametrize("kind", FORMATS)
 @settings(max_examples=30)
 @given(data=st.data())
-def test_what_is_exported_comes_back(kind, data, tmp_path_factory):
+def test_export_and_import_are_inverse(kind, data, tmp_path_factory):
     corpus = data.draw(st.text("ab <é\n", min_size=30, max_size=80))
     order = data.draw(st.one_of(st.sampled_from(list(BYTE_ORDERS)), st.permutations(range(256))))
     tokens = data.draw(st.lists(st.text(min_size=1, max_size=9), unique=True, max_size=3))
-    tokens = ["<|" + token for token in tokens]  # spelled like no ordinary one of 2 bytes
+    tokens = ["<|" + token for token in tokens]  # differs from every ordinary token of 2 bytes
     ids = data.draw(st.permutations([*range(250, 265)]))[: len(tokens)]
     merges = BPETokenizer.train(corpus, vocab_size=257, special_tokens=[]).merges
-    placed = data.draw(st.booleans())
-    numbers = [[byte_ranks(order)[byte] for byte in pair] for pair in merges]
-    first = BPETokenizer(numbers, dict(zip(tokens, ids)) if placed else tokens, byte_order=order)
+    explicit_ids = data.draw(st.booleans())
+    ranks = [[byte_ranks(order)[byte] for byte in pair] for pair in merges]
+    special = dict(zip(tokens, ids)) if explicit_ids else tokens
+    first = BPETokenizer(ranks, special, byte_order=order)
     used = sorted([*first.ordinary_ids, *first.special_ids.values()])
     assert len(set(used)) == len(used) == 257 + len(tokens)
-    again = there_and_back(first, kind, tmp_path_factory.mktemp("again"))
+    again = export_and_import(first, kind, tmp_path_factory.mktemp("again"))
     assert again == first and again.special_ids == first.special_ids
     text = corpus + "".join(tokens) + corpus
     for allowed in (False, True):
@@ -58,7 +59,7 @@ def test_what_is_exported_comes_back(kind, data, tmp_path_factory):
         assert first.decode(ids) == text
 
 
-def test_ids_skip_those_of_special_tokens(tmp_path):
+def test_ordinary_ids_skip_those_of_special_tokens(tmp_path):
     plain = BPETokenizer([(97, 98), (256, 99)], [])
     moved = BPETokenizer(plain.merges, {"<z>": 260, "<a>": 0, "<b>": 257})
     assert list(moved.special_ids.items()) == [("<a>", 0), ("<b>", 257), ("<z>", 260)]
@@ -78,11 +79,11 @@ def test_ids_skip_those_of_special_tokens(tmp_path):
 
 
 def test_byte_orders():
-    by_stand_in = BPETokenizer([(64, 65)], [], byte_order="gpt2")
-    assert by_stand_in.encode("!ab\x00") == [0, 256, 188]
-    assert by_stand_in.decode([256]) == "ab"
-    numbers = list(BYTE_ORDERS["gpt2"])
-    assert BPETokenizer([(64, 65)], [], byte_order=numbers) == by_stand_in
+    by_character = BPETokenizer([(64, 65)], [], byte_order="gpt2")
+    assert by_character.encode("!ab\x00") == [0, 256, 188]
+    assert by_character.decode([256]) == "ab"
+    ranks = list(BYTE_ORDERS["gpt2"])
+    assert BPETokenizer([(64, 65)], [], byte_order=ranks) == by_character
     assert BPETokenizer([], [], byte_order=[1, 0, *range(2, 256)]).encode("\x00\x01") == [1, 0]
     for wrong in ([*range(255), 254], [*range(255), 255.0], range(10), 5):
         with pytest.raises(TokenizerError, match="a byte order must be a name or the numbers"):
@@ -98,7 +99,7 @@ def test_byte_orders():
         ({"a": 300, "b": 300}, "special tokens 'a' and 'b' have the same id, 300"),
     ],
 )
-def test_wrong_special_ids(special, message):
+def test_invalid_special_ids(special, message):
     with pytest.raises(TokenizerError, match=message):
         BPETokenizer([], special)
 
@@ -110,7 +111,7 @@ def test_bytes_to_unicode():
 
 
 def by_bytes(raw, ranks):
-    """tiktoken's rule: the lowest-ranked token that two neighbours spell; whole tokens at once."""
+    """Encode by tiktoken's rule: merge the neighbours whose bytes have the lowest rank."""
     parts = [bytes([byte]) for byte in raw]
     while raw not in parts:
         found = [ranks.get(a + b, 1 << 30) for a, b in zip(parts, parts[1:])]
@@ -123,23 +124,23 @@ def by_bytes(raw, ranks):
     return [ranks[part] for part in parts]
 
 
-def test_merging_by_bytes_is_merging_by_pairs_if_each_token_is_reachable():
-    draw = random.Random(4)
-    kept = parted = 0
+def test_merging_by_bytes_equals_merging_by_pairs_if_every_token_is_reachable():
+    rng = random.Random(4)
+    n_reachable = n_different = 0
     for _ in range(400):
         merges = []
-        for top in range(256, 256 + draw.randrange(1, 7)):
+        for top in range(256, 256 + rng.randrange(1, 7)):
             known = [97, 98, 99, *range(256, top)]
-            merges.append((draw.choice(known), draw.choice(known)))
+            merges.append((rng.choice(known), rng.choice(known)))
         if len(set(merges)) < len(merges):
             continue
         tokenizer = BPETokenizer(merges, [])
-        ranks = {token: number for number, token in enumerate(tokenizer.token_bytes)}
-        words = ["".join(draw.choices("abc", k=draw.randrange(1, 12))) for _ in range(30)]
+        ranks = {token: rank for rank, token in enumerate(tokenizer.token_bytes)}
+        words = ["".join(rng.choices("abc", k=rng.randrange(1, 12))) for _ in range(30)]
         equal = [tokenizer.encode(word) == by_bytes(word.encode(), ranks) for word in words]
         if first_unreachable(merges) is None:
-            kept += 1
+            n_reachable += 1
             assert all(equal)
         else:
-            parted += not all(equal)
-    assert kept > 50 and parted > 20  # and without that property the two do part
+            n_different += not all(equal)
+    assert n_reachable > 50 and n_different > 20  # without the property the ids can differ

@@ -1,4 +1,4 @@
-"""Exported files in the other libraries, and their files here: the same ids for hostile texts."""
+"""Our files in other libraries and their files here give the same ids for hostile texts."""
 
 import json
 from functools import cache
@@ -15,12 +15,12 @@ END = "<|endoftext|>"
 SPECIAL = [END, "<|pad|>", "two words"]
 COUNTS = [300, pytest.param(20_000, marks=pytest.mark.slow)]
 MAKES = ["value", "gpt2", "specials first", "holes", "shuffled", "gpt2 ranks"]
-PATTERNED = [*MAKES, "cl100k"]  # the pattern; what GPT-2's two files can't hold
+PATTERNED = [*MAKES, "cl100k"]  # formats other than GPT-2's, which has one pattern
 
 
 @pytest.fixture(scope="module")
 def make():
-    """make(name): a tokenizer of each kind that our file can hold."""
+    """make(name): a tokenizer of each kind that our format can represent."""
     corpus = hostile_strings(400, seed=5)
     merges = {
         order: BPETokenizer.train(corpus, vocab_size=900, special_tokens=[], byte_order=order)
@@ -91,7 +91,7 @@ def test_hugging_face_gives_the_same_ids(make, tmp_path, name, count):
     theirs.encode_special_tokens = True
     for text, encoding in zip(texts, theirs.encode_batch(texts)):
         assert ours.encode(text) == encoding.ids
-    # What their library writes is read back as the same tokenizer.
+    # The file that the library writes is the same tokenizer.
     theirs.encode_special_tokens = False
     theirs.save(str(tmp_path / "theirs.json"))
     assert import_tokenizer([tmp_path / "theirs.json"]) == ours
@@ -115,7 +115,9 @@ def test_gpt2s_two_files_give_the_same_ids(make, tmp_path, name, count):
 def test_tiktoken_reads_gpt2s_two_files(make, tmp_path, name):
     load = pytest.importorskip("tiktoken.load", reason="oracle: tiktoken with our export")
     ours = make(name)
-    ours = BPETokenizer(ours.merges, [END], byte_order="gpt2")  # it knows of no other special token
+    ours = BPETokenizer(
+        ours.merges, [END], byte_order="gpt2"
+    )  # the only special token that it supports
     encoder, merges = export_tokenizer(ours, "gpt2", tmp_path / "gpt2")
     ranks = load.data_gym_to_mergeable_bpe_ranks(str(merges), str(encoder))
     assert ranks == {token: i for i, token in enumerate(ours.token_bytes[:-1])}
@@ -139,9 +141,9 @@ def test_a_tokenizer_that_hugging_face_trained(tmp_path):
         assert ours.encode(text, allowed_special=True) == theirs.encode(text).ids
 
 
-def test_every_pair_that_spells_a_token_as_a_merge(make, tmp_path):
-    """So Hugging Face writes what it made of tiktoken's ranks: all but one of them never apply."""
-    tokenizers = pytest.importorskip("tokenizers", reason="oracle: tokenizers with all the pairs")
+def test_a_file_that_lists_every_pair_for_each_token(make, tmp_path):
+    """Hugging Face converts tiktoken's ranks to such files; one pair per token is ever used."""
+    tokenizers = pytest.importorskip("tokenizers", reason="oracle: tokenizers with all pairs")
     ours = make("gpt2")
     export_tokenizer(ours, "hf", tmp_path / "tokenizer.json")
     content = json.loads((tmp_path / "tokenizer.json").read_bytes())

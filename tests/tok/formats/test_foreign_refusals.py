@@ -1,4 +1,4 @@
-"""Files of other projects that this package can't hold are refused: each message names why."""
+"""Files of other projects that can't be represented are errors that name the reason."""
 
 import json
 from base64 import b64encode
@@ -15,7 +15,7 @@ from utils.errors import UserError
 TRAINED = BPETokenizer.train(hostile_strings(60, seed=2), vocab_size=400)
 
 
-def refused(message, paths, **more):
+def assert_rejected(message, paths, **more):
     with pytest.raises(UserError) as caught:
         import_tokenizer(paths, **more)
     assert message in str(caught.value) and "\n" not in str(caught.value)
@@ -83,7 +83,7 @@ WRONG_HF = [
 
 
 @pytest.mark.parametrize(("path", "value", "message"), WRONG_HF, ids=[m for _, _, m in WRONG_HF])
-def test_a_tokenizer_json_that_works_otherwise_is_refused(tmp_path, path, value, message):
+def test_an_unsupported_tokenizer_json_is_rejected(tmp_path, path, value, message):
     out = tmp_path / "tokenizer.json"
     export_tokenizer(TRAINED, "hf", out)
     content = json.loads(out.read_bytes())
@@ -91,7 +91,7 @@ def test_a_tokenizer_json_that_works_otherwise_is_refused(tmp_path, path, value,
         value = content["model"]["merges"][0]
     set_at(content, path, value)
     out.write_text(json.dumps(content), encoding="utf-8")
-    refused(message, [out])
+    assert_rejected(message, [out])
 
 
 def test_harmless_differences_of_a_tokenizer_json(tmp_path):
@@ -99,20 +99,20 @@ def test_harmless_differences_of_a_tokenizer_json(tmp_path):
     export_tokenizer(TRAINED, "hf", out)
     content = json.loads(out.read_bytes())
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
-    content["pre_tokenizer"] = byte_level  # as GPT-2's own
+    content["pre_tokenizer"] = byte_level  # as in GPT-2's file
     content["post_processor"] = byte_level | {"trim_offsets": True}
     content["normalizer"] = {"type": "Sequence", "normalizers": []}
     content["model"]["merges"] = [" ".join(pair) for pair in content["model"]["merges"]]
     content["model"]["unk_token"] = END_OF_TEXT  # nothing is unknown
     content["model"]["continuing_subword_prefix"] = ""
-    content["model"]["ignore_merges"] = True  # of no effect, and that is checked
+    content["model"]["ignore_merges"] = True  # has no effect here, which is checked
     content["added_tokens"][0]["normalized"] = True
     out.write_text(json.dumps(content), encoding="utf-8")
     assert import_tokenizer([out]) == TRAINED
     more = content["added_tokens"][0] | {"id": 400, "content": "<b>", "normalized": False}
     content["added_tokens"].append(more)
     out.write_text(json.dumps(content), encoding="utf-8")
-    refused("some added tokens are normalized and some are not", [out])
+    assert_rejected("some added tokens are normalized and some are not", [out])
     more["normalized"] = True
     out.write_text(json.dumps(content), encoding="utf-8")
     assert import_tokenizer([out]).special_ids == {END_OF_TEXT: 399, "<b>": 400}
@@ -120,21 +120,21 @@ def test_harmless_differences_of_a_tokenizer_json(tmp_path):
 
 def test_merges_out_of_order_and_ignore_merges(tmp_path):
     out = tmp_path / "tokenizer.json"
-    unreachable = BPETokenizer([(97, 98), (98, 99), (97, 257)], [])  # "abc" becomes ab c
+    unreachable = BPETokenizer([(97, 98), (98, 99), (97, 257)], [])  # "abc" = "ab" "c"
     assert unreachable.encode("abc") == [256, 99]
     export_tokenizer(unreachable, "hf", out)
     assert import_tokenizer([out]) == unreachable
     content = json.loads(out.read_bytes())
     content["model"]["ignore_merges"] = True
     out.write_text(json.dumps(content), encoding="utf-8")
-    refused("ignore_merges is set, and 'abc' is not what its bytes merge to", [out])
+    assert_rejected("ignore_merges is set, and 'abc' is not what its bytes merge to", [out])
     content["model"]["ignore_merges"] = False
     content["model"]["merges"].reverse()
     out.write_text(json.dumps(content), encoding="utf-8")
-    refused("merge 0 joins 'bc', not made before it", [out])
+    assert_rejected("merge 0 joins 'bc', not made before it", [out])
     content["model"]["merges"] = [["b", "c"], ["a", "b"], ["a", "bc"]]
     out.write_text(json.dumps(content), encoding="utf-8")
-    refused("ids must follow the order of the merges", [out])
+    assert_rejected("ids must follow the order of the merges", [out])
     with pytest.raises(TokenizerError, match=r"token 258 \(b'abc'\) is not what its bytes merge"):
         export_tokenizer(unreachable, "tiktoken", tmp_path / "ranks")
     assert not (tmp_path / "ranks").exists()
@@ -149,7 +149,7 @@ def test_merges_out_of_order_and_ignore_merges(tmp_path):
         (BPETokenizer([], {"Ġ": 0}), "tokens 0 and 33 are both written 'Ġ'"),
     ],
 )
-def test_two_tokens_with_one_spelling(tmp_path, kind, tokenizer, message):
+def test_two_tokens_with_the_same_printable_text(tmp_path, kind, tokenizer, message):
     with pytest.raises(TokenizerError, match=message):
         export_tokenizer(tokenizer, kind, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
@@ -188,10 +188,10 @@ WRONG_RANKS = [
 
 
 @pytest.mark.parametrize(("raw", "message"), WRONG_RANKS, ids=[m for _, m in WRONG_RANKS])
-def test_ranks_that_are_refused(tmp_path, raw, message):
+def test_invalid_ranks_are_rejected(tmp_path, raw, message):
     path = tmp_path / "x.tiktoken"
     path.write_bytes(raw)
-    refused(message, [path], pattern="gpt2")
+    assert_rejected(message, [path], pattern="gpt2")
 
 
 def test_ranks_need_a_pattern_and_ids(tmp_path):
@@ -199,47 +199,51 @@ def test_ranks_need_a_pattern_and_ids(tmp_path):
     path.write_bytes(rank_lines(BYTES + [(257, b"ab")]))
     special = {END_OF_TEXT: 256}
     assert import_tokenizer([path], pattern="gpt2", special=special).special_ids == special
-    refused("does not name its split pattern: add --pattern gpt2", [path], special=special)
-    refused("'<s>' needs its id", [path], pattern="gpt2", special={"<s>": None})
-    refused("unknown pattern 'x'", [path], pattern="x", special=special)
-    refused("id 97 of special token '<s>' is that of another token", [path], special={"<s>": 97})
+    assert_rejected("does not name its split pattern: add --pattern gpt2", [path], special=special)
+    assert_rejected("'<s>' needs its id", [path], pattern="gpt2", special={"<s>": None})
+    assert_rejected("unknown pattern 'x'", [path], pattern="x", special=special)
+    assert_rejected(
+        "id 97 of special token '<s>' is that of another token", [path], special={"<s>": 97}
+    )
 
 
-def test_gpt2_files_that_are_refused(tmp_path):
+def test_invalid_gpt2_files_are_rejected(tmp_path):
     encoder, merges = export_tokenizer(TRAINED, "gpt2", tmp_path)
     assert import_tokenizer([merges, encoder]) == TRAINED  # in either order
-    refused("give one file, or GPT-2's two", [encoder, encoder])
-    refused("for GPT-2's encoder.json, give vocab.bpe too", [encoder])
-    refused("--pattern is for tiktoken's ranks", [encoder, merges], pattern="gpt2")
-    refused("encoder.json has the ids; give --special TEXT", [encoder, merges], special={"a": 1})
-    refused("--special '<s>': no such token", [encoder, merges], special={"<s>": None})
-    merges.write_bytes(merges.read_bytes().replace(b" ", b"", 2))  # of the version and line 2
-    refused("line 2 of the merges is not a pair of tokens", [encoder, merges])
+    assert_rejected("give one file, or GPT-2's two", [encoder, encoder])
+    assert_rejected("for GPT-2's encoder.json, give vocab.bpe too", [encoder])
+    assert_rejected("--pattern is for tiktoken's ranks", [encoder, merges], pattern="gpt2")
+    assert_rejected(
+        "encoder.json has the ids; give --special TEXT", [encoder, merges], special={"a": 1}
+    )
+    assert_rejected("--special '<s>': no such token", [encoder, merges], special={"<s>": None})
+    merges.write_bytes(merges.read_bytes().replace(b" ", b"", 2))  # in the version line and line 2
+    assert_rejected("line 2 of the merges is not a pair of tokens", [encoder, merges])
     merges.write_bytes(b"\xff")
-    refused("not UTF-8", [encoder, merges])
+    assert_rejected("not UTF-8", [encoder, merges])
     named = BPETokenizer(TRAINED.merges, ["<pad>", END_OF_TEXT])
     encoder, merges = export_tokenizer(named, "gpt2", tmp_path)
-    refused("no merge makes '<pad>'", [encoder, merges])
+    assert_rejected("no merge makes '<pad>'", [encoder, merges])
     assert import_tokenizer([encoder, merges], special={"<pad>": None}) == named
     ids = json.loads(encoder.read_bytes())
     del ids["Ġ"]
     encoder.write_text(json.dumps(ids), encoding="utf-8")
-    refused("byte 0x20 ('Ġ') is not a token", [encoder, merges], special={"<pad>": None})
+    assert_rejected("byte 0x20 ('Ġ') is not a token", [encoder, merges], special={"<pad>": None})
     encoder.write_bytes(b'{"a": 1, "a": 2}')
-    refused("key 'a' given twice", [encoder, merges])
+    assert_rejected("key 'a' given twice", [encoder, merges])
     encoder.write_bytes(b"{")
-    refused("not valid JSON", [encoder, merges])
+    assert_rejected("not valid JSON", [encoder, merges])
 
 
-def test_other_files_are_named(tmp_path):
+def test_other_files_are_rejected_by_name(tmp_path):
     path = tmp_path / "tok.json"
     TRAINED.save(path)
-    refused("already a tokenizer of llm-tiny", [path])
+    assert_rejected("already a tokenizer of llm-tiny", [path])
     with pytest.raises(UserError, match=r"none\.json: No such file"):
         import_tokenizer([tmp_path / "none.json"])
     with pytest.raises(TokenizerError, match="unknown format 'xml'; known: hf, tiktoken, gpt2"):
         export_tokenizer(TRAINED, "xml", tmp_path / "x")
     out = tmp_path / "tokenizer.json"
     export_tokenizer(TRAINED, "hf", out)
-    refused("--pattern is for tiktoken's ranks", [out], pattern="gpt2")
-    refused("--special is not for a tokenizer.json", [out], special={"a": 1})
+    assert_rejected("--pattern is for tiktoken's ranks", [out], pattern="gpt2")
+    assert_rejected("--special is not for a tokenizer.json", [out], special={"a": 1})

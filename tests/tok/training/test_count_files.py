@@ -1,4 +1,4 @@
-"""Counting pre-tokens: parts, blocks and workers change nothing; files stream."""
+"""Counting pre-tokens: any parts, blocks and workers give the same counts; files are streamed."""
 
 import ast
 import multiprocessing
@@ -15,7 +15,7 @@ import pytest
 
 from tok.errors import TokenizerError
 from tok.patterns import PATTERNS, split, to_bytes, to_text
-from tok.training import count_files as corpus
+from tok.training import count_files as module
 from tok.training.count_files import count_files, count_texts
 from tok.training.counts import PretokenCounts
 from utils.errors import UserError
@@ -36,20 +36,20 @@ def expected(texts, pattern="gpt2"):
 
 @pytest.fixture
 def small(monkeypatch):
-    """Parts and blocks so small that a short text has many."""
-    monkeypatch.setattr(corpus, "PART_BYTES", 100)
-    monkeypatch.setattr(corpus, "BLOCK_BYTES", 40)
+    """Make parts and blocks so small that a short text has many."""
+    monkeypatch.setattr(module, "PART_BYTES", 100)
+    monkeypatch.setattr(module, "BLOCK_BYTES", 40)
 
 
 def random_texts(seed):
-    draw = random.Random(seed)
+    rng = random.Random(seed)
     words = [*TEXT.decode().split(" "), " ", "  ", "\n", "!", "'s", "年", "1"]
-    return [" ".join(draw.choices(words, k=draw.randrange(60))) for _ in range(20)]
+    return [" ".join(rng.choices(words, k=rng.randrange(60))) for _ in range(20)]
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize("workers", [1, 3])
-def test_parts_blocks_and_workers_change_nothing(small, tmp_path, pattern, workers):
+def test_parts_blocks_and_workers_do_not_change_counts(small, tmp_path, pattern, workers):
     for seed in range(5):
         texts = random_texts(seed)
         counts = count_texts(iter(texts), pattern, workers)
@@ -61,26 +61,26 @@ def test_parts_blocks_and_workers_change_nothing(small, tmp_path, pattern, worke
         assert count_files(paths, pattern, workers=workers).as_dict() == expected(texts, pattern)
 
 
-def test_threads_where_a_fork_is_not_safe(small, forks, monkeypatch):
+def test_threads_where_forking_is_unsafe(small, forks, monkeypatch):
     texts = random_texts(7)
-    assert corpus._start_method() == "fork"
+    assert module._start_method() == "fork"
     forked = count_texts(texts, workers=3)
     monkeypatch.setitem(sys.modules, "torch", object())
-    assert corpus._start_method() == "thread"
+    assert module._start_method() == "thread"
     assert count_texts(texts, workers=3).as_dict() == forked.as_dict() == expected(texts)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux alone")
-def test_a_worker_that_is_killed_ends_in_one_line(small, forks, monkeypatch):
-    monkeypatch.setattr(corpus, "_count_job", _die)
+@pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux only")
+def test_a_killed_worker_is_a_user_error(small, forks, monkeypatch):
+    monkeypatch.setattr(module, "_count_job", _die)
     with pytest.raises(UserError, match="worker process ended unexpectedly"):
         count_texts([TEXT * 9], workers=2)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux alone")
-def test_an_interrupt_waits_for_no_job(small, forks, monkeypatch, tmp_path):
-    """Ctrl-C in the middle: the jobs that were handed out would take minutes."""
-    monkeypatch.setattr(corpus, "_count_job", _first_then_sleep)
+@pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux only")
+def test_an_interrupt_does_not_wait_for_jobs(small, forks, monkeypatch, tmp_path):
+    """Ctrl-C while the submitted jobs would take minutes."""
+    monkeypatch.setattr(module, "_count_job", _first_then_sleep)
     path = tmp_path / "text"
     path.write_bytes(TEXT * 99)
 
@@ -100,11 +100,11 @@ def _first_then_sleep(pattern, errors, job):
 
 IN_A_POOL = """
 import multiprocessing, sys
-from tok.training import count_files as corpus
+from tok.training import count_files as module
 
 def count(path):
-    corpus.PART_BYTES = 100
-    return corpus.count_files([path], workers=2).as_dict()
+    module.PART_BYTES = 100
+    return module.count_files([path], workers=2).as_dict()
 
 with multiprocessing.get_context("fork").Pool(1) as pool:
     print(pool.apply(count, sys.argv[1:]))
@@ -113,8 +113,8 @@ with multiprocessing.get_context("fork").Pool(1) as pool:
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux alone")
-def test_a_daemon_that_may_have_no_children_counts_with_threads(tmp_path, run_python):
+@pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux only")
+def test_a_daemon_process_counts_with_threads(tmp_path, run_python):
     path = tmp_path / "text"
     path.write_bytes(TEXT * 9)
     done = run_python("-c", IN_A_POOL, path)
@@ -128,22 +128,22 @@ def _die(*_):
 
 @pytest.fixture
 def forks(monkeypatch):
-    """Counts as in a program of one thread without torch, whatever the tests before imported."""
+    """Pretend that the program has one thread and no torch, whatever earlier tests imported."""
     monkeypatch.delitem(sys.modules, "torch", raising=False)
     monkeypatch.setattr(threading, "active_count", lambda: 1)
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize("unit", ["a", " ", "年", "\n", "!", b"\xff", "x y"])
-def test_text_without_a_place_to_cut(small, pattern, unit):
+def test_text_without_a_boundary(small, pattern, unit):
     raw = (unit if isinstance(unit, bytes) else unit.encode()) * 500 + TEXT
     assert count_texts([raw], pattern, 2).as_dict() == expected([raw], pattern)
 
 
-def test_a_long_text_in_parts_of_the_real_size():
-    raw = TEXT * (2 * corpus.PART_BYTES // len(TEXT) + 2)
+def test_a_long_text_in_parts_of_the_default_size():
+    raw = TEXT * (2 * module.PART_BYTES // len(TEXT) + 2)
     once = expected([TEXT])
-    assert len(list(corpus._spans(raw, "gpt2"))) == 3
+    assert len(list(module._spans(raw, "gpt2"))) == 3
     counts = count_texts([raw, TEXT], workers=2).as_dict()
     assert {pretoken: n / once[pretoken] for pretoken, n in counts.items()} == dict.fromkeys(
         once, len(raw) // len(TEXT) + 1
@@ -151,7 +151,7 @@ def test_a_long_text_in_parts_of_the_real_size():
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_the_first_byte_that_is_not_utf8_is_named(small, tmp_path, workers):
+def test_the_first_invalid_byte_is_named(small, tmp_path, workers):
     good, bad = tmp_path / "good.txt", tmp_path / "bad.txt"
     good.write_bytes(TEXT * 9)
     text = (TEXT * 3).decode()
@@ -165,11 +165,11 @@ def test_the_first_byte_that_is_not_utf8_is_named(small, tmp_path, workers):
     assert count_files([bad], errors="bytes", workers=workers).as_dict() == expected([raw])
 
 
-def test_a_place_to_cut_is_found_across_reads(monkeypatch):
-    monkeypatch.setattr(corpus, "PART_BYTES", 5)
+def test_a_boundary_is_found_across_reads(monkeypatch):
+    monkeypatch.setattr(module, "PART_BYTES", 5)
     for size in (1, 2, 3, 100):
-        monkeypatch.setattr(corpus, "BLOCK_BYTES", size)
-        parts = [part.source for part in corpus._spans(b"abcdefgh ijklmnop q !", "gpt2")]
+        monkeypatch.setattr(module, "BLOCK_BYTES", size)
+        parts = [part.source for part in module._spans(b"abcdefgh ijklmnop q !", "gpt2")]
         assert parts == [b"abcdefgh", b" ijklmnop", b" q !"]
 
 
@@ -182,7 +182,7 @@ def test_progress_counts_every_byte(tmp_path):
     assert seen[-1] == 2 * len(TEXT)
 
 
-def test_files_that_cannot_be_read(tmp_path):
+def test_unreadable_files_are_user_errors(tmp_path):
     with pytest.raises(UserError, match=r"none: No such file"):
         count_files([tmp_path / "none"])
     with pytest.raises(UserError, match=r"Is a directory"):
@@ -194,7 +194,7 @@ def test_files_that_cannot_be_read(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
-def test_a_pipe_is_read_once_to_its_end(small, tmp_path):
+def test_a_pipe_is_read_once(small, tmp_path):
     path = tmp_path / "pipe"
     os.mkfifo(path)
     writer = threading.Thread(target=path.write_bytes, args=(TEXT * 30,))
@@ -204,12 +204,12 @@ def test_a_pipe_is_read_once_to_its_end(small, tmp_path):
     assert counts.as_dict() == expected([TEXT * 30])
 
 
-def test_a_file_is_never_in_memory_as_a_whole(monkeypatch, tmp_path):
-    monkeypatch.setattr(corpus, "PART_BYTES", 1 << 18)
-    monkeypatch.setattr(corpus, "BLOCK_BYTES", 1 << 14)
+def test_memory_does_not_depend_on_the_file_size(monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "PART_BYTES", 1 << 18)
+    monkeypatch.setattr(module, "BLOCK_BYTES", 1 << 14)
     path = tmp_path / "large.txt"
     path.write_bytes(TEXT * ((16 << 20) // len(TEXT)))
-    count_files([path], workers=1)  # what is made once, such as tables of characters
+    count_files([path], workers=1)  # build what is cached, such as tables of characters
     tracemalloc.start()
     try:
         count_files([path], workers=2)
@@ -218,7 +218,7 @@ def test_a_file_is_never_in_memory_as_a_whole(monkeypatch, tmp_path):
         tracemalloc.stop()
 
 
-def test_neither_text_nor_bytes():
+def test_types_of_texts():
     with pytest.raises(TokenizerError, match="expected str or bytes, got int"):
         count_texts([5])
     with pytest.raises(TokenizerError, match="lone surrogate"):

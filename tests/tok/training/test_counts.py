@@ -21,14 +21,14 @@ def add(counts, words):
 
 
 @pytest.mark.parametrize("slot_bits", [1, 13])
-def test_blocks_and_parts_add_up(monkeypatch, slot_bits):
+def test_counts_of_blocks_and_parts_are_added(monkeypatch, slot_bits):
     monkeypatch.setattr(counts_module, "SLOT_BITS", slot_bits)  # with 2 slots most keys collide
-    draw = random.Random(2)
+    rng = random.Random(2)
     expected, parts = Counter(), []
     for _ in range(4):
         parts.append(PretokenCounts())
         for _ in range(30):
-            words = [b"ab\0" * draw.randrange(1, 20) + b"c" * draw.randrange(3) for _ in range(40)]
+            words = [b"ab\0" * rng.randrange(1, 20) + b"c" * rng.randrange(3) for _ in range(40)]
             add(parts[-1], words)
             expected.update(words)
     whole = PretokenCounts()
@@ -40,7 +40,7 @@ def test_blocks_and_parts_add_up(monkeypatch, slot_bits):
     assert len(raw) == lengths.sum() and counts.sum() == sum(expected.values())
 
 
-def test_nothing():
+def test_no_text():
     raw, lengths, counts = PretokenCounts().flattened()
     assert len(raw) == len(lengths) == len(counts) == 0
     assert PretokenCounts().as_dict() == {}
@@ -63,15 +63,15 @@ def test_equal_to_a_dict(words):
 
 
 def test_many_words_of_few_letters():
-    draw = random.Random(1)
-    words = [bytes(draw.choices(b"ab", k=draw.randrange(1, 34))) for _ in range(5000)]
+    rng = random.Random(1)
+    words = [bytes(rng.choices(b"ab", k=rng.randrange(1, 34))) for _ in range(5000)]
     counts = PretokenCounts()
     add(counts, words)
     add(counts, words)
     assert counts.as_dict() == Counter(words + words)
 
 
-def test_pieces_of_a_text():
+def test_pretokens_of_a_text():
     raw = "the cat, the mat; it's a préfix prefix ".encode() * 50
     starts = split_starts(raw, GPT2)
     counts = PretokenCounts()

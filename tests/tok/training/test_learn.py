@@ -53,11 +53,11 @@ def naive(counts, n_merges, byte_ids=bytes(range(256))):
 
 def random_words(seed):
     """Words with common stems and equal counts: ties, chains of merges, overlaps."""
-    draw = random.Random(seed)
-    letters = draw.choice([b"ab", b"abc", b"abcdefgh", bytes(range(97, 123))])
-    stems = [bytes(draw.choices(letters, k=draw.randrange(1, 7))) for _ in range(30)]
-    words = [b"".join(draw.choices(stems, k=draw.randrange(1, 4))) for _ in range(40)]
-    return {word: draw.choice([1, 1, 2, 5, draw.randrange(1, 1000)]) for word in words}
+    rng = random.Random(seed)
+    letters = rng.choice([b"ab", b"abc", b"abcdefgh", bytes(range(97, 123))])
+    stems = [bytes(rng.choices(letters, k=rng.randrange(1, 7))) for _ in range(30)]
+    words = [b"".join(rng.choices(stems, k=rng.randrange(1, 4))) for _ in range(40)]
+    return {word: rng.choice([1, 1, 2, 5, rng.randrange(1, 1000)]) for word in words}
 
 
 @pytest.mark.parametrize("max_pairs", [1, 3, 1 << 10])
@@ -69,9 +69,9 @@ def test_merges_equal_the_textbooks_for_any_limits_of_a_step(
     monkeypatch.setattr(learn, "MAX_ACTIVE_OCCURRENCES", max_occurrences)
     for seed in range(20):
         counts = random_words(seed)
-        draw = random.Random(seed)
-        byte_ids = bytes(draw.sample(range(256), 256))
-        n_merges = draw.randrange(1, 200)
+        rng = random.Random(seed)
+        byte_ids = bytes(rng.sample(range(256), 256))
+        n_merges = rng.randrange(1, 200)
         expected = naive(counts, n_merges, byte_ids)
         assert learn_merges(Words(counts), n_merges, byte_ids) == expected, f"seed {seed}"
 
@@ -272,14 +272,14 @@ def test_queue_sorts_pairs_again_when_their_counts_change():
 @pytest.mark.parametrize("seed", range(20))
 def test_queue_against_a_sorted_list(seed):
     """Pairs are added, counted again and merged: the active ones are always the best."""
-    draw = random.Random(seed)
+    rng = random.Random(seed)
     queue, alive = PairQueue(new_pairs((1, 0, 0, [0]))), {(0, 0): 1}
     for step in range(1, 60):
-        new = [((step, k), draw.choice([1, 2, 3, 50, 400])) for k in range(draw.randrange(6))]
+        new = [((step, k), rng.choice([1, 2, 3, 50, 400])) for k in range(rng.randrange(6))]
         if new:
             queue.add(new_pairs(*[(count, *ids, [step]) for ids, count in new]))
             alive.update(new)
-        max_pairs = draw.randrange(1, 8)
+        max_pairs = rng.randrange(1, 8)
         priorities, _ = activate(queue, max_pairs, 99)
         assert len(priorities) <= max_pairs
         assert {
@@ -288,7 +288,7 @@ def test_queue_against_a_sorted_list(seed):
         others = [(-alive[ids], *ids) for ids in alive if (-alive[ids], *ids) not in priorities]
         assert all(queue.inactive_bound() <= priority for priority in others)
         assert bool(priorities) == bool(alive)
-        counts = [draw.choice([0, -first, draw.randint(0, -first)]) for first, *_ in priorities]
+        counts = [rng.choice([0, -first, rng.randint(0, -first)]) for first, *_ in priorities]
         for count, (_, *ids) in zip(counts, priorities):
             if count:
                 alive[tuple(ids)] = count

@@ -1,4 +1,4 @@
-"""Merges against rustbpe's and Hugging Face's trainers, on real text."""
+"""Merges compared with rustbpe's and Hugging Face's trainers, on real text."""
 
 import json
 from functools import lru_cache
@@ -28,7 +28,7 @@ def merged_tokens(name, byte_order):
 
 
 @pytest.mark.parametrize("name", VOCAB_SIZES)
-def test_merges_by_value_are_rustbpes(name):
+def test_same_merges_as_rustbpe(name):
     rustbpe = pytest.importorskip("rustbpe", reason="oracle: rustbpe's training")
     text, vocab_size = text_of(name)
     theirs = rustbpe.Tokenizer()
@@ -39,7 +39,7 @@ def test_merges_by_value_are_rustbpes(name):
 
 
 @pytest.mark.parametrize("name", VOCAB_SIZES)
-def test_merges_by_stand_in_are_hugging_faces(name):
+def test_same_merges_as_hugging_face(name):
     tokenizers = pytest.importorskip("tokenizers", reason="oracle: Hugging Face's training")
     text, vocab_size = text_of(name)
     theirs = tokenizers.Tokenizer(tokenizers.models.BPE())
@@ -56,7 +56,7 @@ def test_merges_by_stand_in_are_hugging_faces(name):
 
 
 @pytest.mark.parametrize(("name", "first"), [("tiny", 96), ("shakespeare", 182)])
-def test_where_the_two_orders_part(name, first):
-    by_value, by_stand_in = (merged_tokens(name, order) for order in ("value", "gpt2"))
-    equal = [a == b for a, b in zip(by_value, by_stand_in)]
-    assert equal.index(False) == first  # counted from 0, as messages about merges do
+def test_the_byte_orders_differ_from_this_merge_on(name, first):
+    by_value, by_character = (merged_tokens(name, order) for order in ("value", "gpt2"))
+    equal = [a == b for a, b in zip(by_value, by_character)]
+    assert equal.index(False) == first  # counted from 0, as in error messages
