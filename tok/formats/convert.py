@@ -89,7 +89,7 @@ def read_folder_tokenizer(folder: Path, vocab_size: int) -> BPETokenizer:
     if tokenizer.vocab_size != vocab_size:
         raise UserError(
             f"{folder}: the model has {vocab_size} tokens, the tokenizer {tokenizer.vocab_size}; "
-            "cut or fill the embeddings to one size first"
+            "resize the embeddings to the tokenizer's size first"
         )
     return tokenizer
 

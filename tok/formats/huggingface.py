@@ -82,15 +82,15 @@ def read_huggingface(content: dict[str, Any]) -> dict[str, Any]:
         kind = model.get("type") if isinstance(model, dict) else None
         raise TokenizerError(f"the model is {kind!r:.40}, not BPE")
     pattern = _pattern_of(content.get("pre_tokenizer"))
-    _refuse_other_steps(content)
-    _refuse_model_settings(model)
+    _check_other_steps(content)
+    _check_model_settings(model)
     ids = model.get("vocab")
     if not isinstance(ids, dict):
         raise TokenizerError("model.vocab must be an object, token -> id")
     special_ids = _special_ids(content.get("added_tokens") or [], ids)
     return tokenizer_kwargs(
         ids,
-        _pairs_of(model.get("merges")),
+        _parse_merges(model.get("merges")),
         special_ids,
         whole_first=bool(model.get("ignore_merges")),
     ) | {"pattern": pattern}
@@ -136,7 +136,8 @@ def _steps_of(step: Any, key: str) -> list[dict[str, Any]]:
     return [one for part in parts for one in _steps_of(part, key)]
 
 
-def _refuse_other_steps(content: dict[str, Any]) -> None:
+def _check_other_steps(content: dict[str, Any]) -> None:
+    """Raise TokenizerError for steps that change ids or decode differently."""
     for name in ("truncation", "padding"):
         if content.get(name) is not None:
             raise TokenizerError(f"{name} is set, which changes the ids; set it to null")
@@ -169,7 +170,7 @@ def _is_bare_template(step: dict[str, Any]) -> bool:
     )
 
 
-def _refuse_model_settings(model: dict[str, Any]) -> None:
+def _check_model_settings(model: dict[str, Any]) -> None:
     """Raise TokenizerError for settings that change ids.
 
     unk_token and fuse_unk do not: a vocabulary with all 256 bytes has no unknown text.
@@ -213,11 +214,11 @@ def _special_ids(added: Any, ids: dict[str, Any]) -> dict[str, int]:
     return found
 
 
-def _pairs_of(merges: Any) -> Sequence[tuple[str, str]]:
+def _parse_merges(merges: Any) -> Sequence[tuple[str, str]]:
     if not isinstance(merges, list):
         raise TokenizerError("model.merges must be a list")
     pairs = []
-    for rank, merge in enumerate(merges):
+    for i, merge in enumerate(merges):
         # Files from before 2024 have "a b"; no byte is represented by a blank.
         parts = merge.split(" ") if isinstance(merge, str) else merge
         if (
@@ -225,6 +226,6 @@ def _pairs_of(merges: Any) -> Sequence[tuple[str, str]]:
             or len(parts) != 2
             or not all(isinstance(part, str) and part for part in parts)
         ):
-            raise TokenizerError(f"model.merges: merge {rank} is not a pair: {merge!r:.40}")
+            raise TokenizerError(f"model.merges: merge {i} is not a pair: {merge!r:.40}")
         pairs.append((parts[0], parts[1]))
     return pairs

@@ -145,4 +145,4 @@ def _effective_merge(found: Sequence[Pair], token: str, byte_ranks: bytes, merge
     for pair in found:
         if pair == parts:
             return pair
-    raise TokenizerError(f"several merges make {token!r:.60}, but none of its own bytes")
+    raise TokenizerError(f"several merges make {token!r:.60}, but its bytes merge by none of them")

@@ -64,32 +64,32 @@ class Occurrences:
         return [a[keep] for a in (pair_N, self.start_N, self.middle_N, self.count_N)]
 
 
-def group_equal(key_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return a stable order that puts equal keys together, int64[N], and group starts, int64[G].
+def group_equal(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return a stable order that puts equal keys together, and the start of each group, int64[G].
 
     >>> [array.tolist() for array in group_equal(np.array([5, 3, 5, 3, 9]))]
     [[1, 3, 0, 2, 4], [0, 2, 4]]
 
     Args:
-        key_N: [N], integers of at least 0.
+        keys: integers of at least 0, in one dimension.
     """
     # NumPy sorts uint16 by radix, in linear time: so sort by 16 bits at a time, the lowest first.
     digits: list[np.ndarray] = []
-    rest = int(key_N.max(initial=0))
+    rest = int(keys.max(initial=0))
     while rest or not digits:
-        digits.append((key_N >> 16 * len(digits)).astype(np.uint16))
+        digits.append((keys >> 16 * len(digits)).astype(np.uint16))
         rest >>= 16
-    order_N = np.lexsort(digits)
-    sorted_N = key_N[order_N]
-    begins_N = np.ones(len(key_N), dtype=bool)
-    np.not_equal(sorted_N[1:], sorted_N[:-1], out=begins_N[1:])
-    return order_N, np.flatnonzero(begins_N)
+    order = np.lexsort(digits)
+    sorted_keys = keys[order]
+    begins = np.ones(len(keys), dtype=bool)
+    np.not_equal(sorted_keys[1:], sorted_keys[:-1], out=begins[1:])
+    return order, np.flatnonzero(begins)
 
 
-def group_sums(value_N: np.ndarray, begin_G: np.ndarray) -> np.ndarray:
+def group_sums(values: np.ndarray, begin_G: np.ndarray) -> np.ndarray:
     """Return int64[G]: the sum of each group; `begin_G` as from `group_equal`.
 
     >>> group_sums(np.array([1, 2, 3]), np.array([0, 2])).tolist()
     [3, 3]
     """
-    return np.add.reduceat(value_N, begin_G) if len(begin_G) else np.zeros(0, dtype=np.int64)
+    return np.add.reduceat(values, begin_G) if len(begin_G) else np.zeros(0, dtype=np.int64)

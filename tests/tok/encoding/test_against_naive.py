@@ -1,4 +1,4 @@
-"""Merges and ids against the textbook: all pairs counted afresh, merges applied one by one."""
+"""Merges and ids compared with the plain definition in tok/bpe.py."""
 
 import random
 
