@@ -93,7 +93,7 @@ class Overlap(NamedTuple):
 
     earlier: int  #: position of the pair with the higher priority in the merge order
     later: int
-    count: int  #: how often in the corpus
+    shared: int  #: occurrences in the corpus that share a token
 
 
 def select_merges(priorities: Sequence[Priority], overlaps: Iterable[Overlap]) -> list[int]:

@@ -168,7 +168,7 @@ def test_overlaps_are_found_with_their_counts():
     counts = {}
     for overlap in row.overlaps(found, order):
         key = names[overlap.earlier], names[overlap.later]
-        counts.setdefault(key, []).append(overlap.count)
+        counts.setdefault(key, []).append(overlap.shared)
     # "abab" has ab, ba, ab: ab and ba overlap on both sides; "aaa" has aa twice.
     assert names == ["aa", "ab", "xa", "ba"]
     assert counts == {("ab", "ba"): [3, 3], ("ab", "xa"): [4], ("aa", "aa"): [5]}
