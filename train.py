@@ -87,7 +87,11 @@ def parse(argv: Sequence[str] | None) -> tuple[Config, dict[str, Any], argparse.
     parser = Parser(prog="train.py", description=__doc__, examples=EXAMPLES)
     parser.add_argument("--version", action="version", version=f"llm-tiny {VERSION}")
     parser.add_argument(
-        "--config", action="append", default=[], metavar="FILE", help="YAML; later files override"
+        "--config",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="YAML file of settings; with several, later files override",
     )
     parser.add_argument("--resume", action="store_true", help="continue the run in run_dir")
     parser.add_argument("--print_config", action="store_true", help="print every setting and exit")
@@ -237,7 +241,7 @@ def fit(trainer: Trainer, *, resumed: bool) -> int:
             if metrics is not None:
                 trainer.evaluate_and_save(run_log, metrics)
         if not trainer.finished():
-            trainer.flush_metrics()  # raises after a loss that is not finite: nothing is saved
+            trainer.flush_metrics()  # raises if a loss was not finite, before anything is saved
             trainer.check_weights()
             if dist.is_main:
                 checkpoint.save(run.last, trainer.state())
@@ -332,9 +336,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with init_distributed() as dist:
         config, given, args = parse(argv)
         if args.print_config:
-            train = config.train
+            train, moments = config.train, OPTIMIZERS[config.optim.name].moments
             print(dump(config, comments=True), end="")
-            moments = OPTIMIZERS[config.optim.name].moments
             print(textwrap.indent(describe(config.model, train.batch_size, moments), "# "), end="")
             if dist.size > 1:
                 print(f"# {dist.describe(train.batch_size * train.grad_accum_steps)}")

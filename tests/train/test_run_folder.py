@@ -14,11 +14,13 @@ import sample
 import train
 from model.gpt import TinyGPT
 from model.training.trainer import Trainer
+from tests.conftest import ROOT
 from tests.helpers.runs import Child, build, flags, make_corpus, rows_of, state_of, step
 from train import Config
 from utils.config.load import load
 from utils.errors import UserError
 from utils.run import checkpoint
+from utils.run.environment import VERSION
 from utils.run.folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -214,7 +216,9 @@ def test_without_a_terminal_progress_is_logged_as_lines(
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         train.main(["--version"])
-    assert ended.value.code == 0 and capsys.readouterr().out == "llm-tiny 0.2.0\n"
+    assert ended.value.code == 0 and capsys.readouterr().out == f"llm-tiny {VERSION}\n"
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert changes.partition("\n## ")[2].startswith(f"{VERSION} ")
 
 
 def test_print_config_shows_parameters_and_memory(capsys: pytest.CaptureFixture[str]) -> None:
