@@ -1,1 +1,1 @@
-"""Benchmarks: time, memory and quality, next to other projects."""
+"""Benchmarks: time, memory and quality, compared with other projects."""

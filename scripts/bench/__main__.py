@@ -1,12 +1,12 @@
-"""Measures on this machine: `python -m scripts.bench NAME ... [--json [FILE]]`.
+"""Run a benchmark on this machine: `python -m scripts.bench NAME ... [--json [FILE]]`.
 
     python -m scripts.bench train --config configs/tiny.yaml
     python -m scripts.bench sample --run runs/tiny
     python -m scripts.bench tokenizer --corpus data/tiny.txt --vocab-size 1024 --peers
     python -m scripts.bench race --nanogpt ../nanoGPT --corpus shakespeare.txt --seeds 3
 
-Figures go to stdout; with --json they go to stderr, and stdout is one JSON object; with --json FILE
-that goes to the file.
+The figures are printed to stdout. With --json they are printed to stderr, and stdout is one JSON
+object. With --json FILE the JSON object is written to the file.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-if not __package__:  # started as scripts/bench, which leaves the root out
+if not __package__:  # started as scripts/bench: the repository root is not on sys.path
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-if __name__ == "__main__":  # before the imports that take long
+if __name__ == "__main__":  # before the slow imports
     from utils.signals import exit_silently_on_sigint
 
     exit_silently_on_sigint()
@@ -29,7 +29,7 @@ from utils.errors import run_cli
 from utils.files import check_writable, write_atomic
 from utils.output import json_line
 
-# Each module is loaded when its command is asked for: tokenizers need no torch.
+# A module is imported only for its own command: the tokenizer benchmark must not load torch.
 COMMANDS = {
     "train": "scripts.bench.train",
     "sample": "scripts.bench.sample",
@@ -40,7 +40,7 @@ STDOUT = "-"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one measurement and prints its figures."""
+    """Run one benchmark and print its figures."""
     words = list(sys.argv[1:] if argv is None else argv)
     parser = Parser(prog="scripts.bench", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="|".join(COMMANDS))
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             nargs="?",
             const=STDOUT,
             metavar="FILE",
-            help="one JSON object, into FILE or on stdout",
+            help="write the figures as one JSON object to FILE (default: to stdout)",
         )
     args = parser.parse_args(words)
     if args.json not in (None, STDOUT):

@@ -1,4 +1,4 @@
-"""nanoGPT's code, from a checkout that the user names: its files are run, never changed."""
+"""Load nanoGPT's code from a checkout that the user names. Its files are run, never changed."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from utils.errors import UserError
 FIELDS = ("block_size", "vocab_size", "n_layer", "n_head", "n_embd", "dropout", "bias")
 
 
-def require_checkout(path: Path, *files: str | Path) -> None:
-    """Checks that all that is used of a checkout is there.
+def check_checkout(path: Path, *files: str | Path) -> None:
+    """Check that the files used of a checkout exist.
 
     Raises:
-        UserError: names what is missing.
+        UserError: a file is missing.
     """
     for file in files:
         if not (path / file).exists():
@@ -30,7 +30,7 @@ def require_checkout(path: Path, *files: str | Path) -> None:
 
 
 def load_module(path: Path, name: str = "nanogpt_model") -> ModuleType:
-    """A Python file as a module; `model` would be the name of a package of ours."""
+    """Return a Python file as a module. The name must not be that of a package here (`model`)."""
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -40,13 +40,13 @@ def load_module(path: Path, name: str = "nanogpt_model") -> ModuleType:
 
 
 def make_model(checkout: Path, config: ModelConfig) -> Any:
-    """Its GPT in the shape of `config`, with random weights.
+    """Return nanoGPT's GPT in the shape of `config`, with random weights.
 
     Raises:
         UserError: there is no model.py.
     """
-    require_checkout(checkout, "model.py")
+    check_checkout(checkout, "model.py")
     module = load_module(checkout / "model.py")
     settings = {name: getattr(config, name) for name in FIELDS}
-    with contextlib.redirect_stdout(sys.stderr):  # stdout is for our own figures
+    with contextlib.redirect_stdout(sys.stderr):  # stdout is reserved for the figures
         return module.GPT(module.GPTConfig(**settings))

@@ -1,4 +1,4 @@
-"""What `scripts.bench train` times: our trainer, and nanoGPT's model in its own loop's steps."""
+"""The contestants of `scripts.bench train`: our trainer, and nanoGPT's model and training loop."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from data.token_file import token_writer
 from model.config import ModelConfig
 from model.linear import linear
 from model.training.step_log import StepLog
-from scripts.bench.checkout import load_module, make_model, require_checkout
-from scripts.bench.timing import Window, seconds_of, timed_windows
+from scripts.bench.checkout import check_checkout, load_module, make_model
+from scripts.bench.timing import Window, time_call, time_windows
 from tok.tokenizer import BPETokenizer
 from train import Config, build_trainer
 from utils import device
@@ -33,11 +33,11 @@ from utils.run.folder import RunFolder
 from utils.run.log import RunLog
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = ("data", "forward", "backward", "clip", "optimizer", "logging")
+PHASES = ("data", "forward", "backward", "clip", "optimizer", "logging")
 RANDOM_TOKENS = 1_000_000
-LOG_EVERY = 10  # steps between the lines that nanoGPT's recipe prints
+LOG_EVERY = 10  # steps between two log lines, as in nanoGPT's recipe
 
-CLASSIC = {
+CLASSIC_SETTINGS = {
     "model.position": "learned",
     "model.tie_weights": "true",
     "model.mlp": "gelu",
@@ -52,11 +52,11 @@ CLASSIC = {
 }
 
 
-def classic(
+def classic_settings(
     layers: int, heads: int, width: int, block: int, rows: int, vocabulary: int
 ) -> dict[str, Any]:
-    """Settings of a classic model of this shape, without biases as nanoGPT's recipes have it."""
-    return CLASSIC | {
+    """Return the settings of a GPT-2-like model of this shape, without biases as in nanoGPT."""
+    return CLASSIC_SETTINGS | {
         "model.n_layer": layers,
         "model.n_head": heads,
         "model.n_embd": width,
@@ -66,28 +66,31 @@ def classic(
     }
 
 
-# Of nanoGPT: its recipe for a CPU, that for a GPU, and GPT-2 small.
+# nanoGPT's recipe for a CPU, its recipe for a GPU, and GPT-2 small.
 SHAPES = {
-    "nanogpt": classic(4, 4, 128, 64, 12, 65),
-    "nanogpt-gpu": classic(6, 6, 384, 256, 64, 65),
-    "gpt2": classic(12, 12, 768, 1024, 12, 50304),
+    "nanogpt": classic_settings(4, 4, 128, 64, 12, 65),
+    "nanogpt-gpu": classic_settings(6, 6, 384, 256, 64, 65),
+    "gpt2": classic_settings(12, 12, 768, 1024, 12, 50304),
 }
 
 
-class Subject(Protocol):
-    """Something that trains step by step."""
+class Contestant(Protocol):
+    """A training program whose steps can be timed."""
 
     device: torch.device
     compiled: bool
 
-    def step(self, mark: Callable[[str], object]) -> int:
-        """One step with its logging; the number of targets. `mark` is told each part's end."""
+    def step(self, on_phase_end: Callable[[str], object]) -> int:
+        """Run one step including its logging; return the number of target tokens.
+
+        `on_phase_end` is called with the name of each phase when that phase ends.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class RandomTokens:
-    """Stands in for a tokenizer of random tokens; each counts as a byte."""
+    """A stand-in for the tokenizer of random tokens. Each token counts as one byte."""
 
     vocab_size: int
     identity: str = "random tokens"
@@ -95,12 +98,12 @@ class RandomTokens:
 
     @property
     def byte_lengths(self) -> np.ndarray:
-        """Bytes of each id."""
+        """The number of bytes of each token id, int64."""
         return np.ones(self.vocab_size, dtype=np.int64)
 
 
 def random_data(folder: Path, model: ModelConfig) -> Dataset:
-    """Draw random tokens into a folder, to measure a shape for which there is no text."""
+    """Write random tokens into a folder and return them as a data set, to time any model shape."""
     n_tokens = max(RANDOM_TOKENS, 2 * model.block_size)
     write_random(folder, model.vocab_size, n_tokens)
     meta = {"identity": "", "train": {"tokens": n_tokens, "documents": 1}}
@@ -109,15 +112,15 @@ def random_data(folder: Path, model: ModelConfig) -> Dataset:
 
 
 def write_random(folder: Path, vocab_size: int, n_tokens: int) -> None:
-    """train.npy and val.npy of random tokens; validation is a tenth of it."""
+    """Write train.npy with `n_tokens` random tokens, and val.npy with a tenth as many."""
     rng = np.random.default_rng(1)
     for split, n in (("train", n_tokens), ("val", n_tokens // 10)):
         with token_writer(folder / f"{split}.npy", vocab_size) as writer:
             writer.write(rng.integers(0, vocab_size, n))
 
 
-class Ours:
-    """Our trainer as train.py drives it; evaluations and checkpoints are left out."""
+class LlmTiny:
+    """Our trainer as train.py runs it, without evaluations and checkpoints."""
 
     def __init__(self, config: Config, scratch: Path, *, random: bool) -> None:
         data = random_data(scratch, config.model) if random else None
@@ -126,23 +129,23 @@ class Ours:
         self.compiled = self.trainer.compiled
         self.log = StepLog(self.trainer, RunLog(RunFolder(scratch)), quiet=True)
 
-    def step(self, mark: Callable[[str], object]) -> int:
-        """As train.fit does it."""
+    def step(self, on_phase_end: Callable[[str], object]) -> int:
+        """Run one step as train.fit does."""
         before = self.trainer.tokens
-        self.trainer.train_step(mark)
+        self.trainer.train_step(on_phase_end)
         self.log.after_step()
-        mark("logging")
+        on_phase_end("logging")
         return self.trainer.tokens - before
 
 
 class NanoGPT:
-    """nanoGPT's model.GPT, the optimizer it configures, its get_batch, and its loop's step."""
+    """nanoGPT's model.GPT, the optimizer that it configures, its get_batch, and its loop's step."""
 
     def __init__(self, checkout: Path, config: Config, scratch: Path) -> None:
         model, train = config.model, config.train
         self.device = device.pick_device(train.device)
         kind = self.device.type
-        if kind == "cuda":  # as its train.py sets them
+        if kind == "cuda":  # as nanoGPT's train.py sets them
             torch.backends.cuda.matmul.allow_tf32 = True
             torch.backends.cudnn.allow_tf32 = True
         amp = device.pick_amp(train.amp, self.device)
@@ -154,7 +157,7 @@ class NanoGPT:
                 optim.weight_decay, optim.lr, optim.betas, kind
             )
         self.scaler = torch.amp.GradScaler(kind, enabled=amp == "fp16")
-        data = own_get_batch(checkout, scratch)
+        data = load_get_batch(checkout, scratch)
         rng = np.random.default_rng(1)
         n_tokens = max(RANDOM_TOKENS, 2 * model.block_size)
         rng.integers(0, model.vocab_size, n_tokens).astype(np.uint16).tofile(scratch / "train.bin")
@@ -170,38 +173,40 @@ class NanoGPT:
             )
         self.compiled = self.model is not self.raw
 
-    def step(self, mark: Callable[[str], object]) -> int:
-        """One round of its training loop, in its order; no gradients are accumulated."""
+    def step(self, on_phase_end: Callable[[str], object]) -> int:
+        """Run one iteration of nanoGPT's training loop, in its order, without accumulation."""
         ids, targets = self.batch
         with self.autocast():
             _, loss = self.model(ids, targets)
-        mark("forward")
+        on_phase_end("forward")
         self.batch = self.get_batch("train")
-        mark("data")
+        on_phase_end("data")
         self.scaler.scale(loss).backward()
-        mark("backward")
+        on_phase_end("backward")
         if self.clip:
             self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self.raw.parameters(), self.clip)
-        mark("clip")
+        on_phase_end("clip")
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        mark("optimizer")
+        on_phase_end("optimizer")
         self.steps += 1
         if self.steps % LOG_EVERY == 0:
             print(f"iter {self.steps}: loss {loss.item():.4f}", file=sys.stderr)
-        mark("logging")
+        on_phase_end("logging")
         return targets.numel()
 
 
-def own_get_batch(checkout: Path, scratch: Path) -> ModuleType:
-    """A module that holds the get_batch of a checkout's train.py, which can't be imported itself.
+def load_get_batch(checkout: Path, scratch: Path) -> ModuleType:
+    """Return a module with the get_batch of a checkout's train.py.
+
+    train.py itself can't be imported: it starts a training.
 
     Raises:
-        UserError: train.py is missing or has none.
+        UserError: train.py is missing or has no get_batch.
     """
-    require_checkout(checkout, "train.py", "model.py")
+    check_checkout(checkout, "train.py", "model.py")
     program = checkout / "train.py"
     source = program.read_text(encoding="utf-8")
     for node in ast.parse(source).body:
@@ -213,50 +218,53 @@ def own_get_batch(checkout: Path, scratch: Path) -> ModuleType:
     raise UserError(f"{program}: has no get_batch")
 
 
-def timed_steps(subject: Subject, counts: Mapping[str, int]) -> Iterator[Window]:
-    """Times steps as `counts` says: steps_per_window, windows, warmup_steps."""
-    return timed_windows(
-        lambda: subject.step(lambda part: None),
+def time_steps(contestant: Contestant, counts: Mapping[str, int]) -> Iterator[Window]:
+    """Yield timed windows of steps; `counts` has steps_per_window, windows and warmup_steps."""
+    return time_windows(
+        lambda: contestant.step(lambda phase: None),
         steps=counts["steps_per_window"],
         windows=counts["windows"],
         warmup=counts["warmup_steps"],
-        synchronize=lambda: device.synchronize(subject.device),
+        synchronize=lambda: device.synchronize(contestant.device),
     )
 
 
-def clock_parts(subject: Subject, steps: int) -> dict[str, float]:
-    """Median seconds of each part of a step; on a GPU each part is waited for, which costs time."""
+def time_phases(contestant: Contestant, steps: int) -> dict[str, float]:
+    """Return the median seconds of each phase of a step.
+
+    On a GPU the device is synchronised after each phase, which makes the step slower.
+    """
     seconds: dict[str, list[float]] = defaultdict(list)
     for _ in range(steps):
-        spent = dict.fromkeys(PARTS, 0.0)
-        device.synchronize(subject.device)
+        spent = dict.fromkeys(PHASES, 0.0)
+        device.synchronize(contestant.device)
         last = time.perf_counter()
 
-        def mark(part: str, spent: dict[str, float] = spent) -> None:
+        def on_phase_end(phase: str, spent: dict[str, float] = spent) -> None:
             nonlocal last
-            device.synchronize(subject.device)
+            device.synchronize(contestant.device)
             now = time.perf_counter()
-            spent[part] += now - last
+            spent[phase] += now - last
             last = now
 
-        subject.step(mark)
-        for part, value in spent.items():
-            seconds[part].append(value)
-    # Means of logging, whose cost falls on a step in ten.
+        contestant.step(on_phase_end)
+        for phase, value in spent.items():
+            seconds[phase].append(value)
+    # The mean for logging: only every LOG_EVERY-th step logs, so the median would be about 0.
     return {
-        part: statistics.fmean(each) if part == "logging" else statistics.median(each)
-        for part, each in seconds.items()
+        phase: statistics.fmean(each) if phase == "logging" else statistics.median(each)
+        for phase, each in seconds.items()
     }
 
 
 def matmul_peak(on: torch.device, amp: str) -> float:
-    """FLOP/s of the fastest square product found here, in the number format of training."""
+    """Return the FLOP/s of the fastest square matrix product here, in the dtype of training."""
     dtype = device.DTYPES.get(amp, torch.float32)
     best = 0.0
     for size in (512, 1024) if on.type == "cpu" else (4096, 8192):
         left = torch.randn(size, size, device=on, dtype=dtype)
         right = torch.randn(size, size, device=on, dtype=dtype)
         for product in (torch.mm, lambda x, y: linear(x[None], y)) * 10:
-            seconds = seconds_of(partial(product, left, right), partial(device.synchronize, on))
+            seconds = time_call(partial(product, left, right), partial(device.synchronize, on))
             best = max(best, 2.0 * size**3 / seconds)
     return best

@@ -1,9 +1,10 @@
-"""Tests and benchmarks on a GPU in one call, into one JSON file; less than eight minutes.
+"""Run the GPU tests and benchmarks in one call of less than eight minutes; write one JSON file.
 
     python -m scripts.bench.gpu_check --corpus shakespeare.txt --nanogpt ../nanoGPT
 
-Each part is a process that gets the time that is left. A part that fails or is too late is recorded
-in the file (--out), and the others still run. Without a GPU: one line, exit status 2.
+Each part runs in its own process, limited to the remaining time. The result of every part is
+recorded in the file (--out); the other parts still run if one fails or times out. Without a GPU the
+program prints one line and exits with status 2.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 
 import torch
 
-from scripts.bench.checkout import require_checkout
+from scripts.bench.checkout import check_checkout
 from scripts.bench.process import running
 from utils.cli import Parser
 from utils.errors import UserError, run_cli
@@ -29,12 +30,12 @@ from utils.files import check_writable, write_atomic
 from utils.metrics import read_column, read_rows
 from utils.output import json_line
 
-LIMIT_S = 450.0
-TAIL = 2000  # characters of a part's output that are kept
+LIMIT_S = 450.0  # of all parts together
+MAX_TAIL = 2000  # characters of a part's output that are kept
 
 
 def run_part(command: Sequence[str], limit_s: float) -> dict[str, Any]:
-    """Runs a program; its status (None: it came too late), seconds, and the end of its output."""
+    """Run a program; return its status (None: timed out), seconds, and the end of its output."""
     if limit_s <= 0:
         return {"status": None, "seconds": 0.0, "tail": "no time was left"}
     start = time.perf_counter()
@@ -43,12 +44,12 @@ def run_part(command: Sequence[str], limit_s: float) -> dict[str, Any]:
         with running(command, output) as process, contextlib.suppress(subprocess.TimeoutExpired):
             status = process.wait(limit_s)
         output.seek(0)
-        tail = output.read().decode("utf-8", "replace")[-TAIL:]
+        tail = output.read().decode("utf-8", "replace")[-MAX_TAIL:]
     return {"status": status, "seconds": time.perf_counter() - start, "tail": tail}
 
 
 def parts(corpus: Path, nanogpt: str, scratch: Path) -> dict[str, list[str]]:
-    """The commands, by name, in the order of their worth."""
+    """Return the command of each part by name, the most important first."""
     python = [sys.executable, "-m"]
     rival = ["--nanogpt", nanogpt] if nanogpt else []
     few = ["--windows", "3", "--runs", "1", *rival]
@@ -73,7 +74,7 @@ def parts(corpus: Path, nanogpt: str, scratch: Path) -> dict[str, list[str]]:
 
 
 def figures(name: str, scratch: Path) -> dict[str, Any]:
-    """What a part left behind: the object of a benchmark, or the course of the training run."""
+    """Return the figures that a part wrote: a benchmark's record, or the run's evaluations."""
     if (scratch / name).is_file():
         return {"record": json.loads((scratch / name).read_text(encoding="utf-8"))}
     metrics = scratch / "run" / "metrics.csv"
@@ -88,26 +89,30 @@ def figures(name: str, scratch: Path) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs all parts; 1 if one of them failed or came too late."""
+    """Run all parts; return 1 if one of them failed or timed out."""
     parser = Parser(prog="scripts.bench.gpu_check", description=__doc__)
     parser.add_argument("--corpus", required=True, metavar="FILE", help="text to train on")
-    parser.add_argument("--nanogpt", default="", metavar="PATH", help="a checkout to compare with")
-    parser.add_argument("--out", default="gpu-check.json", metavar="FILE", help="where figures go")
+    parser.add_argument(
+        "--nanogpt", default="", metavar="FOLDER", help="nanoGPT checkout to compare with"
+    )
+    parser.add_argument(
+        "--out", default="gpu-check.json", metavar="FILE", help="output (default: %(default)s)"
+    )
     args = parser.parse_args(argv)
     if not torch.cuda.is_available():
-        raise UserError("no CUDA device: gpu-check is for machines with one; nothing was run")
+        raise UserError("no CUDA device: gpu-check needs one; nothing was run")
     corpus = Path(args.corpus).absolute()
     if not corpus.is_file():
         raise UserError(f"--corpus {args.corpus}: no such file")
     if args.nanogpt:
-        require_checkout(Path(args.nanogpt), "model.py")
+        check_checkout(Path(args.nanogpt), "model.py")
     check_writable(args.out, "--out")
     nanogpt = str(Path(args.nanogpt).absolute()) if args.nanogpt else ""
     return check(corpus, nanogpt, Path(args.out))
 
 
 def check(corpus: Path, nanogpt: str, out: Path) -> int:
-    """Runs the parts one after the other and writes the file, anew after each of them."""
+    """Run the parts one after the other; rewrite the file after each of them."""
     end = time.perf_counter() + LIMIT_S
     record: dict[str, Any] = {"torch": str(torch.__version__), "parts": {}}
     if torch.cuda.is_available():

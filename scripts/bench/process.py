@@ -1,4 +1,4 @@
-"""Runs programs in separate processes, and watches their memory or what they write."""
+"""Run programs in separate processes, and record their memory or the values that they report."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def running(
     cwd: Path = ROOT,
     env: Mapping[str, str] = os.environ,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A program; if it still runs when the block ends, it is killed with all its descendants."""
+    """Start a program. If it still runs when the block ends, kill it and all its descendants."""
     with subprocess.Popen(
         command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr
     ) as process:
@@ -47,13 +47,13 @@ def running(
             yield process
         finally:
             if process.poll() is None:
-                for one in family(process.pid):
+                for one in process_tree(process.pid):
                     with contextlib.suppress(psutil.Error):
                         one.kill()
 
 
-def family(pid: int) -> list[psutil.Process]:
-    """The process and its descendants; empty if it has ended."""
+def process_tree(pid: int) -> list[psutil.Process]:
+    """Return the process and its descendants; empty if the process has ended."""
     try:
         process = psutil.Process(pid)
         return [process, *process.children(recursive=True)]
@@ -62,20 +62,21 @@ def family(pid: int) -> list[psutil.Process]:
 
 
 def run_job(
-    job: Job, environment: dict[str, str], module: str, *, watched: bool = False
+    job: Job, environment: dict[str, str], module: str, *, measure_memory: bool = False
 ) -> Figures:
-    """The figures of a job that `module` does; {"error": why} if it failed.
+    """Run a job with `module` in a new process; return its figures, or {"error": reason}.
 
     Args:
-        watched: "peak_bytes" is the memory of all its processes. Watching takes a core's time,
-            which a job that is timed on all cores feels.
+        environment: variables to add, such as ONE_CORE.
+        measure_memory: add "peak_bytes", the memory of all processes of the job. Polling it takes
+            CPU time, which slows a job that is timed on all cores.
     """
     dropped = {*ONE_CORE} - {*environment}
     inherited = {name: value for name, value in os.environ.items() if name not in dropped}
     command = [sys.executable, "-m", module, json.dumps(job)]
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         with running(command, out, stderr=err, env={**inherited, **environment}) as process:
-            peak = watch(process) if watched else 0
+            peak = wait_and_measure_peak(process) if measure_memory else 0
             status = process.wait()
         out.seek(0)
         err.seek(0)
@@ -86,56 +87,56 @@ def run_job(
     return figures
 
 
-def do_job(work: Callable[[Job], Figures]) -> None:
-    """The other end of `run_job`: figures go to stdout, and what is printed meanwhile to stderr."""
+def run_worker(work: Callable[[Job], Figures]) -> None:
+    """Do the job that `run_job` passes: print its figures to stdout, everything else to stderr."""
     out, sys.stdout = sys.stdout, sys.stderr
     print(json.dumps(work(json.loads(sys.argv[1]))), file=out)
 
 
-def watch(process: subprocess.Popen[bytes]) -> int:
-    """Waits for the end of a process; returns the most memory that it and those below it held."""
+def wait_and_measure_peak(process: subprocess.Popen[bytes]) -> int:
+    """Wait for a process to end; return the peak memory in bytes of it and its descendants."""
     peak = 0
     while process.poll() is None:
-        peak = max(peak, tree_bytes(process.pid))
+        peak = max(peak, process_tree_bytes(process.pid))
         time.sleep(POLL_S if peak else POLL_S / 10)
     return peak
 
 
-def tree_bytes(pid: int) -> int:
-    """Memory of a process and its descendants now; on Linux shared pages are counted once."""
+def process_tree_bytes(pid: int) -> int:
+    """Return the bytes that a process and its descendants use. Linux: shared pages count once."""
     total = 0
-    for one in family(pid):
-        with contextlib.suppress(psutil.Error):  # it has ended, or may not be looked at
+    for one in process_tree(pid):
+        with contextlib.suppress(psutil.Error):  # it has ended, or access is denied
             memory = one.memory_full_info()
             total += getattr(memory, "pss", memory.uss)
     return total
 
 
 class Timed(NamedTuple):
-    """A program's time, and what it reported meanwhile as (seconds since its start, value)."""
+    """A program's run time, and its reported values as (seconds since its start, value)."""
 
     seconds: float
     values: list[tuple[float, float]]
 
 
 def run_timed(
-    who: str,
+    name: str,
     command: Sequence[str],
     *,
     cwd: Path,
     env: Mapping[str, str],
     log: Path,
-    look: Callable[[], list[float]],
+    read_values: Callable[[], list[float]],
 ) -> Timed:
-    """Runs a program from start to end, all that it prints going to `log`.
+    """Run a program to its end, with its output in `log`, and time the values that it reports.
 
     Args:
-        who: its name, for the error.
-        look: reads the values that the program has reported so far, in order; called ten times a
-            second.
+        name: of the program, for the error message.
+        read_values: returns all values that the program has reported so far, in order. It is
+            called every POLL_S seconds.
 
     Raises:
-        UserError: it failed; with the last line that it printed.
+        UserError: the program failed; quotes the last line that it printed.
     """
     values: list[tuple[float, float]] = []
     status, start = None, time.perf_counter()
@@ -144,14 +145,14 @@ def run_timed(
             with contextlib.suppress(subprocess.TimeoutExpired):
                 status = process.wait(POLL_S)
             seconds = time.perf_counter() - start
-            values += [(seconds, value) for value in look()[len(values) :]]
+            values += [(seconds, value) for value in read_values()[len(values) :]]
     if status:
-        raise UserError(f"{who} failed: {last_line(log.read_bytes(), status)}")
+        raise UserError(f"{name} failed: {last_line(log.read_bytes(), status)}")
     return Timed(seconds, values)
 
 
 def last_line(output: bytes, status: int) -> str:
-    """The last line that a program printed; its exit status if there is none.
+    """Return the last line that a program printed, or its exit status if it printed nothing.
 
     >>> last_line(b"a\\n b \\n\\n", 1), last_line(b"", 3)
     ('b', 'exit status 3')

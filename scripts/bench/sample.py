@@ -1,4 +1,4 @@
-"""`python -m scripts.bench sample`: how fast text is sampled, beside nanoGPT and Hugging Face."""
+"""`python -m scripts.bench sample`: sampling speed, compared with nanoGPT and Hugging Face."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from model.sampling.inference_weights import count_weights_read
 from model.sampling.sampler import SamplingParams, sample_seeds
 from sample import load_run
 from scripts.bench.sample_peers import Engine, make_hf, make_nanogpt
-from scripts.bench.timing import Spread, ratios, seconds_of, summary
+from scripts.bench.timing import Spread, ratios, summary, time_call
 from utils.cli import checked, nonnegative_int, positive_int
 from utils.device import describe_device, pick_device, synchronize
 from utils.errors import UserError
@@ -27,8 +27,8 @@ from utils.output import log_if_not_tty, table
 TOP_K = 50
 WARMUP_TOKENS = 4
 OURS, COMPILED = "ours", "ours, compiled"
-BANDWIDTH_BYTES = 256 * 2**20  # far more than caches hold
-# The first two are nanoGPT's for characters, the third is GPT-2.
+BANDWIDTH_BYTES = 256 * 2**20  # far larger than a CPU cache
+# The first two are nanoGPT's character-level models, the third is GPT-2 small.
 SHAPES: dict[str, dict[str, Any]] = {
     "0.8M": {"vocab_size": 65, "n_layer": 4, "n_head": 4, "n_embd": 128},
     "10.7M": {"vocab_size": 65, "n_layer": 6, "n_head": 6, "n_embd": 384},
@@ -45,37 +45,52 @@ NEW_TOKENS = {"0.8M": 240, "10.7M": 240, "124M": 64}
 
 
 def add_command(commands: Any) -> None:
-    """The arguments of `bench sample`."""
-    parser = commands.add_parser("sample", help="tokens per second of sampling, and peers beside")
-    parser.add_argument("--run", help="run folder")
-    parser.add_argument("--shape", choices=SHAPES, help="random weights of this size, no --run")
-    parser.add_argument("--nanogpt", metavar="PATH", help="a checkout of nanoGPT, to compare with")
+    """Add the command `sample` and its arguments."""
+    parser = commands.add_parser("sample", help="tokens per second of sampling")
+    parser.add_argument("--run", metavar="FOLDER", help="run folder")
+    parser.add_argument(
+        "--shape", choices=SHAPES, help="a model of this size with random weights, instead of --run"
+    )
+    parser.add_argument("--nanogpt", metavar="FOLDER", help="nanoGPT checkout to compare with")
     parser.add_argument("--compiled", action="store_true", help="torch.compile as well as eager")
     parser.add_argument("--hf", action="store_true", help="compare with transformers' GPT-2")
     parser.add_argument(
-        "--batch-sizes", type=positive_int, nargs="+", default=[1, 16, 64], help="default: 1 16 64"
+        "--batch-sizes",
+        type=positive_int,
+        nargs="+",
+        default=[1, 16, 64],
+        help="samples generated together (default: 1 16 64)",
     )
     parser.add_argument(
-        "--new-tokens", type=nonnegative_int, default=0, help="default: 64 for 124M, else up to 240"
+        "--new-tokens",
+        type=nonnegative_int,
+        default=0,
+        help="tokens per sample (default: 64 for 124M, else up to 240)",
     )
     parser.add_argument(
-        "--runs", type=positive_int, default=3, help="times each is timed (default: 3)"
+        "--runs",
+        type=positive_int,
+        default=3,
+        help="timed calls of each contestant (default: 3)",
     )
     parser.add_argument(
         "--limit-s",
         type=checked(float, "above 0", lambda seconds: seconds > 0),
         default=60.0,
-        help="leave out a peer where one run would take longer (default: 60)",
+        metavar="SECONDS",
+        help="skip another project's sampler if one call would take longer (default: 60)",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
+    parser.add_argument(
+        "--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda, ... (default: auto)"
+    )
     parser.set_defaults(measure=bench_sample, show=show_sample)
 
 
 def bench_sample(args: argparse.Namespace) -> dict[str, Any]:
-    """Times whole calls, from a prompt of one token to the last new token, top-k 50, in turns.
+    """Time whole calls, from a prompt of one token to the last new token, in turns.
 
     Raises:
-        UserError: an argument is wrong, or what a peer needs is not there.
+        UserError: an argument is wrong, or a library or checkout to compare with is missing.
     """
     if bool(args.run) == bool(args.shape):
         raise UserError("give one of --run DIR and --shape " + "|".join(SHAPES))
@@ -88,16 +103,17 @@ def bench_sample(args: argparse.Namespace) -> dict[str, Any]:
             model = TinyGPT(ModelConfig(**settings)).to(device).eval()
     config = model.config
     n_tokens = args.new_tokens or min(NEW_TOKENS.get(args.shape, 240), config.block_size)
-    # Gathered once, as `sample.py` does it; one for each engine, as they keep what was recorded.
+    # Weights are gathered once, as in sample.py. Each contestant has its own engine, because an
+    # engine keeps its cached batch and its CUDA graphs.
     compiled = InferenceEngine(model)
-    engines: dict[str, Engine] = {OURS: ours(InferenceEngine(model))}
+    engines: dict[str, Engine] = {OURS: make_ours(InferenceEngine(model))}
     if args.compiled:
-        engines[COMPILED] = ours(compiled, compiled=True)
+        engines[COMPILED] = make_ours(compiled, compiled=True)
     if args.nanogpt:
         engines["nanoGPT"] = make_nanogpt(args.nanogpt, config, TOP_K, device)
     if args.hf:
         engines["transformers"] = make_hf(config, TOP_K, device)
-    measure = Measure(engines, compiled, n_tokens, args.runs, args.limit_s)
+    measure = SampleBenchmark(engines, compiled, n_tokens, args.runs, args.limit_s)
     return {
         "device": describe_device(device),
         "threads": torch.get_num_threads(),
@@ -113,10 +129,10 @@ def bench_sample(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def ours(engine: InferenceEngine, compiled: bool = False) -> Engine:
-    """Our own engine."""
+def make_ours(engine: InferenceEngine, compiled: bool = False) -> Engine:
+    """Return a function that samples with our engine."""
 
-    def draw(n_samples: int, n_tokens: int) -> None:
+    def generate(n_samples: int, n_tokens: int) -> None:
         generate_ids(
             engine.weights.model,
             [[0]] * n_samples,
@@ -127,11 +143,11 @@ def ours(engine: InferenceEngine, compiled: bool = False) -> Engine:
             compiled=compiled,
         )
 
-    return draw
+    return generate
 
 
-class Measure:
-    """Times the engines in turns, and the memory between."""
+class SampleBenchmark:
+    """Times the engines in turns, and the memory bandwidth between the turns."""
 
     def __init__(
         self,
@@ -141,7 +157,11 @@ class Measure:
         runs: int,
         limit_s: float,
     ) -> None:
-        """limit_s: an engine that would take longer is left out; ours never is."""
+        """
+        Args:
+            compiled: our compiled engine, for its compile statistics.
+            limit_s: skip another project's engine whose call would take longer.
+        """
         self.engines, self.n_tokens, self.runs = engines, n_tokens, runs
         self.limit_s, self.compiled = limit_s, compiled
         self.device = compiled.weights.embedding.device
@@ -149,22 +169,22 @@ class Measure:
         self.bandwidths: list[float] = []
 
     def seconds(self, work: Callable[[], object]) -> float:
-        """How long a piece of work takes, on the device."""
-        return seconds_of(work, lambda: synchronize(self.device))
+        """Return the seconds that a call takes on the device."""
+        return time_call(work, lambda: synchronize(self.device))
 
     def bandwidth(self) -> float:
-        """Bytes per second: the faster of a sum over memory and of a matrix times two columns."""
+        """Return bytes per second: the better of a sum over memory and a two-column product."""
         columns = self.memory.new_ones(1024, 2)
         times = [self.seconds(self.memory.sum), self.seconds(lambda: self.memory @ columns)]
         return BANDWIDTH_BYTES / min(times)
 
     def batch(self, size: int) -> dict[str, Any]:
-        """All engines with so many samples at once: the times of whole calls and of one token."""
+        """Time all engines at one batch size: whole calls, and calls of one token."""
         whole: dict[str, list[float]] = {}
         first: dict[str, list[float]] = {}
         left_out, warm_up_s = {}, {}
         for name, engine in self.engines.items():  # warm-up, not counted
-            # What is recorded or compiled for a few tokens would not do for many.
+            # Ours captures or compiles a step for the cache size, so warm up with the full length.
             n_tokens = self.n_tokens if name in (OURS, COMPILED) else WARMUP_TOKENS
             warm_up_s[name] = self.seconds(partial(engine, size, n_tokens))
             guess_s = self.seconds(partial(engine, size, 1)) * self.n_tokens
@@ -196,7 +216,7 @@ class Measure:
 
 
 def show_sample(record: dict[str, Any]) -> str:
-    """The figures of `bench sample` for people."""
+    """Return the figures of `bench sample` as text."""
     warm_up = compile_seconds(record)
     compiled = bool(warm_up)
     lines = [
@@ -228,7 +248,7 @@ def show_sample(record: dict[str, Any]) -> str:
 
 
 def compile_seconds(record: dict[str, Any]) -> str:
-    """How long the first call took where ours was compiled, at each batch size; "" if nowhere."""
+    """Return the seconds of the compiling first call per batch size as text; "" if none compiled."""
     return ", ".join(
         f"batch {batch['samples']} {row['warm_up_s']:.0f} s"
         for batch in record["batches"]
@@ -238,7 +258,7 @@ def compile_seconds(record: dict[str, Any]) -> str:
 
 
 def batch_rows(batch: dict[str, Any]) -> Iterator[list[str]]:
-    """A line for each engine at one batch size."""
+    """Yield the table row of each engine at one batch size."""
     for row in batch["rows"]:
         yield [
             row["who"],
@@ -247,5 +267,5 @@ def batch_rows(batch: dict[str, Any]) -> Iterator[list[str]]:
             f"{Spread(**row['first_s']).scaled(1000):.1f}",
             f"{Spread(**row['ratio_compiled']):.2f}" if "ratio_compiled" in row else "",
         ]
-    for who, guess_s in batch["left_out_s"].items():
-        yield [who, f"left out: about {guess_s:.0f} s a run (--limit-s)", "", "", ""]
+    for name, guess_s in batch["left_out_s"].items():
+        yield [name, f"left out: about {guess_s:.0f} s per call (--limit-s)", "", "", ""]

@@ -12,11 +12,11 @@ from model.config import ModelConfig
 from scripts.bench.checkout import make_model
 from utils.errors import UserError
 
-Engine = Callable[[int, int], None]  # (samples, new tokens) -> draws them
+Engine = Callable[[int, int], None]  # called with (samples, new tokens per sample)
 
 
 def make_nanogpt(path: str, config: ModelConfig, top_k: int, device: torch.device) -> Engine:
-    """nanoGPT's `GPT.generate`, from a checkout that the user names; its model.py is run.
+    """Return nanoGPT's `GPT.generate`. The model.py of the user's checkout is run.
 
     Raises:
         UserError: there is no model.py.
@@ -24,15 +24,15 @@ def make_nanogpt(path: str, config: ModelConfig, top_k: int, device: torch.devic
     with torch.random.fork_rng(devices=[]):
         model = make_model(Path(path), config).to(device).eval()
 
-    def draw(n_samples: int, n_tokens: int) -> None:
+    def generate(n_samples: int, n_tokens: int) -> None:
         prompts_B1 = torch.zeros(n_samples, 1, dtype=torch.int64, device=device)
         model.generate(prompts_B1, n_tokens, top_k=min(top_k, config.vocab_size))
 
-    return draw
+    return generate
 
 
 def make_hf(config: ModelConfig, top_k: int, device: torch.device) -> Engine:
-    """`generate` of Hugging Face's GPT-2, with its cache.
+    """Return `generate` of Hugging Face's GPT-2, with its KV cache.
 
     Raises:
         UserError: transformers is not installed.
@@ -48,13 +48,13 @@ def make_hf(config: ModelConfig, top_k: int, device: torch.device) -> Engine:
         n_layer=config.n_layer,
         n_head=config.n_head,
         bos_token_id=None,
-        eos_token_id=None,  # it would end a sample
+        eos_token_id=None,  # an end token would end a sample early
     )
     with torch.random.fork_rng(devices=[]):
         model: Any = GPT2LMHeadModel(settings)
         model.to(device).eval()
 
-    def draw(n_samples: int, n_tokens: int) -> None:
+    def generate(n_samples: int, n_tokens: int) -> None:
         prompts_B1 = torch.zeros(n_samples, 1, dtype=torch.int64, device=device)
         model.generate(
             prompts_B1,
@@ -66,4 +66,4 @@ def make_hf(config: ModelConfig, top_k: int, device: torch.device) -> Engine:
             pad_token_id=0,
         )
 
-    return draw
+    return generate

@@ -1,4 +1,4 @@
-"""Timing: several synchronised windows, their median and their spread."""
+"""Timing of synchronised windows, and their median and range."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Spread:
         return cls(statistics.median(values), min(values), max(values))
 
     def scaled(self, factor: float) -> Spread:
-        """The same in another unit.
+        """Return the spread in another unit.
 
         >>> Spread(2.0, 1.0, 3.0).scaled(10)
         Spread(median=20.0, low=10.0, high=30.0)
@@ -41,7 +41,7 @@ class Spread:
 
 
 def summary(values: Sequence[float]) -> dict[str, float]:
-    """The spread of some measurements, as JSON holds it.
+    """Return the spread of some measurements as a JSON object.
 
     >>> summary([3.0, 1.0, 2.0])
     {'median': 2.0, 'low': 1.0, 'high': 3.0}
@@ -50,17 +50,17 @@ def summary(values: Sequence[float]) -> dict[str, float]:
 
 
 def ratios(above: Sequence[float], below: Sequence[float]) -> dict[str, float]:
-    """The spread of the quotients, turn by turn.
+    """Return the spread of the quotients of each turn, `above` divided by `below`.
 
     >>> ratios([6.0, 2.0, 8.0], [2.0, 2.0, 4.0])
     {'median': 2.0, 'low': 1.0, 'high': 3.0}
     """
-    # A clock may be too coarse for a very short turn.
+    # A coarse clock may report 0 for a very short turn.
     return summary([one / (other or 1e-9) for one, other in zip(above, below, strict=True)])
 
 
-def seconds_of(work: Callable[[], object], synchronize: Callable[[], None]) -> float:
-    """How long a piece of work takes on a device that `synchronize` waits for."""
+def time_call(work: Callable[[], object], synchronize: Callable[[], None]) -> float:
+    """Return the seconds that `work` takes on a device that `synchronize` waits for."""
     synchronize()
     start = time.perf_counter()
     work()
@@ -70,10 +70,10 @@ def seconds_of(work: Callable[[], object], synchronize: Callable[[], None]) -> f
 
 @dataclass(frozen=True)
 class Window:
-    """What was done in one stretch of time."""
+    """The work done in one timed window."""
 
     seconds: float
-    units: float  # tokens, or whatever the step counts
+    units: float  # tokens, or any other unit that the step counts
 
     @property
     def rate(self) -> float:
@@ -85,7 +85,7 @@ class Window:
         return self.units / self.seconds
 
 
-def timed_windows(
+def time_windows(
     step: Callable[[], float],
     *,
     steps: int,
@@ -93,11 +93,11 @@ def timed_windows(
     warmup: int,
     synchronize: Callable[[], None],
 ) -> Iterator[Window]:
-    """Times `windows` windows of `steps` steps, after `warmup` steps that don't count.
+    """Yield `windows` timed windows of `steps` steps, after `warmup` untimed steps.
 
     Args:
-        step: does one step and returns how many units of work that was.
-        synchronize: waits for the device; without it only the launching of work is timed.
+        step: runs one step and returns its units of work.
+        synchronize: waits for the device; without it only the kernel launches are timed.
     """
     for _ in range(warmup):
         step()

@@ -15,16 +15,16 @@ from tqdm import tqdm
 from model.flops import count_parameters, training_flops_per_token, training_memory
 from model.training.trainer import Trainer
 from scripts.bench.contestants import (
-    PARTS,
+    PHASES,
     SHAPES,
-    Ours,
-    clock_parts,
+    LlmTiny,
+    load_get_batch,
     matmul_peak,
-    own_get_batch,
-    timed_steps,
+    time_phases,
+    time_steps,
 )
-from scripts.bench.timing import Spread, Window, seconds_of
-from scripts.bench.turns import require_same_shape, show_turns, take_turns
+from scripts.bench.timing import Spread, Window, time_call
+from scripts.bench.turns import check_same_shape, interleave, show_turns
 from train import Config, apply_pretrained_config
 from utils.cli import nonnegative_int, positive_int
 from utils.config.flags import add_flags, given_flags
@@ -33,48 +33,57 @@ from utils.device import describe_device, peak_memory_bytes, synchronize
 from utils.output import log_if_not_tty
 
 FORMULA = "3 x forward; forward = 2 per matrix weight + 4 D per token looked at and layer, causal"
-FETCHES = 20  # batches whose making is timed
-PARTS_STEPS = 20  # steps whose parts are timed one by one
+FETCHES = 20  # batches timed in measure_fetch
+PHASE_STEPS = 20  # steps whose phases are timed separately
 
 
 def add_command(commands: Any) -> None:
-    """The arguments of `bench train`."""
+    """Add the command `train` and its arguments."""
     parser = commands.add_parser("train", help="tokens per second and memory of training steps")
-    parser.add_argument("--config", action="append", default=[], help="YAML file, as for train.py")
+    parser.add_argument(
+        "--config", action="append", default=[], metavar="FILE", help="YAML file, as for train.py"
+    )
     parser.add_argument(
         "--steps-per-window",
         type=positive_int,
         default=10,
-        help="steps in a window (default: 10)",
+        help="steps in a timed window (default: 10)",
     )
-    parser.add_argument("--windows", type=positive_int, default=5, help="how often (default: 5)")
     parser.add_argument(
-        "--warmup-steps", type=nonnegative_int, default=5, help="before them (default: 5)"
+        "--windows", type=positive_int, default=5, help="timed windows (default: 5)"
+    )
+    parser.add_argument(
+        "--warmup-steps",
+        type=nonnegative_int,
+        default=5,
+        help="untimed steps before the windows (default: 5)",
     )
     parser.add_argument(
         "--shape",
         choices=SHAPES,
-        help="a classic model of this shape on random tokens, in place of the default settings",
+        help="a GPT-2-like model of this shape on random tokens, instead of the default settings",
     )
     parser.add_argument("--compiled", action="store_true", help="torch.compile as well as eager")
-    parser.add_argument("--nanogpt", default="", metavar="PATH", help="a checkout to compare with")
+    parser.add_argument(
+        "--nanogpt", default="", metavar="FOLDER", help="nanoGPT checkout to compare with"
+    )
     parser.add_argument(
         "--runs",
         type=positive_int,
         default=3,
-        help="processes of each, with the two above (default: 3)",
+        help="processes per contestant, with --compiled or --nanogpt (default: 3)",
     )
     add_flags(parser, Config)
     parser.set_defaults(measure=bench_train, show=show_train)
 
 
 def bench_train(args: argparse.Namespace) -> dict[str, Any]:
-    """Times the steps of a run as train.py drives them; evaluation and saving are not in it.
+    """Time training steps as train.py runs them, without evaluation and saving.
 
-    Tokens are targets, as in the log: padding and ignored positions don't count.
+    Tokens are target tokens, as in the log: padding and ignored positions don't count.
 
     Raises:
-        UserError: a setting is wrong, or nanoGPT has no such model.
+        UserError: a setting is wrong, or nanoGPT has no model of this kind.
     """
     shape = {name: str(value) for name, value in SHAPES.get(args.shape, {}).items()}
     config, given = load(Config, args.config, shape | given_flags(args, Config))
@@ -82,11 +91,11 @@ def bench_train(args: argparse.Namespace) -> dict[str, Any]:
     counts = {name: getattr(args, name) for name in ("steps_per_window", "windows", "warmup_steps")}
     with tempfile.TemporaryDirectory() as scratch:
         if args.nanogpt:
-            require_same_shape(config)
-            own_get_batch(Path(args.nanogpt), Path(scratch))
-        ours = Ours(config, Path(scratch), random=bool(args.shape))
+            check_same_shape(config)
+            load_get_batch(Path(args.nanogpt), Path(scratch))
+        ours = LlmTiny(config, Path(scratch), random=bool(args.shape))
         windows: list[Window] = []
-        timed = timed_steps(ours, counts)
+        timed = time_steps(ours, counts)
         for window in tqdm(timed, total=args.windows, desc="windows", disable=None, leave=False):
             windows.append(window)
             log_if_not_tty(f"window {len(windows)}/{args.windows}: {window.rate:,.0f} tokens/s")
@@ -94,13 +103,13 @@ def bench_train(args: argparse.Namespace) -> dict[str, Any]:
         step_s = Spread.of([window.seconds / args.steps_per_window for window in windows])
         record = describe_training(ours.trainer, rate, step_s) | counts
         record["compile"] = ours.compiled
-        record["parts_s"] = clock_parts(ours, PARTS_STEPS)
+        record["parts_s"] = time_phases(ours, PHASE_STEPS)
         record |= measure_evaluation(ours.trainer)
     turns: dict[str, Any] = {}
     if args.nanogpt or args.compiled:
-        turns = take_turns(
+        turns = interleave(
             config,
-            counts | {"parts_steps": PARTS_STEPS},
+            counts | {"phase_steps": PHASE_STEPS},
             runs=args.runs,
             random=bool(args.shape),
             nanogpt=args.nanogpt,
@@ -110,21 +119,21 @@ def bench_train(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure_evaluation(trainer: Trainer) -> dict[str, Any]:
-    """Seconds of one evaluation, and the tokens that it scores."""
+    """Return the seconds of one evaluation, and the number of tokens that it scores."""
     tokens: list[int] = []
-    seconds = seconds_of(
+    seconds = time_call(
         lambda: tokens.append(trainer.evaluate().tokens), lambda: synchronize(trainer.device)
     )
     return {"evaluation_s": seconds, "evaluation_tokens": tokens[0]}
 
 
 def achieved(trainer: Trainer, length: int, rate: float) -> dict[str, Any]:
-    """FLOP/s by three ways of counting, and their shares of the measured peak."""
+    """Return the FLOPs per token counted in three ways, and their shares of the measured peak."""
     model = trainer.config.model
     ways = {
         "causal": training_flops_per_token(model, length),
         "not_causal": training_flops_per_token(model, length, causal=False),
-        # nanoGPT's estimate_mfu: all parameters but the positions, attention over the whole row.
+        # nanoGPT's estimate_mfu: all parameters except positions, attention over the whole row.
         "with_embeddings": 6.0
         * (count_parameters(model).total - count_parameters(model).position_embedding)
         + 12.0 * model.n_layer * model.n_embd * length,
@@ -135,7 +144,7 @@ def achieved(trainer: Trainer, length: int, rate: float) -> dict[str, Any]:
 
 
 def describe_training(trainer: Trainer, rate: Spread, step_s: Spread) -> dict[str, Any]:
-    """Everything that was measured, and what follows from it."""
+    """Return the measured figures, and those derived from them."""
     config, peak = trainer.config, peak_memory_bytes(trainer.device)
     fetch_s, tokens, rows, places = measure_fetch(trainer)
     flops = training_flops_per_token(config.model, round(tokens / rows))
@@ -162,7 +171,7 @@ def describe_training(trainer: Trainer, rate: Spread, step_s: Spread) -> dict[st
 
 
 def measure_fetch(trainer: Trainer) -> tuple[float, int, int, int]:
-    """Mean seconds to make a step's batch; targets, rows and positions of all that were made."""
+    """Return the mean seconds to make a batch, and the targets, rows and positions of all."""
     seconds, tokens, rows, places = 0.0, 0, 0, 0
     for step in range(FETCHES):
         start = time.perf_counter()
@@ -176,7 +185,7 @@ def measure_fetch(trainer: Trainer) -> tuple[float, int, int, int]:
 
 
 def show_train(record: dict[str, Any]) -> str:
-    """The figures of `bench train` for people."""
+    """Return the figures of `bench train` as text."""
     rate, step_ms = Spread(**record["tokens_per_s"]), Spread(**record["step_s"]).scaled(1000)
     shares, parts = record["peak_share"], record["parts_s"]
     whole = sum(parts.values())
@@ -186,19 +195,19 @@ def show_train(record: dict[str, Any]) -> str:
         ("parameters", f"{record['parameters']:,}"),
         ("tokens/s", f"{rate:,.0f}"),
         ("step, ms", f"{step_ms:.1f}"),
-        ("tokens in a step", f"{record['tokens_per_step']:,.0f}"),
+        ("tokens per step", f"{record['tokens_per_step']:,.0f}"),
         ("padding", f"{record['padding_share']:.1%} of the positions"),
-        ("a batch", f"{record['fetch_s'] * 1000:.2f} ms, {record['fetch_share']:.1%} of a step"),
+        ("batch", f"{record['fetch_s'] * 1000:.2f} ms, {record['fetch_share']:.1%} of a step"),
         ("FLOPs per token", f"{record['flops_per_token']:,.0f} = {record['flops_formula']}"),
         ("FLOP/s", f"{record['flops_per_s'] / 1e9:,.1f} G"),
         ("matmul peak", f"{record['matmul_peak_flops_per_s'] / 1e9:,.1f} G FLOP/s, measured"),
         ("  share of it", f"{shares['causal']:.1%} = FLOPs per token x tokens/s / peak"),
-        ("  not causal", f"{shares['not_causal']:.1%}, each token looks at all of its row"),
+        ("  not causal", f"{shares['not_causal']:.1%}, each token attends to its whole row"),
         ("  with embeddings", f"{shares['with_embeddings']:.1%} = 6 N + 12 layers x D x T"),
-        *[(part, f"{parts[part] * 1000:.2f} ms, {parts[part] / whole:.1%}") for part in PARTS],
+        *[(part, f"{parts[part] * 1000:.2f} ms, {parts[part] / whole:.1%}") for part in PHASES],
         ("evaluation", f"{record['evaluation_s']:.2f} s, {record['evaluation_tokens']:,} tokens"),
         ("peak memory", f"{record['peak_memory_bytes'] / 2**20:,.0f} MiB"),
-        ("  of it training", f"{record['estimated_memory_bytes'] / 2**20:,.0f} MiB (estimate)"),
+        ("  for training", f"{record['estimated_memory_bytes'] / 2**20:,.0f} MiB (estimate)"),
     ]
     width = max(len(name) for name, _ in rows)
     note = (

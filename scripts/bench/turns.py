@@ -1,6 +1,6 @@
-"""Training steps of several contestants, each in a process of its own, in turns.
+"""Time the training steps of several contestants in turns, each turn in a new process.
 
-So each contestant has the memory, the allocator and the threads of a program of its own.
+A separate process gives each contestant its own memory, allocator and threads.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from scripts.bench.contestants import PARTS, NanoGPT, Ours, Subject, clock_parts, timed_steps
-from scripts.bench.process import Figures, Job, do_job, run_job
+from scripts.bench.contestants import PHASES, Contestant, LlmTiny, NanoGPT, time_phases, time_steps
+from scripts.bench.process import Figures, Job, run_job, run_worker
 from scripts.bench.timing import Spread, ratios, summary
 from train import Config
 from utils.config.load import build
@@ -25,11 +25,11 @@ from utils.output import log_if_not_tty, table
 WORKER = "scripts.bench.turns"
 
 
-def require_same_shape(config: Config) -> None:
-    """Checks that nanoGPT has a model and a step like ours.
+def check_same_shape(config: Config) -> None:
+    """Check that nanoGPT has the same model and the same training step.
 
     Raises:
-        UserError: names the setting that it does not have.
+        UserError: names the setting that nanoGPT does not support.
     """
     model = config.model
     wanted: dict[str, object] = {"position": "learned", "norm": "layernorm", "mlp": "gelu"}
@@ -45,42 +45,42 @@ def require_same_shape(config: Config) -> None:
         raise UserError("--nanogpt: its step is timed with optim.name adamw, grad_accum_steps 1")
 
 
-def take_turns(
+def interleave(
     config: Config, counts: dict[str, int], *, runs: int, random: bool, nanogpt: str, compiled: bool
 ) -> dict[str, Any]:
-    """Rates of all contestants, ours over nanoGPT's turn by turn, and the parts of their steps.
+    """Return each contestant's rate and phase times, and the ratio of ours to nanoGPT's per turn.
 
     Args:
-        counts: steps_per_window, windows, warmup_steps, parts_steps.
-        nanogpt: its checkout; "" leaves it out.
-        compiled: measure compiled models beside eager ones.
+        counts: steps_per_window, windows, warmup_steps, phase_steps.
+        nanogpt: folder of its checkout; "" to leave it out.
+        compiled: measure compiled models as well as eager ones.
     """
-    whos = ["ours", "nanogpt"] if nanogpt else ["ours"]
+    names = ["ours", "nanogpt"] if nanogpt else ["ours"]
     settings = {name: value for name, value in flatten(config).items() if name != "run_dir"}
     common = {"settings": settings, "random": random, **counts}
     common["nanogpt"] = str(Path(nanogpt).absolute()) if nanogpt else ""
     modes = ("eager", "compiled") if compiled else ("eager",)
-    return {mode: turns_of(mode, whos, common, runs) for mode in modes}
+    return {mode: run_turns(mode, names, common, runs) for mode in modes}
 
 
-def turns_of(mode: str, whos: list[str], common: Job, runs: int) -> dict[str, Any]:
-    """What `summarise` makes of all turns in one mode; {"error": why} as soon as one fails."""
+def run_turns(mode: str, names: list[str], common: Job, runs: int) -> dict[str, Any]:
+    """Run all turns of one mode; return their summary, or {"error": reason} if one fails."""
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    results: dict[str, list[Figures]] = {who: [] for who in whos}
+    results: dict[str, list[Figures]] = {name: [] for name in names}
     for turn in range(runs):
-        # Who goes first changes, as machines slow down and speed up.
-        for who in whos if turn % 2 == 0 else whos[::-1]:
-            log_if_not_tty(f"turn {turn + 1}/{runs}: {who}, {mode}")
-            job = {**common, "who": who, "compile": mode == "compiled"}
+        # Alternate the order, so that a machine that slows down or speeds up favours neither.
+        for name in names if turn % 2 == 0 else names[::-1]:
+            log_if_not_tty(f"turn {turn + 1}/{runs}: {name}, {mode}")
+            job = {**common, "name": name, "compile": mode == "compiled"}
             figures = run_job(job, threads, WORKER)
             if "error" in figures:
-                return {"error": f"{who}: {figures['error']}"}
-            results[who].append(figures)
+                return {"error": f"{name}: {figures['error']}"}
+            results[name].append(figures)
     return summarise(results)
 
 
 def measure(job: Job) -> Figures:
-    """Tokens per second and the parts of a step of one contestant, in a separate process."""
+    """Return tokens per second, phase times and peak memory of one contestant in this process."""
     settings = {  # JSON has no tuples
         name: tuple(value) if isinstance(value, list) else value
         for name, value in job["settings"].items()
@@ -89,62 +89,63 @@ def measure(job: Job) -> Figures:
     if config.train.num_threads:
         torch.set_num_threads(config.train.num_threads)
     with tempfile.TemporaryDirectory() as scratch:
-        subject: Subject
-        if job["who"] == "nanogpt":
-            subject = NanoGPT(Path(job["nanogpt"]), config, Path(scratch))
+        contestant: Contestant
+        if job["name"] == "nanogpt":
+            contestant = NanoGPT(Path(job["nanogpt"]), config, Path(scratch))
         else:
-            subject = Ours(config, Path(scratch), random=job["random"])
-        if job["compile"] and not subject.compiled:
+            contestant = LlmTiny(config, Path(scratch), random=job["random"])
+        if job["compile"] and not contestant.compiled:
             return {"error": "torch.compile does not work here"}
-        rate = Spread.of([window.rate for window in timed_steps(subject, job)])
-        parts = clock_parts(subject, job["parts_steps"])
-    peak = peak_memory_bytes(subject.device)
+        rate = Spread.of([window.rate for window in time_steps(contestant, job)])
+        parts = time_phases(contestant, job["phase_steps"])
+    peak = peak_memory_bytes(contestant.device)
     return {"tokens_per_s": rate.median, "parts_s": parts, "peak_bytes": peak}
 
 
 def summarise(results: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Medians of the turns, and the ratio of each turn."""
+    """Return the median figures of each contestant over its turns, and the ratio per turn."""
     record: dict[str, Any] = {}
-    for who, turns in results.items():
-        record[who] = {
+    for name, turns in results.items():
+        record[name] = {
             "tokens_per_s": summary([turn["tokens_per_s"] for turn in turns]),
             "parts_s": {
-                part: statistics.median(turn["parts_s"][part] for turn in turns) for part in PARTS
+                phase: statistics.median(turn["parts_s"][phase] for turn in turns)
+                for phase in PHASES
             },
             "peak_bytes": max(turn["peak_bytes"] for turn in turns),
         }
     if "nanogpt" in results:
-        rates = [[turn["tokens_per_s"] for turn in results[who]] for who in ("ours", "nanogpt")]
+        rates = [[turn["tokens_per_s"] for turn in results[name]] for name in ("ours", "nanogpt")]
         record["ratio"] = ratios(*rates)
     return record
 
 
 def show_turns(modes: dict[str, Any], runs: int) -> str:
-    """A table for each mode: rates, ratio, and where a step's time goes."""
+    """Return a table for each mode: rates, ratio, phase times and memory."""
     texts = []
     for mode, record in modes.items():
         if "error" in record:
             texts.append(f"{mode}: not measured, {record['error']}")
             continue
         rows = []
-        for who in (who for who in ("ours", "nanogpt") if who in record):
-            one = record[who]
+        for name in (name for name in ("ours", "nanogpt") if name in record):
+            one = record[name]
             rows.append(
                 [
-                    who,
+                    name,
                     f"{Spread(**one['tokens_per_s']):,.0f}",
-                    *(f"{one['parts_s'][part] * 1000:.2f}" for part in PARTS),
+                    *(f"{one['parts_s'][phase] * 1000:.2f}" for phase in PHASES),
                     f"{one['peak_bytes'] / 2**20:,.0f}",
                 ]
             )
-        head = [mode, "tokens/s", *(f"{part}, ms" for part in PARTS), "peak MiB"]
+        head = [mode, "tokens/s", *(f"{phase}, ms" for phase in PHASES), "peak MiB"]
         text = table(head, rows)
         if "ratio" in record:
             text += f"\nours / nanogpt: {Spread(**record['ratio']):.3f}"
         texts.append(text)
-    note = f"processes in turn, {runs} each: median (low to high); peak: memory of the process"
+    note = f"{runs} processes each, in turns: median (low to high); peak: memory of the process"
     return "\n\n".join([*texts, note])
 
 
 if __name__ == "__main__":
-    do_job(measure)
+    run_worker(measure)

@@ -27,7 +27,7 @@ from model.sampling.sampler import SamplingParams
 from model.training.evaluate import evaluate
 from sample import load_run
 from scripts.eval.coherence import measure_coherence
-from scripts.eval.parts import STDIN, Part, Run
+from scripts.eval.eval_sets import STDIN, EvalSet, Run
 from scripts.eval.visible_text import cells
 from train import Config
 from utils.cli import Parser, nonnegative_int
@@ -41,7 +41,9 @@ STDOUT = "-"  # --heat - colours a terminal
 FIGURES = ("nats_per_token", "perplexity", "bits_per_byte", "nats_per_byte", "tokens", "bytes")
 
 
-def score(run: Run, part: Part, batch_size: int, scores: TokenScores | None) -> dict[str, Any]:
+def score(
+    run: Run, eval_set: EvalSet, batch_size: int, scores: TokenScores | None
+) -> dict[str, Any]:
     """Score the windows once, as training does it; return the figures by name.
 
     `scores` records each token's share.
@@ -49,8 +51,8 @@ def score(run: Run, part: Part, batch_size: int, scores: TokenScores | None) -> 
     loaded = run.loaded
     device = next(loaded.model.parameters()).device
     bar = tqdm(
-        part.batches.eval_batches("val", batch_size),
-        total=-(-part.batches.splits["val"].n_windows // batch_size),
+        eval_set.batches.eval_batches("val", batch_size),
+        total=-(-eval_set.batches.splits["val"].n_windows // batch_size),
         desc="evaluate",
         disable=None,
         leave=False,
@@ -62,28 +64,28 @@ def score(run: Run, part: Part, batch_size: int, scores: TokenScores | None) -> 
         autocast(device, pick_amp(run.config.train.amp, device)),
         scores.add if scores else None,
     )
-    floor = f" (floor {part.floor:.4f})" if part.floor else ""
+    floor = f" (floor {eval_set.floor:.4f})" if eval_set.floor else ""
     log(
-        f"{result.describe(part.floor)}, perplexity {result.perplexity:.3f}, "
+        f"{result.describe(eval_set.floor)}, perplexity {result.perplexity:.3f}, "
         f"{result.nats_per_byte:.4f} nats/byte{floor} "
         f"over {result.tokens:,} tokens, {result.bytes:,} bytes"
     )
     figures = {name: getattr(result, name) for name in FIGURES}
-    return figures | {"floor": part.floor, "over_floor": result.over_floor(part.floor)}
+    return figures | {"floor": eval_set.floor, "over_floor": result.over_floor(eval_set.floor)}
 
 
-def show_heat(run: Run, part: Part, scores: TokenScores, out: str) -> None:
+def show_heatmap(run: Run, eval_set: EvalSet, scores: TokenScores, out: str) -> None:
     """Show the text in the colours of its tokens' losses, on the terminal or in a picture."""
-    from scripts.eval.heatmap import heat_picture, heat_text  # loads Matplotlib
+    from scripts.eval.heatmap import coloured_text, save_heatmap  # loads Matplotlib
 
     tokenizer = run.loaded.tokenizer
     special, raw = set(tokenizer.special_ids.values()), tokenizer.token_bytes
     pairs = zip(scores.ids_N.tolist(), scores.nats_N.tolist(), strict=True)
     shown = list(cells((raw[token], nats, token in special) for token, nats in pairs))
     if out == STDOUT:
-        sys.stdout.write(heat_text(shown))
+        sys.stdout.write(coloured_text(shown))
         return
-    drawn = heat_picture(shown, Path(out), f"{part.name}, {run.loaded.path}")
+    drawn = save_heatmap(shown, Path(out), f"{eval_set.name}, {run.loaded.path}")
     log(f"{out}: how much each token surprised the model")
     if drawn < len(shown):
         log(f"{out}: the first {drawn:,} of {len(shown):,} parts; --tokens lists all")
@@ -155,17 +157,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     log(f"{loaded.path}: step {step}, val loss {loaded.state['last_val']:.4f} when written")
     with tempfile.TemporaryDirectory() as scratch:
         if args.text is None:
-            part = run.validation_part()
+            eval_set = run.validation_set()
         else:
             field = args.json_field or run.config.data.json_field
-            part = run.text_part(args.text, field, Path(scratch))
-        scores = TokenScores(part.batches, "val", rows) if args.tokens or args.heat else None
-        figures = score(run, part, rows, scores)
+            eval_set = run.text_set(args.text, field, Path(scratch))
+        scores = TokenScores(eval_set.batches, "val", rows) if args.tokens or args.heat else None
+        figures = score(run, eval_set, rows, scores)
     if scores and args.tokens:
         for record in token_records(scores, loaded.tokenizer):
             print(json_line(record))
     if scores and args.heat:
-        show_heat(run, part, scores, args.heat)
+        show_heatmap(run, eval_set, scores, args.heat)
     figures |= {"checkpoint": str(loaded.path), "step": step, "text": args.text}
     if args.coherence:
         train = run.data_folder() / "train.npy"

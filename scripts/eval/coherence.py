@@ -15,7 +15,7 @@ from model.sampling.sampler import SamplingParams
 from sample import LoadedRun
 from utils.output import log
 
-SAMPLES_AT_ONCE = 50
+SAMPLES_PER_BATCH = 50
 MAX_FAILURES_SHOWN = 5
 
 
@@ -30,8 +30,8 @@ def sample_stories(
     texts: list[str] = []
     ended: list[bool] = []
     with tqdm(total=n_samples, desc="sample stories", disable=None, leave=False) as bar:
-        for first in range(0, n_samples, SAMPLES_AT_ONCE):
-            seeds = list(range(first, min(first + SAMPLES_AT_ONCE, n_samples)))
+        for first in range(0, n_samples, SAMPLES_PER_BATCH):
+            seeds = list(range(first, min(first + SAMPLES_PER_BATCH, n_samples)))
             for ids in generate_ids(
                 loaded.model,
                 [[end_id]] * len(seeds),

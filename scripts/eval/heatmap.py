@@ -18,10 +18,10 @@ from scripts.eval.visible_text import Cell, columns, escape
 from utils.files import check_writable
 from utils.run.plot import picture_format, save_figure
 
-HOTTEST = 8  # nats from which the colour does not change any more; ln 3000 is about 8
+MAX_NATS = 8  # nats from which the colour does not change any more; ln 3000 is about 8
 # Colours of the 256 of a terminal, one for each whole number of nats: pale yellow to dark red.
 BACKGROUNDS = (231, 230, 229, 222, 215, 209, 203, 196, 124)
-BLACK, WHITE, DARK_FROM = 16, 231, 7  # from there on the letters are white
+BLACK, WHITE, WHITE_LETTERS_FROM = 16, 231, 7  # from there on the letters are white
 
 LINE_COLUMNS = 100
 MAX_LINES = 120  # of a picture; above that it is long, slow and read by nobody
@@ -33,42 +33,42 @@ POINTS_PER_INCH = 72
 COLOURS = "YlOrRd"
 
 
-def paint(text: str, nats: float) -> str:
+def colour_background(text: str, nats: float) -> str:
     r"""A text on the colour of its nats, for a terminal.
 
-    >>> paint("a", 2.5)
+    >>> colour_background("a", 2.5)
     '\x1b[48;5;229;38;5;16ma\x1b[0m'
     """
-    heat = max(int(nats), 0) if nats < HOTTEST else HOTTEST  # also where it is NaN
-    letters = WHITE if heat >= DARK_FROM else BLACK
+    heat = max(int(nats), 0) if nats < MAX_NATS else MAX_NATS  # also where it is NaN
+    letters = WHITE if heat >= WHITE_LETTERS_FROM else BLACK
     return f"\x1b[48;5;{BACKGROUNDS[heat]};38;5;{letters}m{text}\x1b[0m"
 
 
-def heat_text(cells: Iterable[Cell]) -> str:
+def coloured_text(cells: Iterable[Cell]) -> str:
     """The cells in colours for a terminal, line by line, under a line that shows the scale."""
-    scale = "".join(paint(f" {nats} ", nats) for nats in range(HOTTEST))
-    parts = [f"nats: {scale}{paint(f' {HOTTEST}+ ', HOTTEST)}\n"]
+    scale = "".join(colour_background(f" {nats} ", nats) for nats in range(MAX_NATS))
+    parts = [f"nats: {scale}{colour_background(f' {MAX_NATS}+ ', MAX_NATS)}\n"]
     ended = True
     for cell in cells:
-        parts.append(paint(cell.text, cell.nats) + ("\n" if cell.ends_line else ""))
+        parts.append(colour_background(cell.text, cell.nats) + ("\n" if cell.ends_line else ""))
         ended = cell.ends_line
     return "".join(parts) + ("" if ended else "\n")
 
 
-def lay_out(
+def wrap_cells(
     cells: Iterable[Cell], line_columns: int, max_lines: int
 ) -> Iterator[tuple[int, int, Cell]]:
     """(line, column, cell) of each cell that finds room, from line 0; a wide cell comes in parts.
 
     >>> words = [Cell("one", 1.0), Cell("two", 2.0), Cell("three", 0.5)]
-    >>> [(line, column, cell.text) for line, column, cell in lay_out(words, 4, 9)]
+    >>> [(line, column, cell.text) for line, column, cell in wrap_cells(words, 4, 9)]
     [(0, 0, 'one'), (1, 0, 'two'), (2, 0, 'thre'), (3, 0, 'e')]
     """
     line = column = 0
     for cell in cells:
         if column and column + columns(cell.text) > line_columns:
             line, column = line + 1, 0
-        for part in _chop(cell.text, line_columns):
+        for part in _split_columns(cell.text, line_columns):
             if column and column + columns(part) > line_columns:
                 line, column = line + 1, 0
             if line >= max_lines:
@@ -79,11 +79,11 @@ def lay_out(
             line, column = line + 1, 0
 
 
-def _chop(text: str, most: int) -> Iterator[str]:
-    """Parts of at most `most` columns."""
+def _split_columns(text: str, max_columns: int) -> Iterator[str]:
+    """Parts of at max_columns `max_columns` columns."""
     part = ""
     for character in text:
-        if part and columns(part + character) > most:
+        if part and columns(part + character) > max_columns:
             yield part
             part = ""
         part += character
@@ -100,7 +100,7 @@ def check_picture(out: Path) -> None:
     check_writable(out, "--heat")
 
 
-def heat_picture(cells: Sequence[Cell], out: Path, title: str) -> int:
+def save_heatmap(cells: Sequence[Cell], out: Path, title: str) -> int:
     """Draws the cells into a PNG (or what `out` ends in); how many of them found room.
 
     Characters that no installed font has stand as their numbers.
@@ -112,17 +112,19 @@ def heat_picture(cells: Sequence[Cell], out: Path, title: str) -> int:
     fonts, missing = choose_fonts("".join(cell.text for cell in cells))
     numbers = str.maketrans({character: escape(character) for character in missing})
     written = [Cell(cell.text.translate(numbers), cell.nats, cell.ends_line) for cell in cells]
-    places = list(lay_out(written, LINE_COLUMNS, MAX_LINES))
-    n_lines = places[-1][0] + 1 if places else 1
+    positions = list(wrap_cells(written, LINE_COLUMNS, MAX_LINES))
+    n_lines = positions[-1][0] + 1 if positions else 1
     figure = Figure()
-    draw_cells(figure, places, n_lines, fonts, title)
+    draw_cells(figure, positions, n_lines, fonts, title)
     save_figure(figure, out)
-    return sum(1 for _ in _whole(places, written))
+    return sum(1 for _ in _complete_cells(positions, written))
 
 
-def _whole(places: Sequence[tuple[int, int, Cell]], cells: Sequence[Cell]) -> Iterator[Cell]:
-    """The cells all of whose columns are among the places."""
-    room = sum(columns(cell.text) for _, _, cell in places)
+def _complete_cells(
+    positions: Sequence[tuple[int, int, Cell]], cells: Sequence[Cell]
+) -> Iterator[Cell]:
+    """The cells all of whose columns are among the positions."""
+    room = sum(columns(cell.text) for _, _, cell in positions)
     for cell in cells:
         room -= columns(cell.text)
         if room < 0:
@@ -132,7 +134,7 @@ def _whole(places: Sequence[tuple[int, int, Cell]], cells: Sequence[Cell]) -> It
 
 def draw_cells(
     figure: Figure,
-    places: Sequence[tuple[int, int, Cell]],
+    positions: Sequence[tuple[int, int, Cell]],
     n_lines: int,
     fonts: FontProperties,
     title: str,
@@ -148,18 +150,18 @@ def draw_cells(
     )
     axes.set(xlim=(0, LINE_COLUMNS), ylim=(n_lines, 0))
     axes.axis("off")
-    shades = ScalarMappable(Normalize(0, HOTTEST), COLOURS)
-    boxes = [box(row, start, columns(cell.text)) for row, start, cell in places]
-    colours = shades.to_rgba(np.array([min(cell.nats, HOTTEST) for _, _, cell in places]))
+    shades = ScalarMappable(Normalize(0, MAX_NATS), COLOURS)
+    boxes = [box(row, start, columns(cell.text)) for row, start, cell in positions]
+    colours = shades.to_rgba(np.array([min(cell.nats, MAX_NATS) for _, _, cell in positions]))
     axes.add_collection(PolyCollection(boxes, facecolors=colours, linewidths=0))
-    for row, start, cell in places:
+    for row, start, cell in positions:
         axes.text(
             start + columns(cell.text) / 2,
             row + 0.52,
             cell.text,
             ha="center",
             va="center_baseline",
-            color="white" if cell.nats >= DARK_FROM - 1 else "black",
+            color="white" if cell.nats >= WHITE_LETTERS_FROM - 1 else "black",
             fontproperties=fonts,
             parse_math=False,  # $ is a letter here
         )
@@ -180,7 +182,7 @@ def choose_fonts(text: str) -> tuple[FontProperties, frozenset[str]]:
     """Return fonts for a text, the first that has a character counts, and what none of them has.
 
     The fonts are the monospaced one that comes with Matplotlib, and as many of the installed ones
-    as the text needs; those for Chinese, Japanese and Korean have the most characters. Last Resort
+    as the text needs; those for Chinese, Japanese and Korean have the max_columns characters. Last Resort
     has a picture of the block of every character, and of no character itself.
     """
     others = sorted(

@@ -21,7 +21,7 @@ if __name__ == "__main__":  # before the imports that take long
 
 from sample import load_run
 from scripts.export.exporters import EXPORTERS
-from scripts.export.model_card import model_card, require_licence
+from scripts.export.model_card import check_licence, model_card
 from train import Config
 from utils.cli import Parser
 from utils.config.load import load
@@ -48,7 +48,7 @@ def arguments(argv: Sequence[str] | None) -> Any:
         "--license", default="", metavar="ID", help="of the model, such as mit, for its card"
     )
     args = parser.parse_args(argv)
-    require_licence(args.license)
+    check_licence(args.license)
     check_writable(args.out, "--out", "new folder")
     return args
 

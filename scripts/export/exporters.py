@@ -9,7 +9,7 @@ from pathlib import Path
 from model.hf.config import CLASSES, hf_model_type
 from model.hf.folder import model_files
 from sample import LoadedRun
-from scripts.export.gguf import NAME, write_gguf
+from scripts.export.gguf import FILE_NAME, write_gguf
 from tok.formats.convert import folder_tokenizer_files
 
 
@@ -37,7 +37,7 @@ def export_hf(folder: Path, loaded: LoadedRun, name: str) -> str:
 def export_gguf(folder: Path, loaded: LoadedRun, name: str) -> str:
     """Write model.gguf; return llama.cpp's name of the architecture."""
     model = loaded.model
-    return write_gguf(folder / NAME, model.config, model.state_dict(), loaded.tokenizer, name)
+    return write_gguf(folder / FILE_NAME, model.config, model.state_dict(), loaded.tokenizer, name)
 
 
 HF_USE = """```python

@@ -25,15 +25,15 @@ from utils.errors import UserError, missing_package
 if TYPE_CHECKING:
     from gguf import GGUFWriter
 
-NAME = "model.gguf"
+FILE_NAME = "model.gguf"
 ARCHITECTURES = {"gpt2": "gpt2", "gpt_neox": "gptneox", "llama": "llama", "qwen3": "qwen3"}
-OUTER = {
+TOP_LEVEL_NAMES = {
     "token_embedding": "token_embd",
     "position_embedding": "position_embd",
     "final_norm": "output_norm",
     "head": "output",
 }
-INNER = {
+BLOCK_NAMES = {
     "attn_norm": "attn_norm",
     "attn.qkv": "attn_qkv",
     "attn.q_norm": "attn_q_norm",
@@ -112,17 +112,17 @@ def gguf_tensors(
     found: dict[str, Tensor] = {}
     for name, tensor in fill_missing_weights(kind, config, weights).items():
         part, _, leaf = name.rpartition(".")
-        if part in OUTER:
-            found[f"{OUTER[part]}.{leaf}"] = tensor.contiguous()
+        if part in TOP_LEVEL_NAMES:
+            found[f"{TOP_LEVEL_NAMES[part]}.{leaf}"] = tensor.contiguous()
             continue
         _, layer, inner = part.split(".", 2)
         where = f"blk.{layer}."
         if inner != "attn.qkv" or kind in ("gpt2", "gpt_neox"):
-            found[f"{where}{INNER[inner]}.{leaf}"] = tensor.contiguous()
+            found[f"{where}{BLOCK_NAMES[inner]}.{leaf}"] = tensor.contiguous()
             continue
         q, k, v = tensor.chunk(3)
         if kind == "llama":
-            q, k = _paired(q, config), _paired(k, config)
+            q, k = _interleave_rotary_rows(q, config), _interleave_rotary_rows(k, config)
         for letter, rows in zip("qkv", (q, k, v), strict=True):
             found[f"{where}attn_{letter}.{leaf}"] = rows.contiguous()
     if kind == "gpt_neox" and config.tie_weights:  # there it must stand
@@ -130,7 +130,7 @@ def gguf_tensors(
     return found
 
 
-def _paired(rows: Tensor, config: ModelConfig) -> Tensor:
+def _interleave_rotary_rows(rows: Tensor, config: ModelConfig) -> Tensor:
     """Rows k and k + K/2 of each head, which one rotation turns, side by side."""
     halves = rows.unflatten(0, (config.n_head, 2, config.head_size // 2))
     return halves.transpose(1, 2).flatten(0, 2)

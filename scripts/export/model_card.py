@@ -23,7 +23,7 @@ UNKNOWN_LICENCE = "other"  # Hugging Face's word for one that is not in its list
 TEMPLATE = Path(__file__).with_name("model_card.template")
 
 
-def require_licence(licence: str) -> None:
+def check_licence(licence: str) -> None:
     """Checks that a licence can stand in the card's header.
 
     Raises:
@@ -84,17 +84,17 @@ def model_card(
         loss=_loss(row, state, record["floor_nats_per_token"]),
         tokens=state["tokens"],
         epochs=f" or {float(row['epoch']):.2f} times the training part" if row else "",
-        settings=dump(without_paths(config)),
+        settings=dump(strip_paths(config)),
         licence_words=_licence_words(licence, stories, corpus),
     )
     return text.encode()
 
 
-def without_paths(config: Config) -> Config:
+def strip_paths(config: Config) -> Config:
     """The settings without folders of the machine that trained: names of files alone.
 
     >>> from data.prepare import DataConfig
-    >>> without_paths(Config(run_dir="runs/x", data=DataConfig(files=("a/b.txt",)))).data.files
+    >>> strip_paths(Config(run_dir="runs/x", data=DataConfig(files=("a/b.txt",)))).data.files
     ('b.txt',)
     """
     data = config.data

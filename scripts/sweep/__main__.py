@@ -25,11 +25,11 @@ from tqdm import tqdm
 
 from data.prepare import prepare
 from scripts.sweep.grid import BASE, Grid
-from scripts.sweep.grid_entries import PARTS, PLAIN_KEYS
+from scripts.sweep.grid_entries import PARTS, SWEEP_KEYS
 from scripts.sweep.grid_file import load_grid
-from scripts.sweep.points import Job, make_jobs, measured, to_csv
+from scripts.sweep.points import Job, make_jobs, run_figures, to_csv
 from scripts.sweep.pools import ClusterPool, LocalPool, Pool, last_line, visible_gpus
-from scripts.sweep.ranking import BITS, changes, group, ranking, verdict
+from scripts.sweep.ranking import BITS, changes_table, group_runs, ranking_table, verdict
 from train import Config
 from utils.cli import Parser, positive_int
 from utils.errors import UserError, one_line, run_cli
@@ -53,12 +53,12 @@ def run_jobs(jobs: Sequence[Job], pool: Pool, base: str, save: Callable[[], None
     bar = tqdm(total=len(jobs), initial=len(jobs) - len(waiting), desc="points", disable=None)
     with SignalCatcher() as interrupt, bar:
         try:
-            futures = {pool.submit(job.watched(base), job.log): job for job in waiting}
+            futures = {pool.submit(job.watchdog_command(base), job.log): job for job in waiting}
             left = set(futures)
             while left:
                 ended, left = wait(left, timeout=POLL_S, return_when=FIRST_COMPLETED)
                 for future in ended:
-                    note_end(futures[future], future, stopping)
+                    record_end(futures[future], future, stopping)
                     bar.update()
                     bar.set_postfix_str(best_so_far(jobs))
                     save()
@@ -71,12 +71,12 @@ def run_jobs(jobs: Sequence[Job], pool: Pool, base: str, save: Callable[[], None
     return interrupt.exit_status
 
 
-def note_end(job: Job, future: Future[int | None], stopping: bool) -> None:
+def record_end(job: Job, future: Future[int | None], stopping: bool) -> None:
     """Sets the status of a point whose process has ended, and tells."""
     exit_status, error = outcome(future)
     if exit_status == 0:
         job.status = "done"
-        figures = measured(job.run)
+        figures = run_figures(job.run)
         words = f"val {float(figures['val_loss']):.4f} nats/token at step {figures['best_step']}"
     elif stopping:
         if not job.run.has_run():  # never begun
@@ -99,7 +99,7 @@ def outcome(future: Future[int | None]) -> tuple[int | None, str]:
 
 def best_so_far(jobs: Sequence[Job]) -> str:
     """The best finished point, for the bar."""
-    figures = [(job, measured(job.run).get(BITS)) for job in jobs if job.status == "done"]
+    figures = [(job, run_figures(job.run).get(BITS)) for job in jobs if job.status == "done"]
     found = [(float(bits), job) for job, bits in figures if bits and math.isfinite(float(bits))]
     if not found:
         return ""
@@ -165,7 +165,7 @@ def make_pool(args: Any, jobs: Sequence[Job], lock: FileLock) -> Pool:
     return LocalPool(args.workers, visible_gpus() if shared else [])
 
 
-def claim(lock: FileLock) -> None:
+def lock_folder(lock: FileLock) -> None:
     """Take the lock of a sweep's folder.
 
     Raises:
@@ -178,17 +178,17 @@ def claim(lock: FileLock) -> None:
         raise UserError(f"{folder}: another sweep runs here; wait for it or stop it") from None
 
 
-def conclude(jobs: Sequence[Job], grid: Grid, out: Path) -> None:
+def report_results(jobs: Sequence[Job], grid: Grid, out: Path) -> None:
     """Prints the table and what it says, and draws the pictures."""
     rows = [job.row() for job in jobs]
-    groups = group(rows, grid.settings)
+    groups = group_runs(rows, grid.settings)
     if grid.changes:
-        print(changes(groups, BASE))
+        print(changes_table(groups, BASE))
     else:
-        print("\n".join(filter(None, [ranking(groups), verdict(groups)])))
-    from scripts.sweep.plots import draw_all  # loads Matplotlib
+        print("\n".join(filter(None, [ranking_table(groups), verdict(groups)])))
+    from scripts.sweep.plots import plot_all  # loads Matplotlib
 
-    pictures = draw_all(rows, grid.settings, groups, out)
+    pictures = plot_all(rows, grid.settings, groups, out)
     if pictures:
         log(f"pictures: {' '.join(map(str, pictures))}")
 
@@ -196,14 +196,14 @@ def conclude(jobs: Sequence[Job], grid: Grid, out: Path) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a sweep to its end; 1 if a point failed."""
     args = arguments(argv)
-    given = {key: value for key, value in vars(args).items() if key in (*PARTS, *PLAIN_KEYS)}
+    given = {key: value for key, value in vars(args).items() if key in (*PARTS, *SWEEP_KEYS)}
     grid = load_grid(args.config, Config, given | {"config": args.base})
     source = args.config or args.base
     out = Path(grid.out or f"runs/{'sweep-' * bool(args.base)}{Path(source).stem}")
     # On a cluster one thread unless the settings say: which worker takes a run must not matter.
     threads = 1 if args.cluster is not None else max(1, available_cores() // args.workers)
     jobs = make_jobs(grid, source, out, threads)
-    if len(grid.combinations()) < grid.points_wanted:
+    if len(grid.combinations()) < grid.n_points:
         log(f"{source}: the ranges hold no more than {len(grid.combinations())} points")
     if args.dry_run:
         for job in jobs:
@@ -216,14 +216,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if job.status != "done" and not prepared:
             prepare(job.config.data, job.config.model.vocab_size)
     (out / "logs").mkdir(parents=True, exist_ok=True)
-    claim(lock)  # only now: the processes that prepare would inherit it
+    lock_folder(lock)  # only now: the processes that prepare would inherit it
 
     def save() -> None:
         write_atomic(out / "results.csv", to_csv([job.row() for job in jobs], grid.settings))
 
     save()
     status = run_jobs(jobs, pool, grid.config, save)
-    conclude(jobs, grid, out)
+    report_results(jobs, grid, out)
     failed = [job.point.name for job in jobs if job.status == "failed"]
     if failed:
         log(f"{len(failed)} of {len(jobs)} points failed: {' '.join(failed)}")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from scripts.sweep.random_search import Range, draw_points
+from scripts.sweep.random_search import Range, sample_points
 from utils.config.strict_yaml import format_value
 from utils.suggest import SYNONYMS, leaf_of
 
@@ -17,7 +17,7 @@ BASE = "base"  # the point without a change
 # What a sweep's folder holds beside its runs.
 PICTURES = ("curves.png", "axes.png", "changes.png")
 RESERVED = ("logs", "lock", "results.csv", *PICTURES)
-LONGEST_NAME = 120  # characters of a folder's name; file systems stop at 255
+MAX_NAME_LENGTH = 120  # characters of a folder's name; file systems stop at 255
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Grid:
     seeds: tuple[int, ...] = ()
     changes: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> settings
     ranges: dict[str, Range] = field(default_factory=dict)
-    points_wanted: int = 0  # drawn from the ranges
+    n_points: int = 0  # drawn from the ranges
     random_seed: int | None = None
 
     @property
@@ -57,7 +57,7 @@ class Grid:
             return [(BASE, {}), *self.changes.items()]
         if self.ranges:
             seed = 1 if self.random_seed is None else self.random_seed
-            return [("", point) for point in draw_points(self.ranges, self.points_wanted, seed)]
+            return [("", point) for point in sample_points(self.ranges, self.n_points, seed)]
         products = itertools.product(*self.axes.values())
         return [("", dict(zip(self.axes, values, strict=True))) for values in products]
 
@@ -72,20 +72,20 @@ class Grid:
         for change, values in self.combinations():
             for seed in self.seeds or (None,):
                 own = {} if seed is None else {SEED: seed}
-                name = point_name(own if change else values | own, change)
+                name = folder_name(own if change else values | own, change)
                 taken = (*RESERVED, *(other.name for other in found))
-                if len(name) > LONGEST_NAME or name in taken:
-                    name = f"{name[:LONGEST_NAME]}_point={len(found)}"
+                if len(name) > MAX_NAME_LENGTH or name in taken:
+                    name = f"{name[:MAX_NAME_LENGTH]}_point={len(found)}"
                 found.append(Point(name, values, seed, {**self.fixed, **values, **own}, change))
         return found
 
 
-def point_name(values: Mapping[str, Any], change: str = "") -> str:
+def folder_name(values: Mapping[str, Any], change: str = "") -> str:
     """A folder's name that tells the settings, or the change.
 
-    >>> point_name({"model.n_embd": 64, "optim.betas": (0.9, 0.95), "data.files": ("a/b.txt",)})
+    >>> folder_name({"model.n_embd": 64, "optim.betas": (0.9, 0.95), "data.files": ("a/b.txt",)})
     'n_embd=64_betas=0.9+0.95_files=a-b.txt'
-    >>> point_name({"train.seed": 1}, "no pointer")
+    >>> folder_name({"train.seed": 1}, "no pointer")
     'no-pointer_seed=1'
     """
     words = [f"{leaf_of(name)}={value_name(value)}" for name, value in values.items()]
@@ -96,7 +96,7 @@ def value_name(value: Any) -> str:
     """A value as a part of a folder's name."""
     if isinstance(value, tuple):
         return "+".join(map(value_name, value))
-    return file_name(plain_text(value))
+    return file_name(format_setting(value))
 
 
 def file_name(text: str, keep: str = "") -> str:
@@ -108,7 +108,7 @@ def file_name(text: str, keep: str = "") -> str:
     return re.sub(f"[^A-Za-z0-9.+{keep}-]+", "-", text).strip("-.") or "empty"
 
 
-def plain_text(value: Any) -> str:
+def format_setting(value: Any) -> str:
     """A setting as text: without quotes where it is text."""
     return value if isinstance(value, str) else format_value(value)
 

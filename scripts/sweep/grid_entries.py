@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scripts.sweep.grid import BASE, SEED, Grid, plain_text, short_names
+from scripts.sweep.grid import BASE, SEED, Grid, format_setting, short_names
 from scripts.sweep.random_search import Range
 from utils.config.load import cast
 from utils.config.schema import check_range, flat_fields
@@ -16,7 +16,7 @@ from utils.suggest import leaf_of
 
 PARTS = ("grid", "each", "random", "set")
 # Keys that are no settings. `points` and `random_seed` belong to `random`.
-PLAIN_KEYS = {
+SWEEP_KEYS = {
     "config": str,
     "out": str,
     "seeds": tuple[int, ...],
@@ -36,8 +36,8 @@ class Entry:
     where: str  # file, line and key, or flag
 
     @property
-    def slot(self) -> tuple[str, str]:
-        """Two entries of one slot contradict each other."""
+    def key(self) -> tuple[str, str]:
+        """Two entries of one key contradict each other."""
         return (f"each {self.change}" if self.part == "each" else "", self.name)
 
 
@@ -48,7 +48,7 @@ def setting_fields(cls: type) -> tuple[dict[str, tuple[Any, Any]], dict[str, str
     return fields, {name: name for name in fields} | short_names(list(fields))
 
 
-def refuse_repeats(entries: Sequence[Entry]) -> None:
+def check_given_once(entries: Sequence[Entry]) -> None:
     """Checks that nothing is given twice in one place.
 
     Raises:
@@ -56,7 +56,7 @@ def refuse_repeats(entries: Sequence[Entry]) -> None:
     """
     first: dict[tuple[str, str], Entry] = {}
     for entry in entries:
-        other = first.setdefault(entry.slot, entry)
+        other = first.setdefault(entry.key, entry)
         if other is not entry:
             raise UserError(f"{entry.where}: {entry.name} is given already, by {other.where}")
 
@@ -92,12 +92,12 @@ def make_grid(
         else:
             label = leaf_of(name) if names.get(leaf_of(name)) == name else name
             for value in values_of(entry, field):
-                change = f"{label}={plain_text(value)}"
+                change = f"{label}={format_setting(value)}"
                 if change in changes:
                     raise UserError(f"{entry.where}: there is a change {change} already; rename it")
                 changes[change] = {name: value}
     grid = Grid(axes=axes, fixed=fixed, ranges=ranges, changes=changes)
-    known = {"points_wanted" if key == "points" else key: value for key, value in plain.items()}
+    known = {"n_points" if key == "points" else key: value for key, value in plain.items()}
     grid = dataclasses.replace(grid, **known)
     check_grid(grid, path)
     return grid
@@ -176,8 +176,8 @@ def check_grid(grid: Grid, path: str) -> None:
         raise UserError(f"{path}: each: {SEED}: another seed is no change; give seeds: [1, 2]")
     if len(set(grid.seeds)) != len(grid.seeds) or any(seed < 0 for seed in grid.seeds):
         raise UserError(f"{path}: seeds: must be different whole numbers of 0 or more")
-    if grid.ranges and grid.points_wanted < 1:
+    if grid.ranges and grid.n_points < 1:
         raise UserError(f"{path}: random needs the number of points to draw, such as points: 20")
-    if not grid.ranges and (grid.points_wanted or grid.random_seed is not None):
-        name = "points" if grid.points_wanted else "random_seed"
+    if not grid.ranges and (grid.n_points or grid.random_seed is not None):
+        name = "points" if grid.n_points else "random_seed"
         raise UserError(f"{path}: {name} has an effect only with random; drop it")

@@ -8,10 +8,10 @@ from typing import Any
 from scripts.sweep.grid import Grid
 from scripts.sweep.grid_entries import (
     PARTS,
-    PLAIN_KEYS,
+    SWEEP_KEYS,
     Entry,
+    check_given_once,
     make_grid,
-    refuse_repeats,
     setting_fields,
 )
 from utils.config.load import cast
@@ -45,9 +45,9 @@ def load_grid(path: str, cls: type, flags: Mapping[str, Any] | None = None) -> G
     written, plain = read_file(path, named, cls) if path else ([], {})
     given = [entry for part in PARTS for entry in flag_entries(part, flags.get(part) or [], cls)]
     for entries in (written, given):
-        refuse_repeats(entries)
-    replaced = {entry.slot for entry in given}
-    entries = [entry for entry in written if entry.slot not in replaced] + given
+        check_given_once(entries)
+    replaced = {entry.key for entry in given}
+    entries = [entry for entry in written if entry.key not in replaced] + given
     return make_grid(entries, plain | flag_values(flags), cls, path or "the flags", named)
 
 
@@ -67,19 +67,19 @@ def read_file(path: str, named: Sequence[str], cls: type) -> tuple[list[Entry], 
         places |= {f"each.{change}.{name}": ("each", change, names[name]) for name in names}
     entries: list[Entry] = []
     plain: dict[str, Any] = {}
-    for key, (value, line) in read_yaml(path, {**PLAIN_KEYS, **places}).items():
+    for key, (value, line) in read_yaml(path, {**SWEEP_KEYS, **places}).items():
         where = f"{path}:{line}: {key}"
         if key in places:
             entries.append(Entry(*places[key], value, where))
         else:
-            plain[key] = cast(value, PLAIN_KEYS[key], where)
+            plain[key] = cast(value, SWEEP_KEYS[key], where)
     return entries, plain
 
 
 def flag_values(flags: Mapping[str, Any]) -> dict[str, Any]:
     """The keys that are no settings, from flags."""
     found = {}
-    for key, kind in PLAIN_KEYS.items():
+    for key, kind in SWEEP_KEYS.items():
         if (text := flags.get(key)) is not None:
             many = key == "seeds"
             value = parse_scalar(f"[{text}]" if many else text)

@@ -36,15 +36,15 @@ def finite(rows: Rows) -> Rows:
     return [row for row in rows if row["status"] == "done" and math.isfinite(loss_of(row))]
 
 
-def scale_of(texts: Sequence[str]) -> tuple[Callable[[str], float], list[str], bool]:
+def axis_scale(texts: Sequence[str]) -> tuple[Callable[[str], float], list[str], bool]:
     """Return the position on an axis of each value of a setting, their order, if it is logarithmic.
 
     A number is its own position; anything else (and numbers among words) is numbered in order.
 
-    >>> place, order, log = scale_of(["0.1", "0.001", "0.1"])
+    >>> place, order, log = axis_scale(["0.1", "0.001", "0.1"])
     >>> place("0.1"), order, log
     (0.1, ['0.001', '0.1'], True)
-    >>> scale_of(["gelu", "relu2"])[0]("relu2")
+    >>> axis_scale(["gelu", "relu2"])[0]("relu2")
     1.0
     """
     values = {text: parse_scalar(text) for text in texts}
@@ -84,7 +84,7 @@ def plot_axes(rows: Rows, settings: Sequence[str], out: Path) -> bool:
             axes.set_visible(False)
             continue
         name = settings[number]
-        place, order, log = scale_of([row[name] for row in rows])
+        place, order, log = axis_scale([row[name] for row in rows])
         found = [(place(row[name]), loss_of(row)) for row in rows]
         axes.scatter(*zip(*found, strict=True), s=18, color="C0", alpha=0.55, linewidths=0)
         places = [place(text) for text in order]
@@ -139,7 +139,7 @@ def plot_curves(rows: Rows, metrics: Mapping[str, Path], out: Path) -> bool:
     return True
 
 
-def draw_all(rows: Rows, settings: Sequence[str], groups: Sequence[Group], out: Path) -> list[Path]:
+def plot_all(rows: Rows, settings: Sequence[str], groups: Sequence[Group], out: Path) -> list[Path]:
     """Write every picture that has something to show into the sweep's folder; return their paths.
 
     Args:
@@ -165,7 +165,7 @@ def plot_changes(groups: Sequence[Group], base: str, out: Path) -> bool:
     axes = figure.subplots()
     for number, (_, gap) in enumerate(reversed(known)):
         noise = 0.0 if math.isnan(gap.noise) else gap.noise
-        colour = {"better": "C2", "worse": "C3"}.get(gap.word(), "0.5")
+        colour = {"better": "C2", "worse": "C3"}.get(gap.describe(), "0.5")
         axes.errorbar(gap.mean, number, xerr=noise, fmt="o", color=colour, capsize=3)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(known)), [label for label, _ in reversed(known)])

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from model.training.config import is_finished
-from scripts.sweep.grid import Grid, Point, plain_text
+from scripts.sweep.grid import Grid, Point, format_setting
 from train import Config, apply_pretrained_config
 from utils.config.load import build, load
 from utils.config.schema import flatten
@@ -27,7 +27,7 @@ CLOCK = ("tokens_per_s", "elapsed_s", "memory_bytes")
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 THREADS = "train.num_threads"
 # A run may go on with another value of these, and its losses stay what they are.
-INDIFFERENT = (
+MAY_DIFFER = (
     "run_dir",
     THREADS,
     "data.cache_dir",
@@ -49,30 +49,30 @@ class Job:
     log: Path
     status: str  # new, resumable, done; later also failed, stopped
 
-    def head(self) -> list[str]:
+    def base_command(self) -> list[str]:
         """The command, less what follows for a new run."""
         return [sys.executable, str(TRAIN), "--run_dir", str(self.run.path)]
 
-    def beginning(self, base: str) -> list[str]:
+    def new_run_flags(self, base: str) -> list[str]:
         """What follows for a new run."""
         settings = [f"--{name}={format_value(v)}" for name, v in self.settings.items()]
         return [*(["--config", base] if base else []), *settings]
 
     def command(self, base: str) -> list[str]:
         """The command that trains or resumes this point."""
-        rest = ["--resume"] if self.status == "resumable" else self.beginning(base)
-        return [*self.head(), *rest]
+        rest = ["--resume"] if self.status == "resumable" else self.new_run_flags(base)
+        return [*self.base_command(), *rest]
 
-    def watched(self, base: str) -> list[str]:
+    def watchdog_command(self, base: str) -> list[str]:
         """The same for scripts/sweep/watchdog.py, which checks again whether the run has begun."""
         options = ["--log", str(self.log), "--run", str(self.run.path)]
-        return [*options, *self.head(), "--", *self.beginning(base)]
+        return [*options, *self.base_command(), "--", *self.new_run_flags(base)]
 
     def row(self) -> dict[str, Any]:
         """The point's row of results.csv."""
         own = {"point": self.point.name, "change": self.point.change, "status": self.status}
-        settings = {name: plain_text(value) for name, value in flatten(self.config).items()}
-        return {**own, **settings, "seed": self.config.train.seed, **measured(self.run)}
+        settings = {name: format_setting(value) for name, value in flatten(self.config).items()}
+        return {**own, **settings, "seed": self.config.train.seed, **run_figures(self.run)}
 
 
 def make_jobs(grid: Grid, path: str, out: Path, threads: int) -> list[Job]:
@@ -93,15 +93,15 @@ def make_jobs(grid: Grid, path: str, out: Path, threads: int) -> list[Job]:
         try:
             config = build(Config, flatten(base) | settings | {"run_dir": str(run.path)})
             config = apply_pretrained_config(config, given | settings)
-            status = standing(run, config)
+            status = point_status(run, config)
         except UserError as error:
             raise UserError(f"{path}: point {point.name}: {error}") from None
         jobs.append(Job(point, settings, config, run, out / "logs" / f"{point.name}.log", status))
-    refuse_twins(jobs, path)
+    check_duplicates(jobs, path)
     return jobs
 
 
-def refuse_twins(jobs: Sequence[Job], path: str) -> None:
+def check_duplicates(jobs: Sequence[Job], path: str) -> None:
     """Refuses points that are one and the same run.
 
     Raises:
@@ -116,7 +116,7 @@ def refuse_twins(jobs: Sequence[Job], path: str) -> None:
             )
 
 
-def standing(run: RunFolder, config: Config) -> str:
+def point_status(run: RunFolder, config: Config) -> str:
     """Whether a point is new, resumable or done.
 
     Raises:
@@ -127,8 +127,8 @@ def standing(run: RunFolder, config: Config) -> str:
     own, _ = load(Config, [str(run.config)], {})
     wanted = flatten(config)
     for name, value in flatten(own).items():
-        if value != wanted[name] and name not in INDIFFERENT:
-            found, expected = plain_text(value), plain_text(wanted[name])
+        if value != wanted[name] and name not in MAY_DIFFER:
+            found, expected = format_setting(value), format_setting(wanted[name])
             raise UserError(
                 f"{run.path} holds a run with {name} {found}, not {expected}; "
                 "name another --out, or remove that folder"
@@ -140,7 +140,7 @@ def standing(run: RunFolder, config: Config) -> str:
     return "done" if is_finished(own.train, state["step"], state["bad_evals"]) else "resumable"
 
 
-def measured(run: RunFolder) -> dict[str, str]:
+def run_figures(run: RunFolder) -> dict[str, str]:
     """A run's figures, as they stand in its metrics.csv; what is not there yet is left out.
 
     The last step and training loss, the best validation loss with its bits per byte, and the clock.

@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-DIGITS = 4  # significant ones of a number that is drawn: enough, and a name stays readable
-TRIES = 100  # draws for each point wanted, before it is clear that there are no more
+SIGNIFICANT_DIGITS = (
+    4  # significant ones of a number that is drawn: enough, and a name stays readable
+)
+MAX_DRAWS_PER_POINT = 100  # draws for each point wanted, before it is clear that there are no more
 
 
 @dataclass(frozen=True)
@@ -22,10 +24,10 @@ class Range:
     whole: bool = False
     choices: tuple[Any, ...] = ()
 
-    def draw(self, rng: random.Random) -> Any:
+    def sample(self, rng: random.Random) -> Any:
         """One value. Takes one number of the stream, whatever the range.
 
-        >>> Range(1e-4, 1e-2, log=True).draw(random.Random(1))
+        >>> Range(1e-4, 1e-2, log=True).sample(random.Random(1))
         0.0001857
         """
         share = rng.random()
@@ -39,24 +41,24 @@ class Range:
         if self.whole:
             value = math.floor(value + 0.5)
         else:
-            value = float(f"{value:.{DIGITS}g}")
+            value = float(f"{value:.{SIGNIFICANT_DIGITS}g}")
         return min(max(value, self.low), self.high)
 
 
-def draw_points(ranges: Mapping[str, Range], n_points: int, seed: int) -> list[dict[str, Any]]:
+def sample_points(ranges: Mapping[str, Range], n_points: int, seed: int) -> list[dict[str, Any]]:
     """So many different points, fewer where there are no more; setting -> value each.
 
     Each setting has a stream of its own: another range beside it, or more points, change none, as
     long as no point is drawn twice.
 
     >>> two = {"a": Range(0, 1), "b": Range(1, 9, whole=True)}
-    >>> draw_points(two, 3, 1)[:2] == draw_points(two, 2, 1)
+    >>> sample_points(two, 3, 1)[:2] == sample_points(two, 2, 1)
     True
     """
     streams = {name: random.Random(f"{seed} {name}") for name in ranges}
     found: list[dict[str, Any]] = []
-    for _ in range(n_points * TRIES):
-        point = {name: ranges[name].draw(streams[name]) for name in ranges}
+    for _ in range(n_points * MAX_DRAWS_PER_POINT):
+        point = {name: ranges[name].sample(streams[name]) for name in ranges}
         if point not in found:
             found.append(point)
         if len(found) == n_points:

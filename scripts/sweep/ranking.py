@@ -28,8 +28,8 @@ class Group:
         return statistics.fmean(self.figures[figure].values())
 
     def spread(self, figure: str = BITS) -> float:
-        """Standard deviation over the seeds; NaN with one."""
-        return deviation(list(self.figures[figure].values()))
+        """Standard sample_std over the seeds; NaN with one."""
+        return sample_std(list(self.figures[figure].values()))
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class Difference:
     noise: float  # half the width of its 95% interval; NaN with one seed
     seeds: int
 
-    def word(self) -> str:
+    def describe(self) -> str:
         """What it means for a loss.
 
-        >>> [Difference(d, 0.1, 3).word() for d in (-0.2, 0.05, 0.2)]
+        >>> [Difference(d, 0.1, 3).describe() for d in (-0.2, 0.05, 0.2)]
         ['better', 'within the noise', 'worse']
         """
         if math.isnan(self.noise):
@@ -53,13 +53,13 @@ class Difference:
         return "better" if self.mean < 0 else "worse"
 
 
-def group(rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> list[Group]:
+def group_runs(rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> list[Group]:
     """The finished runs by their change or else their settings, best mean first.
 
     Ranked by bits per byte, which compares across tokenizers as the loss per token does not.
 
     >>> rows = [{"x": "1", "seed": 1, "val_bpb": "2", "val_loss": "3", "status": "done"}]
-    >>> group([*rows, {**rows[0], "x": "2", "val_bpb": "1"}], ["x"])[0]
+    >>> group_runs([*rows, {**rows[0], "x": "2", "val_bpb": "1"}], ["x"])[0]
     Group(label='x=2', figures={'val_loss': {'1': 3.0}, 'val_bpb': {'1': 1.0}})
     """
     found: dict[str, dict[str, dict[str, float]]] = {}
@@ -113,15 +113,15 @@ def verdict(groups: Sequence[Group]) -> str:
     )
 
 
-def ranking(groups: Sequence[Group]) -> str:
-    """The table for people: mean and standard deviation over seeds."""
+def ranking_table(groups: Sequence[Group]) -> str:
+    """The table for people: mean and standard sample_std over seeds."""
     rows = [
         [
             one.label,
             f"{one.mean():.4f}",
-            digits(one.spread()),
+            format_or_dash(one.spread()),
             f"{one.mean(LOSS):.4f}",
-            digits(one.spread(LOSS)),
+            format_or_dash(one.spread(LOSS)),
             str(len(one.figures[LOSS])),
         ]
         for one in groups
@@ -129,7 +129,7 @@ def ranking(groups: Sequence[Group]) -> str:
     return table(["settings", "val bits/byte", "+-", "val nats/token", "+-", "seeds"], rows)
 
 
-def changes(groups: Sequence[Group], base: str) -> str:
+def changes_table(groups: Sequence[Group], base: str) -> str:
     """The table of changes against the base: what each adds to the loss, with its 95% interval."""
     first = next((one for one in groups if one.label == base), None)
     if first is None:
@@ -139,17 +139,24 @@ def changes(groups: Sequence[Group], base: str) -> str:
         loss, bits = difference(first, other, LOSS), difference(first, other, BITS)
         if other is first or loss is None or bits is None:
             continue
-        cells = [f"{loss.mean:+.4f}", digits(loss.noise), f"{bits.mean:+.4f}", digits(bits.noise)]
-        rows.append([other.label, f"{other.mean(LOSS):.4f}", *cells, str(loss.seeds), bits.word()])
+        cells = [
+            f"{loss.mean:+.4f}",
+            format_or_dash(loss.noise),
+            f"{bits.mean:+.4f}",
+            format_or_dash(bits.noise),
+        ]
+        rows.append(
+            [other.label, f"{other.mean(LOSS):.4f}", *cells, str(loss.seeds), bits.describe()]
+        )
     header = ["change", "val nats/token", "adds", "+-", "adds bits/byte", "+-", "seeds", "verdict"]
     note = "+-: 95% interval of the mean over seeds, each against the base with the same seed"
     return f"{table(header, rows)}\n{note}"
 
 
-def digits(value: float) -> str:
+def format_or_dash(value: float) -> str:
     """A figure for a table; a dash for none.
 
-    >>> digits(0.25), digits(math.nan)
+    >>> format_or_dash(0.25), format_or_dash(math.nan)
     ('0.2500', '-')
     """
     return "-" if math.isnan(value) else f"{value:.4f}"
@@ -176,10 +183,10 @@ def t_cdf_two_sided(t: float, freedom: int) -> float:
     return 2 / math.pi * (angle + total) if odd else total
 
 
-def quantile(freedom: int, share: float = CONFIDENCE) -> float:
+def t_quantile(freedom: int, share: float = CONFIDENCE) -> float:
     """The t between whose two signs the given share lies; found by halving.
 
-    >>> [round(quantile(n), 3) for n in (1, 2, 10)]
+    >>> [round(t_quantile(n), 3) for n in (1, 2, 10)]
     [12.706, 4.303, 2.228]
     """
     low, high = 0.0, 1.0
@@ -191,10 +198,10 @@ def quantile(freedom: int, share: float = CONFIDENCE) -> float:
     return high
 
 
-def deviation(values: Sequence[float]) -> float:
-    """The standard deviation of a sample; NaN for one value, and where one is not finite.
+def sample_std(values: Sequence[float]) -> float:
+    """The standard sample_std of a sample; NaN for one value, and where one is not finite.
 
-    >>> deviation([1.0, 2.0, 3.0]), deviation([1.0])
+    >>> sample_std([1.0, 2.0, 3.0]), sample_std([1.0])
     (1.0, nan)
     """
     whole = len(values) > 1 and all(map(math.isfinite, values))
@@ -202,12 +209,12 @@ def deviation(values: Sequence[float]) -> float:
 
 
 def confidence_half_width(values: Sequence[float], share: float = CONFIDENCE) -> float:
-    """Half the width of the interval around the mean that holds the true one; NaN as deviation has.
+    """Half the width of the interval around the mean that holds the true one; NaN as sample_std has.
 
     Takes the values for independent draws from one normal distribution.
 
     >>> round(confidence_half_width([1.0, 2.0, 3.0]), 4)
     2.4841
     """
-    error = deviation(values) / math.sqrt(len(values))
-    return math.nan if math.isnan(error) else quantile(len(values) - 1, share) * error
+    error = sample_std(values) / math.sqrt(len(values))
+    return math.nan if math.isnan(error) else t_quantile(len(values) - 1, share) * error

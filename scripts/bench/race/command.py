@@ -1,4 +1,4 @@
-"""`python -m scripts.bench race`: our training against nanoGPT's, in turn, on this machine."""
+"""`python -m scripts.bench race`: our training against nanoGPT's, in turns, on this machine."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from data.documents import cut_at_character
 from model.gpt import TinyGPT
 from model.training.evaluate import evaluate
 from sample import LoadedRun, load_run
-from scripts.bench.checkout import require_checkout
+from scripts.bench.checkout import check_checkout
 from scripts.bench.process import ROOT, run_timed
-from scripts.bench.race import nanogpt as nanogpt
+from scripts.bench.race import nanogpt
 from scripts.bench.race.ngrams import ngram_bits
 from scripts.bench.race.plot import plot_race
 from scripts.bench.timing import Spread
@@ -37,63 +37,69 @@ from utils.run.environment import git_commit
 from utils.run.plot import picture_format
 
 VAL_FRACTION = 0.1
-# Nothing else of the text decides the split, and every run makes tokenizer and data itself.
+# A split by bytes, as nanoGPT does it. Every run trains its tokenizer and prepares its data.
 SPLIT = ("--data.split=bytes", f"--data.val_fraction={VAL_FRACTION}")
-NGRAMS = (2, 3, 4)  # of our tokens
-CHARACTER_ORDER = 5
+NGRAMS = (2, 3, 4)  # orders of the n-gram models of our tokens
+CHARACTER_ORDER = 5  # order of the n-gram model of characters
 
 
 def add_command(commands: Any) -> None:
-    """The arguments of `bench race`."""
-    parser = commands.add_parser("race", help="our training against nanoGPT's own")
-    parser.add_argument("--nanogpt", required=True, help="folder of a nanoGPT checkout")
-    parser.add_argument("--corpus", required=True, help="text file; its last tenth is validation")
+    """Add the command `race` and its arguments."""
+    parser = commands.add_parser("race", help="time and loss of our training and nanoGPT's")
+    parser.add_argument("--nanogpt", required=True, metavar="FOLDER", help="nanoGPT checkout")
+    parser.add_argument(
+        "--corpus",
+        required=True,
+        metavar="FILE",
+        help="UTF-8 text; its last tenth is used for validation",
+    )
     parser.add_argument("--seeds", type=positive_int, default=1, help="runs of each (default: 1)")
     parser.add_argument(
-        "--config", default="configs/shakespeare_cpu.yaml", help="ours (default: %(default)s)"
+        "--config",
+        default="configs/shakespeare_cpu.yaml",
+        metavar="FILE",
+        help="settings of our run (default: %(default)s)",
     )
-    parser.add_argument("--plot", metavar="FILE", help="picture: bits per byte over time")
+    parser.add_argument("--plot", metavar="FILE", help="plot bits per byte over time into FILE")
     parser.set_defaults(measure=bench_race, show=show_race)
 
 
 class Text:
-    """The corpus, and its parts by bytes."""
+    """The corpus, split by bytes into training and validation text."""
 
     def __init__(self, path: str) -> None:
-        """Reads it.
+        """Read and split the file.
 
         Raises:
-            UserError: not UTF-8, too short, or with line ends that nanoGPT would change.
+            UserError: the file is not UTF-8, too short, or has line ends that nanoGPT would change.
         """
         self.path, raw = Path(path).resolve(), read_bytes(path)
         decode_utf8(raw, path, hint="convert the file")
         if b"\r" in raw:
             raise UserError(f"{path}: has carriage returns, which nanoGPT drops; convert the file")
-        border = cut_at_character(raw, len(raw) - math.floor(len(raw) * VAL_FRACTION))
-        self.whole, self.train, self.val = (
-            part.decode() for part in (raw, raw[:border], raw[border:])
-        )
+        cut = cut_at_character(raw, len(raw) - math.floor(len(raw) * VAL_FRACTION))
+        self.whole, self.train, self.val = (part.decode() for part in (raw, raw[:cut], raw[cut:]))
         if len(self.val) < 2:
             raise UserError(f"{path}: too short to split; give more text")
-        # The first byte is no target: nothing stands before it.
-        self.scored_bytes = len(raw) - border - 1
+        # The first byte is not a target: it has no context.
+        self.scored_bytes = len(raw) - cut - 1
 
     def bits_per_byte(self, nats: float) -> float:
-        """Of a loss over the validation part."""
+        """Return the bits per byte of a total loss over the validation text, in nats."""
         return nats / math.log(2) / self.scored_bytes
 
 
 def bench_race(args: argparse.Namespace) -> dict[str, Any]:
-    """Trains both in turn, once for each seed, and scores what they leave on disk.
+    """Train both in turns, once for each seed, and score the checkpoints that they write.
 
-    A time is that of the whole process, from its start to its end: imports, tokenizer, data,
-    training with its evaluations, checkpoint. nanoGPT's prepare.py is not in it.
+    A time is that of the whole process: imports, tokenizer, data, training with its evaluations,
+    checkpoint. The time of nanoGPT's prepare.py is not included.
 
     Raises:
         UserError: an argument is wrong, or one of the programs failed.
     """
     checkout, config = Path(args.nanogpt), Path(args.config).resolve()
-    require_checkout(checkout, *nanogpt.PARTS)
+    check_checkout(checkout, *nanogpt.USED_FILES)
     load(Config, [args.config], {})
     text = Text(args.corpus)
     if args.plot:
@@ -103,10 +109,10 @@ def bench_race(args: argparse.Namespace) -> dict[str, Any]:
     for seed in range(1, args.seeds + 1):
         with tempfile.TemporaryDirectory() as scratch:
             theirs.append(race_nanogpt(checkout, text, seed, Path(scratch)))
-        tell(f"seed {seed} of {args.seeds}: nanoGPT", theirs[-1])
+        log_run(f"seed {seed} of {args.seeds}: nanoGPT", theirs[-1])
         with tempfile.TemporaryDirectory() as scratch:
             ours.append(race_ours(config, text, seed, Path(scratch)))
-        tell(f"seed {seed} of {args.seeds}: ours", ours[-1])
+        log_run(f"seed {seed} of {args.seeds}: ours", ours[-1])
     log("counting n-grams")
     record = describe_race(args, text, theirs, ours)
     if args.plot:
@@ -114,25 +120,25 @@ def bench_race(args: argparse.Namespace) -> dict[str, Any]:
     return record
 
 
-def tell(what: str, one: dict[str, Any]) -> None:
-    """A line for people about one run."""
-    log(f"{what}: {one['seconds']:.1f} s, {one['bits_per_byte']:.4f} bits per byte")
+def log_run(label: str, run: dict[str, Any]) -> None:
+    """Log the time and the score of one run."""
+    log(f"{label}: {run['seconds']:.1f} s, {run['bits_per_byte']:.4f} bits per byte")
 
 
 def race_nanogpt(checkout: Path, text: Text, seed: int, scratch: Path) -> dict[str, Any]:
-    """One training of nanoGPT and its score."""
+    """Train nanoGPT once; return time, score and loss curve."""
     copy, log = scratch / "nanogpt", scratch / "log"
     nanogpt.copy_checkout(checkout, copy, text.path, seed)
     chars_per_byte = len(text.val) / len(text.val.encode())
     timed = run_timed(
         "nanoGPT's train.py",
-        nanogpt.command(),
+        nanogpt.train_command(),
         cwd=copy,
         env=nanogpt.environment(),
         log=log,
-        look=lambda: nanogpt.losses(log, chars_per_byte),
+        read_values=lambda: nanogpt.read_losses(log, chars_per_byte),
     )
-    nats, parameters = nanogpt.score(copy, text.whole, text.val)
+    nats, parameters = nanogpt.score_checkpoint(copy, text.whole, text.val)
     return {
         "seconds": timed.seconds,
         "bits_per_byte": text.bits_per_byte(nats),
@@ -142,7 +148,7 @@ def race_nanogpt(checkout: Path, text: Text, seed: int, scratch: Path) -> dict[s
 
 
 def race_ours(config: Path, text: Text, seed: int, scratch: Path) -> dict[str, Any]:
-    """One training of ours from raw text, the score of last.pt, and that without its blocks."""
+    """Train ours once from raw text; return time, loss curve, and scores with and without blocks."""
     run, log = scratch / "run", scratch / "log"
     flags = [f"--data.files={text.path}", f"--data.cache_dir={scratch / 'cache'}"]
     timed = run_timed(
@@ -152,7 +158,7 @@ def race_ours(config: Path, text: Text, seed: int, scratch: Path) -> dict[str, A
         cwd=ROOT,
         env=os.environ,
         log=log,
-        look=lambda: val_bits(run / "metrics.csv"),
+        read_values=lambda: val_bits(run / "metrics.csv"),
     )
     loaded = load_run(run, "last", "cpu")
     nats = score_ours(loaded, text.val)
@@ -169,26 +175,26 @@ def race_ours(config: Path, text: Text, seed: int, scratch: Path) -> dict[str, A
 
 
 def val_bits(metrics: Path) -> list[float]:
-    """The evaluations in a metrics.csv so far, in bits per byte."""
-    with contextlib.suppress(UserError):  # not there yet
+    """Return the evaluations in a metrics.csv so far, in bits per byte."""
+    with contextlib.suppress(UserError):  # the file does not exist yet
         return [float(row["val_bpb"]) for row in read_rows(metrics) if row["val_bpb"]]
     return []
 
 
 def score_ours(loaded: LoadedRun, val: str) -> float:
-    """Nats of the validation text in consecutive windows of the model's block_size.
+    """Return the total nats of the validation text in consecutive windows of block_size tokens.
 
-    The end-of-text token stands before it, so the first token counts too: it holds the first byte,
-    which is no target, and so counts against us.
+    The end-of-text token is put before the text, so that the first token is scored too. It contains
+    the first byte, which is not counted in `scored_bytes`; this makes our score slightly worse.
     """
     tokenizer = loaded.tokenizer
     ids = np.concatenate(([tokenizer.eot_id], tokenizer.encode_array(val)))
-    batches = nanogpt.consecutive(ids, loaded.model.config.block_size)
+    batches = nanogpt.consecutive_windows(ids, loaded.model.config.block_size)
     return evaluate(loaded.model, batches, torch.tensor(tokenizer.byte_lengths)).nats
 
 
 def zero_blocks(model: TinyGPT) -> None:
-    """Takes the blocks out: embeddings, tables and head are left."""
+    """Disable all blocks by zeroing their output projections; embeddings and head remain."""
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if name.startswith("blocks.") and ".proj." in name:
@@ -201,12 +207,12 @@ def describe_race(
     theirs: list[dict[str, Any]],
     ours: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """All that was measured, and what follows from it."""
+    """Return the measured figures, and those derived from them."""
     tokenizer = ours[0]["tokenizer"]
     for one in ours:
         del one["tokenizer"]
     target = statistics.mean(one["bits_per_byte"] for one in theirs)
-    reached = [first_at(one["curve"], target) for one in ours]
+    reached = [time_to_reach(one["curve"], target) for one in ours]
     their_s = statistics.median(one["seconds"] for one in theirs)
     found = [seconds for seconds in reached if seconds is not None]
     return {
@@ -227,10 +233,10 @@ def describe_race(
     }
 
 
-def first_at(curve: list[tuple[float, float]], target: float) -> float | None:
-    """Seconds at the first evaluation at or below the target.
+def time_to_reach(curve: list[tuple[float, float]], target: float) -> float | None:
+    """Return the time in seconds of the first evaluation at or below the target, or None.
 
-    >>> first_at([(1.0, 3.0), (2.0, 2.5), (3.0, 2.4)], 2.5), first_at([(1.0, 3.0)], 2.5)
+    >>> time_to_reach([(1.0, 3.0), (2.0, 2.5), (3.0, 2.4)], 2.5), time_to_reach([(1.0, 3.0)], 2.5)
     (2.0, None)
     """
     return next((seconds for seconds, bits in curve if bits <= target), None)
@@ -239,20 +245,20 @@ def first_at(curve: list[tuple[float, float]], target: float) -> float | None:
 def count_ngrams(
     text: Text, encode: Callable[[str], np.ndarray], vocab_size: int
 ) -> dict[str, float]:
-    """Bits per byte of counted models: of our tokens, and of characters."""
+    """Return the bits per byte of n-gram models, of our tokens and of characters, by label."""
     train, val = encode(text.train), encode(text.val)
     bits = {
         f"{n}-grams of {vocab_size} tokens": ngram_bits(train, val, vocab_size, n) for n in NGRAMS
     }
     train, val = (nanogpt.character_ids(text.whole, part) for part in (text.train, text.val))
     kinds = len(set(text.whole))
-    order = min(CHARACTER_ORDER, int(62 / math.log2(kinds + 1)))  # must fit in 64 bits
+    order = min(CHARACTER_ORDER, int(62 / math.log2(kinds + 1)))  # a sequence fits in 64 bits
     bits[f"{order}-grams of characters"] = ngram_bits(train, val, kinds, order)
     return {name: value / text.scored_bytes for name, value in bits.items()}
 
 
 def show_race(record: dict[str, Any]) -> str:
-    """The table for people."""
+    """Return the figures of `bench race` as text."""
 
     def row(name: str, runs: list[dict[str, Any]], key: str = "bits_per_byte") -> list[str]:
         bits = [one[key] for one in runs]
@@ -277,6 +283,6 @@ def show_race(record: dict[str, Any]) -> str:
             f"ours reached nanoGPT's {target:.4f} bits per byte after {Spread.of(found):.1f} s, "
             f"{record['reached_share']:.0%} of its time"
         )
-    note = f"median of {len(ours)} runs in turn (low to high), whole processes, torch "
+    note = f"median of {len(ours)} runs in turns (low to high), whole processes, torch "
     note += f"{record['torch']}, {record['threads']} threads; {record['scored_bytes']:,} bytes of "
     return "\n".join([table(head, rows), line, note + f"{record['corpus']} scored"])

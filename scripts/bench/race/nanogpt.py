@@ -1,7 +1,4 @@
-"""A nanoGPT checkout as a rival: a copy of it is prepared, trained and scored.
-
-Nothing is written into the checkout.
-"""
+"""Prepare, train and score a copy of a nanoGPT checkout. The checkout itself is not changed."""
 
 from __future__ import annotations
 
@@ -26,8 +23,8 @@ from utils.errors import UserError
 
 CONFIG = Path("config") / "train_shakespeare_char.py"
 DATASET = Path("data") / "shakespeare_char"
-PARTS = (Path("train.py"), Path("model.py"), Path("configurator.py"), CONFIG, DATASET)
-# Its own recipe for a CPU, from its README; evaluations of 20 batches.
+USED_FILES = (Path("train.py"), Path("model.py"), Path("configurator.py"), CONFIG, DATASET)
+# nanoGPT's recipe for a CPU, from its README.
 FLAGS = (
     "--device=cpu",
     "--compile=False",
@@ -42,21 +39,21 @@ FLAGS = (
     "--dropout=0.0",
 )
 OUT = "out-race"
-ROWS = 64  # windows in one forward pass
-SEED_LINE = "torch.manual_seed(1337 + seed_offset)"  # it has no flag for the seed
+WINDOWS_PER_BATCH = 64  # windows in one forward pass
+SEED_LINE = "torch.manual_seed(1337 + seed_offset)"  # nanoGPT has no flag for the seed
 LOSS_LINE = re.compile(r"^step \d+: train loss [\d.]+, val loss ([\d.]+)", re.MULTILINE)
 
 
 def copy_checkout(checkout: Path, folder: Path, corpus: Path, seed: int) -> None:
-    """Copies what is used into `folder`, with the corpus in place of its text, and prepares it.
+    """Copy the used files into `folder`, replace nanoGPT's text by the corpus, and prepare it.
 
-    Its prepare.py loads that text only where it is missing; an empty `requests` beside it shows
-    that it does not, and spares an installation.
+    nanoGPT's prepare.py imports `requests` but downloads only if the text is missing. An empty
+    requests.py next to it makes the library unnecessary, and a download impossible.
 
     Raises:
-        UserError: prepare.py failed.
+        UserError: prepare.py failed, or the seed can't be set.
     """
-    for part in PARTS:
+    for part in USED_FILES:
         source, target = checkout / part, folder / part
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
@@ -68,7 +65,7 @@ def copy_checkout(checkout: Path, folder: Path, corpus: Path, seed: int) -> None
     (folder / DATASET / "requests.py").touch()
     program = folder / "train.py"
     source_text = program.read_text(encoding="utf-8")
-    if seed != 1:  # the first run is the checkout as it is
+    if seed != 1:  # seed 1 runs the unchanged checkout
         seeded = source_text.replace(SEED_LINE, SEED_LINE.replace("1337", str(1336 + seed)))
         if seeded == source_text:
             raise UserError(f"{checkout}: train.py sets no seed of 1337; use --seeds 1")
@@ -86,39 +83,43 @@ def copy_checkout(checkout: Path, folder: Path, corpus: Path, seed: int) -> None
 
 
 def environment() -> dict[str, str]:
-    """This process's environment; lines come as they are printed, and text is UTF-8."""
+    """Return the environment for nanoGPT's programs: this process's, unbuffered and in UTF-8."""
     return {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
 
 
-def command() -> list[str]:
-    """What trains it, in the copy."""
+def train_command() -> list[str]:
+    """Return the command that trains nanoGPT, to run in the copy."""
     return [sys.executable, "train.py", str(CONFIG), *FLAGS, f"--out_dir={OUT}"]
 
 
-def losses(log: Path, chars_per_byte: float) -> list[float]:
-    """Bits per byte of its own estimates so far, in order, from nats per character."""
+def read_losses(log: Path, chars_per_byte: float) -> list[float]:
+    """Return the evaluations in nanoGPT's log so far, in order, in bits per byte.
+
+    Args:
+        chars_per_byte: converts the log's nats per character.
+    """
     text = log.read_text(encoding="utf-8", errors="replace")
     return [float(nats) / np.log(2) * chars_per_byte for nats in LOSS_LINE.findall(text)]
 
 
 def character_ids(whole: str, part: str) -> np.ndarray:
-    """Its ids: places in the sorted row of the characters of the whole text, int64.
+    """Return nanoGPT's ids of a text, int64: indices into the sorted characters of the whole text.
 
     >>> character_ids("banana", "nab").tolist()
     [2, 0, 1]
     """
-    place = {character: i for i, character in enumerate(sorted(set(whole)))}
-    return np.array([place[character] for character in part], np.int64)
+    index = {character: i for i, character in enumerate(sorted(set(whole)))}
+    return np.array([index[character] for character in part], np.int64)
 
 
-def consecutive(
-    ids: np.ndarray, block_size: int, rows: int = ROWS
+def consecutive_windows(
+    ids: np.ndarray, block_size: int, rows: int = WINDOWS_PER_BATCH
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Inputs and targets (B, T) of windows one after the other; every id but the first is a target.
+    """Yield inputs and targets (B, T) of consecutive windows; all ids but the first are targets.
 
-    The last window may be shorter, and comes by itself.
+    The last window may be shorter and is then a batch of its own.
 
-    >>> [y_BT.tolist() for _, y_BT in consecutive(np.arange(6), block_size=2)]
+    >>> [y_BT.tolist() for _, y_BT in consecutive_windows(np.arange(6), block_size=2)]
     [[[1, 2], [3, 4]], [[5]]]
     """
     ids = ids.astype(np.int64)
@@ -134,11 +135,17 @@ def consecutive(
         yield tail[None, :-1], tail[None, 1:]
 
 
-def score(folder: Path, whole: str, val: str) -> tuple[float, int]:
-    """Nats of its checkpoint on all characters of a text but the first, and its parameters.
+def score_checkpoint(folder: Path, whole: str, val: str) -> tuple[float, int]:
+    """Return the total nats of nanoGPT's checkpoint on a text, and its number of parameters.
+
+    All characters of `val` but the first are scored.
+
+    Args:
+        folder: the copy in which nanoGPT was trained.
+        whole: the whole corpus, which determines the character ids.
 
     Raises:
-        UserError: there is no checkpoint, or it is not of this text.
+        UserError: there is no checkpoint, or its vocabulary is not that of the corpus.
     """
     checkpoint = folder / OUT / "ckpt.pt"
     if not checkpoint.exists():
@@ -151,14 +158,14 @@ def score(folder: Path, whole: str, val: str) -> tuple[float, int]:
             f"the text has {n_kinds}"
         )
     module = load_module(folder / "model.py")
-    with contextlib.redirect_stdout(io.StringIO()):  # its number of parameters
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints its number of parameters
         model = module.GPT(module.GPTConfig(**arguments))
     model.load_state_dict(state["model"])
     model.eval()
     nats = 0.0
     with torch.inference_mode():
-        for x_BT, y_BT in consecutive(character_ids(whole, val), arguments["block_size"]):
-            logits_BTV, _ = model(x_BT, y_BT)  # with targets it gives the logits of all places
+        for x_BT, y_BT in consecutive_windows(character_ids(whole, val), arguments["block_size"]):
+            logits_BTV, _ = model(x_BT, y_BT)  # without targets it returns the last logits only
             nats += F.cross_entropy(logits_BTV.double().mT, y_BT, reduction="sum").item()
     assert math.isfinite(nats)
     return nats, sum(weight.numel() for weight in model.parameters())

@@ -1,8 +1,9 @@
-"""Counted n-gram models: what no network at all reaches, the row beside which a loss is read.
+"""N-gram models with Kneser-Ney smoothing: a baseline without a neural network.
 
 Interpolated Kneser-Ney (Kneser and Ney 1995; the interpolated form of Chen and Goodman 1998): each
-count is lowered by a discount, and what that frees goes to the distribution of one token less of
-context. Lower orders count the different tokens that a sequence follows instead of how often.
+count is lowered by a discount, and the freed probability goes to the distribution with one token
+less of context. Lower orders count the different tokens that a sequence follows, instead of its
+occurrences.
 """
 
 from __future__ import annotations
@@ -11,13 +12,12 @@ import numpy as np
 
 
 def ngram_bits(train: np.ndarray, text: np.ndarray, vocab_size: int, order: int) -> float:
-    """Bits that the model of `order` needs for `text`, all tokens, counted on `train`.
+    """Return the bits that an n-gram model counted on `train` needs for all tokens of `text`.
 
-    The first tokens of the text have the less context; so has the first word of a training text,
-    which is counted with nothing before it.
+    The first order - 1 tokens of either text have a shorter context.
 
     >>> text = np.array([0, 1] * 50)
-    >>> round(ngram_bits(text, text, vocab_size=4, order=1))  # a coin for each token, nearly
+    >>> round(ngram_bits(text, text, vocab_size=4, order=1))  # about one bit per token
     101
     >>> ngram_bits(text, text, vocab_size=4, order=2) < 10
     True
@@ -26,16 +26,18 @@ def ngram_bits(train: np.ndarray, text: np.ndarray, vocab_size: int, order: int)
         train, text: token ids from 0 to vocab_size - 1; vocab_size ** order below 2^63.
     """
     assert (vocab_size + 1) ** order < 2**63, "a sequence must fit in 64 bits"
-    p_T = np.full(len(text), 1.0 / vocab_size)  # order 0: all alike
+    p_T = np.full(len(text), 1.0 / vocab_size)  # order 0: uniform
     for n in range(1, order + 1):
         p_T = _interpolate(p_T, train, text, vocab_size, n, highest=n == order)
     return float(-np.log2(p_T).sum())
 
 
 def _sequences(ids: np.ndarray, vocab_size: int, n: int) -> np.ndarray:
-    """The last n tokens at each place as one number; a token of their own stands before the first.
+    """Return the last n tokens at each position as one number in base vocab_size + 1.
 
-    >>> _sequences(np.array([1, 2]), vocab_size=9, n=2).tolist()  # base 10, 9 for nothing
+    Positions before the first token hold the padding token vocab_size.
+
+    >>> _sequences(np.array([1, 2]), vocab_size=9, n=2).tolist()  # base 10, 9 is the padding
     [91, 12]
     """
     padded = np.concatenate((np.full(n - 1, vocab_size), ids)).astype(np.int64)
@@ -53,14 +55,19 @@ def _interpolate(
     n: int,
     highest: bool,
 ) -> np.ndarray:
-    """Probability of each token of the text given n - 1 tokens; `lower_T`: given n - 2."""
+    """Return the probability of each token of the text given n - 1 tokens.
+
+    Args:
+        lower_T: the probabilities given n - 2 tokens.
+        highest: count occurrences; lower orders count the different preceding tokens.
+    """
     base = vocab_size + 1
     if highest:
         grams, counts = np.unique(_sequences(train, vocab_size, n), return_counts=True)
-    else:  # in how many ways it goes on to the left
+    else:  # the number of different tokens before each sequence
         longer = np.unique(_sequences(train, vocab_size, n + 1))
         grams, counts = np.unique(longer % base**n, return_counts=True)
-    # One at least, so that something is left for what was never seen.
+    # At least one, so that unseen sequences have a probability above 0.
     once, twice = max((counts == 1).sum(), 1), (counts == 2).sum()
     discount = once / (once + 2 * twice)
     contexts, first = np.unique(grams // base, return_index=True)
@@ -75,10 +82,10 @@ def _interpolate(
 
 
 def _look_up(keys: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """values[i] where keys[i], which are sorted, is wanted; 0 where there is none.
+    """Return the value of each wanted key, or 0 if it is not among the sorted `keys`.
 
     >>> _look_up(np.array([2, 5]), np.array([20, 50]), np.array([5, 4, 9])).tolist()
     [50, 0, 0]
     """
-    place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return np.where(keys[place] == wanted, values[place], 0)
+    index = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return np.where(keys[index] == wanted, values[index], 0)

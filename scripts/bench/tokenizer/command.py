@@ -1,9 +1,9 @@
-"""`python -m scripts.bench tokenizer`: training and encoding, ours and each installed peer's.
+"""`python -m scripts.bench tokenizer`: speed of training and encoding, compared with other projects.
 
-Every training runs in a process of its own, with all cores. Encoding runs on one core, with a fresh
-tokenizer for every call. Contenders take turns; a ratio is of neighbouring turns, and above 1 where
-ours is faster. Beside the time by the clock stands that of the CPU, which other programs on the
-machine disturb far less.
+Every training runs in a separate process, on all cores. Encoding runs on one core, with a new
+tokenizer for every call. The contestants run in turns. A ratio compares runs of the same turn and
+is above 1 if ours is faster. CPU time is reported as well as wall-clock time, because other
+programs on the machine affect it far less.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from tqdm import tqdm
 
 from scripts.bench.process import ALL_CORES, ONE_CORE, Figures, Job, run_job
 from scripts.bench.timing import ratios, summary
-from scripts.bench.tokenizer.corpus import LIMIT_BYTES, python_corpus
+from scripts.bench.tokenizer.corpus import MAX_CORPUS_BYTES, python_corpus
 from scripts.bench.tokenizer.peers import (
     ENCODING_PEERS,
     PEERS,
     TRAINED_BY_LINE,
     TRAINED_BYTE_ORDER,
     TRAINERS,
-    installed,
+    installed_peers,
     write_quicktok,
 )
 from scripts.bench.tokenizer.tables import show_tokenizer
@@ -44,29 +44,36 @@ from utils.processes import available_cores
 
 WORKER = "scripts.bench.tokenizer.worker"
 MEGABYTE = 1_000_000
-# Calls that give an array are compared with encode_array, those that give lists with encode.
+# Calls that return an array are compared with encode_array, calls that return lists with encode.
 ARRAYS = {"tiktoken encode_to_numpy", "quicktok encode_batch"}
 
 
 def add_command(commands: Any) -> None:
-    """The arguments of `bench tokenizer`."""
-    parser = commands.add_parser("tokenizer", help="training and encoding, beside other projects'")
+    """Add the command `tokenizer` and its arguments."""
+    parser = commands.add_parser("tokenizer", help="speed of training and encoding")
     parser.add_argument(
         "--corpus",
         required=True,
         metavar="FILE|python",
-        help="a text file; python: source and docs of the installed packages, 100 MB at most",
+        help="a text file; python: source and docs of the installed packages, at most 100 MB",
     )
-    parser.add_argument("--vocab-size", type=int, metavar="N", help="of the training to time")
-    parser.add_argument("--peers", action="store_true", help="time the installed peers too")
-    parser.add_argument("--ranks", metavar="FILE", help="encode with this tiktoken file's tokens")
+    parser.add_argument("--vocab-size", type=int, help="time the training of this many tokens")
+    parser.add_argument(
+        "--peers", action="store_true", help="time the installed libraries of other projects too"
+    )
+    parser.add_argument(
+        "--ranks", metavar="FILE", help="encode with the tokens of this tiktoken file"
+    )
     parser.add_argument(
         "--pattern",
         choices=tuple(PATTERNS),
-        help="split pattern for --ranks (default: gpt2; quicktok knows cl100k alone)",
+        help="split pattern for --ranks (default: gpt2; quicktok supports only cl100k)",
     )
     parser.add_argument(
-        "--runs", type=positive_int, default=3, help="times each is timed (default: 3)"
+        "--runs",
+        type=positive_int,
+        default=3,
+        help="timed calls of each contestant (default: 3)",
     )
     parser.add_argument(
         "--sizes-mb",
@@ -74,13 +81,13 @@ def add_command(commands: Any) -> None:
         nargs="+",
         default=[1.0, 10.0],
         metavar="MB",
-        help="texts to encode: so much of the corpus's start (default: 1 10)",
+        help="encode the first MB megabytes of the corpus (default: 1 10)",
     )
     parser.set_defaults(measure=bench_tokenizer, show=show_tokenizer)
 
 
 def bench_tokenizer(args: argparse.Namespace) -> dict[str, Any]:
-    """Everything that was measured.
+    """Time training and encoding; return all figures.
 
     Raises:
         UserError: a setting is wrong, or a file can't be read.
@@ -90,15 +97,15 @@ def bench_tokenizer(args: argparse.Namespace) -> dict[str, Any]:
     raw = read_bytes(path)
     if not raw:
         raise UserError(f"{path}: the corpus is empty")
-    decode_utf8(raw, path, hint="the peers take nothing else")
-    peers = installed() if args.peers else []
+    decode_utf8(raw, path, hint="the other libraries accept nothing else")
+    peers = installed_peers() if args.peers else []
     record: dict[str, Any] = {
         "corpus": {
             "name": args.corpus,
             "path": str(path),
             "bytes": len(raw),
             "sha256": hashlib.sha256(raw).hexdigest(),
-            "complete": args.corpus != "python" or len(raw) > LIMIT_BYTES - 4,
+            "complete": args.corpus != "python" or len(raw) > MAX_CORPUS_BYTES - 4,
         },
         "machine": f"{platform.machine()}, Python {platform.python_version()}",
         "cores": available_cores(),
@@ -125,15 +132,15 @@ def bench_tokenizer(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def check_settings(args: argparse.Namespace) -> None:
-    """Refuses settings that fit nothing, before anything is timed.
+    """Check the combination of flags before anything is timed.
 
     Raises:
-        UserError: names the flag.
+        UserError: names the flag that is missing or has no effect.
     """
     if args.vocab_size is None and not args.ranks:
         raise UserError("give --vocab-size (to train), or --ranks FILE (to encode), or both")
     if args.pattern and not args.ranks:
-        raise UserError("--pattern goes with --ranks; training splits by GPT-2's")
+        raise UserError("--pattern needs --ranks; training uses GPT-2's pattern")
     if args.vocab_size is not None:
         try:
             count_merges(args.vocab_size, 0)
@@ -144,52 +151,52 @@ def check_settings(args: argparse.Namespace) -> None:
 def bench_training(
     path: Path, vocab_size: int, peers: Sequence[str], runs: int, out: Path
 ) -> list[dict[str, Any]]:
-    """Time, memory and ratio of each trainer; the tokenizer that ours learned is left in `out`.
+    """Return time, memory and ratio of each trainer; save our trained tokenizer to `out`.
 
     Raises:
         UserError: our own training failed.
     """
     job = {"what": "train", "corpus": str(path.resolve()), "vocab_size": vocab_size}
-    contenders = ["ours", *(name for name in TRAINERS if name in peers)]
-    # Once in each way in which a peer numbers bytes and takes text: to compare with, not timed.
+    contestants = ["ours", *(name for name in TRAINERS if name in peers)]
+    # Untimed references: our merges for each byte order and input mode of the contestants.
     expected = {}
-    for order, by_line in sorted({way_of(name) for name in contenders}):
-        way = {"byte_order": order, "by_line": by_line}
-        save = {"save": str(out)} if (order, by_line) == way_of("ours") else {}
-        reference = train_once({**job, "who": "ours", **way, **save})
+    for order, by_line in sorted({training_variant(name) for name in contestants}):
+        variant = {"byte_order": order, "by_line": by_line}
+        save = {"save": str(out)} if (order, by_line) == training_variant("ours") else {}
+        reference = train_once({**job, "name": "ours", **variant, **save})
         if "error" in reference:
             raise UserError(f"{path}: {reference['error'].partition('Error: ')[2]}")
         expected[order, by_line] = reference["tokens"]
-    turns: dict[str, list[dict[str, Any]]] = {name: [] for name in contenders}
-    with tqdm(total=runs * len(contenders), desc="train", disable=None, leave=False) as bar:
+    turns: dict[str, list[dict[str, Any]]] = {name: [] for name in contestants}
+    with tqdm(total=runs * len(contestants), desc="train", disable=None, leave=False) as bar:
         for _ in range(runs):
-            for name in contenders:
-                turns[name].append(train_once({**job, "who": name}))
+            for name in contestants:
+                turns[name].append(train_once({**job, "name": name}))
                 bar.update()
     return [
-        training_row(name, turns[name], turns["ours"], expected[way_of(name)])
-        for name in contenders
+        training_row(name, turns[name], turns["ours"], expected[training_variant(name)])
+        for name in contestants
     ]
 
 
 def train_once(job: Job) -> Figures:
-    """The figures of one training in a separate process, with all cores."""
-    return run_job(job, ALL_CORES, WORKER, watched=True)
+    """Return the figures of one training in a separate process, on all cores."""
+    return run_job(job, ALL_CORES, WORKER, measure_memory=True)
 
 
-def way_of(who: str) -> tuple[str, bool]:
-    """How a trainer numbers the bytes, and whether it takes every line for a text of its own.
+def training_variant(name: str) -> tuple[str, bool]:
+    """Return a trainer's byte order, and True if it treats every line as a separate text.
 
-    >>> way_of("ours"), way_of("gigabpe")
+    >>> training_variant("ours"), training_variant("gigabpe")
     (('value', False), ('gpt2', True))
     """
-    return TRAINED_BYTE_ORDER.get(who, "value"), who in TRAINED_BY_LINE
+    return TRAINED_BYTE_ORDER.get(name, "value"), name in TRAINED_BY_LINE
 
 
 def training_row(
     name: str, turns: list[dict[str, Any]], ours: list[dict[str, Any]], tokens: str
 ) -> dict[str, Any]:
-    """The figures of one trainer, from all its turns; `tokens` is the digest that is right."""
+    """Return the figures of one trainer over all its turns; `tokens` is the expected digest."""
     errors = [turn["error"] for turn in [*turns, *ours] if "error" in turn]
     if errors:
         return {"who": name, "error": errors[0]}
@@ -207,7 +214,7 @@ def training_row(
 def bench_encoding(
     path: Path, tokenizer: BPETokenizer, peers: Sequence[str], runs: int, sizes: Sequence[int]
 ) -> dict[str, Any]:
-    """Speed of every call on texts of some sizes, of prompts, and of loading, on one core."""
+    """Return the speed of encoding texts and prompts and of loading the vocabulary, on one core."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         files = {kind: str(folder / kind) for kind in ("ours", "hf", "tiktoken", "quicktok")}
@@ -221,7 +228,7 @@ def bench_encoding(
             "corpus": str(path.resolve()),
             "files": files,
             "pattern": tokenizer.pattern,
-            "who": ["ours", *(name for name in ENCODING_PEERS if name in peers)],
+            "names": ["ours", *(name for name in ENCODING_PEERS if name in peers)],
             "sizes": list(sizes),
             "runs": runs,
         }
@@ -232,14 +239,14 @@ def bench_encoding(
         "ids": tokenizer.vocab_size,
         "pattern": tokenizer.pattern,
         "texts": [text_rows(text) for text in figures["texts"]],
-        "prompt_us": compared(figures["prompt_us"]),
-        "load_s": compared(figures["load_s"]),
-        "load_cpu_s": compared(figures["load_cpu_s"]),
+        "prompt_us": comparison_rows(figures["prompt_us"]),
+        "load_s": comparison_rows(figures["load_s"]),
+        "load_cpu_s": comparison_rows(figures["load_cpu_s"]),
     }
 
 
 def text_rows(text: dict[str, Any]) -> dict[str, Any]:
-    """One text's figures: MB/s of each call, and its ratio to our call of the same kind."""
+    """Return the figures of one text: MB/s of each call, and the ratio to our comparable call."""
     rows = []
     for name, call in text["calls"].items():
         ours = text["calls"]["ours encode_array" if name in ARRAYS else "ours encode"]
@@ -254,9 +261,9 @@ def text_rows(text: dict[str, Any]) -> dict[str, Any]:
     return {"bytes": text["bytes"], "tokens": text["tokens"], "rows": rows}
 
 
-def compared(times: dict[str, list[float]]) -> list[dict[str, Any]]:
-    """Rows of a figure that each library has once."""
+def comparison_rows(times: dict[str, list[float]]) -> list[dict[str, Any]]:
+    """Return a row for each library: the spread of its times, and the ratio to ours."""
     return [
-        {"who": who, "value": summary(taken), "ratio": ratios(taken, times["ours"])}
-        for who, taken in times.items()
+        {"who": name, "value": summary(taken), "ratio": ratios(taken, times["ours"])}
+        for name, taken in times.items()
     ]

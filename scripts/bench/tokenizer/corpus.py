@@ -1,4 +1,4 @@
-"""A large text that every machine has: the source and docs of the installed Python packages."""
+"""A large text available on every machine: source and docs of the installed Python packages."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from utils.files import write_atomic
 
 SUFFIXES = (".py", ".rst", ".md", ".txt")
 END_OF_LINE = re.compile(rb"[A-Za-z](?=\n)")
-LIMIT_BYTES = 100_000_000
+MAX_CORPUS_BYTES = 100_000_000
 FOLDER = Path("artifacts") / "bench"
 
 
-def python_corpus(folder: Path = FOLDER, limit_bytes: int = LIMIT_BYTES) -> Path:
-    """Writes the text into `folder`, named by the start of its sha256, and returns the file.
+def python_corpus(folder: Path = FOLDER, max_bytes: int = MAX_CORPUS_BYTES) -> Path:
+    """Write the text into `folder`, named by the start of its sha256; return the file's path.
 
     Raises:
-        UserError: there is no such text here.
+        UserError: no text is installed.
     """
     parts, size = [], 0
-    for raw in texts(installed_files()):
-        parts.append(cut_utf8(raw, limit_bytes - size))
+    for raw in read_texts(installed_files()):
+        parts.append(cut_utf8(raw, max_bytes - size))
         size += len(parts[-1])
-        if size >= limit_bytes - 3:  # a character can be four bytes long
+        if size >= max_bytes - 3:  # the next character may take up to four bytes
             break
     if not size:
         raise UserError("--corpus python: no Python package with text is installed here")
@@ -39,7 +39,7 @@ def python_corpus(folder: Path = FOLDER, limit_bytes: int = LIMIT_BYTES) -> Path
 
 
 def installed_files() -> list[Path]:
-    """Every text file below the folders of installed packages and the standard library, by path."""
+    """Return all text files of the installed packages and the standard library, sorted by path."""
     names = sysconfig.get_paths()
     roots = {Path(names[kind]) for kind in ("purelib", "platlib", "stdlib")}
     files = {
@@ -52,8 +52,8 @@ def installed_files() -> list[Path]:
     return sorted(files, key=lambda file: file.parts)
 
 
-def texts(files: Iterable[Path]) -> Iterator[bytes]:
-    """The content of each file that is UTF-8."""
+def read_texts(files: Iterable[Path]) -> Iterator[bytes]:
+    """Yield the content of each file that is valid UTF-8."""
     for file in files:
         try:
             raw = file.read_bytes()
@@ -63,20 +63,22 @@ def texts(files: Iterable[Path]) -> Iterator[bytes]:
         yield raw
 
 
-def cut_utf8(raw: bytes, most: int) -> bytes:
-    """At most `most` bytes of valid UTF-8, no character cut in two.
+def cut_utf8(raw: bytes, max_bytes: int) -> bytes:
+    """Return at most `max_bytes` of valid UTF-8, without splitting a character.
 
     >>> cut_utf8("aé".encode(), 2), cut_utf8(b"ab", 5)
     (b'a', b'ab')
     """
-    return raw if len(raw) <= most else raw[: max(most, 0)].decode("utf-8", "ignore").encode()
+    if len(raw) <= max_bytes:
+        return raw
+    return raw[: max(max_bytes, 0)].decode("utf-8", "ignore").encode()
 
 
 def safe_blocks(raw: bytes, size: int) -> Iterator[bytes]:
-    """Cuts text where every pattern has a cut anyway: before a line end that follows a letter.
+    """Yield blocks of at least `size` bytes, cut where every split pattern has a boundary.
 
-    So the blocks of a text split, and count, as the whole does, and a peer can take them in
-    parallel.
+    Such a boundary is before a line end that follows a letter. So the blocks have the same
+    pre-tokens as the whole text, and a library can process them in parallel.
 
     >>> list(safe_blocks(b"one two\\n\\nthree.\\nfour\\n", 4))
     [b'one two', b'\\n\\nthree.\\nfour', b'\\n']

@@ -1,6 +1,6 @@
-"""The tokenizers that scripts.bench compares: how each trains, and how each encodes.
+"""Adapters for the tokenizer libraries that scripts.bench compares: training and encoding.
 
-Other projects' libraries are imported where they are used; none is needed by anything else here.
+Other projects' libraries are optional and imported where they are used.
 """
 
 from __future__ import annotations
@@ -28,23 +28,28 @@ PEERS = {
     "gigabpe": "gigabpe",
     "quicktok": "quicktok-v1",
 }
-# Peers that train number the bytes by value or by stand-in, and so part at the first tie.
+# The order in which a trainer numbers the 256 bytes: by value, or by GPT-2's bytes_to_unicode
+# characters. The order decides ties between pairs of equal count.
 TRAINED_BYTE_ORDER = {"rustbpe": "value", "tokenizers": "gpt2", "gigabpe": "gpt2"}
-# Peers that take every line of a file for a text of its own, so that no pre-token holds a line end
-# and what follows it.
+# Trainers that treat every line of a file as a separate text, so that no pre-token contains a line
+# end and the text after it.
 TRAINED_BY_LINE = {"gigabpe"}
 ENCODING_PEERS = ("tiktoken", "tokenizers", "quicktok")
-FEED_BYTES = 1 << 18  # of text given to a peer's trainer at once: enough pieces for all cores
-BATCH_BYTES = 1 << 14
+TRAIN_BLOCK_BYTES = 1 << 18  # small enough to give all cores of a parallel trainer work
+ENCODE_BLOCK_BYTES = 1 << 14  # size of the texts in a batch
 
 
-def installed() -> list[str]:
-    """The peers that can be imported here."""
+def installed_peers() -> list[str]:
+    """Return the import names of the libraries that are installed."""
     return [name for name in PEERS if find_spec(name)]
 
 
 def train_ours(job: Job) -> Callable[[], Callable[[], list[bytes]]]:
-    """Prepares our training; what it returns trains, and what that returns gives the tokens."""
+    """Prepare our training.
+
+    Returns a function that trains, and which returns a function that gives the merged tokens. So
+    neither the preparation nor the conversion of the tokens is timed.
+    """
 
     settings = {
         "vocab_size": job["vocab_size"],
@@ -66,7 +71,7 @@ def train_ours(job: Job) -> Callable[[], Callable[[], list[bytes]]]:
 
 
 def train_tokenizers(job: Job) -> Callable[[], Callable[[], list[bytes]]]:
-    """Hugging Face, given blocks of text: from a file it would take every line by itself."""
+    """Prepare Hugging Face's training on blocks of text: from a file it would split off each line."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     theirs = Tokenizer(models.BPE())
@@ -79,7 +84,7 @@ def train_tokenizers(job: Job) -> Callable[[], Callable[[], list[bytes]]]:
     )
 
     def run() -> Callable[[], list[bytes]]:
-        theirs.train_from_iterator(feed(job["corpus"]), trainer)
+        theirs.train_from_iterator(text_blocks(job["corpus"]), trainer)
         return lambda: [
             from_printable("".join(pair)) or b""
             for pair in json.loads(theirs.to_str())["model"]["merges"]
@@ -89,14 +94,14 @@ def train_tokenizers(job: Job) -> Callable[[], Callable[[], list[bytes]]]:
 
 
 def train_rustbpe(job: Job) -> Callable[[], Callable[[], list[bytes]]]:
-    """rustbpe, given blocks of text."""
+    """Prepare rustbpe's training on blocks of text."""
     import rustbpe
 
     theirs = rustbpe.Tokenizer()
 
     def run() -> Callable[[], list[bytes]]:
         theirs.train_from_iterator(
-            feed(job["corpus"]), job["vocab_size"], pattern=PATTERNS["gpt2"].regex
+            text_blocks(job["corpus"]), job["vocab_size"], pattern=PATTERNS["gpt2"].regex
         )
         return lambda: [bytes(token) for token, rank in theirs.get_mergeable_ranks()[256:]]
 
@@ -104,9 +109,10 @@ def train_rustbpe(job: Job) -> Callable[[], Callable[[], list[bytes]]]:
 
 
 def train_gigabpe(job: Job) -> Callable[[], Callable[[], list[bytes]]]:
-    """gigabpe, given the file.
+    """Prepare gigabpe's training on the file.
 
-    Its alphabet is the bytes that occur, so that as many merges make fewer tokens.
+    Its alphabet has only the bytes that occur, so the vocabulary size is set to give the same
+    number of merges as the other trainers.
     """
     import gigabpe
 
@@ -122,9 +128,9 @@ def train_gigabpe(job: Job) -> Callable[[], Callable[[], list[bytes]]]:
     return run
 
 
-def feed(path: str) -> Iterator[str]:
-    """A file as blocks of text between which every pattern has a cut."""
-    for block in safe_blocks(Path(path).read_bytes(), FEED_BYTES):
+def text_blocks(path: str) -> Iterator[str]:
+    """Yield a file as blocks of text that end at a boundary of every split pattern."""
+    for block in safe_blocks(Path(path).read_bytes(), TRAIN_BLOCK_BYTES):
         yield block.decode("utf-8")
 
 
@@ -137,7 +143,7 @@ TRAINERS: dict[str, Callable[[Job], Callable[[], Callable[[], list[bytes]]]]] = 
 
 
 def load_ours(job: Job) -> Callable[[], Calls]:
-    """From our file. The first call of each library gives a list and is the one for prompts."""
+    """Load our file. The first call of every loader returns a list and is used for prompts."""
 
     def load() -> Calls:
         ours = BPETokenizer.load(job["files"]["ours"])
@@ -147,7 +153,7 @@ def load_ours(job: Job) -> Callable[[], Calls]:
 
 
 def load_tiktoken(job: Job) -> Callable[[], Calls]:
-    """From the file of ranks."""
+    """Load tiktoken's file of ranks."""
     import tiktoken
     from tiktoken.load import load_tiktoken_bpe
 
@@ -155,7 +161,7 @@ def load_tiktoken(job: Job) -> Callable[[], Calls]:
 
     def load() -> Calls:
         ranks = load_tiktoken_bpe(job["files"]["tiktoken"])
-        # Without any special token encode_to_numpy looks for the empty one at every byte.
+        # Without a special token encode_to_numpy searches for the empty string at every byte.
         special = {END_OF_TEXT: max(ranks.values()) + 1}
         theirs = tiktoken.Encoding(
             "bench",
@@ -172,7 +178,7 @@ def load_tiktoken(job: Job) -> Callable[[], Calls]:
 
 
 def load_tokenizers(job: Job) -> Callable[[], Calls]:
-    """From the tokenizer.json; a batch is the same text in blocks."""
+    """Load tokenizer.json; encode_batch gets the same text in blocks."""
     import tokenizers
 
     def load() -> Calls:
@@ -180,7 +186,9 @@ def load_tokenizers(job: Job) -> Callable[[], Calls]:
         theirs.encode_special_tokens = True
 
         def batch(text: str) -> list[list[int]]:
-            parts = [part.decode("utf-8") for part in safe_blocks(text.encode(), BATCH_BYTES)]
+            parts = [
+                part.decode("utf-8") for part in safe_blocks(text.encode(), ENCODE_BLOCK_BYTES)
+            ]
             return [encoding.ids for encoding in theirs.encode_batch(parts)]
 
         return {"encode": lambda text: theirs.encode(text).ids, "encode_batch": batch}
@@ -189,7 +197,7 @@ def load_tokenizers(job: Job) -> Callable[[], Calls]:
 
 
 def load_quicktok(job: Job) -> Callable[[], Calls]:
-    """From files made by quicktok's own importer; it knows cl100k's pattern, not GPT-2's."""
+    """Load the files of `write_quicktok`; quicktok supports cl100k's pattern, not GPT-2's."""
     import quicktok
 
     folder = job["files"]["quicktok"]
@@ -205,7 +213,7 @@ def load_quicktok(job: Job) -> Callable[[], Calls]:
 
 
 def write_quicktok(tokenizer: BPETokenizer, folder: Path) -> None:
-    """The files of a vocabulary for quicktok, which are of a format of its own."""
+    """Write a vocabulary in quicktok's own file format."""
     import quicktok
     from quicktok import _import_core
 

@@ -1,4 +1,4 @@
-"""The figures of `scripts.bench tokenizer` as tables for people."""
+"""The figures of `scripts.bench tokenizer` as text tables."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from scripts.bench.timing import Spread
 from utils.output import table
 
 EQUAL_NOTE = (
-    "ids equal: merges, in order, against ours with the same numbering of the bytes (gigabpe takes "
-    "every line for a text of its own, and is compared with ours doing so); ids of all of each text"
+    "ids equal: the merges, in order, are those of ours with the same byte order (gigabpe treats "
+    "every line as a separate text; ours is compared in the same mode); all ids of each text equal "
+    "ours"
 )
 
 
 def show_tokenizer(record: dict[str, Any]) -> str:
-    """All parts that were measured, one below the other."""
+    """Return the figures of `bench tokenizer` as text."""
     corpus = record["corpus"]
     size = f"{corpus['bytes']:,} bytes"
     if not corpus["complete"]:
-        size += " (all that is installed; 100 MB were wanted)"
+        size += " (everything installed; 100 MB were wanted)"
     parts = [
         f"corpus {corpus['path']}: {size}, sha256 {corpus['sha256'][:12]}\n"
         f"{record['cores']} cores, {record['machine']}"
@@ -36,37 +37,39 @@ def show_tokenizer(record: dict[str, Any]) -> str:
     )
     if record["missing"]:
         names = " ".join(record["missing"])
-        parts.append(f"not installed, so not measured: {names} (pip install {names})")
+        parts.append(f"not installed and not measured: {names} (pip install {names})")
     return "\n\n".join(parts)
 
 
 def show_training(rows: list[dict[str, Any]], head: str) -> str:
-    """Seconds, ratio and memory of each trainer."""
+    """Return the table of trainers: seconds, ratios, memory."""
     lines = []
     for row in rows:
         if "error" in row:
             lines.append([row["who"], f"failed: {row['error']:.60}", *[""] * 5])
             continue
         figures = cells(row, ("seconds", "ratio", "cpu_s", "cpu_ratio"))
-        lines.append([*figures, f"{row['peak_bytes'] / 1e6:,.0f}", yes(row["equal"])])
+        lines.append([*figures, f"{row['peak_bytes'] / 1e6:,.0f}", yes_or_no(row["equal"])])
     columns = ["seconds", "ratio", "CPU seconds", "CPU ratio", "peak MB", "ids equal"]
     return table([head, *columns], lines)
 
 
 def show_encoding(encode: dict[str, Any]) -> str:
-    """Speed on each text, of prompts, and of loading."""
+    """Return the tables of encoding speed for each text, for prompts, and for loading."""
     parts = [
         f"encoding with {encode['vocabulary']}: {encode['ids']:,} ids, pattern "
         f"{encode['pattern']}, one core, caches empty"
     ]
     for text in encode["texts"]:
         keys = ("mb_per_s", "ratio", "cpu_mb_per_s", "cpu_ratio")
-        lines = [[*cells(row, keys), yes(row["equal"])] for row in text["rows"]]
+        lines = [[*cells(row, keys), yes_or_no(row["equal"])] for row in text["rows"]]
         head = f"{text['bytes'] / 1e6:g} MB of text"
         parts.append(table([head, "MB/s", "ratio", "MB/CPU s", "CPU ratio", "ids equal"], lines))
     named = {row["who"].split()[0] for text in encode["texts"] for row in text["rows"]}
     if "quicktok" in named and encode["pattern"] != "cl100k":
-        parts.append(f"quicktok splits by cl100k's pattern, not by {encode['pattern']}: other work")
+        parts.append(
+            f"quicktok splits by cl100k's pattern, not by {encode['pattern']}: not comparable"
+        )
     for size in encode["too_large"]:
         parts.append(f"{size / 1e6:g} MB of text: the corpus is smaller")
     for key, head, unit, digits in (
@@ -80,11 +83,11 @@ def show_encoding(encode: dict[str, Any]) -> str:
 
 
 def cells(row: dict[str, Any], keys: Sequence[str], digits: str = ".2f") -> list[str]:
-    """Name and figures of a row, each with its range; "" where there is none, or ours over ours."""
+    """Return a row's name and figures with their ranges; "" for a missing figure and our ratio."""
     shown = [row.get(key) if "ratio" not in key or row["who"] != "ours" else None for key in keys]
     return [row["who"], *(format(Spread(**one), digits) if one else "" for one in shown)]
 
 
-def yes(equal: bool) -> str:
-    """yes, or a no that is seen."""
+def yes_or_no(equal: bool) -> str:
+    """Return "yes", or "NO" in capitals so that it is noticed."""
     return "yes" if equal else "NO"

@@ -9,7 +9,7 @@ import pytest
 from model.config import ModelConfig
 from model.flops import count_parameters, training_flops_per_token
 from scripts.bench import __main__ as script
-from scripts.bench.timing import Spread, timed_windows
+from scripts.bench.timing import Spread, time_windows
 from tests.helpers.runs import flags
 from utils.errors import UserError
 
@@ -86,7 +86,7 @@ def test_windows_are_timed_between_two_waits(monkeypatch):
         clock[0] += 0.5  # and finished
 
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
-    windows = list(timed_windows(step, steps=2, windows=2, warmup=1, synchronize=wait))
+    windows = list(time_windows(step, steps=2, windows=2, warmup=1, synchronize=wait))
     assert calls == ["step", *["wait", "step", "step", "wait"] * 2]
     assert [(window.seconds, window.units, window.rate) for window in windows] == [
         (2.5, 20, 8.0)

@@ -16,7 +16,7 @@ import torch
 from scripts.bench import __main__ as script
 from scripts.bench.checkout import load_module
 from scripts.bench.process import run_timed
-from scripts.bench.race import nanogpt as nanogpt
+from scripts.bench.race import nanogpt
 from scripts.bench.race.ngrams import ngram_bits
 from tests.helpers.runs import TINY, make_text
 from utils.errors import UserError
@@ -162,17 +162,17 @@ def test_the_score_of_the_stand_in_is_the_sum_over_its_windows(checkout, tmp_pat
     (tmp_path / nanogpt.OUT).mkdir()
     shutil.copy(checkout / "model.py", tmp_path)
     torch.save({"model": state, "model_args": arguments}, tmp_path / nanogpt.OUT / "ckpt.pt")
-    found, parameters = nanogpt.score(tmp_path, whole, val)
+    found, parameters = nanogpt.score_checkpoint(tmp_path, whole, val)
     for t in range(1, len(ids)):  # windows of four: places 0 to 3
         logits = state["table.weight"][ids[t - 1]] + state["place.weight"][(t - 1) % 4]
         nats -= float(logits.double().log_softmax(0)[ids[t]])
     assert found == pytest.approx(nats, rel=1e-6)
     assert parameters == sum(weight.numel() for weight in state.values())
     with pytest.raises(UserError, match=r"can't be scored: \d+ characters, the text has 6"):
-        nanogpt.score(tmp_path, "the cat", "cat")
+        nanogpt.score_checkpoint(tmp_path, "the cat", "cat")
     (tmp_path / nanogpt.OUT / "ckpt.pt").unlink()
     with pytest.raises(UserError, match="left no checkpoint"):
-        nanogpt.score(tmp_path, whole, val)
+        nanogpt.score_checkpoint(tmp_path, whole, val)
 
 
 def test_another_seed_is_another_start(checkout, corpus, tmp_path):
@@ -231,13 +231,13 @@ def test_what_a_program_tells_is_stamped_as_it_comes(tmp_path):
         "    while not os.path.exists(f'seen{i + 1}'): time.sleep(0.01)\n"
     )
 
-    def look() -> list[float]:
+    def read_values() -> list[float]:
         values = [float(line) for line in log.read_text(encoding="utf-8").split()]
         (tmp_path / f"seen{len(values)}").touch()  # until then the program waits
         return values
 
     command = [sys.executable, "-c", code]
-    timed = run_timed("it", command, cwd=tmp_path, env={}, log=log, look=look)
+    timed = run_timed("it", command, cwd=tmp_path, env={}, log=log, read_values=read_values)
     assert [value for _, value in timed.values] == [0.0, 1.0, 2.0]
     first, second, third = (seconds for seconds, _ in timed.values)
     assert 0 < first < second < third <= timed.seconds
@@ -246,7 +246,7 @@ def test_what_a_program_tells_is_stamped_as_it_comes(tmp_path):
 @pytest.mark.parametrize(("n", "block_size"), [(2, 5), (11, 5), (12, 5), (700, 5)])
 def test_windows_take_every_target_once(n, block_size):
     ids = np.arange(n, dtype=np.uint16)
-    pairs = list(nanogpt.consecutive(ids, block_size))
+    pairs = list(nanogpt.consecutive_windows(ids, block_size))
     assert torch.cat([y.flatten() for _, y in pairs]).tolist() == list(range(1, n))
     assert all(torch.equal(x + 1, y) and x.shape[1] <= block_size for x, y in pairs)
 

@@ -129,9 +129,9 @@ def test_ids_that_differ_are_seen():
             "vocabulary": "v",
             "texts": [measure.text_rows(text)],
             "too_large": [],
-            "prompt_us": measure.compared({"ours": [2.0], "quicktok": [1.0]}),
-            "load_s": measure.compared({"ours": [2.0], "quicktok": [1.0]}),
-            "load_cpu_s": measure.compared({"ours": [2.0], "quicktok": [0.0]}),
+            "prompt_us": measure.comparison_rows({"ours": [2.0], "quicktok": [1.0]}),
+            "load_s": measure.comparison_rows({"ours": [2.0], "quicktok": [1.0]}),
+            "load_cpu_s": measure.comparison_rows({"ours": [2.0], "quicktok": [0.0]}),
         },
     }
     lines = show_tokenizer(record).splitlines()
@@ -170,9 +170,9 @@ def test_a_job_in_a_process_of_its_own(tmp_path):
     path = tmp_path / "text.txt"
     path.write_bytes(TINY.read_bytes()[:20_000])
     job = {"what": "train", "who": "ours", "corpus": str(path), "vocab_size": 300}
-    figures = process.run_job(job, process.ALL_CORES, WORKER, watched=True)
+    figures = process.run_job(job, process.ALL_CORES, WORKER, measure_memory=True)
     tokens = BPETokenizer.train_files([path], vocab_size=300, special_tokens=[]).token_bytes[256:]
-    assert figures["tokens"] == worker.digest(tokens) != worker.digest(tokens[::-1])
+    assert figures["tokens"] == worker.tokens_digest(tokens) != worker.tokens_digest(tokens[::-1])
     assert figures["n"] == 44 and figures["seconds"] > 0 and figures["peak_bytes"] > 5e6
     assert "KeyError: 'none'" in process.run_job({**job, "who": "none"}, {}, WORKER)["error"]
 
@@ -188,16 +188,20 @@ def test_the_memory_of_children_counts():
         [sys.executable, "-c", outer], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as parent:
         parent.stdout.readline()
-        assert 50e6 < process.tree_bytes(parent.pid) < 150e6
+        assert 50e6 < process.process_tree_bytes(parent.pid) < 150e6
         parent.stdin.close()
-    assert process.tree_bytes(parent.pid) == 0
+    assert process.process_tree_bytes(parent.pid) == 0
 
 
 def test_flat_ids_of_every_kind():
     import numpy as np
 
-    assert worker.flat(np.array([1, 2])) == worker.flat([1, 2]) == worker.flat([[1], [], [2]])
-    assert worker.flat([]) == worker.flat(np.array([], dtype=int)) == []
+    assert (
+        worker.flatten_ids(np.array([1, 2]))
+        == worker.flatten_ids([1, 2])
+        == worker.flatten_ids([[1], [], [2]])
+    )
+    assert worker.flatten_ids([]) == worker.flatten_ids(np.array([], dtype=int)) == []
 
 
 @given(st.lists(st.sampled_from(["a", "é", "1", " ", "\n", ".", "'s"])), st.integers(1, 9))
@@ -218,7 +222,7 @@ def test_the_corpus_of_installed_packages(tmp_path, monkeypatch):
     monkeypatch.setattr(corpus.sysconfig, "get_paths", lambda: dict.fromkeys(KINDS, str(root)))
     whole = corpus.python_corpus(tmp_path / "out")
     assert whole.read_text(encoding="utf-8") == "é" * 10 + "x = 1\nend"
-    cut = corpus.python_corpus(tmp_path / "out", limit_bytes=5)
+    cut = corpus.python_corpus(tmp_path / "out", max_bytes=5)
     assert cut.read_text(encoding="utf-8") == "éé" and cut.name != whole.name
     assert corpus.python_corpus(tmp_path / "out") == whole  # by content: found again
     assert sorted((tmp_path / "out").iterdir()) == sorted([whole, cut])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from scripts.bench import __main__ as script
-from scripts.bench.contestants import PARTS, SHAPES, NanoGPT, Ours, clock_parts, matmul_peak
+from scripts.bench.contestants import PHASES, SHAPES, LlmTiny, NanoGPT, matmul_peak, time_phases
 from scripts.bench.turns import show_turns, summarise
 from train import Config
 from utils.config.load import load
@@ -74,9 +74,9 @@ def test_the_shapes_are_settings() -> None:
 
 
 def test_our_trainer_steps_on_random_tokens(tmp_path: Path) -> None:
-    ours, told = Ours(small(), tmp_path, random=True), []
+    ours, told = LlmTiny(small(), tmp_path, random=True), []
     assert [ours.step(told.append) for _ in range(2)] == [128, 128]
-    assert told == [*PARTS] * 2
+    assert told == [*PHASES] * 2
     assert ours.trainer.evaluate().tokens == 100_000
     assert not ours.compiled
 
@@ -85,7 +85,7 @@ def test_nanogpt_steps_with_its_own_get_batch(checkout: Path, tmp_path: Path) ->
     theirs, told = NanoGPT(checkout, small(), tmp_path), []
     before = theirs.raw.table.weight.detach().clone()
     assert theirs.step(told.append) == 128
-    assert sorted(told) == sorted(PARTS)
+    assert sorted(told) == sorted(PHASES)
     assert not torch.equal(theirs.raw.table.weight, before)
     (checkout / "train.py").write_text("x = 1", encoding="utf-8")
     with pytest.raises(UserError, match="has no get_batch"):
@@ -99,14 +99,14 @@ def test_each_part_gets_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
     class Fake:
         device, compiled = torch.device("cpu"), False
 
-        def step(self, mark) -> int:
+        def step(self, on_phase_end) -> int:
             for seconds, part in ((1.0, "data"), (2.0, "forward"), (4.0, "backward")) * 2:
                 now[0] += seconds
-                mark(part)
+                on_phase_end(part)
             return 1
 
-    spent = clock_parts(Fake(), 3)
-    assert spent == dict.fromkeys(PARTS, 0.0) | {"data": 2.0, "forward": 4.0, "backward": 8.0}
+    spent = time_phases(Fake(), 3)
+    assert spent == dict.fromkeys(PHASES, 0.0) | {"data": 2.0, "forward": 4.0, "backward": 8.0}
 
 
 def test_a_peak_is_measured() -> None:
@@ -115,7 +115,7 @@ def test_a_peak_is_measured() -> None:
 
 def test_ratios_are_those_of_the_turns() -> None:
     def turn(rate: float) -> dict[str, object]:
-        return {"tokens_per_s": rate, "parts_s": dict.fromkeys(PARTS, 0.5), "peak_bytes": 1 << 20}
+        return {"tokens_per_s": rate, "parts_s": dict.fromkeys(PHASES, 0.5), "peak_bytes": 1 << 20}
 
     record = summarise(
         {"ours": [turn(20), turn(60), turn(90)], "nanogpt": [turn(10), turn(20), turn(60)]}
@@ -126,7 +126,7 @@ def test_ratios_are_those_of_the_turns() -> None:
     assert "compiled: not measured, ours: no compiler" in text
 
 
-@pytest.mark.parametrize(
+@pytest.on_phase_end.parametrize(
     "more, message",
     [
         (["--runs", "0"], "--runs: must be at least 1"),
@@ -140,7 +140,7 @@ def test_mistakes_are_told(more: list[str], message: str) -> None:
         script.main(["train", *more])
 
 
-@pytest.mark.slow
+@pytest.on_phase_end.slow
 def test_processes_take_turns(checkout: Path, printed) -> None:
     argv = ["train", "--shape", "nanogpt", "--nanogpt", checkout, "--runs", "2", "--windows", "1"]
     argv += ["--model.n_layer", "1", "--model.n_embd", "16", "--steps-per-window", "2", "--json"]

@@ -248,7 +248,7 @@ def test_coherence_counts_what_the_grammar_accepts(story_run, printed, monkeypat
 
 def test_coherence_of_a_real_model(story_run, printed, monkeypatch):
     loaded = load_run(story_run)
-    monkeypatch.setattr(coherence, "SAMPLES_AT_ONCE", 2)
+    monkeypatch.setattr(coherence, "SAMPLES_PER_BATCH", 2)
     real = coherence.generate_ids
 
     def short(model, prompt, **settings):

@@ -13,7 +13,7 @@ import torch
 from data.stories import story as stories
 from sample import load_run
 from scripts.eval import __main__ as script
-from scripts.eval import heatmap as heat_map
+from scripts.eval import heatmap
 from utils.errors import UserError
 
 TEXT = "Grüße,  世界 🙂\tfor $5\r\n\x1b[0m end"
@@ -117,7 +117,7 @@ def test_a_bad_text_of_stdin_is_refused_by_its_name(story_run, monkeypatch, stdi
 
 
 def test_a_heat_map_is_drawn_of_a_text_or_of_the_runs_own(story_run, capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(heat_map, "MAX_LINES", 5)
+    monkeypatch.setattr(heatmap, "MAX_LINES", 5)
     text, heat = tmp_path / "some.txt", tmp_path / "heat.png"
     text.write_bytes(TEXT.encode())
     assert len(lines_of(capsys, "--run", story_run, "--text", text, "--heat", heat)) == 1

@@ -10,15 +10,15 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 
-from scripts.eval import heatmap as heat
+from scripts.eval import heatmap
 from scripts.eval.heatmap import (
     check_picture,
     choose_fonts,
+    colour_background,
+    coloured_text,
     draw_cells,
-    heat_picture,
-    heat_text,
-    lay_out,
-    paint,
+    save_heatmap,
+    wrap_cells,
 )
 from scripts.eval.visible_text import Cell, columns
 from utils.errors import UserError
@@ -28,16 +28,25 @@ COLOURED = re.compile(r"\x1b\[48;5;(\d+);38;5;(\d+)m(.*?)\x1b\[0m")
 
 
 def test_hotter_is_another_colour_up_to_the_hottest():
-    shades = [COLOURED.match(paint("x", nats)).group(1) for nats in range(heat.HOTTEST + 1)]
-    assert len(set(shades)) == heat.HOTTEST + 1
-    assert paint("x", 1000.0) == paint("x", float(heat.HOTTEST)) == paint("x", float("inf"))
-    assert paint("x", float("nan")) == paint("x", 1000.0)
-    assert paint("x", -1e-9) == paint("x", 0.0) != paint("x", 1.0)  # rounding may pass 0
+    shades = [
+        COLOURED.match(colour_background("x", nats)).group(1)
+        for nats in range(heatmap.MAX_NATS + 1)
+    ]
+    assert len(set(shades)) == heatmap.MAX_NATS + 1
+    assert (
+        colour_background("x", 1000.0)
+        == colour_background("x", float(heatmap.MAX_NATS))
+        == colour_background("x", float("inf"))
+    )
+    assert colour_background("x", float("nan")) == colour_background("x", 1000.0)
+    assert (
+        colour_background("x", -1e-9) == colour_background("x", 0.0) != colour_background("x", 1.0)
+    )  # rounding may pass 0
 
 
 def test_the_text_for_a_terminal_is_the_cells_in_order():
-    scale, *lines = heat_text(WORDS).split("\n")
-    assert [text for _, _, text in COLOURED.findall(scale)][-1] == f" {heat.HOTTEST}+ "
+    scale, *lines = coloured_text(WORDS).split("\n")
+    assert [text for _, _, text in COLOURED.findall(scale)][-1] == f" {heatmap.MAX_NATS}+ "
     assert COLOURED.sub(r"\3", "\n".join(lines)) == "the·cat↵\n世界🙂\n"
     found = {text: shade for shade, _, text in COLOURED.findall("\n".join(lines))}
     scales = {text.strip(): shade for shade, _, text in COLOURED.findall(scale)}
@@ -47,18 +56,21 @@ def test_the_text_for_a_terminal_is_the_cells_in_order():
         "↵": scales["1"],
         "世界🙂": scales["8+"],
     }
-    assert heat_text([Cell("↵", 0.0, True)]).count("\n") == 2 and heat_text([]).count("\n") == 1
+    assert (
+        coloured_text([Cell("↵", 0.0, True)]).count("\n") == 2
+        and coloured_text([]).count("\n") == 1
+    )
 
 
 def test_lines_are_never_wider_than_asked_and_lose_nothing():
     cells = [*WORDS, Cell("x" * 25, 3.0), Cell("世" * 9, 2.0, True), Cell("end", 1.0)]
-    places = list(lay_out(cells, 10, 99))
+    places = list(wrap_cells(cells, 10, 99))
     assert "".join(cell.text for _, _, cell in places) == "".join(cell.text for cell in cells)
     assert all(column + columns(cell.text) <= 10 for _, column, cell in places)
     taken = [(line, column) for line, column, _ in places]
     assert taken == sorted(set(taken))
     assert places[3][:2] == (1, 0), "a line ends after a newline"
-    assert {line for line, _, _ in lay_out(cells, 10, 2)} == {0, 1}
+    assert {line for line, _, _ in wrap_cells(cells, 10, 2)} == {0, 1}
 
 
 @pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
@@ -68,10 +80,10 @@ def test_a_picture_of_any_characters_warns_of_nothing(tmp_path, kind):
     out = tmp_path / f"heat.{kind}"
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # of a glyph that no font has, for one
-        assert heat_picture([*WORDS, *odd], out, "a $title$") == len(WORDS) + len(odd)
+        assert save_heatmap([*WORDS, *odd], out, "a $title$") == len(WORDS) + len(odd)
     raw = out.read_bytes()
     assert raw[:4] in (b"\x89PNG", b"<?xm", b"%PDF")
-    heat_picture([*WORDS, *odd, Cell("↵" * 90, 1.0, True)], out, "a $title$")
+    save_heatmap([*WORDS, *odd, Cell("↵" * 90, 1.0, True)], out, "a $title$")
     assert out.read_bytes() != raw
 
 
@@ -79,7 +91,7 @@ def test_a_hot_cell_is_darker(tmp_path):
     from PIL import Image  # comes with Matplotlib
 
     def darkness(nats: float) -> float:
-        heat_picture([Cell("word", nats)] * 30, tmp_path / "heat.png", "")
+        save_heatmap([Cell("word", nats)] * 30, tmp_path / "heat.png", "")
         with Image.open(tmp_path / "heat.png") as picture:
             grey = picture.convert("L")
             lower = grey.crop((0, grey.height // 2, grey.width, grey.height))
@@ -91,7 +103,7 @@ def test_a_hot_cell_is_darker(tmp_path):
 
 def test_letters_stand_out_from_their_box():
     figure = Figure()
-    places = list(lay_out([Cell("cold", 0.5), Cell("hot", 9.0)], 50, 1))
+    places = list(wrap_cells([Cell("cold", 0.5), Cell("hot", 9.0)], 50, 1))
     draw_cells(figure, places, 1, choose_fonts("")[0], "title")
     cold, hot = figure.axes[0].texts
     light, dark = figure.axes[0].collections[0].get_facecolor()[:, :3].mean(axis=1)
@@ -99,22 +111,24 @@ def test_letters_stand_out_from_their_box():
 
 
 def test_a_long_text_is_cut_and_the_number_drawn_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(heat, "MAX_LINES", 3)
+    monkeypatch.setattr(heatmap, "MAX_LINES", 3)
     cells = [Cell("0123456789", 1.0)] * 50
-    assert heat_picture(cells, tmp_path / "heat.png", "") == 30  # ten in a line of 100
-    assert heat_picture(cells[:7], tmp_path / "heat.png", "") == 7
-    assert heat_picture([], tmp_path / "heat.png", "") == 0
+    assert save_heatmap(cells, tmp_path / "heat.png", "") == 30  # ten in a line of 100
+    assert save_heatmap(cells[:7], tmp_path / "heat.png", "") == 7
+    assert save_heatmap([], tmp_path / "heat.png", "") == 0
 
 
 def test_characters_without_a_font_stand_as_numbers(tmp_path, monkeypatch):
     assert choose_fonts("café·")[1] == set() and choose_fonts("a\U0003fffd")[1] == {"\U0003fffd"}
     drawn: list[str] = []
     monkeypatch.setattr(
-        heat, "draw_cells", lambda _, places, *more: drawn.extend(cell.text for *_, cell in places)
+        heatmap,
+        "draw_cells",
+        lambda _, places, *more: drawn.extend(cell.text for *_, cell in places),
     )
-    entries = [entry for entry in fontManager.ttflist if entry.name == heat.MONOSPACED]
+    entries = [entry for entry in fontManager.ttflist if entry.name == heatmap.MONOSPACED]
     monkeypatch.setattr(fontManager, "ttflist", entries)
-    heat_picture([Cell("世a🙂", 1.0), Cell("café·", 1.0)], tmp_path / "heat.png", "")
+    save_heatmap([Cell("世a🙂", 1.0), Cell("café·", 1.0)], tmp_path / "heat.png", "")
     assert drawn == [r"\u4e16a\U0001f642", "café·"]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from scripts.sweep.grid import Grid, point_name, short_names
+from scripts.sweep.grid import Grid, folder_name, short_names
 from scripts.sweep.grid_file import load_grid
 from tests.scripts.sweep.helpers import Settings
 from utils.errors import UserError
@@ -104,7 +104,7 @@ def test_long_names_are_cut_and_stay_different():
     grid = Grid(axes={"train.text": ["x" * 300 + "1", "x" * 300 + "2"]})
     names = [point.name for point in grid.points()]
     assert len(set(names)) == 2 and max(map(len, names)) < 140
-    assert point_name({}) == "base"
+    assert folder_name({}) == "base"
 
 
 def test_a_name_that_two_settings_share_is_not_short_for_either():

@@ -55,7 +55,7 @@ def test_flags_without_a_file(grid_of):
     }
     drawn = grid_of("", random=["dropout=0.1,0.2,log"], points="2", random_seed="5")
     assert drawn.ranges == {"model.dropout": Range(0.1, 0.2, log=True)}
-    assert (drawn.points_wanted, drawn.random_seed) == (2, 5)
+    assert (drawn.n_points, drawn.random_seed) == (2, 5)
 
 
 def test_flags_replace_what_the_file_says_of_a_setting(grid_of):

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from scripts.sweep import plots as plot_sweep
-from scripts.sweep.plots import draw_all, scale_of
-from scripts.sweep.ranking import group
+from scripts.sweep.plots import axis_scale, plot_all
+from scripts.sweep.ranking import group_runs
 from utils.metrics import CsvLog
 
 SETTINGS = ["model.n_embd", "optim.lr", "model.mlp"]
@@ -43,7 +43,7 @@ def draw(rows: list[dict[str, Any]], out: Path, settings: list[str] = SETTINGS) 
         for step, factor in ((0, 3.0), (10, 1.0)):
             if one["val_bpb"]:
                 log.write({"step": step, "val_bpb": factor * float(one["val_bpb"])})
-    drawn = draw_all(rows, settings, group(rows, settings), out)
+    drawn = plot_all(rows, settings, group_runs(rows, settings), out)
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
     return [path.name for path in drawn]
 
@@ -96,7 +96,7 @@ def test_changes_stand_with_their_intervals(tmp_path, figures):
 
 
 def test_places_on_an_axis():
-    place, order, log = scale_of(["16", "8", "16"])
+    place, order, log = axis_scale(["16", "8", "16"])
     assert (place("16"), order, log) == (16.0, ["8", "16"], False)
-    assert scale_of(["0", "0.1"])[2] is False  # no logarithm of nothing
-    assert scale_of(["1", "true", "1"])[1] == ["1", "true"]
+    assert axis_scale(["0", "0.1"])[2] is False  # no logarithm of nothing
+    assert axis_scale(["1", "true", "1"])[1] == ["1", "true"]

@@ -9,44 +9,44 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scripts.sweep.grid import Grid
-from scripts.sweep.random_search import Range, draw_points
+from scripts.sweep.random_search import Range, sample_points
 
 SEEDS = st.integers(0, 10_000)
 
 
 @given(SEEDS, st.integers(1, 50), st.integers(1, 1000), st.booleans())
 def test_whole_numbers_are_whole_and_inside(seed, low, span, log):
-    value = Range(low, low + span, log, whole=True).draw(random.Random(seed))
+    value = Range(low, low + span, log, whole=True).sample(random.Random(seed))
     assert type(value) is int and low <= value <= low + span
 
 
 @given(SEEDS, st.floats(1e-9, 1e3), st.floats(1.001, 1e6), st.booleans())
 def test_numbers_are_inside_however_they_are_rounded(seed, low, factor, log):
-    value = Range(low, low * factor, log).draw(random.Random(seed))
+    value = Range(low, low * factor, log).sample(random.Random(seed))
     assert type(value) is float and low <= value <= low * factor
 
 
 def test_every_value_of_a_range_comes_about_as_often():
     rng = random.Random(1)
-    draws = [Range(1, 4, whole=True).draw(rng) for _ in range(4000)]
+    draws = [Range(1, 4, whole=True).sample(rng) for _ in range(4000)]
     assert all(900 < draws.count(value) < 1100 for value in (1, 2, 3, 4))
-    logs = [math.log10(Range(1e-4, 1e-2, log=True).draw(rng)) for _ in range(4000)]
+    logs = [math.log10(Range(1e-4, 1e-2, log=True).sample(rng)) for _ in range(4000)]
     assert 1850 < sum(one < -3 for one in logs) < 2150
-    words = [Range(choices=("a", "b")).draw(rng) for _ in range(4000)]
+    words = [Range(choices=("a", "b")).sample(rng) for _ in range(4000)]
     assert 1850 < words.count("a") < 2150
 
 
 def test_points_stay_what_they_are_when_there_are_more():
     lr, width = Range(1e-4, 1e-2, log=True), Range(8, 64, whole=True)
-    few = draw_points({"lr": lr}, 3, seed=1)
-    more = draw_points({"lr": lr, "width": width}, 6, seed=1)
+    few = sample_points({"lr": lr}, 3, seed=1)
+    more = sample_points({"lr": lr, "width": width}, 6, seed=1)
     assert [point["lr"] for point in more[:3]] == [point["lr"] for point in few]
-    assert draw_points({"lr": lr}, 3, seed=2) != few
+    assert sample_points({"lr": lr}, 3, seed=2) != few
 
 
 def test_points_are_different_from_each_other():
     ranges = {"width": Range(1, 3, whole=True)}
-    assert sorted(point["width"] for point in draw_points(ranges, 10, seed=1)) == [1, 2, 3]
-    grid = Grid(ranges={"model.n_embd": Range(8, 64, whole=True)}, points_wanted=3, seeds=(1, 2))
+    assert sorted(point["width"] for point in sample_points(ranges, 10, seed=1)) == [1, 2, 3]
+    grid = Grid(ranges={"model.n_embd": Range(8, 64, whole=True)}, n_points=3, seeds=(1, 2))
     assert len({point.name for point in grid.points()}) == 6
     assert grid.settings == ["model.n_embd"]

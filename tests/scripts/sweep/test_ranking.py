@@ -11,13 +11,13 @@ import pytest
 from scripts.sweep.ranking import (
     LOSS,
     Group,
-    changes,
+    changes_table,
     confidence_half_width,
     difference,
-    group,
-    quantile,
-    ranking,
+    group_runs,
+    ranking_table,
     t_cdf_two_sided,
+    t_quantile,
     verdict,
 )
 
@@ -36,17 +36,17 @@ def one(label: str, *bpb: float) -> Group:
 def test_the_ranking_takes_means_over_finished_seeds():
     rows = [row("p", 1.2), row("p", 1.4, seed=2), row("q", 1.1), row("q", 1.3, seed=2)]
     rows += [row("q", 9, "stopped", 3), row("r", "nan"), row("s", 0.1, "failed"), row("t", "")]
-    groups = group(rows, ["a.x"])
+    groups = group_runs(rows, ["a.x"])
     assert [one.label for one in groups] == ["x=q", "x=p", "x=r"]
     assert groups[0].mean() == pytest.approx(1.2) and groups[0].mean(LOSS) == pytest.approx(2.4)
     assert groups[0].spread() == pytest.approx(math.sqrt(0.02))
-    table = ranking(groups)
+    table = ranking_table(groups)
     assert "1.2000" in table and "0.1414" in table and table.splitlines()[-1].split()[0] == "x=r"
 
 
 def test_a_change_is_a_group_whatever_its_settings():
     rows = [row("p", 1.2) | {"change": "base"}, row("q", 1.4) | {"change": "no pointer"}]
-    assert [one.label for one in group(rows, ["a.x"])] == ["base", "no pointer"]
+    assert [one.label for one in group_runs(rows, ["a.x"])] == ["base", "no pointer"]
 
 
 def test_no_winner_is_called_inside_the_noise():
@@ -63,26 +63,26 @@ def test_a_difference_pairs_the_seeds():
     gap = difference(base, other)
     assert gap is not None and gap.seeds == 3 and gap.mean == pytest.approx(0.11)
     assert gap.noise == pytest.approx(4.3026527 * 0.01 / math.sqrt(3))
-    assert gap.word() == "worse"
+    assert gap.describe() == "worse"
     apart = Group("y", {"val_bpb": {"9": 1.0}, LOSS: {"9": 2.0}})
     assert difference(base, apart) is None
 
 
 def test_the_table_of_changes_says_which_are_noise():
     groups = [one("good", 0.8, 0.91), one("base", 1.0, 1.1), one("same", 1.0, 1.2), one("new", 1.3)]
-    lines = changes(groups, "base").splitlines()
+    lines = changes_table(groups, "base").splitlines()
     assert [line.split()[0] for line in lines[1:-1]] == ["base", "good", "same", "new"]
     good, same, new = lines[2:5]
     assert good.endswith("better") and good.split()[1:4] == ["1.7100", "-0.3900", "0.1271"]
     assert same.endswith("within the noise") and new.endswith("noise unknown: one seed")
-    assert "no finished run" in changes([groups[0]], "base")
+    assert "no finished run" in changes_table([groups[0]], "base")
 
 
 def test_students_t_holds_what_it_promises():
     """Tables of any handbook; and of 2,000 means of three, 5% are farther out than the interval."""
     known = {1: 12.7062, 2: 4.3027, 3: 3.1824, 5: 2.5706, 30: 2.0423, 1000: 1.9623}
-    assert {n: round(quantile(n), 4) for n in known} == known
-    assert quantile(2, 0.99) == pytest.approx(9.9248, abs=1e-4)
+    assert {n: round(t_quantile(n), 4) for n in known} == known
+    assert t_quantile(2, 0.99) == pytest.approx(9.9248, abs=1e-4)
     assert t_cdf_two_sided(0.0, 4) == 0.0 and t_cdf_two_sided(1e9, 3) == pytest.approx(1.0)
     assert math.isnan(confidence_half_width([1.0]))
     rng = random.Random(1)

@@ -11,7 +11,7 @@ from filelock import FileLock
 
 from scripts.sweep import __main__ as script
 from scripts.sweep.grid_file import load_grid
-from scripts.sweep.points import make_jobs, standing
+from scripts.sweep.points import make_jobs, point_status
 from scripts.sweep.pools import LocalPool
 from tests.scripts.sweep.helpers import results
 from train import Config
@@ -122,10 +122,10 @@ def test_a_folder_with_another_run_is_refused(sweep_file, story_run, tmp_path):
 def test_what_a_resume_may_change_is_another_point(part, name, value, story_run):
     """A point that is done would keep what it has, and stand in the table for something else."""
     own, _ = load(Config, [str(story_run / "config.yaml")], {})
-    assert standing(RunFolder(story_run), own) == "done"
+    assert point_status(RunFolder(story_run), own) == "done"
     object.__setattr__(getattr(own, part), name, value)
     with pytest.raises(UserError, match=f"holds a run with {part}.{name} "):
-        standing(RunFolder(story_run), own)
+        point_status(RunFolder(story_run), own)
 
 
 def test_fewer_points_than_wanted_are_told(sweep_file, capsys):
@@ -176,25 +176,25 @@ def ended(result: int | Exception | None) -> Future[int | None]:
 
 
 def test_a_point_that_fails_says_why(job, capsys):
-    script.note_end(job, ended(3), False)
+    script.record_end(job, ended(3), False)
     assert "exit status 3: not a word; does its worker see this folder?" in capsys.readouterr().err
     job.log.write_text("one\ntwo\n", encoding="utf-8")
-    script.note_end(job, ended(3), False)
+    script.record_end(job, ended(3), False)
     assert f"base: failed, exit status 3: two (see {job.log})" in capsys.readouterr().err
-    script.note_end(job, ended(RuntimeError("all workers\ndied")), False)
+    script.record_end(job, ended(RuntimeError("all workers\ndied")), False)
     assert "base: failed, all workers died" in capsys.readouterr().err
     lost: Future[int | None] = Future()
     lost.cancel()
-    script.note_end(job, lost, False)
+    script.record_end(job, lost, False)
     assert "base: failed, the connection to the cluster is lost" in capsys.readouterr().err
 
 
 def test_a_point_that_was_stopped_has_begun_or_not(job, capsys):
-    script.note_end(job, ended(143), True)
+    script.record_end(job, ended(143), True)
     assert job.status == "new" and capsys.readouterr().err == ""
     job.run.path.mkdir()
     job.run.record.touch()
-    script.note_end(job, ended(143), True)
+    script.record_end(job, ended(143), True)
     assert job.status == "stopped"
 
 

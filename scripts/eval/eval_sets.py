@@ -26,7 +26,7 @@ STDIN = "-"  # --text - reads it
 
 
 @dataclass(frozen=True)
-class Part:
+class EvalSet:
     """Windows to score, and their entropy floor where it is known."""
 
     name: str
@@ -53,7 +53,7 @@ class Run:
         tokenizer = self.loaded.tokenizer if config.train.init_from else None
         return rebuild_run_data(config.data, config.model.vocab_size, folder, identity, tokenizer)
 
-    def validation_part(self) -> Part:
+    def validation_set(self) -> EvalSet:
         """Return the run's own validation part."""
         folder, end_id = self.data_folder(), self.loaded.tokenizer.eot_id
         block_size = self.config.model.block_size
@@ -61,9 +61,9 @@ class Run:
         if note:
             log(note)
         batches = self._batches(folder, windows)
-        return Part("validation part", batches, floor["nats_per_byte"] if floor else None)
+        return EvalSet("validation part", batches, floor["nats_per_byte"] if floor else None)
 
-    def text_part(self, path: str, field: str, scratch: Path) -> Part:
+    def text_set(self, path: str, field: str, scratch: Path) -> EvalSet:
         """Return any text, cut into documents like the run's own.
 
         If all documents are stories, or the run reads one document a row, each document is a row,
@@ -95,7 +95,7 @@ class Run:
                 f"{block_size}: the text is read in packed windows"
             )
             windows, floor = "packed", None
-        return Part(name, self._batches(scratch, windows), floor)
+        return EvalSet(name, self._batches(scratch, windows), floor)
 
     def _batches(self, folder: Path, windows: str) -> Batches:
         return val_batches(
