@@ -1,4 +1,4 @@
-"""Draws loss curves: `python -m scripts.plot --run runs/tiny [runs/other ...]`."""
+"""Plot loss curves: `python -m scripts.plot --run runs/tiny [runs/other ...]`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-if __name__ == "__main__":  # before the imports that take long
+if __name__ == "__main__":  # before the slow imports
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python scripts/plot.py`
     from utils.signals import exit_silently_on_sigint
 
@@ -19,15 +19,20 @@ from utils.output import log
 from utils.run.folder import DEFAULT_RUN, RunFolder
 from utils.run.plot import UNITS, plot_losses
 
+EXAMPLES = (
+    "python -m scripts.plot --run runs/tiny",
+    "python -m scripts.plot --run runs/tiny runs/other --unit bpb --out compare.png",
+)
+
 
 def labels(runs: Sequence[RunFolder]) -> list[str]:
-    """Folder names, or whole paths where two names are the same."""
+    """Return the folder names, or the whole paths if two names are equal."""
     names = [run.path.resolve().name for run in runs]
     return names if len(set(names)) == len(names) else [str(run.path) for run in runs]
 
 
 def floor_of(run: RunFolder, unit: str) -> float | None:
-    """The entropy floor of a run's validation part in the unit drawn, where it is known."""
+    """Return the entropy floor of a run's validation part in the plotted unit, or None."""
     record = run.read_record()
     if unit == "loss":
         return record["floor_nats_per_token"]
@@ -36,21 +41,27 @@ def floor_of(run: RunFolder, unit: str) -> float | None:
 
 
 def common_floor(runs: Sequence[RunFolder], unit: str) -> float | None:
-    """The floor of all runs; None, and a line about it, where they have different ones."""
+    """Return the floor of all runs. Log a line and return None if they have different floors."""
     floors = {floor_of(run, unit) for run in runs}
     if len(floors) == 1:
         return floors.pop()
-    log(f"the runs have different floors in {UNITS[unit]}, none is drawn")
+    log(f"the runs have different floors in {UNITS[unit]}, so none is plotted")
     return None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Draws the runs and prints the file's name."""
-    parser = Parser(prog="scripts.plot", description=__doc__)
+    """Plot the runs and print the path of the picture."""
+    parser = Parser(prog="scripts.plot", description=__doc__, examples=EXAMPLES)
     parser.add_argument(
-        "--run", nargs="+", default=[DEFAULT_RUN], help="run folders (default: %(default)s)"
+        "--run",
+        nargs="+",
+        default=[DEFAULT_RUN],
+        metavar="FOLDER",
+        help=f"run folders (default: {DEFAULT_RUN})",
     )
-    parser.add_argument("--out", help="picture (default for one run: loss.png in its folder)")
+    parser.add_argument(
+        "--out", metavar="FILE", help="picture (default for one run: loss.png in its folder)"
+    )
     parser.add_argument(
         "--unit",
         choices=tuple(UNITS),
@@ -62,11 +73,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     for run in runs:
         run.check_has_run()
     if not args.out and len(runs) > 1:
-        raise UserError("--out: name the picture, such as --out compare.png, to draw several runs")
+        raise UserError("--out: name the picture to plot several runs, such as --out compare.png")
     out = Path(args.out) if args.out else runs[0].plot
     metrics = {label: run.metrics for label, run in zip(labels(runs), runs, strict=True)}
     plot_losses(metrics, out, floor=common_floor(runs, args.unit), unit=args.unit)
-    if out.is_file():  # not behind the picture itself, with --out /dev/stdout
+    if out.is_file():  # with --out /dev/stdout the path would follow the picture
         print(out)
     return 0
 

@@ -1,10 +1,5 @@
 """Run a benchmark on this machine: `python -m scripts.bench NAME ... [--json [FILE]]`.
 
-    python -m scripts.bench train --config configs/tiny.yaml
-    python -m scripts.bench sample --run runs/tiny
-    python -m scripts.bench tokenizer --corpus data/tiny.txt --vocab-size 1024 --peers
-    python -m scripts.bench race --nanogpt ../nanoGPT --corpus shakespeare.txt --seeds 3
-
 The figures are printed to stdout. With --json they are printed to stderr, and stdout is one JSON
 object. With --json FILE the JSON object is written to the file.
 """
@@ -37,12 +32,17 @@ COMMANDS = {
     "race": "scripts.bench.race.command",
 }
 STDOUT = "-"
+EXAMPLES = (
+    "python -m scripts.bench train --config configs/tiny.yaml",
+    "python -m scripts.bench sample --run runs/tiny --json sample.json",
+    "python -m scripts.bench race --help",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one benchmark and print its figures."""
     words = list(sys.argv[1:] if argv is None else argv)
-    parser = Parser(prog="scripts.bench", description=__doc__)
+    parser = Parser(prog="scripts.bench", description=__doc__, examples=EXAMPLES)
     commands = parser.add_subparsers(dest="command", required=True, metavar="|".join(COMMANDS))
     for name in [name for name in COMMANDS if name in words[:1]] or COMMANDS:
         import_module(COMMANDS[name]).add_command(commands)

@@ -1,7 +1,5 @@
 """Run the GPU tests and benchmarks in one call of less than eight minutes; write one JSON file.
 
-    python -m scripts.bench.gpu_check --corpus shakespeare.txt --nanogpt ../nanoGPT
-
 Each part runs in its own process, limited to the remaining time. The result of every part is
 recorded in the file (--out); the other parts still run if one fails or times out. Without a GPU the
 program prints one line and exits with status 2.
@@ -32,6 +30,10 @@ from utils.output import json_line
 
 LIMIT_S = 450.0  # of all parts together
 MAX_TAIL = 2000  # characters of a part's output that are kept
+EXAMPLES = (
+    "python -m scripts.bench.gpu_check --corpus shakespeare.txt",
+    "python -m scripts.bench.gpu_check --corpus shakespeare.txt --nanogpt ../nanoGPT --out h100.json",
+)
 
 
 def run_part(command: Sequence[str], limit_s: float) -> dict[str, Any]:
@@ -90,7 +92,7 @@ def figures(name: str, scratch: Path) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run all parts; return 1 if one of them failed or timed out."""
-    parser = Parser(prog="scripts.bench.gpu_check", description=__doc__)
+    parser = Parser(prog="scripts.bench.gpu_check", description=__doc__, examples=EXAMPLES)
     parser.add_argument("--corpus", required=True, metavar="FILE", help="text to train on")
     parser.add_argument(
         "--nanogpt", default="", metavar="FOLDER", help="nanoGPT checkout to compare with"

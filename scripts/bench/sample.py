@@ -42,11 +42,21 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
 }
 NEW_TOKENS = {"0.8M": 240, "10.7M": 240, "124M": 64}
+EXAMPLES = (
+    "python -m scripts.bench sample --run runs/tiny",
+    "python -m scripts.bench sample --shape 0.8M --nanogpt ../nanoGPT --hf",
+    "python -m scripts.bench sample --shape 10.7M --compiled --batch-sizes 1 16 --new-tokens 40",
+)
 
 
 def add_command(commands: Any) -> None:
     """Add the command `sample` and its arguments."""
-    parser = commands.add_parser("sample", help="tokens per second of sampling")
+    parser = commands.add_parser(
+        "sample",
+        help="tokens per second of sampling",
+        description="Measure tokens per second of sampling from a run or from random weights.",
+        examples=EXAMPLES,
+    )
     parser.add_argument("--run", metavar="FOLDER", help="run folder")
     parser.add_argument(
         "--shape", choices=SHAPES, help="a model of this size with random weights, instead of --run"
@@ -157,7 +167,8 @@ class SampleBenchmark:
         runs: int,
         limit_s: float,
     ) -> None:
-        """
+        """Store the engines and the limits.
+
         Args:
             compiled: our compiled engine, for its compile statistics.
             limit_s: skip another project's engine whose call would take longer.
@@ -248,7 +259,7 @@ def show_sample(record: dict[str, Any]) -> str:
 
 
 def compile_seconds(record: dict[str, Any]) -> str:
-    """Return the seconds of the compiling first call per batch size as text; "" if none compiled."""
+    """Return the seconds of the first, compiling call per batch size as text; "" if there is none."""
     return ", ".join(
         f"batch {batch['samples']} {row['warm_up_s']:.0f} s"
         for batch in record["batches"]

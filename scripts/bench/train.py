@@ -35,11 +35,20 @@ from utils.output import log_if_not_tty
 FORMULA = "3 x forward; forward = 2 per matrix weight + 4 D per token looked at and layer, causal"
 FETCHES = 20  # batches timed in measure_fetch
 PHASE_STEPS = 20  # steps whose phases are timed separately
+EXAMPLES = (
+    "python -m scripts.bench train --config configs/tiny.yaml",
+    "python -m scripts.bench train --shape nanogpt --nanogpt ../nanoGPT --compiled --runs 3",
+)
 
 
 def add_command(commands: Any) -> None:
     """Add the command `train` and its arguments."""
-    parser = commands.add_parser("train", help="tokens per second and memory of training steps")
+    parser = commands.add_parser(
+        "train",
+        help="tokens per second and memory of training steps",
+        description="Measure tokens per second, FLOP/s and peak memory of training steps.",
+        examples=EXAMPLES,
+    )
     parser.add_argument(
         "--config", action="append", default=[], metavar="FILE", help="YAML file, as for train.py"
     )

@@ -1,7 +1,7 @@
-"""Evaluates a run: `python -m scripts.eval --run runs/tiny [--text FILE] [--coherence 100]`.
+"""Evaluate a run: `python -m scripts.eval --run runs/tiny [--text FILE] [--coherence 100]`.
 
-The last line of stdout is one JSON object; everything for people goes to stderr. --tokens and
---heat - (colours for a terminal) come before it.
+The last line of stdout is one JSON object with the figures. The output of --tokens and --heat - is
+printed before it. Progress and summaries are logged to stderr.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__":  # before the imports that take long
+if __name__ == "__main__":  # before the slow imports
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `python scripts/eval`
     from utils.signals import exit_silently_on_sigint
 
@@ -37,16 +37,22 @@ from utils.errors import UserError, run_cli
 from utils.output import json_line, log
 from utils.run.folder import DEFAULT_RUN, RunFolder
 
-STDOUT = "-"  # --heat - colours a terminal
+STDOUT = "-"  # --heat - prints coloured text
+EXAMPLES = (
+    "python -m scripts.eval --run runs/tiny",
+    "python -m scripts.eval --run runs/tiny --text mytext.txt --heat heat.png",
+    "python -m scripts.eval --run runs/tiny --coherence 100 --temp 0.8",
+)
 FIGURES = ("nats_per_token", "perplexity", "bits_per_byte", "nats_per_byte", "tokens", "bytes")
 
 
 def score(
     run: Run, eval_set: EvalSet, batch_size: int, scores: TokenScores | None
 ) -> dict[str, Any]:
-    """Score the windows once, as training does it; return the figures by name.
+    """Score each window once, as the evaluations of training do; return the figures by name.
 
-    `scores` records each token's share.
+    Args:
+        scores: records the loss of each token.
     """
     loaded = run.loaded
     device = next(loaded.model.parameters()).device
@@ -75,7 +81,7 @@ def score(
 
 
 def show_heatmap(run: Run, eval_set: EvalSet, scores: TokenScores, out: str) -> None:
-    """Show the text in the colours of its tokens' losses, on the terminal or in a picture."""
+    """Show the text on colours of its tokens' losses, in the terminal or in a picture."""
     from scripts.eval.heatmap import coloured_text, save_heatmap  # loads Matplotlib
 
     tokenizer = run.loaded.tokenizer
@@ -86,61 +92,64 @@ def show_heatmap(run: Run, eval_set: EvalSet, scores: TokenScores, out: str) -> 
         sys.stdout.write(coloured_text(shown))
         return
     drawn = save_heatmap(shown, Path(out), f"{eval_set.name}, {run.loaded.path}")
-    log(f"{out}: how much each token surprised the model")
+    log(f"{out}: the loss of each token as its colour")
     if drawn < len(shown):
-        log(f"{out}: the first {drawn:,} of {len(shown):,} parts; --tokens lists all")
+        log(f"{out}: shows the first {drawn:,} of {len(shown):,} cells; --tokens lists all tokens")
 
 
 def arguments(argv: Sequence[str] | None) -> Any:
-    """Parses and checks the command line.
+    """Parse and check the command line.
 
     Raises:
         UserError: an argument is unknown, malformed or out of range.
     """
-    parser = Parser(prog="scripts.eval", description=__doc__)
-    parser.add_argument("--run", default=DEFAULT_RUN, help="run folder (default: %(default)s)")
+    parser = Parser(prog="scripts.eval", description=__doc__, examples=EXAMPLES)
+    parser.add_argument(
+        "--run", default=DEFAULT_RUN, metavar="FOLDER", help="run folder (default: %(default)s)"
+    )
     parser.add_argument(
         "--checkpoint", choices=("best", "last"), default="best", help="default: %(default)s"
     )
     parser.add_argument(
-        "--text", help="score this file or folder (- is stdin) instead of the run's validation part"
+        "--text",
+        metavar="PATH",
+        help="score this file or folder (- is stdin) instead of the run's validation part",
     )
     parser.add_argument(
         "--json-field",
         default="",
         metavar="NAME",
-        help="of --text in JSON lines: where a line holds its document (default: the run's)",
+        help="field that holds the document, if --text is JSON lines (default: the run's)",
     )
     parser.add_argument(
-        "--tokens", action="store_true", help="print each token's log-probability, a JSON line each"
+        "--tokens", action="store_true", help="print the log-probability of each token, as JSON"
     )
     parser.add_argument(
         "--heat",
-        metavar="PICTURE",
-        help="draw the text in the colours of its surprises; - prints it to a terminal",
+        metavar="FILE",
+        help="draw the text as a heatmap of its losses; - prints it to the terminal",
     )
     parser.add_argument(
-        "--batch-size",
-        type=nonnegative_int,
-        default=0,
-        help="rows at once (default: as in training)",
+        "--batch-size", type=nonnegative_int, default=0, help="default: as in training"
     )
     parser.add_argument(
         "--coherence",
         type=nonnegative_int,
         default=0,
         metavar="N",
-        help="sample N stories and parse them",
+        help="sample N stories and count those that the story grammar accepts",
     )
     add_sampling_flags(parser)
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
+    parser.add_argument(
+        "--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda, ... (default: auto)"
+    )
     args = parser.parse_args(argv)
     if sampling_params(args) != SamplingParams() and not args.coherence:
-        raise UserError("flags on how to draw need --coherence N; nothing else is sampled here")
+        raise UserError("sampling flags need --coherence N; nothing else is sampled here")
     if args.json_field and args.text in (None, STDIN):
-        raise UserError("--json-field: it says how a file of --text is read; give both or neither")
+        raise UserError("--json-field: needs a file or folder as --text; give both or neither")
     if args.heat == STDOUT and args.tokens:
-        raise UserError("--heat -: --tokens goes to stdout too; name a picture, or leave one out")
+        raise UserError("--heat -: --tokens prints to stdout too; name a picture, or drop one")
     if args.heat and args.heat != STDOUT:
         from scripts.eval.heatmap import check_picture  # loads Matplotlib
 

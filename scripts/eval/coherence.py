@@ -1,4 +1,4 @@
-"""How many stories that a model samples the grammar accepts: `--coherence N`."""
+"""Coherence of sampled stories (`--coherence N`): the share that the story grammar accepts."""
 
 from __future__ import annotations
 
@@ -50,8 +50,12 @@ def sample_stories(
 def measure_coherence(
     loaded: LoadedRun, n_samples: int, params: SamplingParams, train: Path
 ) -> dict[str, Any]:
-    """Sample stories, score_coherence them by the grammar and the training tokens; return the shares."""
-    texts, ended = sample_stories(loaded, n_samples, params)
+    """Sample stories and compare them with the grammar and the training text; return the shares.
+
+    Args:
+        train: train.npy, whose stories don't count as new.
+    """
+    texts, ended = sample_stories(loaded, n_samples, drawing)
     with contextlib.closing(TokenFile(train)) as tokens:
         known = texts_in_training(tokens, loaded.tokenizer, texts)
     result = score_coherence(texts, ended, known)

@@ -1,4 +1,4 @@
-"""What an evaluation scores: the run's own validation part, or any other text."""
+"""The texts that an evaluation scores: the run's own validation part, or any other text."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from utils.files import read_stdin
 from utils.output import log
 from utils.run.folder import RunFolder
 
-STDIN = "-"  # --text - reads it
+STDIN = "-"  # value of --text
 
 
 @dataclass(frozen=True)
 class EvalSet:
-    """Windows to score, and their entropy floor where it is known."""
+    """The windows to score, and their entropy floor if it is known."""
 
     name: str
     batches: Batches
@@ -36,19 +36,19 @@ class EvalSet:
 
 @dataclass(frozen=True)
 class Run:
-    """A trained run, and where its text is."""
+    """A trained run: its folder, its settings, and its loaded model."""
 
     folder: RunFolder
     config: Config
     loaded: LoadedRun
 
     def data_folder(self) -> Path:
-        """Return the folder with the run's own data; prepare it again where it is missing."""
+        """Return the folder with the run's own data; prepare it again if it is missing."""
         identity = self.loaded.state["data_identity"]
         folder = Path(self.folder.read_record()["data"]["folder"])
         if is_up_to_date(folder, identity):
             return folder
-        log(f"{folder}: missing or changed, the run's data is prepared again")
+        log(f"{folder}: missing or changed, so the run's data is prepared again")
         config = self.config
         tokenizer = self.loaded.tokenizer if config.train.init_from else None
         return rebuild_run_data(config.data, config.model.vocab_size, folder, identity, tokenizer)
@@ -64,16 +64,16 @@ class Run:
         return EvalSet("validation part", batches, floor["nats_per_byte"] if floor else None)
 
     def text_set(self, path: str, field: str, scratch: Path) -> EvalSet:
-        """Return any text, cut into documents like the run's own.
+        """Return the windows of any text, split into documents as the run's data is.
 
-        If all documents are stories, or the run reads one document a row, each document is a row,
-        provided block_size holds the longest; else all is read in packed windows, and no floor
-        compares.
+        If all documents are stories, or the run trains on one document per row, each document is
+        a row, provided that the longest fits into block_size. Otherwise the text is read in packed
+        windows, without a floor.
 
         Args:
             path: a file or folder; - reads standard input.
-            field: of JSON lines: where a line holds its document.
-            scratch: an empty folder.
+            field: of JSON lines, the field that holds the document.
+            scratch: an empty folder for the prepared text.
         """
         name = path
         if path == STDIN:

@@ -1,4 +1,4 @@
-"""A text coloured by how much each part of it surprised a model, for a terminal or as a picture."""
+"""Heatmaps of a text: each token on a colour for its loss, for a terminal or as a picture."""
 
 from __future__ import annotations
 
@@ -18,34 +18,35 @@ from scripts.eval.visible_text import Cell, columns, escape
 from utils.files import check_writable
 from utils.run.plot import picture_format, save_figure
 
-MAX_NATS = 8  # nats from which the colour does not change any more; ln 3000 is about 8
-# Colours of the 256 of a terminal, one for each whole number of nats: pale yellow to dark red.
+MAX_NATS = 8  # end of the colour scale: higher losses have the same colour; ln 3000 is about 8
+# xterm-256 colours, one for each whole number of nats: pale yellow to dark red.
 BACKGROUNDS = (231, 230, 229, 222, 215, 209, 203, 196, 124)
-BLACK, WHITE, WHITE_LETTERS_FROM = 16, 231, 7  # from there on the letters are white
+BLACK, WHITE = 16, 231  # xterm-256 colours of the letters
+WHITE_LETTERS_FROM = 7  # nats: letters on the darkest backgrounds are white
 
 LINE_COLUMNS = 100
-MAX_LINES = 120  # of a picture; above that it is long, slow and read by nobody
+MAX_LINES = 120  # of a picture: a longer one is slow to draw and hard to read
 FONT_POINTS = 9.0
 MONOSPACED, REGULAR = "DejaVu Sans Mono", 400
-COLUMN_EM = 0.602  # width of a letter of DejaVu Sans Mono, from the font
+COLUMN_EM = 0.602  # width of a letter in em, from the font file of DejaVu Sans Mono
 LINE_POINTS = 15.0
 POINTS_PER_INCH = 72
 COLOURS = "YlOrRd"
 
 
 def colour_background(text: str, nats: float) -> str:
-    r"""A text on the colour of its nats, for a terminal.
+    r"""Return a text on the background colour of its nats, with terminal escape codes.
 
     >>> colour_background("a", 2.5)
     '\x1b[48;5;229;38;5;16ma\x1b[0m'
     """
-    heat = max(int(nats), 0) if nats < MAX_NATS else MAX_NATS  # also where it is NaN
-    letters = WHITE if heat >= WHITE_LETTERS_FROM else BLACK
-    return f"\x1b[48;5;{BACKGROUNDS[heat]};38;5;{letters}m{text}\x1b[0m"
+    level = max(int(nats), 0) if nats < MAX_NATS else MAX_NATS  # NaN gets the highest level
+    letters = WHITE if level >= WHITE_LETTERS_FROM else BLACK
+    return f"\x1b[48;5;{BACKGROUNDS[level]};38;5;{letters}m{text}\x1b[0m"
 
 
 def coloured_text(cells: Iterable[Cell]) -> str:
-    """The cells in colours for a terminal, line by line, under a line that shows the scale."""
+    """Return the cells in colours for a terminal, below a line that shows the scale."""
     scale = "".join(colour_background(f" {nats} ", nats) for nats in range(MAX_NATS))
     parts = [f"nats: {scale}{colour_background(f' {MAX_NATS}+ ', MAX_NATS)}\n"]
     ended = True
@@ -58,7 +59,7 @@ def coloured_text(cells: Iterable[Cell]) -> str:
 def wrap_cells(
     cells: Iterable[Cell], line_columns: int, max_lines: int
 ) -> Iterator[tuple[int, int, Cell]]:
-    """(line, column, cell) of each cell that finds room, from line 0; a wide cell comes in parts.
+    """Yield (line, column, cell) of the cells that fit into `max_lines`; split cells that are wide.
 
     >>> words = [Cell("one", 1.0), Cell("two", 2.0), Cell("three", 0.5)]
     >>> [(line, column, cell.text) for line, column, cell in wrap_cells(words, 4, 9)]
@@ -80,7 +81,7 @@ def wrap_cells(
 
 
 def _split_columns(text: str, max_columns: int) -> Iterator[str]:
-    """Parts of at max_columns `max_columns` columns."""
+    """Yield the text in parts of at most `max_columns` columns."""
     part = ""
     for character in text:
         if part and columns(part + character) > max_columns:
@@ -91,23 +92,24 @@ def _split_columns(text: str, max_columns: int) -> Iterator[str]:
 
 
 def check_picture(out: Path) -> None:
-    """Refuses a picture that could not be written, before work is done for it.
+    """Check that a picture can be written, before the text is scored.
 
     Raises:
-        UserError: it can't be written there, or the format is not known.
+        UserError: the path can't be written, or the format is not known.
     """
     picture_format(out)
     check_writable(out, "--heat")
 
 
 def save_heatmap(cells: Sequence[Cell], out: Path, title: str) -> int:
-    """Draws the cells into a PNG (or what `out` ends in); how many of them found room.
+    """Draw the cells into a picture; return the number of cells that fit.
 
-    Characters that no installed font has stand as their numbers.
+    The suffix of `out` sets the format. Characters that no installed font has are drawn as escapes
+    such as \\u4e16.
 
     Raises:
         UserError: the format of `out` is not known.
-        OSError: it can't be written.
+        OSError: the picture can't be written.
     """
     fonts, missing = choose_fonts("".join(cell.text for cell in cells))
     numbers = str.maketrans({character: escape(character) for character in missing})
@@ -123,7 +125,7 @@ def save_heatmap(cells: Sequence[Cell], out: Path, title: str) -> int:
 def _complete_cells(
     positions: Sequence[tuple[int, int, Cell]], cells: Sequence[Cell]
 ) -> Iterator[Cell]:
-    """The cells all of whose columns are among the positions."""
+    """Yield the cells that were placed completely."""
     room = sum(columns(cell.text) for _, _, cell in positions)
     for cell in cells:
         room -= columns(cell.text)
@@ -173,17 +175,17 @@ def draw_cells(
 
 
 def box(line: int, column: int, width: int) -> list[tuple[float, float]]:
-    """The corners of a cell's box, in columns and lines, a little apart from its neighbours'."""
+    """Return the corners of a cell's box, in columns and lines, with a gap to its neighbours."""
     left, right = column + 0.04, column + width - 0.04
     return [(left, line + 0.03), (right, line + 0.03), (right, line + 0.97), (left, line + 0.97)]
 
 
 def choose_fonts(text: str) -> tuple[FontProperties, frozenset[str]]:
-    """Return fonts for a text, the first that has a character counts, and what none of them has.
+    """Return the fonts for a text in order of preference, and the characters that none of them has.
 
-    The fonts are the monospaced one that comes with Matplotlib, and as many of the installed ones
-    as the text needs; those for Chinese, Japanese and Korean have the max_columns characters. Last Resort
-    has a picture of the block of every character, and of no character itself.
+    The first font is the monospaced one that comes with Matplotlib. Installed fonts are added while
+    characters are missing; CJK fonts come first, because they have the most characters. The font
+    Last Resort is excluded: it has a picture for each block of characters, not for each character.
     """
     others = sorted(
         {
@@ -209,7 +211,7 @@ def characters_of(family: str) -> frozenset[str]:
     """Return the characters of the font that Matplotlib finds for a family."""
     try:
         font = FT2Font(fontManager.findfont(FontProperties(family=[family])))
-    except (RuntimeError, OSError):  # damaged, or of a kind that it can't read
+    except (RuntimeError, OSError):  # damaged, or in an unsupported format
         return frozenset()
-    # Coloured emoji are bitmaps of one size, which can't be drawn here.
+    # Fonts of coloured emoji are bitmaps of one size, which Matplotlib can't draw.
     return frozenset(map(chr, font.get_charmap())) if font.scalable else frozenset()

@@ -1,4 +1,4 @@
-"""Any text made visible: white space, control characters, joiners and bytes that are no text."""
+"""Visible forms of white space, control characters, joiners and bytes that are not UTF-8."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 MARKS = {" ": "·", "\n": "↵", "\t": "→", "\r": "␍"}
-HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"}  # Unicode categories without a picture
+HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"}  # Unicode categories without a glyph
 COMBINING = {"Mn", "Me"}
 
 
 def visible(text: str) -> str:
-    r"""One line in which each character can be seen, and none gives orders to a terminal.
+    r"""Return the text as one line of visible characters, none of which controls a terminal.
 
     >>> visible("a b\n") + visible("\x1b[0m") + visible("\u200d")
     'a·b↵\\x1b[0m\\u200d'
     """
     shown = "".join(map(_visible_character, text))
-    # Alone it would sit on what stands before it.
+    # A combining character at the start would combine with whatever is printed before it.
     return "◌" + shown if text and unicodedata.category(text[0]) in COMBINING else shown
 
 
@@ -30,7 +30,9 @@ def _visible_character(character: str) -> str:
 
 
 def escape(character: str) -> str:
-    r"""A character's number as Python reads it; \x80 and above are left for bytes that are no text.
+    r"""Return a character as a Python escape.
+
+    The escapes \x80 to \xff are reserved for bytes that are not UTF-8.
 
     >>> escape("世"), escape("\x07"), escape("\x85")
     ('\\u4e16', '\\x07', '\\u0085')
@@ -42,7 +44,7 @@ def escape(character: str) -> str:
 
 
 def columns(text: str) -> int:
-    """Columns of a visible text on a terminal: wide characters take two, combining ones none.
+    """Return the columns of a visible text: two for a wide character, none for a combining one.
 
     >>> columns("a世🙂"), columns("e\\u0301")
     (5, 1)
@@ -55,7 +57,7 @@ def columns(text: str) -> int:
 
 @dataclass(frozen=True)
 class Cell:
-    """Some tokens that make whole characters, and -ln p of all of them, in nats."""
+    """One or more tokens that form whole characters, and -ln p of all of them, in nats."""
 
     text: str  # visible
     nats: float
@@ -63,10 +65,11 @@ class Cell:
 
 
 def cells(tokens: Iterable[tuple[bytes, float, bool]]) -> Iterator[Cell]:
-    r"""Tokens as (bytes, nats, whether it is a special one) in cells, each in one as a rule.
+    r"""Yield the cells of tokens, which are given as (bytes, nats, True if special).
 
-    Tokens that hold parts of one character come into one cell, where their nats add up. Bytes that
-    are no UTF-8 stand as \xff. A special token is its text, and ends a line.
+    A token is usually one cell. Tokens with parts of one character share a cell, and their nats are
+    added. Bytes that are not UTF-8 are shown as \xff. A special token is shown as its text and ends
+    a line.
 
     >>> [cell.text for cell in cells([(b"a\xc3", 1.0, False), (b"\xa9", 0.5, False)])]
     ['aé']

@@ -1,9 +1,9 @@
-"""Exports a run: `python -m scripts.export --run runs/tiny --to hf --out exported/tiny`.
+"""Export a run: `python -m scripts.export --run runs/tiny --to hf --out exported/tiny`.
 
-    hf    a folder that AutoModelForCausalLM and AutoTokenizer load, without code of ours
+    hf    a folder that transformers loads (AutoModelForCausalLM and AutoTokenizer)
     gguf  a folder with model.gguf, which llama.cpp runs
 
-A model card, README.md, lies in both. The last line of stdout is one JSON object.
+Both contain a model card, README.md. The last line of stdout is one JSON object.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__":  # before the imports that take long
+if __name__ == "__main__":  # before the slow imports
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `python scripts/export`
     from utils.signals import exit_silently_on_sigint
 
@@ -30,22 +30,29 @@ from utils.files import atomic_folder, check_writable
 from utils.output import json_line, log
 from utils.run.folder import DEFAULT_RUN, RunFolder
 
+EXAMPLES = (
+    "python -m scripts.export --run runs/tiny --out exported/tiny",
+    "python -m scripts.export --run runs/tiny --to gguf --out exported/tiny-gguf --license mit",
+)
+
 
 def arguments(argv: Sequence[str] | None) -> Any:
-    """Parses and checks the command line.
+    """Parse and check the command line.
 
     Raises:
         UserError: an argument is unknown, malformed or missing; the folder can't be made.
     """
-    parser = Parser(prog="scripts.export", description=__doc__)
-    parser.add_argument("--run", default=DEFAULT_RUN, help="run folder (default: %(default)s)")
+    parser = Parser(prog="scripts.export", description=__doc__, examples=EXAMPLES)
+    parser.add_argument(
+        "--run", default=DEFAULT_RUN, metavar="FOLDER", help="run folder (default: %(default)s)"
+    )
     parser.add_argument(
         "--checkpoint", choices=("best", "last"), default="best", help="default: %(default)s"
     )
     parser.add_argument("--to", choices=EXPORTERS, default="hf", help="default: %(default)s")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder to make; new or empty")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="a new or empty folder")
     parser.add_argument(
-        "--license", default="", metavar="ID", help="of the model, such as mit, for its card"
+        "--license", default="", metavar="ID", help="licence for the model card, such as mit"
     )
     args = parser.parse_args(argv)
     check_licence(args.license)
@@ -54,7 +61,7 @@ def arguments(argv: Sequence[str] | None) -> Any:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Loads the run, writes the folder, and prints what it is as one JSON object."""
+    """Load the run, write the folder, and print its description as one JSON object."""
     args = arguments(argv)
     loaded = load_run(args.run, args.checkpoint, "cpu")
     run, out = RunFolder(args.run), Path(args.out)

@@ -1,4 +1,4 @@
-"""The formats of an export: what each writes, and what the model card says about it."""
+"""The export formats: how each is written, and how its model card describes it."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from tok.formats.convert import folder_tokenizer_files
 
 @dataclass(frozen=True)
 class Exporter:
-    """A format that `--to` may name."""
+    """An export format, a value of `--to`."""
 
     name: str
     # (folder, run, name of the model) -> the name of its class or architecture in that format.
     # Raises a UserError if the format can't hold the model.
     write: Callable[[Path, LoadedRun, str], str]
-    usage: str  # of the card; {name} is the folder's
-    front_matter: str = ""  # more lines of the card's YAML header
+    usage: str  # section of the card; {name} is the folder's name
+    front_matter: str = ""  # additional lines of the card's YAML header
 
 
 def export_hf(folder: Path, loaded: LoadedRun, name: str) -> str:
-    """Write the files that transformers load; return the name of the model's class."""
+    """Write the files that transformers loads; return the name of the model's class."""
     config, tokenizer = loaded.model.config, loaded.tokenizer
     files = model_files(config, loaded.model.state_dict(), tokenizer.eot_id)
     for file, content in (files | folder_tokenizer_files(tokenizer, config.block_size)).items():
@@ -35,7 +35,7 @@ def export_hf(folder: Path, loaded: LoadedRun, name: str) -> str:
 
 
 def export_gguf(folder: Path, loaded: LoadedRun, name: str) -> str:
-    """Write model.gguf; return llama.cpp's name of the architecture."""
+    """Write model.gguf; return llama.cpp's name for the architecture."""
     model = loaded.model
     return write_gguf(folder / FILE_NAME, model.config, model.state_dict(), loaded.tokenizer, name)
 

@@ -1,8 +1,8 @@
-"""A model and its tokenizer in one GGUF file, which llama.cpp and what is built on it run.
+"""Write a model and its tokenizer as one GGUF file, for llama.cpp and programs based on it.
 
-Keys and tensor names are those of llama.cpp (MIT) and of its library `gguf`. Its GELU is the tanh
-form, from a table in fp16; so for GPT-2 and GPT-NeoX logits agree to about 1e-3, for the others
-to about 1e-5.
+Keys and tensor names are those of llama.cpp (MIT) and of its library `gguf`. llama.cpp computes
+GELU by the tanh approximation from a table in fp16, so the logits of GPT-2 and GPT-NeoX models
+agree to about 1e-3, and those of the other models to about 1e-5.
 """
 
 from __future__ import annotations
@@ -47,22 +47,22 @@ BLOCK_NAMES = {
 
 
 def gguf_kind(config: ModelConfig, tokenizer: BPETokenizer) -> str:
-    """The model type of `hf_model_type`, if llama.cpp runs it just so.
+    """Return the model type of `kind_of`, if llama.cpp computes exactly this model.
 
     Raises:
-        UserError: it does not; says why.
+        UserError: llama.cpp does not support the model or the tokenizer; gives the reason.
     """
     kind = hf_model_type(config)
     if kind not in ARCHITECTURES:
-        raise UserError(f"llama.cpp has no {CLASSES[kind]} of these settings; export --to hf")
+        raise UserError(f"llama.cpp has no {CLASSES[kind]} with these settings; export --to hf")
     if config.mlp == "relu2":
         raise UserError(
             f"model.mlp relu2: llama.cpp's {ARCHITECTURES[kind]} computes GELU; export --to hf"
         )
     if tokenizer.pattern != GPT2.name:
         raise UserError(
-            f"the tokenizer splits by the pattern {tokenizer.pattern}; in GGUF only gpt2 is "
-            "supported"
+            f"the tokenizer uses the split pattern {tokenizer.pattern}; GGUF export supports only "
+            "gpt2"
         )
     return kind
 
@@ -74,13 +74,13 @@ def write_gguf(
     tokenizer: BPETokenizer,
     name: str,
 ) -> str:
-    """Writes the file, fp32; the name that llama.cpp has for the architecture.
+    """Write the file in fp32; return llama.cpp's name for the architecture.
 
     Args:
-        name: of the model, for people.
+        name: of the model, shown to users.
 
     Raises:
-        UserError: as `gguf_kind`; the library `gguf` is not installed; two tokens with one
+        UserError: see `gguf_kind`; the library `gguf` is not installed; two tokens have the same
             spelling.
     """
     kind = gguf_kind(config, tokenizer)
@@ -105,9 +105,10 @@ def write_gguf(
 def gguf_tensors(
     kind: str, config: ModelConfig, weights: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Their name -> tensor, fp32. Matrices stand as ours do, (out, in), and q, k, v in our order.
+    """Return the tensors by llama.cpp's names, fp32.
 
-    llama has queries, keys and values apart, and pairs of a rotation side by side.
+    Matrices have our layout, (out, in), and the joint qkv matrix has our order. The llama and qwen3
+    architectures have separate q, k and v matrices. llama rotates pairs of adjacent rows.
     """
     found: dict[str, Tensor] = {}
     for name, tensor in fill_missing_weights(kind, config, weights).items():
@@ -125,13 +126,13 @@ def gguf_tensors(
             q, k = _interleave_rotary_rows(q, config), _interleave_rotary_rows(k, config)
         for letter, rows in zip("qkv", (q, k, v), strict=True):
             found[f"{where}attn_{letter}.{leaf}"] = rows.contiguous()
-    if kind == "gpt_neox" and config.tie_weights:  # there it must stand
+    if kind == "gpt_neox" and config.tie_weights:  # llama.cpp requires the head for gptneox
         found["output.weight"] = found["token_embd.weight"]
     return found
 
 
 def _interleave_rotary_rows(rows: Tensor, config: ModelConfig) -> Tensor:
-    """Rows k and k + K/2 of each head, which one rotation turns, side by side."""
+    """Put rows k and k + K/2 of each head, which RoPE rotates as a pair, next to each other."""
     halves = rows.unflatten(0, (config.n_head, 2, config.head_size // 2))
     return halves.transpose(1, 2).flatten(0, 2)
 

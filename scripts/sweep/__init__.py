@@ -1,1 +1,1 @@
-"""Sweeps: one training run for each point of a grid."""
+"""Sweeps: one training run for each point of a grid, each change, or each random sample."""

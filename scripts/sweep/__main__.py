@@ -1,7 +1,8 @@
-"""Trains every point of a sweep: `python -m scripts.sweep --config configs/sweep.yaml --workers 2`.
+"""Train every point of a sweep: `python -m scripts.sweep --config configs/sweep.yaml --workers 2`.
 
-Each point is a run folder: finished ones are skipped, begun ones go on. results.csv holds a row for
-each point and is written anew whenever one ends; a ranked table comes last, and pictures.
+Each point has a run folder. Finished points are skipped, and interrupted ones are resumed.
+results.csv has a row for each point and is rewritten whenever a point ends. At the end a ranked
+table is printed and plots are written.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__":  # before the imports that take long
+if __name__ == "__main__":  # before the slow imports
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `python scripts/sweep`
     from utils.signals import exit_silently_on_sigint
 
@@ -38,14 +39,20 @@ from utils.output import log
 from utils.processes import available_cores
 from utils.signals import SignalCatcher
 
-POLL_S = 0.2  # how soon a signal is noticed
-LOCK_TIMEOUT_S = 2.0  # a process of the last sweep may be testing the lock just now
+POLL_S = 0.2  # seconds between two checks for a signal
+LOCK_TIMEOUT_S = 2.0  # a process of an earlier sweep may hold the lock briefly while testing it
+EXAMPLES = (
+    "python -m scripts.sweep --config configs/sweep.yaml --workers 2",
+    "python -m scripts.sweep --base configs/tiny.yaml --grid lr=0.001,0.003 --seeds 1,2,3",
+    "python -m scripts.sweep --base configs/tiny.yaml --random lr=1e-4,1e-2,log --points 20",
+)
 
 
 def run_jobs(jobs: Sequence[Job], pool: Pool, base: str, save: Callable[[], None]) -> int:
-    """Runs what is not done; the status that a signal makes the exit status, or 0.
+    """Run the points that are not done; return the exit status after a signal, or 0.
 
     Args:
+        base: config file of all runs; "" for none.
         save: called whenever a point has ended.
     """
     waiting = [job for job in jobs if job.status != "done"]
@@ -63,7 +70,7 @@ def run_jobs(jobs: Sequence[Job], pool: Pool, base: str, save: Callable[[], None
                     bar.set_postfix_str(best_so_far(jobs))
                     save()
                 if interrupt.number is not None and not stopping:
-                    log("stopping: the points under way write their checkpoints")
+                    log("stopping: the running points write their checkpoints")
                     stopping = True
                     pool.stop()
         finally:
@@ -72,33 +79,33 @@ def run_jobs(jobs: Sequence[Job], pool: Pool, base: str, save: Callable[[], None
 
 
 def record_end(job: Job, future: Future[int | None], stopping: bool) -> None:
-    """Sets the status of a point whose process has ended, and tells."""
+    """Set the status of a point whose process has ended, and log it."""
     exit_status, error = outcome(future)
     if exit_status == 0:
         job.status = "done"
         figures = run_figures(job.run)
         words = f"val {float(figures['val_loss']):.4f} nats/token at step {figures['best_step']}"
     elif stopping:
-        if not job.run.has_run():  # never begun
+        if not job.run.has_run():  # the run has not started
             return
-        job.status, words = "stopped", "goes on with the next call"
+        job.status, words = "stopped", "the next call resumes it"
     else:
         job.status = "failed"
-        last = last_line(job.log) or "not a word; does its worker see this folder?"
+        last = last_line(job.log) or "its log is empty; can its worker access this folder?"
         words = error or f"exit status {exit_status}: {last} (see {job.log})"
     log(f"{job.point.name}: {job.status}, {words}")
 
 
 def outcome(future: Future[int | None]) -> tuple[int | None, str]:
-    """The exit status of a process, or what kept it from having one."""
+    """Return the exit status of a process, or None and the reason why there is none."""
     if future.cancelled():
-        return None, "the connection to the cluster is lost"
+        return None, "the connection to the cluster was lost"
     error = future.exception()
     return (None, one_line(error)) if error else (future.result(), "")
 
 
 def best_so_far(jobs: Sequence[Job]) -> str:
-    """The best finished point, for the bar."""
+    """Return the best finished point as text for the progress bar, or ""."""
     figures = [(job, run_figures(job.run).get(BITS)) for job in jobs if job.status == "done"]
     found = [(float(bits), job) for job, bits in figures if bits and math.isfinite(float(bits))]
     if not found:
@@ -108,39 +115,47 @@ def best_so_far(jobs: Sequence[Job]) -> str:
 
 
 def arguments(argv: Sequence[str] | None) -> Any:
-    """Parses and checks the command line.
+    """Parse and check the command line.
 
     Raises:
         UserError: an argument is unknown, malformed or out of range.
     """
-    parser = Parser(prog="scripts.sweep", description=__doc__)
+    parser = Parser(prog="scripts.sweep", description=__doc__, examples=EXAMPLES)
     parser.add_argument(
         "--config",
+        metavar="FILE",
         help="the sweep's file (default: configs/sweep.yaml, or none with --base)",
     )
     parser.add_argument(
-        "--base", help="config that every run starts from (default: as in the file)"
+        "--base",
+        metavar="FILE",
+        help="config that every run starts from (default: as in the sweep's file)",
     )
-    parser.add_argument("--out", help="folder of the runs (default: as in the file)")
+    parser.add_argument(
+        "--out", metavar="FOLDER", help="folder of the runs (default: as in the sweep's file)"
+    )
     many: dict[str, Any] = {"action": "append", "default": []}
     parser.add_argument("--grid", **many, metavar="NAME=V,V", help="values of an axis of the grid")
     parser.add_argument("--each", **many, metavar="NAME=V,V", help="values to try one at a time")
     parser.add_argument(
-        "--random", **many, metavar="NAME=LOW,HIGH[,log]", help="a range to draw from"
+        "--random", **many, metavar="NAME=LOW,HIGH[,log]", help="a range for random search"
     )
-    parser.add_argument("--points", help="how many points to draw")
-    parser.add_argument("--random-seed", help="which points are drawn (default: 1)")
+    parser.add_argument("--points", metavar="INT", help="number of points for random search")
+    parser.add_argument(
+        "--random-seed", metavar="INT", help="seed of the random search (default: 1)"
+    )
     parser.add_argument("--set", **many, metavar="NAME=V", help="a setting of every run")
-    parser.add_argument("--seeds", metavar="N,N", help="each point once a seed")
+    parser.add_argument("--seeds", metavar="INT,INT", help="run every point once per seed")
     parser.add_argument(
         "--workers",
         type=positive_int,
-        help="runs at once, sharing cores and GPUs; the last digits may depend on it (default: 1)",
+        help="runs in parallel, which share cores and GPUs; the number can change the last digits "
+        "of a loss (default: 1)",
     )
     parser.add_argument(
         "--cluster", metavar="ADDRESS", help="run on the workers of this dask scheduler instead"
     )
-    parser.add_argument("--dry-run", action="store_true", help="print the points and do nothing")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands and exit")
     args = parser.parse_args(argv)
     if args.cluster is not None and args.workers is not None:
         raise UserError("--workers and --cluster: drop one; a cluster has its own workers")
@@ -151,16 +166,19 @@ def arguments(argv: Sequence[str] | None) -> Any:
 
 
 def make_pool(args: Any, jobs: Sequence[Job], lock: FileLock) -> Pool:
-    """Where the runs go.
+    """Return the pool that runs the points: processes here, or a cluster.
+
+    Args:
+        lock: of the sweep's folder; a cluster's commands end when it is released.
 
     Raises:
-        UserError: there is no such cluster.
+        UserError: the cluster can't be reached.
     """
     if args.cluster is not None:
         pool = ClusterPool(args.cluster, lock)
-        log(f"{args.cluster}: {pool.n_threads()} points at once")
+        log(f"{args.cluster}: {pool.n_threads()} points in parallel")
         return pool
-    # A run that names its GPU by number means all of them.
+    # A device such as cuda:1 counts all GPUs, so then no worker may be limited to one.
     shared = args.workers > 1 and all(job.config.train.device in ("auto", "cuda") for job in jobs)
     return LocalPool(args.workers, visible_gpus() if shared else [])
 
@@ -175,11 +193,13 @@ def lock_folder(lock: FileLock) -> None:
         lock.acquire()
     except Timeout:
         folder = Path(lock.lock_file).parent
-        raise UserError(f"{folder}: another sweep runs here; wait for it or stop it") from None
+        raise UserError(
+            f"{folder}: another sweep is running here; wait for it or stop it"
+        ) from None
 
 
 def report_results(jobs: Sequence[Job], grid: Grid, out: Path) -> None:
-    """Prints the table and what it says, and draws the pictures."""
+    """Print the table and its verdict, and write the plots."""
     rows = [job.row() for job in jobs]
     groups = group_runs(rows, grid.settings)
     if grid.changes:
@@ -190,33 +210,34 @@ def report_results(jobs: Sequence[Job], grid: Grid, out: Path) -> None:
 
     pictures = plot_all(rows, grid.settings, groups, out)
     if pictures:
-        log(f"pictures: {' '.join(map(str, pictures))}")
+        log(f"plots: {' '.join(map(str, pictures))}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a sweep to its end; 1 if a point failed."""
+    """Run a sweep to its end; return 1 if a point failed."""
     args = arguments(argv)
     given = {key: value for key, value in vars(args).items() if key in (*PARTS, *SWEEP_KEYS)}
     grid = load_grid(args.config, Config, given | {"config": args.base})
     source = args.config or args.base
     out = Path(grid.out or f"runs/{'sweep-' * bool(args.base)}{Path(source).stem}")
-    # On a cluster one thread unless the settings say: which worker takes a run must not matter.
+    # One thread per run on a cluster: a result must not depend on the worker that computes it.
     threads = 1 if args.cluster is not None else max(1, available_cores() // args.workers)
     jobs = make_jobs(grid, source, out, threads)
     if len(grid.combinations()) < grid.n_points:
-        log(f"{source}: the ranges hold no more than {len(grid.combinations())} points")
+        log(f"{source}: the ranges have no more than {len(grid.combinations())} points")
     if args.dry_run:
         for job in jobs:
             print(f"{job.status}: {shlex.join(job.command(grid.config))}")
         return 0
     lock = FileLock(out / "lock", timeout=LOCK_TIMEOUT_S, thread_local=False)
     pool = make_pool(args, jobs, lock)
-    for job in jobs:  # before anything runs: it may be refused, and the points share it
-        prepared = job.config.data.dir or job.config.train.init_from  # whose tokenizer is its own
+    for job in jobs:  # before any run: data errors appear here, and points share the prepared data
+        # Not with init_from: its data needs the tokenizer of the pretrained model.
+        prepared = job.config.data.dir or job.config.train.init_from
         if job.status != "done" and not prepared:
             prepare(job.config.data, job.config.model.vocab_size)
     (out / "logs").mkdir(parents=True, exist_ok=True)
-    lock_folder(lock)  # only now: the processes that prepare would inherit it
+    lock_folder(lock)  # after prepare, whose child processes would inherit the lock
 
     def save() -> None:
         write_atomic(out / "results.csv", to_csv([job.row() for job in jobs], grid.settings))

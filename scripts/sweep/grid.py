@@ -1,4 +1,4 @@
-"""The points of a sweep: all combinations of a grid, one change at a time, or random draws."""
+"""The points of a sweep: all combinations of a grid, one change at a time, or random samples."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from utils.suggest import SYNONYMS, leaf_of
 
 SEED = "train.seed"
 BASE = "base"  # the point without a change
-# What a sweep's folder holds beside its runs.
+# Names in a sweep's folder that are not runs.
 PICTURES = ("curves.png", "axes.png", "changes.png")
 RESERVED = ("logs", "lock", "results.csv", *PICTURES)
-MAX_NAME_LENGTH = 120  # characters of a folder's name; file systems stop at 255
+MAX_NAME_LENGTH = 120  # characters of a folder's name; file systems allow 255 bytes
 
 
 @dataclass(frozen=True)
 class Point:
-    """One run: where its folder goes, and the settings it has beside the base's."""
+    """One run: the name of its folder, and the settings that differ from the base config."""
 
     name: str
-    values: dict[str, Any]  # the grid's or the change's settings, dotted name -> value
-    seed: int | None  # None: the base's
-    settings: dict[str, Any]  # all that are given to the run, the seed too
-    change: str = ""  # its name, where the sweep makes one change at a time; the base's too
+    values: dict[str, Any]  # settings of the grid or the change, dotted name -> value
+    seed: int | None  # None: the seed of the base config
+    settings: dict[str, Any]  # all settings given to the run, including the seed
+    change: str = ""  # name of the change (or `base`), if the sweep makes one change at a time
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A sweep as its file describes it. Axes and settings go by dotted names."""
+    """A sweep as its file describes it. Settings have dotted names."""
 
     config: str = ""
     out: str = ""
@@ -42,17 +42,17 @@ class Grid:
     seeds: tuple[int, ...] = ()
     changes: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> settings
     ranges: dict[str, Range] = field(default_factory=dict)
-    n_points: int = 0  # drawn from the ranges
+    n_points: int = 0  # number of points to sample from the ranges
     random_seed: int | None = None
 
     @property
     def settings(self) -> list[str]:
-        """The settings in which points differ, each once."""
+        """The names of the settings in which points differ, without duplicates."""
         changed = [name for change in self.changes.values() for name in change]
         return list(dict.fromkeys([*self.axes, *self.ranges, *changed]))
 
     def combinations(self) -> list[tuple[str, dict[str, Any]]]:
-        """Name of the change and settings of every point, whatever its seed."""
+        """Return the name of the change and the settings of every point, without seeds."""
         if self.changes:
             return [(BASE, {}), *self.changes.items()]
         if self.ranges:
@@ -62,7 +62,7 @@ class Grid:
         return [("", dict(zip(self.axes, values, strict=True))) for values in products]
 
     def points(self) -> list[Point]:
-        """Every combination, the last axis fastest, and every seed of a combination in a row.
+        """Return all points: the last axis varies fastest, and seeds of a combination are adjacent.
 
         >>> grid = Grid(axes={"model.n_layer": [1, 2], "optim.lr": [0.1]}, seeds=(1, 2))
         >>> [point.name for point in grid.points()][:2]
@@ -81,7 +81,7 @@ class Grid:
 
 
 def folder_name(values: Mapping[str, Any], change: str = "") -> str:
-    """A folder's name that tells the settings, or the change.
+    """Return a folder's name made of the settings, or of the change and the seed.
 
     >>> folder_name({"model.n_embd": 64, "optim.betas": (0.9, 0.95), "data.files": ("a/b.txt",)})
     'n_embd=64_betas=0.9+0.95_files=a-b.txt'
@@ -93,14 +93,14 @@ def folder_name(values: Mapping[str, Any], change: str = "") -> str:
 
 
 def value_name(value: Any) -> str:
-    """A value as a part of a folder's name."""
+    """Return a value as a part of a folder's name."""
     if isinstance(value, tuple):
         return "+".join(map(value_name, value))
     return file_name(format_setting(value))
 
 
 def file_name(text: str, keep: str = "") -> str:
-    """Text as a part of a folder's name; of other characters than the usual, those in `keep` stay.
+    """Return text as a part of a folder's name: unusual characters, except `keep`, become dashes.
 
     >>> file_name("../a b_c"), file_name("a b_c", keep="_")
     ('a-b-c', 'a-b_c')
@@ -109,12 +109,12 @@ def file_name(text: str, keep: str = "") -> str:
 
 
 def format_setting(value: Any) -> str:
-    """A setting as text: without quotes where it is text."""
+    """Return a setting as text; a string has no quotes."""
     return value if isinstance(value, str) else format_value(value)
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
-    """Short name -> dotted name, where only one setting ends in it; and the synonyms.
+    """Return short name -> dotted name for unambiguous last parts, and the synonyms.
 
     >>> names = short_names(["model.n_embd", "optim.lr", "a.x", "b.x"])
     >>> names["lr"], names["d_model"], "x" in names

@@ -1,4 +1,4 @@
-"""What files and flags say of a sweep, setting by setting, made into one sweep."""
+"""Build a sweep from the entries (one setting each) of its file and its flags."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from utils.errors import UserError
 from utils.suggest import leaf_of
 
 PARTS = ("grid", "each", "random", "set")
-# Keys that are no settings. `points` and `random_seed` belong to `random`.
+# Keys of a sweep's file that are not settings. `points` and `random_seed` belong to `random`.
 SWEEP_KEYS = {
     "config": str,
     "out": str,
@@ -27,52 +27,52 @@ SWEEP_KEYS = {
 
 @dataclass(frozen=True)
 class Entry:
-    """A setting in a part of a sweep."""
+    """One setting in a part of a sweep."""
 
-    part: str
-    change: str  # the change of several settings that it belongs to; empty for none
+    part: str  # one of PARTS
+    change: str  # name of the change of several settings that it belongs to; empty for none
     name: str  # dotted
-    value: Any  # as YAML gives it
-    where: str  # file, line and key, or flag
+    value: Any  # as parsed from YAML, unchecked
+    where: str  # file, line and key, or flag; for messages
 
     @property
     def key(self) -> tuple[str, str]:
-        """Two entries of one key contradict each other."""
+        """Identifies the entry: two entries with the same key contradict each other."""
         return (f"each {self.change}" if self.part == "each" else "", self.name)
 
 
 def setting_fields(cls: type) -> tuple[dict[str, tuple[Any, Any]], dict[str, str]]:
-    """The settings that a sweep may give: dotted name -> (type, field), every name -> dotted."""
+    """Return the settings of a sweep: dotted name -> (type, field), and any name -> dotted name."""
     fields = flat_fields(cls)
     fields.pop("run_dir", None)  # the sweep names the folders
     return fields, {name: name for name in fields} | short_names(list(fields))
 
 
 def check_given_once(entries: Sequence[Entry]) -> None:
-    """Checks that nothing is given twice in one place.
+    """Check that the entries of a file, or of the flags, give each setting once.
 
     Raises:
-        UserError: a setting is.
+        UserError: a setting is given twice.
     """
     first: dict[tuple[str, str], Entry] = {}
     for entry in entries:
         other = first.setdefault(entry.key, entry)
         if other is not entry:
-            raise UserError(f"{entry.where}: {entry.name} is given already, by {other.where}")
+            raise UserError(f"{entry.where}: {entry.name} is already given by {other.where}")
 
 
 def make_grid(
     entries: Sequence[Entry], plain: Mapping[str, Any], cls: type, path: str, named: Sequence[str]
 ) -> Grid:
-    """The sweep that the entries describe, of settings of the dataclass `cls`.
+    """Return the sweep that the entries describe, with the settings of the dataclass `cls`.
 
     Args:
-        plain: values of the keys that are no settings.
+        plain: values of SWEEP_KEYS.
         path: of the file, for messages.
-        named: the changes that have names, in order.
+        named: the names of the changes of several settings, in order.
 
     Raises:
-        UserError: a value is of the wrong type or out of range, or parts don't go together.
+        UserError: a value has the wrong type or is out of range, or parts can't be combined.
     """
     fields, names = setting_fields(cls)
     axes: dict[str, list[Any]] = {}
@@ -94,7 +94,7 @@ def make_grid(
             for value in values_of(entry, field):
                 change = f"{label}={format_setting(value)}"
                 if change in changes:
-                    raise UserError(f"{entry.where}: there is a change {change} already; rename it")
+                    raise UserError(f"{entry.where}: a change {change} already exists; rename it")
                 changes[change] = {name: value}
     grid = Grid(axes=axes, fixed=fixed, ranges=ranges, changes=changes)
     known = {"n_points" if key == "points" else key: value for key, value in plain.items()}
@@ -104,10 +104,10 @@ def make_grid(
 
 
 def checked(value: Any, kind_and_field: tuple[Any, Any], where: str) -> Any:
-    """A value of the setting's type and in its range.
+    """Return a value converted to the setting's type.
 
     Raises:
-        UserError: it is not.
+        UserError: the value has another type or is out of range.
     """
     kind, field = kind_and_field
     value = cast(value, kind, where)
@@ -116,25 +116,25 @@ def checked(value: Any, kind_and_field: tuple[Any, Any], where: str) -> Any:
 
 
 def values_of(entry: Entry, kind_and_field: tuple[Any, Any]) -> list[Any]:
-    """The values of a list.
+    """Return the checked values of a list.
 
     Raises:
-        UserError: not a list, an empty one, or a value twice.
+        UserError: not a list, an empty list, or a duplicate value.
     """
     given, where = entry.value, entry.where
     if not isinstance(given, list) or not given:
         raise UserError(f"{where}: expected a list of values, such as [1, 2]; got {given!r}")
     values = [checked(one, kind_and_field, where) for one in given]
     if any(one in values[:i] for i, one in enumerate(values)):
-        raise UserError(f"{where}: a value stands there twice")
+        raise UserError(f"{where}: a value is given twice")
     return values
 
 
 def range_of(entry: Entry, kind_and_field: tuple[Any, Any]) -> Range:
-    """A range from `[low, high]`, `[low, high, log]` or `[one, another, ..., choice]`.
+    """Return the range of `[low, high]`, `[low, high, log]` or `[one, another, ..., choice]`.
 
     Raises:
-        UserError: anything else.
+        UserError: the value has another form, or the range is empty.
     """
     given, where = entry.value, entry.where
     how = given[-1] if isinstance(given, list) and given else None
@@ -156,28 +156,30 @@ def range_of(entry: Entry, kind_and_field: tuple[Any, Any]) -> Range:
 
 
 def check_grid(grid: Grid, path: str) -> None:
-    """Checks what the parts of a sweep say together.
+    """Check the combination of the parts of a sweep.
 
     Raises:
-        UserError: they don't go together.
+        UserError: the parts can't be combined.
     """
     kinds = {"grid": grid.axes, "each": grid.changes, "random": grid.ranges}
     given = [kind for kind, settings in kinds.items() if settings]
     if len(given) > 1:
-        raise UserError(f"{path}: has {' and '.join(given)}; a sweep is one of them")
+        raise UserError(f"{path}: has {' and '.join(given)}; a sweep can have only one of them")
     for change, settings in grid.changes.items():
         if not settings:
-            raise UserError(f"{path}: each: {change}: a change without settings; give it some")
+            raise UserError(f"{path}: each: {change}: a change without settings; add some")
         if change == BASE:
-            raise UserError(f"{path}: each: {BASE} names the point without a change; name it anew")
+            raise UserError(
+                f"{path}: each: {BASE} is the name of the point without a change; rename the change"
+            )
     if grid.seeds and SEED in {*grid.fixed, *grid.settings}:
-        raise UserError(f"{path}: {SEED}: seeds are given already, by `seeds`; drop one of them")
+        raise UserError(f"{path}: {SEED}: seeds are already given by `seeds`; drop one of them")
     if any(SEED in settings for settings in grid.changes.values()):
-        raise UserError(f"{path}: each: {SEED}: another seed is no change; give seeds: [1, 2]")
+        raise UserError(f"{path}: each: {SEED}: a seed is not a change; give seeds: [1, 2]")
     if len(set(grid.seeds)) != len(grid.seeds) or any(seed < 0 for seed in grid.seeds):
         raise UserError(f"{path}: seeds: must be different whole numbers of 0 or more")
     if grid.ranges and grid.n_points < 1:
-        raise UserError(f"{path}: random needs the number of points to draw, such as points: 20")
+        raise UserError(f"{path}: random needs the number of points, such as points: 20")
     if not grid.ranges and (grid.n_points or grid.random_seed is not None):
         name = "points" if grid.n_points else "random_seed"
         raise UserError(f"{path}: {name} has an effect only with random; drop it")

@@ -1,4 +1,4 @@
-"""What a sweep is to run, from its YAML file and from flags that change it or stand alone."""
+"""Load a sweep from its YAML file, from flags, or from both; flags override the file."""
 
 from __future__ import annotations
 
@@ -20,22 +20,21 @@ from utils.errors import UserError
 
 
 def load_grid(path: str, cls: type, flags: Mapping[str, Any] | None = None) -> Grid:
-    """The sweep that a file and flags describe; its settings are those of the dataclass `cls`.
+    """Return the sweep that a file and flags describe, with the settings of the dataclass `cls`.
 
     Keys: config (base file), out (folder of the runs), seeds (list), set (setting: value, for every
     run), and one of
 
     - grid (setting: list of values): all combinations
     - each (setting: list of values, or name: {setting: value, ...}): one change at a time
-    - random (setting: range), with points (how many) and random_seed
+    - random (setting: range), with points (number of points) and random_seed
 
-    A setting goes by its dotted name, nested or not, or by its last part where no other setting
-    ends in it.
+    A setting is given by its dotted name, nested or not, or by its last part if unambiguous.
 
     Args:
         path: the file; empty for none.
-        flags: key -> words, as `lr=1e-3,3e-3` for a part and `1,2,3` for a list; what they say of a
-            setting replaces what the file says.
+        flags: key -> texts such as `lr=1e-3,3e-3` for a part, or a text such as `1,2,3` for a list.
+            A setting's flag replaces its entry in the file.
 
     Raises:
         UserError: the first mistake, with file and line, or flag.
@@ -52,16 +51,16 @@ def load_grid(path: str, cls: type, flags: Mapping[str, Any] | None = None) -> G
 
 
 def read_file(path: str, named: Sequence[str], cls: type) -> tuple[list[Entry], dict[str, Any]]:
-    """The settings in a sweep's file, and its other keys.
+    """Return the entries in a sweep's file, and the values of its SWEEP_KEYS.
 
     Args:
-        named: the changes of several settings that it names.
+        named: the names of the changes of several settings.
 
     Raises:
-        UserError: a key that is none, YAML that is none, or another key's value of the wrong type.
+        UserError: an unknown key, invalid YAML, or a value of the wrong type.
     """
     _, names = setting_fields(cls)
-    # Every key that a file may have for a setting -> part, change, dotted name.
+    # Every key of a setting in a file -> part, change, dotted name.
     places = {f"{part}.{name}": (part, "", names[name]) for part in PARTS for name in names}
     for change in named:
         places |= {f"each.{change}.{name}": ("each", change, names[name]) for name in names}
@@ -77,7 +76,7 @@ def read_file(path: str, named: Sequence[str], cls: type) -> tuple[list[Entry], 
 
 
 def flag_values(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys that are no settings, from flags."""
+    """Return the values of SWEEP_KEYS that are given as flags."""
     found = {}
     for key, kind in SWEEP_KEYS.items():
         if (text := flags.get(key)) is not None:
@@ -88,10 +87,10 @@ def flag_values(flags: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def flag_entries(part: str, words: Sequence[str], cls: type) -> list[Entry]:
-    """The settings that flags of one part give, each as `name=value` or `name=value,value`.
+    """Return the entries given by the flags of one part, `name=value` or `name=value,value`.
 
     Raises:
-        UserError: a word is not of that form, or names no setting.
+        UserError: a text does not have this form, or names no setting.
     """
     fields, names = setting_fields(cls)
     entries = []
@@ -105,6 +104,6 @@ def flag_entries(part: str, words: Sequence[str], cls: type) -> list[Entry]:
             raise UserError(f"--{part} {given}: {unknown_key(given, fields)}")
         value = parse_scalar(text if part == "set" else f"[{text}]")
         if part == "set" and fields[name][0] is str and not isinstance(value, str):
-            value = text  # 12 is a word where a word is wanted
+            value = text  # YAML parses 12 as a number, but the setting is text
         entries.append(Entry(part, "", name, value, f"--{part} {given}"))
     return entries

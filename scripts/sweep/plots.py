@@ -1,4 +1,4 @@
-"""Pictures of a sweep: the loss over each setting, all curves, changes."""
+"""Plots of a sweep: the loss over each setting, all loss curves, the effect of each change."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from utils.config.strict_yaml import parse_scalar
 from utils.metrics import read_column, read_rows
 from utils.run.plot import new_figure, save_figure, style_axes
 
-LOG_RATIO = 8.0  # numbers that span more than this ratio stand on a logarithmic axis
+LOG_RATIO = 8.0  # values that span more than this ratio get a logarithmic axis
 COLOURS = "viridis"
 CURVES, AXES, CHANGES = PICTURES
 Rows = Sequence[Mapping[str, Any]]
 
 
 def loss_of(row: Mapping[str, Any]) -> float:
-    """Return the best bits per byte of a run; NaN where there are none."""
+    """Return the best bits per byte of a run, or NaN if there are none."""
     return float(row.get(BITS) or "nan")
 
 
@@ -37,9 +37,9 @@ def finite(rows: Rows) -> Rows:
 
 
 def axis_scale(texts: Sequence[str]) -> tuple[Callable[[str], float], list[str], bool]:
-    """Return the position on an axis of each value of a setting, their order, if it is logarithmic.
+    """Return the position of each value on an axis, the values in order, and if the axis is log.
 
-    A number is its own position; anything else (and numbers among words) is numbered in order.
+    A number is its own position. If a value is not a number, all values are numbered in order.
 
     >>> place, order, log = axis_scale(["0.1", "0.001", "0.1"])
     >>> place("0.1"), order, log
@@ -58,7 +58,7 @@ def axis_scale(texts: Sequence[str]) -> tuple[Callable[[str], float], list[str],
 
 
 def label_ticks(axis: Axis, places: Sequence[float], texts: Sequence[str]) -> None:
-    """Put ticks at the values that were run, in the sweep's words; with many, the usual ones."""
+    """Put ticks at the values of the sweep; with more than eight, keep Matplotlib's ticks."""
     if len(texts) > 8:
         return
     axis.set_major_locator(FixedLocator(list(places)))
@@ -129,7 +129,7 @@ def plot_curves(rows: Rows, metrics: Mapping[str, Path], out: Path) -> bool:
     axes.set_title(f"best: {rows[0]['point']}, {losses[0]:.4f}", loc="left", fontsize=10)
     values = [bits for row in rows for bits in curves[row["point"]][1] if math.isfinite(bits)]
     if min(values) > 0 and max(values) / min(values) > 2:
-        axes.set_yscale("log")  # the first losses would press the last ones together
+        axes.set_yscale("log")  # on a linear axis the high first losses would hide the differences
         for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
             set_formatter(StrMethodFormatter("{x:g}"))
     axes.set_xlabel("optimizer step")
@@ -140,10 +140,10 @@ def plot_curves(rows: Rows, metrics: Mapping[str, Path], out: Path) -> bool:
 
 
 def plot_all(rows: Rows, settings: Sequence[str], groups: Sequence[Group], out: Path) -> list[Path]:
-    """Write every picture that has something to show into the sweep's folder; return their paths.
+    """Write all plots that have data into the sweep's folder; return their paths.
 
     Args:
-        groups: the rows by their change or settings.
+        groups: the rows grouped by change or settings.
     """
     metrics = {row["point"]: out / row["point"] / "metrics.csv" for row in rows}
     drawn = {CURVES: plot_curves(rows, metrics, out / CURVES)}
@@ -155,7 +155,7 @@ def plot_all(rows: Rows, settings: Sequence[str], groups: Sequence[Group], out: 
 
 
 def plot_changes(groups: Sequence[Group], base: str, out: Path) -> bool:
-    """Plot what each change adds to the loss: a point, and its 95% interval where there is one."""
+    """Plot the difference that each change makes to the loss, with its 95% interval if known."""
     first = next((one for one in groups if one.label == base), None)
     found = [(one.label, difference(first, one)) for one in groups if first and one is not first]
     known = [(label, gap) for label, gap in found if gap and math.isfinite(gap.mean)]

@@ -1,4 +1,4 @@
-"""The points of a sweep as runs: settings checked, folder looked at, command and row of results."""
+"""The points of a sweep as runs: checked settings, status of the folder, command, result row."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CLOCK = ("tokens_per_s", "elapsed_s", "memory_bytes")
 
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 THREADS = "train.num_threads"
-# A run may go on with another value of these, and its losses stay what they are.
+# Settings that do not change the losses: a run with another value is still the same point.
 MAY_DIFFER = (
     "run_dir",
     THREADS,
@@ -40,7 +40,7 @@ MAY_DIFFER = (
 
 @dataclass
 class Job:
-    """A point with its settings checked, its folder, and how it stands."""
+    """A point with its checked settings, its folder, and its status."""
 
     point: Point
     settings: dict[str, Any]  # dotted names, given to train.py as flags
@@ -50,40 +50,40 @@ class Job:
     status: str  # new, resumable, done; later also failed, stopped
 
     def base_command(self) -> list[str]:
-        """The command, less what follows for a new run."""
+        """Return the part of the command that a new and a resumed run share."""
         return [sys.executable, str(TRAIN), "--run_dir", str(self.run.path)]
 
     def new_run_flags(self, base: str) -> list[str]:
-        """What follows for a new run."""
+        """Return the flags of a new run."""
         settings = [f"--{name}={format_value(v)}" for name, v in self.settings.items()]
         return [*(["--config", base] if base else []), *settings]
 
     def command(self, base: str) -> list[str]:
-        """The command that trains or resumes this point."""
+        """Return the command that trains or resumes this point."""
         rest = ["--resume"] if self.status == "resumable" else self.new_run_flags(base)
         return [*self.base_command(), *rest]
 
     def watchdog_command(self, base: str) -> list[str]:
-        """The same for scripts/sweep/watchdog.py, which checks again whether the run has begun."""
+        """Return the arguments of scripts/sweep/watchdog.py, which itself decides to resume."""
         options = ["--log", str(self.log), "--run", str(self.run.path)]
         return [*options, *self.base_command(), "--", *self.new_run_flags(base)]
 
     def row(self) -> dict[str, Any]:
-        """The point's row of results.csv."""
+        """Return the point's row of results.csv."""
         own = {"point": self.point.name, "change": self.point.change, "status": self.status}
         settings = {name: format_setting(value) for name, value in flatten(self.config).items()}
         return {**own, **settings, "seed": self.config.train.seed, **run_figures(self.run)}
 
 
 def make_jobs(grid: Grid, path: str, out: Path, threads: int) -> list[Job]:
-    """All points, their settings checked and their folders looked at; nothing has run yet.
+    """Return all points with checked settings and the status of their folders.
 
     Args:
         path: of the sweep's file, for messages.
-        threads: of each run, where no setting says.
+        threads: of each run, if train.num_threads is not set.
 
     Raises:
-        UserError: settings that don't go together, or a folder that holds another run.
+        UserError: settings that can't be combined, or a folder that contains another run.
     """
     base, given = load(Config, [grid.config] if grid.config else [], {})
     shared = {} if base.train.num_threads else {THREADS: threads}
@@ -102,10 +102,10 @@ def make_jobs(grid: Grid, path: str, out: Path, threads: int) -> list[Job]:
 
 
 def check_duplicates(jobs: Sequence[Job], path: str) -> None:
-    """Refuses points that are one and the same run.
+    """Check that no two points have the same settings.
 
     Raises:
-        UserError: a change that changes nothing, or nothing else than another one.
+        UserError: a change equals the base or another change.
     """
     found: dict[str, str] = {}
     for job in jobs:
@@ -117,10 +117,10 @@ def check_duplicates(jobs: Sequence[Job], path: str) -> None:
 
 
 def point_status(run: RunFolder, config: Config) -> str:
-    """Whether a point is new, resumable or done.
+    """Return the status of a point: new, resumable or done.
 
     Raises:
-        UserError: its folder holds a run with other settings.
+        UserError: its folder contains a run with other settings.
     """
     if not run.has_run():
         return "new"
@@ -130,20 +130,21 @@ def point_status(run: RunFolder, config: Config) -> str:
         if value != wanted[name] and name not in MAY_DIFFER:
             found, expected = format_setting(value), format_setting(wanted[name])
             raise UserError(
-                f"{run.path} holds a run with {name} {found}, not {expected}; "
+                f"{run.path} contains a run with {name} {found}, not {expected}; "
                 "name another --out, or remove that folder"
             )
     try:
         state = checkpoint.load(run.last)
-    except UserError:  # none yet, or damaged: train.py says so
+    except UserError:  # missing or damaged: train.py reports it
         return "resumable"
     return "done" if is_finished(own.train, state["step"], state["bad_evals"]) else "resumable"
 
 
 def run_figures(run: RunFolder) -> dict[str, str]:
-    """A run's figures, as they stand in its metrics.csv; what is not there yet is left out.
+    """Return a run's figures as written in its metrics.csv, without those that are missing yet.
 
-    The last step and training loss, the best validation loss with its bits per byte, and the clock.
+    They are the last step and training loss, the best validation loss with its bits per byte, and
+    the columns of CLOCK.
     """
     rows = read_rows(run.metrics) if run.metrics.exists() else []
     found = {"step": rows[-1]["step"]} if rows else {}
@@ -157,9 +158,9 @@ def run_figures(run: RunFolder) -> dict[str, str]:
 
 
 def to_csv(rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> bytes:
-    """The CSV file: point, its change if it has one, settings, seed, figures, status, the clock.
+    """Return the CSV file: point, change if any, settings, seed, figures, status, CLOCK.
 
-    The wall-clock columns come last: all before them repeat exactly.
+    The CLOCK columns are last; all columns before them are reproducible.
     """
     change = ["change"] if any(row.get("change") for row in rows) else []
     header = ("point", *change, *settings, "seed", *MEASURED, "status", *CLOCK)

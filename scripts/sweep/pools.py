@@ -22,7 +22,7 @@ from utils.errors import UserError, missing_package, one_line
 WATCHDOG = Path(__file__).with_name("watchdog.py")
 
 GPU_VARIABLE = "CUDA_VISIBLE_DEVICES"
-CONNECT_S = 10  # how long a scheduler may take to answer
+CONNECT_S = 10  # timeout of the connection to a scheduler
 
 
 class Pool(Protocol):
@@ -39,10 +39,15 @@ class Pool(Protocol):
 
 
 class LocalPool:
-    """Processes on this machine, a fixed number at once, that share its GPUs."""
+    """A fixed number of parallel processes on this machine, which share its GPUs."""
 
     def __init__(self, workers: int, gpus: Sequence[str] = ()) -> None:
-        """With one worker or without GPUs, every process sees what this one sees."""
+        """Start the worker threads.
+
+        Args:
+            gpus: values of CUDA_VISIBLE_DEVICES, given to the workers in turn. With one worker, or
+                if empty, every process sees the same GPUs as this one.
+        """
         self._executor = ThreadPoolExecutor(workers)
         self._environments: queue.SimpleQueue[dict[str, str] | None] = queue.SimpleQueue()
         for worker in range(workers):
@@ -95,17 +100,17 @@ class LocalPool:
 
 
 class ClusterPool:
-    """Workers of a dask.distributed cluster, which see this folder under the same path.
+    """Workers of a dask.distributed cluster, which must see this folder under the same path.
 
-    What travels is a command line: the workers import nothing of ours. A command whose worker dies
-    is given to another one.
+    Only command lines are sent: the workers import no code of this project. If a worker dies, its
+    command is given to another one.
     """
 
     def __init__(self, address: str, lock: FileLock) -> None:
-        """Connects to a scheduler.
+        """Connect to a scheduler.
 
         Args:
-            lock: the commands end when it is given back, by whatever end of this process.
+            lock: the commands end when it is released, which happens at any end of this process.
 
         Raises:
             UserError: distributed is not installed, or no scheduler answers.
@@ -114,7 +119,7 @@ class ClusterPool:
             import distributed
         except ImportError:
             raise missing_package("distributed", "--cluster") from None
-        # Its pages on lost workers and connections: what matters of them is told by the sweep.
+        # distributed logs long tracebacks for lost workers; the sweep reports what matters.
         for name in ("distributed", "distributed.client"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         self._lock = lock
@@ -123,38 +128,38 @@ class ClusterPool:
         except (OSError, ValueError, TypeError) as error:
             raise UserError(
                 f"--cluster {address}: no dask scheduler answers there ({one_line(error)}); start "
-                "one with `dask scheduler` and give the address that it prints"
+                "one with `dask scheduler` and use the address that it prints"
             ) from None
         self._executor: Executor = self._client.get_executor(pure=False)
 
     def n_threads(self) -> int:
-        """How many commands can run at once now."""
+        """Return the number of commands that can run in parallel now."""
         return sum(self._client.nthreads().values())
 
     def submit(self, command: Sequence[str], log: Path) -> Future[int | None]:
-        """The exit status to come."""
+        """Return the future exit status of a command; see `Pool`."""
         lock = Path(self._lock.lock_file).resolve()
         watchdog = [sys.executable, str(WATCHDOG), "--while-locked", str(lock)]
         return self._executor.submit(
             subprocess.call,
             [*watchdog, *command],
-            stdin=subprocess.PIPE,  # held by the worker until the command ends, or the worker
+            stdin=subprocess.PIPE,  # the worker holds it open until the command or the worker ends
             start_new_session=True,
             cwd=os.getcwd(),
         )
 
     def stop(self) -> None:
-        """Lets go of the lock: what runs is asked to end, what waits ends as it begins."""
+        """Release the lock: running commands are asked to end, waiting ones end when they start."""
         self._lock.release()
 
     def close(self) -> None:
-        """Leaves the cluster; its workers stay."""
+        """Disconnect from the cluster; its workers keep running."""
         self.stop()
         self._client.close()
 
 
 def visible_gpus() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES may name: what it names already, or else the number of each GPU."""
+    """Return the GPUs in CUDA_VISIBLE_DEVICES, or the numbers of all GPUs if it is not set."""
     if (given := os.environ.get(GPU_VARIABLE)) is not None:
         names = [name.strip() for name in given.split(",")]
         return [name for name in names if name and not name.startswith("-")]
@@ -162,7 +167,7 @@ def visible_gpus() -> list[str]:
 
 
 def last_line(log: Path) -> str:
-    """The last line of a log that holds anything; of a progress bar, its last state."""
+    """Return the last line of a log that is not empty; for a progress bar, its last state."""
     text = log.read_bytes().decode("utf-8", errors="replace") if log.exists() else ""
     lines = [line.strip() for line in text.replace("\r", "\n").split("\n")]
     return next((line for line in reversed(lines) if line), "")

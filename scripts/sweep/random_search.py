@@ -1,4 +1,4 @@
-"""Ranges of settings, and points drawn from them."""
+"""Random search: ranges of settings, and points sampled from them."""
 
 from __future__ import annotations
 
@@ -8,24 +8,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-SIGNIFICANT_DIGITS = (
-    4  # significant ones of a number that is drawn: enough, and a name stays readable
-)
-MAX_DRAWS_PER_POINT = 100  # draws for each point wanted, before it is clear that there are no more
+SIGNIFICANT_DIGITS = 4  # of a sampled number, which is a part of the folder's name
+MAX_DRAWS_PER_POINT = 100  # after them the ranges are assumed to have no more different points
 
 
 @dataclass(frozen=True)
 class Range:
-    """What a setting is drawn from: numbers from low to high, or one of several values."""
+    """The distribution of a setting: uniform from low to high, or one of several values."""
 
     low: float = 0
     high: float = 0
-    log: bool = False  # each factor equally likely, rather than each difference
+    log: bool = False  # uniform in the logarithm
     whole: bool = False
     choices: tuple[Any, ...] = ()
 
     def sample(self, rng: random.Random) -> Any:
-        """One value. Takes one number of the stream, whatever the range.
+        """Return one value. Every range consumes exactly one number of `rng`.
 
         >>> Range(1e-4, 1e-2, log=True).sample(random.Random(1))
         0.0001857
@@ -46,10 +44,10 @@ class Range:
 
 
 def sample_points(ranges: Mapping[str, Range], n_points: int, seed: int) -> list[dict[str, Any]]:
-    """So many different points, fewer where there are no more; setting -> value each.
+    """Return `n_points` different points (setting -> value), or fewer if there are no more.
 
-    Each setting has a stream of its own: another range beside it, or more points, change none, as
-    long as no point is drawn twice.
+    Each setting has its own random stream, so additional ranges or points don't change the values,
+    as long as no point is sampled twice.
 
     >>> two = {"a": Range(0, 1), "b": Range(1, 9, whole=True)}
     >>> sample_points(two, 3, 1)[:2] == sample_points(two, 2, 1)

@@ -1,4 +1,4 @@
-"""Settings ranked by their runs: mean and spread over seeds, and what is more than noise."""
+"""Ranking of settings: mean and standard deviation over seeds, and tests against noise."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ LOSS, BITS = "val_loss", "val_bpb"  # nats per token, bits per byte
 
 @dataclass(frozen=True)
 class Group:
-    """One combination of settings, or one change, over its seeds."""
+    """The runs of one combination of settings, or of one change, over the seeds."""
 
     label: str
-    figures: dict[str, dict[str, float]]  # val_loss, val_bpb -> seed -> best of the run
+    figures: dict[str, dict[str, float]]  # val_loss or val_bpb -> seed -> best value of the run
 
     def mean(self, figure: str = BITS) -> float:
-        """Mean over the seeds."""
+        """Return the mean over the seeds."""
         return statistics.fmean(self.figures[figure].values())
 
     def spread(self, figure: str = BITS) -> float:
-        """Standard sample_std over the seeds; NaN with one."""
+        """Return the standard deviation over the seeds; NaN with one seed."""
         return sample_std(list(self.figures[figure].values()))
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How much higher one group's figure is than another's, over the seeds that both have."""
+    """The difference of a figure between two groups, over the seeds that both have."""
 
     mean: float
-    noise: float  # half the width of its 95% interval; NaN with one seed
+    noise: float  # half-width of the 95% confidence interval; NaN with one seed
     seeds: int
 
     def describe(self) -> str:
-        """What it means for a loss.
+        """Return the meaning of the difference for a loss, in words.
 
         >>> [Difference(d, 0.1, 3).describe() for d in (-0.2, 0.05, 0.2)]
         ['better', 'within the noise', 'worse']
@@ -54,9 +54,10 @@ class Difference:
 
 
 def group_runs(rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> list[Group]:
-    """The finished runs by their change or else their settings, best mean first.
+    """Return the finished runs grouped by change or by settings, best mean first.
 
-    Ranked by bits per byte, which compares across tokenizers as the loss per token does not.
+    The groups are ranked by bits per byte, which compares across tokenizers; the loss per token
+    does not.
 
     >>> rows = [{"x": "1", "seed": 1, "val_bpb": "2", "val_loss": "3", "status": "done"}]
     >>> group_runs([*rows, {**rows[0], "x": "2", "val_bpb": "1"}], ["x"])[0]
@@ -75,9 +76,9 @@ def group_runs(rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> li
 
 
 def difference(base: Group, other: Group, figure: str = BITS) -> Difference | None:
-    """What is added to a figure from one group to the other; None where no seed is in both.
+    """Return the difference `other` - `base` of a figure, or None if they share no seed.
 
-    Paired: each seed with itself, so that what a seed does to both drops out.
+    The difference is paired by seed, so that the effect of a seed on both groups cancels.
 
     >>> base = Group("a", {"val_bpb": {"1": 1.0, "2": 3.0}})
     >>> difference(base, Group("b", {"val_bpb": {"1": 1.5, "2": 3.5, "3": 9.0}}))
@@ -91,7 +92,7 @@ def difference(base: Group, other: Group, figure: str = BITS) -> Difference | No
 
 
 def verdict(groups: Sequence[Group]) -> str:
-    """Whether the first is better than the second by more than the noise between seeds.
+    """Return a sentence on whether the first group beats the second by more than the noise.
 
     >>> one = Group("a", {"val_bpb": {"1": 1.0, "2": 1.1}})
     >>> verdict([one, Group("b", {"val_bpb": {"1": 1.1, "2": 1.1}})])
@@ -101,7 +102,7 @@ def verdict(groups: Sequence[Group]) -> str:
     if gap is None or math.isnan(gap.mean):
         return ""
     if gap.seeds == 1:
-        return "one seed each: small differences may be noise; `seeds: [1, 2, 3]` tells"
+        return "one seed each: small differences may be noise; use several, `seeds: [1, 2, 3]`"
     if gap.mean <= gap.noise:
         return (
             f"no winner: the first two differ by {gap.mean:.4f}, the noise between seeds is "
@@ -114,7 +115,7 @@ def verdict(groups: Sequence[Group]) -> str:
 
 
 def ranking_table(groups: Sequence[Group]) -> str:
-    """The table for people: mean and standard sample_std over seeds."""
+    """Return the ranking as a text table: mean and standard deviation over seeds."""
     rows = [
         [
             one.label,
@@ -130,7 +131,7 @@ def ranking_table(groups: Sequence[Group]) -> str:
 
 
 def changes_table(groups: Sequence[Group], base: str) -> str:
-    """The table of changes against the base: what each adds to the loss, with its 95% interval."""
+    """Return the changes as a text table: each one's difference to the base, and 95% interval."""
     first = next((one for one in groups if one.label == base), None)
     if first is None:
         return "nothing to compare with: the base has no finished run"
@@ -154,7 +155,7 @@ def changes_table(groups: Sequence[Group], base: str) -> str:
 
 
 def format_or_dash(value: float) -> str:
-    """A figure for a table; a dash for none.
+    """Return a figure for a table, or a dash for NaN.
 
     >>> format_or_dash(0.25), format_or_dash(math.nan)
     ('0.2500', '-')
@@ -163,9 +164,9 @@ def format_or_dash(value: float) -> str:
 
 
 def t_cdf_two_sided(t: float, freedom: int) -> float:
-    """The probability that Student's t lies between -t and t.
+    """Return the probability that a value of Student's t distribution lies between -t and t.
 
-    The finite sums for a whole number of degrees of freedom: Abramowitz and Stegun, Handbook of
+    Finite sums for an integer number of degrees of freedom: Abramowitz and Stegun, Handbook of
     Mathematical Functions, 26.7.3 and 26.7.4.
 
     >>> round(t_cdf_two_sided(1.0, 1), 12), round(t_cdf_two_sided(2.0, 2), 6)
@@ -184,7 +185,7 @@ def t_cdf_two_sided(t: float, freedom: int) -> float:
 
 
 def t_quantile(freedom: int, share: float = CONFIDENCE) -> float:
-    """The t between whose two signs the given share lies; found by halving.
+    """Return the t for which the probability between -t and t is `share`, by bisection.
 
     >>> [round(t_quantile(n), 3) for n in (1, 2, 10)]
     [12.706, 4.303, 2.228]
@@ -192,14 +193,14 @@ def t_quantile(freedom: int, share: float = CONFIDENCE) -> float:
     low, high = 0.0, 1.0
     while t_cdf_two_sided(high, freedom) < share:
         high *= 2
-    for _ in range(60):  # halvings: to the last bits of a float
+    for _ in range(60):  # bisection steps: enough for the precision of a float
         middle = (low + high) / 2
         low, high = (middle, high) if t_cdf_two_sided(middle, freedom) < share else (low, middle)
     return high
 
 
 def sample_std(values: Sequence[float]) -> float:
-    """The standard sample_std of a sample; NaN for one value, and where one is not finite.
+    """Return the sample standard deviation; NaN for one value, or if a value is not finite.
 
     >>> sample_std([1.0, 2.0, 3.0]), sample_std([1.0])
     (1.0, nan)
@@ -209,9 +210,9 @@ def sample_std(values: Sequence[float]) -> float:
 
 
 def confidence_half_width(values: Sequence[float], share: float = CONFIDENCE) -> float:
-    """Half the width of the interval around the mean that holds the true one; NaN as sample_std has.
+    """Return the half-width of the confidence interval of the mean; NaN as for `sample_std`.
 
-    Takes the values for independent draws from one normal distribution.
+    The values are assumed to be independent samples of one normal distribution.
 
     >>> round(confidence_half_width([1.0, 2.0, 3.0]), 4)
     2.4841

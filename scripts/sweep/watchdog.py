@@ -1,12 +1,12 @@
-"""Run a command that ends with its starter: `python scripts/sweep/watchdog.py [OPTIONS] COMMAND`.
+"""Run a command that ends with its parent: `python scripts/sweep/watchdog.py [OPTIONS] COMMAND`.
 
-Standard input is a pipe whose other end the starter holds. When the starter closes it, or dies in
-any way, kill -9 too, the command is asked to end (SIGTERM).
+Standard input is a pipe whose other end the parent process holds. When the parent closes it or dies
+for any reason, including kill -9, the command is asked to end (SIGTERM).
 
-    --while-locked FILE   asks it to end, too, when no process holds the lock FILE
-    --log FILE            appends what it prints to this file
-    --run FOLDER          waits for a process that still writes this run or its log; if the run has
-                          begun, the words of COMMAND after `--` are replaced by --resume
+    --while-locked FILE   also ask it to end when no process holds the lock FILE
+    --log FILE            append its output to this file
+    --run FOLDER          wait for any process that still writes this run or its log; if the run has
+                          started, replace the words of COMMAND after `--` by --resume
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Watchdog:
         self._ended = threading.Event()
 
     def end(self, *_: object) -> None:
-        """Ask the command to end; if it has not begun, it never does."""
+        """Ask the command to end; if it has not started, it never starts."""
         self._ended.set()
 
     def watch_input(self) -> None:
@@ -41,7 +41,7 @@ class Watchdog:
         self.end()
 
     def must_end(self) -> bool:
-        """Return whether the command has been asked to end, or its lock is free."""
+        """Return True if the command has been asked to end or its lock is free."""
         if self._while_locked is not None and not is_locked(self._while_locked):
             self.end()
         return self._ended.is_set()
@@ -89,7 +89,7 @@ def try_lock(lock: FileLock) -> bool:
 
 
 def is_locked(path: str) -> bool:
-    """Return whether a process holds the lock of a file; nobody holds that of a missing one."""
+    """Return True if a process holds the lock file; False if the file does not exist."""
     if not os.path.exists(path):
         return False
     lock = FileLock(path)
@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         option = words.pop(0)
         options[option] = words.pop(0)
     watchdog = Watchdog(options.get("--while-locked"))
-    for number in (signal.SIGTERM, signal.SIGINT):  # passed on: the command must not outlive this
+    for number in (signal.SIGTERM, signal.SIGINT):  # the command must not outlive the watchdog
         signal.signal(number, watchdog.end)
     threading.Thread(target=watchdog.watch_input, daemon=True).start()
     if (run := options.get("--run")) is not None:
@@ -119,4 +119,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 if __name__ == "__main__":
     code = main()
     sys.stdout.flush()
-    os._exit(code)  # a thread still reads standard input, which a usual exit would wait for
+    os._exit(code)  # a normal exit would wait for the thread that reads standard input

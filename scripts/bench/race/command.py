@@ -41,11 +41,21 @@ VAL_FRACTION = 0.1
 SPLIT = ("--data.split=bytes", f"--data.val_fraction={VAL_FRACTION}")
 NGRAMS = (2, 3, 4)  # orders of the n-gram models of our tokens
 CHARACTER_ORDER = 5  # order of the n-gram model of characters
+EXAMPLES = (
+    "python -m scripts.bench race --nanogpt ../nanoGPT --corpus shakespeare.txt",
+    "python -m scripts.bench race --nanogpt ../nanoGPT --corpus shakespeare.txt --seeds 3 "
+    "--plot race.png",
+)
 
 
 def add_command(commands: Any) -> None:
     """Add the command `race` and its arguments."""
-    parser = commands.add_parser("race", help="time and loss of our training and nanoGPT's")
+    parser = commands.add_parser(
+        "race",
+        help="time and loss of our training and nanoGPT's",
+        description="Train our model and nanoGPT's on one text, and compare time and loss.",
+        examples=EXAMPLES,
+    )
     parser.add_argument("--nanogpt", required=True, metavar="FOLDER", help="nanoGPT checkout")
     parser.add_argument(
         "--corpus",
@@ -148,7 +158,7 @@ def race_nanogpt(checkout: Path, text: Text, seed: int, scratch: Path) -> dict[s
 
 
 def race_ours(config: Path, text: Text, seed: int, scratch: Path) -> dict[str, Any]:
-    """Train ours once from raw text; return time, loss curve, and scores with and without blocks."""
+    """Train ours once from raw text; return time, loss curve, scores with and without blocks."""
     run, log = scratch / "run", scratch / "log"
     flags = [f"--data.files={text.path}", f"--data.cache_dir={scratch / 'cache'}"]
     timed = run_timed(

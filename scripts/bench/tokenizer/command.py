@@ -1,4 +1,4 @@
-"""`python -m scripts.bench tokenizer`: speed of training and encoding, compared with other projects.
+"""`python -m scripts.bench tokenizer`: speed of training and encoding, ours and other projects'.
 
 Every training runs in a separate process, on all cores. Encoding runs on one core, with a new
 tokenizer for every call. The contestants run in turns. A ratio compares runs of the same turn and
@@ -46,11 +46,20 @@ WORKER = "scripts.bench.tokenizer.worker"
 MEGABYTE = 1_000_000
 # Calls that return an array are compared with encode_array, calls that return lists with encode.
 ARRAYS = {"tiktoken encode_to_numpy", "quicktok encode_batch"}
+EXAMPLES = (
+    "python -m scripts.bench tokenizer --corpus data/tiny.txt --vocab-size 1024 --peers",
+    "python -m scripts.bench tokenizer --corpus FILE --ranks gpt2_r50k.tiktoken --peers",
+)
 
 
 def add_command(commands: Any) -> None:
     """Add the command `tokenizer` and its arguments."""
-    parser = commands.add_parser("tokenizer", help="speed of training and encoding")
+    parser = commands.add_parser(
+        "tokenizer",
+        help="speed of training and encoding",
+        description="Measure the speed of training a tokenizer and of encoding with it.",
+        examples=EXAMPLES,
+    )
     parser.add_argument(
         "--corpus",
         required=True,

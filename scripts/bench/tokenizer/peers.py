@@ -71,7 +71,7 @@ def train_ours(job: Job) -> Callable[[], Callable[[], list[bytes]]]:
 
 
 def train_tokenizers(job: Job) -> Callable[[], Callable[[], list[bytes]]]:
-    """Prepare Hugging Face's training on blocks of text: from a file it would split off each line."""
+    """Prepare Hugging Face's training on blocks: from a file it would take each line separately."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     theirs = Tokenizer(models.BPE())
