@@ -31,8 +31,8 @@ from utils.output import json_line
 LIMIT_S = 450.0  # of all parts together
 MAX_TAIL = 2000  # characters of a part's output that are kept
 EXAMPLES = (
-    "python -m scripts.bench.gpu_check --corpus shakespeare.txt",
-    "python -m scripts.bench.gpu_check --corpus shakespeare.txt --nanogpt ../nanoGPT --out h100.json",
+    "make gpu-check CORPUS=shakespeare.txt NANOGPT=../nanoGPT",
+    "python -m scripts.bench.gpu_check --corpus shakespeare.txt --nanogpt ../nanoGPT",
 )
 
 

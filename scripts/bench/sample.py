@@ -259,7 +259,7 @@ def show_sample(record: dict[str, Any]) -> str:
 
 
 def compile_seconds(record: dict[str, Any]) -> str:
-    """Return the seconds of the first, compiling call per batch size as text; "" if there is none."""
+    """Return the seconds of the first, compiling calls as text; "" if ours was not compiled."""
     return ", ".join(
         f"batch {batch['samples']} {row['warm_up_s']:.0f} s"
         for batch in record["batches"]
