@@ -55,7 +55,7 @@ def measure_coherence(
     Args:
         train: train.npy, whose stories don't count as new.
     """
-    texts, ended = sample_stories(loaded, n_samples, drawing)
+    texts, ended = sample_stories(loaded, n_samples, params)
     with contextlib.closing(TokenFile(train)) as tokens:
         known = texts_in_training(tokens, loaded.tokenizer, texts)
     result = score_coherence(texts, ended, known)

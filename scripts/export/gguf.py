@@ -47,7 +47,7 @@ BLOCK_NAMES = {
 
 
 def gguf_kind(config: ModelConfig, tokenizer: BPETokenizer) -> str:
-    """Return the model type of `kind_of`, if llama.cpp computes exactly this model.
+    """Return the model type of `hf_model_type`, if llama.cpp computes exactly this model.
 
     Raises:
         UserError: llama.cpp does not support the model or the tokenizer; gives the reason.

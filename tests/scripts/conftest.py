@@ -1,4 +1,4 @@
-"""A tiny run on stories, made once, which the scripts read and no test changes."""
+"""Fixtures of the scripts' tests: a tiny run on stories that is trained once and never changed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STORIES = TINY | {
 
 @pytest.fixture(scope="session")
 def story_settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Settings of the tiny run; the prepared data is shared."""
+    """Return the settings of the tiny run. All tests share the prepared data."""
     return STORIES | {"data.cache_dir": tmp_path_factory.mktemp("stories") / "cache"}
 
 
@@ -41,7 +41,7 @@ def story_run(story_settings: dict[str, Any], tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture
 def printed(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[dict[str, Any], str]]:
-    """printed(main, *argv): the JSON object on the last line of stdout, and stderr."""
+    """Return printed(main, *argv) -> (the JSON object on the last line of stdout, stderr)."""
 
     def run(main: Callable[[list[str]], int], *argv: str | Path) -> tuple[dict[str, Any], str]:
         capsys.readouterr()
@@ -54,7 +54,7 @@ def printed(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[dict[str,
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
-    """A base config of a tiny run on text."""
+    """Return the path of a base config for tiny runs on text."""
     folder = tmp_path_factory.mktemp("base")
     lines = [f"{name}: {value}" for name, value in make_corpus(folder).items()]
     path = folder / "base.yaml"
@@ -69,7 +69,7 @@ def base(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def sweep_file(base, tmp_path):
-    """sweep_file("grid: ..."): the arguments of a sweep into tmp_path/out."""
+    """Return sweep_file("grid: ...") -> the arguments of a sweep that writes to tmp_path/out."""
 
     def make(text: str) -> list[str]:
         path = tmp_path / "sweep.yaml"

@@ -19,8 +19,8 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @pytest.fixture
-def drawn(monkeypatch):
-    """The axes of every figure that was made."""
+def plotted(monkeypatch):
+    """Return a list that receives the axes of every figure."""
     made = []
     original = matplotlib.figure.Figure.subplots
 
@@ -45,13 +45,13 @@ def line(axes, start: str):
     return found
 
 
-def test_one_run_is_drawn_into_its_folder(story_run, tmp_path, capsys, drawn):
+def test_one_run_is_drawn_into_its_folder(story_run, tmp_path, capsys, plotted):
     copy = shutil.copytree(story_run, tmp_path / "copy")
     (copy / "loss.png").unlink()
     assert script.main(["--run", str(copy)]) == 0
     assert capsys.readouterr().out == f"{copy / 'loss.png'}\n"
     assert (copy / "loss.png").read_bytes().startswith(PNG)
-    (axes,) = drawn
+    (axes,) = plotted
     rows = read_rows(copy / "metrics.csv")
     val = line(axes, "val")
     assert list(val.get_ydata()) == [float(row["val_loss"]) for row in rows if row["val_loss"]]
@@ -66,18 +66,18 @@ def test_one_run_is_drawn_into_its_folder(story_run, tmp_path, capsys, drawn):
     assert axes.get_yscale() == "log"  # from ln V to a floor of a tenth of it
 
 
-def test_the_floor_is_drawn_in_bits_per_byte_too(story_run, tmp_path, drawn):
+def test_the_floor_is_drawn_in_bits_per_byte_too(story_run, tmp_path, plotted):
     assert (
         script.main(["--run", str(story_run), "--unit", "bpb", "--out", str(tmp_path / "b.png")])
         == 0
     )
     record = json.loads((story_run / "run.json").read_text(encoding="utf-8"))
     expected = record["data"]["floor"]["nats_per_byte"] / math.log(2)
-    assert line(drawn[0], "floor").get_ydata()[0] == pytest.approx(expected)
-    assert drawn[0].get_ylabel() == "bits per byte"
+    assert line(plotted[0], "floor").get_ydata()[0] == pytest.approx(expected)
+    assert plotted[0].get_ylabel() == "bits per byte"
 
 
-def test_several_runs_need_a_name_for_the_picture(story_run, tmp_path, capsys, drawn):
+def test_several_runs_need_a_name_for_the_picture(story_run, tmp_path, capsys, plotted):
     copy = copy_run(story_run, tmp_path / "copy", floor=0.3)
     with pytest.raises(UserError, match="--out"):
         script.main(["--run", str(story_run), str(copy)])
@@ -85,12 +85,12 @@ def test_several_runs_need_a_name_for_the_picture(story_run, tmp_path, capsys, d
     assert script.main(["--run", str(story_run), str(copy), "--out", str(out)]) == 0
     assert out.read_bytes().lstrip().startswith(b"<?xml")
     assert "different floors" in capsys.readouterr().err
-    labels = [one.get_label() for one in drawn[-1].get_lines()]
+    labels = [one.get_label() for one in plotted[-1].get_lines()]
     assert len(labels) == 4 and not any(label.startswith("floor") for label in labels)
     assert labels[0] == f"{story_run.name} train" and labels[2] == "copy train"
 
 
-def test_runs_of_one_name_are_told_apart_by_their_paths(tmp_path):
+def test_runs_with_equal_names_are_labelled_by_their_paths(tmp_path):
     runs = [script.RunFolder(tmp_path / "a" / "x"), script.RunFolder(tmp_path / "b" / "x")]
     assert script.labels(runs) == [str(run.path) for run in runs]
     assert script.labels(runs[:1]) == ["x"]
@@ -111,7 +111,7 @@ def test_bad_arguments_are_refused(story_run, tmp_path, monkeypatch, argv, messa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_without_numbers_is_refused(story_run, tmp_path):
+def test_a_run_without_rows_is_refused(story_run, tmp_path):
     copy = shutil.copytree(story_run, tmp_path / "copy")
     header = (copy / "metrics.csv").read_text(encoding="utf-8").splitlines()[0]
     (copy / "metrics.csv").write_text(header + "\n", encoding="utf-8")
@@ -120,7 +120,7 @@ def test_a_run_without_numbers_is_refused(story_run, tmp_path):
     assert not (tmp_path / "no.png").exists()
 
 
-def test_a_narrow_range_is_drawn_on_a_plain_axis():
+def test_a_narrow_range_has_a_linear_axis():
     axes = matplotlib.figure.Figure().subplots()
     plot.scale_y(axes, [2.0, 3.0])
     assert axes.get_yscale() == "linear"

@@ -1,4 +1,4 @@
-"""scripts.bench: windows of steps, their median and spread, and what follows from them."""
+"""scripts.bench train: timed windows, their median and range, and the derived figures."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ FEW = ["--windows", "3", "--steps-per-window", "2", "--warmup-steps", "1"]
 
 @pytest.fixture
 def argv(story_settings):
-    """bench train with the settings of the tiny run; run_dir is a setting like another."""
+    """Return the arguments of `bench train` with the settings of the tiny run."""
     return ["train", *FEW, *flags("unused", story_settings)]
 
 
-def test_the_figures_fit_together(argv, printed, tmp_path, monkeypatch):
+def test_figures_are_consistent(argv, printed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     record, people = printed(script.main, *argv, "--json")
     rate, step_s = record["tokens_per_s"], record["step_s"]
     assert 0 < rate["low"] <= rate["median"] <= rate["high"]
     assert 0 < step_s["low"] <= step_s["median"] <= step_s["high"]
-    # The rate counts a step's own tokens; batches of stories differ in length, so only about.
+    # Batches of stories differ in length, so the rate of the timed steps agrees only roughly.
     assert 0.5 < rate["median"] * step_s["median"] / record["tokens_per_step"] < 2
     assert 0 < record["fetch_s"] and record["fetch_share"] == record["fetch_s"] / step_s["median"]
     assert 0 <= record["padding_share"] < 1
@@ -40,13 +40,13 @@ def test_the_figures_fit_together(argv, printed, tmp_path, monkeypatch):
     assert record["peak_memory_bytes"] > 1e7 and record["threads"] == 1
     assert (record["windows"], record["steps_per_window"], record["warmup_steps"]) == (3, 2, 1)
     assert record["command"] == "train" and "tokens/s" in people
-    told = [line for line in people.splitlines() if line.startswith("window ")]
-    assert [line.partition(":")[0] for line in told] == ["window 1/3", "window 2/3", "window 3/3"]
-    assert told[0].endswith(" tokens/s")
+    lines = [line for line in people.splitlines() if line.startswith("window ")]
+    assert [line.partition(":")[0] for line in lines] == ["window 1/3", "window 2/3", "window 3/3"]
+    assert lines[0].endswith(" tokens/s")
     assert list(tmp_path.iterdir()) == []  # no run folder
 
 
-def test_people_get_a_table_on_stdout(argv, capsys):
+def test_without_json_a_table_is_printed(argv, capsys):
     assert script.main(argv) == 0
     out = capsys.readouterr().out
     assert "median of 3 windows of 2 steps" in out and "FLOPs per token" in out
@@ -68,22 +68,22 @@ def test_bad_arguments_are_refused(more, message):
         script.main(["train", *more])
 
 
-def test_a_command_is_needed():
+def test_a_missing_command_is_refused():
     with pytest.raises(UserError, match="train"):
         script.main([])
 
 
-def test_windows_are_timed_between_two_waits(monkeypatch):
+def test_windows_are_timed_between_synchronisations(monkeypatch):
     clock, calls = [0.0], []
 
     def step() -> int:
         calls.append("step")
-        clock[0] += 1.0  # launched
+        clock[0] += 1.0  # time to launch the work
         return 10
 
     def wait() -> None:
         calls.append("wait")
-        clock[0] += 0.5  # and finished
+        clock[0] += 0.5  # time until the work is finished
 
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
     windows = list(time_windows(step, steps=2, windows=2, warmup=1, synchronize=wait))

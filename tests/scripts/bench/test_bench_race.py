@@ -1,4 +1,4 @@
-"""scripts.bench race, against a stand-in for nanoGPT: its files, flags, prints and checkpoint."""
+"""scripts.bench race against a fake nanoGPT with the same files, flags, output and checkpoint."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class GPTConfig:
     block_size: int = 1
     vocab_size: int = 1
 
-class GPT(nn.Module):  # what comes after a character depends on it and on the place in the window
+class GPT(nn.Module):  # the next character depends on the current one and on its position
     def __init__(self, config):
         super().__init__()
         self.table = nn.Embedding(config.vocab_size, config.vocab_size)
@@ -143,7 +143,7 @@ def test_a_race(checkout, corpus, config, tmp_path, capsys):
     per_char = record["scored_bytes"] + 1
     assert theirs[0]["curve"][0][1] == pytest.approx(3.0 / math.log(2) * len(val) / per_char)
     assert ours[0]["steps"] == 9 and len(ours[0]["curve"]) == 4  # steps 0, 4, 8, 9
-    # The log counts the end-of-text token's nats and all bytes; of this little text it shows.
+    # The log also counts the end-of-text token and the first byte, which matters on a short text.
     assert ours[0]["curve"][-1][1] == pytest.approx(ours[0]["bits_per_byte"], rel=0.01)
     assert ours[0]["bits_per_byte"] != ours[0]["zeroed_bits_per_byte"]
     target = theirs[0]["bits_per_byte"]
@@ -153,7 +153,7 @@ def test_a_race(checkout, corpus, config, tmp_path, capsys):
     assert f"{ours[0]['parameters']:,}" in table and "4-grams of 300 tokens" in table
 
 
-def test_the_score_of_the_stand_in_is_the_sum_over_its_windows(checkout, tmp_path):
+def test_the_score_of_a_checkpoint_is_the_sum_over_its_windows(checkout, tmp_path):
     whole, val = "the cat sat – naïve", "cat – the"
     module = load_module(checkout / "model.py")
     arguments = {"block_size": 4, "vocab_size": len(set(whole))}
@@ -163,7 +163,7 @@ def test_the_score_of_the_stand_in_is_the_sum_over_its_windows(checkout, tmp_pat
     shutil.copy(checkout / "model.py", tmp_path)
     torch.save({"model": state, "model_args": arguments}, tmp_path / nanogpt.OUT / "ckpt.pt")
     found, parameters = nanogpt.score_checkpoint(tmp_path, whole, val)
-    for t in range(1, len(ids)):  # windows of four: places 0 to 3
+    for t in range(1, len(ids)):  # windows of four: positions 0 to 3
         logits = state["table.weight"][ids[t - 1]] + state["place.weight"][(t - 1) % 4]
         nats -= float(logits.double().log_softmax(0)[ids[t]])
     assert found == pytest.approx(nats, rel=1e-6)
@@ -175,7 +175,7 @@ def test_the_score_of_the_stand_in_is_the_sum_over_its_windows(checkout, tmp_pat
         nanogpt.score_checkpoint(tmp_path, whole, val)
 
 
-def test_another_seed_is_another_start(checkout, corpus, tmp_path):
+def test_the_seed_is_set_in_the_copied_train_py(checkout, corpus, tmp_path):
     nanogpt.copy_checkout(checkout, tmp_path / "one", corpus, seed=1)
     nanogpt.copy_checkout(checkout, tmp_path / "three", corpus, seed=3)
     one, three = (tmp_path / name / "train.py" for name in ("one", "three"))
@@ -194,7 +194,7 @@ def test_another_seed_is_another_start(checkout, corpus, tmp_path):
         ({"--json": "nowhere/race.json"}, "--json nowhere/race.json: there is no folder nowhere"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_trained(
+def test_user_errors_are_reported_before_training(
     changes, message, checkout, corpus, config, monkeypatch, tmp_path
 ):
     monkeypatch.chdir(tmp_path)
@@ -207,14 +207,14 @@ def test_mistakes_are_told_before_anything_is_trained(
     ("raw", "message"),
     [(b"a\r\nb" * 9, "carriage returns"), (b"a", "too short"), (b"\xff", "UTF-8")],
 )
-def test_a_corpus_that_will_not_do(raw, message, checkout, config, tmp_path):
+def test_an_unsuitable_corpus_is_refused(raw, message, checkout, config, tmp_path):
     (tmp_path / "text").write_bytes(raw)
     argv = ["--nanogpt", checkout, "--corpus", tmp_path / "text", "--config", config]
     with pytest.raises(UserError, match=message):
         script.main(["race", *map(str, argv)])
 
 
-def test_a_program_that_fails_is_quoted(checkout, corpus, config, tmp_path):
+def test_the_error_quotes_the_last_line_of_a_failed_program(checkout, corpus, config, tmp_path):
     broken = tmp_path / "broken"
     shutil.copytree(checkout, broken)
     (broken / "train.py").write_text("raise SystemExit('no luck today')", encoding="utf-8")
@@ -223,7 +223,7 @@ def test_a_program_that_fails_is_quoted(checkout, corpus, config, tmp_path):
         script.main(["race", *map(str, argv)])
 
 
-def test_what_a_program_tells_is_stamped_as_it_comes(tmp_path):
+def test_reported_values_are_timed_when_they_appear(tmp_path):
     log, code = tmp_path / "log", (
         "import os, time\n"
         "for i in range(3):\n"
@@ -233,7 +233,7 @@ def test_what_a_program_tells_is_stamped_as_it_comes(tmp_path):
 
     def read_values() -> list[float]:
         values = [float(line) for line in log.read_text(encoding="utf-8").split()]
-        (tmp_path / f"seen{len(values)}").touch()  # until then the program waits
+        (tmp_path / f"seen{len(values)}").touch()  # the program waits for this file
         return values
 
     command = [sys.executable, "-c", code]
@@ -244,7 +244,7 @@ def test_what_a_program_tells_is_stamped_as_it_comes(tmp_path):
 
 
 @pytest.mark.parametrize(("n", "block_size"), [(2, 5), (11, 5), (12, 5), (700, 5)])
-def test_windows_take_every_target_once(n, block_size):
+def test_windows_contain_every_target_once(n, block_size):
     ids = np.arange(n, dtype=np.uint16)
     pairs = list(nanogpt.consecutive_windows(ids, block_size))
     assert torch.cat([y.flatten() for _, y in pairs]).tolist() == list(range(1, n))
@@ -252,7 +252,7 @@ def test_windows_take_every_target_once(n, block_size):
 
 
 def naive_kneser_ney(train: list[int], text: list[int], vocab_size: int, order: int) -> float:
-    """Token by token, with dictionaries."""
+    """Return the bits of the n-gram model, computed token by token with dictionaries."""
     pad = [vocab_size] * (order - 1)
 
     def grams(n: int) -> list[tuple[int, ...]]:
@@ -286,8 +286,8 @@ def naive_kneser_ney(train: list[int], text: list[int], vocab_size: int, order: 
 
 
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
-def test_counted_n_grams_equal_the_naive_ones(order):
+def test_ngram_bits_equal_the_naive_implementation(order):
     rng = np.random.default_rng(1)
-    train, text = (rng.integers(0, 4, 60) ** 2 // 2 for _ in range(2))  # 0, 2, 4; 1 and 3 never
+    train, text = (rng.integers(0, 4, 60) ** 2 // 2 for _ in range(2))  # ids 1 and 3 don't occur
     wanted = naive_kneser_ney(train.tolist(), text.tolist(), 5, order)
     assert ngram_bits(train, text, 5, order) == pytest.approx(wanted)

@@ -1,4 +1,4 @@
-"""scripts.bench sample: what is timed, beside whom, and what follows from it."""
+"""scripts.bench sample: timed calls of ours and of other projects, and the derived figures."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def small(monkeypatch):
     monkeypatch.setattr(bench_sample, "BANDWIDTH_BYTES", 2**20)
 
 
-def test_the_figures_fit_together(printed, tmp_path, monkeypatch):
+def test_figures_are_consistent(printed, tmp_path, monkeypatch):
     (tmp_path / "model.py").write_text(NANOGPT, encoding="utf-8")
     state = torch.get_rng_state()
     record, people = printed(script.main, *FEW, "--nanogpt", str(tmp_path), "--json")
@@ -74,7 +74,7 @@ def test_the_figures_fit_together(printed, tmp_path, monkeypatch):
     assert "batch 3, run 2/2, nanoGPT:" in people
 
 
-def test_the_weights_that_a_step_reads():
+def test_number_of_weights_read_per_step():
     shape = {"vocab_size": 11, "block_size": 16, "n_layer": 1, "n_head": 1, "n_embd": 4}
     block = 4 * 12 + 4 * 4 + 4 * 16 * 2 + 4 * 2
     for settings, more in (
@@ -87,23 +87,23 @@ def test_the_weights_that_a_step_reads():
         assert count_weights_read(model) == block + 4 + 11 * 4 + more
 
 
-def test_a_run_is_measured_at_its_own_shape(printed, story_run):
+def test_a_run_is_measured_with_its_own_shape(printed, story_run):
     argv = ["sample", "--run", str(story_run), "--batch-sizes", "1", "--runs", "1"]
     record, _ = printed(script.main, *argv, "--new-tokens", "3", "--json")
     assert record["model"] == str(story_run) and record["new_tokens"] == 3
 
 
-def test_a_peer_that_would_take_too_long_is_left_out(printed, tmp_path):
+def test_an_engine_over_the_time_limit_is_left_out(printed, tmp_path):
     (tmp_path / "model.py").write_text(NANOGPT, encoding="utf-8")
     argv = [*FEW, "--nanogpt", str(tmp_path), "--limit-s", "1e-9"]
     record, people = printed(script.main, *argv, "--json")
     for batch in record["batches"]:
         assert [row["who"] for row in batch["rows"]] == ["ours"]
         assert list(batch["left_out_s"]) == ["nanoGPT"]
-    assert "left out: about 0 s a run (--limit-s)" in people
+    assert "left out: about 0 s per call (--limit-s)" in people
 
 
-def test_compiled_steps_have_a_row_of_their_own(printed, tmp_path, monkeypatch):
+def test_compiled_steps_have_a_separate_row(printed, tmp_path, monkeypatch):
     monkeypatch.setattr("model.sampling.compile.COMPILER", {"backend": "eager"})
     (tmp_path / "model.py").write_text(NANOGPT, encoding="utf-8")
     argv = [*FEW, "--compiled", "--nanogpt", str(tmp_path), "--json"]
@@ -134,17 +134,17 @@ def test_ours_records_in_the_warm_up_what_is_timed(printed, monkeypatch):
         2,
         2,
         2,
-    ]  # after the first, only calls of one token have a room of their own
+    ]  # the full-length call is made once and reused; calls of one token need another cache size
 
 
-def test_a_compiler_that_fails_has_no_row(printed, monkeypatch):
+def test_a_failing_compiler_has_no_row(printed, monkeypatch):
     monkeypatch.setattr("model.sampling.compile.COMPILER", {"backend": lambda graph, inputs: 1 / 0})
     record, people = printed(script.main, *FEW, "--compiled", "--json")
     assert [[row["who"] for row in batch["rows"]] for batch in record["batches"]] == [["ours"]] * 2
     assert people.count("warning: torch.compile failed") == 1 and "and compiled" not in people
 
 
-def test_transformers_draws_as_many_tokens(printed):
+def test_transformers_has_a_row(printed):
     pytest.importorskip("transformers")
     record, _ = printed(script.main, *FEW, "--hf", "--json")
     assert [row["who"] for row in record["batches"][1]["rows"]] == ["ours", "transformers"]
@@ -169,12 +169,12 @@ def test_bad_arguments_are_refused(argv, message):
         script.main(["sample", "--shape", "0.8M", *argv])
 
 
-def test_a_model_is_named():
+def test_a_run_or_a_shape_is_required():
     with pytest.raises(UserError, match="give one of --run DIR and --shape"):
         script.main(["sample"])
 
 
-def test_without_transformers_one_line_says_how_to_get_it(monkeypatch):
+def test_without_transformers_the_error_names_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(UserError, match="pip install transformers"):
         script.main([*FEW, "--hf"])

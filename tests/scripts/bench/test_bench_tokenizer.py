@@ -1,4 +1,4 @@
-"""scripts.bench tokenizer: what is timed is checked, and what differs is said."""
+"""scripts.bench tokenizer: results are compared as well as timed, and differences are shown."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TINY = ROOT / "data" / "tiny.txt"
 
 
 def test_the_command_of_the_docs(run_python):
-    """Shortened by two flags more."""
+    """Two more flags shorten it."""
     arguments = ["--corpus", "data/tiny.txt", "--vocab-size", "1024", "--peers"]
     shorter = ["--runs", "1", "--sizes-mb", "0.01", "0.02", "500"]
     done = run_python("-m", "scripts.bench", "tokenizer", *arguments, *shorter, "--json")
@@ -56,7 +56,7 @@ def test_the_command_of_the_docs(run_python):
         assert name in people.splitlines()[-1] and "pip install" in people.splitlines()[-1]
 
 
-def test_ours_alone_with_the_tokens_of_a_file_of_ranks(tmp_path, capsys):
+def test_encoding_with_a_file_of_ranks_without_other_libraries(tmp_path, capsys):
     ranks = tmp_path / "x.tiktoken"
     export_tokenizer(BPETokenizer.train(TINY.read_bytes(), vocab_size=400), "tiktoken", ranks)
     argv = ["tokenizer", "--corpus", str(TINY), "--ranks", str(ranks)]
@@ -73,7 +73,7 @@ def test_ours_alone_with_the_tokens_of_a_file_of_ranks(tmp_path, capsys):
         (["--vocab-size", "300", "--sizes-mb", "1", "0"], "--sizes-mb: must be above 0"),
         (["--vocab-size", "30"], "--vocab-size: vocabulary 30 is too small"),
         ([], "give --vocab-size"),
-        (["--vocab-size", "300", "--pattern", "gpt2"], "--pattern goes with --ranks"),
+        (["--vocab-size", "300", "--pattern", "gpt2"], "--pattern needs --ranks"),
         (["--vocab-size", "300", "--corpus", "none.txt"], "none.txt: No such file"),
         (["--vocab-size", "300", "--corpus", "EMPTY"], "EMPTY: the corpus is empty"),
         (["--vocab-size", "300", "--corpus", "BINARY"], "BINARY: not UTF-8 at byte 1"),
@@ -91,7 +91,7 @@ def test_bad_arguments_are_refused(tmp_path, monkeypatch, more, message):
         script.main(["tokenizer", *corpus, *more])
 
 
-def test_ids_that_differ_are_seen():
+def test_different_ids_are_marked_in_the_table():
     text = {
         "bytes": 2_000_000,
         "tokens": 5,
@@ -137,13 +137,13 @@ def test_ids_that_differ_are_seen():
     lines = show_tokenizer(record).splitlines()
     assert [line.split()[-1] for line in lines if line.startswith("tiktoken")] == ["NO", "yes"]
     assert any(line.startswith("gigabpe") and "failed: no memory" in line for line in lines)
-    assert "all that is installed; 100 MB were wanted" in lines[0]
+    assert "everything installed; 100 MB were wanted" in lines[0]
     assert lines[-1] == (
-        "not installed, so not measured: rustbpe gigabpe (pip install rustbpe gigabpe)"
+        "not installed and not measured: rustbpe gigabpe (pip install rustbpe gigabpe)"
     )
 
 
-def test_wrong_ids_and_wrong_merges_are_found():
+def test_wrong_ids_and_wrong_merges_are_detected():
     loaders = {
         "ours": lambda: {"encode": lambda text: list(text.encode())},
         "good": lambda: {"batch": lambda text: [list(text[:2].encode()), list(text[2:].encode())]},
@@ -166,18 +166,18 @@ def test_wrong_ids_and_wrong_merges_are_found():
     assert measure.training_row("p", [turn, {"error": "e"}], [ours, ours], "x")["error"] == "e"
 
 
-def test_a_job_in_a_process_of_its_own(tmp_path):
+def test_a_job_in_a_separate_process(tmp_path):
     path = tmp_path / "text.txt"
     path.write_bytes(TINY.read_bytes()[:20_000])
-    job = {"what": "train", "who": "ours", "corpus": str(path), "vocab_size": 300}
+    job = {"what": "train", "name": "ours", "corpus": str(path), "vocab_size": 300}
     figures = process.run_job(job, process.ALL_CORES, WORKER, measure_memory=True)
     tokens = BPETokenizer.train_files([path], vocab_size=300, special_tokens=[]).token_bytes[256:]
     assert figures["tokens"] == worker.tokens_digest(tokens) != worker.tokens_digest(tokens[::-1])
     assert figures["n"] == 44 and figures["seconds"] > 0 and figures["peak_bytes"] > 5e6
-    assert "KeyError: 'none'" in process.run_job({**job, "who": "none"}, {}, WORKER)["error"]
+    assert "KeyError: 'none'" in process.run_job({**job, "name": "none"}, {}, WORKER)["error"]
 
 
-def test_the_memory_of_children_counts():
+def test_memory_of_child_processes_is_counted():
     if not sys.platform.startswith("linux"):
         pytest.skip("reads /proc")
     import subprocess
@@ -193,7 +193,7 @@ def test_the_memory_of_children_counts():
     assert process.process_tree_bytes(parent.pid) == 0
 
 
-def test_flat_ids_of_every_kind():
+def test_flatten_ids_of_arrays_and_lists():
     import numpy as np
 
     assert (
@@ -205,11 +205,11 @@ def test_flat_ids_of_every_kind():
 
 
 @given(st.lists(st.sampled_from(["a", "é", "1", " ", "\n", ".", "'s"])), st.integers(1, 9))
-def test_blocks_split_as_the_whole(parts, size):
+def test_blocks_have_the_pretokens_of_the_whole_text(parts, size):
     text = "".join(parts)
     blocks = [block.decode() for block in corpus.safe_blocks(text.encode(), size)]
     assert "".join(blocks) == text and "" not in blocks
-    assert [piece for block in blocks for piece in split(block)] == split(text)
+    assert [pretoken for block in blocks for pretoken in split(block)] == split(text)
     assert all(len(block.encode()) >= size for block in blocks[:-1])
 
 
@@ -224,7 +224,7 @@ def test_the_corpus_of_installed_packages(tmp_path, monkeypatch):
     assert whole.read_text(encoding="utf-8") == "é" * 10 + "x = 1\nend"
     cut = corpus.python_corpus(tmp_path / "out", max_bytes=5)
     assert cut.read_text(encoding="utf-8") == "éé" and cut.name != whole.name
-    assert corpus.python_corpus(tmp_path / "out") == whole  # by content: found again
+    assert corpus.python_corpus(tmp_path / "out") == whole  # the name depends on the content
     assert sorted((tmp_path / "out").iterdir()) == sorted([whole, cut])
     monkeypatch.setattr(corpus, "installed_files", lambda: [])
     with pytest.raises(UserError, match="no Python package with text is installed"):
@@ -235,8 +235,8 @@ def test_the_corpus_of_installed_packages(tmp_path, monkeypatch):
 KINDS = ("purelib", "platlib", "stdlib")
 
 
-def test_quicktok_takes_part_where_its_pattern_is_known(tmp_path):
-    pytest.importorskip("quicktok", reason="a peer to measure, no oracle")
+def test_quicktok_gives_equal_ids_with_its_pattern(tmp_path):
+    pytest.importorskip("quicktok", reason="not installed (pip install quicktok-v1)")
     trained = BPETokenizer.train(TINY.read_bytes()[:50_000], vocab_size=500, special_tokens=[])
     tokenizer = BPETokenizer(trained.merges, [], pattern="cl100k")
     figures = measure.bench_encoding(TINY, tokenizer, ["quicktok"], 1, [20_000])

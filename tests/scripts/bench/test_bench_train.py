@@ -1,4 +1,4 @@
-"""scripts.bench train: shapes, parts of a step, and a stand-in for nanoGPT in turn with ours."""
+"""scripts.bench train: shapes, phases of a step, and turns of ours and a fake nanoGPT."""
 
 from __future__ import annotations
 
@@ -67,32 +67,32 @@ def small(**changes: object) -> Config:
     return load(Config, [], {name: str(value) for name, value in settings.items()})[0]
 
 
-def test_the_shapes_are_settings() -> None:
+def test_shapes_are_valid_settings() -> None:
     for name in SHAPES:
         config, _ = load(Config, [], {key: str(value) for key, value in SHAPES[name].items()})
         assert config.model.tie_weights and not config.model.bias
 
 
 def test_our_trainer_steps_on_random_tokens(tmp_path: Path) -> None:
-    ours, told = LlmTiny(small(), tmp_path, random=True), []
-    assert [ours.step(told.append) for _ in range(2)] == [128, 128]
-    assert told == [*PHASES] * 2
+    ours, phases = LlmTiny(small(), tmp_path, random=True), []
+    assert [ours.step(phases.append) for _ in range(2)] == [128, 128]
+    assert phases == [*PHASES] * 2
     assert ours.trainer.evaluate().tokens == 100_000
     assert not ours.compiled
 
 
 def test_nanogpt_steps_with_its_own_get_batch(checkout: Path, tmp_path: Path) -> None:
-    theirs, told = NanoGPT(checkout, small(), tmp_path), []
+    theirs, phases = NanoGPT(checkout, small(), tmp_path), []
     before = theirs.raw.table.weight.detach().clone()
-    assert theirs.step(told.append) == 128
-    assert sorted(told) == sorted(PHASES)
+    assert theirs.step(phases.append) == 128
+    assert sorted(phases) == sorted(PHASES)
     assert not torch.equal(theirs.raw.table.weight, before)
     (checkout / "train.py").write_text("x = 1", encoding="utf-8")
     with pytest.raises(UserError, match="has no get_batch"):
         NanoGPT(checkout, small(), tmp_path)
 
 
-def test_each_part_gets_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_phase_is_timed_separately(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
 
@@ -109,11 +109,11 @@ def test_each_part_gets_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
     assert spent == dict.fromkeys(PHASES, 0.0) | {"data": 2.0, "forward": 4.0, "backward": 8.0}
 
 
-def test_a_peak_is_measured() -> None:
+def test_matmul_peak_is_measured() -> None:
     assert matmul_peak(torch.device("cpu"), "off") > 1e8
 
 
-def test_ratios_are_those_of_the_turns() -> None:
+def test_ratios_are_computed_per_turn() -> None:
     def turn(rate: float) -> dict[str, object]:
         return {"tokens_per_s": rate, "parts_s": dict.fromkeys(PHASES, 0.5), "peak_bytes": 1 << 20}
 
@@ -135,7 +135,7 @@ def test_ratios_are_those_of_the_turns() -> None:
         (["--shape", "nanogtp"], "invalid choice|did you mean"),
     ],
 )
-def test_mistakes_are_told(more: list[str], message: str) -> None:
+def test_bad_arguments_are_refused(more: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         script.main(["train", *more])
 

@@ -1,4 +1,4 @@
-"""scripts.bench.gpu_check without a GPU: it says so; its runner is tried on small programs."""
+"""scripts.bench.gpu_check without a GPU: the error, and its runner with small programs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from utils.metrics import CLOCK_COLUMNS, COLUMNS
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
-def test_without_a_gpu_one_line_says_so(tmp_path, run_python):
+def test_without_a_gpu_the_error_is_one_line(tmp_path, run_python):
     out = tmp_path / "x.json"
     done = run_python("-m", "scripts.bench.gpu_check", "--corpus", __file__, "--out", out)
     assert done.returncode == 2 and done.stdout == "" and not out.exists()
     assert len(done.stderr.splitlines()) == 1 and "no CUDA device" in done.stderr
 
 
-def test_mistakes_are_told_before_anything_runs(tmp_path, monkeypatch):
+def test_user_errors_are_reported_before_anything_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with pytest.raises(UserError, match="--corpus .*no such file"):
         script.main(["--corpus", str(tmp_path / "none")])
@@ -29,7 +29,7 @@ def test_mistakes_are_told_before_anything_runs(tmp_path, monkeypatch):
         script.main(["--corpus", __file__, "--nanogpt", str(tmp_path)])
 
 
-def test_a_part_that_fails_or_is_late_does_not_stop_the_others(tmp_path, monkeypatch):
+def test_a_part_that_fails_or_times_out_does_not_stop_the_others(tmp_path, monkeypatch):
     metrics = "step,tokens,epoch,lr,train_loss,grad_norm,val_loss,val_ppl,val_bpb"
     metrics += ",tokens_per_s,elapsed_s,memory_bytes\n5,1,1,1,1,1,1,1,2.5,1,3.5,1\n"
     write = "import pathlib,sys; p=pathlib.Path(sys.argv[1]); p.parent.mkdir(exist_ok=True); "
@@ -41,7 +41,7 @@ def test_a_part_that_fails_or_is_late_does_not_stop_the_others(tmp_path, monkeyp
             "fails": [*python, "print('so much for that'); raise SystemExit(3)"],
             "gpt2": [*python, write, str(scratch / "gpt2"), '{"a": 1}'],
             "shakespeare": [*python, write, str(scratch / "run" / "metrics.csv"), metrics],
-            "late": [*python, "import time; time.sleep(60)"],
+            "slow": [*python, "import time; time.sleep(60)"],
             "never": [*python, ""],
         }
 
@@ -66,7 +66,7 @@ def test_a_run_that_ended_before_its_first_row_has_no_figures(tmp_path):
     assert found == {"steps": [], "val_bpb": [], "elapsed_s": []}
 
 
-def test_the_parts_are_commands_of_ours(tmp_path):
+def test_the_commands_of_the_parts(tmp_path):
     parts = script.parts(tmp_path / "c.txt", "/peer", tmp_path)
     assert list(parts) == ["tests", "sample", "shakespeare", "gpt2", "nanogpt-gpu"]
     assert "/peer" in parts["gpt2"] and str(tmp_path / "c.txt") in parts["shakespeare"]

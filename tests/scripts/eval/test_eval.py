@@ -1,4 +1,4 @@
-"""scripts.eval: one number whatever the batch size, the same as training's, for any text."""
+"""scripts.eval: figures equal those of training, for any batch size, and for any text."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from utils.metrics import read_rows
 
 
 def copy_run(run: Path, to: Path, **record: object) -> Path:
-    """A copy of a run, with changes in run.json."""
+    """Copy a run and change entries of run.json; return the copy."""
     shutil.copytree(run, to)
     known = json.loads((to / "run.json").read_text(encoding="utf-8"))
     (to / "run.json").write_text(json.dumps(known | record), encoding="utf-8")
@@ -32,7 +32,7 @@ def copy_run(run: Path, to: Path, **record: object) -> Path:
 
 
 def nats_of(run: Path, documents: list[str]) -> tuple[float, int]:
-    """Each document alone, from the end-of-text token to the next: the oracle."""
+    """Return the total nats and tokens of documents scored one by one: the reference."""
     loaded = load_run(run)
     end, nats, tokens = loaded.tokenizer.eot_id, 0.0, 0
     for document in documents:
@@ -81,10 +81,10 @@ def test_nothing_is_written_to_the_run(story_run, printed):
     assert look() == before
 
 
-def test_data_that_is_gone_is_prepared_again(story_run, printed, tmp_path):
+def test_missing_data_is_prepared_again(story_run, printed, tmp_path):
     record = json.loads((story_run / "run.json").read_text(encoding="utf-8"))
-    gone = record["data"] | {"folder": str(tmp_path / "gone")}
-    copy = copy_run(story_run, tmp_path / "copy", data=gone)
+    missing = record["data"] | {"folder": str(tmp_path / "missing")}
+    copy = copy_run(story_run, tmp_path / "copy", data=missing)
     expected, _ = printed(script.main, "--run", story_run)
     figures, people = printed(script.main, "--run", copy)
     assert figures["nats_per_token"] == expected["nats_per_token"]
@@ -93,8 +93,8 @@ def test_data_that_is_gone_is_prepared_again(story_run, printed, tmp_path):
 
 def test_other_data_than_the_runs_is_refused(story_run, tmp_path):
     record = json.loads((story_run / "run.json").read_text(encoding="utf-8"))
-    gone = record["data"] | {"folder": str(tmp_path / "gone")}
-    copy = copy_run(story_run, tmp_path / "copy", data=gone)
+    missing = record["data"] | {"folder": str(tmp_path / "missing")}
+    copy = copy_run(story_run, tmp_path / "copy", data=missing)
     text = (copy / "config.yaml").read_text(encoding="utf-8")
     other = text.replace("val_story_bytes: 4000", "val_story_bytes: 5000")
     other = other.replace("cache_dir: ", "cache_dir: " + str(tmp_path))
@@ -102,25 +102,23 @@ def test_other_data_than_the_runs_is_refused(story_run, tmp_path):
     (copy / "config.yaml").write_text(other, encoding="utf-8")
     with pytest.raises(UserError, match="other data than the run was trained on"):
         script.main(["--run", str(copy)])
-    made = re.compile(
-        r"  (val_)?story_bytes: .*\n|  cache_dir: .*\n"
-    )  # dir stands instead of these
-    named = made.sub("", text.replace('  dir: ""\n', "  dir: gone\n"))
+    made = re.compile(r"  (val_)?story_bytes: .*\n|  cache_dir: .*\n")  # data.dir excludes these
+    named = made.sub("", text.replace('  dir: ""\n', "  dir: missing\n"))
     (copy / "config.yaml").write_text(named, encoding="utf-8")
     with pytest.raises(UserError, match="restore the folder"):
         script.main(["--run", str(copy)])
 
 
 def test_a_text_of_stories_is_scored_story_by_story(story_run, printed, tmp_path):
-    drawn = list(stories.generate_stories(77, 2000))
+    written = list(stories.generate_stories(77, 2000))
     path = tmp_path / "some.txt"
-    path.write_text(stories.join(drawn), encoding="utf-8")
+    path.write_text(stories.join(written), encoding="utf-8")
     figures, _ = printed(script.main, "--run", story_run, "--text", path)
-    nats, tokens = nats_of(story_run, drawn)
+    nats, tokens = nats_of(story_run, written)
     assert figures["tokens"] == tokens
-    assert figures["bytes"] == sum(map(len, drawn))
+    assert figures["bytes"] == sum(map(len, written))
     assert figures["nats_per_token"] == pytest.approx(nats / tokens, abs=1e-6)
-    assert figures["floor"] == pytest.approx(stories.floor(drawn).nats_per_byte)
+    assert figures["floor"] == pytest.approx(stories.floor(written).nats_per_byte)
     assert figures["text"] == str(path)
 
 
@@ -134,10 +132,10 @@ def test_any_other_text_has_no_floor(story_run, printed, tmp_path):
     assert figures["nats_per_token"] == pytest.approx(nats / tokens, abs=1e-6)
 
 
-def test_json_lines_are_scored_as_the_texts_in_them(story_run, printed, tmp_path):
-    drawn = list(stories.generate_stories(77, 2000))
-    (tmp_path / "some.txt").write_text(stories.join(drawn), encoding="utf-8")
-    lines = "".join(json.dumps({"tale": one}) + "\n" for one in drawn)
+def test_json_lines_are_scored_like_the_texts_in_them(story_run, printed, tmp_path):
+    written = list(stories.generate_stories(77, 2000))
+    (tmp_path / "some.txt").write_text(stories.join(written), encoding="utf-8")
+    lines = "".join(json.dumps({"tale": one}) + "\n" for one in written)
     (tmp_path / "some.jsonl").write_text(lines, encoding="utf-8")
     expected, _ = printed(script.main, "--run", story_run, "--text", tmp_path / "some.txt")
     argv = ["--run", str(story_run), "--text", str(tmp_path / "some.jsonl")]
@@ -153,11 +151,11 @@ def test_json_lines_are_scored_as_the_texts_in_them(story_run, printed, tmp_path
     (copy / "config.yaml").write_text(files, encoding="utf-8")
     found, _ = printed(script.main, "--run", copy, *argv[2:])
     assert found["nats_per_token"] == expected["nats_per_token"]
-    with pytest.raises(UserError, match="^--json-field: it says how a file of --text is read"):
+    with pytest.raises(UserError, match="^--json-field: needs a file or folder as --text"):
         script.main(["--run", str(story_run), "--json-field", "tale"])
 
 
-def test_documents_too_long_for_the_context_are_read_in_windows(story_run, printed, tmp_path):
+def test_documents_longer_than_block_size_are_read_in_windows(story_run, printed, tmp_path):
     path = tmp_path / "long.txt"
     path.write_text("abc " * 2000, encoding="utf-8")
     figures, people = printed(script.main, "--run", story_run, "--text", path)
@@ -214,9 +212,9 @@ def test_coherence_counts_what_the_grammar_accepts(story_run, printed, monkeypat
     new = next(stories.generate_stories(123, 1000))
     name = stories.parse(new).text.split()[5]
     samples = [
-        [*encode(train[3]), end],  # learned by heart
+        [*encode(train[3]), end],  # memorised
         [*encode(new), end],
-        [*encode(new), end],  # the same again
+        [*encode(new), end],  # a duplicate
         encode(new),  # does not end
         [*encode(new.replace(name, "Zebra", 1)), end],
         [end],
@@ -272,8 +270,10 @@ def test_known_documents_are_compared_as_text(story_run):
     assert known == {train[0], train[-1]}
 
 
-def test_every_drawn_story_is_coherent():
-    drawn = list(stories.generate_stories(5, 5000))
-    result = score_coherence(drawn, [True] * len(drawn), known=set(drawn[:1]))
-    assert result.accepted == result.distinct == result.ended == len(drawn)
-    assert result.new == len(drawn) - 1 and result.failures == [] and common_failures(result) == []
+def test_every_generated_story_is_coherent():
+    written = list(stories.generate_stories(5, 5000))
+    result = score_coherence(written, [True] * len(written), known=set(written[:1]))
+    assert result.accepted == result.distinct == result.ended == len(written)
+    assert (
+        result.new == len(written) - 1 and result.failures == [] and common_failures(result) == []
+    )

@@ -1,4 +1,4 @@
-"""scripts.eval --tokens and --heat: what each token of a text cost."""
+"""scripts.eval --tokens and --heat: the loss of each token of a text."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def lines_of(capsys, *argv: object) -> list[str]:
 
 
 def logprobs_of(run, document: str) -> list[float]:
-    """One document alone, from the end-of-text token to the next: the oracle."""
+    """Return the log-probability of each token of one document: the reference."""
     loaded = load_run(run)
     end = loaded.tokenizer.eot_id
     ids = [*loaded.tokenizer.encode(document), end]
@@ -36,23 +36,23 @@ def logprobs_of(run, document: str) -> list[float]:
 
 
 def test_each_token_has_its_log_probability_in_the_order_of_the_text(story_run, capsys, tmp_path):
-    drawn = list(stories.generate_stories(77, 2500))
+    written = list(stories.generate_stories(77, 2500))
     path = tmp_path / "some.txt"
-    path.write_text(stories.join(drawn), encoding="utf-8")
+    path.write_text(stories.join(written), encoding="utf-8")
     *tokens, last = map(
         json.loads, lines_of(capsys, "--run", story_run, "--text", path, "--tokens")
     )
     assert "".join(token["text"] for token in tokens) == "".join(
-        story + "<|endoftext|>" for story in drawn
+        story + "<|endoftext|>" for story in written
     )
-    expected = [logprob for story in drawn for logprob in logprobs_of(story_run, story)]
+    expected = [logprob for story in written for logprob in logprobs_of(story_run, story)]
     assert [token["logprob"] for token in tokens] == pytest.approx(expected, abs=1e-4)
     assert [token["place"] for token in tokens] == list(range(len(expected)))
     total = -sum(token["logprob"] for token in tokens)
     assert total / len(tokens) == pytest.approx(last["nats_per_token"], abs=1e-6)
 
 
-def test_bytes_that_are_no_character_are_told(story_run, capsys, tmp_path):
+def test_tokens_with_incomplete_characters_are_printed_in_hex(story_run, capsys, tmp_path):
     path = tmp_path / "some.txt"
     path.write_bytes(TEXT.encode())
     *tokens, last = map(
@@ -82,9 +82,7 @@ def test_a_text_longer_than_the_context_is_scored_once(story_run, capsys, tmp_pa
     assert total / len(tokens) == pytest.approx(last["nats_per_token"], abs=1e-6)
 
 
-def test_the_text_may_come_from_stdin_and_be_seen_in_colours(
-    story_run, capsys, monkeypatch, tmp_path
-):
+def test_text_from_stdin_is_printed_in_colours(story_run, capsys, monkeypatch, tmp_path):
     stdin = types.SimpleNamespace(buffer=io.BytesIO(TEXT.encode()))
     monkeypatch.setattr(sys, "stdin", stdin)
     *lines, last = lines_of(capsys, "--run", story_run, "--text", "-", "--heat", "-")
@@ -110,13 +108,13 @@ def test_the_text_may_come_from_stdin_and_be_seen_in_colours(
         (None, "^standard input: closed"),
     ],
 )
-def test_a_bad_text_of_stdin_is_refused_by_its_name(story_run, monkeypatch, stdin, message):
+def test_the_error_about_a_bad_text_names_standard_input(story_run, monkeypatch, stdin, message):
     monkeypatch.setattr(sys, "stdin", stdin)
     with pytest.raises(UserError, match=message):
         script.main(["--run", str(story_run), "--text", "-"])
 
 
-def test_a_heat_map_is_drawn_of_a_text_or_of_the_runs_own(story_run, capsys, tmp_path, monkeypatch):
+def test_a_heatmap_of_a_text_or_of_the_validation_part(story_run, capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(heatmap, "MAX_LINES", 5)
     text, heat = tmp_path / "some.txt", tmp_path / "heat.png"
     text.write_bytes(TEXT.encode())
@@ -127,19 +125,21 @@ def test_a_heat_map_is_drawn_of_a_text_or_of_the_runs_own(story_run, capsys, tmp
     out, err = capsys.readouterr()
     figures = json.loads(out.splitlines()[-1])
     assert len(out.splitlines()) == figures["tokens"] + 1 and "<svg" in own.read_text("utf-8")
-    assert f"{own}: how much" in err and f"{own}: the first" in err
+    assert f"{own}: the loss of each token" in err and f"{own}: shows the first" in err
 
 
 @pytest.mark.parametrize(
     "argv, message",
     [
-        (["--heat", "-", "--tokens"], "--heat -: --tokens goes to stdout too"),
+        (["--heat", "-", "--tokens"], "--heat -: --tokens prints to stdout too"),
         (["--heat", "heat.docx"], "can't write a .docx"),
         (["--heat", "no/such/heat.png"], "there is no folder no.such"),
         (["--heat"], "expected one argument"),
     ],
 )
-def test_a_bad_request_is_refused_before_the_work(story_run, capsys, monkeypatch, argv, message):
+def test_bad_arguments_are_refused_before_the_run_is_loaded(
+    story_run, capsys, monkeypatch, argv, message
+):
     monkeypatch.setattr(script, "load_run", None)
     with pytest.raises(UserError, match=message):
         script.main(["--run", str(story_run), *argv])

@@ -1,4 +1,4 @@
-"""Heat maps: the colour follows the surprise, whatever characters the text holds."""
+"""Heatmaps: the colour follows the loss of a token, for any characters in the text."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WORDS = [Cell("the", 0.1), Cell("·cat", 6.5), Cell("↵", 1.2, True), Cell("世
 COLOURED = re.compile(r"\x1b\[48;5;(\d+);38;5;(\d+)m(.*?)\x1b\[0m")
 
 
-def test_hotter_is_another_colour_up_to_the_hottest():
+def test_colours_differ_up_to_the_end_of_the_scale():
     shades = [
         COLOURED.match(colour_background("x", nats)).group(1)
         for nats in range(heatmap.MAX_NATS + 1)
@@ -41,10 +41,10 @@ def test_hotter_is_another_colour_up_to_the_hottest():
     assert colour_background("x", float("nan")) == colour_background("x", 1000.0)
     assert (
         colour_background("x", -1e-9) == colour_background("x", 0.0) != colour_background("x", 1.0)
-    )  # rounding may pass 0
+    )  # rounding can give a negative loss
 
 
-def test_the_text_for_a_terminal_is_the_cells_in_order():
+def test_coloured_text_contains_the_cells_in_order():
     scale, *lines = coloured_text(WORDS).split("\n")
     assert [text for _, _, text in COLOURED.findall(scale)][-1] == f" {heatmap.MAX_NATS}+ "
     assert COLOURED.sub(r"\3", "\n".join(lines)) == "the·cat↵\n世界🙂\n"
@@ -62,24 +62,24 @@ def test_the_text_for_a_terminal_is_the_cells_in_order():
     )
 
 
-def test_lines_are_never_wider_than_asked_and_lose_nothing():
+def test_wrapped_lines_fit_and_contain_all_cells():
     cells = [*WORDS, Cell("x" * 25, 3.0), Cell("世" * 9, 2.0, True), Cell("end", 1.0)]
-    places = list(wrap_cells(cells, 10, 99))
-    assert "".join(cell.text for _, _, cell in places) == "".join(cell.text for cell in cells)
-    assert all(column + columns(cell.text) <= 10 for _, column, cell in places)
-    taken = [(line, column) for line, column, _ in places]
+    positions = list(wrap_cells(cells, 10, 99))
+    assert "".join(cell.text for _, _, cell in positions) == "".join(cell.text for cell in cells)
+    assert all(column + columns(cell.text) <= 10 for _, column, cell in positions)
+    taken = [(line, column) for line, column, _ in positions]
     assert taken == sorted(set(taken))
-    assert places[3][:2] == (1, 0), "a line ends after a newline"
+    assert positions[3][:2] == (1, 0), "a line ends after a newline"
     assert {line for line, _, _ in wrap_cells(cells, 10, 2)} == {0, 1}
 
 
 @pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
-def test_a_picture_of_any_characters_warns_of_nothing(tmp_path, kind):
-    """Some systems have a font for all of these, some for few."""
+def test_a_picture_of_any_characters_gives_no_warning(tmp_path, kind):
+    """The installed fonts differ: some systems have all of these characters, some only a few."""
     odd = [Cell(text, 2.0) for text in (r"$\frac{$", "%_^{", "\ue000", "◌\u0301", "é", "𝔘")]
     out = tmp_path / f"heat.{kind}"
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # of a glyph that no font has, for one
+        warnings.simplefilter("error")  # such as Matplotlib's for a missing glyph
         assert save_heatmap([*WORDS, *odd], out, "a $title$") == len(WORDS) + len(odd)
     raw = out.read_bytes()
     assert raw[:4] in (b"\x89PNG", b"<?xm", b"%PDF")
@@ -87,7 +87,7 @@ def test_a_picture_of_any_characters_warns_of_nothing(tmp_path, kind):
     assert out.read_bytes() != raw
 
 
-def test_a_hot_cell_is_darker(tmp_path):
+def test_a_cell_with_a_high_loss_is_darker(tmp_path):
     from PIL import Image  # comes with Matplotlib
 
     def darkness(nats: float) -> float:
@@ -101,16 +101,16 @@ def test_a_hot_cell_is_darker(tmp_path):
     assert levels == sorted(set(levels))
 
 
-def test_letters_stand_out_from_their_box():
+def test_letters_contrast_with_their_box():
     figure = Figure()
-    places = list(wrap_cells([Cell("cold", 0.5), Cell("hot", 9.0)], 50, 1))
-    draw_cells(figure, places, 1, choose_fonts("")[0], "title")
-    cold, hot = figure.axes[0].texts
+    positions = list(wrap_cells([Cell("low", 0.5), Cell("high", 9.0)], 50, 1))
+    draw_cells(figure, positions, 1, choose_fonts("")[0], "title")
+    low, high = figure.axes[0].texts
     light, dark = figure.axes[0].collections[0].get_facecolor()[:, :3].mean(axis=1)
-    assert (cold.get_color(), hot.get_color()) == ("black", "white") and light > 0.7 > 0.4 > dark
+    assert (low.get_color(), high.get_color()) == ("black", "white") and light > 0.7 > 0.4 > dark
 
 
-def test_a_long_text_is_cut_and_the_number_drawn_is_told(tmp_path, monkeypatch):
+def test_a_long_text_is_cut_and_the_number_of_cells_returned(tmp_path, monkeypatch):
     monkeypatch.setattr(heatmap, "MAX_LINES", 3)
     cells = [Cell("0123456789", 1.0)] * 50
     assert save_heatmap(cells, tmp_path / "heat.png", "") == 30  # ten in a line of 100
@@ -118,23 +118,23 @@ def test_a_long_text_is_cut_and_the_number_drawn_is_told(tmp_path, monkeypatch):
     assert save_heatmap([], tmp_path / "heat.png", "") == 0
 
 
-def test_characters_without_a_font_stand_as_numbers(tmp_path, monkeypatch):
+def test_characters_without_a_font_are_escaped(tmp_path, monkeypatch):
     assert choose_fonts("café·")[1] == set() and choose_fonts("a\U0003fffd")[1] == {"\U0003fffd"}
-    drawn: list[str] = []
+    placed: list[str] = []
     monkeypatch.setattr(
         heatmap,
         "draw_cells",
-        lambda _, places, *more: drawn.extend(cell.text for *_, cell in places),
+        lambda _, positions, *more: placed.extend(cell.text for *_, cell in positions),
     )
     entries = [entry for entry in fontManager.ttflist if entry.name == heatmap.MONOSPACED]
     monkeypatch.setattr(fontManager, "ttflist", entries)
     save_heatmap([Cell("世a🙂", 1.0), Cell("café·", 1.0)], tmp_path / "heat.png", "")
-    assert drawn == [r"\u4e16a\U0001f642", "café·"]
+    assert placed == [r"\u4e16a\U0001f642", "café·"]
 
 
-def test_a_picture_that_cannot_be_is_refused_before_the_work(tmp_path):
+def test_a_picture_that_cannot_be_written_is_refused(tmp_path):
     with pytest.raises(UserError, match="can't write a .docx picture; supported: .*png"):
         check_picture(Path("heat.docx"))
-    with pytest.raises(UserError, match="--heat .*heat.png: there is no folder .*gone; make it"):
-        check_picture(tmp_path / "gone" / "heat.png")
+    with pytest.raises(UserError, match="--heat .*heat.png: there is no folder .*missing; make it"):
+        check_picture(tmp_path / "missing" / "heat.png")
     check_picture(tmp_path / "heat.png")

@@ -1,4 +1,4 @@
-"""Visible text: every character can be seen, none moves a terminal's cursor."""
+"""Visible text: every character is visible, and none controls a terminal."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from scripts.eval.visible_text import Cell, cells, columns, visible
         ("", ""),
     ],
 )
-def test_what_has_no_picture_gets_one(text, shown):
+def test_invisible_characters_are_replaced(text, shown):
     assert visible(text) == shown
 
 
 @settings(max_examples=50)
 @given(st.text(max_size=20))
-def test_a_visible_text_gives_no_orders(text):
+def test_visible_text_has_no_control_characters(text):
     shown = visible(text)
     assert shown.isprintable() and " " not in shown and len(shown) >= len(text)
     assert columns(shown) >= sum(unicodedata.category(c) not in ("Mn", "Me") for c in text)
@@ -58,7 +58,7 @@ def test_a_special_token_cuts_an_unfinished_character_and_ends_a_line():
 
 @settings(max_examples=50)
 @given(st.text(max_size=20), st.data())
-def test_however_a_text_is_cut_the_cells_hold_all_of_it(text, data):
+def test_cells_contain_the_whole_text_for_any_tokens(text, data):
     raw = text.encode("utf-8", "surrogatepass")
     places = sorted(data.draw(st.sets(st.integers(0, len(raw)))) | {0, len(raw)})
     tokens = [(raw[a:b], 1.0, False) for a, b in zip(places, places[1:])]

@@ -1,4 +1,4 @@
-"""GGUF files in llama.cpp: its log-probabilities and its ids."""
+"""GGUF files in llama.cpp: log-probabilities and token ids equal ours."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from utils.errors import UserError
 
 ORACLE = "oracle: not installed (pip install gguf)"
 EXTRA = "extra: not installed (pip install xllamacpp)"
-# Largest difference of a log-probability. llama.cpp takes GELU from a table in fp16.
+# Largest difference of a log-probability. llama.cpp computes GELU from a table in fp16.
 TOLERANCE = {"gpt2": 5e-3, "gpt_neox": 5e-3, "llama": 1e-4, "qwen3": 1e-4}
-N_PLACES = 5
+N_POSITIONS = 5
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +32,8 @@ def tokenizer() -> BPETokenizer:
     return BPETokenizer.train([make_text(50), "année 年 🙂"], vocab_size=300)
 
 
-def held() -> list[dict[str, Any]]:
-    """The combinations that llama.cpp runs."""
+def supported() -> list[dict[str, Any]]:
+    """Return the combinations of settings that llama.cpp supports."""
     return [
         one
         for one in COMBINATIONS
@@ -42,13 +42,13 @@ def held() -> list[dict[str, Any]]:
 
 
 def serve(path: Path) -> Any:
-    """llama.cpp in this process, on a port of this machine alone."""
+    """Return a llama.cpp server in this process, on a local port."""
     llama = pytest.importorskip("xllamacpp", reason=EXTRA)
     params = llama.CommonParams()
     params.model.path = str(path)
     params.n_ctx, params.n_parallel, params.warmup, params.verbosity = 24, 1, False, 0
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
-    # Exact arithmetic in place of its defaults, which halve the cache.
+    # fp32 instead of llama.cpp's default, a KV cache in fp16.
     params.cache_type_k = params.cache_type_v = llama.ggml_type.GGML_TYPE_F32
     params.flash_attn_type = llama.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     return llama.Server(params)
@@ -63,16 +63,16 @@ def write(folder: Path, model: TinyGPT, tokenizer: BPETokenizer) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", held(), ids=name_of)
+@pytest.mark.parametrize("settings", supported(), ids=name_of)
 def test_llama_cpp_computes_the_same(settings, tokenizer, tmp_path):
     model = make_model(config_of(settings))
     server = serve(write(tmp_path, model, tokenizer))
-    # It tells of a token only when its bytes are whole characters. The bias is no part of what it
-    # tells, and makes it draw one that is.
+    # llama.cpp reports a token only if its bytes are whole characters. The logit bias makes it
+    # sample such a token and does not affect the reported log-probabilities.
     request = {"n_predict": 1, "logprobs": 300, "samplers": [], "cache_prompt": False}
     request["logit_bias"] = [[ord("a"), 1e6]]
     ids_T = torch.randint(299, (20,), generator=torch.Generator().manual_seed(3))
-    for n in torch.linspace(1, 20, N_PLACES).int().tolist():
+    for n in torch.linspace(1, 20, N_POSITIONS).int().tolist():
         answer = server.handle_completions(request | {"prompt": ids_T[:n].tolist()})
         found = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
         logprobs_V = torch.empty(300)
@@ -88,7 +88,7 @@ def test_llama_cpp_computes_the_same(settings, tokenizer, tmp_path):
 
 @pytest.mark.slow
 def test_llama_cpp_gives_the_same_ids(tokenizer, tmp_path):
-    server = serve(write(tmp_path, make_model(config_of(held()[0])), tokenizer))
+    server = serve(write(tmp_path, make_model(config_of(supported()[0])), tokenizer))
     for text in hostile_strings(150):
         body = json.dumps({"content": text, "parse_special": True}).encode()
         request = urllib.request.Request(f"{server.listening_address}/tokenize", body)
@@ -99,9 +99,9 @@ def test_llama_cpp_gives_the_same_ids(tokenizer, tmp_path):
 
 
 def test_the_file_holds_what_it_should(tokenizer, tmp_path):
-    """Read with the library's own reader: the cheap test of every day."""
+    """Reads the file with the library's own reader, as the cheap alternative to llama.cpp."""
     gguf = pytest.importorskip("gguf", reason=ORACLE)
-    settings = next(one for one in held() if hf_model_type(config_of(one)) == "llama")
+    settings = next(one for one in supported() if hf_model_type(config_of(one)) == "llama")
     model = make_model(config_of(settings))
     reader = gguf.GGUFReader(write(tmp_path, model, tokenizer))
     fields = {name: field.contents() for name, field in reader.fields.items()}
@@ -114,7 +114,7 @@ def test_the_file_holds_what_it_should(tokenizer, tmp_path):
     tensors = {one.name: torch.tensor(one.data) for one in reader.tensors}
     qkv = model.state_dict()["blocks.1.attn.qkv.weight"]
     assert torch.equal(tensors["blk.1.attn_v.weight"], qkv[32:])
-    q = tensors["blk.1.attn_q.weight"]  # heads of 8: rows 0 and 4 turn together
+    q = tensors["blk.1.attn_q.weight"]  # heads of 8: RoPE rotates rows 0 and 4 as a pair
     assert torch.equal(q[:4], qkv[[0, 4, 1, 5]]) and torch.equal(q[8:10], qkv[[8, 12]])
 
 
@@ -122,12 +122,12 @@ def test_the_file_holds_what_it_should(tokenizer, tmp_path):
     ("change", "pattern", "message"),
     [
         ({"mlp": "relu2"}, "gpt2", "model.mlp relu2: llama.cpp's gptneox computes GELU"),
-        ({}, "cl100k", "splits by the pattern cl100k; in GGUF only gpt2 is supported"),
+        ({}, "cl100k", "uses the split pattern cl100k; GGUF export supports only gpt2"),
         ({"pointer": True}, "gpt2", "model.pointer true: no Hugging Face class supports it"),
         (
             {"norm": "rmsnorm", "norm_gain": False, "embedding_norm": True, "qk_norm": True},
             "gpt2",
-            "llama.cpp has no NanoChatForCausalLM of these settings; export --to hf",
+            "llama.cpp has no NanoChatForCausalLM with these settings; export --to hf",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""Made-up settings to sweep; sweeps started as programs, their processes and their results."""
+"""Helpers: example settings to sweep, sweeps started as programs, their processes and results."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Train:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Settings of a made-up program, that a sweep's file may name."""
+    """Settings of an example program."""
 
     run_dir: str = setting("", "folder")
     model: Model = dataclasses.field(default_factory=Model)
@@ -48,13 +48,13 @@ class Settings:
 
 
 def results(out: Path) -> list[dict[str, str]]:
-    """results.csv less the wall-clock columns."""
+    """Return the rows of results.csv without the wall-clock columns."""
     with open(out / "results.csv", encoding="utf-8", newline="") as file:
         return [{k: v for k, v in row.items() if k not in CLOCK} for row in csv.DictReader(file)]
 
 
 def start_sweep(argv: list[str], out: Path, *more: str) -> subprocess.Popen[bytes]:
-    """The sweep in a process and a session of its own."""
+    """Start a sweep as a separate process in its own session."""
     command = [sys.executable, str(ROOT / "scripts" / "sweep"), *argv, "--out", str(out), *more]
     return subprocess.Popen(
         command, cwd=out.parent, env=clean_environment(), start_new_session=True
@@ -69,7 +69,7 @@ def wait_until(holds: Callable[[], object], timeout_s: float = 300) -> None:
 
 
 def trainers(out: Path) -> list[int]:
-    """The processes that train a point of a sweep."""
+    """Return the ids of the processes that train a point of a sweep."""
     found = []
     for process in psutil.process_iter(["pid", "cmdline"]):
         words = process.info["cmdline"] or []

@@ -1,4 +1,4 @@
-"""Child processes end with their starter, however it ends."""
+"""Child processes of a pool end with their parent, however it ends."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ LocalPool(1).submit(command, Path(sys.argv[2] + ".log")).result()
 """
 
 
-def lives(pid: int) -> bool:
-    """Whether a process runs; one that ended and waits for its parent does not."""
+def is_running(pid: int) -> bool:
+    """Return True if a process runs; a zombie does not."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -36,29 +36,29 @@ def started(path: Path) -> int:
     return int(path.read_text(encoding="utf-8"))
 
 
-def test_a_child_ends_with_a_starter_that_is_killed(tmp_path: Path) -> None:
+def test_a_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     path = tmp_path / "pid"
     command = [sys.executable, "-c", STARTER, SLEEP, str(path)]
     starter = subprocess.Popen(command, cwd=ROOT, env=clean_environment())
     child = started(path)
-    assert lives(child)
+    assert is_running(child)
     starter.kill()
     assert starter.wait(30) == -signal.SIGKILL
-    wait_until(lambda: not lives(child), timeout_s=20)
+    wait_until(lambda: not is_running(child), timeout_s=20)
 
 
-def test_stop_ends_what_runs_and_begins_nothing_more(tmp_path: Path) -> None:
+def test_stop_ends_running_commands_and_starts_no_more(tmp_path: Path) -> None:
     pool, path = LocalPool(1), tmp_path / "pid"
     command = [sys.executable, "-c", SLEEP, str(path)]
     running = pool.submit(command, tmp_path / "log")
     child = started(path)
     pool.stop()
-    assert running.result(30) == 128 + signal.SIGTERM and not lives(child)
+    assert running.result(30) == 128 + signal.SIGTERM and not is_running(child)
     assert pool.submit(command, tmp_path / "log").result(30) is None
     pool.close()
 
 
-def test_status_and_output_are_the_commands(tmp_path: Path) -> None:
+def test_exit_status_and_output_of_a_command(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "import sys; print('said'); sys.exit(7)"]
     pool = LocalPool(1)
     assert pool.submit(command, tmp_path / "log").result(30) == 7
@@ -72,6 +72,6 @@ def test_a_signal_to_the_watchdog_ends_the_command_first(tmp_path: Path) -> None
     watchdog = subprocess.Popen(command, stdin=subprocess.PIPE)
     child = started(path)
     watchdog.send_signal(signal.SIGTERM)
-    assert watchdog.wait(30) == 128 + signal.SIGTERM and not lives(child)
+    assert watchdog.wait(30) == 128 + signal.SIGTERM and not is_running(child)
     assert watchdog.stdin is not None
     watchdog.stdin.close()

@@ -1,4 +1,4 @@
-"""scripts.sweep.grid: what a sweep's file may say, and the points that follow."""
+"""scripts.sweep.grid: the file of a sweep, and its points."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_one_change_at_a_time(grid_of):
     assert len(grid.points()) == 10
 
 
-def test_changes_of_two_settings_with_one_last_part_are_told_apart(grid_of):
+def test_changes_of_settings_with_the_same_last_part_have_full_names(grid_of):
     grid = grid_of("each: {model.size: [2], train.size: [2]}")
     assert list(grid.changes) == ["model.size=2", "train.size=2"]
 
@@ -83,8 +83,8 @@ def test_a_change_named_like_the_folder_of_logs_gets_another_folder(grid_of):
     assert [point.name for point in points] == ["base", "logs_point=1", "results.csv_point=2"]
 
 
-def test_another_seed_is_no_change(grid_of):
-    with pytest.raises(UserError, match="another seed is no change; give seeds"):
+def test_a_seed_is_not_a_change(grid_of):
+    with pytest.raises(UserError, match="a seed is not a change; give seeds"):
         grid_of("each: {train.seed: [2]}")
 
 
@@ -93,7 +93,7 @@ def test_an_empty_file_is_one_point(grid_of):
     assert point.name == "base" and point.settings == {} and point.seed is None
 
 
-def test_pairs_and_texts_make_names_of_folders(grid_of):
+def test_pairs_and_texts_in_folder_names(grid_of):
     grid = grid_of('grid:\n  betas: [[0.9, 0.95], [0.8, 0.9]]\n  text: ["../a b", "../a/b", ""]\n')
     names = [point.name for point in grid.points()]
     assert names[0] == "betas=0.9+0.95_text=a-b" and names[2] == "betas=0.9+0.95_text=empty"
@@ -107,7 +107,7 @@ def test_long_names_are_cut_and_stay_different():
     assert folder_name({}) == "base"
 
 
-def test_a_name_that_two_settings_share_is_not_short_for_either():
+def test_an_ambiguous_last_part_is_not_a_short_name():
     assert "size" not in short_names(["model.size", "train.size"])
 
 
@@ -125,15 +125,15 @@ def test_a_name_that_two_settings_share_is_not_short_for_either():
         ("grid: {n_embd: []}", "expected a list of values"),
         ("grid: {n_embd: [8, x]}", r"grid.n_embd: expected int, got 'x'"),
         ("grid: {dropout: [0.1, 1.5]}", "grid.dropout: must be below 1, got 1.5"),
-        ("grid: {n_embd: [8, 8]}", "stands there twice"),
-        ("grid: {n_embd: [8], d_model: [9]}", "model.n_embd is given already, by .*sweep.yaml:1: "),
+        ("grid: {n_embd: [8, 8]}", "a value is given twice"),
+        ("grid: {n_embd: [8], d_model: [9]}", "model.n_embd is already given by .*sweep.yaml:1: "),
         (
             "grid: {n_embd: [8]}\nset: {n_embd: 9}",
-            "sweep.yaml:2: .* given already, by .*sweep.yaml:1: grid.n_embd",
+            "sweep.yaml:2: .* already given by .*sweep.yaml:1: grid.n_embd",
         ),
         ("grid: {n_embd: [8]}\ngrid: {dropout: [0]}", "grid given twice"),
         ("set: {n_embd: [8]}", "expected int"),
-        ("seeds: [1]\nset: {seed: 2}", "seeds are given already"),
+        ("seeds: [1]\nset: {seed: 2}", "seeds are already given"),
         ("seeds: [1, 1]", "seeds: must be different"),
         ("seeds: [-1]", "seeds: must be different"),
         ("config: 3", "config: expected text"),
@@ -143,19 +143,19 @@ def test_a_name_that_two_settings_share_is_not_short_for_either():
         ("each: {x: {dropout: 2}}", "each.x.dropout: must be below 1"),
         (
             "each: {x: {n_embd: 8, d_model: 9}}",
-            "model.n_embd is given already, by .*sweep.yaml:1: ",
+            "model.n_embd is already given by .*sweep.yaml:1: ",
         ),
-        ("each: {n_embd=8: {dropout: 0}, n_embd: [8]}", "there is a change n_embd=8 already"),
+        ("each: {n_embd=8: {dropout: 0}, n_embd: [8]}", "a change n_embd=8 already exists"),
         ("each: {x: {}}", "each: x: a change without settings"),
         ("each: {x: {n_embd: 1}, x: {n_embd: 2}}", "each.x given twice"),
-        ("each: {base: {n_embd: 1}}", "base names the point without a change"),
-        ("each: {n_embd: [1]}\ngrid: {n_embd: [2]}", "has grid and each; a sweep is one of them"),
-        ("each: {seed: [2]}\nseeds: [1]", "seeds are given already"),
+        ("each: {base: {n_embd: 1}}", "base is the name of the point without a change"),
+        ("each: {n_embd: [1]}\ngrid: {n_embd: [2]}", "has grid and each; .* only one of them"),
+        ("each: {seed: [2]}\nseeds: [1]", "seeds are already given"),
         ("each: [1]", "must hold"),
         ("each: {x: ", "not valid YAML"),
         ("grid: [1]", "must hold `name: value` lines"),
     ],
 )
-def test_mistakes_are_told_with_their_line(grid_of, text, message):
+def test_errors_name_the_line(grid_of, text, message):
     with pytest.raises(UserError, match=message):
         grid_of(text)

@@ -53,12 +53,12 @@ def test_flags_without_a_file(grid_of):
         "n_embd=8": {"model.n_embd": 8},
         "n_embd=16": {"model.n_embd": 16},
     }
-    drawn = grid_of("", random=["dropout=0.1,0.2,log"], points="2", random_seed="5")
-    assert drawn.ranges == {"model.dropout": Range(0.1, 0.2, log=True)}
-    assert (drawn.n_points, drawn.random_seed) == (2, 5)
+    sampled = grid_of("", random=["dropout=0.1,0.2,log"], points="2", random_seed="5")
+    assert sampled.ranges == {"model.dropout": Range(0.1, 0.2, log=True)}
+    assert (sampled.n_points, sampled.random_seed) == (2, 5)
 
 
-def test_flags_replace_what_the_file_says_of_a_setting(grid_of):
+def test_flags_override_the_settings_of_the_file(grid_of):
     text = "grid: {n_embd: [8], dropout: [0.1]}\nset: {train.size: 7}\nseeds: [1]"
     grid = grid_of(text, grid=["d_model=16,32", "train.size=1,2"], set=["dropout=0.2"], seeds="3")
     assert grid.axes == {"model.n_embd": [16, 32], "train.size": [1, 2]}
@@ -72,7 +72,7 @@ def test_flags_replace_what_the_file_says_of_a_setting(grid_of):
     [
         ("", {"grid": ["n_embd"]}, "--grid n_embd: expected a setting and ="),
         ("", {"grid": ["n_embdd=1"]}, r"--grid n_embdd: unknown key n_embdd \(did you mean"),
-        ("", {"grid": ["n_embd=1", "d_model=2"]}, "--grid d_model: model.n_embd is given already"),
+        ("", {"grid": ["n_embd=1", "d_model=2"]}, "--grid d_model: model.n_embd is already given"),
         ("", {"grid": ["n_embd=1,x"]}, "--grid n_embd: expected int, got 'x'"),
         ("", {"grid": ["n_embd="]}, "--grid n_embd: expected a list of values"),
         ("", {"grid": ["text=[a"]}, "--grid text: expected a list of values"),
@@ -80,7 +80,7 @@ def test_flags_replace_what_the_file_says_of_a_setting(grid_of):
         ("", {"seeds": "1,x"}, "--seeds: expected int"),
         ("", {"random": ["dropout=0,0.5"]}, "the flags: random needs the number of points"),
         ("each: {n_embd: [1]}", {"grid": ["dropout=0"]}, "has grid and each"),
-        ("random: {n_embd: [1, 2]}", {}, "sweep.yaml: random needs the number of points to draw"),
+        ("random: {n_embd: [1, 2]}", {}, "sweep.yaml: random needs the number of points, such as"),
         ("random: {n_embd: [1, 2]}", {"points": "0"}, "random needs the number of points"),
         ("random: {n_embd: [1, 2]}", {"points": "x"}, "--points: expected int"),
         ("grid: {n_embd: [1, 2]}\npoints: 3", {}, "points has an effect only with random"),
@@ -100,6 +100,6 @@ def test_flags_replace_what_the_file_says_of_a_setting(grid_of):
         ("random: {n_embd: [1, 2]}\ngrid: {dropout: [0]}\npoints: 1", {}, "has grid and random"),
     ],
 )
-def test_mistakes_are_told_with_their_flag(grid_of, text, flags, message):
+def test_errors_name_the_flag(grid_of, text, flags, message):
     with pytest.raises(UserError, match=message):
         grid_of(text, **flags)

@@ -1,4 +1,4 @@
-"""Pictures of a sweep: what is drawn stands where it should; what can't be drawn is left out."""
+"""Plots of a sweep: positions of the plotted points, and runs that are left out."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def row(width: int, lr: float, mlp: str, bits: float, **more: object) -> dict[st
 
 @pytest.fixture
 def figures(monkeypatch):
-    """Name of the picture -> the figure that was drawn."""
+    """Return a mapping that receives the figure of each picture by file name."""
     found: dict[str, Any] = {}
     save = plot_sweep.save_figure
     monkeypatch.setattr(
@@ -36,16 +36,16 @@ def figures(monkeypatch):
 
 
 def draw(rows: list[dict[str, Any]], out: Path, settings: list[str] = SETTINGS) -> list[str]:
-    """The names of the pictures of runs that have two evaluations each."""
+    """Plot runs with two evaluations each; return the names of the pictures."""
     for one in rows:
         (out / one["point"]).mkdir(parents=True, exist_ok=True)
         log = CsvLog(out / one["point"] / "metrics.csv")
         for step, factor in ((0, 3.0), (10, 1.0)):
             if one["val_bpb"]:
                 log.write({"step": step, "val_bpb": factor * float(one["val_bpb"])})
-    drawn = plot_all(rows, settings, group_runs(rows, settings), out)
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
-    return [path.name for path in drawn]
+    pictures = plot_all(rows, settings, group_runs(rows, settings), out)
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures)
+    return [path.name for path in pictures]
 
 
 def test_a_grid(tmp_path, figures):
@@ -76,12 +76,12 @@ def test_a_picture_needs_a_setting_with_two_values(tmp_path):
     assert draw([row(8, 0.1, "gelu", 2.0)], tmp_path, []) == ["curves.png"]
 
 
-def test_nothing_finished_is_no_picture(tmp_path):
+def test_without_finished_runs_nothing_is_plotted(tmp_path):
     assert draw([row(8, 0.1, "gelu", 2.0) | {"status": "failed"}], tmp_path) == []
     assert not list(tmp_path.glob("*.png"))
 
 
-def test_changes_stand_with_their_intervals(tmp_path, figures):
+def test_changes_are_plotted_with_their_intervals(tmp_path, figures):
     bits = {"base": (2.0, 2.1), "wide": (1.5, 1.61), "same": (2.0, 2.2)}
     rows = [
         row(8, 0.1, "gelu", value, change=change, seed=seed, point=f"{change}{seed}")
@@ -95,8 +95,8 @@ def test_changes_stand_with_their_intervals(tmp_path, figures):
     assert points == [pytest.approx([0.05, 0]), pytest.approx([-0.495, 1])]
 
 
-def test_places_on_an_axis():
+def test_positions_on_an_axis():
     place, order, log = axis_scale(["16", "8", "16"])
     assert (place("16"), order, log) == (16.0, ["8", "16"], False)
-    assert axis_scale(["0", "0.1"])[2] is False  # no logarithm of nothing
+    assert axis_scale(["0", "0.1"])[2] is False  # no logarithm of 0
     assert axis_scale(["1", "true", "1"])[1] == ["1", "true"]

@@ -1,4 +1,4 @@
-"""scripts.sweep.pools: GPUs shared out, and a cluster that is not there."""
+"""scripts.sweep.pools: GPUs assigned to workers, and a cluster that does not answer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scripts.sweep import pools
 from scripts.sweep.pools import ClusterPool, LocalPool, visible_gpus
 from utils.errors import UserError
 
-# Waits until as many are there as there are workers: each of them has one.
+# Waits until every worker has written a file, so that each worker runs one program.
 PROGRAM = """
 import os, sys, time
 open(sys.argv[1], "w").write(os.environ.get("CUDA_VISIBLE_DEVICES", "none"))
@@ -22,7 +22,7 @@ while len(os.listdir(os.path.dirname(sys.argv[1]))) < int(sys.argv[2]): time.sle
 
 
 def gpus_of(folder: Path, workers: int, gpus: list[str]) -> list[str]:
-    """What so many processes at once may see, sorted."""
+    """Return the visible GPUs of each of `workers` parallel processes, sorted."""
     seen = folder / f"seen{workers}"
     seen.mkdir()
     pool = LocalPool(workers, gpus)
@@ -39,7 +39,7 @@ def gpus_of(folder: Path, workers: int, gpus: list[str]) -> list[str]:
 def test_each_worker_has_one_gpu(tmp_path, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert gpus_of(tmp_path, 3, ["2", "5"]) == ["2", "2", "5"]
-    assert gpus_of(tmp_path, 1, ["2", "5"]) == ["none"]  # alone it may see all
+    assert gpus_of(tmp_path, 1, ["2", "5"]) == ["none"]  # a single worker sees all GPUs
     assert gpus_of(tmp_path, 2, []) == ["none", "none"]
 
 
@@ -47,7 +47,7 @@ def test_each_worker_has_one_gpu(tmp_path, monkeypatch):
     "given, names",
     [("0,3", ["0", "3"]), ("", []), ("-1", []), ("MIG-a, MIG-b", ["MIG-a", "MIG-b"])],
 )
-def test_gpus_are_those_of_the_environment(given, names, monkeypatch):
+def test_visible_gpus_are_those_of_the_environment(given, names, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
     assert visible_gpus() == names
 
@@ -58,14 +58,14 @@ def test_without_the_variable_gpus_are_counted(monkeypatch):
     assert visible_gpus() == ["0", "1"]
 
 
-def test_a_stopped_pool_begins_nothing(tmp_path):
+def test_a_stopped_pool_starts_nothing(tmp_path):
     pool = LocalPool(1)
     pool.stop()
     assert pool.submit([sys.executable, "-c", "1"], tmp_path / "log").result(60) is None
     pool.close()
 
 
-def test_a_cluster_without_its_library_says_how_to_get_it(tmp_path, monkeypatch):
+def test_without_distributed_the_error_names_the_package(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(UserError, match="^--cluster needs a library .*: pip install distributed$"):
         ClusterPool("tcp://127.0.0.1:9", FileLock(tmp_path / "lock"))

@@ -1,4 +1,4 @@
-"""Random search: values inside their range, the same every time, and different points."""
+"""Random search: values within their range, reproducible, and without duplicate points."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ SEEDS = st.integers(0, 10_000)
 
 
 @given(SEEDS, st.integers(1, 50), st.integers(1, 1000), st.booleans())
-def test_whole_numbers_are_whole_and_inside(seed, low, span, log):
+def test_integers_are_within_the_range(seed, low, span, log):
     value = Range(low, low + span, log, whole=True).sample(random.Random(seed))
     assert type(value) is int and low <= value <= low + span
 
 
 @given(SEEDS, st.floats(1e-9, 1e3), st.floats(1.001, 1e6), st.booleans())
-def test_numbers_are_inside_however_they_are_rounded(seed, low, factor, log):
+def test_rounded_numbers_are_within_the_range(seed, low, factor, log):
     value = Range(low, low * factor, log).sample(random.Random(seed))
     assert type(value) is float and low <= value <= low * factor
 
 
-def test_every_value_of_a_range_comes_about_as_often():
+def test_values_of_a_range_are_equally_likely():
     rng = random.Random(1)
     draws = [Range(1, 4, whole=True).sample(rng) for _ in range(4000)]
     assert all(900 < draws.count(value) < 1100 for value in (1, 2, 3, 4))
@@ -36,7 +36,7 @@ def test_every_value_of_a_range_comes_about_as_often():
     assert 1850 < words.count("a") < 2150
 
 
-def test_points_stay_what_they_are_when_there_are_more():
+def test_more_points_or_ranges_do_not_change_the_first_points():
     lr, width = Range(1e-4, 1e-2, log=True), Range(8, 64, whole=True)
     few = sample_points({"lr": lr}, 3, seed=1)
     more = sample_points({"lr": lr, "width": width}, 6, seed=1)

@@ -1,4 +1,4 @@
-"""scripts.sweep.ranking: means, paired differences, and what is called noise."""
+"""scripts.sweep.ranking: means, paired differences, and confidence intervals."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def row(name: str, bpb: float | str, status: str = "done", seed: int = 1) -> dic
 
 
 def one(label: str, *bpb: float) -> Group:
-    """A group with seeds 1, 2, ..., and twice as many nats as bits."""
+    """Return a group with seeds 1, 2, ..., and twice as many nats as bits."""
     values = {str(seed): value for seed, value in enumerate(bpb, 1)}
     return Group(label, {"val_bpb": values, LOSS: {k: 2 * v for k, v in values.items()}})
 
 
-def test_the_ranking_takes_means_over_finished_seeds():
+def test_the_ranking_uses_means_over_finished_seeds():
     rows = [row("p", 1.2), row("p", 1.4, seed=2), row("q", 1.1), row("q", 1.3, seed=2)]
     rows += [row("q", 9, "stopped", 3), row("r", "nan"), row("s", 0.1, "failed"), row("t", "")]
     groups = group_runs(rows, ["a.x"])
@@ -44,12 +44,12 @@ def test_the_ranking_takes_means_over_finished_seeds():
     assert "1.2000" in table and "0.1414" in table and table.splitlines()[-1].split()[0] == "x=r"
 
 
-def test_a_change_is_a_group_whatever_its_settings():
+def test_runs_are_grouped_by_change_before_settings():
     rows = [row("p", 1.2) | {"change": "base"}, row("q", 1.4) | {"change": "no pointer"}]
     assert [one.label for one in group_runs(rows, ["a.x"])] == ["base", "no pointer"]
 
 
-def test_no_winner_is_called_inside_the_noise():
+def test_no_winner_within_the_noise():
     assert verdict([one("a", 1.0, 1.1), one("b", 1.05, 1.06)]).startswith("no winner")
     assert verdict([one("a", 1.0, 1.1), one("b", 2.0, 2.15)]).startswith("best: a")
     assert "one seed each" in verdict([one("a", 1.0), one("b", 2.0)])
@@ -57,8 +57,8 @@ def test_no_winner_is_called_inside_the_noise():
     assert verdict([one("a", 1.0, 1.1), one("b", math.nan, 1.0)]) == ""
 
 
-def test_a_difference_pairs_the_seeds():
-    """What a seed does to both is no noise: apart these overlap, seed by seed they never do."""
+def test_a_difference_is_paired_by_seed():
+    """The groups overlap, but the difference is clear for each seed."""
     base, other = one("base", 1.0, 2.0, 3.0), one("x", 1.10, 2.11, 3.12)
     gap = difference(base, other)
     assert gap is not None and gap.seeds == 3 and gap.mean == pytest.approx(0.11)
@@ -68,7 +68,7 @@ def test_a_difference_pairs_the_seeds():
     assert difference(base, apart) is None
 
 
-def test_the_table_of_changes_says_which_are_noise():
+def test_the_table_of_changes_marks_those_within_the_noise():
     groups = [one("good", 0.8, 0.91), one("base", 1.0, 1.1), one("same", 1.0, 1.2), one("new", 1.3)]
     lines = changes_table(groups, "base").splitlines()
     assert [line.split()[0] for line in lines[1:-1]] == ["base", "good", "same", "new"]
@@ -78,16 +78,16 @@ def test_the_table_of_changes_says_which_are_noise():
     assert "no finished run" in changes_table([groups[0]], "base")
 
 
-def test_students_t_holds_what_it_promises():
-    """Tables of any handbook; and of 2,000 means of three, 5% are farther out than the interval."""
+def test_t_quantiles_and_coverage_of_the_interval():
+    """Published quantiles; and 5% of 2,000 means of three lie outside their 95% interval."""
     known = {1: 12.7062, 2: 4.3027, 3: 3.1824, 5: 2.5706, 30: 2.0423, 1000: 1.9623}
     assert {n: round(t_quantile(n), 4) for n in known} == known
     assert t_quantile(2, 0.99) == pytest.approx(9.9248, abs=1e-4)
     assert t_cdf_two_sided(0.0, 4) == 0.0 and t_cdf_two_sided(1e9, 3) == pytest.approx(1.0)
     assert math.isnan(confidence_half_width([1.0]))
     rng = random.Random(1)
-    out = 0
+    outside = 0
     for _ in range(2000):
         values = [rng.gauss(0.0, 1.0) for _ in range(3)]
-        out += abs(statistics.fmean(values)) > confidence_half_width(values)
-    assert 70 <= out <= 130
+        outside += abs(statistics.fmean(values)) > confidence_half_width(values)
+    assert 70 <= outside <= 130

@@ -1,4 +1,4 @@
-"""scripts.sweep.points and scripts.sweep.pools: rows, and processes that end when told."""
+"""scripts.sweep.points and scripts.sweep.pools: figures, results.csv, and logs of processes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from utils.metrics import CsvLog
 from utils.run.folder import RunFolder
 
 
-def test_figures_come_from_the_best_validation_loss(tmp_path):
+def test_figures_are_those_of_the_best_validation_loss(tmp_path):
     run = RunFolder(tmp_path)
     assert run_figures(run) == {}
     log = CsvLog(run.metrics)
@@ -39,7 +39,7 @@ def row(name: str, bpb: float | str, status: str = "done") -> dict[str, object]:
     return {"point": name, "a.x": name, "val_bpb": bpb, "val_loss": 2, "status": status}
 
 
-def test_the_csv_has_the_clock_last_and_leaves_gaps_empty():
+def test_the_csv_has_the_clock_columns_last_and_empty_cells_for_missing_values():
     text = to_csv([row("p", 1.0), row("q", "", "failed")], ["a.x"]).decode()
     header = text.splitlines()[0]
     assert header.endswith("status,tokens_per_s,elapsed_s,memory_bytes")
@@ -51,7 +51,7 @@ def test_the_csv_has_the_clock_last_and_leaves_gaps_empty():
     assert second["status"] == "failed" and second["val_bpb"] == ""
 
 
-def test_a_process_runs_and_leaves_a_log(tmp_path):
+def test_output_of_a_process_is_logged(tmp_path):
     pool, log = LocalPool(1), tmp_path / "log"
     program = "import sys; print('one'); print('two', file=sys.stderr); sys.exit(3)"
     assert pool.submit([sys.executable, "-c", program], log).result(60) == 3

@@ -1,4 +1,4 @@
-"""scripts.sweep: every point once, whatever happens to it or to the sweep."""
+"""scripts.sweep: every point is run once, also after failures and signals."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def test_one_failing_point_does_not_stop_the_rest(sweep_file, tmp_path, capsys, 
     assert "lr=0.01" in out and "1e+30" not in out  # a failed point is not ranked
 
     config, _ = load(Config, [str(tmp_path / "out" / "lr=0.01" / "config.yaml")], {})
-    assert config.optim.lr == 0.01 and config.train.num_threads == 1  # the base's own
+    assert config.optim.lr == 0.01 and config.train.num_threads == 1  # as in the base config
 
-    begun: list[list[str]] = []
-    monkeypatch.setattr(LocalPool, "_run", lambda self, command, log: begun.append(command))
+    started: list[list[str]] = []
+    monkeypatch.setattr(LocalPool, "_run", lambda self, command, log: started.append(command))
     assert script.main(argv) == 1
-    (command,) = begun  # what is done is not done again
+    (command,) = started  # the finished point is not run again
     assert str(tmp_path / "out" / "lr=1e+30") in command
 
 
@@ -111,7 +111,7 @@ def test_a_folder_with_another_run_is_refused(sweep_file, story_run, tmp_path):
     argv = sweep_file("grid: {d_model: [16]}")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "n_embd=16").symlink_to(story_run)
-    with pytest.raises(UserError, match="holds a run with model.vocab_size 400, not 300"):
+    with pytest.raises(UserError, match="contains a run with model.vocab_size 400, not 300"):
         script.main(argv)
 
 
@@ -119,20 +119,20 @@ def test_a_folder_with_another_run_is_refused(sweep_file, story_run, tmp_path):
     ("part", "name", "value"),
     [("data", "files", ("other.txt",)), ("train", "early_stop_patience", 3)],
 )
-def test_what_a_resume_may_change_is_another_point(part, name, value, story_run):
-    """A point that is done would keep what it has, and stand in the table for something else."""
+def test_settings_that_may_change_on_resume_make_another_point(part, name, value, story_run):
+    """Otherwise the table would show a finished run under settings that it was not trained with."""
     own, _ = load(Config, [str(story_run / "config.yaml")], {})
     assert point_status(RunFolder(story_run), own) == "done"
     object.__setattr__(getattr(own, part), name, value)
-    with pytest.raises(UserError, match=f"holds a run with {part}.{name} "):
+    with pytest.raises(UserError, match=f"contains a run with {part}.{name} "):
         point_status(RunFolder(story_run), own)
 
 
-def test_fewer_points_than_wanted_are_told(sweep_file, capsys):
+def test_fewer_points_than_requested_are_logged(sweep_file, capsys):
     argv = sweep_file("random: {n_layer: [1, 2, choice]}\npoints: 9")
     assert script.main([*argv, "--dry-run"]) == 0
-    told = capsys.readouterr()
-    assert len(told.out.splitlines()) == 2 and "no more than 2 points" in told.err
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 2 and "no more than 2 points" in err
 
 
 def test_workers_share_the_cores(sweep_file, base, tmp_path, monkeypatch):
@@ -143,7 +143,7 @@ def test_workers_share_the_cores(sweep_file, base, tmp_path, monkeypatch):
     grid = load_grid(str(path), Config)
     (job,) = make_jobs(grid, "sweep.yaml", tmp_path / "out", threads=8 // 3)
     assert job.config.train.num_threads == 2 and "--train.num_threads=2" in job.command("")
-    path.write_text(f"config: {base}\n", encoding="utf-8")  # names its own number
+    path.write_text(f"config: {base}\n", encoding="utf-8")  # sets num_threads itself
     (job,) = make_jobs(load_grid(str(path), Config), "", tmp_path / "out", threads=5)
     assert job.config.train.num_threads == 1 and "num_threads" not in str(job.command(""))
 
@@ -175,9 +175,9 @@ def ended(result: int | Exception | None) -> Future[int | None]:
     return future
 
 
-def test_a_point_that_fails_says_why(job, capsys):
+def test_the_reason_of_a_failed_point_is_logged(job, capsys):
     script.record_end(job, ended(3), False)
-    assert "exit status 3: not a word; does its worker see this folder?" in capsys.readouterr().err
+    assert "exit status 3: its log is empty; can its worker access" in capsys.readouterr().err
     job.log.write_text("one\ntwo\n", encoding="utf-8")
     script.record_end(job, ended(3), False)
     assert f"base: failed, exit status 3: two (see {job.log})" in capsys.readouterr().err
@@ -186,10 +186,10 @@ def test_a_point_that_fails_says_why(job, capsys):
     lost: Future[int | None] = Future()
     lost.cancel()
     script.record_end(job, lost, False)
-    assert "base: failed, the connection to the cluster is lost" in capsys.readouterr().err
+    assert "base: failed, the connection to the cluster was lost" in capsys.readouterr().err
 
 
-def test_a_point_that_was_stopped_has_begun_or_not(job, capsys):
+def test_a_stopped_point_is_new_if_its_run_has_not_started(job, capsys):
     script.record_end(job, ended(143), True)
     assert job.status == "new" and capsys.readouterr().err == ""
     job.run.path.mkdir()
@@ -198,9 +198,9 @@ def test_a_point_that_was_stopped_has_begun_or_not(job, capsys):
     assert job.status == "stopped"
 
 
-def test_the_bar_tells_the_best_that_is_known(job, tmp_path):
+def test_the_progress_bar_shows_the_best_point(job, tmp_path):
     assert script.best_so_far([job]) == ""
-    job.status = "done"  # and its figures were deleted
+    job.status = "done"  # without metrics.csv
     assert script.best_so_far([job]) == ""
     job.run.path.mkdir()
     log = CsvLog(job.run.metrics)
@@ -208,7 +208,7 @@ def test_the_bar_tells_the_best_that_is_known(job, tmp_path):
     assert script.best_so_far([job]) == "best 1.5000 bits/byte, base"
 
 
-def test_gpus_are_shared_by_runs_that_name_none(job, tmp_path, monkeypatch):
+def test_gpus_are_assigned_only_if_no_run_names_one(job, tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
     given: list[tuple[int, list[str]]] = []
     monkeypatch.setattr(script, "LocalPool", lambda workers, gpus: given.append((workers, gpus)))

@@ -1,4 +1,4 @@
-"""Sweeps that are killed, or whose processes are: the next call finishes what is missing."""
+"""Killed sweeps and killed processes of a sweep: the next call finishes the missing points."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def undisturbed(base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
-    """What a sweep of 8 points that nobody disturbs ends with."""
+    """Return the results of an uninterrupted sweep of 8 points."""
     folder = tmp_path_factory.mktemp("undisturbed")
     path = folder / "sweep.yaml"
     path.write_text(f"config: {base}\n{EIGHT}\n", encoding="utf-8")
@@ -47,7 +47,7 @@ def test_a_process_and_then_the_sweep_are_killed(undisturbed, sweep_file, tmp_pa
     assert start_sweep(argv, out, "--workers", "2").wait(600) == 0
     assert results(out) == undisturbed
     assert not trainers(out)
-    for path, time_ns in before.items():  # what was done was left alone
+    for path, time_ns in before.items():  # finished points are not trained again
         assert path.parent.name in missing or path.stat().st_mtime_ns == time_ns
 
 
@@ -70,7 +70,7 @@ def test_a_second_sweep_on_one_folder_is_refused(sweep_file, tmp_path):
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
-    """The address of a scheduler, and the processes of its two workers."""
+    """Yield the address of a scheduler, and the processes of its two workers."""
     pytest.importorskip("distributed", reason="extra: not installed (pip install distributed)")
     address_file = tmp_path / "scheduler.json"
     common = ["--no-dashboard", "--scheduler-file", str(address_file)]
@@ -99,7 +99,7 @@ def cluster(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]
 def lose_worker(
     argv: list[str], out: Path, address: str, worker: subprocess.Popen[bytes]
 ) -> subprocess.Popen[bytes]:
-    """A sweep on a cluster, one of whose two workers was killed while it ran a point."""
+    """Start a sweep on a cluster and kill one of its two workers while it runs a point."""
     sweep = start_sweep(argv, out, "--cluster", address)
     wait_until(lambda: list(out.glob("*/last.pt")) and len(trainers(out)) == 2)
     worker.kill()
@@ -110,11 +110,11 @@ def test_a_cluster_loses_a_worker_and_then_its_sweep(undisturbed, sweep_file, tm
     address, workers = cluster
     argv, out = sweep_file(EIGHT), tmp_path / "out"
     first = lose_worker(argv, out, address, workers[0])
-    wait_until(lambda: len(trainers(out)) < 2, 60)  # its process ended with it
+    wait_until(lambda: len(trainers(out)) < 2, 60)  # the run ended with its worker
     wait_until(lambda: any(row["status"] == "done" for row in results(out)) and trainers(out))
     first.kill()
     assert first.wait(60) == -signal.SIGKILL
-    wait_until(lambda: not trainers(out), 60)  # they let go of nobody's work
+    wait_until(lambda: not trainers(out), 60)  # the runs ended with the sweep
     rows = results(out)
     assert {row["status"] for row in rows} >= {"done", "new"}
     assert "failed" not in {row["status"] for row in rows}
@@ -122,7 +122,9 @@ def test_a_cluster_loses_a_worker_and_then_its_sweep(undisturbed, sweep_file, tm
     assert results(out) == undisturbed
 
 
-def test_a_cluster_loses_a_worker_and_its_sweep_goes_on(undisturbed, sweep_file, tmp_path, cluster):
+def test_a_sweep_continues_after_its_cluster_loses_a_worker(
+    undisturbed, sweep_file, tmp_path, cluster
+):
     address, workers = cluster
     argv, out = sweep_file(EIGHT), tmp_path / "out"
     sweep = lose_worker(argv, out, address, workers[1])
