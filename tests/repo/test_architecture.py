@@ -1,4 +1,4 @@
-"""The layout that docs/architecture.md describes: packages, and which module may import which."""
+"""The layout that docs/architecture.md describes: packages, and allowed imports between modules."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ MAY_IMPORT = {
     "sample": BELOW,
     "scripts": {*BELOW, *PROGRAMS},
 }
-# Rows of modules and packages, a package's own modules among them: what stands in a row imports
-# from that row and the rows before it. Of several names that fit, the longest counts.
+# Rows of modules and packages (a package stands for its modules). A module imports only from its
+# own row and the rows before it. If several names match a module, the longest decides.
 ROWS = {
     "utils": ("utils", "utils.config", "utils.run"),
     "tok": (
@@ -72,7 +72,7 @@ ROWS = {
 }
 SUB_PACKAGES = {module_of(path) for path in PRODUCT if path.name == "__init__.py"}
 
-# requirements.txt, by import name; tok needs NumPy alone, and tqdm where a bar is shown.
+# requirements.txt, by import name. tok needs only NumPy, and tqdm if a progress bar is shown.
 INSTALLED = {"torch", "numpy", "yaml", "tqdm", "matplotlib", "pooch", "filelock", "psutil"}
 UNSAFE = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
 NETWORK = {"socket", "ssl", "http", "urllib", "ftplib", "smtplib", "xmlrpc", "socketserver"}
@@ -83,22 +83,22 @@ CONNECTS = {
     "utils.distributed": "torch.distributed",
 }
 
-# An import inside a function needs a reason. These have one wherever they are:
+# Imports that are allowed inside functions of any module, with the reason:
 LATE = {
     "gguf safetensors transformers tokenizers tensorboard torch.utils.tensorboard": "an extra",
-    "rustbpe gigabpe tiktoken quicktok": "a peer that a benchmark times where it is installed",
-    "distributed": "a cluster's, an extra",
+    "rustbpe gigabpe tiktoken quicktok": "another project, timed by a benchmark if installed",
+    "distributed": "an extra, for clusters",
     "resource readline": "not on every system",
-    "matplotlib": "takes a second to import; a picture alone needs it",
+    "matplotlib": "takes a second to import; only plots need it",
 }
-# And these in one module, whose other users do without:
+# Imports that are allowed inside functions of one module, with the reason:
 LATE_HERE = {
     "data.download.__main__": {
-        "pooch": "loads requests, to download alone",
-        "requests": "a third of a second, to download alone",
+        "pooch": "loads requests; only downloads need it",
+        "requests": "takes a third of a second to import; only downloads need it",
     },
-    "scripts.eval.__main__": {"scripts.eval.heatmap": "loads Matplotlib, for --heat alone"},
-    "scripts.sweep.__main__": {"scripts.sweep.plots": "loads Matplotlib, at the end alone"},
+    "scripts.eval.__main__": {"scripts.eval.heatmap": "loads Matplotlib; only --heat needs it"},
+    "scripts.sweep.__main__": {"scripts.sweep.plots": "loads Matplotlib; needed at the end only"},
 }
 
 
@@ -107,7 +107,7 @@ def fits(name: str, prefixes: str) -> bool:
 
 
 def row_of(name: str) -> int:
-    """The row of ROWS that a dotted name belongs to."""
+    """Return the index of the row in ROWS that a dotted name belongs to."""
     rows = ROWS[top_of(name)]
     matching = [
         (len(prefix), row)
@@ -119,7 +119,7 @@ def row_of(name: str) -> int:
 
 
 def home_of(name: str) -> str:
-    """The package that holds a module, or what is imported from it."""
+    """Return the package that contains a module or a name imported from it."""
     parts = name.split(".")
     chain = [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
     return next(one for one in reversed(chain) if one in SUB_PACKAGES)
@@ -132,14 +132,14 @@ def rule_layers(module: str, tree: ast.Module) -> Iterator[tuple[int, str]]:
         if other in OURS and other != top and other not in MAY_IMPORT.get(top, set()):
             yield line, f"{module} imports {name}"
         elif other == top in ROWS and row_of(name) > row_of(module):
-            yield line, f"{module} imports {name}, which comes later"
+            yield line, f"{module} imports {name}, which is in a later row"
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.level:
-            yield node.lineno, f"{module} imports by dots: name the module"
+            yield node.lineno, f"{module} has a relative import: name the module"
 
 
 def rule_scripts(module: str, tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """A program imports nothing of another; its parts nothing of each other."""
+    """A program may not import another program, nor a subpackage of a program a sibling."""
     for line, name in imports(tree):
         if top_of(name) != "scripts" or top_of(module) != "scripts":
             continue
@@ -160,9 +160,9 @@ def rule_third_party(module: str, tree: ast.Module) -> Iterator[tuple[int, str]]
             if top_of(name) in known or bar:
                 continue
             if tok:
-                yield node.lineno, f"{name}: tok needs NumPy alone, and tqdm where a bar is shown"
+                yield node.lineno, f"{name}: tok may need only NumPy, and tqdm for progress bars"
             elif id(node) in at_import:
-                yield node.lineno, f"{name} is no dependency: import it in the function"
+                yield node.lineno, f"{name} is not a dependency: import it in the function"
 
 
 def rule_late_imports(module: str, tree: ast.Module) -> Iterator[tuple[int, str]]:
@@ -171,11 +171,11 @@ def rule_late_imports(module: str, tree: ast.Module) -> Iterator[tuple[int, str]
     for node in local_nodes(tree):
         for name in names_of(node) if isinstance(node, (ast.Import, ast.ImportFrom)) else ():
             if not fits(name, allowed):
-                yield node.lineno, f"{name} is imported in a function: do it at the top"
+                yield node.lineno, f"{name} is imported in a function: import it at the top"
     for node in type_checking_nodes(tree):
         for name in names_of(node):
             if top_of(name) in OURS:
-                yield node.lineno, f"{name} is imported for types alone: do it plainly"
+                yield node.lineno, f"{name} is imported for types only: import it at the top"
 
 
 def rule_network(module: str, tree: ast.Module) -> Iterator[tuple[int, str]]:
@@ -185,7 +185,7 @@ def rule_network(module: str, tree: ast.Module) -> Iterator[tuple[int, str]]:
             yield line, f"network: {name}"
         if is_inside(name, "data.download") and not is_inside(module, "data.download"):
             if not is_inside(name, "data.download.known_corpora"):
-                yield line, f"only data.download downloads: {name}"
+                yield line, f"only data.download may download: {name}"
 
 
 def rule_test_helpers(module: str, tree: ast.Module) -> Iterator[tuple[int, str]]:
@@ -198,25 +198,25 @@ RULES = (rule_layers, rule_scripts, rule_third_party, rule_late_imports, rule_ne
 
 
 def too_large(files: list[Path]) -> dict[str, int]:
-    """Folders with more Python files than a reader takes in at a glance."""
+    """Return the folders with more than MAX_FILES Python files, and their number of files."""
     sizes = Counter(str(path.parent) for path in files)
     return {name: size for name, size in sizes.items() if size > MAX_FILES}
 
 
-def test_the_product_keeps_the_rules() -> None:
+def test_the_product_follows_the_rules() -> None:
     assert [problem for path in PRODUCT for problem in problems(path, RULES)] == []
 
 
-def test_no_test_imports_another() -> None:
+def test_no_test_file_imports_another() -> None:
     assert [problem for path in TESTS for problem in problems(path, (rule_test_helpers,))] == []
 
 
-def test_no_module_imports_itself_by_way_of_others() -> None:
+def test_there_are_no_import_cycles() -> None:
     sources = {module_of(path): ast.parse(path.read_bytes()) for path in PRODUCT}
     assert cycle_of(import_graph(sources)) == []
 
 
-def test_the_top_level_is_what_a_learner_is_shown() -> None:
+def test_the_top_level_has_only_the_packages_and_programs() -> None:
     paths = [path.relative_to(ROOT) for path in tracked_files() if path.suffix == ".py"]
     modules = {path.stem for path in paths if len(path.parts) == 1}
     folders = {path.parts[0] for path in paths if len(path.parts) > 1}
@@ -224,7 +224,7 @@ def test_the_top_level_is_what_a_learner_is_shown() -> None:
     assert folders - {"tests", "docs"} == set(PACKAGES)
 
 
-def test_every_folder_of_modules_is_a_package_of_few_files() -> None:
+def test_every_folder_is_a_package_with_few_files() -> None:
     assert too_large([path for path in PRODUCT if path.parent != ROOT]) == {}
     homes = {path.parent for path in PRODUCT if path.parent != ROOT}
     assert [home for home in homes if not (home / "__init__.py").is_file()] == []
@@ -304,7 +304,7 @@ def test_a_cycle_is_found(sources: dict[str, str], cycle: set[str] | None) -> No
         (rule_test_helpers, "tests.tok.test_a", "def test():\n    from tests.tok import test_b"),
     ],
 )
-def test_a_rule_finds_what_breaks_it(rule, module: str, source: str) -> None:
+def test_a_rule_finds_violations(rule, module: str, source: str) -> None:
     assert list(rule(module, ast.parse(source)))
 
 
@@ -329,12 +329,11 @@ def test_a_rule_finds_what_breaks_it(rule, module: str, source: str) -> None:
         ("data.document_source", "from data.download.known_corpora import CORPORA"),
     ],
 )
-def test_the_rules_let_good_code_pass(module: str, source: str) -> None:
+def test_the_rules_accept_good_code(module: str, source: str) -> None:
     assert [what for rule in RULES for _, what in rule(module, ast.parse(source))] == []
 
 
-def test_no_exception_outlives_its_reason() -> None:
-    """Each exception to the rules is used."""
+def test_every_exception_to_the_rules_is_used() -> None:
     used = {module_of(path): ast.parse(path.read_bytes()) for path in PRODUCT}
     late = {name for tree in used.values() for node in local_nodes(tree) for name in names_of(node)}
     words = " ".join(LATE).split()

@@ -1,4 +1,4 @@
-"""`python scripts/x` works as `python -m scripts.x` does."""
+"""`python scripts/x` works like `python -m scripts.x`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 @pytest.mark.parametrize("name", ["bench", "eval", "export", "plot", "sweep"])
 def test_a_script_started_as_a_file_finds_the_root(name, monkeypatch, capsys):
     path = ROOT / "scripts" / ("plot.py" if name == "plot" else name)
-    # As Python sets it up: the script's own folder, and not the root.
+    # As Python sets it: the script's own folder, without the repository root.
     others = [entry for entry in sys.path if entry not in ("", str(ROOT))]
     monkeypatch.setattr(sys, "path", [str(path if path.is_dir() else path.parent), *others])
     monkeypatch.setattr(sys, "argv", [str(path), "--help"])

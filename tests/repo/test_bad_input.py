@@ -1,4 +1,4 @@
-"""Users' mistakes: one line on stderr with the hint, exit status 2, and nothing left behind."""
+"""User errors: one line on stderr with a hint, exit status 2, and no files left behind."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ pytestmark = pytest.mark.usefixtures("quick")
 Settings = dict[str, object]
 Fails = Callable[..., str]
 
-# What may stand above the error: how far it came.
+# Warnings and progress that may precede the error.
 PROGRESS = re.compile("^warning: |^encoding the (train|val) documents$|: training a tokenizer of ")
 
 
 @pytest.fixture(scope="module")
 def done(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A short run, stopped and ready to go on; tests copy it."""
+    """Return a short run that can be resumed; tests copy it."""
     run = tmp_path_factory.mktemp("done") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "plot_losses", lambda *args, **kwargs: None)
@@ -41,7 +41,7 @@ def done(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Fails:
-    """fails(main, argv): runs it as a program; its one line. All of tmp_path is as before."""
+    """Return fails(main, argv) -> the program's one error line; it may not change tmp_path."""
 
     def tree() -> dict[str, bytes | None]:
         return {
@@ -59,25 +59,25 @@ def fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Fails:
         assert lines and lines[-1].startswith("error: "), lines
         assert not [line for line in lines if "Traceback" in line]
         assert [line for line in lines if not PROGRESS.search(line)] == lines[-1:]
-        assert tree() == before, "nothing is left behind"
+        assert tree() == before, "no file is left behind"
         return lines[-1]
 
     return run
 
 
 def training(tmp_path: Path, *more: str, **changes: object) -> list[str]:
-    """A command line that makes everything below tmp_path."""
+    """Return arguments of train.py that keep all files below tmp_path."""
     text = tmp_path / "text.txt"
     same = {**TINY, "data.files": text, "data.cache_dir": tmp_path / "cache"}
     return flags(tmp_path / "runs" / "x", same, *more, **changes)
 
 
 def on_folder(tmp_path: Path, data: Path) -> list[str]:
-    """The same on a prepared folder."""
+    """Return the same arguments for a prepared folder."""
     return [w for w in training(tmp_path) if not w.startswith("--data.")] + [f"--data.dir={data}"]
 
 
-FEW = {"model__vocab_size": 257}  # a vocabulary that any text fills
+FEW = {"model__vocab_size": 257}  # any text has enough pairs for one merge
 
 TEXTS = [
     (None, {}, "text.txt: No such file"),
@@ -124,7 +124,7 @@ def test_texts(
 
 
 @pytest.mark.parametrize("empty", ["train", "val"])
-def test_an_empty_file_beside_another_is_named(empty: str, fails: Fails, tmp_path: Path) -> None:
+def test_the_error_names_the_empty_file(empty: str, fails: Fails, tmp_path: Path) -> None:
     for name, part in (("text", "train"), ("other", "val")):
         text = "\n" if part == empty else make_text(40)
         (tmp_path / f"{name}.txt").write_text(text, encoding="utf-8")
@@ -276,7 +276,7 @@ def test_prepared_data_that_was_damaged(fails: Fails, settings: Settings, tmp_pa
     prepare.prepare(config, 300, data)
     argv = on_folder(tmp_path, data)
     raw = (data / "val.npy").read_bytes()
-    other = raw[:-2] + b"\x60\xea"  # as long as before, with an id that no vocabulary here has
+    other = raw[:-2] + b"\x60\xea"  # of the same length, with an id outside the vocabulary
     for changed in (raw[:-4], other, (data / "train.npy").read_bytes()):
         (data / "val.npy").write_bytes(changed)
         assert "val.npy: not what data.prepare wrote" in fails(train.main, argv)

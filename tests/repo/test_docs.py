@@ -23,7 +23,7 @@ PARAGRAPHS = re.findall(r"^In the code:.*?(?=\n\n|\Z)", CITING, re.MULTILINE | r
 NAMES = sorted({name for text in PARAGRAPHS for name in re.findall(r"`([\w.]+)`", text)})
 
 
-def test_every_section_names_its_code() -> None:
+def test_every_section_of_the_theory_names_its_code() -> None:
     sections = THEORY.split("\n## ")[1:]
     assert len(sections) >= 10
     assert [text.splitlines()[0] for text in sections if "In the code:" not in text] == []
@@ -33,7 +33,7 @@ Used = tuple[Mapping[str, ast.Module], dict[str, set[str]], set[str]]
 
 
 def usage(sources: Mapping[str, ast.Module]) -> Used:
-    """The sources, the names of each module that are reached, and all words."""
+    """Return the sources, the names of each module that a program reaches, and all identifiers."""
     return sources, reached(sources), set().union(*map(words_of, sources.values()))
 
 
@@ -43,7 +43,7 @@ def product() -> Used:
 
 
 def mistake(name: str, code: Used) -> str:
-    """Why a cited name is wrong: nothing has it, or no program uses it; "" if one does."""
+    """Return why a cited name is wrong: it does not exist, or no program uses it; "" if right."""
     sources, used, words = code
     parts = name.split(".")
     cuts = [cut for cut in range(len(parts)) if ".".join(parts[:cut]) in sources]
@@ -63,7 +63,7 @@ def mistake(name: str, code: Used) -> str:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_code_is_there_and_used(name: str) -> None:
+def test_the_cited_code_exists_and_is_used(name: str) -> None:
     assert mistake(name, product()) == ""
 
 
@@ -91,8 +91,8 @@ def test_a_wrong_pointer_is_found(name: str, reason: str) -> None:
     assert mistake(name, code) == reason
 
 
-def test_every_sweep_of_the_docs_can_begin(tmp_path, monkeypatch, capsys) -> None:
-    """Files and flags alike, as far as --dry-run goes: every point's settings are checked."""
+def test_every_sweep_of_the_docs_is_valid(tmp_path, monkeypatch, capsys) -> None:
+    """Sweeps by file and by flags, with --dry-run, which checks the settings of every point."""
     files = re.findall(r"^```yaml\n(.*?)^```", SWEEPS, re.DOTALL | re.MULTILINE)
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     lines = re.findall(r"^python -m scripts\.sweep (.*)$", readme + SWEEPS, re.MULTILINE)

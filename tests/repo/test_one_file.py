@@ -1,4 +1,4 @@
-"""docs/one_file.py trains as the real trainer does, and its tokenizer is the real one's definition."""
+"""docs/one_file.py has the losses of the real trainer and the token ids of the real tokenizer."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def one_file() -> ModuleType:
 
 @dataclass(frozen=True)
 class Config:
-    """The settings of the real trainer that are one_file's."""
+    """The settings of the real trainer, with the values of one_file."""
 
     model: ModelConfig
     optim: OptimConfig
@@ -41,7 +41,7 @@ class Config:
 
 
 class Batches:
-    """one_file's batches, for the real trainer."""
+    """The batches of one_file in the form that the real trainer expects."""
 
     def __init__(self, one_file: ModuleType, ids_N: torch.Tensor) -> None:
         self.one_file, self.ids_N = one_file, ids_N
@@ -52,7 +52,7 @@ class Batches:
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "manual"])
-def test_the_losses_are_those_of_the_real_trainer(
+def test_losses_equal_those_of_the_real_trainer(
     one_file: ModuleType, attention: str, tmp_path: Path
 ) -> None:
     torch.manual_seed(1)

@@ -1,4 +1,4 @@
-"""The README's way from a corpus to transformers and llama.cpp, walked as it stands."""
+"""The README's commands from a corpus to transformers and llama.cpp, run as written."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ README = ROOT / "README.md"
 
 
 def blocks_out_and_in() -> list[str]:
-    """The README's lines from a corpus to transformers; those for llama.cpp; those that go on."""
+    """Return the README's blocks of commands: for transformers, llama.cpp, and finetuning."""
     section = README.read_text(encoding="utf-8").split("## Export and import")[1].split("\n## ")[0]
     return re.findall(r"^```sh\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkout in which the first four of the five commands ran, as bash reads them.
+    """Return a checkout in which bash ran the first four of the five commands.
 
-    The corpus comes from a server of ours, which has another text; the model and its training are
-    smaller; pip is told nothing, as what it would install is there.
+    A local server provides another text as the corpus, and the model and its training are smaller.
+    pip is faked, because the packages are installed already.
     """
     for name in ("safetensors", "transformers", "gguf"):
         pytest.importorskip(name, reason=f"oracle: not installed (pip install {name})")
@@ -55,7 +55,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def copy_checkout(to: Path, raw: bytes, url: str) -> None:
-    """The tree, an environment whose pip only notes its calls, `raw` in place of the corpus."""
+    """Copy the tree, with a pip that only records its calls, and with `raw` as the corpus."""
     for name in ("tok", "data", "utils", "model", "scripts", "configs"):
         shutil.copytree(ROOT / name, to / name)
     for path in [*ROOT.glob("*.py"), *ROOT.glob("*.txt"), ROOT / "Makefile"]:
@@ -84,7 +84,7 @@ def copy_checkout(to: Path, raw: bytes, url: str) -> None:
 
 
 def replace(path: Path, changes: dict[str, str]) -> None:
-    """Changes what each pattern matches, which must be one place."""
+    """Replace the match of each pattern in a file; each pattern must match once."""
     text = path.read_text(encoding="utf-8")
     for pattern, new in changes.items():
         text, n = re.subn(pattern, lambda match, new=new: new, text)
@@ -93,7 +93,7 @@ def replace(path: Path, changes: dict[str, str]) -> None:
 
 
 def test_five_commands_lead_from_a_corpus_to_transformers(exported: Path, tmp_path: Path) -> None:
-    """The last of them in a folder that holds what was exported and nothing else of ours."""
+    """The last command runs in a folder that contains only the exported files."""
     shutil.copytree(exported / "exported", tmp_path / "exported")
     line = blocks_out_and_in()[0].splitlines()[4]
     environment = {
@@ -111,7 +111,7 @@ def test_five_commands_lead_from_a_corpus_to_transformers(exported: Path, tmp_pa
 def test_the_lines_for_llama_cpp(
     exported: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The second is llama.cpp's own program: its file is there; test_gguf_file.py reads such."""
+    """The second line runs llama.cpp's own program, so only its file is checked here."""
     monkeypatch.chdir(exported)
     ours, theirs = map(shlex.split, blocks_out_and_in()[1].splitlines())
     assert (
@@ -124,7 +124,7 @@ def test_the_lines_for_llama_cpp(
     assert f"    {theirs[0]} -m {file.name} -no-cnv -p" in card
 
 
-def test_the_line_that_goes_on_with_an_exported_model(
+def test_the_line_that_continues_training_an_exported_model(
     exported: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(exported)

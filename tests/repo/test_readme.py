@@ -1,4 +1,4 @@
-"""The README shows what works: its commands, its map, its lines for one's own text."""
+"""The README is correct: its commands exist and run, and its links lead to files."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_every_command_of_the_docs_exists(command: str) -> None:
         ("torchrun --nproc_per_node 2 train.py --resum", "train.py: no flag --resum"),
     ],
 )
-def test_mistakes_in_a_command_are_found(command: str, mistake: str) -> None:
+def test_mistakes_in_a_command_are_detected(command: str, mistake: str) -> None:
     known = {"train.py": {"--run-dir", "--resume", "--print-config"}, "scripts.plot": {"--run"}}
     known["torch.distributed.run"] = {"--nproc-per-node"}
     found = mistakes(command, lambda program: known[program[-1]])
@@ -96,7 +96,7 @@ def test_the_readme_commands_on_files_run_in_a_fresh_checkout(tmp_path):
         assert done.returncode == 0, f"{line}: {done.stderr}"
 
 
-def test_the_map_of_the_readme_names_what_exists():
+def test_the_links_of_the_readme_lead_to_files():
     for target in re.findall(r"\]\(([^)#:\s]+)[)#]", TEXT):
         assert (ROOT / target).exists(), f"README.md links {target}"
 
@@ -112,7 +112,7 @@ def test_the_reading_path_is_short_and_its_line_counts_are_right():
 
 
 def small_text_config(folder: Path) -> None:
-    """configs/text.yaml for two steps of a smaller model, and 100 kB in mytext.txt."""
+    """Write configs/text.yaml for two steps of a smaller model, and 100 kB into mytext.txt."""
     text = (ROOT / "configs" / "text.yaml").read_text(encoding="utf-8")
     for name, value in (("n_layer", 1), ("n_embd", 32), ("max_steps", 2), ("vocab_size", 300)):
         text, n = re.subn(rf"(?m)^  {name}: .*$", f"  {name}: {value}", text)
@@ -122,10 +122,10 @@ def small_text_config(folder: Path) -> None:
     (folder / "mytext.txt").write_bytes((ROOT / "data" / "tiny.txt").read_bytes()[:100_000])
 
 
-def test_the_lines_for_ones_own_text_run_as_they_stand(
+def test_the_commands_for_your_own_text_run_as_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On 100 kB, with two steps of a smaller model; .ci/run runs them whole."""
+    """On 100 kB, with two steps of a smaller model; .ci/run runs them unchanged."""
     small_text_config(tmp_path)
     monkeypatch.chdir(tmp_path)
     section = TEXT.split("## Your own text")[1]
@@ -143,10 +143,10 @@ def test_the_lines_for_ones_own_text_run_as_they_stand(
     assert read_rows(tmp_path / "runs" / "mine" / "metrics.csv")[-1]["step"] == "2"
 
 
-def test_the_lines_on_known_corpora_run_as_they_stand(
+def test_the_commands_for_known_corpora_run_as_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """From a server of our own, which has another text; with two steps of a smaller model."""
+    """A local server provides another text; two steps of a smaller model."""
     name = "tinyshakespeare"
     config = (ROOT / "configs" / f"{name}.yaml").read_text(encoding="utf-8")
     for key, value in (("n_layer", 1), ("n_embd", 32), ("max_steps", 2), ("vocab_size", 300)):
@@ -173,13 +173,13 @@ def test_the_lines_on_known_corpora_run_as_they_stand(
     assert sample.main(lines[3][2:]) == 0 and capsys.readouterr().out.startswith("ROMEO:")
 
 
-def test_the_lines_on_samples_and_scores_run_as_they_stand(
+def test_the_commands_for_samples_and_scores_run_as_written(
     text_run: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """On a tiny run; what a line writes into a file is taken from stdout here."""
+    """On a tiny run; output that a command redirects into a file is read from stdout."""
     shutil.copytree(text_run, tmp_path / "runs" / "tiny")
     (tmp_path / "prompts.txt").write_text("the cat\nAnna\n", encoding="utf-8")
     (tmp_path / "mytext.txt").write_text("the cat sat.\n\nAnna saw 🙂.\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The Makefile, the lists of versions, the configs and the README do what they say."""
+"""The Makefile, the version lists, the configs and the tracked files are correct."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def make(*args: str, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProces
 
 
 def error_lines(done: subprocess.CompletedProcess[str]) -> list[str]:
-    """What a target said on stderr, less make's own closing line."""
+    """Return the lines of a target on stderr, without make's own last line."""
     return [line for line in done.stderr.splitlines() if not line.startswith("make")]
 
 
@@ -36,7 +36,7 @@ def fake_python(folder: Path, body: str) -> str:
 
 @pytest.fixture
 def checkout(tmp_path) -> Path:
-    """A copy of what the Makefile needs, with a python that only notes how it was called."""
+    """Return a copy of the files that the Makefile needs, with a python that records its calls."""
     for name in ("Makefile", "requirements.txt", "requirements-test.txt", "constraints.txt"):
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "configs").mkdir()
@@ -48,7 +48,7 @@ def checkout(tmp_path) -> Path:
 
 
 def calls(folder: Path) -> list[str]:
-    """What the fake python was asked since the last look."""
+    """Return the calls of the fake python since the last call of this function."""
     path = folder / "calls"
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     path.unlink(missing_ok=True)
@@ -83,7 +83,7 @@ def test_make_installs_once_and_again_after_a_change(checkout):
 @needs_make
 def test_a_failed_install_leaves_no_stamp(checkout):
     (checkout / "fail").touch()
-    # The fake pip fails, so make asks for a new environment: a python that makes none, and says so.
+    # The fake pip fails, so make creates a new environment, with a python that can't do it.
     broken = fake_python(
         checkout, 'case "$*" in *version_info*) echo 3.11;; *"import venv"*) ;; *) exit 1;; esac'
     )
@@ -100,15 +100,15 @@ def test_a_failed_install_leaves_no_stamp(checkout):
 
 
 @needs_make
-def test_several_targets_at_once(checkout):
+def test_several_targets_in_one_call(checkout):
     assert make("-j2", "lint", "test", f"PYTHON={sys.executable}", cwd=checkout).returncode == 0
     words = [line.split()[1] for line in calls(checkout)]
-    # Each install once, the order kept.
+    # Each list is installed once, in order.
     assert words == ["pip", "pip", "ruff", "black", "mypy", "pytest"]
 
 
 @needs_make
-def test_train_begins_then_resumes_then_shows_a_sample(checkout):
+def test_train_starts_then_resumes_then_shows_a_sample(checkout):
     python = f"PYTHON={sys.executable}"
     make("install", python, cwd=checkout)
     calls(checkout)
@@ -139,7 +139,7 @@ def test_extras_are_installed_when_asked_for(checkout):
 
 
 @needs_make
-def test_export_names_a_folder_for_each_format(checkout):
+def test_export_has_a_default_folder_for_each_format(checkout):
     python = f"PYTHON={sys.executable}"
     make("install", python, cwd=checkout)
     calls(checkout)
@@ -176,7 +176,7 @@ def test_without_a_venv_nothing_is_installed(checkout):
         ("echo 2.7", "is Python 2.7; 3.10 or newer is needed"),
     ],
 )
-def test_a_python_that_will_not_do(body, message, venv, checkout):
+def test_an_unsuitable_python_is_refused(body, message, venv, checkout):
     python = fake_python(checkout, body) if body else "/nonexistent/python"
     done = make("install", venv, f"PYTHON={python}", cwd=checkout)
     assert done.returncode == 2
@@ -186,7 +186,7 @@ def test_a_python_that_will_not_do(body, message, venv, checkout):
 
 
 @needs_make
-def test_a_python_without_venv_names_the_package(checkout):
+def test_without_venv_the_error_names_the_package(checkout):
     python = fake_python(
         checkout, 'case "$*" in *version_info*) echo 3.12;; *) echo no >&2; exit 1;; esac'
     )
@@ -201,13 +201,13 @@ def test_a_python_without_venv_names_the_package(checkout):
 @pytest.mark.parametrize(
     ("target", "name"), [("train", "CONFIG"), ("bench", "CONFIG"), ("sweep", "SWEEP")]
 )
-def test_a_config_that_is_not_there(target, name, checkout):
+def test_a_missing_config_is_refused(target, name, checkout):
     done = make(target, f"{name}=configs/none.yaml", cwd=checkout)
     assert done.returncode == 2
     assert error_lines(done) == [
         f"error: {name}=configs/none.yaml: no such file; there are: configs/tiny.yaml"
     ]
-    assert calls(checkout) == []  # said before anything is installed
+    assert calls(checkout) == []  # before anything is installed
 
 
 @needs_make
@@ -218,8 +218,8 @@ def test_clean_keeps_runs_and_the_environment(checkout):
     assert make("clean", cwd=checkout).returncode == 0
     assert (checkout / "runs" / "x" / "last.pt").exists()
     assert (checkout / ".venv" / "bin" / "python").exists()
-    gone = ("artifacts", "tok/__pycache__", ".coverage.1")
-    assert [name for name in gone if (checkout / name).exists()] == []
+    removed = ("artifacts", "tok/__pycache__", ".coverage.1")
+    assert [name for name in removed if (checkout / name).exists()] == []
 
 
 def requirement_names(name: str) -> list[str]:
@@ -255,7 +255,7 @@ def test_both_lists_pin_the_same_torch():
     assert len(pins[0]) == 1 and pins[0] == pins[1]
 
 
-def test_files_are_small_and_name_no_machine():
+def test_files_are_small_and_contain_no_machine_paths():
     homes = re.compile(rb"/(?:root|home|Users|work|opt)/[A-Za-z0-9_.]+|file://|[A-Z]:\\Users")
     for path in tracked_files():
         raw = path.read_bytes()
@@ -268,23 +268,28 @@ def test_files_are_small_and_name_no_machine():
         ), f"{path}: no last newline"
 
 
-def test_git_takes_the_packages_and_leaves_what_is_made():
+def test_git_tracks_the_packages_and_ignores_generated_files():
     if not (shutil.which("git") and (ROOT / ".git").exists()):
         pytest.skip("not a git checkout")
 
     def ignored(name: str) -> bool:
         return run_program(["git", "check-ignore", "-q", "--no-index", name]).returncode == 0
 
-    taken = (
+    tracked = (
         "data/prepare.py",
         "data/tiny.txt",
         "tok/bpe.json",
         "docs/loss.png",
         "tests/data/test_x.py",
     )
-    made = ("runs/tiny/last.pt", "runs/tiny/loss.png", "artifacts/x/train.npy", ".venv/bin/python")
-    assert [name for name in taken if ignored(name)] == []
-    assert [name for name in made if not ignored(name)] == []
+    generated = (
+        "runs/tiny/last.pt",
+        "runs/tiny/loss.png",
+        "artifacts/x/train.npy",
+        ".venv/bin/python",
+    )
+    assert [name for name in tracked if ignored(name)] == []
+    assert [name for name in generated if not ignored(name)] == []
 
 
 def test_the_licence():

@@ -1,4 +1,4 @@
-"""Rules for the text of each file: named encodings, nothing unsafe, no work at import, length."""
+"""Rules for each source file: explicit encodings, nothing unsafe, no work at import, length."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def rule_encoding(module: str, tree: ast.Module) -> Iterator[tuple[int, str]]:
             continue
         name, method = name_of(node.func), isinstance(node.func, ast.Attribute)
         whole = full_name(node.func)
-        # A class's own open() makes one of it; the last one opens a member of a zip file as bytes.
+        # Not open() of a class, which creates an object, nor of a zip file, which opens bytes.
         others = {"os.open", "zipped.open"}
         if name == "open" and whole not in others and not whole[0].isupper():
             position = 0 if method and whole not in {"io.open", "gzip.open"} else 1
@@ -47,7 +47,7 @@ def rule_encoding(module: str, tree: ast.Module) -> Iterator[tuple[int, str]]:
             no_file = method and not given and not node.args and not node.keywords and position == 0
             mode = constant(given) if given is not None else "r"
             if no_file and top_of(module) != "tests" and "path" not in whole.lower():
-                continue  # some object's own open(), such as a run folder's
+                continue  # the open() method of another object, such as a run folder
             if not (isinstance(mode, str) and "b" in mode):
                 yield node.lineno, f"no encoding: {ast.unparse(node)}"
         elif name in {"fdopen", "TextIOWrapper"} or method and name in {"read_text", "write_text"}:
@@ -80,7 +80,7 @@ def rule_length(module: str, tree: ast.Module) -> Iterator[tuple[int, str]]:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             lines = (node.end_lineno or 0) - node.lineno + 1
             if lines > MAX_FUNCTION_LINES:
-                yield node.lineno, f"{node.name} has {lines} lines, {MAX_FUNCTION_LINES} at most"
+                yield node.lineno, f"{node.name} has {lines} lines, more than {MAX_FUNCTION_LINES}"
 
 
 RULES = (rule_encoding, rule_safe_loading, rule_length)
@@ -91,11 +91,11 @@ def too_long(path: Path) -> bool:
     return path.read_bytes().count(b"\n") > MAX_FILE_LINES
 
 
-def test_the_product_keeps_the_rules() -> None:
+def test_the_product_follows_the_rules() -> None:
     assert [problem for path in PRODUCT for problem in problems(path, RULES)] == []
 
 
-def test_the_tests_keep_the_rules_that_are_theirs() -> None:
+def test_the_tests_follow_the_rules_for_tests() -> None:
     assert [problem for path in TESTS for problem in problems(path, TEST_RULES)] == []
 
 
@@ -106,7 +106,7 @@ def test_every_file_is_short(tmp_path: Path) -> None:
     assert [path.stem for path in sorted(tmp_path.iterdir()) if too_long(path)] == ["351"]
 
 
-def test_nothing_runs_when_a_program_is_imported() -> None:
+def test_importing_a_program_runs_no_calls() -> None:
     for path in PRODUCT:
         if top_of(module_of(path)) in PROGRAMS:
             assert problems(path, (rule_no_call_at_import,)) == []
@@ -133,7 +133,7 @@ def test_nothing_runs_when_a_program_is_imported() -> None:
         (rule_no_call_at_import, "train", "X = torch.zeros(3)"),
     ],
 )
-def test_a_rule_finds_what_breaks_it(rule, module: str, source: str) -> None:
+def test_a_rule_finds_violations(rule, module: str, source: str) -> None:
     assert list(rule(module, ast.parse(source)))
 
 
@@ -148,7 +148,7 @@ def test_a_rule_finds_what_breaks_it(rule, module: str, source: str) -> None:
         ("train", "if __name__ == '__main__':\n    run_cli(main)"),
     ],
 )
-def test_the_rules_let_good_code_pass(module: str, source: str) -> None:
+def test_the_rules_accept_good_code(module: str, source: str) -> None:
     rules = (*RULES, rule_no_call_at_import) if module == "train" else RULES
     assert [what for rule in rules for _, what in rule(module, ast.parse(source))] == []
 
