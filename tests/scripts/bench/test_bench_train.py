@@ -126,7 +126,7 @@ def test_ratios_are_computed_per_turn() -> None:
     assert "compiled: not measured, ours: no compiler" in text
 
 
-@pytest.on_phase_end.parametrize(
+@pytest.mark.parametrize(
     "more, message",
     [
         (["--runs", "0"], "--runs: must be at least 1"),
@@ -140,7 +140,7 @@ def test_bad_arguments_are_refused(more: list[str], message: str) -> None:
         script.main(["train", *more])
 
 
-@pytest.on_phase_end.slow
+@pytest.mark.slow
 def test_processes_take_turns(checkout: Path, printed) -> None:
     argv = ["train", "--shape", "nanogpt", "--nanogpt", checkout, "--runs", "2", "--windows", "1"]
     argv += ["--model.n_layer", "1", "--model.n_embd", "16", "--steps-per-window", "2", "--json"]
