@@ -1,4 +1,4 @@
-"""The names that docs/theory.md, tokenizer.md, sampling.md and sweeps.md cite exist and are used."""
+"""The names that theory.md, tokenizer.md, sampling.md and sweeps.md cite exist and are used."""
 
 from __future__ import annotations
 
