@@ -155,7 +155,7 @@ def test_a_refused_export_names_the_run_and_writes_nothing(tmp_path, capsys):
     settings = make_corpus(tmp_path) | {"model.pointer": True, "train.max_steps": 1}
     assert train.main(flags(tmp_path / "run", settings)) == 0
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(UserError, match=r"run.best.pt: model.pointer true: no class"):
+    with pytest.raises(UserError, match=r"run.best.pt: model.pointer true: no Hugging Face class"):
         export.main(["--run", str(tmp_path / "run"), "--out", str(tmp_path / "a" / "b")])
     assert sorted(tmp_path.rglob("*")) == before
 
