@@ -15,14 +15,7 @@ import torch
 from torch import Tensor
 
 from data.token_file import TokenFile
-from data.windows import (
-    IGNORE_INDEX,
-    DocumentWindows,
-    PackedWindows,
-    TargetSpans,
-    Windows,
-    cut_windows,
-)
+from data.windows import IGNORE_INDEX, DocumentWindows, PackedWindows, Targets, Windows, cut_windows
 from utils.device import copy_to_device
 
 TOKEN_BYTES = 4  # of int32: PyTorch supports few operations on unsigned integers
@@ -106,11 +99,11 @@ class Batches:
         self._order: tuple[str, int, np.ndarray, int] | None = None
         self._on_device: DeviceTokens | None = None
 
-    def cache_on_device(self, device: torch.device, spare_bytes: int) -> bool:
+    def cache_on_device(self, device: torch.device, free_bytes: int) -> bool:
         """Copy the training tokens to the device if they are packed and fit; return True if so."""
         windows = self.splits["train"]
         if isinstance(windows, PackedWindows) and fits_in_memory(
-            windows.tokens.n_tokens, spare_bytes
+            windows.tokens.n_tokens, free_bytes
         ):
             self._on_device = DeviceTokens(windows.tokens, device)
         return self._on_device is not None
@@ -122,14 +115,14 @@ class Batches:
         """
         windows = self.splits["train"]
         index_B, shift_B = self._windows_at("train", step)
-        spans = windows.target_spans(index_B)
+        targets = windows.targets(index_B)
         if self._on_device is None:
             batch = self._batch("train", index_B, shift_B)
         else:
             block_size, end_id = self.block_size, self.end_id
-            x_BT, y_BT = self._on_device.gather_windows(spans, shift_B, block_size, end_id)
+            x_BT, y_BT = self._on_device.gather_windows(targets, shift_B, block_size, end_id)
             batch = self._with_document_ids(x_BT, y_BT)
-        return batch, spans.n_targets
+        return batch, targets.n_targets
 
     def get_batch(self, split: str, step: int) -> Batch:
         """Return the batch of a step (from 0) in host memory: its `rows` windows of the epochs."""
@@ -220,14 +213,14 @@ class DeviceTokens:
         self.tokens_N = torch.from_numpy(raw_N).to(device)
 
     def gather_windows(
-        self, spans: TargetSpans, shift_B: np.ndarray, block_size: int, end_id: int
+        self, targets: Targets, shift_B: np.ndarray, block_size: int, end_id: int
     ) -> tuple[Tensor, Tensor]:
         """Return inputs and targets of windows, int64 (B, block_size), equal to `Windows.rows`.
 
         Only three integers per row are copied to the device and none back, so the host does not
         wait for the device.
         """
-        start_B, length_B, context_B = spans
+        start_B, length_B, context_B = targets
         copied_3B1 = np.stack((start_B + shift_B, length_B, context_B))[:, :, None]
         first_B1, length_B1, context_B1 = copy_to_device(torch.from_numpy(copied_3B1), self.device)
         column_S = torch.arange(block_size + 1, device=self.device)
@@ -240,10 +233,10 @@ class DeviceTokens:
         return x_BT, torch.where(counted_BT, stream_BS[:, 1:], IGNORE_INDEX)
 
 
-def fits_in_memory(n_tokens: int, spare_bytes: int) -> bool:
+def fits_in_memory(n_tokens: int, free_bytes: int) -> bool:
     """Return True if the tokens take at most an eighth of the free memory.
 
     >>> fits_in_memory(1_000_000, 80 * 2**30), fits_in_memory(9_000_000_000, 80 * 2**30)
     (True, False)
     """
-    return n_tokens * TOKEN_BYTES <= spare_bytes // 8
+    return n_tokens * TOKEN_BYTES <= free_bytes // 8

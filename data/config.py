@@ -51,10 +51,8 @@ class DataConfig:
         0.1, "share of documents or bytes for validation", above=0, below=1
     )
     errors: str = setting("strict", "bytes = accept files that are not UTF-8", choices=ERRORS)
-    story_bytes: int = setting(2_000_000, "bytes of stories to generate for training", minimum=1000)
-    val_story_bytes: int = setting(
-        100_000, "bytes of stories to generate for validation", minimum=1000
-    )
+    story_bytes: int = setting(2_000_000, "bytes of training stories", minimum=1000)
+    val_story_bytes: int = setting(100_000, "bytes of validation stories", minimum=1000)
     story_seed: int = setting(
         1, "seed of the training stories; validation uses the next one", minimum=0
     )

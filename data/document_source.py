@@ -72,14 +72,11 @@ class DocumentSource:
 
     def _choose(self, part: str) -> Iterator[bytes]:
         c = self.config
-        if not self.files and part == "train":
-            return (
-                story.encode() for story in stories.generate_stories(c.story_seed, c.story_bytes)
-            )
         if not self.files:
+            is_val = part == "val"  # validation uses the next seed
+            n_bytes = c.val_story_bytes if is_val else c.story_bytes
             return (
-                story.encode()
-                for story in stories.generate_stories(c.story_seed + 1, c.val_story_bytes)
+                text.encode() for text in stories.generate_stories(c.story_seed + is_val, n_bytes)
             )
         if self.val_files:
             return self._read(self.files if part == "train" else self.val_files)

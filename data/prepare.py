@@ -40,6 +40,11 @@ from utils.errors import UserError, run_cli
 from utils.files import sha256_file, write_atomic
 from utils.output import log_if_not_tty
 
+EXAMPLES = (
+    "python -m data.prepare data/tiny.txt --doc-sep blank-line --out artifacts/tiny",
+    "python -m data.prepare stories.jsonl.gz --json-field story --out artifacts/stories",
+)
+
 
 def prepare(
     config: DataConfig,
@@ -191,31 +196,14 @@ def story_floor(source: DocumentSource) -> dict[str, float] | None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prepare a folder and print its counts as JSON."""
-    parser = Parser(
-        prog="data.prepare",
-        description=__doc__,
-        examples=(
-            "python -m data.prepare data/tiny.txt --doc-sep blank-line --out artifacts/tiny",
-            "python -m data.prepare stories.jsonl.gz --json-field story --out artifacts/stories",
-            "python -m data.prepare train.txt --val-files val.txt --out artifacts/mine",
-        ),
-    )
+    parser = Parser(prog="data.prepare", description=__doc__, examples=EXAMPLES)
+    parser.add_argument("files", nargs="+", metavar="FILE", help="text, .jsonl, .gz, or a folder")
     parser.add_argument(
-        "files", nargs="+", metavar="FILE", help="files (text, .jsonl, .gz) or folders"
-    )
-    parser.add_argument(
-        "--tokenizer",
-        default="tok/bpe.json",
-        metavar="FILE",
-        help="tokenizer file (default: %(default)s)",
+        "--tokenizer", default="tok/bpe.json", metavar="FILE", help="default: %(default)s"
     )
     parser.add_argument("--out", required=True, metavar="FOLDER", help="prepared folder to write")
     parser.add_argument(
-        "--val-files",
-        nargs="*",
-        metavar="FILE",
-        default=[],
-        help="files for validation, instead of a part of the FILEs",
+        "--val-files", nargs="*", metavar="FILE", default=[], help="files for validation"
     )
     settings = {field.name: field for field in fields(DataConfig)}
     for name in ("doc_sep", "json_field", "split", "val_fraction", "errors"):

@@ -150,7 +150,7 @@ class TokenScores:
 
     def add(self, targets_BT: torch.Tensor, nats_BT: torch.Tensor) -> None:
         """Store the losses (B, T) in nats of the next batch, given its targets (B, T)."""
-        first_B = self._windows.target_spans(next(self._rows)).start_B
+        first_B = self._windows.targets(next(self._rows)).start_B
         for first, targets, nats in zip(
             first_B, targets_BT.numpy(), nats_BT.float().numpy(), strict=True
         ):

@@ -18,10 +18,10 @@ IGNORE_INDEX = -100  # a target that does not count: the default of PyTorch's cr
 WINDOWS = ("documents", "packed")
 
 
-class TargetSpans(NamedTuple):
-    """The tokens of the file that are targets of B windows; each array is int64 (B,).
+class Targets(NamedTuple):
+    """The positions of the targets of B windows in the file; each array is int64 (B,).
 
-    The inputs are the tokens one position earlier.
+    The inputs are the tokens one position before each target.
 
     Attributes:
         start_B: position of the first target.
@@ -46,7 +46,7 @@ class Windows(ABC):
         self.tokens, self.n_windows, self.end_id = tokens, n_windows, end_id
 
     @abstractmethod
-    def target_spans(self, index_B: np.ndarray) -> TargetSpans:
+    def targets(self, index_B: np.ndarray) -> Targets:
         """Return the targets of the windows `index_B`, int64 (B,)."""
 
     def rows(
@@ -56,7 +56,7 @@ class Windows(ABC):
 
         With a shift, the file is rotated: it starts that many tokens later and wraps around.
         """
-        start_B, length_B, context_B = self.target_spans(index_B)
+        start_B, length_B, context_B = self.targets(index_B)
         first_B = start_B - 1 if shift_B is None else start_B - 1 + shift_B
         rows = []
         for first, length, context in zip(
@@ -94,13 +94,11 @@ class PackedWindows(Windows):
         self.block_size, self.stride = block_size, stride
         super().__init__(tokens, 1 - -(tokens.n_tokens - block_size) // stride, end_id)
 
-    def target_spans(self, index_B: np.ndarray) -> TargetSpans:
+    def targets(self, index_B: np.ndarray) -> Targets:
         """Return the targets of the windows `index_B`, int64 (B,)."""
         start_B = index_B * self.stride
         length_B = np.minimum(self.block_size, self.tokens.n_tokens - start_B)
-        return TargetSpans(
-            start_B, length_B, np.where(index_B > 0, self.block_size - self.stride, 0)
-        )
+        return Targets(start_B, length_B, np.where(index_B > 0, self.block_size - self.stride, 0))
 
 
 class DocumentWindows(Windows):
@@ -123,9 +121,9 @@ class DocumentWindows(Windows):
             )
         super().__init__(tokens, len(ends), end_id)
 
-    def target_spans(self, index_B: np.ndarray) -> TargetSpans:
+    def targets(self, index_B: np.ndarray) -> Targets:
         """Return the targets of the windows `index_B`, int64 (B,)."""
-        return TargetSpans(self.starts[index_B], self.lengths[index_B], np.zeros_like(index_B))
+        return Targets(self.starts[index_B], self.lengths[index_B], np.zeros_like(index_B))
 
 
 def cut_windows(

@@ -24,6 +24,10 @@ from utils.files import make_parents, sha256_file, write_atomic
 from utils.output import log
 from utils.suggest import nearest
 
+EXAMPLES = (
+    "python -m data.download --list",
+    "python -m data.download tinyshakespeare",
+)
 SCHEME = "https"
 TIMEOUT_S = 30.0  # without receiving a byte
 RETRIES = 3
@@ -238,22 +242,11 @@ def describe(corpus: KnownCorpus) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Download a corpus, or list all."""
-    parser = Parser(
-        prog="data.download",
-        description=__doc__,
-        examples=(
-            "python -m data.download --list",
-            "python -m data.download tinyshakespeare",
-            "python -m data.download enwik8 --out corpora",
-        ),
-    )
+    parser = Parser(prog="data.download", description=__doc__, examples=EXAMPLES)
     parser.add_argument("name", nargs="?", metavar="NAME", help="name of the corpus, see --list")
     parser.add_argument("--list", action="store_true", help="print all corpora, download nothing")
     parser.add_argument(
-        "--out",
-        default=CORPORA_FOLDER,
-        metavar="FOLDER",
-        help="folder in which NAME/ is created (default: %(default)s)",
+        "--out", default=CORPORA_FOLDER, metavar="FOLDER", help="parent of NAME/ (%(default)s)"
     )
     args = parser.parse_args(argv)
     if args.list:

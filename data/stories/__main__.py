@@ -30,6 +30,12 @@ from utils.cli import Parser
 from utils.errors import UserError, run_cli
 from utils.files import write_atomic
 
+EXAMPLES = (
+    "python -m data.stories --bytes 195000 --seed 1 --out data/tiny.txt",
+    "python -m data.stories --floor     # of the grammar",
+    "python -m data.stories --check data/tiny.txt",
+)
+
 
 def check(path: str | Path) -> dict[str, Any]:
     """Return how many stories of a file the grammar accepts, and where it rejects the others."""
@@ -81,42 +87,14 @@ def as_json(low: Floor) -> dict[str, Any]:
 
 def parser() -> Parser:
     """Return the parser of the command line."""
-    made = Parser(
-        prog="python -m data.stories",
-        description=__doc__,
-        examples=(
-            "python -m data.stories --bytes 195000 --seed 1 --out data/tiny.txt",
-            "python -m data.stories --floor               # entropy floor of the grammar",
-            "python -m data.stories --check data/tiny.txt # stories that the grammar accepts",
-            "python -m data.stories --stats data/tiny.txt # statistics of the grammar and a file",
-        ),
-    )
+    made = Parser(prog="python -m data.stories", description=__doc__, examples=EXAMPLES)
     task = made.add_mutually_exclusive_group(required=True)
     task.add_argument("--bytes", type=int, help="write stories of at most this many bytes")
-    task.add_argument(
-        "--floor",
-        nargs="?",
-        const="",
-        metavar="FILE",
-        help="print the entropy floor of the grammar, or of a file's stories",
-    )
-    task.add_argument(
-        "--check", metavar="FILE", help="print which stories of a file the grammar accepts"
-    )
-    task.add_argument(
-        "--stats",
-        nargs="?",
-        const="",
-        metavar="FILE",
-        help="print statistics of the grammar, and of a file",
-    )
+    task.add_argument("--floor", nargs="?", const="", metavar="FILE", help="print the floor")
+    task.add_argument("--check", metavar="FILE", help="print which stories are accepted")
+    task.add_argument("--stats", nargs="?", const="", metavar="FILE", help="print statistics")
     made.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
-    made.add_argument(
-        "--stories",
-        type=int,
-        default=20000,
-        help="sample size of --floor and --stats (default: 20000)",
-    )
+    made.add_argument("--stories", type=int, default=20000, help="sample size (default: 20000)")
     made.add_argument("--out", metavar="FILE", help="output of --bytes (default: stdout)")
     return made
 
