@@ -199,10 +199,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="data.prepare", description=__doc__, examples=EXAMPLES)
     parser.add_argument("files", nargs="+", metavar="FILE", help="text, .jsonl, .gz, or a folder")
     parser.add_argument(
-        "--tokenizer",
-        default="tok/bpe.json",
-        metavar="FILE",
-        help="tokenizer (default: %(default)s)",
+        "--tokenizer", default="tok/bpe.json", metavar="FILE", help="file (default: %(default)s)"
     )
     parser.add_argument("--out", required=True, metavar="FOLDER", help="prepared folder to write")
     parser.add_argument(

@@ -246,10 +246,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("name", nargs="?", metavar="NAME", help="name of the corpus, see --list")
     parser.add_argument("--list", action="store_true", help="print all corpora, download nothing")
     parser.add_argument(
-        "--out",
-        default=CORPORA_FOLDER,
-        metavar="FOLDER",
-        help="parent of NAME/ (default: %(default)s)",
+        "--out", default=CORPORA_FOLDER, metavar="FOLDER", help="parent of NAME/ (%(default)s)"
     )
     args = parser.parse_args(argv)
     if args.list:
