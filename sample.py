@@ -135,7 +135,7 @@ def encode_prompt(loaded: LoadedRun, prompt: str) -> list[int]:
     return ids[-block_size:]
 
 
-def max_rows(config: ModelConfig) -> int:
+def batch_size_for(config: ModelConfig) -> int:
     """Return the batch size: as many rows as fit into MAX_CACHE_BYTES, at most MAX_BATCH."""
     row_bytes = 2 * config.n_layer * config.block_size * config.n_embd * 4  # fp32
     return max(1, min(MAX_BATCH, MAX_CACHE_BYTES // row_bytes))
@@ -146,16 +146,16 @@ def sample_texts(
     prompts: Sequence[str],
     request: SampleRequest,
     meter: ThroughputMeter,
-    first: int = 0,
+    first_seed: int = 0,
 ) -> Iterator[tuple[Sample, str]]:
     """Generate all samples of all prompts; yield (sample, new text) as `emit_in_order` does.
 
-    Sample i of a prompt gets seed `first` + i of `sample_seeds`, independent of other prompts.
+    Sample i of a prompt gets seed `first_seed` + i of `sample_seeds`, independent of other prompts.
     """
-    seeds = sample_seeds(request.seed, first + request.n_samples)[first:]
+    seeds = sample_seeds(request.seed, first_seed + request.n_samples)[first_seed:]
     encoded = [encode_prompt(loaded, prompt) for prompt in prompts]
     rows = [(prompt, i) for prompt in range(len(prompts)) for i in range(request.n_samples)]
-    size = max_rows(loaded.model.config)
+    size = batch_size_for(loaded.model.config)
     for batch in (rows[start : start + size] for start in range(0, len(rows), size)):
         samples = [
             Sample(
@@ -182,12 +182,12 @@ def sample_texts(
 
 
 def write_samples(
-    loaded: LoadedRun, prompts: Sequence[str], request: SampleRequest, first: int = 0
+    loaded: LoadedRun, prompts: Sequence[str], request: SampleRequest, first_seed: int = 0
 ) -> None:
     """Stream the samples to stdout one after the other, or write a JSON line for each."""
     meter, current = ThroughputMeter(loaded.engine.compile_stats), None
     try:
-        for sample, piece in sample_texts(loaded, prompts, request, meter, first):
+        for sample, piece in sample_texts(loaded, prompts, request, meter, first_seed):
             if request.as_json:
                 sys.stdout.write(json_line(sample.to_json()) + "\n" if sample.finish_reason else "")
             else:
@@ -208,7 +208,12 @@ def add_arguments(parser: Parser) -> None:
     """Add all flags of the command."""
     add, default = parser.add_argument, "(default: %(default)s)"
     add("--run", metavar="DIR", default=DEFAULT_RUN, help=f"run folder {default}")
-    add("--checkpoint", choices=("best", "last"), default="best", help=f"best or newest {default}")
+    add(
+        "--checkpoint",
+        choices=("best", "last"),
+        default="best",
+        help=f"lowest loss, or newest {default}",
+    )
     add(
         "--prompt",
         action="append",

@@ -58,9 +58,9 @@ def test_several_batches_give_the_same_samples_as_one(text, monkeypatch):
 
 
 def test_the_batch_fits_the_cache_limit():
-    assert sample.max_rows(ModelConfig(n_layer=2, block_size=256, n_embd=128, n_head=4)) == 64
+    assert sample.batch_size_for(ModelConfig(n_layer=2, block_size=256, n_embd=128, n_head=4)) == 64
     gpt2 = ModelConfig(n_layer=12, block_size=1024, n_embd=768, n_head=12)
-    assert sample.max_rows(gpt2) == 2**30 // (2 * 12 * 1024 * 768 * 4) == 14
+    assert sample.batch_size_for(gpt2) == 2**30 // (2 * 12 * 1024 * 768 * 4) == 14
 
 
 def test_prompts_from_a_file(text, tmp_path, monkeypatch):
