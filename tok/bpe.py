@@ -18,13 +18,13 @@ A worked example. The most frequent pair is (97, 98), the bytes "ab". It becomes
 `BPETokenizer` (tok/tokenizer.py) gives the same merges and ids, much faster; see
 docs/tokenizer.md. The command line is in tok/cli.py:
 
-    python -m tok.bpe train FILE... --vocab-size N --out tok.json
+    python -m tok.bpe train FILE... --vocab-size INT --out tok.json
     python -m tok.bpe encode|decode|import|export ...
 """
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # before the imports that take long
+if __name__ == "__main__":  # before the slow imports
     from utils.signals import exit_silently_on_sigint
 
     exit_silently_on_sigint()
