@@ -45,7 +45,7 @@ ROUNDING = {"bf16": 1e-3, "fp16": 1e-3, "muon": 2e-5}
 
 
 @pytest.fixture(scope="module")
-def straight(
+def uninterrupted(
     settings: Settings, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[], Path]]:
     """An uninterrupted run in two ranks, with dropout."""
@@ -53,7 +53,7 @@ def straight(
 
     def get() -> Path:
         if not made:
-            folder = tmp_path_factory.mktemp("straight")
+            folder = tmp_path_factory.mktemp("uninterrupted")
             ranks = launcher.start(flags(folder / "run", settings), folder / "log")
             assert launcher.statuses(ranks) == [0, 0], launcher.errors(ranks)
             made.append(folder / "run")
@@ -104,7 +104,7 @@ def test_twenty_steps_in_ranks_equal_one_process(
 
 
 def test_a_signal_to_one_rank_stops_all_after_the_same_step(
-    settings: Settings, straight: Callable[[], Path], tmp_path: Path
+    settings: Settings, uninterrupted: Callable[[], Path], tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     ranks = launcher.start(flags(run, settings), tmp_path / "log", hang=("step", 6))
@@ -118,13 +118,13 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_step(
     assert ranks[0].errors().count("stopped at step 6; continue with --resume") == 1
     ranks = launcher.start(flags(run, settings, "--resume"), tmp_path / "log")
     assert launcher.statuses(ranks) == [0, 0]
-    assert_same_run(run, straight())
+    assert_same_run(run, uninterrupted())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_after_a_killed_rank_the_others_stop_and_the_run_resumes(
-    victim: int, settings: Settings, straight: Callable[[], Path], tmp_path: Path
+    victim: int, settings: Settings, uninterrupted: Callable[[], Path], tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     ranks = launcher.start(flags(run, settings), tmp_path / "log", hang=("step", 6))
@@ -138,7 +138,7 @@ def test_after_a_killed_rank_the_others_stop_and_the_run_resumes(
     assert state_of(run / "last.pt")["step"] == 4
     ranks = launcher.start(flags(run, settings, "--resume"), tmp_path / "log")
     assert launcher.statuses(ranks) == [0, 0]
-    assert_same_run(run, straight())
+    assert_same_run(run, uninterrupted())
 
 
 @pytest.mark.slow

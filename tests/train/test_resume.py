@@ -39,7 +39,7 @@ MODES: dict[str, Settings] = {
 
 
 @pytest.fixture(scope="module")
-def straight(
+def uninterrupted(
     settings: Settings, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., Path]]:
     """A function that returns an uninterrupted run with these settings; each is trained once."""
@@ -48,7 +48,7 @@ def straight(
     def get(**changes: object) -> Path:
         key = repr(sorted(changes.items()))
         if key not in made:
-            made[key] = tmp_path_factory.mktemp("straight") / "run"
+            made[key] = tmp_path_factory.mktemp("uninterrupted") / "run"
             assert train.main(flags(made[key], settings, **changes)) == 0
         return made[key]
 
@@ -60,10 +60,10 @@ def changes_of(mode: str, **more: object) -> dict[str, object]:
 
 
 def test_resume_after_a_crash_at_every_write_and_step(
-    settings: Settings, straight: Callable[..., Path], tmp_path: Path
+    settings: Settings, uninterrupted: Callable[..., Path], tmp_path: Path
 ) -> None:
     changes = {"train__max_steps": 3, "train__eval_every_steps": 3}
-    whole = straight(**changes)
+    whole = uninterrupted(**changes)
     change = 0
     while True:
         change += 1
@@ -82,10 +82,10 @@ def test_resume_after_a_crash_at_every_write_and_step(
 
 @pytest.mark.parametrize("mode", MODES)
 def test_kill_9_then_resume_is_the_same_run(
-    mode: str, settings: Settings, straight: Callable[..., Path], tmp_path: Path
+    mode: str, settings: Settings, uninterrupted: Callable[..., Path], tmp_path: Path
 ) -> None:
     changes = changes_of(mode, train__max_steps=40, train__eval_every_steps=7)
-    whole, run = straight(**changes), tmp_path / "run"
+    whole, run = uninterrupted(**changes), tmp_path / "run"
     assert float(rows_of(whole)[-1]["epoch"]) > 1.2, "the run must have several epochs"
     for number, step in enumerate((10, 12)):  # kill at step 10, then 12 steps after the resume
         more = ["--resume"] if number else []
@@ -103,7 +103,7 @@ def test_kill_9_then_resume_is_the_same_run(
 
 @pytest.mark.parametrize(("where", "call"), [("evaluate", 1), ("replace", 7), ("save", 4)])
 def test_kill_9_before_the_first_checkpoint_and_inside_a_save(
-    where: str, call: int, settings: Settings, straight: Callable[..., Path], tmp_path: Path
+    where: str, call: int, settings: Settings, uninterrupted: Callable[..., Path], tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     child = Child(flags(run, settings), tmp_path / "log", hang=(where, call))
@@ -116,11 +116,11 @@ def test_kill_9_before_the_first_checkpoint_and_inside_a_save(
     if where == "replace":
         assert list(run.glob(".*.tmp-*")), "the kill came inside the save"
     assert train.main(flags(run, settings, "--resume")) == 0
-    assert_same_run(run, straight())
+    assert_same_run(run, uninterrupted())
 
 
 def test_the_hint_for_a_damaged_last_checkpoint_works(
-    settings: Settings, straight: Callable[..., Path], tmp_path: Path
+    settings: Settings, uninterrupted: Callable[..., Path], tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     assert crashes(flags(run, settings), 25)
@@ -129,7 +129,7 @@ def test_the_hint_for_a_damaged_last_checkpoint_works(
         train.main(["--run_dir", str(run), "--resume"])
     shutil.copy(run / "best.pt", run / "last.pt")
     assert train.main(["--run_dir", str(run), "--resume"]) == 0
-    assert_same_run(run, straight())
+    assert_same_run(run, uninterrupted())
 
 
 def test_missing_metrics_are_reported_on_resume(
@@ -144,7 +144,7 @@ def test_missing_metrics_are_reported_on_resume(
 
 
 def test_kill_9_at_random_moments(
-    settings: Settings, straight: Callable[..., Path], tmp_path: Path
+    settings: Settings, uninterrupted: Callable[..., Path], tmp_path: Path
 ) -> None:
     changes = {"train__max_steps": 60, "train__eval_every_steps": 5}
     run, rng, kills = tmp_path / "run", random.Random(), 0
@@ -161,12 +161,12 @@ def test_kill_9_at_random_moments(
             assert not (run / name).exists() or checkpoint.load(run / name)["step"] < 60
     assert kills == 3
     assert train.main(flags(run, settings, "--resume", **changes)) == 0
-    assert_same_run(run, straight(**changes))
+    assert_same_run(run, uninterrupted(**changes))
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_a_checkpoint_that_resumes_to_the_same_run(
-    number: int, status: int, settings: Settings, straight: Callable[..., Path], tmp_path: Path
+    number: int, status: int, settings: Settings, uninterrupted: Callable[..., Path], tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     child = Child(flags(run, settings), tmp_path / "log", hang=("step", 6))
@@ -177,7 +177,7 @@ def test_a_signal_saves_a_checkpoint_that_resumes_to_the_same_run(
     assert state_of(run / "last.pt")["step"] == 6 == last_step(run / "metrics.csv")
     assert "continue with --resume" in child.errors() and "Traceback" not in child.errors()
     assert train.main(flags(run, settings, "--resume")) == 0
-    assert_same_run(run, straight())
+    assert_same_run(run, uninterrupted())
 
 
 def test_a_second_signal_ends_the_run_immediately(settings: Settings, tmp_path: Path) -> None:
@@ -192,20 +192,20 @@ def test_a_second_signal_ends_the_run_immediately(settings: Settings, tmp_path: 
 
 
 def test_metrics_hold_the_learning_rate_of_the_schedule(
-    settings: Settings, straight: Callable[..., Path]
+    settings: Settings, uninterrupted: Callable[..., Path]
 ) -> None:
-    for row in rows_of(straight())[1:]:
+    for row in rows_of(uninterrupted())[1:]:
         step = int(row["step"])
         expected = OptimConfig(lr=3e-3, warmup_steps=3).lr_at(step - 1, 9)
         assert float(row["lr"]) == expected
-    groups = state_of(straight() / "last.pt")["optimizer"]["param_groups"]
-    assert {group["lr"] for group in groups} == {float(rows_of(straight())[-1]["lr"])}
+    groups = state_of(uninterrupted() / "last.pt")["optimizer"]["param_groups"]
+    assert {group["lr"] for group in groups} == {float(rows_of(uninterrupted())[-1]["lr"])}
 
 
 def test_resuming_a_finished_run_changes_nothing(
-    settings: Settings, straight: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+    settings: Settings, uninterrupted: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = straight()
+    run = uninterrupted()
     (run / "loss.png").touch()
     before = {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in run.iterdir()}
     assert train.main(flags(run, settings, "--resume")) == 0
@@ -245,9 +245,9 @@ def test_max_steps_may_grow_with_a_warning(
 
 
 def test_a_setting_that_affects_completed_steps_is_refused(
-    settings: Settings, straight: Callable[..., Path]
+    settings: Settings, uninterrupted: Callable[..., Path]
 ) -> None:
-    run = straight()
+    run = uninterrupted()
     before = (run / "config.yaml").read_bytes()
     for name, value in [("optim.lr", "0.5"), ("train.seed", "2"), ("model.n_layer", "2")]:
         with pytest.raises(UserError, match=rf"{name} is .*, not {value}"):

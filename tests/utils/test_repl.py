@@ -26,30 +26,30 @@ class Terminal:
     """sample.py with a pseudo-terminal for stdin, stdout and stderr."""
 
     def __init__(self, run: Path, *argv: str) -> None:
-        self.own, theirs = pty.openpty()
+        self.fd, child_fd = pty.openpty()
         self.program = subprocess.Popen(
             [sys.executable, str(ROOT / "sample.py"), "--run", str(run), "--interactive", *argv],
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
+            stdin=child_fd,
+            stdout=child_fd,
+            stderr=child_fd,
             env=uncovered_environment(TERM="dumb", OMP_NUM_THREADS="1"),
             start_new_session=True,
         )
-        os.close(theirs)
+        os.close(child_fd)
 
     def wait_for(self, text: str, timeout_s: float = 60, must: bool = True) -> str:
         """Return the output up to `text`; after a timeout fail, unless `must` is False."""
         seen, end = b"", time.monotonic() + timeout_s
         while text.encode() not in seen:
-            ready, _, _ = select.select([self.own], [], [], max(0.0, end - time.monotonic()))
+            ready, _, _ = select.select([self.fd], [], [], max(0.0, end - time.monotonic()))
             assert ready or not must, f"no {text!r} within {timeout_s} s: {seen!r}"
             if not ready:
                 break
-            seen += os.read(self.own, 1)  # nothing after `text`
+            seen += os.read(self.fd, 1)  # nothing after `text`
         return seen.decode("utf-8", "replace")
 
     def type(self, text: str) -> None:
-        os.write(self.own, text.encode())
+        os.write(self.fd, text.encode())
 
     def interrupt(self) -> str:
         """Send Ctrl-C until the next prompt appears; return the output.
@@ -66,7 +66,7 @@ class Terminal:
         """Return the output until the program ends."""
         seen = b""
         try:
-            while part := os.read(self.own, 4096):
+            while part := os.read(self.fd, 4096):
                 seen += part
         except OSError:  # the other side is closed
             pass
@@ -77,7 +77,7 @@ class Terminal:
         if self.program.poll() is None:
             self.program.kill()
             self.program.wait()
-        os.close(self.own)
+        os.close(self.fd)
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_ctrl_c_stops_the_sample_and_not_the_program(terminal):
     assert "Ctrl-D quits" in terminal.wait_for(PROMPT)
     terminal.type("the cat\n")
     terminal.wait_for("the cat\r\nthe cat")  # what was typed, then the text
-    os.read(terminal.own, 1)  # the text continues
+    os.read(terminal.fd, 1)  # the text continues
     assert "tokens/s" in terminal.interrupt()
     terminal.type("half a line")
     terminal.wait_for("line")
