@@ -26,7 +26,7 @@ from data.prepared_folder import (
     PARTS,
     check_overwrite,
     is_up_to_date,
-    new_version,
+    locked_atomic_folder,
     read_meta,
 )
 from data.stories import story as stories
@@ -82,7 +82,7 @@ def prepare(
         return folder
     if out:
         check_overwrite(out, identity)
-    with new_version(folder) as temporary:
+    with locked_atomic_folder(folder) as temporary:
         if not is_up_to_date(folder, identity):  # another process may have made it
             if tokenizer is None:
                 log_if_not_tty(

@@ -140,7 +140,7 @@ def check_overwrite(folder: Path, identity: str) -> None:
 
 
 @contextlib.contextmanager
-def new_version(folder: Path) -> Iterator[Path]:
+def locked_atomic_folder(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder that replaces `folder` if the block succeeds and wrote files.
 
     If the block fails, `folder` does not change. A lock lets one process at a time make a folder;

@@ -62,7 +62,7 @@ def document_separator(folder: Path, config: DataConfig) -> str:
 
 
 def longest_document(path: Path, end_id: int) -> int:
-    """Return the tokens of a token file's longest document, including its end-of-text token."""
+    """Return the longest document's length in tokens, including its end-of-text token."""
     with contextlib.closing(TokenFile(path)) as tokens:
         return int(np.diff(tokens.positions_of(end_id), prepend=-1).max(initial=0))
 
@@ -111,7 +111,7 @@ def val_batches(
 def encode_text(
     path: str, separator: str, field: str, errors: str, tokenizer: BPETokenizer, into: Path
 ) -> int:
-    """Encode a text file or folder into `into`/val.npy; return the longest document's tokens.
+    """Encode a text file or folder into `into`/val.npy; return the longest document's length.
 
     Raises:
         UserError: a file can't be read, is not UTF-8 although `errors` is strict, or holds no text.

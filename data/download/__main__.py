@@ -145,7 +145,7 @@ def fetch(url: str, target: Path, content: Content) -> None:
     def download_once(url: str, output: str, mirror: pooch.Pooch) -> None:
         Path(output).unlink()  # pooch made it readable for its owner only
         bar = tqdm(total=content.size_bytes, desc=content.name, unit="B", **BAR)
-        with bar, Bounded(output, content.size_bytes) as file:
+        with bar, SizeLimitedFile(output, content.size_bytes) as file:
             pooch.HTTPDownloader(
                 progressbar=bar,
                 chunk_size=CHUNK_BYTES,
@@ -184,7 +184,7 @@ def check_scheme(url: str) -> None:
         raise FetchError(f"{url}: only {SCHEME} is allowed")
 
 
-class Bounded(io.BufferedWriter):
+class SizeLimitedFile(io.BufferedWriter):
     """A file that refuses more than `limit_bytes` bytes."""
 
     def __init__(self, path: str, limit_bytes: int) -> None:

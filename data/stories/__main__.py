@@ -85,18 +85,18 @@ def as_json(low: Floor) -> dict[str, Any]:
     return {**asdict(low), **bits}
 
 
-def parser() -> Parser:
+def make_parser() -> Parser:
     """Return the parser of the command line."""
-    made = Parser(prog="python -m data.stories", description=__doc__, examples=EXAMPLES)
-    task = made.add_mutually_exclusive_group(required=True)
+    parser = Parser(prog="python -m data.stories", description=__doc__, examples=EXAMPLES)
+    task = parser.add_mutually_exclusive_group(required=True)
     task.add_argument("--bytes", type=int, help="write stories of at most this many bytes")
     task.add_argument("--floor", nargs="?", const="", metavar="FILE", help="print the floor")
     task.add_argument("--check", metavar="FILE", help="print which stories are accepted")
     task.add_argument("--stats", nargs="?", const="", metavar="FILE", help="print statistics")
-    made.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
-    made.add_argument("--stories", type=int, default=20000, help="sample size (default: 20000)")
-    made.add_argument("--out", metavar="FILE", help="output of --bytes (default: stdout)")
-    return made
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
+    parser.add_argument("--stories", type=int, default=20000, help="sample size (default: 20000)")
+    parser.add_argument("--out", metavar="FILE", help="output of --bytes (default: stdout)")
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     Raises:
         UserError: a flag, value or file is wrong.
     """
-    args = parser().parse_args(argv)
+    args = make_parser().parse_args(argv)
     if args.seed < 0:
         raise UserError(f"--seed {args.seed}: must be 0 or more")
     if args.stories < 2:

@@ -44,7 +44,7 @@ class Coherence:
 def score_coherence(
     texts: Sequence[str], ended: Sequence[bool], known: Collection[str]
 ) -> Coherence:
-    """Count the accepted, distinct and new ones of the sampled texts.
+    """Return how many of the sampled texts are accepted, distinct, new and ended.
 
     >>> score_coherence(["no story", "no story"], [True, False], known=set())  # doctest: +ELLIPSIS
     Coherence(samples=2, accepted=0, distinct=1, new=2, ended=1, failures=[...])

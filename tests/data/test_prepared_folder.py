@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from data.prepared_folder import new_version
+from data.prepared_folder import locked_atomic_folder
 
 
 def test_a_second_writer_of_a_folder_waits_for_the_first(tmp_path: Path) -> None:
@@ -13,12 +13,12 @@ def test_a_second_writer_of_a_folder_waits_for_the_first(tmp_path: Path) -> None
 
     def second() -> None:
         inside.wait()
-        with new_version(folder):
+        with locked_atomic_folder(folder):
             seen.append((folder / "meta.json").exists())
 
     thread = threading.Thread(target=second)
     thread.start()
-    with new_version(folder) as temporary:
+    with locked_atomic_folder(folder) as temporary:
         inside.set()
         thread.join(0.3)
         assert thread.is_alive() and not seen, "the second waits"

@@ -157,10 +157,10 @@ def test_no_redirect_leaves_https(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_full_disk_is_not_a_broken_connection(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(self: download.Bounded, block: bytes) -> int:
+    def full(self: download.SizeLimitedFile, block: bytes) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(download.Bounded, "write", full)
+    monkeypatch.setattr(download.SizeLimitedFile, "write", full)
     with pytest.raises(OSError, match="No space"):
         run(tmp_path / "file", good(BODY))
     assert list(tmp_path.iterdir()) == []
