@@ -180,7 +180,7 @@ class Decoder:
         """Return the pointer's output (B, D), and the logit gain of each slot's id (B, n).
 
         It also stores the key of the next token, which is computed from h. The key of a row's
-        oldest visible column was computed from a hidden column. So that slot stands for "none of
+        oldest visible column was computed from a hidden column. So that slot means "none of
         them", as column 0 does in training.
         """
         cache, n, D = self.cache, self.cache.n_visible, self.config.n_embd
