@@ -108,3 +108,16 @@ def test_every_sweep_of_the_docs_is_valid(tmp_path, monkeypatch, capsys) -> None
         points.append(len(capsys.readouterr().out.splitlines()))
     assert len(files) == 3 and points[-3:] == [12, 15, 20]
     assert points == [16, 9, 20, 12, 20, 12, 48, 16, *points[-3:]]
+
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
+PAGES.remove(ROOT / "docs" / "log.md")  # names files of its time
+PATH = re.compile(
+    r"(?<![\w./-])((?:tok|model|data|utils|scripts|tests|configs|docs)/[\w./-]+\.\w+)"
+)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_that_a_page_names_exists(page) -> None:
+    named = PATH.findall(page.read_text(encoding="utf-8"))
+    assert [name for name in named if not (ROOT / name.rstrip(".")).exists()] == []
