@@ -46,7 +46,7 @@ nonempty_text = checked(str, "some text", bool)
 
 
 class StoreOnce(argparse._StoreAction):
-    """Action of a flag that may be given once; argparse would ignore the first of two values."""
+    """Action of a flag that may be given once. argparse would ignore the first of two values."""
 
     def __call__(
         self,
@@ -68,7 +68,7 @@ class StoreOnce(argparse._StoreAction):
 
 
 class SettingAction(StoreOnce):
-    """The flag of a setting; there are many, so the usage block shows one entry for all of them."""
+    """The flag of a setting. The usage block shows one entry for all settings."""
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):

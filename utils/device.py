@@ -70,7 +70,7 @@ def describe_device(device: torch.device) -> str:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has finished its work; call it before reading a clock."""
+    """Wait until the device has finished its work. Call it before reading a clock."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -107,7 +107,7 @@ def is_synchronous(device: torch.device) -> bool:
 
 
 def free_gpu_memory_bytes(device: torch.device) -> int:
-    """Return the free memory of a GPU, in bytes; 0 for other devices."""
+    """Return the free memory of a GPU in bytes, or 0 for other devices."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
 
 

@@ -49,7 +49,7 @@ class Distributed:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that prints and writes."""
+        """True for the process that prints and writes: rank 0."""
         return self.rank == 0
 
     def local_rows(self, n_rows: int) -> slice:
@@ -105,7 +105,7 @@ class Distributed:
         return f"cuda:{self.local_rank}"
 
     def threads(self) -> int:
-        """Return the number of CPU threads for this rank; 0 = PyTorch's default (one process)."""
+        """Return the number of CPU threads of this rank, or 0 for PyTorch's default."""
         if self.size == 1:
             return 0
         return max(1, available_cores() // self.local_size)
@@ -191,7 +191,7 @@ class Distributed:
             self.store.set(name, "done")
 
     def claim_error_report(self) -> bool:
-        """Return whether this rank is the first to call this; only that one prints the error."""
+        """Return whether this rank calls first. Only the first one prints the error."""
         assert self.store is not None
         try:
             return self.store.compare_set(REPORTER, "", str(self.rank)) == str(self.rank).encode()

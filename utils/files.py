@@ -164,7 +164,7 @@ def replace_path_in_errors(path: str | Path, temporary: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def make_parents(path: Path) -> Iterator[None]:
-    """Make the missing parents of `path`; after the block, remove those that are empty."""
+    """Make the missing parents of `path`. After the block, remove those that are empty."""
     made = [parent for parent in path.parents if not parent.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

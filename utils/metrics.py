@@ -53,7 +53,7 @@ class CsvLog:
     """Writer of metrics.csv: a header, then rows of increasing steps, each flushed when written."""
 
     def __init__(self, path: Path, *, after_step: int = -1) -> None:
-        """Open the file; drop rows after the step `after_step`, and an incomplete last line."""
+        """Open the file. Drop rows after the step `after_step`, and an incomplete last line."""
         self.path = path
         rows = read_rows(path) if path.exists() else []
         kept = [row for row in rows if int(row["step"]) <= after_step]

@@ -1,4 +1,4 @@
-"""Worker processes that map a function over jobs in order; cores and memory of this process."""
+"""Worker processes that map a function over jobs, and the cores and memory of this process."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def keep_freed_memory() -> bool:
 
 
 def peak_rss_bytes() -> int:
-    """Return the peak resident memory of this process, in bytes; 0 if the system has no figure."""
+    """Return the peak resident memory of this process in bytes, or 0 if it is unknown."""
     try:
         # On Linux ru_maxrss is at least what the parent held when it started this process.
         status = Path("/proc/self/status").read_text(encoding="ascii")
@@ -158,7 +158,7 @@ def _apply_work(job: Any) -> Any:
 
 
 def _end_with_parent() -> None:
-    """Exit when the parent has been killed; this worker would otherwise wait for jobs forever."""
+    """Exit when the parent has been killed. This worker would otherwise wait for jobs forever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         connection.wait([parent.sentinel])

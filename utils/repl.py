@@ -44,7 +44,7 @@ def run_repl(answer: Callable[[str], None]) -> None:
 
 
 def line_reader() -> Callable[[], str]:
-    """Return a function that reads a line; at a terminal with prompt, history and editing."""
+    """Return a function that reads a line, at a terminal with prompt, history and editing."""
     if not sys.stdin.isatty():
         return input
     if not sys.stdout.isatty():

@@ -51,5 +51,5 @@ class SignalCatcher:
 
     @property
     def exit_status(self) -> int:
-        """The status that shells report for a process ended by the signal; 0 without a signal."""
+        """The exit status that shells use for this signal, or 0 without a signal."""
         return 128 + self.number if self.number is not None else 0

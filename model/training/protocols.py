@@ -38,7 +38,7 @@ class Tokenizer(Protocol):
 
     @property
     def byte_lengths(self) -> np.ndarray:
-        """Number of text bytes of each id, (vocab_size,); 0 for special tokens."""
+        """Number of text bytes of each id, shape (vocab_size,). It is 0 for special tokens."""
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text."""

@@ -1,4 +1,4 @@
-"""What a run reports while it trains: a progress bar, log lines, and the entries of run.json."""
+"""Reports of a run in training: progress bar, log lines, and entries of run.json."""
 
 from __future__ import annotations
 

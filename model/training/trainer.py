@@ -117,7 +117,7 @@ class Trainer:
             )
 
     def state(self) -> dict[str, Any]:
-        """Return the content of a checkpoint; data order and dropout are functions of the step."""
+        """Return the content of a checkpoint. The step determines data order and dropout."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -255,7 +255,7 @@ class Trainer:
                 )
 
     def evaluate(self) -> Evaluation:
-        """Evaluate the whole validation split; rank r takes every batch r, r + size, ..."""
+        """Evaluate the whole validation split. Rank r takes the batches r, r + size, ..."""
         batches = self.batches.eval_batches("val", self.config.train.batch_size)
         local_batches = islice(batches, self.dist.rank, None, self.dist.size)
         return evaluate(
@@ -267,7 +267,7 @@ class Trainer:
         )
 
     def sample(self) -> str:
-        """Sample a short text; the seed is fixed, so it depends only on the weights."""
+        """Sample a short text. The seed is fixed, so the text depends only on the weights."""
         train = self.config.train
         prompt = [self.tokenizer.eot_id, *self.tokenizer.encode(train.sample_prompt)]
         (ids,) = generate_ids(

@@ -52,7 +52,7 @@ def load(
 
 
 def build(cls: type[T], flat: Mapping[str, Any], prefix: str = "") -> T:
-    """Build the dataclass tree from dotted names; a missing name keeps its default."""
+    """Build the dataclass tree from dotted names. A missing name keeps its default."""
     hints = typing.get_type_hints(cls)
     arguments: dict[str, Any] = {}
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]

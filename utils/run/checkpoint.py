@@ -36,7 +36,7 @@ def digest(value: Any) -> str:
 
 
 def _update(hasher: Any, value: Any) -> None:
-    """Add a value and its type to the hash; equal values of other types have other digests."""
+    """Add a value and its type to the hash: equal values of different types must differ."""
     if isinstance(value, torch.Tensor):
         hasher.update(f"tensor {value.dtype} {tuple(value.shape)} ".encode())
         raw = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)

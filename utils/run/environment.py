@@ -31,7 +31,7 @@ def environment() -> dict[str, Any]:
 
 
 def git_commit() -> str | None:
-    """Return the commit of the checkout; `+changes` marks uncommitted ones. None without git."""
+    """Return the commit of the checkout, with `+changes` if files differ. None without git."""
     root = Path(__file__).resolve().parents[2]
     command = [
         "git",

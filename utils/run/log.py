@@ -15,7 +15,7 @@ SAMPLE_HEADER = "=== step "
 
 
 class RunLog:
-    """Writer of a run's metrics and samples; on resume, it drops those after the resumed step."""
+    """Writer of a run's metrics and samples. On resume, it drops those after the resumed step."""
 
     def __init__(
         self,
@@ -73,14 +73,14 @@ class RunLog:
 
 
 def append_sample(path: Path, step: int, text: str) -> None:
-    """Append a sample under a header that names its step; indent lines that look like a header."""
+    """Append a sample under a header with its step. Indent lines that look like a header."""
     text = re.sub(f"(?m)^{SAMPLE_HEADER}", f" {SAMPLE_HEADER}", text)
     with open(path, "a", encoding="utf-8", newline="") as file:
         file.write(f"{SAMPLE_HEADER}{step}\n{text}\n\n")
 
 
 def read_samples(path: Path) -> list[tuple[int, str]]:
-    """Return (step, text) of each complete sample in samples.txt; [] without the file."""
+    """Return (step, text) of each complete sample in samples.txt, or [] without the file."""
     if not path.exists():
         return []
     text = path.read_bytes().decode("utf-8", errors="replace")

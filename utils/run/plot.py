@@ -23,7 +23,7 @@ TICKS = [digit * 10.0**power for power in range(-3, 4) for digit in (1, 1.5, 2, 
 
 
 def new_figure(width: float = 8, height: float = 4.8) -> Any:
-    """Return a figure of this size in inches; unlike pyplot, nothing else keeps it in memory."""
+    """Return a figure of this size in inches, without pyplot, which would keep it in memory."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
@@ -104,7 +104,7 @@ def plot_losses(
 def plot_run(
     axes: Any, label: str, path: Path, colour: str, unit: str, only_run: bool
 ) -> list[float]:
-    """Plot one run's train and val curves; return the finite values plotted."""
+    """Plot one run's train and val curves, and return the finite values plotted."""
     rows, values = read_rows(path), []
     name = "" if only_run else f"{label} "
     if unit == "loss":
