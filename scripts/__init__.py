@@ -1,1 +1,1 @@
-"""Programs beside train.py and sample.py, run as `python -m scripts.NAME`."""
+"""The programs besides train.py and sample.py, run as `python -m scripts.NAME`."""

@@ -91,10 +91,12 @@ def show_heatmap(run: Run, eval_set: EvalSet, scores: TokenScores, out: str) -> 
     if out == STDOUT:
         sys.stdout.write(coloured_text(shown))
         return
-    drawn = save_heatmap(shown, Path(out), f"{eval_set.name}, {run.loaded.path}")
+    n_shown = save_heatmap(shown, Path(out), f"{eval_set.name}, {run.loaded.path}")
     log(f"{out}: the loss of each token as its colour")
-    if drawn < len(shown):
-        log(f"{out}: shows the first {drawn:,} of {len(shown):,} cells; --tokens lists all tokens")
+    if n_shown < len(shown):
+        log(
+            f"{out}: shows the first {n_shown:,} of {len(shown):,} cells; --tokens lists all tokens"
+        )
 
 
 def arguments(argv: Sequence[str] | None) -> Any:
@@ -108,7 +110,10 @@ def arguments(argv: Sequence[str] | None) -> Any:
         "--run", default=DEFAULT_RUN, metavar="FOLDER", help="run folder (default: %(default)s)"
     )
     parser.add_argument(
-        "--checkpoint", choices=("best", "last"), default="best", help="default: %(default)s"
+        "--checkpoint",
+        choices=("best", "last"),
+        default="best",
+        help="checkpoint to score (default: %(default)s)",
     )
     parser.add_argument(
         "--text",
@@ -130,14 +135,13 @@ def arguments(argv: Sequence[str] | None) -> Any:
         help="draw the text as a heatmap of its losses; - prints it to the terminal",
     )
     parser.add_argument(
-        "--batch-size", type=nonnegative_int, default=0, help="default: as in training"
+        "--batch-size", type=nonnegative_int, default=0, help="rows per batch (default: as trained)"
     )
     parser.add_argument(
         "--coherence",
         type=nonnegative_int,
         default=0,
-        metavar="N",
-        help="sample N stories and count those that the story grammar accepts",
+        help="sample this many stories and count those that the story grammar accepts",
     )
     add_sampling_flags(parser)
     parser.add_argument(

@@ -47,9 +47,14 @@ def arguments(argv: Sequence[str] | None) -> Any:
         "--run", default=DEFAULT_RUN, metavar="FOLDER", help="run folder (default: %(default)s)"
     )
     parser.add_argument(
-        "--checkpoint", choices=("best", "last"), default="best", help="default: %(default)s"
+        "--checkpoint",
+        choices=("best", "last"),
+        default="best",
+        help="checkpoint to export (default: %(default)s)",
     )
-    parser.add_argument("--to", choices=EXPORTERS, default="hf", help="default: %(default)s")
+    parser.add_argument(
+        "--to", choices=EXPORTERS, default="hf", help="format (default: %(default)s)"
+    )
     parser.add_argument("--out", required=True, metavar="FOLDER", help="a new or empty folder")
     parser.add_argument(
         "--license", default="", metavar="ID", help="licence for the model card, such as mit"

@@ -88,7 +88,7 @@ def write_gguf(
         from gguf import GGUFWriter
     except ImportError:
         raise missing_package("gguf", "--to gguf") from None
-    vocab_dict(tokenizer)  # refuses what llama.cpp, too, knows by its spelling
+    vocab_dict(tokenizer)  # refuses tokens with equal spelling, as llama.cpp identifies them by it
     writer = GGUFWriter(path, ARCHITECTURES[kind])
     writer.add_name(name)
     _add_settings(writer, config, kind)

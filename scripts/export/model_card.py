@@ -61,7 +61,7 @@ def model_card(
     corpus = {one.name: one for one in CORPORA}.get(data.get("corpus", ""))
     given = licence or (STORIES_LICENCE if stories else UNKNOWN_LICENCE)
     row = _row(run, state["step"])
-    began = Path(config.train.init_from).name
+    pretrained = Path(config.train.init_from).name
     text = TEMPLATE.read_text(encoding="utf-8").format(
         licence=given,
         language="language: en\n" if stories or corpus else "",
@@ -69,8 +69,8 @@ def model_card(
         name=name,
         kind=kind,
         parameters=count_parameters(config.model).total,
-        beginning=f"from the weights of {began}" if began else "from random weights",
-        knows=_knowledge(data["train"]["bytes"], began),
+        beginning=f"from the weights of {pretrained}" if pretrained else "from random weights",
+        knows=_knowledge(data["train"]["bytes"], pretrained),
         step=state["step"],
         max_steps=config.train.max_steps,
         use=exporter.usage.format(name=name),
@@ -110,9 +110,11 @@ def strip_paths(config: Config) -> Config:
     return dataclasses.replace(config, run_dir=Path(config.run_dir).name, data=data, train=train)
 
 
-def _knowledge(n_bytes: int, began: str) -> str:
-    if began:
-        return f"knows what {began} knew, changed by training on {n_bytes:,} bytes of other text"
+def _knowledge(n_bytes: int, pretrained: str) -> str:
+    if pretrained:
+        return (
+            f"knows what {pretrained} knew, changed by training on {n_bytes:,} bytes of other text"
+        )
     return (
         f"knows no more of the world than a model of its size can learn from {n_bytes:,} bytes of "
         "text"

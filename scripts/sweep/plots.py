@@ -146,12 +146,12 @@ def plot_all(rows: Rows, settings: Sequence[str], groups: Sequence[Group], out: 
         groups: the rows grouped by change or settings.
     """
     metrics = {row["point"]: out / row["point"] / "metrics.csv" for row in rows}
-    drawn = {CURVES: plot_curves(rows, metrics, out / CURVES)}
+    written = {CURVES: plot_curves(rows, metrics, out / CURVES)}
     if any(row.get("change") for row in rows):
-        drawn[CHANGES] = plot_changes(groups, BASE, out / CHANGES)
+        written[CHANGES] = plot_changes(groups, BASE, out / CHANGES)
     else:
-        drawn[AXES] = plot_axes(rows, settings, out / AXES)
-    return [out / name for name, done in drawn.items() if done]
+        written[AXES] = plot_axes(rows, settings, out / AXES)
+    return [out / name for name, done in written.items() if done]
 
 
 def plot_changes(groups: Sequence[Group], base: str, out: Path) -> bool:

@@ -111,8 +111,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if (run := options.get("--run")) is not None:
         watchdog.wait_for_turn(options["--log"], run)
         cut = words.index("--")
-        begun = os.path.exists(f"{run}/run.json")
-        words = words[:cut] + (["--resume"] if begun else words[cut + 1 :])
+        started = os.path.exists(f"{run}/run.json")
+        words = words[:cut] + (["--resume"] if started else words[cut + 1 :])
     return watchdog.run(words, options.get("--log"))
 
 

@@ -68,7 +68,8 @@ def flags_of(program: tuple[str, ...]) -> set[str]:
     """The long flags in the help of a Python program."""
     done = run_program([sys.executable, *program, "--help"])
     assert done.returncode == 0, f"{program}: {done.stderr}"
-    return flags_in(re.split(r"[\s,=\[\]()|]+", done.stdout))
+    without_examples = done.stdout.partition("\nexamples:")[0]
+    return flags_in(re.split(r"[\s,=\[\]()|]+", without_examples))
 
 
 def mistakes(line: str, flags_of: Flags = flags_of) -> list[str]:

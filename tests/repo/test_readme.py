@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import gzip
 import hashlib
 import io
@@ -31,6 +32,13 @@ from utils.metrics import read_rows
 TEXT = README.read_text(encoding="utf-8")
 COMMANDS = shell_commands(TEXT)
 DOCS = [command for path in sorted(ROOT.glob("docs/*.md")) for command in indented_commands(path)]
+EXAMPLES = [  # of the help texts
+    example
+    for path in ROOT.glob("scripts/**/*.py")
+    for node in ast.parse(path.read_bytes()).body
+    if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "EXAMPLES"
+    for example in ast.literal_eval(node.value)
+]
 
 
 def blocks_of(title: str) -> list[str]:
@@ -43,9 +51,13 @@ def test_the_readme_shows_the_two_commands() -> None:
     assert {"make train", "make test"} <= set(COMMANDS)
 
 
-@pytest.mark.parametrize("command", sorted({*COMMANDS, *DOCS}))
-def test_every_command_of_the_docs_exists(command: str) -> None:
+@pytest.mark.parametrize("command", sorted({*COMMANDS, *DOCS, *EXAMPLES}))
+def test_every_command_of_the_docs_and_help_texts_exists(command: str) -> None:
     assert mistakes(command) == []
+
+
+def test_every_script_has_examples_in_its_help() -> None:
+    assert len(EXAMPLES) >= 20
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def add_command(commands: Any) -> None:
         metavar="FILE|python",
         help="a text file; python: source and docs of the installed packages, at most 100 MB",
     )
-    parser.add_argument("--vocab-size", type=int, help="time the training of this many tokens")
+    parser.add_argument("--vocab-size", type=int, help="train this many tokens, and time it")
     parser.add_argument(
         "--peers", action="store_true", help="time the installed libraries of other projects too"
     )

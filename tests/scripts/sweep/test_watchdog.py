@@ -55,12 +55,12 @@ def test_the_command_waits_for_the_lock_of_the_run(tmp_path):
     (tmp_path / "run").mkdir()
     writer, log = FileLock(tmp_path / "run" / "lock"), tmp_path / "log"
     writer.acquire()
-    watchdog = start_watchdog(*options(tmp_path), sys.executable, "-c", PRINT, "begun", "--")
+    watchdog = start_watchdog(*options(tmp_path), sys.executable, "-c", PRINT, "started", "--")
     wait_until(lambda: is_locked(f"{log}.lock"), 60)
     time.sleep(0.5)
     assert watchdog.poll() is None and not log.exists()
     writer.release()
-    assert watchdog.wait(60) == 0 and log.read_text(encoding="utf-8") == "begun\n"
+    assert watchdog.wait(60) == 0 and log.read_text(encoding="utf-8") == "started\n"
 
 
 def test_two_commands_of_one_run_never_overlap(tmp_path):
