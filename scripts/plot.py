@@ -52,17 +52,16 @@ def common_floor(runs: Sequence[RunFolder], unit: str) -> float | None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Plot the runs and print the path of the picture."""
     parser = Parser(prog="scripts.plot", description=__doc__, examples=EXAMPLES)
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--run",
         nargs="+",
         default=[DEFAULT_RUN],
         metavar="FOLDER",
         help=f"run folders (default: {DEFAULT_RUN})",
     )
-    parser.add_argument(
-        "--out", metavar="FILE", help="picture (default for one run: loss.png in its folder)"
-    )
-    parser.add_argument(
+    add("--out", metavar="FILE", help="picture (default for one run: loss.png in its folder)")
+    add(
         "--unit",
         choices=tuple(UNITS),
         default="loss",

@@ -93,13 +93,10 @@ def figures(name: str, scratch: Path) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run all parts; return 1 if one of them failed or timed out."""
     parser = Parser(prog="scripts.bench.gpu_check", description=__doc__, examples=EXAMPLES)
-    parser.add_argument("--corpus", required=True, metavar="FILE", help="text to train on")
-    parser.add_argument(
-        "--nanogpt", default="", metavar="FOLDER", help="nanoGPT checkout to compare with"
-    )
-    parser.add_argument(
-        "--out", default="gpu-check.json", metavar="FILE", help="output (default: %(default)s)"
-    )
+    add = parser.add_argument
+    add("--corpus", required=True, metavar="FILE", help="text to train on")
+    add("--nanogpt", default="", metavar="FOLDER", help="nanoGPT checkout to compare with")
+    add("--out", default="gpu-check.json", metavar="FILE", help="output (default: %(default)s)")
     args = parser.parse_args(argv)
     if not torch.cuda.is_available():
         raise UserError("no CUDA device: gpu-check needs one; nothing was run")

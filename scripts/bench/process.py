@@ -18,11 +18,7 @@ import psutil
 from utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
-ONE_CORE = {
-    "OMP_NUM_THREADS": "1",
-    "RAYON_NUM_THREADS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-}
+ONE_CORE = {"OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 ALL_CORES = {"TOKENIZERS_PARALLELISM": "true"}
 POLL_S = 0.1
 

@@ -1,4 +1,4 @@
-"""`python -m scripts.bench sample`: sampling speed, compared with nanoGPT and Hugging Face."""
+"""Measure the speed of sampling from a run or random weights, and that of other projects."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
 }
 NEW_TOKENS = {"0.8M": 240, "10.7M": 240, "124M": 64}
+HELP = "speed of sampling"
 EXAMPLES = (
     "python -m scripts.bench sample --run runs/tiny",
     "python -m scripts.bench sample --shape 0.8M --nanogpt ../nanoGPT --hf",
@@ -51,48 +52,37 @@ EXAMPLES = (
 
 def add_command(commands: Any) -> None:
     """Add the command `sample` and its arguments."""
-    parser = commands.add_parser(
-        "sample",
-        help="tokens per second of sampling",
-        description="Measure tokens per second of sampling from a run or from random weights.",
-        examples=EXAMPLES,
-    )
-    parser.add_argument("--run", metavar="FOLDER", help="run folder")
-    parser.add_argument(
+    parser = commands.add_parser("sample", help=HELP, description=__doc__, examples=EXAMPLES)
+    add = parser.add_argument
+    add("--run", metavar="FOLDER", help="run folder")
+    add(
         "--shape", choices=SHAPES, help="a model of this size with random weights, instead of --run"
     )
-    parser.add_argument("--nanogpt", metavar="FOLDER", help="nanoGPT checkout to compare with")
-    parser.add_argument("--compiled", action="store_true", help="torch.compile as well as eager")
-    parser.add_argument("--hf", action="store_true", help="compare with transformers' GPT-2")
-    parser.add_argument(
+    add("--nanogpt", metavar="FOLDER", help="nanoGPT checkout to compare with")
+    add("--compiled", action="store_true", help="torch.compile as well as eager")
+    add("--hf", action="store_true", help="compare with transformers' GPT-2")
+    add(
         "--batch-sizes",
         type=positive_int,
         nargs="+",
         default=[1, 16, 64],
         help="samples generated together (default: 1 16 64)",
     )
-    parser.add_argument(
+    add(
         "--new-tokens",
         type=nonnegative_int,
         default=0,
         help="tokens per sample (default: 64 for 124M, else up to 240)",
     )
-    parser.add_argument(
-        "--runs",
-        type=positive_int,
-        default=3,
-        help="timed calls of each contestant (default: 3)",
-    )
-    parser.add_argument(
+    add("--runs", type=positive_int, default=3, help="timed calls of each contestant (default: 3)")
+    add(
         "--limit-s",
         type=checked(float, "above 0", lambda seconds: seconds > 0),
         default=60.0,
         metavar="SECONDS",
         help="skip another project's sampler if one call would take longer (default: 60)",
     )
-    parser.add_argument(
-        "--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda, ... (default: auto)"
-    )
+    add("--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda, ... (default: auto)")
     parser.set_defaults(measure=bench_sample, show=show_sample)
 
 
@@ -233,7 +223,7 @@ def show_sample(record: dict[str, Any]) -> str:
     lines = [
         f"{record['model']}: {record['parameters']:,} parameters, {record['new_tokens']} new "
         f"tokens from a prompt of one, top-k {record['top_k']}\n{record['device']}, torch "
-        f"{record['torch']}, eager{' and compiled' if compiled else ''}",
+        f"{record['torch']}, eager{' and compiled' if compiled else ''}"
     ]
     for batch in record["batches"]:
         head = [f"batch {batch['samples']}", "tokens/s", "ratio", "first token, ms"]

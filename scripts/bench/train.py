@@ -1,4 +1,4 @@
-"""`python -m scripts.bench train`: tokens per second and memory of training steps."""
+"""Measure tokens per second, FLOP/s and peak memory of training steps."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ from utils.output import log_if_not_tty
 FORMULA = "3 x forward; forward = 2 per matrix weight + 4 D per token looked at and layer, causal"
 FETCHES = 20  # batches timed in measure_fetch
 PHASE_STEPS = 20  # steps whose phases are timed separately
+HELP = "speed and memory of training steps"
 EXAMPLES = (
     "python -m scripts.bench train --config configs/tiny.yaml",
     "python -m scripts.bench train --shape nanogpt --nanogpt ../nanoGPT --compiled --runs 3",
@@ -43,45 +44,26 @@ EXAMPLES = (
 
 def add_command(commands: Any) -> None:
     """Add the command `train` and its arguments."""
-    parser = commands.add_parser(
-        "train",
-        help="tokens per second and memory of training steps",
-        description="Measure tokens per second, FLOP/s and peak memory of training steps.",
-        examples=EXAMPLES,
-    )
-    parser.add_argument(
-        "--config", action="append", default=[], metavar="FILE", help="YAML file, as for train.py"
-    )
-    parser.add_argument(
+    parser = commands.add_parser("train", help=HELP, description=__doc__, examples=EXAMPLES)
+    add = parser.add_argument
+    add("--config", action="append", default=[], metavar="FILE", help="YAML file, as for train.py")
+    add(
         "--steps-per-window",
         type=positive_int,
         default=10,
         help="steps in a timed window (default: 10)",
     )
-    parser.add_argument(
-        "--windows", type=positive_int, default=5, help="timed windows (default: 5)"
-    )
-    parser.add_argument(
+    add("--windows", type=positive_int, default=5, help="timed windows (default: 5)")
+    add(
         "--warmup-steps",
         type=nonnegative_int,
         default=5,
         help="untimed steps before the windows (default: 5)",
     )
-    parser.add_argument(
-        "--shape",
-        choices=SHAPES,
-        help="a GPT-2-like model of this shape on random tokens, instead of the default settings",
-    )
-    parser.add_argument("--compiled", action="store_true", help="torch.compile as well as eager")
-    parser.add_argument(
-        "--nanogpt", default="", metavar="FOLDER", help="nanoGPT checkout to compare with"
-    )
-    parser.add_argument(
-        "--runs",
-        type=positive_int,
-        default=3,
-        help="processes per contestant, with --compiled or --nanogpt (default: 3)",
-    )
+    add("--shape", choices=SHAPES, help="a GPT-2-like model of this shape, on random tokens")
+    add("--compiled", action="store_true", help="torch.compile as well as eager")
+    add("--nanogpt", default="", metavar="FOLDER", help="nanoGPT checkout to compare with")
+    add("--runs", type=positive_int, default=3, help="processes per contestant (default: 3)")
     add_flags(parser, Config)
     parser.set_defaults(measure=bench_train, show=show_train)
 

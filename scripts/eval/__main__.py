@@ -106,47 +106,42 @@ def arguments(argv: Sequence[str] | None) -> Any:
         UserError: an argument is unknown, malformed or out of range.
     """
     parser = Parser(prog="scripts.eval", description=__doc__, examples=EXAMPLES)
-    parser.add_argument(
-        "--run", default=DEFAULT_RUN, metavar="FOLDER", help="run folder (default: %(default)s)"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--run", default=DEFAULT_RUN, metavar="FOLDER", help="run folder (default: %(default)s)")
+    add(
         "--checkpoint",
         choices=("best", "last"),
         default="best",
         help="checkpoint to score (default: %(default)s)",
     )
-    parser.add_argument(
+    add(
         "--text",
         metavar="PATH",
         help="score this file or folder (- is stdin) instead of the run's validation part",
     )
-    parser.add_argument(
+    add(
         "--json-field",
         default="",
         metavar="NAME",
         help="field that holds the document, if --text is JSON lines (default: the run's)",
     )
-    parser.add_argument(
-        "--tokens", action="store_true", help="print the log-probability of each token, as JSON"
-    )
-    parser.add_argument(
+    add("--tokens", action="store_true", help="print the log-probability of each token, as JSON")
+    add(
         "--heat",
         metavar="FILE",
         help="draw the text as a heatmap of its losses; - prints it to the terminal",
     )
-    parser.add_argument(
+    add(
         "--batch-size", type=nonnegative_int, default=0, help="rows per batch (default: as trained)"
     )
-    parser.add_argument(
+    add(
         "--coherence",
         type=nonnegative_int,
         default=0,
         help="sample this many stories and count those that the story grammar accepts",
     )
     add_sampling_flags(parser)
-    parser.add_argument(
-        "--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda, ... (default: auto)"
-    )
+    add("--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda, ... (default: auto)")
     args = parser.parse_args(argv)
     if sampling_params(args) != SamplingParams() and not args.coherence:
         raise UserError("sampling flags need --coherence N; nothing else is sampled here")

@@ -43,22 +43,17 @@ def arguments(argv: Sequence[str] | None) -> Any:
         UserError: an argument is unknown, malformed or missing; the folder can't be made.
     """
     parser = Parser(prog="scripts.export", description=__doc__, examples=EXAMPLES)
-    parser.add_argument(
-        "--run", default=DEFAULT_RUN, metavar="FOLDER", help="run folder (default: %(default)s)"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--run", default=DEFAULT_RUN, metavar="FOLDER", help="run folder (default: %(default)s)")
+    add(
         "--checkpoint",
         choices=("best", "last"),
         default="best",
         help="checkpoint to export (default: %(default)s)",
     )
-    parser.add_argument(
-        "--to", choices=EXPORTERS, default="hf", help="format (default: %(default)s)"
-    )
-    parser.add_argument("--out", required=True, metavar="FOLDER", help="a new or empty folder")
-    parser.add_argument(
-        "--license", default="", metavar="ID", help="licence for the model card, such as mit"
-    )
+    add("--to", choices=EXPORTERS, default="hf", help="format (default: %(default)s)")
+    add("--out", required=True, metavar="FOLDER", help="a new or empty folder")
+    add("--license", default="", metavar="ID", help="licence for the model card, such as mit")
     args = parser.parse_args(argv)
     check_licence(args.license)
     check_writable(args.out, "--out", "new folder")

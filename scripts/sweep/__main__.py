@@ -121,41 +121,29 @@ def arguments(argv: Sequence[str] | None) -> Any:
         UserError: an argument is unknown, malformed or out of range.
     """
     parser = Parser(prog="scripts.sweep", description=__doc__, examples=EXAMPLES)
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--config",
         metavar="FILE",
         help="the sweep's file (default: configs/sweep.yaml, or none with --base)",
     )
-    parser.add_argument(
-        "--base",
-        metavar="FILE",
-        help="config that every run starts from (default: as in the sweep's file)",
-    )
-    parser.add_argument(
-        "--out", metavar="FOLDER", help="folder of the runs (default: as in the sweep's file)"
-    )
+    add("--base", metavar="FILE", help="config of every run (default: as in the sweep's file)")
+    add("--out", metavar="FOLDER", help="folder of the runs (default: as in the sweep's file)")
     many: dict[str, Any] = {"action": "append", "default": []}
-    parser.add_argument("--grid", **many, metavar="NAME=V,V", help="values of an axis of the grid")
-    parser.add_argument("--each", **many, metavar="NAME=V,V", help="values to try one at a time")
-    parser.add_argument(
-        "--random", **many, metavar="NAME=LOW,HIGH[,log]", help="a range for random search"
-    )
-    parser.add_argument("--points", metavar="INT", help="number of points for random search")
-    parser.add_argument(
-        "--random-seed", metavar="INT", help="seed of the random search (default: 1)"
-    )
-    parser.add_argument("--set", **many, metavar="NAME=V", help="a setting of every run")
-    parser.add_argument("--seeds", metavar="INT,INT", help="run every point once per seed")
-    parser.add_argument(
+    add("--grid", **many, metavar="NAME=V,V", help="values of an axis of the grid")
+    add("--each", **many, metavar="NAME=V,V", help="values to try one at a time")
+    add("--random", **many, metavar="NAME=LOW,HIGH[,log]", help="a range for random search")
+    add("--points", metavar="INT", help="number of points for random search")
+    add("--random-seed", metavar="INT", help="seed of the random search (default: 1)")
+    add("--set", **many, metavar="NAME=V", help="a setting of every run")
+    add("--seeds", metavar="INT,INT", help="run every point once per seed")
+    add(
         "--workers",
         type=positive_int,
-        help="runs in parallel, which share cores and GPUs; the number can change the last digits "
-        "of a loss (default: 1)",
+        help="parallel runs; the number can change the last digits of a loss (default: 1)",
     )
-    parser.add_argument(
-        "--cluster", metavar="ADDRESS", help="run on the workers of this dask scheduler instead"
-    )
-    parser.add_argument("--dry-run", action="store_true", help="print the commands and exit")
+    add("--cluster", metavar="ADDRESS", help="run on the workers of this dask scheduler instead")
+    add("--dry-run", action="store_true", help="print the commands and exit")
     args = parser.parse_args(argv)
     if args.cluster is not None and args.workers is not None:
         raise UserError("--workers and --cluster: drop one; a cluster has its own workers")

@@ -120,9 +120,9 @@ def ranking_table(groups: Sequence[Group]) -> str:
         [
             one.label,
             f"{one.mean():.4f}",
-            format_or_dash(one.spread()),
+            cell(one.spread()),
             f"{one.mean(LOSS):.4f}",
-            format_or_dash(one.spread(LOSS)),
+            cell(one.spread(LOSS)),
             str(len(one.figures[LOSS])),
         ]
         for one in groups
@@ -140,12 +140,7 @@ def changes_table(groups: Sequence[Group], base: str) -> str:
         loss, bits = difference(first, other, LOSS), difference(first, other, BITS)
         if other is first or loss is None or bits is None:
             continue
-        cells = [
-            f"{loss.mean:+.4f}",
-            format_or_dash(loss.noise),
-            f"{bits.mean:+.4f}",
-            format_or_dash(bits.noise),
-        ]
+        cells = [f"{loss.mean:+.4f}", cell(loss.noise), f"{bits.mean:+.4f}", cell(bits.noise)]
         rows.append(
             [other.label, f"{other.mean(LOSS):.4f}", *cells, str(loss.seeds), bits.describe()]
         )
@@ -154,10 +149,10 @@ def changes_table(groups: Sequence[Group], base: str) -> str:
     return f"{table(header, rows)}\n{note}"
 
 
-def format_or_dash(value: float) -> str:
+def cell(value: float) -> str:
     """Return a figure for a table, or a dash for NaN.
 
-    >>> format_or_dash(0.25), format_or_dash(math.nan)
+    >>> cell(0.25), cell(math.nan)
     ('0.2500', '-')
     """
     return "-" if math.isnan(value) else f"{value:.4f}"

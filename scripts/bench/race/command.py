@@ -1,4 +1,4 @@
-"""`python -m scripts.bench race`: our training against nanoGPT's, in turns, on this machine."""
+"""Train our model and nanoGPT's on one text in turns, and compare time and loss."""
 
 from __future__ import annotations
 
@@ -41,36 +41,32 @@ VAL_FRACTION = 0.1
 SPLIT = ("--data.split=bytes", f"--data.val_fraction={VAL_FRACTION}")
 NGRAMS = (2, 3, 4)  # orders of the n-gram models of our tokens
 CHARACTER_ORDER = 5  # order of the n-gram model of characters
+HELP = "time and loss of our training and nanoGPT's"
 EXAMPLES = (
     "python -m scripts.bench race --nanogpt ../nanoGPT --corpus shakespeare.txt",
-    "python -m scripts.bench race --nanogpt ../nanoGPT --corpus shakespeare.txt --seeds 3 "
-    "--plot race.png",
+    "python -m scripts.bench race --nanogpt ../nanoGPT --corpus shakespeare.txt --seeds 3",
 )
 
 
 def add_command(commands: Any) -> None:
     """Add the command `race` and its arguments."""
-    parser = commands.add_parser(
-        "race",
-        help="time and loss of our training and nanoGPT's",
-        description="Train our model and nanoGPT's on one text, and compare time and loss.",
-        examples=EXAMPLES,
-    )
-    parser.add_argument("--nanogpt", required=True, metavar="FOLDER", help="nanoGPT checkout")
-    parser.add_argument(
+    parser = commands.add_parser("race", help=HELP, description=__doc__, examples=EXAMPLES)
+    add = parser.add_argument
+    add("--nanogpt", required=True, metavar="FOLDER", help="nanoGPT checkout")
+    add(
         "--corpus",
         required=True,
         metavar="FILE",
-        help="UTF-8 text; its last tenth is used for validation",
+        help="UTF-8 text; the last tenth is for validation",
     )
-    parser.add_argument("--seeds", type=positive_int, default=1, help="runs of each (default: 1)")
-    parser.add_argument(
+    add("--seeds", type=positive_int, default=1, help="runs of each (default: 1)")
+    add(
         "--config",
         default="configs/shakespeare_cpu.yaml",
         metavar="FILE",
         help="settings of our run (default: %(default)s)",
     )
-    parser.add_argument("--plot", metavar="FILE", help="plot bits per byte over time into FILE")
+    add("--plot", metavar="FILE", help="plot bits per byte over time into FILE")
     parser.set_defaults(measure=bench_race, show=show_race)
 
 
@@ -212,10 +208,7 @@ def zero_blocks(model: TinyGPT) -> None:
 
 
 def describe_race(
-    args: argparse.Namespace,
-    text: Text,
-    theirs: list[dict[str, Any]],
-    ours: list[dict[str, Any]],
+    args: argparse.Namespace, text: Text, theirs: list[dict[str, Any]], ours: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """Return the measured figures, and those derived from them."""
     tokenizer = ours[0]["tokenizer"]

@@ -48,12 +48,7 @@ def _sequences(ids: np.ndarray, vocab_size: int, n: int) -> np.ndarray:
 
 
 def _interpolate(
-    lower_T: np.ndarray,
-    train: np.ndarray,
-    text: np.ndarray,
-    vocab_size: int,
-    n: int,
-    highest: bool,
+    lower_T: np.ndarray, train: np.ndarray, text: np.ndarray, vocab_size: int, n: int, highest: bool
 ) -> np.ndarray:
     """Return the probability of each token of the text given n - 1 tokens.
 

@@ -1,4 +1,4 @@
-"""`python -m scripts.bench tokenizer`: speed of training and encoding, ours and other projects'.
+"""Measure the speed of training a tokenizer and of encoding, for ours and for other projects.
 
 Every training runs in a separate process, on all cores. Encoding runs on one core, with a new
 tokenizer for every call. The contestants run in turns. A ratio compares runs of the same turn and
@@ -46,6 +46,7 @@ WORKER = "scripts.bench.tokenizer.worker"
 MEGABYTE = 1_000_000
 # Calls that return an array are compared with encode_array, calls that return lists with encode.
 ARRAYS = {"tiktoken encode_to_numpy", "quicktok encode_batch"}
+HELP = "speed of training a tokenizer and of encoding"
 EXAMPLES = (
     "python -m scripts.bench tokenizer --corpus data/tiny.txt --vocab-size 1024 --peers",
     "python -m scripts.bench tokenizer --corpus FILE --ranks gpt2_r50k.tiktoken --peers",
@@ -54,37 +55,24 @@ EXAMPLES = (
 
 def add_command(commands: Any) -> None:
     """Add the command `tokenizer` and its arguments."""
-    parser = commands.add_parser(
-        "tokenizer",
-        help="speed of training and encoding",
-        description="Measure the speed of training a tokenizer and of encoding with it.",
-        examples=EXAMPLES,
-    )
-    parser.add_argument(
+    parser = commands.add_parser("tokenizer", help=HELP, description=__doc__, examples=EXAMPLES)
+    add = parser.add_argument
+    add(
         "--corpus",
         required=True,
         metavar="FILE|python",
-        help="a text file; python: source and docs of the installed packages, at most 100 MB",
+        help="text file; python: source and docs of the installed packages, at most 100 MB",
     )
-    parser.add_argument("--vocab-size", type=int, help="train this many tokens, and time it")
-    parser.add_argument(
-        "--peers", action="store_true", help="time the installed libraries of other projects too"
-    )
-    parser.add_argument(
-        "--ranks", metavar="FILE", help="encode with the tokens of this tiktoken file"
-    )
-    parser.add_argument(
+    add("--vocab-size", type=int, help="train this many tokens, and time it")
+    add("--peers", action="store_true", help="also time installed libraries of other projects")
+    add("--ranks", metavar="FILE", help="encode with the tokens of this tiktoken file")
+    add(
         "--pattern",
         choices=tuple(PATTERNS),
         help="split pattern for --ranks (default: gpt2; quicktok supports only cl100k)",
     )
-    parser.add_argument(
-        "--runs",
-        type=positive_int,
-        default=3,
-        help="timed calls of each contestant (default: 3)",
-    )
-    parser.add_argument(
+    add("--runs", type=positive_int, default=3, help="timed calls of each contestant (default: 3)")
+    add(
         "--sizes-mb",
         type=checked(float, "above 0", lambda size: size > 0),
         nargs="+",
