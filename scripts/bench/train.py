@@ -118,7 +118,7 @@ def measure_evaluation(trainer: Trainer) -> dict[str, Any]:
     return {"evaluation_s": seconds, "evaluation_tokens": tokens[0]}
 
 
-def achieved(trainer: Trainer, length: int, rate: float) -> dict[str, Any]:
+def peak_shares(trainer: Trainer, length: int, rate: float) -> dict[str, Any]:
     """Return the FLOPs per token counted in three ways, and their shares of the measured peak."""
     model = trainer.config.model
     ways = {
@@ -137,7 +137,7 @@ def achieved(trainer: Trainer, length: int, rate: float) -> dict[str, Any]:
 def describe_training(trainer: Trainer, rate: Spread, step_s: Spread) -> dict[str, Any]:
     """Return the measured figures, and those derived from them."""
     config, peak = trainer.config, peak_memory_bytes(trainer.device)
-    fetch_s, tokens, rows, places = measure_fetch(trainer)
+    fetch_s, tokens, rows, positions = measure_fetch(trainer)
     flops = training_flops_per_token(config.model, round(tokens / rows))
     return {
         "device": describe_device(trainer.device),
@@ -148,14 +148,14 @@ def describe_training(trainer: Trainer, rate: Spread, step_s: Spread) -> dict[st
         "tokens_per_s": asdict(rate),
         "step_s": asdict(step_s),
         "tokens_per_step": tokens / FETCHES,
-        "padding_share": 1 - tokens / places,
+        "padding_share": 1 - tokens / positions,
         "fetch_s": fetch_s,
         "fetch_share": fetch_s / step_s.median,
         "parameters": count_parameters(config.model).total,
         "flops_per_token": flops,
         "flops_per_s": flops * rate.median,
         "flops_formula": FORMULA,
-        **achieved(trainer, round(tokens / rows), rate.median),
+        **peak_shares(trainer, round(tokens / rows), rate.median),
         "peak_memory_bytes": peak,
         "estimated_memory_bytes": training_memory(config.model, config.train.batch_size).total,
     }
@@ -163,7 +163,7 @@ def describe_training(trainer: Trainer, rate: Spread, step_s: Spread) -> dict[st
 
 def measure_fetch(trainer: Trainer) -> tuple[float, int, int, int]:
     """Return the mean seconds to make a batch, and the targets, rows and positions of all."""
-    seconds, tokens, rows, places = 0.0, 0, 0, 0
+    seconds, tokens, rows, positions = 0.0, 0, 0, 0
     for step in range(FETCHES):
         start = time.perf_counter()
         batch, n_targets = trainer.batches.training_batch(step)
@@ -171,8 +171,8 @@ def measure_fetch(trainer: Trainer) -> tuple[float, int, int, int]:
         tokens += n_targets
         ids_BT = batch[0]
         assert ids_BT is not None
-        rows, places = rows + len(ids_BT), places + ids_BT.numel()
-    return seconds / FETCHES, tokens, rows, places
+        rows, positions = rows + len(ids_BT), positions + ids_BT.numel()
+    return seconds / FETCHES, tokens, rows, positions
 
 
 def show_train(record: dict[str, Any]) -> str:

@@ -61,15 +61,15 @@ def read_file(path: str, named: Sequence[str], cls: type) -> tuple[list[Entry], 
     """
     _, names = setting_fields(cls)
     # Every key of a setting in a file -> part, change, dotted name.
-    places = {f"{part}.{name}": (part, "", names[name]) for part in PARTS for name in names}
+    keys = {f"{part}.{name}": (part, "", names[name]) for part in PARTS for name in names}
     for change in named:
-        places |= {f"each.{change}.{name}": ("each", change, names[name]) for name in names}
+        keys |= {f"each.{change}.{name}": ("each", change, names[name]) for name in names}
     entries: list[Entry] = []
     plain: dict[str, Any] = {}
-    for key, (value, line) in read_yaml(path, {**SWEEP_KEYS, **places}).items():
+    for key, (value, line) in read_yaml(path, {**SWEEP_KEYS, **keys}).items():
         where = f"{path}:{line}: {key}"
-        if key in places:
-            entries.append(Entry(*places[key], value, where))
+        if key in keys:
+            entries.append(Entry(*keys[key], value, where))
         else:
             plain[key] = cast(value, SWEEP_KEYS[key], where)
     return entries, plain

@@ -41,8 +41,8 @@ def axis_scale(texts: Sequence[str]) -> tuple[Callable[[str], float], list[str],
 
     A number is its own position. If a value is not a number, all values are numbered in order.
 
-    >>> place, order, log = axis_scale(["0.1", "0.001", "0.1"])
-    >>> place("0.1"), order, log
+    >>> position, order, log = axis_scale(["0.1", "0.001", "0.1"])
+    >>> position("0.1"), order, log
     (0.1, ['0.001', '0.1'], True)
     >>> axis_scale(["gelu", "relu2"])[0]("relu2")
     1.0
@@ -57,11 +57,11 @@ def axis_scale(texts: Sequence[str]) -> tuple[Callable[[str], float], list[str],
     return lambda text: float(values[text]), order, low > 0 and high / low > LOG_RATIO
 
 
-def label_ticks(axis: Axis, places: Sequence[float], texts: Sequence[str]) -> None:
+def label_ticks(axis: Axis, positions: Sequence[float], texts: Sequence[str]) -> None:
     """Put ticks at the values of the sweep; with more than eight, keep Matplotlib's ticks."""
     if len(texts) > 8:
         return
-    axis.set_major_locator(FixedLocator(list(places)))
+    axis.set_major_locator(FixedLocator(list(positions)))
     axis.set_major_formatter(FixedFormatter(list(texts)))
     axis.set_minor_locator(NullLocator())
 
@@ -69,7 +69,7 @@ def label_ticks(axis: Axis, places: Sequence[float], texts: Sequence[str]) -> No
 def plot_axes(rows: Rows, settings: Sequence[str], out: Path) -> bool:
     """Plot the loss over each setting: a point for each run, a line through each value's mean.
 
-    A mean is over all other settings and seeds. Returns whether there was anything to plot.
+    A mean is over all other settings and seeds. Returns True if there was anything to plot.
     """
     rows = finite(rows)
     settings = [name for name in settings if len({row[name] for row in rows}) > 1]
@@ -84,16 +84,16 @@ def plot_axes(rows: Rows, settings: Sequence[str], out: Path) -> bool:
             axes.set_visible(False)
             continue
         name = settings[number]
-        place, order, log = axis_scale([row[name] for row in rows])
-        found = [(place(row[name]), loss_of(row)) for row in rows]
+        position, order, log = axis_scale([row[name] for row in rows])
+        found = [(position(row[name]), loss_of(row)) for row in rows]
         axes.scatter(*zip(*found, strict=True), s=18, color="C0", alpha=0.55, linewidths=0)
-        places = [place(text) for text in order]
+        positions = [position(text) for text in order]
         if len(order) < len(rows):  # else each point is its own mean
-            means = [statistics.fmean(y for x, y in found if x == at) for at in places]
-            axes.plot(places, means, color="C1", linewidth=1.6)
+            means = [statistics.fmean(y for x, y in found if x == at) for at in positions]
+            axes.plot(positions, means, color="C1", linewidth=1.6)
         if log:
             axes.set_xscale("log")
-        label_ticks(axes.xaxis, places, order)
+        label_ticks(axes.xaxis, positions, order)
         axes.set_xlabel(name)
         axes.set_ylabel("bits per byte" if number % columns == 0 else "")
         axes.margins(x=0.08)
@@ -109,7 +109,7 @@ def plot_curves(rows: Rows, metrics: Mapping[str, Path], out: Path) -> bool:
         metrics: point -> metrics.csv.
 
     Returns:
-        Whether there was anything to plot.
+        True if there was anything to plot.
     """
     curves = {
         row["point"]: read_column(read_rows(metrics[row["point"]]), BITS) for row in finite(rows)

@@ -141,7 +141,7 @@ def test_bad_arguments_are_refused(more: list[str], message: str) -> None:
 
 
 @pytest.mark.slow
-def test_processes_take_turns(checkout: Path, printed) -> None:
+def test_contestants_run_in_turns(checkout: Path, printed) -> None:
     argv = ["train", "--shape", "nanogpt", "--nanogpt", checkout, "--runs", "2", "--windows", "1"]
     argv += ["--model.n_layer", "1", "--model.n_embd", "16", "--steps-per-window", "2", "--json"]
     record, people = printed(script.main, *argv)

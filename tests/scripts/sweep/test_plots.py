@@ -96,7 +96,7 @@ def test_changes_are_plotted_with_their_intervals(tmp_path, figures):
 
 
 def test_positions_on_an_axis():
-    place, order, log = axis_scale(["16", "8", "16"])
-    assert (place("16"), order, log) == (16.0, ["8", "16"], False)
+    position, order, log = axis_scale(["16", "8", "16"])
+    assert (position("16"), order, log) == (16.0, ["8", "16"], False)
     assert axis_scale(["0", "0.1"])[2] is False  # no logarithm of 0
     assert axis_scale(["1", "true", "1"])[1] == ["1", "true"]

@@ -60,7 +60,7 @@ def test_a_second_sweep_on_one_folder_is_refused(sweep_file, tmp_path):
     first = start_sweep(argv, out, "--workers", "2")
     wait_until(lambda: trainers(out))
     try:
-        with pytest.raises(Exception, match="another sweep runs here"):
+        with pytest.raises(Exception, match="another sweep is running here"):
             script.main([*argv, "--out", str(out)])
     finally:
         first.send_signal(signal.SIGTERM)
