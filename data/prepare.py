@@ -213,7 +213,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             type=type(default),
             default=default,
             choices=about["choices"],
-            help=about["help"],
+            help=about["help"] + " (default: %(default)s)" * (default != ""),
         )
     args = vars(parser.parse_args(argv))
     out = Path(args.pop("out"))

@@ -5,16 +5,18 @@ A failed download is retried. The last line of stdout is a JSON object with the 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from data.download.known_corpora import CORPORA, CORPORA_FOLDER, Content, KnownCorpus, Source
@@ -73,11 +75,38 @@ def ensure_downloaded(source: Source, folder: Path) -> None:
             f"its size and sha256 are those published by {source.published}"
         )
     target = folder / source.content.name
+    with make_parents(target), download_lock(target):
+        provide(source, target)
+
+
+@contextlib.contextmanager
+def download_lock(target: Path) -> Iterator[None]:
+    """Hold the lock of a download; it ends with this process.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    path = target.with_name(f".{target.name}.lock")
+    lock = FileLock(path, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"{target}: another process is downloading it; wait for it") from None
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # Windows removes no open file
+            path.unlink()
+        lock.release()
+
+
+def provide(source: Source, target: Path) -> None:
+    """Download the file of a source, and unzip its members next to it."""
     by_hand = has_content(target, source.content)
     if not by_hand:
         download(source, target)
     for member in source.members:
-        unzip(target, member, folder / Path(member.name).name)
+        unzip(target, member, target.with_name(Path(member.name).name))
     if source.members and not by_hand:
         target.unlink()
 
@@ -122,7 +151,7 @@ def download(source: Source, target: Path) -> None:
 
 
 def fetch(url: str, target: Path, content: Content) -> None:
-    """Download `url`; the file gets the name `target` once its sha256 is verified.
+    """Download `url`. The file gets the name `target` once its sha256 is verified.
 
     Raises:
         FetchError: the URL does not deliver this file, or the connection failed too often.
@@ -246,7 +275,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("name", nargs="?", metavar="NAME", help="name of the corpus, see --list")
     parser.add_argument("--list", action="store_true", help="print all corpora, download nothing")
     parser.add_argument(
-        "--out", default=CORPORA_FOLDER, metavar="FOLDER", help="parent of NAME/ (%(default)s)"
+        "--out",
+        default=CORPORA_FOLDER,
+        metavar="FOLDER",
+        help="folder of NAME/ (default: %(default)s)",
     )
     args = parser.parse_args(argv)
     if args.list:

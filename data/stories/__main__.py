@@ -90,9 +90,22 @@ def make_parser() -> Parser:
     parser = Parser(prog="python -m data.stories", description=__doc__, examples=EXAMPLES)
     task = parser.add_mutually_exclusive_group(required=True)
     task.add_argument("--bytes", type=int, help="write stories of at most this many bytes")
-    task.add_argument("--floor", nargs="?", const="", metavar="FILE", help="print the floor")
+    task.add_argument(
+        "--floor",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="print the entropy floor, the loss that no model can beat, of the grammar or of a "
+        "file's stories",
+    )
     task.add_argument("--check", metavar="FILE", help="print which stories are accepted")
-    task.add_argument("--stats", nargs="?", const="", metavar="FILE", help="print statistics")
+    task.add_argument(
+        "--stats",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="print statistics of the grammar, or of a file's stories",
+    )
     parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
     parser.add_argument("--stories", type=int, default=20000, help="sample size (default: 20000)")
     parser.add_argument("--out", metavar="FILE", help="output of --bytes (default: stdout)")

@@ -125,7 +125,11 @@ def arguments(argv: Sequence[str] | None) -> Any:
         metavar="NAME",
         help="field that holds the document, if --text is JSON lines (default: the run's)",
     )
-    add("--tokens", action="store_true", help="print the log-probability of each token, as JSON")
+    add(
+        "--tokens",
+        action="store_true",
+        help="print the log-probability of each token, a JSON line each",
+    )
     add(
         "--heat",
         metavar="FILE",

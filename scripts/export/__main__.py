@@ -51,7 +51,12 @@ def arguments(argv: Sequence[str] | None) -> Any:
         default="best",
         help="checkpoint to export (default: %(default)s)",
     )
-    add("--to", choices=EXPORTERS, default="hf", help="format (default: %(default)s)")
+    add(
+        "--to",
+        choices=EXPORTERS,
+        default="hf",
+        help="hf for transformers, gguf for llama.cpp (default: %(default)s)",
+    )
     add("--out", required=True, metavar="FOLDER", help="a new or empty folder")
     add("--license", default="", metavar="ID", help="licence for the model card, such as mit")
     args = parser.parse_args(argv)

@@ -136,11 +136,12 @@ def arguments(argv: Sequence[str] | None) -> Any:
     add("--points", metavar="INT", help="number of points for random search")
     add("--random-seed", metavar="INT", help="seed of the random search (default: 1)")
     add("--set", **many, metavar="NAME=V", help="a setting of every run")
-    add("--seeds", metavar="INT,INT", help="run every point once per seed")
+    add("--seeds", metavar="INT[,INT...]", help="run every point once per seed")
     add(
         "--workers",
         type=positive_int,
-        help="parallel runs; the number can change the last digits of a loss (default: 1)",
+        help="parallel runs, which share cores and GPUs; the number can change the last digits of "
+        "a loss (default: 1)",
     )
     add("--cluster", metavar="ADDRESS", help="run on the workers of this dask scheduler instead")
     add("--dry-run", action="store_true", help="print the commands and exit")

@@ -117,6 +117,18 @@ def test_a_text_is_downloaded_once(
     assert names(tmp_path) == ["one/one.txt"] and (tmp_path / "one/one.txt").read_bytes() == TEXT
 
 
+def test_a_second_download_of_the_same_file_is_refused(known: Known, tmp_path: Path) -> None:
+    argv = ["one", "--out", str(tmp_path)]
+    with serving.serving(good(TEXT)) as server:
+        known(server.url)
+        (tmp_path / "one").mkdir()
+        with download.download_lock(tmp_path / "one" / "one.txt"):
+            with pytest.raises(UserError, match="one.txt: another process is downloading it; wait"):
+                download.main(argv)
+        assert server.n_requests == 0 and download.main(argv) == 0
+    assert names(tmp_path) == ["one/one.txt"]
+
+
 def test_a_zip_file_is_unpacked_and_removed(
     known: Known, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
