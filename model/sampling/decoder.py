@@ -154,7 +154,7 @@ class Decoder:
         return x_BD, (cos_TK[positions][:, None], sin_TK[positions][:, None])
 
     def _rope_table(self, n_positions: int) -> Rope:
-        """Return the model's own RoPE table, but for any number of positions."""
+        """Return the model's RoPE table, extended to `n_positions`."""
         dtype = torch.promote_types(self.embedding.dtype, torch.float32)
         config = self.config
         cos_TK, sin_TK = rope_table(n_positions, config.head_size, config.rope_theta, dtype)

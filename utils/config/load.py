@@ -94,7 +94,7 @@ def cast(value: Any, kind: Any, where: str, text: str | None = None) -> Any:
         kinds = [inner[0]] * len(items) if variable else inner
         return tuple(cast(item, one, where) for item, one in zip(items, kinds, strict=True))
     if kind is str and text is not None:
-        # A flag's text is taken literally, but for quotes around it: `--name 1` is the text "1".
+        # A flag's text is taken literally, except for quotes around it: `--name 1` is the text "1".
         return value if isinstance(value, str) and text[:1] in ("'", '"') else text
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

@@ -117,7 +117,7 @@ def consecutive_windows(
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield inputs and targets (B, T) of consecutive windows; all ids but the first are targets.
 
-    The last window may be shorter and is then a batch of its own.
+    The last window may be shorter and is then a separate batch.
 
     >>> [y_BT.tolist() for _, y_BT in consecutive_windows(np.arange(6), block_size=2)]
     [[[1, 2], [3, 4]], [[5]]]

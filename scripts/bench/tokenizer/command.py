@@ -94,7 +94,7 @@ def bench_tokenizer(args: argparse.Namespace) -> dict[str, Any]:
     raw = read_bytes(path)
     if not raw:
         raise UserError(f"{path}: the corpus is empty")
-    decode_utf8(raw, path, hint="the other libraries accept nothing else")
+    decode_utf8(raw, path, hint="the other libraries accept UTF-8 only")
     peers = installed_peers() if args.peers else []
     record: dict[str, Any] = {
         "corpus": {
