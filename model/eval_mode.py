@@ -9,7 +9,7 @@ from torch import nn
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """Return the module inside wrappers of torch.compile and DistributedDataParallel, any nesting.
+    """Return the module inside torch.compile and DistributedDataParallel, however they are nested.
 
     State dicts and attributes are read from it, so no stored key contains a wrapper's name.
     """

@@ -33,7 +33,8 @@ def cross_entropy_sum(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
 class ModelWithLoss(nn.Module):
     """A model and its loss in one module, so that they are compiled together.
 
-    With a large vocabulary, writing the logits and reading them again is most of the cost.
+    With a large vocabulary, most of the time of the loss is spent on writing the logits to memory
+    and reading them again; compiling model and loss together avoids part of that.
     """
 
     def __init__(self, model: nn.Module) -> None:

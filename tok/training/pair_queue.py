@@ -10,10 +10,17 @@ there. With a floor of 40:
     1             1       2     35  [10 40 77]   below the floor: not sorted yet
     2             7       8     61  [14 15 16]   active: among the best, examined in the next step
     3             7       9     55  [18]         in the bucket: sorted, the next to become active
-    4             3       4     41  [21 30]      late: reached the floor after the bucket was sorted
+    4             3       4     41  [21 30]      late: created or recounted after the bucket was
+                                                 sorted, and not better than its front
+
+An occurrence is a place in the row of distinct pre-tokens (cells, see tok.training.learn). It
+counts as often as its pre-token is in the corpus, so count >= number of occurrences, except for
+merged pairs, whose occurrences stay in the array.
 
 When the bucket and the late pairs are used up, the floor is halved, and the pairs between the new
 and the old floor become the next bucket.
+
+Suffixes of array names: A active pairs, S some pairs, G new pairs, N occurrences.
 """
 
 from __future__ import annotations
@@ -32,8 +39,10 @@ class NewPairs(NamedTuple):
 
     first_G: np.ndarray  #: int64[G]
     second_G: np.ndarray  #: int64[G]
-    count_G: np.ndarray  #: int64[G]: occurrences in the corpus
-    begin_G: np.ndarray  #: int64[G]: pair g has the occurrences from begin_G[g] to begin_G[g + 1]
+    count_G: np.ndarray  #: int64[G]: how often each pair is in the corpus
+    #: int64[G]: the occurrences of pair g start at begin_G[g] and end before begin_G[g + 1] (the
+    #: last: before N)
+    begin_G: np.ndarray
     start_N: np.ndarray  #: int64[N]: start cells, ascending within each pair
     count_N: np.ndarray  #: int64[N]: how often the pre-token of each occurrence is in the corpus
 
@@ -50,14 +59,14 @@ class GrowingArray:
         """int64[size], a view to read and write."""
         return self._buffer[: self.size]
 
-    def extend(self, values: np.ndarray) -> None:
-        """Append `values`. Views returned by `values` before this call become invalid."""
-        size = self.size + len(values)
+    def extend(self, new: np.ndarray) -> None:
+        """Append `new`. Views returned by `values` before this call become invalid."""
+        size = self.size + len(new)
         if size > len(self._buffer):
-            # In place where the system can: Linux remaps the pages of large arrays without copying.
-            # No view outlives the statement that asks for `values`.
+            # Resizes in place where possible: Linux remaps the pages of large arrays without
+            # copying. `refcheck=False` is safe because no view is kept across a call of `extend`.
             self._buffer.resize(size + size // 4, refcheck=False)
-        self._buffer[self.size : size] = values
+        self._buffer[self.size : size] = new
         self.size = size
 
 
@@ -86,11 +95,12 @@ class PairQueue:
         self._classify(n_pairs + np.flatnonzero(new.count_G >= self._floor))
 
     def refill(self, max_pairs: int, max_occurrences: int) -> None:
-        """Make the best pairs active: `max_pairs` of them, or fewer if there are not as many.
+        """Fill the active pairs up to `max_pairs` with the best inactive ones.
 
         Args:
-            max_occurrences: no pair is added that would give the active pairs more occurrences
-                than this together, unless there is no active pair.
+            max_occurrences: stop taking pairs from the bucket when the active pairs would have more
+                occurrences than this in total; one pair is always taken if none is active. Late
+                pairs that come before the bucket are not limited by it.
         """
         while not len(self._bucket_S) and not len(self._late_S) and self._floor > 1:
             self._lower_floor()
@@ -162,11 +172,16 @@ class PairQueue:
         return -count, ids[0], ids[1]
 
     def _classify(self, pair_S: np.ndarray) -> None:
-        """Make pairs that reach the floor active if they come before all others, else late."""
+        """Make pairs active if they come before every inactive pair, else late.
+
+        Args:
+            pair_S: pairs at or above the floor.
+        """
         minus_count, first, second = self.inactive_bound()
         count_S, first_S = self.count.values[pair_S], self.first.values[pair_S]
-        before_S = (first_S < first) | ((first_S == first) & (self.second.values[pair_S] < second))
-        before_S = (count_S > -minus_count) | ((count_S == -minus_count) & before_S)
+        second_S = self.second.values[pair_S]
+        ids_before_S = (first_S < first) | ((first_S == first) & (second_S < second))
+        before_S = (count_S > -minus_count) | ((count_S == -minus_count) & ids_before_S)
         self.active_A = np.concatenate((self.active_A, pair_S[before_S]))
         self._late_S = np.concatenate((self._late_S, pair_S[~before_S]))
 
