@@ -1,9 +1,9 @@
 """Byte-pair encoding, defined plainly. Read this first; the fast code is tested against it.
 
-Text is split into pre-tokens (words, numbers, punctuation; tok/patterns.py). No token spans two of them.
-The 256 bytes are the ids 0 to 255. Training merges the most frequent pair of neighbouring ids into
-a new id, again and again. Encoding applies these merges in the order in which they were learned
-(Gage 1994; Sennrich et al. 2016, arXiv 1508.07909; on bytes: Radford et al. 2019).
+Text is split into pre-tokens (words, numbers, punctuation; tok/patterns.py). No token spans two of
+them. The 256 bytes are the ids 0 to 255. Training merges the most frequent pair of neighbouring ids
+into a new id, again and again. Encoding applies these merges in the order in which they were
+learned (Gage 1994; Sennrich et al. 2016, arXiv 1508.07909; on bytes: Radford et al. 2019).
 
 A worked example. The most frequent pair is (97, 98), the bytes "ab". It becomes the id 256:
 
