@@ -26,8 +26,8 @@ from model.config import ModelConfig
 class KVCache:
     """The buffers, and the column at which each row starts.
 
-    `advance` and `set_starts` are the host's part of a step. All other methods run on the device
-    that holds the buffers.
+    Between steps the host calls `advance`, and `reset`, `align_rows` or `compact` when rows change.
+    The methods that a step calls work on the device that holds the buffers.
     """
 
     def __init__(
@@ -136,7 +136,9 @@ class KVCache:
         return self.start_B.clamp(min=first)[:, None] % self.n_slots
 
     def layer_views(self) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-        """Return a `write` target per layer, and keys, values of layers in turn, (B, H, n, K)."""
+        """Return each layer's target for `write`; and the keys of layer 0, its values, the keys of
+        layer 1, ..., each (B, H, n, K).
+        """
         # Views of all layers in one call: making one view costs half as much as filling it.
         targets = self.kv_L2BHSK.select(4, self.slot).unbind(0)
         return targets, self.kv_L2BHSK[:, :, :, :, : self.n_visible].flatten(0, 1).unbind(0)

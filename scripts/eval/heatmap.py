@@ -1,4 +1,4 @@
-"""Heatmaps of a text: each token on a colour for its loss, for a terminal or as a picture."""
+"""Heatmaps of a text: each token on a background coloured by its loss."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def draw_cells(
     fonts: FontProperties,
     title: str,
 ) -> None:
-    """Coloured boxes with their text, on a figure made as large as they need, and a scale."""
+    """Draw the cells as coloured boxes with text, and a colour scale; size the figure to fit."""
     column = FONT_POINTS * COLUMN_EM / POINTS_PER_INCH  # inches, as all sizes below
     line, margin, bar = LINE_POINTS / POINTS_PER_INCH, 0.2, 0.6
     width = LINE_COLUMNS * column + 2 * margin

@@ -1,7 +1,7 @@
 """Apply merges to many short pre-tokens together, in NumPy: each round merges one pair in each.
 
-The state is the row of tok.encoding.merge for P pre-tokens side by side: a matrix with a column for
-each pre-token and a row for each byte position. A token has its id in its first and in its last
+The state is a matrix of ids: a column for each of P pre-tokens, a row for each byte position, and a
+row of edges above and below (so the code counts positions from 1). A token has its id in its first and in its last
 cell. A second matrix holds the *candidate* of each cell: the new id that the token starting there
 and the next token merge to.
 
@@ -26,7 +26,7 @@ from tok.errors import TokenizerError
 
 NO_MERGE = -1  # in place of a new id
 POSITION_BITS = 8
-# Each round reads all positions of a column, so that long pre-tokens would take quadratic time.
+# Each round reads all positions of a column, so long pre-tokens would take quadratic time.
 MAX_LENGTH = 1 << POSITION_BITS
 _POSITION_MASK = MAX_LENGTH - 1
 _CHUNK = 1 << 16  # pairs
@@ -44,7 +44,7 @@ class PairTable:
         self._id_bits = np.uint64(self.edge.bit_length())
         self._id_mask = np.uint64((1 << self.edge.bit_length()) - 1)
         if 3 * self.edge.bit_length() > 64:  # a slot holds three ids in one word
-            raise TokenizerError(f"{len(merges):,} merges are more than can be encoded with")
+            raise TokenizerError(f"{len(merges):,} merges are more than encoding supports")
         self.byte_ids = np.frombuffer(byte_ids, dtype=np.uint8).astype(np.int64)
         self.lengths = np.array([*lengths, 1], dtype=np.int64)
         pairs_M2 = np.array(merges, dtype=np.int64).reshape(-1, 2)
@@ -56,7 +56,10 @@ class PairTable:
         self.of_bytes = of_ids[self.byte_ids[:, None], self.byte_ids]
 
     def find(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        """Return int64[K]: the id that each pair merges to, or NO_MERGE."""
+        """Return int64[K]: the id that each pair merges to, or NO_MERGE.
+
+        At least one id of each pair must be 256 or more: (0, 0) would match a free slot.
+        """
         if len(first) > _CHUNK:  # so that the arrays of a look-up stay in the cache
             starts = range(0, len(first), _CHUNK)
             chunks = [self.find(first[i : i + _CHUNK], second[i : i + _CHUNK]) for i in starts]

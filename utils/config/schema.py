@@ -34,8 +34,8 @@ def setting(
     """Return a dataclass field with its help text (unit included) and its range.
 
     Args:
-        may_change_on_resume: the setting does not affect the results of a run, so that a resumed
-            run may change it.
+        may_change_on_resume: the setting does not affect the results of a run, so a resumed run may
+            change it.
     """
     metadata = {
         "help": help,
