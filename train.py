@@ -67,7 +67,7 @@ EXAMPLES = (
 class Config:
     """All settings of a run."""
 
-    run_dir: str = setting("", "folder of the run; empty = runs/<name of the config file>")
+    run_dir: str = setting("", "folder of the run; empty = runs/<name of the last --config>")
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -86,13 +86,8 @@ def parse(argv: Sequence[str] | None) -> tuple[Config, dict[str, Any], argparse.
     """Return the config, the settings that files or flags have set, and the parsed arguments."""
     parser = Parser(prog="train.py", description=__doc__, examples=EXAMPLES)
     parser.add_argument("--version", action="version", version=f"llm-tiny {VERSION}")
-    parser.add_argument(
-        "--config",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="YAML file of settings; with several, later files override",
-    )
+    about = "YAML file of settings; with several, later files override"
+    parser.add_argument("--config", action="append", default=[], metavar="FILE", help=about)
     parser.add_argument("--resume", action="store_true", help="continue the run in run_dir")
     parser.add_argument("--print_config", action="store_true", help="print every setting and exit")
     add_flags(parser, Config)
@@ -156,10 +151,13 @@ def set_up_device(
 ) -> torch.device:
     """Set the number of CPU threads and return the device to train on.
 
-    A resumed run keeps its number of threads: floating-point sums depend on it.
+    A run resumed with the same number of ranks keeps its number of threads, because floating-point
+    sums depend on it.
     """
-    same_ranks = state is not None and state.get("ranks", 1) == dist.size  # older checkpoints: 1
-    threads = state["threads"] if state and same_ranks else config.num_threads or dist.threads()
+    if state and state.get("ranks", 1) == dist.size:  # older checkpoints have no ranks
+        threads = state["threads"]
+    else:
+        threads = config.num_threads or dist.threads()
     if threads:
         torch.set_num_threads(threads)
     keep_freed_memory()
@@ -246,7 +244,8 @@ def fit(trainer: Trainer, *, resumed: bool) -> int:
             if dist.is_main:
                 checkpoint.save(run.last, trainer.state())
                 log(f"{run.path}: stopped at step {trainer.step}; continue with --resume")
-    return signals.exit_status or (signal_number and 128 + signal_number)
+    # If this rank got no signal, another rank may have got one: signal_number is shared.
+    return signals.exit_status or (128 + signal_number if signal_number else 0)
 
 
 def run_training(
@@ -290,7 +289,7 @@ def run_training(
 def claim_run_folder(
     run: RunFolder, config: Config, trainer: Trainer, data: Dataset, resume: bool
 ) -> None:
-    """Lock the run folder and write config.yaml, tokenizer.json and run.json.
+    """Lock the run folder, log what will run; write config.yaml, tokenizer.json and run.json.
 
     Raises:
         UserError: another process has locked it, or has started a run in it meanwhile.

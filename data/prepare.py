@@ -23,7 +23,7 @@ from data.documents import BLANK_LINE
 from data.prepared_folder import (
     FORMAT,
     META,
-    PARTS,
+    SPLITS,
     check_overwrite,
     is_up_to_date,
     locked_atomic_folder,
@@ -59,7 +59,7 @@ def prepare(
         config: the documents, and the tokenizer file if any.
         vocab_size: size of the tokenizer to train if config names none; None = any size.
         out: the folder; by default one in config.cache_dir, named by its identity.
-        block_size: if given, check that both parts can be cut into windows of that many tokens.
+        block_size: if given, check that both splits can be cut into windows of that many tokens.
         tokenizer: used instead of the one that config names.
 
     Returns:
@@ -105,8 +105,9 @@ def given_tokenizer(
     if config.tokenizer and not tokenizer:
         tokenizer = BPETokenizer.load(config.tokenizer)
     if tokenizer and vocab_size not in (None, tokenizer.vocab_size):
+        origin = config.tokenizer or "the pretrained tokenizer"
         raise UserError(
-            f"{config.tokenizer}: a tokenizer of {tokenizer.vocab_size} tokens, but "
+            f"{origin}: a tokenizer of {tokenizer.vocab_size} tokens, but "
             f"model.vocab_size is {vocab_size}; set --model.vocab_size {tokenizer.vocab_size}"
         )
     return tokenizer
@@ -138,16 +139,16 @@ def write_prepared_files(
     meta |= {"tokenizer_sha256": tokenizer.identity, "vocab_size": tokenizer.vocab_size}
     meta["end_id"] = tokenizer.eot_id
     config = source.config
-    for part in PARTS:
-        path = folder / f"{part}.npy"
-        log_if_not_tty(f"encoding the {part} documents")
-        meta[part] = write_split(path, source.documents(part), tokenizer, part)
+    for split in SPLITS:
+        path = folder / f"{split}.npy"
+        log_if_not_tty(f"encoding the {split} documents")
+        meta[split] = write_split(path, source.documents(split), tokenizer, split)
         if block_size:
             with contextlib.closing(TokenFile(path)) as tokens:
                 cut_windows(
                     tokens, config.windows, block_size, config.stride, end_id=tokenizer.eot_id
                 )
-    meta["sha256"] = {part: sha256_file(folder / f"{part}.npy") for part in PARTS}
+    meta["sha256"] = {split: sha256_file(folder / f"{split}.npy") for split in SPLITS}
     meta["split"] = source.split
     meta["floor"] = story_floor(source)
     write_atomic(folder / META, (json.dumps(meta, indent=1) + "\n").encode())
@@ -157,13 +158,13 @@ def write_split(
     path: Path,
     documents: Iterable[bytes],
     tokenizer: BPETokenizer,
-    name: str,
+    label: str,
     workers: int = 0,
 ) -> dict[str, int]:
     """Encode documents into a token file, each followed by the end-of-text token.
 
     Args:
-        name: name of the part, for the progress bar.
+        label: of the progress bar.
         workers: number of processes, 0 = one per core; the file does not depend on it.
 
     Returns:
@@ -174,7 +175,7 @@ def write_split(
     def counted() -> Iterator[bytes]:
         nonlocal n_bytes, n_documents
         for document in tqdm(
-            documents, desc=f"{name} documents", unit="", disable=None, leave=False
+            documents, desc=f"{label} documents", unit="", disable=None, leave=False
         ):
             n_bytes += len(document)
             n_documents += 1
@@ -187,7 +188,7 @@ def write_split(
 
 
 def story_floor(source: DocumentSource) -> dict[str, float] | None:
-    """Return the entropy floor of the validation part; None if a document is not a story."""
+    """Return the entropy floor of the validation split; None if a document is not a story."""
     if source.files and source.config.doc_sep != BLANK_LINE:
         return None
     floor = stories.floor_if_stories(source.documents("val"))
@@ -221,7 +222,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         folder = prepare(DataConfig(**args), None, out)
     except UserError as error:
-        # This command calls --data.doc_sep --doc-sep; the other settings likewise.
+        # Errors name settings as train.py spells them (--data.doc_sep); here they are spelled
+        # --doc-sep.
         own = re.sub(r"--data\.(\w+)", lambda found: "--" + found[1].replace("_", "-"), str(error))
         raise UserError(own) from None
     print(json.dumps({"folder": str(folder), **read_meta(folder)}))

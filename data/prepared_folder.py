@@ -19,7 +19,7 @@ from utils.files import atomic_folder, make_parents, sha256_file
 
 FORMAT = 1
 META = "meta.json"
-PARTS = ("train", "val")
+SPLITS = ("train", "val")
 COUNTS = ("tokens", "bytes", "documents")
 # meta.json comes first: it is the first to be removed, and a folder without it is not valid.
 FILES = (META, "tokenizer.json", "train.npy", "val.npy")
@@ -34,9 +34,9 @@ def read_meta(folder: Path) -> dict[str, Any]:
     try:
         meta = json.loads((folder / META).read_text(encoding="utf-8"))
         version = meta["recipe"]["format"]
-        valid = all(isinstance(meta[part][name], int) for part in PARTS for name in COUNTS)
+        valid = all(isinstance(meta[split][name], int) for split in SPLITS for name in COUNTS)
         valid = valid and isinstance(meta["identity"] + meta["tokenizer_sha256"], str)
-        valid = valid and all(isinstance(meta["sha256"][part], str) for part in PARTS)
+        valid = valid and all(isinstance(meta["sha256"][split], str) for split in SPLITS)
         valid = valid and isinstance(meta["floor"], (dict, type(None)))
     except (OSError, ValueError, KeyError, TypeError):
         valid, version = False, None
@@ -56,9 +56,9 @@ def check_content(folder: Path) -> None:
         UserError: not a prepared folder, or a file is missing or has changed.
     """
     expected = read_meta(folder)["sha256"]
-    for part in PARTS:
-        path = folder / f"{part}.npy"
-        if sha256_file(path) != expected[part]:
+    for split in SPLITS:
+        path = folder / f"{split}.npy"
+        if sha256_file(path) != expected[split]:
             raise UserError(
                 f"{path}: not what data.prepare wrote, its sha256 differs from the one in "
                 "meta.json; put the original back, or run data.prepare again"

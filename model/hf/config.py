@@ -1,9 +1,11 @@
-"""Model settings to and from config.json, for Hugging Face classes that equal a TinyGPT exactly.
+"""Model settings to and from a Hugging Face config.json.
+
+Supported are the classes that compute the same function as TinyGPT:
 
     gpt2      GPT2LMHeadModel        learned positions, layer norms
     gpt_neox  GPTNeoXForCausalLM     RoPE, layer norms
     llama     LlamaForCausalLM       RoPE, RMSNorm, SwiGLU
-    qwen3     Qwen3ForCausalLM       as llama, with normed queries and keys, no biases
+    qwen3     Qwen3ForCausalLM       as llama, with QK-norm, no biases
     nanochat  NanoChatForCausalLM    RoPE, RMSNorm without gain and after embeddings, no SwiGLU
 
 Keys and defaults are those of transformers 5 (Apache-2.0), which also reads those of version 4.
@@ -20,13 +22,13 @@ from utils.config.schema import flatten
 from utils.config.strict_yaml import format_value
 from utils.errors import UserError
 
-# Setting -> the values that a class supports. Settings not listed (sizes, bias, gains, norm_eps,
-# rope_theta, tie_weights) are supported by every class. Settings for training are not exported.
 PLAIN_MLP = ("gelu", "gelu_tanh", "relu2")
 ROPE = {"position": ("rope",)}
 NO_EXTRAS = {"embedding_norm": (False,), "qk_norm": (False,), "softcap": (0.0,)}
 LAYER_NORMS = {"norm": ("layernorm",), "mlp": PLAIN_MLP} | NO_EXTRAS
 LLAMA = ROPE | {"norm": ("rmsnorm",), "mlp": ("swiglu",)} | NO_EXTRAS
+# Model type -> setting -> supported values. A setting absent from a class's entry may have any
+# value, except those of UNSUPPORTED. Settings for training are not exported.
 SUPPORTED_VALUES: dict[str, dict[str, tuple[Any, ...]]] = {
     "gpt2": {"position": ("learned",)} | LAYER_NORMS,
     "gpt_neox": ROPE | LAYER_NORMS,
@@ -44,13 +46,20 @@ CLASSES = {
     "nanochat": "NanoChatForCausalLM",
 }
 UNSUPPORTED = ("bigram_rows", "pointer")
-ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu2": "relu2", "swiglu": "silu"}
+NO_MLP_BIAS = "this class's MLP has no biases; TinyGPT with bias: true would have them"
+HF_ACTIVATION = {
+    "gelu": "gelu",
+    "gelu_tanh": "gelu_pytorch_tanh",
+    "relu2": "relu2",
+    "swiglu": "silu",
+}
+MLP_BY_HF_ACTIVATION = {theirs: ours for ours, theirs in HF_ACTIVATION.items()}
 # gelu_new is the function of gelu_pytorch_tanh, computed operation by operation.
-MLP_SETTINGS = {theirs: ours for ours, theirs in ACTIVATIONS.items()} | {"gelu_new": "gelu_tanh"}
+MLP_BY_HF_ACTIVATION["gelu_new"] = "gelu_tanh"
 
 
 def hf_model_type(config: ModelConfig) -> str:
-    """Return the Hugging Face model type, a key of CLASSES, that equals a TinyGPT with `config`.
+    """Return the key of CLASSES whose class computes the same function as TinyGPT with `config`.
 
     >>> hf_model_type(ModelConfig()), hf_model_type(ModelConfig(position="learned"))
     ('gpt_neox', 'gpt2')
@@ -65,10 +74,10 @@ def hf_model_type(config: ModelConfig) -> str:
                 f"model.{name} {format_value(ours[name])}: no Hugging Face class supports it"
             )
     unsupported = {
-        kind: [name for name, values in supported.items() if ours[name] not in values]
-        for kind, supported in SUPPORTED_VALUES.items()
+        model_type: [name for name, values in supported.items() if ours[name] not in values]
+        for model_type, supported in SUPPORTED_VALUES.items()
     }
-    nearest = min(unsupported, key=lambda kind: len(unsupported[kind]))
+    nearest = min(unsupported, key=lambda model_type: len(unsupported[model_type]))
     if not unsupported[nearest]:
         return nearest
     reasons = [
@@ -88,31 +97,31 @@ def to_hf(config: ModelConfig) -> dict[str, Any]:
     Raises:
         UserError: no Hugging Face class supports the settings.
     """
-    kind = hf_model_type(config)
+    model_type = hf_model_type(config)
     content = {
-        "model_type": kind,
-        "architectures": [CLASSES[kind]],
+        "model_type": model_type,
+        "architectures": [CLASSES[model_type]],
         "dtype": "float32",
         "vocab_size": config.vocab_size,
         "tie_word_embeddings": config.tie_weights,
         "initializer_range": INIT_STD,
         "use_cache": True,
     }
-    if kind == "gpt2":
+    if model_type == "gpt2":
         return content | {
             "n_positions": config.block_size,
             "n_embd": config.n_embd,
             "n_layer": config.n_layer,
             "n_head": config.n_head,
             "n_inner": config.mlp_width,
-            "activation_function": ACTIVATIONS[config.mlp],
+            "activation_function": HF_ACTIVATION[config.mlp],
             "layer_norm_epsilon": config.norm_eps,
             **dict.fromkeys(("attn_pdrop", "resid_pdrop", "embd_pdrop"), config.dropout),
         }
-    return content | _rope_keys(config, kind)
+    return content | _rope_keys(config, model_type)
 
 
-def _rope_keys(config: ModelConfig, kind: str) -> dict[str, Any]:
+def _rope_keys(config: ModelConfig, model_type: str) -> dict[str, Any]:
     """Return the keys of the classes with RoPE, under the names of transformers 5 and 4."""
     content = {
         "max_position_embeddings": config.block_size,
@@ -120,12 +129,12 @@ def _rope_keys(config: ModelConfig, kind: str) -> dict[str, Any]:
         "num_hidden_layers": config.n_layer,
         "num_attention_heads": config.n_head,
         "intermediate_size": config.mlp_width,
-        "hidden_act": ACTIVATIONS[config.mlp],
+        "hidden_act": HF_ACTIVATION[config.mlp],
         "attention_bias": config.bias,
         "attention_dropout": config.dropout,
     }
     rope = {"rope_type": "default", "rope_theta": config.rope_theta}
-    if kind == "gpt_neox":
+    if model_type == "gpt_neox":
         return content | {
             "rope_parameters": rope | {"partial_rotary_factor": 1.0},
             "rotary_pct": 1.0,
@@ -141,17 +150,17 @@ def _rope_keys(config: ModelConfig, kind: str) -> dict[str, Any]:
         "head_dim": config.head_size,
         "rms_norm_eps": config.norm_eps,
     }
-    if kind == "llama":
+    if model_type == "llama":
         content["mlp_bias"] = config.bias
-    if kind == "qwen3":
+    if model_type == "qwen3":
         content["use_sliding_window"] = False
-    if kind == "nanochat":
+    if model_type == "nanochat":
         content["final_logit_softcapping"] = config.softcap or None
     return content
 
 
 def from_hf(content: Mapping[str, Any]) -> ModelConfig:
-    """Return the settings that equal the class named in config.json; dropout keeps its default.
+    """Return the settings of the equivalent TinyGPT; dropout keeps its default.
 
     >>> config = ModelConfig(position="learned", bias=True)
     >>> from_hf(to_hf(config)) == config
@@ -160,13 +169,13 @@ def from_hf(content: Mapping[str, Any]) -> ModelConfig:
     Raises:
         UserError: a key has no equivalent setting; the message names the first such key.
     """
-    kind = content.get("model_type")
-    if kind not in CLASSES:
-        raise UserError(f"model_type {kind!r:.40} is not one of {', '.join(CLASSES)}")
-    get = _Reader(content)
-    values = READERS[kind](get)
-    tied = get("tie_word_embeddings", bool, kind == "gpt2")
-    return ModelConfig(vocab_size=get("vocab_size", int), tie_weights=tied, **values)
+    model_type = content.get("model_type")
+    if model_type not in CLASSES:
+        raise UserError(f"model_type {model_type!r:.40} is not one of {', '.join(CLASSES)}")
+    reader = _Reader(content)
+    values = READERS[model_type](reader)
+    tied = reader.read("tie_word_embeddings", bool, model_type == "gpt2")
+    return ModelConfig(vocab_size=reader.read("vocab_size", int), tie_weights=tied, **values)
 
 
 class _Reader:
@@ -175,16 +184,16 @@ class _Reader:
     def __init__(self, content: Mapping[str, Any]) -> None:
         self.content = content
 
-    def __call__(self, key: str, kind: type, default: Any = None) -> Any:
+    def read(self, key: str, expected_type: type, default: Any = None) -> Any:
         value = self.content.get(key)
         if value is None:
             value = default
         if value is None:
             raise UserError(f"{key} is missing")
-        if kind is float and type(value) is int:
+        if expected_type is float and type(value) is int:
             value = float(value)
-        if type(value) is not kind:
-            raise UserError(f"{key} is {value!r:.40}, not of type {kind.__name__}")
+        if type(value) is not expected_type:
+            raise UserError(f"{key} is {value!r:.40}, not of type {expected_type.__name__}")
         if type(value) is int and value < 1:
             raise UserError(f"{key} is {value}, not 1 or more")
         return value
@@ -197,10 +206,10 @@ class _Reader:
 
     def activation(self, key: str, default: str, allowed: tuple[str, ...]) -> str:
         """Return the value of the setting model.mlp for an activation."""
-        theirs = self(key, str, default)
-        ours = MLP_SETTINGS.get(theirs)
+        theirs = self.read(key, str, default)
+        ours = MLP_BY_HF_ACTIVATION.get(theirs)
         if ours not in allowed:
-            known = [name for name, our in MLP_SETTINGS.items() if our in allowed]
+            known = [name for name, our in MLP_BY_HF_ACTIVATION.items() if our in allowed]
             raise UserError(f"{key} is {theirs!r:.40}, not one of {', '.join(known)}")
         return ours
 
@@ -209,120 +218,125 @@ class _Reader:
         rope = self.content.get("rope_parameters") or self.content.get("rope_scaling") or {}
         if not isinstance(rope, Mapping):
             raise UserError(f"rope_parameters is {rope!r:.40}, not an object")
-        kind = rope.get("rope_type", rope.get("type", "default"))
-        if kind != "default":
-            raise UserError(f"rope_type is {kind!r:.40}; TinyGPT supports only the default")
-        parts = self.content.get("model_type") == "gpt_neox" and 0.25  # its default
-        part = rope.get("partial_rotary_factor", self.content.get("rotary_pct", parts or 1.0))
-        if part != 1:
-            raise UserError(f"rotary_pct is {part!r:.40}: TinyGPT rotates the whole head")
+        rope_type = rope.get("rope_type", rope.get("type", "default"))
+        if rope_type != "default":
+            raise UserError(f"rope_type is {rope_type!r:.40}; TinyGPT supports only the default")
+        is_gpt_neox = self.content.get("model_type") == "gpt_neox"
+        rotary_pct = self.content.get("rotary_pct", 0.25 if is_gpt_neox else 1.0)
+        rotary_fraction = rope.get("partial_rotary_factor", rotary_pct)
+        if rotary_fraction != 1:
+            raise UserError(
+                f"rotary_pct is {rotary_fraction!r:.40}: TinyGPT rotates the whole head"
+            )
         if "rope_theta" in rope:
-            return _Reader(rope)("rope_theta", float)
-        old = "rotary_emb_base" if self.content.get("model_type") == "gpt_neox" else "rope_theta"
-        return self(old, float, 10000.0)
+            return _Reader(rope).read("rope_theta", float)
+        key = "rotary_emb_base" if is_gpt_neox else "rope_theta"
+        return self.read(key, float, 10000.0)
 
 
-def _gpt2(get: _Reader) -> dict[str, Any]:
-    get.require("scale_attn_weights", True, "TinyGPT divides scores by sqrt(head size)")
-    get.require("scale_attn_by_inverse_layer_idx", False, "TinyGPT scales all layers equally")
-    get.require("add_cross_attention", False, "TinyGPT has no encoder")
-    width = get("n_embd", int)
+def _read_gpt2(reader: _Reader) -> dict[str, Any]:
+    reader.require("scale_attn_weights", True, "TinyGPT divides scores by sqrt(head size)")
+    reader.require("scale_attn_by_inverse_layer_idx", False, "TinyGPT scales all layers equally")
+    reader.require("add_cross_attention", False, "TinyGPT has no encoder")
+    width = reader.read("n_embd", int)
     return {
-        "block_size": get("n_positions", int, get.content.get("n_ctx")),
-        "n_layer": get("n_layer", int),
-        "n_head": get("n_head", int),
+        "block_size": reader.read("n_positions", int, reader.content.get("n_ctx")),
+        "n_layer": reader.read("n_layer", int),
+        "n_head": reader.read("n_head", int),
         "n_embd": width,
         "bias": True,
         "position": "learned",
-        "norm_eps": get("layer_norm_epsilon", float, 1e-5),
-        "mlp": get.activation("activation_function", "gelu_new", PLAIN_MLP),
-        "mlp_ratio": get("n_inner", int, 4 * width) / width,
+        "norm_eps": reader.read("layer_norm_epsilon", float, 1e-5),
+        "mlp": reader.activation("activation_function", "gelu_new", PLAIN_MLP),
+        "mlp_ratio": reader.read("n_inner", int, 4 * width) / width,
     }
 
 
-def _rope_sizes(get: _Reader) -> dict[str, Any]:
+def _read_rope_sizes(reader: _Reader) -> dict[str, Any]:
     return {
-        "block_size": get("max_position_embeddings", int, 2048),
-        "n_layer": get("num_hidden_layers", int),
-        "n_head": get("num_attention_heads", int),
-        "n_embd": get("hidden_size", int),
+        "block_size": reader.read("max_position_embeddings", int, 2048),
+        "n_layer": reader.read("num_hidden_layers", int),
+        "n_head": reader.read("num_attention_heads", int),
+        "n_embd": reader.read("hidden_size", int),
         "position": "rope",
-        "rope_theta": get.theta(),
-        "mlp_ratio": get("intermediate_size", int) / get("hidden_size", int),
+        "rope_theta": reader.theta(),
+        "mlp_ratio": reader.read("intermediate_size", int) / reader.read("hidden_size", int),
     }
 
 
-def _gpt_neox(get: _Reader) -> dict[str, Any]:
-    sizes = _rope_sizes(get)
-    if get("use_parallel_residual", bool, True):
-        raise UserError("use_parallel_residual is true: TinyGPT's MLP reads what attention adds")
+def _read_gpt_neox(reader: _Reader) -> dict[str, Any]:
+    sizes = _read_rope_sizes(reader)
+    if reader.read("use_parallel_residual", bool, True):
+        raise UserError(
+            "use_parallel_residual is true: TinyGPT has sequential residuals, not parallel ones"
+        )
     return sizes | {
-        "bias": get("attention_bias", bool, True),
-        "norm_eps": get("layer_norm_eps", float, 1e-5),
-        "mlp": get.activation("hidden_act", "gelu", PLAIN_MLP),
+        "bias": reader.read("attention_bias", bool, True),
+        "norm_eps": reader.read("layer_norm_eps", float, 1e-5),
+        "mlp": reader.activation("hidden_act", "gelu", PLAIN_MLP),
     }
 
 
-def _rms_norm(get: _Reader, head_dim: int | None = None) -> dict[str, Any]:
+def _read_rmsnorm_family(reader: _Reader, head_dim: int | None = None) -> dict[str, Any]:
     """Return what Llama, Qwen3 and NanoChat share.
 
     Args:
         head_dim: the default; None = hidden_size / heads.
     """
-    sizes = _rope_sizes(get)
+    sizes = _read_rope_sizes(reader)
     width, heads = sizes["n_embd"], sizes["n_head"]
-    groups = get("num_key_value_heads", int, heads)
+    groups = reader.read("num_key_value_heads", int, heads)
     if groups != heads:
         raise UserError(
             f"grouped-query attention ({heads} heads share {groups} keys and values): TinyGPT has "
             "separate keys and values for each head"
         )
-    size = get("head_dim", int, head_dim or width // heads)
+    size = reader.read("head_dim", int, head_dim or width // heads)
     if size * heads != width:
         raise UserError(f"head_dim is {size}: TinyGPT's is hidden_size / heads, {width / heads:g}")
     return sizes | {
         "norm": "rmsnorm",
-        "norm_eps": get("rms_norm_eps", float, 1e-6),
-        "bias": get("attention_bias", bool, False),
+        "norm_eps": reader.read("rms_norm_eps", float, 1e-6),
+        "bias": reader.read("attention_bias", bool, False),
     }
 
 
-def _llama(get: _Reader, head_dim: int | None = None) -> dict[str, Any]:
-    values = _rms_norm(get, head_dim)
+def _read_llama(reader: _Reader, head_dim: int | None = None) -> dict[str, Any]:
+    values = _read_rmsnorm_family(reader, head_dim)
     bias = values["bias"]
-    get.require(
+    reader.require(
         "mlp_bias", bias, f"attention_bias is {bias}; TinyGPT has biases everywhere or nowhere"
     )
     return values | {
-        "mlp": get.activation("hidden_act", "silu", ("swiglu",)),
+        "mlp": reader.activation("hidden_act", "silu", ("swiglu",)),
         # Three matrices: `ModelConfig.mlp_width` takes 2/3 of it.
-        "mlp_ratio": 1.5 * get("intermediate_size", int) / values["n_embd"],
+        "mlp_ratio": 1.5 * reader.read("intermediate_size", int) / values["n_embd"],
     }
 
 
-def _qwen3(get: _Reader) -> dict[str, Any]:
-    values = _llama(get, head_dim=128)
-    get.require("attention_bias", False, "the class has no biases in the MLP, TinyGPT would")
-    get.require("use_sliding_window", False, "TinyGPT's attention has no window")
+def _read_qwen3(reader: _Reader) -> dict[str, Any]:
+    values = _read_llama(reader, head_dim=128)
+    reader.require("attention_bias", False, NO_MLP_BIAS)
+    reader.require("use_sliding_window", False, "TinyGPT's attention has no window")
     return values | {"qk_norm": True}
 
 
-def _nanochat(get: _Reader) -> dict[str, Any]:
-    values, cap = _rms_norm(get), "final_logit_softcapping"
-    get.require("attention_bias", False, "the class has no biases in the MLP, TinyGPT would")
+def _read_nanochat(reader: _Reader) -> dict[str, Any]:
+    values, cap = _read_rmsnorm_family(reader), "final_logit_softcapping"
+    reader.require("attention_bias", False, NO_MLP_BIAS)
     return values | {
         "norm_gain": False,
         "embedding_norm": True,
         "qk_norm": True,
-        "softcap": 0.0 if get.content.get(cap, 15.0) is None else get(cap, float, 15.0),
-        "mlp": get.activation("hidden_act", "relu2", PLAIN_MLP),
+        "softcap": 0.0 if reader.content.get(cap, 15.0) is None else reader.read(cap, float, 15.0),
+        "mlp": reader.activation("hidden_act", "relu2", PLAIN_MLP),
     }
 
 
 READERS: dict[str, Callable[[_Reader], dict[str, Any]]] = {
-    "gpt2": _gpt2,
-    "gpt_neox": _gpt_neox,
-    "llama": _llama,
-    "qwen3": _qwen3,
-    "nanochat": _nanochat,
+    "gpt2": _read_gpt2,
+    "gpt_neox": _read_gpt_neox,
+    "llama": _read_llama,
+    "qwen3": _read_qwen3,
+    "nanochat": _read_nanochat,
 }

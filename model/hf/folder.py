@@ -6,10 +6,10 @@ The tokenizer files of the same folder are handled by tok/formats/convert.py.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -22,6 +22,7 @@ from utils.files import json_bytes, read_bytes
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"  # names the files of sharded weights
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -43,18 +44,18 @@ def model_files(
     Raises:
         UserError: no Hugging Face class supports the model, or safetensors is not installed.
     """
-    kind = hf_model_type(config)
+    model_type = hf_model_type(config)
     try:
         from safetensors.torch import save
     except ImportError:
         raise missing_package("safetensors", "--to hf") from None
-    # A text begins after an end-of-text token, as in training. There is no pad token, because
-    # transformers would mask its id in prompts.
+    # A text begins after an end-of-text token, as in training. There is no pad token: transformers
+    # would mask the pad token in prompts, and so their end-of-text tokens if it were that token.
     special = {"bos_token_id": end_id, "eos_token_id": end_id, "pad_token_id": None}
     return {
         "config.json": json_bytes(to_hf(config) | special),
         "generation_config.json": json_bytes(special | {"max_length": config.block_size}),
-        WEIGHTS: save(to_hf_weights(kind, config, weights), metadata={"format": "pt"}),
+        WEIGHTS: save(to_hf_weights(model_type, config, weights), metadata={"format": "pt"}),
     }
 
 
@@ -64,7 +65,7 @@ def read_config(folder: Path) -> ModelConfig:
     Raises:
         UserError: there is no config.json, or TinyGPT does not support its model.
     """
-    return _parse_json(folder / "config.json", lambda content: from_hf(content))
+    return _parse_json(folder / "config.json", from_hf)
 
 
 def read_folder(folder: str | Path) -> Pretrained:
@@ -76,9 +77,9 @@ def read_folder(folder: str | Path) -> Pretrained:
     folder = Path(folder)
     config = read_config(folder)
     tensors = read_tensors(folder)
-    kind = _parse_json(folder / "config.json", lambda content: str(content["model_type"]))
+    model_type = _parse_json(folder / "config.json", lambda content: str(content["model_type"]))
     try:
-        weights = from_hf_weights(kind, config, tensors)
+        weights = from_hf_weights(model_type, config, tensors)
     except UserError as error:
         raise UserError(f"{folder}: {error}") from None
     return Pretrained(config, weights)
@@ -117,7 +118,7 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _parse_json(path: Path, use: Any) -> Any:
+def _parse_json(path: Path, use: Callable[[dict[str, Any]], T]) -> T:
     """Parse a JSON file and return `use` of its object; errors name the file."""
     raw = read_bytes(path)
     try:

@@ -30,32 +30,36 @@ from model.sampling.matmul import (
     packed_matmul,
 )
 
-# Weights of a model up to which rows are multiplied one by one: in smaller models, starting oneDNN
-# costs more than it saves for one row.
+# Models that read at most this many weights per step multiply one row at a time: for a single row,
+# oneDNN's call overhead exceeds its gain.
 PACKING_THRESHOLD = 1 << 22
 
-Elementwise = Callable[[Tensor], Tensor]
+TensorFunction = Callable[[Tensor], Tensor]
 
 
 class Layer(NamedTuple):
     """The operations of one block, with their weights."""
 
-    attn_norm: Elementwise
+    attn_norm: TensorFunction
     qkv: Matmul
     qk_gain: Tensor | None  # gains of the norms of queries and keys, (2, 1, 1, K)
     attn_proj: Matmul
-    mlp_norm: Elementwise
+    mlp_norm: TensorFunction
     gate: Matmul | None
     fc: Matmul
     mlp_proj: Matmul
 
 
 class InferenceWeights:
-    """All weights and operations of a step, partly copies: later training does not reach it."""
+    """All weights and operations of a decoding step.
+
+    Some weights are copies and some alias the model's parameters, so build a new one after any
+    weight update.
+    """
 
     @torch.no_grad()
     def __init__(self, model: nn.Module) -> None:
-        """Gather them from a TinyGPT, which may be compiled or wrapped.
+        """Gather the weights of a TinyGPT, which may be compiled or wrapped.
 
         For a large model this takes as long as copying it.
         """
@@ -64,11 +68,11 @@ class InferenceWeights:
         self.model, config = raw, raw.config
         self.embedding = raw.token_embedding.weight
         on_cpu = self.embedding.device.type == "cpu"
-        self._matmul = default_matmul
+        self._make_linear = default_matmul
         if on_cpu and count_weights_read(raw) <= PACKING_THRESHOLD:
-            self._matmul = batch_invariant_matmul
+            self._make_linear = batch_invariant_matmul
         elif can_pack(self.embedding):
-            self._matmul = packed_matmul
+            self._make_linear = packed_matmul
         elementwise = batch_invariant_elementwise if on_cpu else lambda function: function
         self.activate = elementwise(activation_function(config.mlp, on_cpu))
         self.attention = default_attention if self.embedding.is_cuda else batch_invariant_attention
@@ -76,13 +80,13 @@ class InferenceWeights:
         self.layers = [self._layer(block) for block in raw.blocks]
         self.final_norm = norm_function(raw.final_norm)
         self.embedding_norm = norm_function(raw.embedding_norm) if config.embedding_norm else None
-        self.head = self._matmul((raw.head_weight, None))
+        self.head = self._make_linear((raw.head_weight, None))
         if config.pointer:
             pointer, scale = raw.pointer, config.n_embd**-0.5
             # One product for queries, keys and gate.
             parts = (pointer.query.weight * scale, pointer.key.weight, pointer.gate.weight)
-            self.pointer_inputs = self._matmul((torch.cat(parts), None))
-            self.pointer_out = self._matmul(affine_of(pointer.out))
+            self.pointer_inputs = self._make_linear((torch.cat(parts), None))
+            self.pointer_out = self._make_linear(weight_and_bias(pointer.out))
 
     def _layer(self, block: nn.Module) -> Layer:
         assert isinstance(block, Block)
@@ -94,13 +98,13 @@ class InferenceWeights:
                 gain = torch.stack((q_gain, k_gain))[:, None, None]
         return Layer(
             attn_norm=norm_function(block.attn_norm),
-            qkv=self._matmul(affine_of(attn.qkv)),
+            qkv=self._make_linear(weight_and_bias(attn.qkv)),
             qk_gain=gain,
-            attn_proj=self._matmul(affine_of(attn.proj)),
+            attn_proj=self._make_linear(weight_and_bias(attn.proj)),
             mlp_norm=norm_function(block.mlp_norm),
-            gate=self._matmul(affine_of(mlp.gate)) if mlp.kind == "swiglu" else None,
-            fc=self._matmul(affine_of(mlp.fc)),
-            mlp_proj=self._matmul(affine_of(mlp.proj)),
+            gate=self._make_linear(weight_and_bias(mlp.gate)) if mlp.kind == "swiglu" else None,
+            fc=self._make_linear(weight_and_bias(mlp.fc)),
+            mlp_proj=self._make_linear(weight_and_bias(mlp.proj)),
         )
 
 
@@ -112,19 +116,19 @@ def count_weights_read(model: TinyGPT) -> int:
     return n + (model.token_embedding.weight.numel() if model.config.tie_weights else 0)
 
 
-def activation_function(kind: str, on_cpu: bool) -> Elementwise:
+def activation_function(kind: str, on_cpu: bool) -> TensorFunction:
     """Return the activation function of an MLP; for swiglu, that of its gate."""
     if kind == "swiglu":
         return F.silu
     return gelu if kind == "gelu" and on_cpu else partial(activate, kind)
 
 
-def affine_of(linear: nn.Linear) -> Affine:
-    """Return weights and bias of a linear layer."""
+def weight_and_bias(linear: nn.Linear) -> Affine:
+    """Return the weight and the bias of a linear layer."""
     return linear.weight, linear.bias
 
 
-def norm_function(module: nn.Module) -> Elementwise:
+def norm_function(module: nn.Module) -> TensorFunction:
     """Return the function that a norm module computes."""
     if isinstance(module, RMSNorm):
         size, weight, eps = (module.size,), module.weight, module.eps

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -14,18 +15,22 @@ ROUNDING = 1e-9  # a sum of probabilities this close below top_p has reached it
 UNIFORMS_PER_CHUNK = 256  # of each generator; single calls would cost more than the choice itself
 # Up to this size, float64 for all ids (or comparing all pairs) costs less than the k largest ids.
 SMALL_VOCAB_THRESHOLD = 256
+# Sampling parameter -> test whether a value is allowed, and the allowed values in words.
+RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "temperature": (lambda value: 0 <= value < math.inf, "0 or more, and finite"),
+    "top_k": (lambda value: not value or (isinstance(value, int) and value > 0), "0 or more"),
+    "top_p": (lambda value: 0 < value <= 1, "above 0 and at most 1"),
+    "min_p": (lambda value: 0 <= value <= 1, "from 0 to 1"),
+    "repetition_penalty": (lambda value: 0 < value < math.inf, "above 0, and finite"),
+}
 
 
 @dataclass(frozen=True)
 class SamplingParams:
     """Sampling parameters, applied in turn: repetition penalty, temperature, top_k, top_p, min_p.
 
-    Args:
-        temperature: divides the logits; 0 takes the largest.
-        top_k: see `keep_top_k`.
-        top_p: see `keep_top_p`.
-        min_p: see `keep_min_p`.
-        repetition_penalty: see `penalize`.
+    The temperature divides the logits; 0 = greedy decoding. For the others see `penalize`,
+    `keep_top_k`, `keep_top_p` and `keep_min_p`.
 
     Raises:
         ValueError: names the first setting that is out of range.
@@ -38,23 +43,20 @@ class SamplingParams:
     repetition_penalty: float = 1.0
 
     def __post_init__(self) -> None:
-        top_k = self.top_k or 0
-        checks = (
-            ("temperature", 0 <= self.temperature < math.inf, "0 or more, and finite"),
-            ("top_k", isinstance(top_k, int) and top_k >= 0, "0 or more"),
-            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
-            ("min_p", 0 <= self.min_p <= 1, "from 0 to 1"),
-            ("repetition_penalty", 0 < self.repetition_penalty < math.inf, "above 0, and finite"),
-        )
-        for name, holds, words in checks:
-            if not holds:
-                raise ValueError(f"{name} must be {words}, got {getattr(self, name)}")
+        for field in fields(self):
+            _check(field.name, getattr(self, field.name))
+
+
+def _check(name: str, value: Any) -> None:
+    is_allowed, words = RANGES[name]
+    if not is_allowed(value):
+        raise ValueError(f"{name} must be {words}, got {value}")
 
 
 def keep_top_k(logits_BV: Tensor, k: int | None) -> Tensor:
     """Keep the k largest logits of each row; set the others to -inf.
 
-    0, None and k >= V keep all. Of equal logits the smaller id is kept.
+    0, None and k >= V keep all. Ties go to the lower id.
 
     >>> keep_top_k(torch.tensor([[1.0, 3.0, 2.0, 2.0]]), 2).tolist()
     [[-inf, 3.0, 2.0, -inf]]
@@ -62,7 +64,7 @@ def keep_top_k(logits_BV: Tensor, k: int | None) -> Tensor:
     Raises:
         ValueError: k is negative.
     """
-    SamplingParams(top_k=k)
+    _check("top_k", k)
     if not k or k >= logits_BV.shape[-1]:
         return logits_BV
     if not _host_can_read(logits_BV):
@@ -81,7 +83,7 @@ def keep_top_k(logits_BV: Tensor, k: int | None) -> Tensor:
 
 
 def descending_ranks(logits_BV: Tensor) -> Tensor:
-    """Return the rank of each id, int64 (B, V): 0 for the largest logit, of equals the smaller id.
+    """Return the rank of each id, int64 (B, V): 0 for the largest logit. Ties go to the lower id.
 
     It compares all pairs, which a GPU does faster than sorting for few logits.
 
@@ -99,7 +101,7 @@ def keep_top_p(logits_BV: Tensor, p: float) -> Tensor:
     """Keep the smallest set of most likely ids whose probabilities reach p; set others to -inf.
 
     Nucleus sampling, Holtzman et al. 2019, arXiv 1904.09751. At least one id is kept; p = 1 keeps
-    all. Of equal probabilities the smaller id comes first.
+    all. Ties go to the lower id.
 
     >>> logits_BV = torch.tensor([[0.2, 0.5, 0.3]], dtype=torch.float64).log()
     >>> keep_top_p(logits_BV, 0.8).exp().round(decimals=3).tolist()
@@ -108,7 +110,7 @@ def keep_top_p(logits_BV: Tensor, p: float) -> Tensor:
     Raises:
         ValueError: p is not above 0 and at most 1.
     """
-    SamplingParams(top_p=p)
+    _check("top_p", p)
     if p == 1:
         return logits_BV
     probs_BV, order_BV = logits_BV.double().softmax(-1).sort(dim=-1, descending=True, stable=True)
@@ -131,7 +133,7 @@ def keep_min_p(logits_BV: Tensor, p: float) -> Tensor:
     Raises:
         ValueError: p is not from 0 to 1.
     """
-    SamplingParams(min_p=p)
+    _check("min_p", p)
     if p == 0:
         return logits_BV
     # The same tolerance as for top_p, relative to the bound, so that rounding drops no id.
@@ -152,7 +154,7 @@ def penalize(logits_BV: Tensor, seen_BV: Tensor, penalty: float) -> Tensor:
     Raises:
         ValueError: the penalty is not above 0.
     """
-    SamplingParams(repetition_penalty=penalty)
+    _check("repetition_penalty", penalty)
     if penalty == 1:
         return logits_BV
     penalized_BV = torch.where(logits_BV > 0, logits_BV / penalty, logits_BV * penalty)
@@ -162,7 +164,7 @@ def penalize(logits_BV: Tensor, seen_BV: Tensor, penalty: float) -> Tensor:
 def next_probs(logits_BV: Tensor, params: SamplingParams, seen_BV: Tensor | None = None) -> Tensor:
     """Return the distribution that ids are sampled from, float64 (B, V).
 
-    Temperature 0 gives all probability to the largest logit (the smallest id among equals).
+    Temperature 0 gives all probability to the largest logit. Ties go to the lower id.
 
     >>> next_probs(torch.tensor([[1.0, 2.0, 2.0]]), SamplingParams(temperature=0)).tolist()
     [[0.0, 1.0, 0.0]]
@@ -248,13 +250,12 @@ def k_largest(logits_BV: Tensor, k: int | None) -> tuple[Tensor, Tensor] | None:
 
 
 def _host_can_read(logits_BV: Tensor) -> bool:
-    """Return whether the host can read values: not from a GPU without waiting, nor in compiling."""
+    """Return whether the host can read values without a GPU sync; False under torch.compile."""
     return not (logits_BV.is_cuda or torch.compiler.is_compiling())
 
 
 def _has_ties(edge_B2: Tensor) -> bool:
-    # On a CPU a list is faster than tensor operations.
-    return any(last == next_ for last, next_ in edge_B2.tolist())
+    return any(last == next_ for last, next_ in edge_B2.tolist())  # on a CPU faster than tensors
 
 
 def chosen_logprobs(logits_BV: Tensor, ids_B: Tensor) -> Tensor:
@@ -306,7 +307,7 @@ class UniformStreams:
 
 
 class TokenSelector:
-    """Chooses the next id of each row, always in the same tensors, as CUDA graphs require."""
+    """Chooses next ids. Between calls to `compact` it writes into fixed tensors for CUDA graphs."""
 
     def __init__(
         self, params: SamplingParams, n_rows: int, vocab_size: int, device: torch.device
@@ -340,8 +341,9 @@ class TokenSelector:
 
     def compact(self, moves: Sequence[tuple[int, int]], n_rows: int) -> None:
         """Copy rows (source, target) in turn, then keep only the first n_rows."""
+        # Only seen_BV copies rows: the next step overwrites the other two before they are read.
         self.uniform_B = self.uniform_B[:n_rows]
-        self.chosen_2B = self.chosen_2B[:, :n_rows].clone()
+        self.chosen_2B = self.chosen_2B[:, :n_rows].clone()  # contiguous
         if self.seen_BV is not None:
             for source, target in moves:
                 self.seen_BV[target] = self.seen_BV[source]

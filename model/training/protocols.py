@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 
-class TrainingBatches(Protocol):
+class Batches(Protocol):
     """Batches (x_BT, y_BT, doc_BT or None) for training, see `data.batches.Batches`."""
 
     def training_batch(self, step: int) -> tuple[Sequence[torch.Tensor | None], int]:
@@ -26,7 +26,7 @@ class TrainingBatches(Protocol):
 
 
 class Tokenizer(Protocol):
-    """The methods of a tokenizer that training uses, see `tok.tokenizer.BPETokenizer`."""
+    """What training uses of a tokenizer, see `tok.tokenizer.BPETokenizer`."""
 
     @property
     def identity(self) -> str:

@@ -19,7 +19,7 @@ from model.training.config import RunConfig, is_finished
 from model.training.evaluate import Evaluation, evaluate
 from model.training.loss import ModelWithLoss
 from model.training.optim import clip_gradients, set_step
-from model.training.protocols import Tokenizer, TrainingBatches
+from model.training.protocols import Batches, Tokenizer
 from utils import device
 from utils.distributed import SINGLE_PROCESS, Distributed
 from utils.errors import UserError
@@ -46,7 +46,7 @@ class Trainer:
         config: RunConfig,
         model: TinyGPT,
         optimizer: torch.optim.Optimizer,
-        batches: TrainingBatches,
+        batches: Batches,
         tokenizer: Tokenizer,
         run: RunFolder,
         *,
@@ -83,7 +83,8 @@ class Trainer:
             micro_batch = self.micro_batches(batches.training_batch(0)[0])[0]
             self.loss = device.compile_or_eager(eager, self.autocast, *micro_batch)
         self.compiled = self.loss is not eager
-        # Reading a number from a GPU waits for it, so metrics are collected and read together.
+        # Reading a GPU value forces a sync, so metrics are buffered and read together. Not in fp16,
+        # where GradScaler reads the gradients anyway.
         self.async_metrics = not device.is_synchronous(self.device) and self.amp != "fp16"
         self.pending_metrics: list[tuple[int, float, int, torch.Tensor, torch.Tensor]] = []
         self.metrics: dict[str, float] = {}
@@ -172,7 +173,7 @@ class Trainer:
         self._stop_clock(n_targets)
 
     def flush_metrics(self) -> dict[str, float]:
-        """Return learning rate, loss and gradient norm of the last step; synchronises with a GPU.
+        """Return learning rate, loss and gradient norm of the latest step; syncs with a GPU.
 
         Raises:
             UserError: the loss or the gradient of a step since the last call is not finite.
@@ -187,7 +188,8 @@ class Trainer:
         tensors = [
             tensor for *_, loss_sum, norm in self.pending_metrics for tensor in (loss_sum, norm)
         ]
-        values = iter(torch.stack(tensors).tolist())  # the only place that waits for a GPU
+        # The only GPU sync in the training loop, except for GradScaler's in fp16.
+        values = iter(torch.stack(tensors).tolist())
         for step, lr, n_targets, _, _ in self.pending_metrics:
             loss, norm = next(values) / n_targets, next(values)
             self.check_finite(step, loss, norm, lr)
@@ -224,24 +226,24 @@ class Trainer:
         return self.dist.all_reduce_gradients(self.weights, total)
 
     def check_finite(self, step: int, loss: float, norm: float, lr: float) -> None:
-        """Stop the run if loss or gradient norm are not finite: the step would destroy the weights.
+        """Raise if the loss or the gradient norm is not finite.
 
-        In fp16 the gradient scaler skips steps whose gradient overflows, and lowers its scale.
+        In fp16 a non-finite norm is tolerated while GradScaler can still back off.
 
         Raises:
-            UserError: they are not finite, and the scaler can't lower its scale any more.
+            UserError: one is not finite and not tolerated.
         """
-        skipped_by_scaler = self.amp == "fp16" and self.scaler.get_scale() > 1.0
-        if math.isfinite(loss) and (math.isfinite(norm) or skipped_by_scaler):
+        scaler_can_back_off = self.amp == "fp16" and self.scaler.get_scale() > 1.0
+        if math.isfinite(loss) and (math.isfinite(norm) or scaler_can_back_off):
             return
         raise UserError(
-            f"{self.run.path}: stopped before step {step + 1}: loss {loss}, "
-            f"gradient norm {norm}, lr {lr:.3g}; the earlier checkpoints are intact; "
-            "try a lower --optim.lr in a new run"
+            f"{self.run.path}: stopped: step {step + 1} had loss {loss}, "
+            f"gradient norm {norm}, lr {lr:.3g}; nothing was saved after it, the earlier "
+            "checkpoints are intact; try a lower --optim.lr in a new run"
         )
 
     def check_weights(self) -> None:
-        """Check that all weights are finite, before they are saved: a finite step can be too large.
+        """Check the weights before they are saved: a finite gradient can still overflow a weight.
 
         Raises:
             UserError: a weight is not finite.
@@ -286,19 +288,19 @@ class Trainer:
         return self.flush_metrics() | {"tokens_per_s": self.throughput.pop_rate()}
 
     def evaluation_due(self) -> bool:
-        """Return whether an evaluation follows the last step."""
+        """Return whether to evaluate now, after the latest step."""
         train = self.config.train
         return self.step == train.max_steps or self.step % train.eval_every_steps == 0
 
     def evaluate_and_save(self, run_log: RunLog | None, metrics: dict[str, float]) -> None:
         """Evaluate; write the metrics, best.pt if the loss is the best, a sample, and last.pt.
 
-        After a kill between any two of these writes, the folder resumes to the same run. Only the
-        main process writes; the others wait for it at the next collective operation.
+        A kill between any two of these writes is safe: resuming gives the same run. Only the main
+        process writes; the others wait for it at the next collective operation.
 
         Args:
             run_log: None in all processes but the main one.
-            metrics: of the last step, see `pop_metrics`; empty before the first step.
+            metrics: of the latest step, see `pop_metrics`; empty before the first step.
         """
         result = self.evaluate()
         self.last_val = result.nats_per_token
@@ -331,7 +333,7 @@ class Trainer:
         return ", ".join(parts)
 
     def row(self, metrics: dict[str, float]) -> dict[str, float]:
-        """Return the row of metrics.csv for the last step."""
+        """Return the row of metrics.csv for the latest step."""
         return {
             "step": self.step,
             "tokens": self.tokens,

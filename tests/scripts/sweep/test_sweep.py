@@ -29,7 +29,7 @@ def test_one_failing_point_does_not_stop_the_rest(sweep_file, tmp_path, capsys, 
     assert [row["status"] for row in rows] == ["failed", "done"]
     assert [row["optim.lr"] for row in rows] == ["1e+30", "0.01"]
     assert rows[1]["step"] == "9" and 0 < float(rows[1]["val_bpb"]) < float(rows[1]["val_loss"])
-    assert "1 of 2 points failed: lr=1e+30" in err and "stopped before step" in err
+    assert "1 of 2 points failed: lr=1e+30" in err and "stopped: step" in err
     assert "lr=0.01" in out and "1e+30" not in out  # a failed point is not ranked
 
     config, _ = load(Config, [str(tmp_path / "out" / "lr=0.01" / "config.yaml")], {})
