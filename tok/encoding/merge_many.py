@@ -1,9 +1,9 @@
 """Apply merges to many short pre-tokens together, in NumPy: each round merges one pair in each.
 
 The state is a matrix of ids: a column for each of P pre-tokens, a row for each byte position, and a
-row of edges above and below (so the code counts positions from 1). A token has its id in its first and in its last
-cell. A second matrix holds the *candidate* of each cell: the new id that the token starting there
-and the next token merge to.
+row of edges above and below (so the code counts positions from 1). A token has its id in its first
+and in its last cell. A second matrix holds the *candidate* of each cell: the new id that the token
+starting there and the next token merge to.
 
     "cab", "ab"      ids        candidates       the lowest candidate of each column is merged:
     position 0     99   97       -   256         256 at position 1, and at position 0
