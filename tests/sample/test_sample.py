@@ -22,23 +22,6 @@ from utils.run.folder import RunFolder
 
 
 @pytest.fixture
-def run(text_run) -> Path:
-    return text_run
-
-
-@pytest.fixture
-def text(run, capsys):
-    """text("--seed", "2", ...): the stdout of sample.py."""
-
-    def get(*argv: str, run: Path = run) -> str:
-        capsys.readouterr()
-        assert sample.main(["--run", str(run), *argv]) == 0
-        return capsys.readouterr().out
-
-    return get
-
-
-@pytest.fixture
 def copy(run, tmp_path) -> Path:
     return shutil.copytree(run, tmp_path / "copy")
 

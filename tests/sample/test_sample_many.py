@@ -6,7 +6,6 @@ import io
 import json
 import sys
 import types
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,23 +14,6 @@ import sample
 from model.config import ModelConfig
 from sample import load_run
 from utils.errors import UserError
-
-
-@pytest.fixture
-def run(text_run) -> Path:
-    return text_run
-
-
-@pytest.fixture
-def text(run, capsys):
-    """text("--seed", "2", ...): the stdout of sample.py."""
-
-    def get(*argv: str, run: Path = run) -> str:
-        capsys.readouterr()
-        assert sample.main(["--run", str(run), *argv]) == 0
-        return capsys.readouterr().out
-
-    return get
 
 
 @pytest.fixture
