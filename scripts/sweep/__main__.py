@@ -25,9 +25,9 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from data.prepare import prepare
-from scripts.sweep.grid import BASE, Grid
+from scripts.sweep.grid import BASE, Sweep
 from scripts.sweep.grid_entries import PARTS, SWEEP_KEYS
-from scripts.sweep.grid_file import load_grid
+from scripts.sweep.grid_file import load_sweep
 from scripts.sweep.points import Job, make_jobs, run_figures, to_csv
 from scripts.sweep.pools import ClusterPool, LocalPool, Pool, last_line, visible_gpus
 from scripts.sweep.ranking import BITS, changes_table, group_runs, ranking_table, verdict
@@ -187,17 +187,17 @@ def lock_folder(lock: FileLock) -> None:
         ) from None
 
 
-def report_results(jobs: Sequence[Job], grid: Grid, out: Path) -> None:
+def report_results(jobs: Sequence[Job], sweep: Sweep, out: Path) -> None:
     """Print the table and its verdict, and write the plots."""
     rows = [job.row() for job in jobs]
-    groups = group_runs(rows, grid.settings)
-    if grid.changes:
+    groups = group_runs(rows, sweep.setting_names)
+    if sweep.changes:
         print(changes_table(groups, BASE))
     else:
         print("\n".join(filter(None, [ranking_table(groups), verdict(groups)])))
     from scripts.sweep.plots import plot_all  # loads Matplotlib
 
-    pictures = plot_all(rows, grid.settings, groups, out)
+    pictures = plot_all(rows, sweep.setting_names, groups, out)
     if pictures:
         log(f"plots: {' '.join(map(str, pictures))}")
 
@@ -206,17 +206,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a sweep to its end; return 1 if a point failed."""
     args = arguments(argv)
     given = {key: value for key, value in vars(args).items() if key in (*PARTS, *SWEEP_KEYS)}
-    grid = load_grid(args.config, Config, given | {"config": args.base})
+    sweep = load_sweep(args.config, Config, given | {"config": args.base})
     source = args.config or args.base
-    out = Path(grid.out or f"runs/{'sweep-' * bool(args.base)}{Path(source).stem}")
+    out = Path(sweep.out or f"runs/{'sweep-' * bool(args.base)}{Path(source).stem}")
     # One thread per run on a cluster: a result must not depend on the worker that computes it.
     threads = 1 if args.cluster is not None else max(1, available_cores() // args.workers)
-    jobs = make_jobs(grid, source, out, threads)
-    if len(grid.combinations()) < grid.n_points:
-        log(f"{source}: the ranges have no more than {len(grid.combinations())} points")
+    jobs = make_jobs(sweep, source, out, threads)
+    if len(sweep.combinations()) < sweep.n_points:
+        log(f"{source}: the ranges have no more than {len(sweep.combinations())} points")
     if args.dry_run:
         for job in jobs:
-            print(f"{job.status}: {shlex.join(job.command(grid.config))}")
+            print(f"{job.status}: {shlex.join(job.command(sweep.config))}")
         return 0
     lock = FileLock(out / "lock", timeout=LOCK_TIMEOUT_S, thread_local=False)
     pool = make_pool(args, jobs, lock)
@@ -229,11 +229,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     lock_folder(lock)  # after prepare, whose child processes would inherit the lock
 
     def save() -> None:
-        write_atomic(out / "results.csv", to_csv([job.row() for job in jobs], grid.settings))
+        write_atomic(out / "results.csv", to_csv([job.row() for job in jobs], sweep.setting_names))
 
     save()
-    status = run_jobs(jobs, pool, grid.config, save)
-    report_results(jobs, grid, out)
+    status = run_jobs(jobs, pool, sweep.config, save)
+    report_results(jobs, sweep, out)
     failed = [job.point.name for job in jobs if job.status == "failed"]
     if failed:
         log(f"{len(failed)} of {len(jobs)} points failed: {' '.join(failed)}")

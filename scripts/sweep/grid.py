@@ -32,7 +32,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Grid:
+class Sweep:
     """A sweep as its file describes it. Settings have dotted names."""
 
     config: str = ""
@@ -46,7 +46,7 @@ class Grid:
     random_seed: int | None = None
 
     @property
-    def settings(self) -> list[str]:
+    def setting_names(self) -> list[str]:
         """The names of the settings in which points differ, without duplicates."""
         changed = [name for change in self.changes.values() for name in change]
         return list(dict.fromkeys([*self.axes, *self.ranges, *changed]))
@@ -64,19 +64,20 @@ class Grid:
     def points(self) -> list[Point]:
         """Return all points: the last axis varies fastest, and seeds of a combination are adjacent.
 
-        >>> grid = Grid(axes={"model.n_layer": [1, 2], "optim.lr": [0.1]}, seeds=(1, 2))
-        >>> [point.name for point in grid.points()][:2]
+        >>> sweep = Sweep(axes={"model.n_layer": [1, 2], "optim.lr": [0.1]}, seeds=(1, 2))
+        >>> [point.name for point in sweep.points()][:2]
         ['n_layer=1_lr=0.1_seed=1', 'n_layer=1_lr=0.1_seed=2']
         """
         found: list[Point] = []
         for change, values in self.combinations():
             for seed in self.seeds or (None,):
-                own = {} if seed is None else {SEED: seed}
-                name = folder_name(own if change else values | own, change)
+                seed_setting = {} if seed is None else {SEED: seed}
+                name = folder_name(seed_setting if change else values | seed_setting, change)
                 taken = (*RESERVED, *(other.name for other in found))
                 if len(name) > MAX_NAME_LENGTH or name in taken:
                     name = f"{name[:MAX_NAME_LENGTH]}_point={len(found)}"
-                found.append(Point(name, values, seed, {**self.fixed, **values, **own}, change))
+                settings = {**self.fixed, **values, **seed_setting}
+                found.append(Point(name, values, seed, settings, change))
         return found
 
 
@@ -89,20 +90,22 @@ def folder_name(values: Mapping[str, Any], change: str = "") -> str:
     'no-pointer_seed=1'
     """
     words = [f"{leaf_of(name)}={value_name(value)}" for name, value in values.items()]
-    return "_".join([file_name(change, keep="_=")] * bool(change) + words) or BASE
+    if change:
+        words.insert(0, safe_name(change, keep="_="))
+    return "_".join(words) or BASE
 
 
 def value_name(value: Any) -> str:
     """Return a value as a part of a folder's name."""
     if isinstance(value, tuple):
         return "+".join(map(value_name, value))
-    return file_name(format_setting(value))
+    return safe_name(format_setting(value))
 
 
-def file_name(text: str, keep: str = "") -> str:
+def safe_name(text: str, keep: str = "") -> str:
     """Return text as a part of a folder's name: unusual characters, except `keep`, become dashes.
 
-    >>> file_name("../a b_c"), file_name("a b_c", keep="_")
+    >>> safe_name("../a b_c"), safe_name("a b_c", keep="_")
     ('a-b-c', 'a-b_c')
     """
     return re.sub(f"[^A-Za-z0-9.+{keep}-]+", "-", text).strip("-.") or "empty"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scripts.sweep.grid import BASE, SEED, Grid, format_setting, short_names
+from scripts.sweep.grid import BASE, SEED, Sweep, format_setting, short_names
 from scripts.sweep.random_search import Range
 from utils.config.load import cast
 from utils.config.schema import check_range, flat_fields
@@ -61,9 +61,9 @@ def check_given_once(entries: Sequence[Entry]) -> None:
             raise UserError(f"{entry.where}: {entry.name} is already given by {other.where}")
 
 
-def make_grid(
+def make_sweep(
     entries: Sequence[Entry], plain: Mapping[str, Any], cls: type, path: str, named: Sequence[str]
-) -> Grid:
+) -> Sweep:
     """Return the sweep that the entries describe, with the settings of the dataclass `cls`.
 
     Args:
@@ -96,11 +96,11 @@ def make_grid(
                 if change in changes:
                     raise UserError(f"{entry.where}: a change {change} already exists; rename it")
                 changes[change] = {name: value}
-    grid = Grid(axes=axes, fixed=fixed, ranges=ranges, changes=changes)
+    sweep = Sweep(axes=axes, fixed=fixed, ranges=ranges, changes=changes)
     known = {"n_points" if key == "points" else key: value for key, value in plain.items()}
-    grid = dataclasses.replace(grid, **known)
-    check_grid(grid, path)
-    return grid
+    sweep = dataclasses.replace(sweep, **known)
+    check_sweep(sweep, path)
+    return sweep
 
 
 def checked(value: Any, kind_and_field: tuple[Any, Any], where: str) -> Any:
@@ -155,31 +155,31 @@ def range_of(entry: Entry, kind_and_field: tuple[Any, Any]) -> Range:
     return Range(low, high, how == "log", kind_and_field[0] is int)
 
 
-def check_grid(grid: Grid, path: str) -> None:
+def check_sweep(sweep: Sweep, path: str) -> None:
     """Check the combination of the parts of a sweep.
 
     Raises:
         UserError: the parts can't be combined.
     """
-    kinds = {"grid": grid.axes, "each": grid.changes, "random": grid.ranges}
+    kinds = {"grid": sweep.axes, "each": sweep.changes, "random": sweep.ranges}
     given = [kind for kind, settings in kinds.items() if settings]
     if len(given) > 1:
         raise UserError(f"{path}: has {' and '.join(given)}; a sweep can have only one of them")
-    for change, settings in grid.changes.items():
+    for change, settings in sweep.changes.items():
         if not settings:
             raise UserError(f"{path}: each: {change}: a change without settings; add some")
         if change == BASE:
             raise UserError(
                 f"{path}: each: {BASE} is the name of the point without a change; rename the change"
             )
-    if grid.seeds and SEED in {*grid.fixed, *grid.settings}:
+    if sweep.seeds and SEED in {*sweep.fixed, *sweep.setting_names}:
         raise UserError(f"{path}: {SEED}: seeds are already given by `seeds`; drop one of them")
-    if any(SEED in settings for settings in grid.changes.values()):
+    if any(SEED in settings for settings in sweep.changes.values()):
         raise UserError(f"{path}: each: {SEED}: a seed is not a change; give seeds: [1, 2]")
-    if len(set(grid.seeds)) != len(grid.seeds) or any(seed < 0 for seed in grid.seeds):
+    if len(set(sweep.seeds)) != len(sweep.seeds) or any(seed < 0 for seed in sweep.seeds):
         raise UserError(f"{path}: seeds: must be different whole numbers of 0 or more")
-    if grid.ranges and grid.n_points < 1:
+    if sweep.ranges and sweep.n_points < 1:
         raise UserError(f"{path}: random needs the number of points, such as points: 20")
-    if not grid.ranges and (grid.n_points or grid.random_seed is not None):
-        name = "points" if grid.n_points else "random_seed"
+    if not sweep.ranges and (sweep.n_points or sweep.random_seed is not None):
+        name = "points" if sweep.n_points else "random_seed"
         raise UserError(f"{path}: {name} has an effect only with random; drop it")

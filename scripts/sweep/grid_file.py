@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from scripts.sweep.grid import Grid
+from scripts.sweep.grid import Sweep
 from scripts.sweep.grid_entries import (
     PARTS,
     SWEEP_KEYS,
     Entry,
     check_given_once,
-    make_grid,
+    make_sweep,
     setting_fields,
 )
 from utils.config.load import cast
@@ -19,7 +19,7 @@ from utils.config.strict_yaml import mapping_keys, parse_scalar, read_yaml, unkn
 from utils.errors import UserError
 
 
-def load_grid(path: str, cls: type, flags: Mapping[str, Any] | None = None) -> Grid:
+def load_sweep(path: str, cls: type, flags: Mapping[str, Any] | None = None) -> Sweep:
     """Return the sweep that a file and flags describe, with the settings of the dataclass `cls`.
 
     Keys: config (base file), out (folder of the runs), seeds (list), set (setting: value, for every
@@ -47,7 +47,7 @@ def load_grid(path: str, cls: type, flags: Mapping[str, Any] | None = None) -> G
         check_given_once(entries)
     replaced = {entry.key for entry in given}
     entries = [entry for entry in written if entry.key not in replaced] + given
-    return make_grid(entries, plain | flag_values(flags), cls, path or "the flags", named)
+    return make_sweep(entries, plain | flag_values(flags), cls, path or "the flags", named)
 
 
 def read_file(path: str, named: Sequence[str], cls: type) -> tuple[list[Entry], dict[str, Any]]:

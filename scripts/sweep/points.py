@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from model.training.config import is_finished
-from scripts.sweep.grid import Grid, Point, format_setting
+from scripts.sweep.grid import Point, Sweep, format_setting
 from train import Config, apply_pretrained_config
 from utils.config.load import build, load
 from utils.config.schema import flatten
@@ -75,7 +75,7 @@ class Job:
         return {**own, **settings, "seed": self.config.train.seed, **run_figures(self.run)}
 
 
-def make_jobs(grid: Grid, path: str, out: Path, threads: int) -> list[Job]:
+def make_jobs(sweep: Sweep, path: str, out: Path, threads: int) -> list[Job]:
     """Return all points with checked settings and the status of their folders.
 
     Args:
@@ -85,10 +85,10 @@ def make_jobs(grid: Grid, path: str, out: Path, threads: int) -> list[Job]:
     Raises:
         UserError: settings that can't be combined, or a folder that contains another run.
     """
-    base, given = load(Config, [grid.config] if grid.config else [], {})
+    base, given = load(Config, [sweep.config] if sweep.config else [], {})
     shared = {} if base.train.num_threads else {THREADS: threads}
     jobs = []
-    for point in grid.points():
+    for point in sweep.points():
         settings, run = shared | point.settings, RunFolder(out / point.name)
         try:
             config = build(Config, flatten(base) | settings | {"run_dir": str(run.path)})

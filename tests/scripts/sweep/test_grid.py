@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import pytest
 
-from scripts.sweep.grid import Grid, folder_name, short_names
-from scripts.sweep.grid_file import load_grid
+from scripts.sweep.grid import Sweep, folder_name, short_names
+from scripts.sweep.grid_file import load_sweep
 from tests.scripts.sweep.helpers import Settings
 from utils.errors import UserError
 
 
 @pytest.fixture
-def grid_of(tmp_path):
-    def load(text: str) -> Grid:
+def sweep_of(tmp_path):
+    def load(text: str) -> Sweep:
         path = tmp_path / "sweep.yaml"
         path.write_text(text, encoding="utf-8")
-        return load_grid(str(path), Settings)
+        return load_sweep(str(path), Settings)
 
     return load
 
 
-def test_every_combination_in_the_order_of_the_file(grid_of):
-    grid = grid_of(
+def test_every_combination_in_the_order_of_the_file(sweep_of):
+    sweep = sweep_of(
         "config: base.yaml\nout: runs/here\nseeds: [3, 1]\n"
         "grid:\n  dropout: [0, 0.5]\n  d_model: [8, 16]\nset: {train.size: 7}\n"
     )
-    assert (grid.config, grid.out) == ("base.yaml", "runs/here")
-    points = grid.points()
+    assert (sweep.config, sweep.out) == ("base.yaml", "runs/here")
+    points = sweep.points()
     assert [tuple(point.settings.values()) for point in points] == [
         (7, dropout, width, seed) for dropout in (0.0, 0.5) for width in (8, 16) for seed in (3, 1)
     ]
@@ -45,17 +45,17 @@ def test_every_combination_in_the_order_of_the_file(grid_of):
         "grid:\n  model:\n    n_embd: [8, 16]",
     ],
 )
-def test_a_setting_has_several_names(grid_of, text):
-    assert grid_of(text).axes == {"model.n_embd": [8, 16]}
+def test_a_setting_has_several_names(sweep_of, text):
+    assert sweep_of(text).axes == {"model.n_embd": [8, 16]}
 
 
-def test_one_change_at_a_time(grid_of):
-    grid = grid_of(
+def test_one_change_at_a_time(sweep_of):
+    sweep = sweep_of(
         "set: {dropout: 0.1}\nseeds: [1, 2]\neach:\n  no dropout: {dropout: 0}\n"
         "  wide, v0.2: {model: {n_embd: 128}, train.size: 2}\n  n_embd: [8, 16]\n"
     )
     found = [
-        (point.name, point.change, point.settings) for point in grid.points() if point.seed == 2
+        (point.name, point.change, point.settings) for point in sweep.points() if point.seed == 2
     ]
     dropout, seed = {"model.dropout": 0.1}, {"train.seed": 2}
     assert found == [
@@ -69,40 +69,42 @@ def test_one_change_at_a_time(grid_of):
         ("n_embd=8_seed=2", "n_embd=8", dropout | {"model.n_embd": 8} | seed),
         ("n_embd=16_seed=2", "n_embd=16", dropout | {"model.n_embd": 16} | seed),
     ]
-    assert grid.settings == ["model.dropout", "model.n_embd", "train.size"]
-    assert len(grid.points()) == 10
+    assert sweep.setting_names == ["model.dropout", "model.n_embd", "train.size"]
+    assert len(sweep.points()) == 10
 
 
-def test_changes_of_settings_with_the_same_last_part_have_full_names(grid_of):
-    grid = grid_of("each: {model.size: [2], train.size: [2]}")
-    assert list(grid.changes) == ["model.size=2", "train.size=2"]
+def test_changes_of_settings_with_the_same_last_part_have_full_names(sweep_of):
+    sweep = sweep_of("each: {model.size: [2], train.size: [2]}")
+    assert list(sweep.changes) == ["model.size=2", "train.size=2"]
 
 
-def test_a_change_named_like_the_folder_of_logs_gets_another_folder(grid_of):
-    points = grid_of("each: {logs: {n_embd: 8}, results.csv: {n_embd: 9}}").points()
+def test_a_change_named_like_the_folder_of_logs_gets_another_folder(sweep_of):
+    points = sweep_of("each: {logs: {n_embd: 8}, results.csv: {n_embd: 9}}").points()
     assert [point.name for point in points] == ["base", "logs_point=1", "results.csv_point=2"]
 
 
-def test_a_seed_is_not_a_change(grid_of):
+def test_a_seed_is_not_a_change(sweep_of):
     with pytest.raises(UserError, match="a seed is not a change; give seeds"):
-        grid_of("each: {train.seed: [2]}")
+        sweep_of("each: {train.seed: [2]}")
 
 
-def test_an_empty_file_is_one_point(grid_of):
-    (point,) = grid_of("").points()
+def test_an_empty_file_is_one_point(sweep_of):
+    (point,) = sweep_of("").points()
     assert point.name == "base" and point.settings == {} and point.seed is None
 
 
-def test_pairs_and_texts_in_folder_names(grid_of):
-    grid = grid_of('grid:\n  betas: [[0.9, 0.95], [0.8, 0.9]]\n  text: ["../a b", "../a/b", ""]\n')
-    names = [point.name for point in grid.points()]
+def test_pairs_and_texts_in_folder_names(sweep_of):
+    sweep = sweep_of(
+        'grid:\n  betas: [[0.9, 0.95], [0.8, 0.9]]\n  text: ["../a b", "../a/b", ""]\n'
+    )
+    names = [point.name for point in sweep.points()]
     assert names[0] == "betas=0.9+0.95_text=a-b" and names[2] == "betas=0.9+0.95_text=empty"
     assert len(set(names)) == 6 and not any("/" in name for name in names)
 
 
 def test_long_names_are_cut_and_stay_different():
-    grid = Grid(axes={"train.text": ["x" * 300 + "1", "x" * 300 + "2"]})
-    names = [point.name for point in grid.points()]
+    sweep = Sweep(axes={"train.text": ["x" * 300 + "1", "x" * 300 + "2"]})
+    names = [point.name for point in sweep.points()]
     assert len(set(names)) == 2 and max(map(len, names)) < 140
     assert folder_name({}) == "base"
 
@@ -156,6 +158,6 @@ def test_an_ambiguous_last_part_is_not_a_short_name():
         ("grid: [1]", "must hold `name: value` lines"),
     ],
 )
-def test_errors_name_the_line(grid_of, text, message):
+def test_errors_name_the_line(sweep_of, text, message):
     with pytest.raises(UserError, match=message):
-        grid_of(text)
+        sweep_of(text)

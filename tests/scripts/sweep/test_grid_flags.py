@@ -6,39 +6,39 @@ from pathlib import Path
 
 import pytest
 
-from scripts.sweep.grid import Grid
-from scripts.sweep.grid_file import load_grid
+from scripts.sweep.grid import Sweep
+from scripts.sweep.grid_file import load_sweep
 from scripts.sweep.random_search import Range
 from tests.scripts.sweep.helpers import Settings
 from utils.errors import UserError
 
 
 @pytest.fixture
-def grid_of(tmp_path: Path):
-    def load(text: str, **flags: object) -> Grid:
+def sweep_of(tmp_path: Path):
+    def load(text: str, **flags: object) -> Sweep:
         path = tmp_path / "sweep.yaml"
         path.write_text(text, encoding="utf-8")
-        return load_grid(str(path) if text else "", Settings, flags)
+        return load_sweep(str(path) if text else "", Settings, flags)
 
     return load
 
 
-def test_ranges_of_a_file(grid_of):
-    grid = grid_of(
+def test_ranges_of_a_file(sweep_of):
+    sweep = sweep_of(
         "random:\n  n_embd: [8, 64, log]\n  dropout: [0, 0.5]\n  text: [a, b, choice]\n"
         "points: 4\nrandom_seed: 3"
     )
-    assert grid.ranges == {
+    assert sweep.ranges == {
         "model.n_embd": Range(8, 64, log=True, whole=True),
         "model.dropout": Range(0.0, 0.5),
         "train.text": Range(choices=("a", "b")),
     }
-    assert len(grid.points()) == 4 and grid.points() == grid.points()
-    assert grid.points() != grid_of("random: {n_embd: [8, 64]}\npoints: 4").points()
+    assert len(sweep.points()) == 4 and sweep.points() == sweep.points()
+    assert sweep.points() != sweep_of("random: {n_embd: [8, 64]}\npoints: 4").points()
 
 
-def test_flags_without_a_file(grid_of):
-    grid = grid_of(
+def test_flags_without_a_file(sweep_of):
+    sweep = sweep_of(
         "",
         grid=["model.n_embd=64,128", "betas=[0.9, 0.95],[0.8, 0.9]"],
         set=["train.size=2", "text=12"],
@@ -46,24 +46,24 @@ def test_flags_without_a_file(grid_of):
         config="base.yaml",
         out="runs/x",
     )
-    assert grid.axes == {"model.n_embd": [64, 128], "train.betas": [(0.9, 0.95), (0.8, 0.9)]}
-    assert grid.fixed == {"train.size": 2, "train.text": "12"} and grid.seeds == (1, 2)
-    assert (grid.config, grid.out) == ("base.yaml", "runs/x")
-    assert grid_of("", each=["n_embd=8,16"]).changes == {
+    assert sweep.axes == {"model.n_embd": [64, 128], "train.betas": [(0.9, 0.95), (0.8, 0.9)]}
+    assert sweep.fixed == {"train.size": 2, "train.text": "12"} and sweep.seeds == (1, 2)
+    assert (sweep.config, sweep.out) == ("base.yaml", "runs/x")
+    assert sweep_of("", each=["n_embd=8,16"]).changes == {
         "n_embd=8": {"model.n_embd": 8},
         "n_embd=16": {"model.n_embd": 16},
     }
-    sampled = grid_of("", random=["dropout=0.1,0.2,log"], points="2", random_seed="5")
+    sampled = sweep_of("", random=["dropout=0.1,0.2,log"], points="2", random_seed="5")
     assert sampled.ranges == {"model.dropout": Range(0.1, 0.2, log=True)}
     assert (sampled.n_points, sampled.random_seed) == (2, 5)
 
 
-def test_flags_override_the_settings_of_the_file(grid_of):
+def test_flags_override_the_settings_of_the_file(sweep_of):
     text = "grid: {n_embd: [8], dropout: [0.1]}\nset: {train.size: 7}\nseeds: [1]"
-    grid = grid_of(text, grid=["d_model=16,32", "train.size=1,2"], set=["dropout=0.2"], seeds="3")
-    assert grid.axes == {"model.n_embd": [16, 32], "train.size": [1, 2]}
-    assert grid.fixed == {"model.dropout": 0.2} and grid.seeds == (3,)
-    named = grid_of("each: {x: {n_embd: 8}, n_embd: [9]}", each=["n_embd=10"])
+    sweep = sweep_of(text, grid=["d_model=16,32", "train.size=1,2"], set=["dropout=0.2"], seeds="3")
+    assert sweep.axes == {"model.n_embd": [16, 32], "train.size": [1, 2]}
+    assert sweep.fixed == {"model.dropout": 0.2} and sweep.seeds == (3,)
+    named = sweep_of("each: {x: {n_embd: 8}, n_embd: [9]}", each=["n_embd=10"])
     assert named.changes == {"x": {"model.n_embd": 8}, "n_embd=10": {"model.n_embd": 10}}
 
 
@@ -100,6 +100,6 @@ def test_flags_override_the_settings_of_the_file(grid_of):
         ("random: {n_embd: [1, 2]}\ngrid: {dropout: [0]}\npoints: 1", {}, "has grid and random"),
     ],
 )
-def test_errors_name_the_flag(grid_of, text, flags, message):
+def test_errors_name_the_flag(sweep_of, text, flags, message):
     with pytest.raises(UserError, match=message):
-        grid_of(text, **flags)
+        sweep_of(text, **flags)

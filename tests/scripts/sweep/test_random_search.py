@@ -8,7 +8,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scripts.sweep.grid import Grid
+from scripts.sweep.grid import Sweep
 from scripts.sweep.random_search import Range, sample_points
 
 SEEDS = st.integers(0, 10_000)
@@ -47,6 +47,6 @@ def test_more_points_or_ranges_do_not_change_the_first_points():
 def test_points_are_different_from_each_other():
     ranges = {"width": Range(1, 3, whole=True)}
     assert sorted(point["width"] for point in sample_points(ranges, 10, seed=1)) == [1, 2, 3]
-    grid = Grid(ranges={"model.n_embd": Range(8, 64, whole=True)}, n_points=3, seeds=(1, 2))
-    assert len({point.name for point in grid.points()}) == 6
-    assert grid.settings == ["model.n_embd"]
+    sweep = Sweep(ranges={"model.n_embd": Range(8, 64, whole=True)}, n_points=3, seeds=(1, 2))
+    assert len({point.name for point in sweep.points()}) == 6
+    assert sweep.setting_names == ["model.n_embd"]

@@ -10,7 +10,7 @@ import pytest
 from filelock import FileLock
 
 from scripts.sweep import __main__ as script
-from scripts.sweep.grid_file import load_grid
+from scripts.sweep.grid_file import load_sweep
 from scripts.sweep.points import make_jobs, point_status
 from scripts.sweep.pools import LocalPool
 from tests.scripts.sweep.helpers import results
@@ -140,11 +140,11 @@ def test_workers_share_the_cores(sweep_file, base, tmp_path, monkeypatch):
     (tmp_path / "free.yaml").write_text(text, encoding="utf-8")
     path = tmp_path / "sweep.yaml"
     path.write_text(f"config: {tmp_path / 'free.yaml'}\n", encoding="utf-8")
-    grid = load_grid(str(path), Config)
-    (job,) = make_jobs(grid, "sweep.yaml", tmp_path / "out", threads=8 // 3)
+    sweep = load_sweep(str(path), Config)
+    (job,) = make_jobs(sweep, "sweep.yaml", tmp_path / "out", threads=8 // 3)
     assert job.config.train.num_threads == 2 and "--train.num_threads=2" in job.command("")
     path.write_text(f"config: {base}\n", encoding="utf-8")  # sets num_threads itself
-    (job,) = make_jobs(load_grid(str(path), Config), "", tmp_path / "out", threads=5)
+    (job,) = make_jobs(load_sweep(str(path), Config), "", tmp_path / "out", threads=5)
     assert job.config.train.num_threads == 1 and "num_threads" not in str(job.command(""))
 
 
@@ -161,7 +161,7 @@ def test_flags_make_a_sweep_without_a_file(base, tmp_path, monkeypatch, capsys):
 def job(base, tmp_path) -> script.Job:
     path = tmp_path / "sweep.yaml"
     path.write_text(f"config: {base}\n", encoding="utf-8")
-    (one,) = make_jobs(load_grid(str(path), Config), str(path), tmp_path / "out", threads=1)
+    (one,) = make_jobs(load_sweep(str(path), Config), str(path), tmp_path / "out", threads=1)
     one.log.parent.mkdir(parents=True)
     return one
 
