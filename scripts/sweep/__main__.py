@@ -7,11 +7,12 @@ table is printed and plots are written.
 
 from __future__ import annotations
 
-import math
+import contextlib
+import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_COMPLETED, wait
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +23,18 @@ if __name__ == "__main__":  # before the slow imports
     exit_silently_on_sigint()
 
 from filelock import FileLock, Timeout
-from tqdm import tqdm
 
 from data.prepare import prepare
 from scripts.sweep.grid import BASE, Sweep
 from scripts.sweep.grid_entries import PARTS, SWEEP_KEYS
 from scripts.sweep.grid_file import load_sweep
-from scripts.sweep.points import Job, make_jobs, run_figures, to_csv
-from scripts.sweep.pools import ClusterPool, LocalPool, Pool, last_line, visible_gpus
-from scripts.sweep.ranking import BITS, changes_table, group_runs, ranking_table, verdict
+from scripts.sweep.points import Job, make_jobs, to_csv
+from scripts.sweep.pools import ClusterPool, LocalPool, Pool, visible_gpus
+from scripts.sweep.progress import SweepBar
+from scripts.sweep.ranking import changes_table, group_runs, ranking_table, verdict
 from train import Config
 from utils.cli import Parser, positive_int
-from utils.errors import UserError, one_line, run_cli
+from utils.errors import UserError, run_cli
 from utils.files import write_atomic
 from utils.output import log
 from utils.processes import available_cores
@@ -55,20 +56,18 @@ def run_jobs(jobs: Sequence[Job], pool: Pool, base: str, save: Callable[[], None
         base: config file of all runs; "" for none.
         save: called whenever a point has ended.
     """
-    waiting = [job for job in jobs if job.status != "done"]
-    stopping = False
-    bar = tqdm(total=len(jobs), initial=len(jobs) - len(waiting), desc="points", disable=None)
-    with SignalCatcher() as interrupt, bar:
+    stopping, bar = False, SweepBar(jobs)
+    with SignalCatcher() as interrupt, contextlib.closing(bar):
         try:
+            waiting = [job for job in jobs if job.status != "done"]
             futures = {pool.submit(job.watchdog_command(base), job.log): job for job in waiting}
             left = set(futures)
             while left:
                 ended, left = wait(left, timeout=POLL_S, return_when=FIRST_COMPLETED)
                 for future in ended:
-                    record_end(futures[future], future, stopping)
-                    bar.update()
-                    bar.set_postfix_str(best_so_far(jobs))
+                    bar.end(futures[future], future, stopping)
                     save()
+                bar.refresh_if_due()
                 if interrupt.number is not None and not stopping:
                     log("stopping: the running points write their checkpoints")
                     stopping = True
@@ -76,42 +75,6 @@ def run_jobs(jobs: Sequence[Job], pool: Pool, base: str, save: Callable[[], None
         finally:
             pool.close()
     return interrupt.exit_status
-
-
-def record_end(job: Job, future: Future[int | None], stopping: bool) -> None:
-    """Set the status of a point whose process has ended, and log it."""
-    exit_status, error = outcome(future)
-    if exit_status == 0:
-        job.status = "done"
-        figures = run_figures(job.run)
-        words = f"val {float(figures['val_loss']):.4f} nats/token at step {figures['best_step']}"
-    elif stopping:
-        if not job.run.has_run():  # the run has not started
-            return
-        job.status, words = "stopped", "the next call resumes it"
-    else:
-        job.status = "failed"
-        last = last_line(job.log) or "its log is empty; can its worker access this folder?"
-        words = error or f"exit status {exit_status}: {last} (see {job.log})"
-    log(f"{job.point.name}: {job.status}, {words}")
-
-
-def outcome(future: Future[int | None]) -> tuple[int | None, str]:
-    """Return the exit status of a process, or None and the reason why there is none."""
-    if future.cancelled():
-        return None, "the connection to the cluster was lost"
-    error = future.exception()
-    return (None, one_line(error)) if error else (future.result(), "")
-
-
-def best_so_far(jobs: Sequence[Job]) -> str:
-    """Return the best finished point as text for the progress bar, or ""."""
-    figures = [(job, run_figures(job.run).get(BITS)) for job in jobs if job.status == "done"]
-    found = [(float(bits), job) for job, bits in figures if bits and math.isfinite(float(bits))]
-    if not found:
-        return ""
-    bits, job = min(found, key=lambda one: one[0])
-    return f"best {bits:.4f} bits/byte, {job.point.name}"
 
 
 def arguments(argv: Sequence[str] | None) -> Any:
@@ -187,6 +150,18 @@ def lock_folder(lock: FileLock) -> None:
         ) from None
 
 
+def threads_per_run(workers: int) -> int:
+    """Return a run's share of the cores, or fewer threads if OMP_NUM_THREADS says so.
+
+    A single worker gets exactly OMP_NUM_THREADS, as train.py would without a sweep.
+    """
+    share = max(1, available_cores() // workers)
+    given = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # "4,2": nested levels
+    if not given.isdecimal() or int(given) == 0:
+        return share
+    return min(int(given), share) if workers > 1 else int(given)
+
+
 def report_results(jobs: Sequence[Job], sweep: Sweep, out: Path) -> None:
     """Print the table and its verdict, and write the plots."""
     rows = [job.row() for job in jobs]
@@ -194,7 +169,7 @@ def report_results(jobs: Sequence[Job], sweep: Sweep, out: Path) -> None:
     if sweep.changes:
         print(changes_table(groups, BASE))
     else:
-        print("\n".join(filter(None, [ranking_table(groups), verdict(groups)])))
+        print("\n".join(filter(None, [ranking_table(groups), verdict(groups, len(rows))])))
     from scripts.sweep.plots import plot_all  # loads Matplotlib
 
     pictures = plot_all(rows, sweep.setting_names, groups, out)
@@ -210,7 +185,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     source = args.config or args.base
     out = Path(sweep.out or f"runs/{'sweep-' * bool(args.base)}{Path(source).stem}")
     # One thread per run on a cluster: a result must not depend on the worker that computes it.
-    threads = 1 if args.cluster is not None else max(1, available_cores() // args.workers)
+    threads = 1 if args.cluster is not None else threads_per_run(args.workers)
     jobs = make_jobs(sweep, source, out, threads)
     if len(sweep.combinations()) < sweep.n_points:
         log(f"{source}: the ranges have no more than {len(sweep.combinations())} points")

@@ -143,12 +143,12 @@ def point_status(run: RunFolder, config: Config) -> str:
 def run_figures(run: RunFolder) -> dict[str, str]:
     """Return a run's figures as written in its metrics.csv, without those that are missing yet.
 
-    They are the last step and training loss, the best validation loss with its bits per byte, and
-    the columns of CLOCK.
+    They are the last step and training loss, the best validation loss after step 0 with its bits
+    per byte, and the columns of CLOCK.
     """
     rows = read_rows(run.metrics) if run.metrics.exists() else []
     found = {"step": rows[-1]["step"]} if rows else {}
-    if val := [row for row in rows if row["val_loss"]]:
+    if val := [row for row in rows if row["val_loss"] and row["step"] != "0"]:
         best = min(val, key=lambda row: float(row["val_loss"]))
         found |= {"best_step": best["step"]}
         found |= {name: best[name] for name in ("val_loss", "val_bpb")}

@@ -13,6 +13,8 @@ from utils.suggest import leaf_of
 
 CONFIDENCE = 0.95
 
+STD, INTERVAL = "+- std dev", "+- 95% interval"  # column heads: never a bare "+-"
+
 LOSS, BITS = "val_loss", "val_bpb"  # nats per token, bits per byte
 
 
@@ -22,6 +24,7 @@ class Group:
 
     label: str
     figures: dict[str, dict[str, float]]  # val_loss or val_bpb -> seed -> best value of the run
+    unfinished: int = 0  # number of seeds without a finished run
 
     def mean(self, figure: str = BITS) -> float:
         """Return the mean over the seeds."""
@@ -40,6 +43,10 @@ class Difference:
     noise: float  # half-width of the 95% confidence interval; NaN with one seed
     seeds: int
 
+    def size(self) -> str:
+        """Return the difference in bits per byte, and its interval, as text."""
+        return f"{self.mean:.4f} bits/byte, 95% interval +- {self.noise:.4f}"
+
     def describe(self) -> str:
         """Return the meaning of the difference for a loss, in words.
 
@@ -57,22 +64,32 @@ def group_runs(rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> li
     """Return the finished runs grouped by change or by settings, best mean first.
 
     The groups are ranked by bits per byte, which compares across tokenizers; the loss per token
-    does not.
+    does not. A combination without a finished run is left out.
 
     >>> rows = [{"x": "1", "seed": 1, "val_bpb": "2", "val_loss": "3", "status": "done"}]
     >>> group_runs([*rows, {**rows[0], "x": "2", "val_bpb": "1"}], ["x"])[0]
-    Group(label='x=2', figures={'val_loss': {'1': 3.0}, 'val_bpb': {'1': 1.0}})
+    Group(label='x=2', figures={'val_loss': {'1': 3.0}, 'val_bpb': {'1': 1.0}}, unfinished=0)
     """
     found: dict[str, dict[str, dict[str, float]]] = {}
+    planned: dict[str, int] = {}
     for row in rows:
+        label = label_of(row, settings)
+        planned[label] = planned.get(label, 0) + 1
         if row["status"] == "done" and row.get(BITS):
-            words = [f"{leaf_of(name)}={row[name]}" for name in settings]
-            label = row.get("change") or ", ".join(words) or "base"
             figures = found.setdefault(label, {LOSS: {}, BITS: {}})
             for name, values in figures.items():
                 values[str(row["seed"])] = float(row[name])
-    groups = [Group(label, figures) for label, figures in found.items()]
+    groups = [
+        Group(label, figures, planned[label] - len(figures[BITS]))
+        for label, figures in found.items()
+    ]
     return sorted(groups, key=lambda one: (math.isnan(one.mean()), one.mean()))
+
+
+def label_of(row: Mapping[str, Any], settings: Sequence[str]) -> str:
+    """Return the name of a row's change, or its settings without the seed, as text."""
+    words = [f"{leaf_of(name)}={row[name]}" for name in settings]
+    return row.get("change") or ", ".join(words) or "base"
 
 
 def difference(base: Group, other: Group, figure: str = BITS) -> Difference | None:
@@ -91,27 +108,38 @@ def difference(base: Group, other: Group, figure: str = BITS) -> Difference | No
     )
 
 
-def verdict(groups: Sequence[Group]) -> str:
-    """Return a sentence on whether the first group beats the second by more than the noise.
+def verdict(groups: Sequence[Group], n_points: int) -> str:
+    """Return a sentence on whether the first group beats every other one by more than the noise.
+
+    Args:
+        n_points: of the sweep. No winner is named before all of them are done.
 
     >>> one = Group("a", {"val_bpb": {"1": 1.0, "2": 1.1}})
-    >>> verdict([one, Group("b", {"val_bpb": {"1": 1.1, "2": 1.1}})])
-    'no winner: the first two differ by 0.0500, the noise between seeds is 0.6353'
+    >>> verdict([one, Group("b", {"val_bpb": {"1": 1.1, "2": 1.1}})], 4)
+    'no winner: a and b differ by 0.0500 bits/byte, 95% interval +- 0.6353'
+    >>> verdict([one], 4)
+    'no winner yet: 2 of 4 points are done'
     """
-    gap = difference(groups[0], groups[1]) if len(groups) > 1 else None
-    if gap is None or math.isnan(gap.mean):
+    done = sum(len(one.figures[BITS]) for one in groups)
+    if done < n_points:
+        return f"no winner yet: {done} of {n_points} points are done"
+    if len(groups) < 2:
         return ""
-    if gap.seeds == 1:
-        return "one seed each: small differences may be noise; use several, `seeds: [1, 2, 3]`"
-    if gap.mean <= gap.noise:
+    best = groups[0]
+    gaps = [(other, difference(best, other)) for other in groups[1:]]
+    if any(gap is not None and gap.seeds == 1 for _, gap in gaps):
         return (
-            f"no winner: the first two differ by {gap.mean:.4f}, the noise between seeds is "
-            f"{gap.noise:.4f}"
+            "no winner: with one seed each, a difference may be noise; use several, "
+            "`seeds: [1, 2, 3]` or --seeds 1,2,3"
         )
-    return (
-        f"best: {groups[0].label}, by {gap.mean:.4f} where the noise between seeds is "
-        f"{gap.noise:.4f}"
-    )
+    # A group whose loss is not finite can't win, and beats nobody.
+    finite = [(other, gap) for other, gap in gaps if gap is not None and math.isfinite(gap.mean)]
+    if not finite:
+        return ""
+    for other, gap in finite:
+        if gap.mean <= gap.noise:
+            return f"no winner: {best.label} and {other.label} differ by {gap.size()}"
+    return f"best: {best.label}; the next, {finite[0][0].label}, is worse by {finite[0][1].size()}"
 
 
 def ranking_table(groups: Sequence[Group]) -> str:
@@ -127,7 +155,8 @@ def ranking_table(groups: Sequence[Group]) -> str:
         ]
         for one in groups
     ]
-    return table(["settings", "val bits/byte", "+-", "val nats/token", "+-", "seeds"], rows)
+    header = ["settings", "val bits/byte", STD, "val nats/token", STD, "seeds"]
+    return f"{table(header, rows)}\nmean over the seeds, {STD} the standard deviation of one run"
 
 
 def changes_table(groups: Sequence[Group], base: str) -> str:
@@ -141,12 +170,12 @@ def changes_table(groups: Sequence[Group], base: str) -> str:
         if other is first or loss is None or bits is None:
             continue
         cells = [f"{loss.mean:+.4f}", cell(loss.noise), f"{bits.mean:+.4f}", cell(bits.noise)]
-        rows.append(
-            [other.label, f"{other.mean(LOSS):.4f}", *cells, str(loss.seeds), bits.describe()]
-        )
-    header = ["change", "val nats/token", "adds", "+-", "adds bits/byte", "+-", "seeds", "verdict"]
-    note = "+-: 95% interval of the mean over seeds, each against the base with the same seed"
-    return f"{table(header, rows)}\n{note}"
+        missing = max(first.unfinished, other.unfinished)
+        words = f"{missing} unfinished" if missing else bits.describe()
+        rows.append([other.label, f"{other.mean(LOSS):.4f}", *cells, str(loss.seeds), words])
+    header = ["change", "val nats/token", "adds nats/token", INTERVAL, "adds bits/byte", INTERVAL]
+    note = f"{INTERVAL}: of the mean over seeds, each against the base with the same seed"
+    return f"{table([*header, 'seeds', 'verdict'], rows)}\n{note}"
 
 
 def cell(value: float) -> str:

@@ -16,7 +16,7 @@ from model.hf import folder as hf_folder
 from model.training.trainer import Trainer
 from scripts.eval import __main__ as score
 from scripts.sweep import __main__ as sweep
-from scripts.sweep.grid_file import load_grid
+from scripts.sweep.grid_file import load_sweep
 from tests.helpers.hf import COMBINATIONS, ORACLE, config_of, make_model, read, write
 from tests.helpers.runs import assert_same_run, flags, make_text, state_of
 from tok.tokenizer import BPETokenizer
@@ -120,7 +120,7 @@ def test_a_sweep_recognizes_its_finished_points(folder, settings, tmp_path):
     lines = [f"  {name}: {value}" for name, value in settings.items() if name != "optim.lr"]
     text = "\n".join(["grid:", "  lr: [0.001, 0.002]", "set:", *lines]) + "\n"
     (tmp_path / "sweep.yaml").write_text(text, encoding="utf-8")
-    grid = load_grid(str(tmp_path / "sweep.yaml"), Config)
+    grid = load_sweep(str(tmp_path / "sweep.yaml"), Config)
     jobs = sweep.make_jobs(grid, "sweep.yaml", tmp_path / "runs", 1)
     assert [job.config.model for job in jobs] == 2 * [hf_folder.read_config(folder)]
     argv = jobs[0].command("")[2:]

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import psutil
 
-from scripts.sweep.points import CLOCK
+from scripts.sweep.grid_file import load_sweep
+from scripts.sweep.points import CLOCK, Job, make_jobs
 from tests.conftest import ROOT, clean_environment
+from train import Config
 from utils.config.schema import setting
 
 EIGHT = (
@@ -66,6 +68,13 @@ def wait_until(holds: Callable[[], object], timeout_s: float = 300) -> None:
     while not holds():
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+def make_points(base: Path, folder: Path, text: str = "") -> list[Job]:
+    """Return the points of a sweep of a base config; nothing is run."""
+    path = folder / "points.yaml"
+    path.write_text(f"config: {base}\n{text}\n", encoding="utf-8")
+    return make_jobs(load_sweep(str(path), Config), str(path), folder / "out", threads=1)
 
 
 def trainers(out: Path) -> list[int]:

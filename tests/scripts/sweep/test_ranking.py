@@ -41,7 +41,10 @@ def test_the_ranking_uses_means_over_finished_seeds():
     assert groups[0].mean() == pytest.approx(1.2) and groups[0].mean(LOSS) == pytest.approx(2.4)
     assert groups[0].spread() == pytest.approx(math.sqrt(0.02))
     table = ranking_table(groups)
-    assert "1.2000" in table and "0.1414" in table and table.splitlines()[-1].split()[0] == "x=r"
+    lines = table.splitlines()
+    assert "1.2000" in table and "0.1414" in table and lines[-2].split()[0] == "x=r"
+    assert lines[0].count("+-") == lines[0].count("+- std dev") == 2
+    assert "standard deviation" in lines[-1]
 
 
 def test_runs_are_grouped_by_change_before_settings():
@@ -50,11 +53,24 @@ def test_runs_are_grouped_by_change_before_settings():
 
 
 def test_no_winner_within_the_noise():
-    assert verdict([one("a", 1.0, 1.1), one("b", 1.05, 1.06)]).startswith("no winner")
-    assert verdict([one("a", 1.0, 1.1), one("b", 2.0, 2.15)]).startswith("best: a")
-    assert "one seed each" in verdict([one("a", 1.0), one("b", 2.0)])
-    assert verdict([]) == verdict([one("a", 1.0)]) == ""
-    assert verdict([one("a", 1.0, 1.1), one("b", math.nan, 1.0)]) == ""
+    assert verdict([one("a", 1.0, 1.1), one("b", 1.05, 1.06)], 4).startswith("no winner")
+    best = verdict([one("a", 1.0, 1.1), one("b", 2.0, 2.15)], 4)
+    assert best.startswith("best: a; the next, b, is worse by 1.0250 bits/byte, 95% interval +- ")
+    assert "one seed each" in verdict([one("a", 1.0), one("b", 2.0)], 2)
+    assert verdict([], 0) == verdict([one("a", 1.0)], 1) == ""
+    assert verdict([one("a", 1.0, 1.1), one("b", math.nan, 1.0)], 4) == ""
+
+
+def test_no_winner_before_all_points_are_done():
+    groups = [one("a", 1.0, 1.1), one("b", 2.0, 2.15)]
+    assert verdict(groups, 8) == "no winner yet: 4 of 8 points are done"
+
+
+def test_the_winner_beats_every_other_setting_not_only_the_second():
+    first, second = one("a", 1.0, 1.1), one("b", 2.0, 2.15)
+    assert verdict([first, second, one("c", 1.5, 9.0)], 6).startswith(
+        "no winner: a and c differ by"
+    )
 
 
 def test_a_difference_is_paired_by_seed():
@@ -76,6 +92,21 @@ def test_the_table_of_changes_marks_those_within_the_noise():
     assert good.endswith("better") and good.split()[1:4] == ["1.7100", "-0.3900", "0.1271"]
     assert same.endswith("within the noise") and new.endswith("noise unknown: one seed")
     assert "no finished run" in changes_table([groups[0]], "base")
+
+
+def test_a_change_with_unfinished_seeds_is_neither_better_nor_worse():
+    rows = [
+        row(x, bpb, seed=seed) | {"change": x}
+        for x, bpb in (("base", 1), ("good", 0.5))
+        for seed in (1, 2)
+    ]
+    rows += [row("good", "", "stopped", 3) | {"change": "good"}]
+    groups = group_runs(rows, [])
+    assert [one.unfinished for one in groups] == [1, 0]
+    table = changes_table(groups, "base").splitlines()
+    assert (
+        table[2].endswith("1 unfinished") and table[0].count("+-") == table[0].count("+- 95%") == 2
+    )
 
 
 def test_t_quantiles_and_coverage_of_the_interval():

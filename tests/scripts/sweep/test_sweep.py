@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from concurrent.futures import Future
 
 import pytest
 from filelock import FileLock
@@ -13,11 +12,10 @@ from scripts.sweep import __main__ as script
 from scripts.sweep.grid_file import load_sweep
 from scripts.sweep.points import make_jobs, point_status
 from scripts.sweep.pools import LocalPool
-from tests.scripts.sweep.helpers import results
+from tests.scripts.sweep.helpers import make_points, results
 from train import Config
 from utils.config.load import load
 from utils.errors import UserError
-from utils.metrics import CsvLog
 from utils.run.folder import RunFolder
 
 
@@ -148,6 +146,27 @@ def test_workers_share_the_cores(sweep_file, base, tmp_path, monkeypatch):
     assert job.config.train.num_threads == 1 and "num_threads" not in str(job.command(""))
 
 
+@pytest.mark.parametrize(
+    ("variable", "workers", "threads"),
+    [("", 1, 6), ("", 4, 1), ("1", 1, 1), ("1", 2, 1), ("2", 2, 2), ("9", 2, 3), ("9", 1, 9)],
+)
+def test_runs_use_no_more_threads_than_omp_num_threads(monkeypatch, variable, workers, threads):
+    monkeypatch.setattr(script, "available_cores", lambda: 6)
+    monkeypatch.setenv("OMP_NUM_THREADS", variable)
+    assert script.threads_per_run(workers) == threads
+    monkeypatch.setenv("OMP_NUM_THREADS", f"{variable or 'x'},8")  # nested levels, and nonsense
+    assert script.threads_per_run(workers) == threads
+
+
+def test_the_threads_of_a_sweep_are_those_of_the_environment(sweep_file, base, monkeypatch, capsys):
+    text = base.read_text(encoding="utf-8").replace("  num_threads: 1\n", "")
+    free = base.with_name("free.yaml")
+    free.write_text(text, encoding="utf-8")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert script.main([*sweep_file(""), "--base", str(free), "--dry-run"]) == 0
+    assert "--train.num_threads=1" in capsys.readouterr().out
+
+
 def test_flags_make_a_sweep_without_a_file(base, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     flags = ["--grid", "d_model=8,16", "--seeds", "1,2", "--set", "lr=0.02"]
@@ -157,58 +176,8 @@ def test_flags_make_a_sweep_without_a_file(base, tmp_path, monkeypatch, capsys):
     assert "--optim.lr=0.02 --model.n_embd=8 --train.seed=1" in lines[0]
 
 
-@pytest.fixture
-def job(base, tmp_path) -> script.Job:
-    path = tmp_path / "sweep.yaml"
-    path.write_text(f"config: {base}\n", encoding="utf-8")
-    (one,) = make_jobs(load_sweep(str(path), Config), str(path), tmp_path / "out", threads=1)
-    one.log.parent.mkdir(parents=True)
-    return one
-
-
-def ended(result: int | Exception | None) -> Future[int | None]:
-    future: Future[int | None] = Future()
-    if isinstance(result, Exception):
-        future.set_exception(result)
-    else:
-        future.set_result(result)
-    return future
-
-
-def test_the_reason_of_a_failed_point_is_logged(job, capsys):
-    script.record_end(job, ended(3), False)
-    assert "exit status 3: its log is empty; can its worker access" in capsys.readouterr().err
-    job.log.write_text("one\ntwo\n", encoding="utf-8")
-    script.record_end(job, ended(3), False)
-    assert f"base: failed, exit status 3: two (see {job.log})" in capsys.readouterr().err
-    script.record_end(job, ended(RuntimeError("all workers\ndied")), False)
-    assert "base: failed, all workers died" in capsys.readouterr().err
-    lost: Future[int | None] = Future()
-    lost.cancel()
-    script.record_end(job, lost, False)
-    assert "base: failed, the connection to the cluster was lost" in capsys.readouterr().err
-
-
-def test_a_stopped_point_is_new_if_its_run_has_not_started(job, capsys):
-    script.record_end(job, ended(143), True)
-    assert job.status == "new" and capsys.readouterr().err == ""
-    job.run.path.mkdir()
-    job.run.record.touch()
-    script.record_end(job, ended(143), True)
-    assert job.status == "stopped"
-
-
-def test_the_progress_bar_shows_the_best_point(job, tmp_path):
-    assert script.best_so_far([job]) == ""
-    job.status = "done"  # without metrics.csv
-    assert script.best_so_far([job]) == ""
-    job.run.path.mkdir()
-    log = CsvLog(job.run.metrics)
-    log.write({"step": 0, "val_loss": 3.0, "val_bpb": 1.5})
-    assert script.best_so_far([job]) == "best 1.5000 bits/byte, base"
-
-
-def test_gpus_are_assigned_only_if_no_run_names_one(job, tmp_path, monkeypatch):
+def test_gpus_are_assigned_only_if_no_run_names_one(base, tmp_path, monkeypatch):
+    (job,) = make_points(base, tmp_path)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
     given: list[tuple[int, list[str]]] = []
     monkeypatch.setattr(script, "LocalPool", lambda workers, gpus: given.append((workers, gpus)))
