@@ -19,6 +19,7 @@ if __name__ == "__main__":  # before the slow imports
 
 from data.documents import split_documents, unescape
 from model.config import ModelConfig
+from model.flops import kv_cache_bytes
 from model.gpt import TinyGPT
 from model.load import load_model
 from model.sampling.flags import add_sampling_flags, sampling_params
@@ -137,8 +138,7 @@ def encode_prompt(loaded: LoadedRun, prompt: str) -> list[int]:
 
 def batch_size_for(config: ModelConfig) -> int:
     """Return the batch size: as many rows as fit into MAX_CACHE_BYTES, at most MAX_BATCH."""
-    row_bytes = 2 * config.n_layer * config.block_size * config.n_embd * 4  # fp32
-    return max(1, min(MAX_BATCH, MAX_CACHE_BYTES // row_bytes))
+    return max(1, min(MAX_BATCH, MAX_CACHE_BYTES // kv_cache_bytes(config)))
 
 
 def sample_texts(

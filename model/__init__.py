@@ -7,7 +7,8 @@ time and vocabulary. Docstrings give shapes with the same letters:
     T  time: positions in a row, at most block_size in one forward pass
     D  n_embd, the width of the residual stream
     H  n_head, attention heads
-    K  head_size, D / H
+    G  kv_heads, heads of keys and values
+    K  head_dim, the width of one head
     V  vocab_size
     N  outputs of a linear layer
     L  n_layer, blocks

@@ -37,6 +37,27 @@ def document_mask(doc_BT: Tensor) -> Tensor:
     return (same_BTT & causal_mask(doc_BT.shape[1], doc_BT.device))[:, None]
 
 
+def split_qkv(qkv: Tensor, config: ModelConfig, dim: int = -1) -> tuple[Tensor, Tensor, Tensor]:
+    """Split queries, keys and values of all heads: outputs of `qkv` or, with dim 0, its weights.
+
+    >>> [part.tolist() for part in split_qkv(torch.arange(6), ModelConfig(n_head=1, n_embd=2))]
+    [[0, 1], [2, 3], [4, 5]]
+    """
+    q, k, v = qkv.split(config.qkv_sizes, dim)
+    return q, k, v
+
+
+def split_heads(qkv: Tensor, config: ModelConfig) -> tuple[Tensor, Tensor]:
+    """Split (..., N), the output of `qkv`, into heads: (..., H + G, K) and (..., G, K).
+
+    The first part has the queries' heads, then the keys' heads. They stay together because norm and
+    rotation treat them alike, and each split costs a copy in the backward pass.
+    """
+    heads = (config.n_head + config.kv_heads, config.kv_heads)
+    qk, v = qkv.unflatten(-1, (-1, config.head_dim)).split(heads, dim=-2)
+    return qk, v
+
+
 class CausalSelfAttention(nn.Module):
     """softmax(q k^T / sqrt(K)) v over each token's past. Vaswani et al. 2017, arXiv 1706.03762.
 
@@ -48,13 +69,12 @@ class CausalSelfAttention(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.n_head = config.n_head
+        self.config = config
         self.dropout = config.dropout
         self.manual = config.attention == "manual"
-        # One matrix for queries, keys and values, in this order of rows; each is stacked by heads.
-        self.qkv = Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
-        self.proj = Linear(config.n_embd, config.n_embd, bias=config.bias)
-        norm = (config.head_size, config.norm_eps, config.norm_gain)
+        self.qkv = Linear(config.n_embd, sum(config.qkv_sizes), bias=config.bias)
+        self.proj = Linear(config.qkv_sizes[0], config.n_embd, bias=config.bias)
+        norm = (config.head_dim, config.norm_eps, config.norm_gain)
         self.q_norm = RMSNorm(*norm) if config.qk_norm else None
         self.k_norm = RMSNorm(*norm) if config.qk_norm else None
         self.proj_dropout = nn.Dropout(config.dropout)
@@ -75,43 +95,38 @@ class CausalSelfAttention(nn.Module):
             mask_B1TT: True where a token may attend; None = causal.
             kv_out: a list to which keys and values are appended, for a KV cache.
         """
-        B, T, D = x_BTD.shape
         q_BHTK, k_BHTK, v_BHTK = self._heads(self.qkv(x_BTD), rope)
         if kv_out is not None:
             kv_out.append((k_BHTK, v_BHTK))
         y_BHTK = (self._attend_manual if self.manual else self._attend_fused)(
             q_BHTK, k_BHTK, v_BHTK, mask_B1TT
         )
-        return self.proj_dropout(self.proj(y_BHTK.transpose(1, 2).reshape(B, T, D)))
+        return self.proj_dropout(self.proj(y_BHTK.transpose(1, 2).flatten(2)))
 
     def _heads(
         self, qkv_BTN: Tensor, rope: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Split (B, T, 3 D) into queries, keys and values, each (B, H, T, K); norm, then rotate."""
-        B, T, width = qkv_BTN.shape
-        D = width // 3
+        """Return queries (B, H, T, K), keys and values (B, G, T, K): split, norm, then rotate."""
         if rope is None and self.q_norm is None:
-            # One split, because each split costs a copy in the backward pass.
-            shape = (B, T, self.n_head, D // self.n_head)
-            q_BTD, k_BTD, v_BTD = qkv_BTN.split(D, dim=-1)
+            q_BTN, k_BTN, v_BTN = split_qkv(qkv_BTN, self.config)
+            heads = (-1, self.config.head_dim)
             return (
-                q_BTD.view(shape).transpose(1, 2),
-                k_BTD.view(shape).transpose(1, 2),
-                v_BTD.view(shape).transpose(1, 2),
+                q_BTN.unflatten(-1, heads).transpose(1, 2),
+                k_BTN.unflatten(-1, heads).transpose(1, 2),
+                v_BTN.unflatten(-1, heads).transpose(1, 2),
             )
-        qk_BT2D, v_BTD = qkv_BTN.split((2 * D, D), dim=-1)
-        qk_BTHK = qk_BT2D.view(B, T, 2 * self.n_head, D // self.n_head)
+        n_heads = (self.config.n_head, self.config.kv_heads)
+        qk_BTHK, v_BTGK = split_heads(qkv_BTN, self.config)
         if self.q_norm is not None and self.q_norm.weight is None:  # no gain, so one call for both
             qk_BTHK = self.q_norm(qk_BTHK)
         elif self.q_norm is not None and self.k_norm is not None:
-            q_BTHK, k_BTHK = qk_BTHK.split(self.n_head, dim=2)
-            qk_BTHK = torch.cat((self.q_norm(q_BTHK), self.k_norm(k_BTHK)), dim=2)
+            q_BTHK, k_BTGK = qk_BTHK.split(n_heads, dim=2)
+            qk_BTHK = torch.cat((self.q_norm(q_BTHK), self.k_norm(k_BTGK)), dim=2)
         # After the norms, as in Qwen3. Without gain the order is irrelevant: RoPE keeps lengths.
         if rope is not None:
-            qk_BTHK = apply_rope(qk_BTHK, *rope).to(v_BTD.dtype)
-        q_BHTK, k_BHTK = qk_BTHK.transpose(1, 2).split(self.n_head, dim=1)
-        v_BHTK = v_BTD.view(B, T, self.n_head, D // self.n_head).transpose(1, 2)
-        return q_BHTK, k_BHTK, v_BHTK
+            qk_BTHK = apply_rope(qk_BTHK, *rope).to(v_BTGK.dtype)
+        q_BHTK, k_BGTK = qk_BTHK.transpose(1, 2).split(n_heads, dim=1)
+        return q_BHTK, k_BGTK, v_BTGK.transpose(1, 2)
 
     def _attend_fused(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         # The function does not know eval mode: without this, evaluations would use dropout.

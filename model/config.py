@@ -78,16 +78,37 @@ class ModelConfig:
             raise UserError(
                 "model.embedding_std has an effect only without model.tie_weights; drop one of them"
             )
-        if self.position == "rope" and self.head_size % 2:
+        if self.position == "rope" and self.head_dim % 2:
             raise UserError(
                 f"model.position rope needs an even head size, but model.n_embd {self.n_embd} / "
-                f"model.n_head {self.n_head} is {self.head_size}"
+                f"model.n_head {self.n_head} is {self.head_dim}"
             )
 
     @property
-    def head_size(self) -> int:
+    def head_dim(self) -> int:
         """K, the width of one head."""
         return self.n_embd // self.n_head
+
+    @property
+    def kv_heads(self) -> int:
+        """G, the heads of keys and of values."""
+        return self.n_head
+
+    @property
+    def qkv_sizes(self) -> tuple[int, int, int]:
+        """Widths of the queries, the keys and the values of one token, all heads together.
+
+        They are computed by one matrix, whose rows are in this order, and within each part by
+        heads. `model.attention.split_qkv` splits by it.
+
+        >>> ModelConfig(n_embd=192, n_head=6).qkv_sizes
+        (192, 192, 192)
+        """
+        return (
+            self.n_head * self.head_dim,
+            self.kv_heads * self.head_dim,
+            self.kv_heads * self.head_dim,
+        )
 
     @property
     def mlp_width(self) -> int:

@@ -37,13 +37,15 @@ class Parameters:
 def block_matrix_parameters(config: ModelConfig) -> int:
     """Return the number of weights in the matrices of one block.
 
-    4 D^2 in attention, 2 (swiglu: 3) times D * mlp_width in the MLP.
+    In attention one for queries, keys and values, and one for the output; 2 (swiglu: 3) times
+    D * mlp_width in the MLP.
 
     >>> block_matrix_parameters(ModelConfig(n_embd=192))  # 12 * 192 ** 2
     442368
     """
     D, width = config.n_embd, config.mlp_width
-    return 4 * D * D + (3 if config.mlp == "swiglu" else 2) * D * width
+    attention = D * (sum(config.qkv_sizes) + config.qkv_sizes[0])
+    return attention + (3 if config.mlp == "swiglu" else 2) * D * width
 
 
 def count_parameters(config: ModelConfig) -> Parameters:
@@ -56,9 +58,9 @@ def count_parameters(config: ModelConfig) -> Parameters:
     norm = D * (2 if config.norm == "layernorm" and config.bias else 1) * config.norm_gain
     block = block_matrix_parameters(config) + 2 * norm
     if config.bias:  # of qkv and proj, then of fc (and gate) and proj
-        block += 3 * D + D + (2 if config.mlp == "swiglu" else 1) * width + D
+        block += sum(config.qkv_sizes) + D + (2 if config.mlp == "swiglu" else 1) * width + D
     if config.qk_norm:
-        block += 2 * config.head_size * config.norm_gain
+        block += 2 * config.head_dim * config.norm_gain
     return Parameters(
         token_embedding=config.vocab_size * D,
         position_embedding=config.block_size * D if config.position == "learned" else 0,
@@ -89,10 +91,11 @@ class Memory:
 def activation_elements(config: ModelConfig, length: int | None = None) -> int:
     """Estimate the elements kept per token for the backward pass, in eager mode (within 15%).
 
-    Per block: input and output of both norms 4 D (rmsnorm 2 D more), qkv 3 D, rotated copies of q
-    and k 2 D with RoPE, normed ones 2 D with qk_norm, the attention's output D, and 2 (swiglu 4)
-    times mlp_width. Without norm_gain, rmsnorm and qk_norm keep no more. Attention weights, H * T
-    once, only without the fused kernel; 3 times with dropout, which also keeps 2 D of noise.
+    Per block: input and output of both norms 4 D (rmsnorm 2 D more); queries, keys and values;
+    rotated copies of queries and keys with RoPE, normed ones with qk_norm; the attention's output,
+    as wide as the queries; and 2 (swiglu 4) times mlp_width. Without norm_gain, rmsnorm and
+    qk_norm keep no more. Attention weights, H * T once, only without the fused kernel; 3 times with
+    dropout, which also keeps 2 D of noise.
     Outside the blocks: 2 D, and three (softcap: four) times V for the logits, their softmax and
     their gradient.
 
@@ -101,10 +104,11 @@ def activation_elements(config: ModelConfig, length: int | None = None) -> int:
     """
     D, T = config.n_embd, config.block_size if length is None else length
     hidden = (4 if config.mlp == "swiglu" else 2) * config.mlp_width
-    block = 8 * D + hidden
+    q, k, v = config.qkv_sizes
+    block = 4 * D + (q + k + v) + q + hidden
     gain = config.norm_gain  # its gradient needs the normed values
-    kept = (config.norm == "rmsnorm" and gain, config.position == "rope", config.qk_norm and gain)
-    block += 2 * D * sum(kept)
+    block += 2 * D * (config.norm == "rmsnorm" and gain)
+    block += (q + k) * ((config.position == "rope") + (config.qk_norm and gain))
     if config.dropout:
         block += 2 * D + 3 * config.n_head * T
     elif config.attention == "manual":
@@ -143,17 +147,28 @@ def training_memory(
     )
 
 
+def kv_cache_bytes(config: ModelConfig, element_bytes: int = FLOAT32_BYTES) -> int:
+    """Return the bytes of one row of block_size tokens in the KV cache, without the pointer's.
+
+    >>> kv_cache_bytes(ModelConfig(block_size=256, n_layer=4, n_embd=192))  # 2 * 4 * 256 * 192 * 4
+    1572864
+    """
+    _, k, v = config.qkv_sizes
+    return config.n_layer * config.block_size * (k + v) * element_bytes
+
+
 def forward_flops_per_token(
     config: ModelConfig, length: int | None = None, *, causal: bool = True
 ) -> float:
     """Return the FLOPs of the forward pass per token, averaged over a row of T tokens.
 
     2 per matrix weight (a multiplication and an addition), for the blocks' matrices and the head,
-    tied or not. Embedding lookups cost none. Attention: q k^T and the weighted sum of v cost 2 D
-    each per visible token and layer. With causal=True a token sees (T + 1) / 2 tokens on average,
-    which is the necessary work. causal=False counts all T, as many papers do (Kaplan et al. 2020,
-    arXiv 2001.08361; Chowdhery et al. 2022, arXiv 2204.02311). A pointer adds three matrices and
-    the same two products. Norms, activations, softmax and rotations are not counted.
+    tied or not. Embedding lookups cost none. Attention: q k^T and the weighted sum of v cost 2
+    each, per visible token, layer and element of the queries. With causal=True a token sees
+    (T + 1) / 2 tokens on average, which is the necessary work. causal=False counts all T, as many
+    papers do (Kaplan et al. 2020, arXiv 2001.08361; Chowdhery et al. 2022, arXiv 2204.02311). A
+    pointer adds three matrices and the same two products. Norms, activations, softmax and
+    rotations are not counted.
 
     >>> config = ModelConfig(vocab_size=256, block_size=3, n_layer=1, n_embd=8, n_head=2)
     >>> forward_flops_per_token(config)  # 2 * (12 * 64 + 8 * 256) + 4 * 8 * 2
@@ -166,7 +181,7 @@ def forward_flops_per_token(
     matrices = config.n_layer * block_matrix_parameters(config) + config.n_embd * config.vocab_size
     n_visible = (T + 1) / 2 if causal else T
     pointer = config.n_embd * (6.0 * config.n_embd + 4.0 * n_visible) if config.pointer else 0.0
-    return 2.0 * matrices + config.n_layer * 4.0 * config.n_embd * n_visible + pointer
+    return 2.0 * matrices + config.n_layer * 4.0 * config.qkv_sizes[0] * n_visible + pointer
 
 
 def training_flops_per_token(

@@ -57,7 +57,7 @@ class TinyGPT(nn.Module):
         if config.position == "learned":
             self.position_embedding = nn.Embedding(config.block_size, config.n_embd)
         else:
-            cos_TK, sin_TK = rope_table(config.block_size, config.head_size, config.rope_theta)
+            cos_TK, sin_TK = rope_table(config.block_size, config.head_dim, config.rope_theta)
             # The middle axis broadcasts over the heads.
             self.register_buffer("rope_cos_T1K", cos_TK[:, None], persistent=False)
             self.register_buffer("rope_sin_T1K", sin_TK[:, None], persistent=False)

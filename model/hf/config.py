@@ -147,7 +147,7 @@ def _rope_keys(config: ModelConfig, model_type: str) -> dict[str, Any]:
         "rope_parameters": rope,
         "rope_theta": config.rope_theta,
         "num_key_value_heads": config.n_head,
-        "head_dim": config.head_size,
+        "head_dim": config.head_dim,
         "rms_norm_eps": config.norm_eps,
     }
     if model_type == "llama":

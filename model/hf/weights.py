@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from model.attention import split_qkv
 from model.config import ModelConfig
 from model.gpt import TinyGPT
 from utils.errors import UserError
@@ -213,11 +214,11 @@ def _to_hf(layout: str, tensor: Tensor, config: ModelConfig) -> list[Tensor]:
     if layout == "transposed":
         return [tensor.mT if tensor.ndim == 2 else tensor]
     if layout == "by head":
-        by_kind = tensor.unflatten(0, (3, config.n_head, config.head_size))
-        return [by_kind.transpose(0, 1).flatten(0, 2)]
+        heads = [part.unflatten(0, (-1, config.head_dim)) for part in split_qkv(tensor, config, 0)]
+        return [torch.stack(heads, dim=1).flatten(0, 2)]
     if layout == "same":
         return [tensor]
-    q, k, v = tensor.chunk(3)
+    q, k, v = split_qkv(tensor, config, 0)
     if layout == "split, swapped":
         q, k = _swap_halves(q, config), _swap_halves(k, config)
     return [q, k, v]
@@ -226,8 +227,8 @@ def _to_hf(layout: str, tensor: Tensor, config: ModelConfig) -> list[Tensor]:
 def _from_hf(layout: str, parts: list[Tensor], config: ModelConfig) -> Tensor:
     """Invert `_to_hf`."""
     if layout == "by head":
-        by_head = parts[0].unflatten(0, (config.n_head, 3, config.head_size))
-        return by_head.transpose(0, 1).flatten(0, 2)
+        by_head = parts[0].unflatten(0, (-1, 3, config.head_dim))
+        return torch.cat([part.flatten(0, 1) for part in by_head.unbind(1)])
     if layout.startswith("split"):
         q, k, v = parts
         if layout == "split, swapped":
@@ -237,7 +238,7 @@ def _from_hf(layout: str, parts: list[Tensor], config: ModelConfig) -> Tensor:
 
 
 def _swap_halves(rows: Tensor, config: ModelConfig) -> Tensor:
-    halves = rows.unflatten(0, (config.n_head, 2, config.head_size // 2))
+    halves = rows.unflatten(0, (-1, 2, config.head_dim // 2))
     return halves.flip(1).flatten(0, 2)
 
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.attention import KeysValues
+from model.attention import KeysValues, split_heads
 from model.bigram import hash_pairs
 from model.config import ModelConfig
 from model.eval_mode import eval_mode
@@ -94,8 +94,8 @@ class Decoder:
         mask_X1n = self._mask_by_heads()
         targets, kv_views = cache.layer_views()
         for i, layer in enumerate(weights.layers):
-            q_BH1K, kv_2BHK = self._queries_keys_values(layer, x_BD, rope)
-            cache.write(targets[i], kv_2BHK)
+            q_BH1K, kv_2BGK = self._queries_keys_values(layer, x_BD, rope)
+            cache.write(targets[i], kv_2BGK)
             y_BH1K = weights.attention(q_BH1K, kv_views[2 * i], kv_views[2 * i + 1], mask_X1n)
             x_BD = layer.attn_proj(y_BH1K.flatten(1), x_BD)
             h_BD = layer.mlp_norm(x_BD)
@@ -108,29 +108,31 @@ class Decoder:
         return self._logits(weights.final_norm(x_BD))
 
     def _mask_by_heads(self) -> Tensor | None:
-        """Return what all layers add to the scores of each row and head, (B * H, 1, n)."""
-        mask_Bn, H = self.cache.mask(), self.config.n_head
+        """Return what all layers add to the scores of each row and head of keys, (B * G, 1, n)."""
+        mask_Bn, G = self.cache.mask(), self.config.kv_heads
         if mask_Bn is None:
             return None
-        return mask_Bn[:, None, None].expand(-1, H, 1, -1).flatten(0, 1)
+        return mask_Bn[:, None, None].expand(-1, G, 1, -1).flatten(0, 1)
 
     def _queries_keys_values(
         self, layer: Layer, x_BD: Tensor, rope: Rope | None
     ) -> tuple[Tensor, Tensor]:
-        """Return queries (B, H, 1, K), and keys and values (2, B, H, K)."""
-        H, K = self.config.n_head, self.config.head_size
+        """Return queries (B, H, 1, K), and keys and values (2, B, G, K)."""
+        config = self.config
         qkv_BN = layer.qkv(layer.attn_norm(x_BD))
-        qkv_3BHK = qkv_BN.unflatten(1, (3, H, K)).transpose(0, 1)
-        if self.config.qk_norm or rope is not None:
-            qk_2BHK = qkv_3BHK[:2]
-            if self.config.qk_norm:
-                qk_2BHK = torch.rms_norm(qk_2BHK, (K,), None, self.config.norm_eps)
+        if config.qk_norm or rope is not None:
+            qk_BXK, v_BGK = split_heads(qkv_BN, config)
+            if config.qk_norm:
+                qk_BXK = torch.rms_norm(qk_BXK, (config.head_dim,), None, config.norm_eps)
             if layer.qk_gain is not None:
-                qk_2BHK = qk_2BHK * layer.qk_gain
+                qk_BXK = qk_BXK * layer.qk_gain
             if rope is not None:
-                qk_2BHK = apply_rope(qk_2BHK, *rope)
-            qkv_3BHK = torch.cat((qk_2BHK, qkv_3BHK[2:]))
-        return qkv_3BHK[0].contiguous()[:, :, None], qkv_3BHK[1:]
+                qk_BXK = apply_rope(qk_BXK, *rope)
+            qkv_BN = torch.cat((qk_BXK, v_BGK), dim=1).flatten(1)
+        G, K = config.kv_heads, config.head_dim
+        q_BN, kv_BN = qkv_BN.tensor_split((config.qkv_sizes[0],), dim=1)
+        q_BHK, kv_B2GK = q_BN.unflatten(1, (-1, K)), kv_BN.unflatten(1, (2, G, K))
+        return q_BHK.contiguous()[:, :, None], kv_B2GK.transpose(0, 1)
 
     def _embed(self, ids_B: Tensor, previous_B: Tensor | None) -> tuple[Tensor, Rope | None]:
         """Return the input of the first block (B, D), and cosine and sine of the positions."""
@@ -157,7 +159,7 @@ class Decoder:
         """Return the model's RoPE table, extended to `n_positions`."""
         dtype = torch.promote_types(self.embedding.dtype, torch.float32)
         config = self.config
-        cos_TK, sin_TK = rope_table(n_positions, config.head_size, config.rope_theta, dtype)
+        cos_TK, sin_TK = rope_table(n_positions, config.head_dim, config.rope_theta, dtype)
         return cos_TK.to(self.embedding), sin_TK.to(self.embedding)
 
     def _logits(self, h_BD: Tensor) -> Tensor:
@@ -233,9 +235,9 @@ class Decoder:
         kv_L: list[KeysValues] = []
         with eval_mode(self.model):
             h_TD = self.model.hidden(ids_T[None], kv_out=kv_L)[0]
-        for kv_2BHSK, kv in zip(cache.kv_L2BHSK, kv_L, strict=True):
-            for rows_BHSK, new_1HTK in zip(kv_2BHSK, kv, strict=True):
-                rows_BHSK[rows_R1, :, slots_T] = new_1HTK.transpose(1, 2)
+        for kv_2BGSK, kv in zip(cache.kv_L2BGSK, kv_L, strict=True):
+            for rows_BGSK, new_1GTK in zip(kv_2BGSK, kv, strict=True):
+                rows_BGSK[rows_R1, :, slots_T] = new_1GTK.transpose(1, 2)
         cache.ids_BS[rows_R1, slots_T] = ids_T
         if self.config.pointer:
             keys_TD, values_TD = self.model.pointer.key(h_TD), self._pointer_values(ids_T)

@@ -42,7 +42,7 @@ class Layer(NamedTuple):
 
     attn_norm: TensorFunction
     qkv: Matmul
-    qk_gain: Tensor | None  # gains of the norms of queries and keys, (2, 1, 1, K)
+    qk_gain: Tensor | None  # gains of the norms of queries and keys, (H + G, K)
     attn_proj: Matmul
     mlp_norm: TensorFunction
     gate: Matmul | None
@@ -65,7 +65,8 @@ class InferenceWeights:
         """
         raw = unwrap(model)
         assert isinstance(raw, TinyGPT)
-        self.model, config = raw, raw.config
+        self.model, self.config = raw, raw.config
+        config = raw.config
         self.embedding = raw.token_embedding.weight
         on_cpu = self.embedding.device.type == "cpu"
         self._make_linear = default_matmul
@@ -95,7 +96,8 @@ class InferenceWeights:
         if attn.q_norm is not None and attn.k_norm is not None:
             q_gain, k_gain = attn.q_norm.weight, attn.k_norm.weight
             if q_gain is not None and k_gain is not None:
-                gain = torch.stack((q_gain, k_gain))[:, None, None]
+                heads = ((q_gain, self.config.n_head), (k_gain, self.config.kv_heads))
+                gain = torch.cat([one.expand(n, -1) for one, n in heads])
         return Layer(
             attn_norm=norm_function(block.attn_norm),
             qkv=self._make_linear(weight_and_bias(attn.qkv)),

@@ -42,7 +42,7 @@ class KVCache:
         """
         B, S, D = len(lengths), n_slots, config.n_embd
         self.n_slots = S
-        self._kv = weight.new_empty(config.n_layer, 2, B, config.n_head, S, config.head_size)
+        self._kv = weight.new_empty(config.n_layer, 2, B, config.kv_heads, S, config.head_dim)
         self._pointer = weight.new_empty(2, B, S, D if config.pointer else 0)
         self._ids = torch.zeros(B, S, dtype=torch.int64, device=weight.device)
         self._starts = torch.zeros(B, dtype=torch.int64, device=weight.device)
@@ -72,7 +72,7 @@ class KVCache:
         self.starts = list(starts)
         self.aligned = not any(starts)  # all rows have the same length, so no mask is needed
         self.start_B = self._starts[:B].copy_(torch.tensor(self.starts))
-        self.kv_L2BHSK, self.pointer_2BSD = self._kv[:, :, :B], self._pointer[:, :B]
+        self.kv_L2BGSK, self.pointer_2BSD = self._kv[:, :, :B], self._pointer[:, :B]
         self.ids_BS, self.mask_BS = self._ids[:B], self._mask[:B]
         if self._needs_mask():
             slots_S = torch.arange(self.n_slots, device=self._ids.device)
@@ -137,15 +137,15 @@ class KVCache:
 
     def layer_views(self) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """Return each layer's target for `write`; and the keys of layer 0, its values, the keys of
-        layer 1, ..., each (B, H, n, K).
+        layer 1, ..., each (B, G, n, K).
         """
         # Views of all layers in one call: making one view costs half as much as filling it.
-        targets = self.kv_L2BHSK.select(4, self.slot).unbind(0)
-        return targets, self.kv_L2BHSK[:, :, :, :, : self.n_visible].flatten(0, 1).unbind(0)
+        targets = self.kv_L2BGSK.select(4, self.slot).unbind(0)
+        return targets, self.kv_L2BGSK[:, :, :, :, : self.n_visible].flatten(0, 1).unbind(0)
 
-    def write(self, target: Tensor, kv_2BHK: Tensor) -> None:
+    def write(self, target: Tensor, kv_2BGK: Tensor) -> None:
         """Store the keys and values of a layer's newest column."""
-        target.copy_(kv_2BHK)
+        target.copy_(kv_2BGK)
 
     def write_pointer_value(self, value_BD: Tensor) -> None:
         """Store what the pointer can read of the newest token."""
@@ -189,7 +189,7 @@ class StaticKVCache(KVCache):
         """Set the first column of each row; further rows are dropped."""
         super().set_starts(starts)
         # Views made in advance: where torch.compile sees them made, it copies the tensor.
-        self.kv_2BHSK_of = self.kv_L2BHSK.unbind(0)
+        self.kv_2BGSK_of = self.kv_L2BGSK.unbind(0)
 
     @property
     def n_visible(self) -> int:
@@ -229,12 +229,12 @@ class StaticKVCache(KVCache):
 
     def layer_views(self) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """Return the views of `KVCache.layer_views`, over all slots."""
-        views = self.kv_2BHSK_of
-        return views, [part for kv_2BHSK in views for part in kv_2BHSK.unbind(0)]
+        views = self.kv_2BGSK_of
+        return views, [part for kv_2BGSK in views for part in kv_2BGSK.unbind(0)]
 
-    def write(self, target: Tensor, kv_2BHK: Tensor) -> None:
+    def write(self, target: Tensor, kv_2BGK: Tensor) -> None:
         """Store the keys and values of a layer's newest column."""
-        target.index_copy_(3, self.slot_1, kv_2BHK[:, :, :, None])
+        target.index_copy_(3, self.slot_1, kv_2BGK[:, :, :, None])
 
     def write_pointer_value(self, value_BD: Tensor) -> None:
         """Store what the pointer can read of the newest token."""

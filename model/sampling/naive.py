@@ -43,7 +43,7 @@ def all_logits(model: TinyGPT, ids: Sequence[int]) -> Tensor:
     if config.position == "rope":
         band_11TT = (causal_mask(T) & ~causal_mask(T).tril(-config.block_size))[None, None]
         dtype = model.token_embedding.weight.dtype
-        cos_TK, sin_TK = rope_table(T, config.head_size, config.rope_theta, dtype)
+        cos_TK, sin_TK = rope_table(T, config.head_dim, config.rope_theta, dtype)
         x_1TD = model.embed(ids_1T)
         for block in model.blocks:
             x_1TD = block(x_1TD, (cos_TK[:, None], sin_TK[:, None]), band_11TT)

@@ -80,13 +80,16 @@ class MuonAdamW(torch.optim.AdamW):
     """AdamW for ordinary groups; Muon for groups with `muon` set, whose parameters are matrices.
 
     A Muon group also holds `momentum`. Matrices of the same shape are orthogonalized together. If a
-    group has `split` set, each of its matrices is a stack of square ones (queries, keys, values),
-    which are orthogonalized separately.
+    group has `split`, each of its matrices is a stack of matrices with these numbers of rows
+    (queries, keys, values), which are orthogonalized separately.
     """
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore the state; AdamW's own method would require a step count, which Muon lacks."""
         groups = state["param_groups"]
+        for group, ours in zip(groups, getattr(self, "param_groups", groups), strict=True):
+            if "split" in group:  # version 0.2 stored only whether there is one
+                group["split"] = ours["split"]
         super().__setstate__(state | {"param_groups": [g for g in groups if not g.get("muon")]})
         self.param_groups = groups
 
@@ -120,8 +123,8 @@ class MuonAdamW(torch.optim.AdamW):
         updates = torch._foreach_lerp(gradients, buffers, group["momentum"])  # Nesterov
         by_shape: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = defaultdict(list)
         for weight, update in zip(weights, updates, strict=True):
-            size = weight.shape[1] if group["split"] else weight.shape[0]
-            for part, target in zip(update.split(size), weight.split(size), strict=True):
+            rows = group["split"] or len(weight)
+            for part, target in zip(update.split(rows), weight.split(rows), strict=True):
                 by_shape[tuple(part.shape)].append((part, target))
         for (rows, columns), pairs in by_shape.items():
             stacked = torch.stack([part for part, _ in pairs])

@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from model.config import ModelConfig
 from model.training.muon import MuonAdamW
 from utils.config.schema import Dependencies, check, check_dependencies, setting
 
@@ -28,8 +29,10 @@ class OptimizerSpec:
     """Called with parameter groups and the arguments of AdamW."""
     settings: tuple[str, ...] = ()
     """Names of the `optim.*` settings that only this optimizer uses."""
-    hidden_matrix: Callable[[OptimConfig, str], dict[str, Any]] = lambda config, name: {}
-    """Returns additional group settings of a hidden matrix, by the weight's name."""
+    hidden_matrix: Callable[[OptimConfig, tuple[int, ...]], dict[str, Any]] = (
+        lambda config, rows: {}
+    )
+    """Returns additional group settings of a hidden matrix that stacks matrices of these rows."""
     at_step: Callable[[OptimConfig, int], dict[str, float]] = lambda config, step: {}
     """Returns group settings that change at each step, besides lr; set only where they exist."""
     moments: int = 2
@@ -41,12 +44,11 @@ OPTIMIZERS = {
     "muon": OptimizerSpec(
         MuonAdamW,
         settings=("muon_lr", "muon_momentum", "muon_warmup_steps"),
-        # qkv stacks three matrices, and each is orthogonalized separately.
-        hidden_matrix=lambda config, name: {
+        hidden_matrix=lambda config, rows: {
             "lr_ratio": config.muon_lr / config.lr,
             "muon": True,
             "momentum": config.muon_momentum,
-            "split": ".qkv." in name,
+            "split": rows,
         },
         at_step=lambda config, step: {"momentum": config.momentum_at(step)},
     ),
@@ -149,18 +151,28 @@ def param_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
 
     Matrices (weights, embeddings) get weight decay, vectors (biases, gains) do not. Muon updates
     the matrices of the blocks and the pointer. Every trainable parameter is in exactly one group.
+
+    Args:
+        model: if it has a `config`, as TinyGPT, Muon splits the matrices named qkv by it.
     """
+    config_of_model: ModelConfig | None = getattr(model, "config", None)
+    qkv_sizes = config_of_model.qkv_sizes if config_of_model else ()
     groups: dict[str, dict[str, Any]] = {}
     for name, parameter in model.named_parameters():  # a tied weight is listed once
         if parameter.requires_grad:
-            settings = group_settings(name, parameter, config)
+            settings = group_settings(name, parameter, config, qkv_sizes)
             group = groups.setdefault(repr(settings), {"params": [], **settings})
             group["params"].append(parameter)
     return list(groups.values())
 
 
-def group_settings(name: str, parameter: nn.Parameter, config: OptimConfig) -> dict[str, Any]:
+def group_settings(
+    name: str, parameter: nn.Parameter, config: OptimConfig, qkv_sizes: tuple[int, ...] = ()
+) -> dict[str, Any]:
     """Return the group settings of a parameter, from its shape and its name in TinyGPT.
+
+    Args:
+        qkv_sizes: the rows of each part of a matrix named qkv.
 
     >>> norm = nn.Parameter(torch.ones(2))
     >>> group_settings("final_norm.weight", norm, OptimConfig())
@@ -175,7 +187,9 @@ def group_settings(name: str, parameter: nn.Parameter, config: OptimConfig) -> d
         settings["lr_ratio"] = config.head_lr_ratio
     elif name.startswith(("blocks.", "pointer.")) and len(parameter) > 1:
         # A hidden matrix. The pointer's gate, a single row, is not one.
-        settings |= OPTIMIZERS[config.name].hidden_matrix(config, name)
+        settings |= OPTIMIZERS[config.name].hidden_matrix(
+            config, qkv_sizes if ".qkv." in name else ()
+        )
     return settings
 
 

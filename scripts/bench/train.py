@@ -127,7 +127,7 @@ def peak_shares(trainer: Trainer, length: int, rate: float) -> dict[str, Any]:
         # nanoGPT's estimate_mfu: all parameters except positions, attention over the whole row.
         "with_embeddings": 6.0
         * (count_parameters(model).total - count_parameters(model).position_embedding)
-        + 12.0 * model.n_layer * model.n_embd * length,
+        + 12.0 * model.n_layer * model.qkv_sizes[0] * length,
     }
     peak = matmul_peak(trainer.device, trainer.amp)
     shares = {name: flops * rate / peak for name, flops in ways.items()}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from model.attention import split_qkv
 from model.config import ModelConfig
 from model.hf.config import CLASSES, hf_model_type
 from model.hf.weights import fill_missing_weights
@@ -121,7 +122,7 @@ def gguf_tensors(
         if inner != "attn.qkv" or kind in ("gpt2", "gpt_neox"):
             found[f"{where}{BLOCK_NAMES[inner]}.{leaf}"] = tensor.contiguous()
             continue
-        q, k, v = tensor.chunk(3)
+        q, k, v = split_qkv(tensor, config, 0)
         if kind == "llama":
             q, k = _interleave_rotary_rows(q, config), _interleave_rotary_rows(k, config)
         for letter, rows in zip("qkv", (q, k, v), strict=True):
@@ -133,7 +134,7 @@ def gguf_tensors(
 
 def _interleave_rotary_rows(rows: Tensor, config: ModelConfig) -> Tensor:
     """Put rows k and k + K/2 of each head, which RoPE rotates as a pair, next to each other."""
-    halves = rows.unflatten(0, (config.n_head, 2, config.head_size // 2))
+    halves = rows.unflatten(0, (-1, 2, config.head_dim // 2))
     return halves.transpose(1, 2).flatten(0, 2)
 
 
@@ -145,17 +146,17 @@ def _add_settings(writer: GGUFWriter, config: ModelConfig, kind: str) -> None:
     writer.add_block_count(config.n_layer)
     writer.add_feed_forward_length(config.mlp_width)
     writer.add_head_count(config.n_head)
-    writer.add_head_count_kv(config.n_head)
+    writer.add_head_count_kv(config.kv_heads)
     if kind in ("gpt2", "gpt_neox"):
         writer.add_layer_norm_eps(config.norm_eps)
     else:
         writer.add_layer_norm_rms_eps(config.norm_eps)
-        writer.add_key_length(config.head_size)
-        writer.add_value_length(config.head_size)
+        writer.add_key_length(config.head_dim)
+        writer.add_value_length(config.head_dim)
     if kind == "gpt_neox":
         writer.add_parallel_residual(False)
     if kind != "gpt2":
-        writer.add_rope_dimension_count(config.head_size)
+        writer.add_rope_dimension_count(config.head_dim)
         writer.add_rope_freq_base(config.rope_theta)
 
 

@@ -45,7 +45,7 @@ def tiny() -> Callable[..., TinyGPT]:
             model = model.double()
             if config.position == "rope":  # the model's own table is rounded to fp32
                 table = rope_table(
-                    config.block_size, config.head_size, config.rope_theta, torch.float64
+                    config.block_size, config.head_dim, config.rope_theta, torch.float64
                 )
                 model.rope_cos_T1K, model.rope_sin_T1K = (part[:, None] for part in table)
         return model

@@ -92,7 +92,7 @@ def test_wrong_settings_are_refused_by_name(settings, words):
 
 
 def test_odd_heads_are_fine_with_learned_positions():
-    assert ModelConfig(n_embd=30, n_head=6, position="learned").head_size == 5
+    assert ModelConfig(n_embd=30, n_head=6, position="learned").head_dim == 5
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.sampled_from(["gelu", "swiglu"]))

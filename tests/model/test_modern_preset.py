@@ -43,7 +43,7 @@ def test_a_modern_model_has_only_matrices(tiny):
 def test_qk_norm_commutes_with_rope(tiny):
     """NanoChat norms after RoPE, TinyGPT before it; the results are equal."""
     model = tiny(**MODERN, double=True)
-    x_TK = torch.randn(5, model.config.head_size, dtype=torch.float64)
+    x_TK = torch.randn(5, model.config.head_dim, dtype=torch.float64)
     cos, sin = model.rope_cos_T1K[:5, 0], model.rope_sin_T1K[:5, 0]
     after = F.rms_norm(apply_rope(x_TK, cos, sin), x_TK.shape[-1:], eps=1e-6)
     before = apply_rope(model.blocks[0].attn.q_norm(x_TK), cos, sin)

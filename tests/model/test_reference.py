@@ -42,7 +42,7 @@ def activation(kind, x):
 
 
 def attention(xs, prefix, weights, config):
-    D, H, K = config.n_embd, config.n_head, config.head_size
+    D, H, K = config.n_embd, config.n_head, config.head_dim
     out = [np.zeros(D) for _ in xs]
     qkv = [linear(x, prefix + ".qkv", weights) for x in xs]
     for h in range(H):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from model.config import ModelConfig
 from model.training.muon import bf16_is_fast, orthogonalize
 from model.training.optim import OPTIMIZERS, OptimConfig, make_optimizer, param_groups, set_step
 from utils.errors import UserError
@@ -100,6 +101,7 @@ class Blocks(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.config = ModelConfig(n_head=1, n_embd=4)
         self.token_embedding = nn.Embedding(5, 4)
         self.blocks = nn.ModuleList(
             [nn.ModuleDict({"qkv": nn.Linear(4, 12), "fc": nn.Linear(4, 8)})]
