@@ -25,15 +25,16 @@ import torch
 from data.config import DataConfig
 from data.dataset import Dataset, check_run_tokenizer
 from data.prepare import prepare
-from data.prepared_folder import check_compatible, check_content
+from data.prepared_folder import check_compatible, check_content, check_val_bytes
 from model.config import ModelConfig
 from model.flops import describe
 from model.gpt import TinyGPT
 from model.hf.pretrained import load_initial_weights, pretrained_settings
 from model.load import load_weights
 from model.training.config import TrainConfig, is_finished
+from model.training.fit import fit
 from model.training.optim import OPTIMIZERS, OptimConfig, make_optimizer
-from model.training.step_log import StepLog, describe_run, run_metadata
+from model.training.step_log import describe_run, run_metadata
 from model.training.trainer import STATE_KEYS, Trainer
 from tok.formats.convert import read_folder_tokenizer
 from tok.tokenizer import BPETokenizer
@@ -51,9 +52,7 @@ from utils.processes import keep_freed_memory
 from utils.run import checkpoint, tensorboard
 from utils.run.environment import VERSION
 from utils.run.folder import RunFolder
-from utils.run.log import RunLog
 from utils.run.plot import plot_losses
-from utils.signals import SignalCatcher
 
 EXAMPLES = (
     "python train.py --config configs/tiny.yaml",
@@ -134,6 +133,7 @@ def load_data(
     if config.data.dir:
         folder = Path(config.data.dir)
         check_content(folder)
+        check_val_bytes(folder, config.data.val_max_bytes)
     else:  # prepare() checks the folder that it returns
         with dist.main_process_first("data"):
             folder = prepare(
@@ -209,45 +209,6 @@ def build_trainer(
     return trainer, data
 
 
-def fit(trainer: Trainer, *, resumed: bool) -> int:
-    """Train until the run is finished or a signal arrives; return the exit status.
-
-    All ranks stop after the same step.
-    """
-    run, dist = trainer.run, trainer.dist
-    if resumed and not run.metrics.exists():
-        log(f"warning: {run.metrics} is missing: earlier metrics are lost, a new file is started")
-    run_log, signal_number = None, 0
-    if dist.is_main:
-        run_log = RunLog(
-            run,
-            after_step=trainer.step if resumed else -1,
-            elapsed_s=trainer.elapsed_s,
-            tensorboard=trainer.config.train.tensorboard,
-        )
-    steps = StepLog(trainer, run_log)
-    closing = contextlib.closing(run_log) if run_log else contextlib.nullcontext()
-    with closing, SignalCatcher() as signals, steps.bar:
-        if not resumed:
-            trainer.evaluate_and_save(run_log, {})
-        while not trainer.finished():
-            signal_number = dist.all_reduce_max(signals.number or 0)[0]
-            if signal_number:
-                break
-            trainer.train_step()
-            metrics = steps.after_step()
-            if metrics is not None:
-                trainer.evaluate_and_save(run_log, metrics)
-        if not trainer.finished():
-            trainer.flush_metrics()  # raises if a loss was not finite, before anything is saved
-            trainer.check_weights()
-            if dist.is_main:
-                checkpoint.save(run.last, trainer.state())
-                log(f"{run.path}: stopped at step {trainer.step}; continue with --resume")
-    # If this rank got no signal, another rank may have got one: signal_number is shared.
-    return signals.exit_status or (128 + signal_number if signal_number else 0)
-
-
 def run_training(
     run: RunFolder,
     config: Config,
@@ -298,7 +259,7 @@ def claim_run_folder(
     if not resume:
         run.check_has_no_run()
     tokens_per_row, formula = data.tokens_per_row(config.data.windows, config.model.block_size)
-    for line in [*describe_run(trainer, tokens_per_row, formula), *filter(None, [data.note])]:
+    for line in [*describe_run(trainer, tokens_per_row, formula), *data.notes]:
         log(line)
     write_atomic(run.config, dump(config).encode())
     data.tokenizer.save(run.tokenizer)

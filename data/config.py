@@ -17,7 +17,7 @@ FILES = NO_DIR | {"files": True}
 DEPENDS_ON: Dependencies = {
     **dict.fromkeys(("files", "tokenizer", "cache_dir"), NO_DIR),
     **dict.fromkeys(("story_bytes", "val_story_bytes", "story_seed"), NO_FILES),
-    **dict.fromkeys(("val_files", "doc_sep", "json_field", "errors"), FILES),
+    **dict.fromkeys(("val_files", "include", "doc_sep", "json_field", "errors"), FILES),
     **dict.fromkeys(("split", "val_fraction"), FILES | {"val_files": False}),
     **dict.fromkeys(("stride", "shift", "mask_documents"), PACKED),
 }
@@ -42,6 +42,11 @@ class DataConfig:
         "files for validation; empty = split off a part of data.files",
         may_change_on_resume=True,
     )
+    include: tuple[str, ...] = setting(
+        (),
+        "patterns of the files to read in folders, such as '*.md'; empty = all files",
+        may_change_on_resume=True,
+    )
     doc_sep: str = setting(
         "", "separator of documents in a file: blank-line or a text; empty = none"
     )
@@ -49,6 +54,11 @@ class DataConfig:
     split: str = setting("auto", "how validation is split off", choices=SPLITS)
     val_fraction: float = setting(
         0.1, "share of documents or bytes for validation", above=0, below=1
+    )
+    val_max_bytes: int = setting(
+        0,
+        "evaluate only the first bytes of the validation part, up to this many; 0 = all of it",
+        minimum=0,
     )
     errors: str = setting("strict", "bytes = accept files that are not UTF-8", choices=ERRORS)
     story_bytes: int = setting(2_000_000, "bytes of training stories", minimum=1000)

@@ -9,7 +9,7 @@ from typing import Any
 from data.batches import Batches
 from data.config import DataConfig
 from data.download.known_corpora import corpus_name
-from data.prepared_folder import read_meta
+from data.prepared_folder import read_meta, val_coverage
 from data.scoring import plan_validation
 from tok.tokenizer import BPETokenizer
 from utils.errors import UserError
@@ -48,6 +48,13 @@ class Dataset:
         return cls(
             folder, meta, tokenizer, *plan_validation(folder, windows, block_size, tokenizer.eot_id)
         )
+
+    @property
+    def notes(self) -> list[str]:
+        """Lines for the user: `note`, and what an evaluation covers if that is not all."""
+        covered = val_coverage(self.meta)
+        line = covered and f"evaluations cover {covered} (data.val_max_bytes)"
+        return [one for one in (self.note, line) if one]
 
     def batches(
         self, config: DataConfig, *, block_size: int, rows: int, seed: int, fixed_length: bool

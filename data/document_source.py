@@ -15,7 +15,7 @@ from data.documents import cut_at_character, read_documents
 from data.download.known_corpora import download_hint
 from data.readers import DEFAULT_JSON_FIELD, is_json_lines, kind_of
 from data.stories import story as stories
-from tok.text_files import expand_folders
+from tok.text_files import check_include, expand_folders, include_hint
 from utils.errors import UserError
 from utils.files import sha256_file
 
@@ -31,17 +31,21 @@ class DocumentSource:
 
     def __init__(self, config: DataConfig) -> None:
         self.config = config
-        self.files = expand_folders(config.files, download_hint)
-        self.val_files = expand_folders(config.val_files, download_hint)
+        self.files = expand_folders(config.files, download_hint, config.include)
+        self.val_files = expand_folders(config.val_files, download_hint, config.include)
+        self.val_part_bytes = 0  # with val_max_bytes: of the whole validation part, once it is read
+        check_include((*config.files, *config.val_files), config.include, "--data.include")
         self._check_json()
 
     def fingerprint(self) -> dict[str, Any]:
         """Return everything that determines the documents: file hashes, settings, story seeds."""
         c = self.config
+        found: dict[str, Any]
         if not self.files:
             generated = [c.story_seed, c.story_bytes, c.val_story_bytes]
-            return {"stories": generated, "grammar": stories.grammar_identity()}
-        found: dict[str, Any] = {
+            found = {"stories": generated, "grammar": stories.grammar_identity()}
+            return found | self._val_limit()
+        found = {
             "files": [sha256_file(path) for path in self.files],
             "val_files": [sha256_file(path) for path in self.val_files],
             "settings": [c.doc_sep, c.split, c.val_fraction, c.errors],
@@ -50,7 +54,12 @@ class DocumentSource:
         kinds = [kind_of(path) for path in (*self.files, *self.val_files)]
         if any(kinds):
             found |= {"kinds": kinds, "json_field": c.json_field}
-        return found
+        return found | self._val_limit()
+
+    def _val_limit(self) -> dict[str, int]:
+        """Return the entry of the fingerprint; without the setting none, as in older versions."""
+        limit = self.config.val_max_bytes
+        return {"val_max_bytes": limit} if limit else {}
 
     def documents(self, part: str) -> Iterator[bytes]:
         """Yield the documents of the part `train` or `val` in order, at least one.
@@ -58,8 +67,10 @@ class DocumentSource:
         Raises:
             UserError: a file is unreadable, empty or not UTF-8, or there are too few documents.
         """
-        empty = True
-        for document in self._choose(part):
+        empty, chosen = True, self._choose(part)
+        if part == "val" and self.config.val_max_bytes:
+            chosen = self._first_bytes(chosen)
+        for document in chosen:
             empty = False
             yield document
         if empty and self.val_files:
@@ -69,6 +80,23 @@ class DocumentSource:
             raise UserError(
                 f"the {part} part holds no text; give more text or another --data.val_fraction"
             )
+
+    def _first_bytes(self, documents: Iterator[bytes]) -> Iterator[bytes]:
+        """Yield the documents that fit into val_max_bytes, and count the bytes of all of them.
+
+        If they fill less than half of it, the next document is cut at a character.
+        """
+        room = limit = self.config.val_max_bytes
+        self.val_part_bytes = 0
+        for document in documents:
+            self.val_part_bytes += len(document)
+            if len(document) <= room:
+                room -= len(document)
+                yield document
+                continue
+            if room > limit // 2 and (start := document[: cut_at_character(document, room)]):
+                yield start
+            room = 0
 
     def _choose(self, part: str) -> Iterator[bytes]:
         c = self.config
@@ -123,8 +151,9 @@ class DocumentSource:
             )
 
     def _read(self, files: Sequence[Path]) -> Iterator[bytes]:
-        hint = "convert the file, or pass --data.errors bytes to take any bytes"
         c = self.config
+        hint = "convert the file, or pass --data.errors bytes to take any bytes"
+        hint += include_hint((*c.files, *c.val_files), "--data.include")
         return read_documents(files, c.doc_sep, c.errors, field=c.json_field, hint=hint)
 
     def _split_bytes(self, part: str) -> Iterator[bytes]:

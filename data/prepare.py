@@ -148,6 +148,8 @@ def write_prepared_files(
                 cut_windows(
                     tokens, config.windows, block_size, config.stride, end_id=tokenizer.eot_id
                 )
+    if config.val_max_bytes:
+        meta["val"]["part_bytes"] = source.val_part_bytes
     meta["sha256"] = {split: sha256_file(folder / f"{split}.npy") for split in SPLITS}
     meta["split"] = source.split
     meta["floor"] = story_floor(source)
@@ -207,7 +209,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--val-files", nargs="*", metavar="FILE", default=[], help="files for validation"
     )
     settings = {field.name: field for field in fields(DataConfig)}
-    for name in ("doc_sep", "json_field", "split", "val_fraction", "errors"):
+    include_help = settings["include"].metadata["help"]
+    parser.add_argument("--include", nargs="+", default=(), metavar="TEXT", help=include_help)
+    for name in ("doc_sep", "json_field", "split", "val_fraction", "val_max_bytes", "errors"):
         default, about = settings[name].default, settings[name].metadata
         parser.add_argument(
             f"--{name.replace('_', '-')}",
@@ -218,7 +222,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     args = vars(parser.parse_args(argv))
     out = Path(args.pop("out"))
-    args["files"], args["val_files"] = tuple(args["files"]), tuple(args["val_files"])
+    args |= {name: tuple(args[name]) for name in ("files", "val_files", "include")}
     try:
         folder = prepare(DataConfig(**args), None, out)
     except UserError as error:

@@ -47,6 +47,31 @@ def read_meta(folder: Path) -> dict[str, Any]:
     return meta
 
 
+def val_coverage(meta: dict[str, Any]) -> str:
+    """Return what an evaluation covers if that is not the whole validation part; else "".
+
+    Args:
+        meta: of a prepared folder; `part_bytes` is there if data.val_max_bytes was set.
+    """
+    val = meta["val"]
+    if val.get("part_bytes", 0) <= val["bytes"]:
+        return ""
+    return f"the first {val['bytes']:,} of {val['part_bytes']:,} bytes of the validation part"
+
+
+def check_val_bytes(folder: Path, limit: int) -> None:
+    """Check that the validation part of a folder that the user names has at most `limit` bytes.
+
+    Raises:
+        UserError: it has more.
+    """
+    if limit and (n_bytes := read_meta(folder)["val"]["bytes"]) > limit:
+        raise UserError(
+            f"{folder}: {n_bytes} bytes for validation, more than data.val_max_bytes {limit}; "
+            f"prepare it with --val-max-bytes {limit}, or set --data.val_max_bytes 0"
+        )
+
+
 def check_content(folder: Path) -> None:
     """Check the sha256 of both token files against meta.json.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from data.prepared_folder import META, read_meta
 from data.stories import story as stories
 from data.token_file import TokenFile
 from data.windows import IGNORE_INDEX
-from tok.text_files import expand_folders
 from tok.tokenizer import BPETokenizer
 from utils.errors import UserError
 
@@ -109,24 +108,29 @@ def val_batches(
 
 
 def encode_text(
-    path: str, separator: str, field: str, errors: str, tokenizer: BPETokenizer, into: Path
+    files: Sequence[Path],
+    separator: str,
+    field: str,
+    errors: str,
+    tokenizer: BPETokenizer,
+    into: Path,
+    hint: str,
 ) -> int:
-    """Encode a text file or folder into `into`/val.npy; return the longest document's length.
+    """Encode text files into `into`/val.npy; return the longest document's length.
 
     Raises:
         UserError: a file can't be read, is not UTF-8 although `errors` is strict, or holds no text.
     """
-    files, hint = expand_folders([path]), "convert the file to UTF-8"
     documents = list(read_documents(files, separator, errors, field=field, hint=hint))
     if not documents:
-        raise UserError(f"{path}: no text in it")
+        raise UserError(f"{files[0]}: no text in it; name another --text")
     write_split(into / "val.npy", documents, tokenizer, "text")
     return longest_document(into / "val.npy", tokenizer.eot_id)
 
 
-def text_floor(path: str, separator: str, field: str) -> float | None:
+def text_floor(files: Sequence[Path], separator: str, field: str) -> float | None:
     """Return the entropy floor of stories in nats per byte; None if a document is not a story."""
-    documents = read_documents(expand_folders([path]), separator, "bytes", field=field)
+    documents = read_documents(files, separator, "bytes", field=field)
     floor = stories.floor_if_stories(documents)
     return floor.nats_per_byte if floor else None
 

@@ -15,7 +15,13 @@ from tok.encoding.progress import ProgressLine
 from tok.errors import TokenizerError
 from tok.formats import convert
 from tok.patterns import PATTERNS
-from tok.text_files import STDIN, expand_folders
+from tok.text_files import (
+    STDIN,
+    check_include,
+    check_plain_text,
+    expand_folders,
+    include_hint,
+)
 from tok.tokenizer import BPETokenizer
 from tok.vocabulary import BYTE_ORDERS
 from utils.cli import Parser, nonnegative_int
@@ -23,7 +29,6 @@ from utils.errors import UserError
 from utils.files import check_writable, read_bytes
 
 DEFAULT_TOKENIZER = Path(__file__).with_name("bpe.json")
-JSON_LINES = (".jsonl", ".ndjson")
 MAX_NAMED_FILES = 3  # in a message; a shell pattern can expand to thousands
 
 DESCRIPTION = """Byte-level BPE tokenizer: train it, encode text, decode ids, convert vocabularies.
@@ -95,6 +100,8 @@ def _add_train(commands: Any) -> None:
         commands, "train", "learn a vocabulary from text files and write a tokenizer file"
     )
     sub.add_argument("files", nargs="+", metavar="FILE", help="text files, or folders of them")
+    about = "patterns of the files to read in folders, such as '*.md' (default: all files)"
+    sub.add_argument("--include", nargs="+", default=(), metavar="TEXT", help=about)
     sub.add_argument(
         "--vocab-size",
         type=int,
@@ -204,8 +211,10 @@ def train(arguments: argparse.Namespace) -> None:
     start = time.monotonic()
     out = Path(arguments.out)
     check_writable(out, "--out")
-    files = expand_folders(arguments.files)
-    _check_file_types(files)
+    check_include(arguments.files, arguments.include, "--include")
+    files = expand_folders(arguments.files, include=arguments.include)
+    if warning := check_plain_text(files):
+        _log(warning)
     show = ProgressLine("bytes", sum(path.stat().st_size for path in files), enabled=True)
     n_bytes = 0
 
@@ -229,6 +238,8 @@ def train(arguments: argparse.Namespace) -> None:
         named = arguments.files[:MAX_NAMED_FILES]
         more = ["..."] if len(arguments.files) > len(named) else []
         raise TokenizerError(f"{', '.join(named + more)}: {error}") from None
+    except UserError as error:  # a file can't be read
+        raise UserError(f"{error}{include_hint(arguments.files, '--include')}") from None
     tokenizer.save(out)
     _log(
         f"learned {len(tokenizer.merges):,} merges from {n_bytes:,} bytes in {len(files):,} "
@@ -297,25 +308,6 @@ def export(arguments: argparse.Namespace) -> None:
         raise TokenizerError(f"{arguments.tokenizer}: {error}") from None
     missing = convert.missing_from_export(tokenizer, arguments.to)
     _log(f"wrote {', '.join(map(str, paths))}" + (f"; not in it: {missing}" if missing else ""))
-
-
-def _check_file_types(files: Sequence[Path]) -> None:
-    """Warn about JSON Lines files and reject compressed files, both detected by the file name.
-
-    data.readers could read them, but tok must not import data.
-
-    Raises:
-        UserError: a file is compressed.
-    """
-    for path in files:
-        if path.suffix.lower() == ".gz":
-            raise UserError(f"{path}: compressed; decompress it first (gunzip --keep)")
-    lines = [path for path in files if path.suffix.lower() in JSON_LINES]
-    if lines:
-        _log(
-            f"warning: {lines[0]}: the tokenizer learns the JSON syntax too, keys and braces; "
-            "train.py --data.files learns from the texts only and writes tokenizer.json to the run"
-        )
 
 
 def _parse_id(word: bytes) -> int:

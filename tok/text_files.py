@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import fnmatch
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,10 +13,13 @@ from utils.files import decode_utf8
 
 READ_BYTES = 1 << 20
 STDIN = "standard input"  # name in messages
+JSON_LINES = (".jsonl", ".ndjson")
 
 
 def expand_folders(
-    paths: Iterable[str | Path], hint: Callable[[Path], str] = lambda path: ""
+    paths: Iterable[str | Path],
+    hint: Callable[[Path], str] = lambda path: "",
+    include: Sequence[str] = (),
 ) -> list[Path]:
     """Return the given files, with each folder replaced by all files below it.
 
@@ -23,9 +27,10 @@ def expand_folders(
 
     Args:
         hint: returns text to append to the error message about a path that does not exist.
+        include: file patterns, see `is_included`; they choose among the files of folders.
 
     Raises:
-        UserError: a path does not exist, or a folder contains no files.
+        UserError: a path does not exist, or a folder contains no files that match.
     """
     files: list[Path] = []
     for path in map(Path, paths):
@@ -35,13 +40,74 @@ def expand_folders(
                 file for file in below if not any(part.startswith(".") for part in file.parts)
             ]
             if not visible:
-                raise UserError(f"{path}: no files in this folder")
-            files += [path / file for file in sorted(visible, key=lambda file: file.parts)]
+                raise UserError(f"{path}: no files in this folder; name one that holds text files")
+            chosen = [file for file in visible if is_included(file, include)]
+            if not chosen:
+                raise UserError(
+                    f"{path}: none of its {len(visible)} files matches {' or '.join(include)}; "
+                    "give another pattern, in quotes, such as '*.txt'"
+                )
+            files += [path / file for file in sorted(chosen, key=lambda file: file.parts)]
         elif path.exists():
             files.append(path)
         else:
             raise UserError(f"{path}: No such file or directory{hint(path)}")
     return files
+
+
+def is_included(path: Path, include: Sequence[str]) -> bool:
+    """Return whether a file matches one of the patterns; without patterns, every file does.
+
+    A pattern without a slash is compared with the name, any other with the path in the folder.
+    There * also matches slashes.
+
+    >>> is_included(Path("a/b.md"), ["*.md"]), is_included(Path("a/b.md"), ["c/*", "a/*.txt"])
+    (True, False)
+    """
+    patterns = [pattern.removeprefix("**/") for pattern in include]
+    names = [path.as_posix() if "/" in pattern else path.name for pattern in patterns]
+    return not include or any(map(fnmatch.fnmatchcase, names, patterns))
+
+
+def check_include(paths: Iterable[str | Path], include: Sequence[str], flag: str) -> None:
+    """Check that file patterns have an effect.
+
+    Args:
+        paths: files and folders that `expand_folders` is given.
+        flag: the flag of the patterns, for the message.
+
+    Raises:
+        UserError: there are patterns, but no folder.
+    """
+    if include and not any(Path(path).is_dir() for path in paths):
+        raise UserError(f"{flag}: has an effect only on folders, and no folder is given; drop it")
+
+
+def include_hint(paths: Iterable[str | Path], flag: str) -> str:
+    """Return the end of a hint about a file that can't be read; empty if no folder is given."""
+    is_folder = any(Path(path).is_dir() for path in paths)
+    return f", or choose files of the folder, such as {flag} '*.txt'" if is_folder else ""
+
+
+def check_plain_text(files: Sequence[Path]) -> str:
+    """Return a warning about JSON lines, or ""; refuse compressed files. Both are known by name.
+
+    data.readers could read them, but tok must not import data.
+
+    Raises:
+        UserError: a file is compressed.
+    """
+    for path in files:
+        if path.suffix.lower() == ".gz":
+            raise UserError(f"{path}: compressed; decompress it first (gunzip --keep)")
+    for path in files:
+        if path.suffix.lower() in JSON_LINES:
+            return (
+                f"warning: {path}: the tokenizer learns the JSON syntax too, keys and braces; "
+                "train.py --data.files learns from the texts only and writes tokenizer.json to "
+                "the run"
+            )
+    return ""
 
 
 def check_errors(errors: str) -> None:

@@ -77,7 +77,8 @@ def score(
         f"over {result.tokens:,} tokens, {result.bytes:,} bytes"
     )
     figures = {name: getattr(result, name) for name in FIGURES}
-    return figures | {"floor": eval_set.floor, "over_floor": result.over_floor(eval_set.floor)}
+    figures |= {"floor": eval_set.floor, "over_floor": result.over_floor(eval_set.floor)}
+    return figures | {"part_bytes": eval_set.part_bytes or result.bytes}
 
 
 def show_heatmap(run: Run, eval_set: EvalSet, scores: TokenScores, out: str) -> None:
@@ -125,11 +126,10 @@ def arguments(argv: Sequence[str] | None) -> Any:
         metavar="NAME",
         help="field that holds the document, if --text is JSON lines (default: the run's)",
     )
-    add(
-        "--tokens",
-        action="store_true",
-        help="print the log-probability of each token, a JSON line each",
-    )
+    about = "patterns of the files to read if --text is a folder (default: the run's, or all files)"
+    add("--include", nargs="+", default=(), metavar="TEXT", help=about)
+    about = "print the log-probability of each token, a JSON line each"
+    add("--tokens", action="store_true", help=about)
     add(
         "--heat",
         metavar="FILE",
@@ -149,6 +149,8 @@ def arguments(argv: Sequence[str] | None) -> Any:
     args = parser.parse_args(argv)
     if sampling_params(args) != SamplingParams() and not args.coherence:
         raise UserError("sampling flags need --coherence N; nothing else is sampled here")
+    if args.include and args.text in (None, STDIN):
+        raise UserError("--include: needs a folder as --text; give both or neither")
     if args.json_field and args.text in (None, STDIN):
         raise UserError("--json-field: needs a file or folder as --text; give both or neither")
     if args.heat == STDOUT and args.tokens:
@@ -172,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             eval_set = run.validation_set()
         else:
             field = args.json_field or run.config.data.json_field
-            eval_set = run.text_set(args.text, field, Path(scratch))
+            eval_set = run.text_set(args.text, field, Path(scratch), args.include)
         scores = TokenScores(eval_set.batches, "val", rows) if args.tokens or args.heat else None
         figures = score(run, eval_set, rows, scores)
     if scores and args.tokens:

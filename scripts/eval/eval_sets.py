@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from data.batches import Batches
-from data.prepared_folder import is_up_to_date
+from data.prepared_folder import is_up_to_date, read_meta, val_coverage
 from data.scoring import (
     document_separator,
     encode_text,
@@ -16,6 +17,7 @@ from data.scoring import (
     val_batches,
 )
 from sample import LoadedRun
+from tok.text_files import check_include, expand_folders, include_hint
 from train import Config
 from utils.errors import UserError
 from utils.files import read_stdin
@@ -32,6 +34,7 @@ class EvalSet:
     name: str
     batches: Batches
     floor: float | None  # nats per byte
+    part_bytes: int | None = None  # of the whole validation part, if only its start is scored
 
 
 @dataclass(frozen=True)
@@ -60,10 +63,17 @@ class Run:
         windows, floor, note = plan_validation(folder, self.config.data.windows, block_size, end_id)
         if note:
             log(note)
-        batches = self._batches(folder, windows)
-        return EvalSet("validation part", batches, floor["nats_per_byte"] if floor else None)
+        batches, meta = self._batches(folder, windows), read_meta(folder)
+        if coverage := val_coverage(meta):
+            log(f"this is {coverage} (data.val_max_bytes of the run)")
+        floor_nats, part_bytes = floor["nats_per_byte"] if floor else None, meta["val"].get(
+            "part_bytes"
+        )
+        return EvalSet("validation part", batches, floor_nats, part_bytes)
 
-    def text_set(self, path: str, field: str, scratch: Path) -> EvalSet:
+    def text_set(
+        self, path: str, field: str, scratch: Path, include: Sequence[str] = ()
+    ) -> EvalSet:
         """Return the windows of any text, split into documents as the run's data is.
 
         If all documents are stories, or the run trains on one document per row, each document is
@@ -74,6 +84,7 @@ class Run:
             path: a file or folder; - reads standard input.
             field: of JSON lines, the field that holds the document.
             scratch: an empty folder for the prepared text.
+            include: patterns of the files to read in a folder; none = those of the run.
         """
         name = path
         if path == STDIN:
@@ -81,9 +92,12 @@ class Run:
             Path(path).write_bytes(read_stdin())
         config, tokenizer = self.config.data, self.loaded.tokenizer
         separator = document_separator(Path(self.folder.read_record()["data"]["folder"]), config)
+        check_include([path], include, "--include")
+        hint = "convert the file to UTF-8" + include_hint([path], "--include")
         try:
-            longest = encode_text(path, separator, field, config.errors, tokenizer, scratch)
-            floor = text_floor(path, separator, field)
+            files = expand_folders([path], include=include or config.include)
+            longest = encode_text(files, separator, field, config.errors, tokenizer, scratch, hint)
+            floor = text_floor(files, separator, field)
         except UserError as error:
             raise UserError(str(error).replace(path, name)) from None
         windows, block_size = config.windows, self.config.model.block_size

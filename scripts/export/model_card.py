@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data.download.known_corpora import CORPORA, KnownCorpus
+from data.prepared_folder import val_coverage
 from model.flops import count_parameters
 from sample import LoadedRun
 from scripts.export.exporters import Exporter
@@ -81,6 +82,7 @@ def model_card(
         identity=data["identity"],
         vocab_size=config.model.vocab_size,
         tokenizer=loaded.tokenizer.identity,
+        covered=val_coverage(data) or "the validation part",
         loss=_loss(row, state, record["floor_nats_per_token"]),
         tokens=state["tokens"],
         epochs=f" or {float(row['epoch']):.2f} times the training part" if row else "",

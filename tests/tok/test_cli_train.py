@@ -47,6 +47,21 @@ def test_train_with_any_number_of_workers(tmp_path, monkeypatch):
     assert not out.exists()
 
 
+def test_a_picture_among_the_texts_is_left_out(tmp_path):
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_bytes(CORPUS)
+    (tmp_path / "texts" / "cat.png").write_bytes(b"\x89PNG")
+    out = tmp_path / "tok.json"
+    arguments = ["train", str(tmp_path / "texts"), "--vocab-size", "280", "--out", str(out)]
+    with pytest.raises(UserError, match=r"cat.png: not UTF-8 .*such as --include '\*.txt'"):
+        main(arguments)
+    assert main([*arguments, "--include", "*.txt"]) == 0
+    assert BPETokenizer.load(out) == BPETokenizer.train(CORPUS, vocab_size=280)
+    arguments[1] += "/a.txt"
+    with pytest.raises(UserError, match="--include: has an effect only on folders"):
+        main([*arguments, "--include", "*.txt"])
+
+
 def test_a_json_lines_file_gives_a_warning(tmp_path, capsys):
     out, lines = tmp_path / "tok.json", tmp_path / "a.JSONL"
     lines.write_bytes(b'{"text": "the cat sat"}\n' * 9)

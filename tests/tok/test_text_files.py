@@ -6,7 +6,7 @@ import pytest
 
 from tok import text_files
 from tok.errors import TokenizerError
-from tok.text_files import check_stream, check_text, expand_folders
+from tok.text_files import check_include, check_stream, check_text, expand_folders
 from utils.errors import UserError
 
 
@@ -31,6 +31,33 @@ def test_empty_folder_and_missing_path(tmp_path):
         expand_folders([tmp_path])
     with pytest.raises(UserError, match=r"none: No such file or directory"):
         expand_folders([str(tmp_path / "none")])
+
+
+@pytest.mark.parametrize(
+    ("include", "wanted"),
+    [
+        (["*.md"], ["a/c.md", "b.md"]),
+        (["*.md", "*.txt"], ["a/c.md", "a/d.txt", "b.md"]),
+        (["**/*.md"], ["a/c.md", "b.md"]),
+        (["a/*"], ["a/c.md", "a/d.txt"]),
+        (["[b-c].md"], ["a/c.md", "b.md"]),
+    ],
+)
+def test_patterns_choose_the_files_of_folders(tmp_path, include, wanted):
+    for name in ("b.md", "cat.png", "a/c.md", "a/d.txt", "a/.e.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    found = expand_folders([tmp_path, tmp_path / "cat.png"], include=include)
+    assert [file.relative_to(tmp_path).as_posix() for file in found] == [*wanted, "cat.png"]
+
+
+def test_patterns_without_effect_are_refused(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"none of its 1 files matches \*\.md or README; give"):
+        expand_folders([tmp_path], include=["*.md", "README"])
+    with pytest.raises(UserError, match="--include: has an effect only on folders"):
+        check_include([tmp_path / "a.txt"], ["*.txt"], "--include")
+    check_include([tmp_path / "a.txt", tmp_path], ["*.txt"], "--include")
 
 
 def test_invalid_utf8_is_rejected_unless_errors_is_bytes():

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import train
 from data.stories import story as stories
 from data.stories.coherence import common_failures, score_coherence, texts_in_training
 from data.token_file import TokenFile
@@ -19,6 +20,7 @@ from model.sampling.sampler import SamplingParams
 from sample import load_run
 from scripts.eval import __main__ as script
 from scripts.eval import coherence
+from tests.helpers.runs import flags, make_corpus
 from utils.errors import UserError
 from utils.metrics import read_rows
 
@@ -54,7 +56,7 @@ def test_the_figures_are_those_of_training(story_run, printed, which):
     assert figures["checkpoint"] == str(story_run / f"{which}.pt")
     record = json.loads((story_run / "run.json").read_text(encoding="utf-8"))["data"]
     assert figures["tokens"] == record["val"]["tokens"]
-    assert figures["bytes"] == record["val"]["bytes"]
+    assert figures["bytes"] == record["val"]["bytes"] == figures["part_bytes"]
     assert figures["floor"] == record["floor"]["nats_per_byte"]
     assert figures["over_floor"] == pytest.approx(figures["nats_per_byte"] / figures["floor"] - 1)
     total = figures["nats_per_token"] * figures["tokens"]
@@ -120,6 +122,44 @@ def test_a_text_of_stories_is_scored_story_by_story(story_run, printed, tmp_path
     assert figures["nats_per_token"] == pytest.approx(nats / tokens, abs=1e-6)
     assert figures["floor"] == pytest.approx(stories.floor(written).nats_per_byte)
     assert figures["text"] == str(path)
+
+
+def test_a_limited_evaluation_says_what_it_covers(printed, capsys, tmp_path):
+    settings = make_corpus(tmp_path) | {"train.max_steps": 1, "train.sample_tokens": 0}
+    for limit, name in ((0, "all"), (1000, "limited")):
+        folder = tmp_path / name
+        assert train.main(flags(folder, settings | {"data.val_max_bytes": limit})) == 0
+        err = capsys.readouterr().err
+        figures, people = printed(script.main, "--run", folder)
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))["data"]["val"]
+        assert figures["bytes"] == record["bytes"] and figures["part_bytes"] > 1000
+        covered = f"the first {figures['bytes']:,} of {figures['part_bytes']:,} bytes of the valid"
+        assert (covered in err, covered in people) == (limit > 0, limit > 0)
+        assert 900 < figures["bytes"] <= 1000 if limit else figures["bytes"] > 1000
+        row = read_rows(folder / "metrics.csv")[-1]
+        assert figures["nats_per_token"] == pytest.approx(float(row["val_loss"]), abs=1e-7)
+    prepared = {"data.dir": record_folder(tmp_path / "all"), "data.val_max_bytes": 1000}
+    del settings["data.files"], settings["data.cache_dir"], settings["data.doc_sep"]
+    with pytest.raises(UserError, match="more than data.val_max_bytes 1000; prepare it with --val"):
+        train.main(flags(tmp_path / "dir", settings | prepared))
+    prepared["data.dir"] = record_folder(tmp_path / "limited")
+    assert train.main(flags(tmp_path / "dir", settings | prepared)) == 0
+
+
+def record_folder(run: Path) -> str:
+    """Return the prepared folder of a run."""
+    return json.loads((run / "run.json").read_text(encoding="utf-8"))["data"]["folder"]
+
+
+def test_the_files_of_a_folder_are_chosen(story_run, printed, tmp_path):
+    (tmp_path / "a.md").write_text("The cat sat.", encoding="utf-8")
+    (tmp_path / "b.png").write_bytes(b"\x89PNG")
+    with pytest.raises(UserError, match=r"b.png: not UTF-8 .*files of the folder, such as --incl"):
+        script.main(["--run", str(story_run), "--text", str(tmp_path)])
+    words = ["--run", story_run, "--text", tmp_path, "--include", "*.md"]
+    assert printed(script.main, *words)[0]["bytes"] == 12
+    with pytest.raises(UserError, match="--include: has an effect only on folders"):
+        script.main([*map(str, words[:3]), str(tmp_path / "a.md"), "--include", "*.md"])
 
 
 def test_any_other_text_has_no_floor(story_run, printed, tmp_path):

@@ -1,0 +1,70 @@
+"""Which files of a folder are read, and how much of the validation part is evaluated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data.config import DataConfig
+from data.document_source import DocumentSource
+from data.prepare import prepare
+from data.prepared_folder import read_meta
+from tests.conftest import ROOT
+from utils.errors import UserError
+
+
+def write(path: Path, raw: bytes) -> str:
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(raw)
+    return str(path)
+
+
+def parts(files: tuple[str, ...], **changes: Any) -> list[list[bytes]]:
+    source = DocumentSource(DataConfig(files=files, **changes))
+    return [list(source.documents(part)) for part in ("train", "val")]
+
+
+def test_a_picture_among_the_notes_is_left_out(tmp_path: Path) -> None:
+    for name in ("a.md", "b.md"):
+        write(tmp_path / "notes" / name, name.encode())
+    write(tmp_path / "notes" / "cat.png", b"\x89PNG\r\n\x1a\n\x00")
+    notes = str(tmp_path / "notes")
+    with pytest.raises(UserError, match=r"cat.png: not UTF-8 .*, such as --data.include '\*.txt'"):
+        parts((notes,))
+    train, val = parts((notes,), include=("*.md",), split="documents")
+    assert sorted(train + val) == [b"a.md", b"b.md"]
+    with pytest.raises(UserError, match="--data.include: has an effect only on folders"):
+        parts((str(tmp_path / "notes" / "a.md"),), include=("*.md",))
+    with pytest.raises(UserError, match="not UTF-8 at byte 0 .* to take any bytes$"):
+        parts((str(tmp_path / "notes" / "cat.png"),))
+
+
+@pytest.mark.parametrize(
+    ("limit", "wanted"),
+    [
+        (0, [b"aaaa", b"bb", b"cccccccc", b"d"]),
+        (99, [b"aaaa", b"bb", b"cccccccc", b"d"]),
+        (14, [b"aaaa", b"bb", b"cccccccc"]),
+        (13, [b"aaaa", b"bb", b"ccccccc"]),
+        (11, [b"aaaa", b"bb"]),
+        (3, [b"aaa"]),
+    ],
+)
+def test_only_the_first_bytes_of_the_validation_part(
+    tmp_path: Path, limit: int, wanted: list[bytes]
+) -> None:
+    """Whole documents; one is cut only if the ones before it fill less than half of the limit."""
+    text = write(tmp_path / "train.txt", b"text")
+    val_text = write(tmp_path / "val.txt", b"aaaa\n\nbb\n\ncccccccc\n\nd")
+    config: dict[str, Any] = {
+        "val_files": (val_text,),
+        "doc_sep": "blank-line",
+        "val_max_bytes": limit,
+    }
+    assert parts((text,), **config) == [[b"text"], wanted]
+    own = {"tokenizer": str(ROOT / "tok" / "bpe.json"), "cache_dir": str(tmp_path / "cache")}
+    meta = read_meta(prepare(DataConfig(files=(text,), **config, **own), None))
+    assert meta["val"].get("part_bytes") == (15 if limit else None)
+    assert ("val_max_bytes" in meta["recipe"]["corpus"]) == (limit > 0)
