@@ -105,8 +105,8 @@ def find_token(tokenizer: BPETokenizer, text: str) -> int:
         return tokenizer.special_ids[text]
     ids = tokenizer.encode(text)
     if len(ids) != 1:
-        known = ", ".join(tokenizer.special_tokens)
-        raise UserError(f"{text!r} is {len(ids)} tokens; name one that is one, such as {known}")
+        examples = ", ".join(tokenizer.special_tokens)
+        raise UserError(f"{text!r} is {len(ids)} tokens; name one that is one, such as {examples}")
     return ids[0]
 
 

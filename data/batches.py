@@ -58,7 +58,7 @@ class Batches:
     Args:
         folder: holds train.npy and val.npy.
         rows: windows in one training batch, over all micro-batches.
-        end_id: id of the end-of-text token.
+        eot_id: id of the end-of-text token.
         windows: `documents` (one document per row) or `packed` (rows of block_size tokens).
         val_windows: the same for val.npy; None = as for training.
         stride: distance in tokens between the starts of packed windows; 0 = block_size.
@@ -77,7 +77,7 @@ class Batches:
         *,
         block_size: int,
         rows: int,
-        end_id: int,
+        eot_id: int,
         seed: int,
         windows: str = "packed",
         val_windows: str | None = None,
@@ -87,7 +87,7 @@ class Batches:
         fixed_length: bool = False,
         splits: Sequence[str] = ("train", "val"),
     ) -> None:
-        self.rows, self.end_id, self.seed, self.mask_documents = rows, end_id, seed, mask_documents
+        self.rows, self.eot_id, self.seed, self.mask_documents = rows, eot_id, seed, mask_documents
         self.shift, self.block_size = shift, block_size
         self.splits: dict[str, Windows] = {}
         self.pad_to: dict[str, int] = {}
@@ -95,7 +95,7 @@ class Batches:
             kind = val_windows or windows if split == "val" else windows
             self.pad_to[split] = block_size if fixed_length or kind == "packed" else 0
             tokens = TokenFile(folder / f"{split}.npy")
-            self.splits[split] = cut_windows(tokens, kind, block_size, stride, end_id=end_id)
+            self.splits[split] = cut_windows(tokens, kind, block_size, stride, eot_id=eot_id)
         self._order: tuple[str, int, np.ndarray, int] | None = None
         self._on_device: DeviceTokens | None = None
 
@@ -119,8 +119,8 @@ class Batches:
         if self._on_device is None:
             batch = self._batch("train", index_B, shift_B)
         else:
-            block_size, end_id = self.block_size, self.end_id
-            x_BT, y_BT = self._on_device.gather_windows(targets, shift_B, block_size, end_id)
+            block_size, eot_id = self.block_size, self.eot_id
+            x_BT, y_BT = self._on_device.gather_windows(targets, shift_B, block_size, eot_id)
             batch = self._with_document_ids(x_BT, y_BT)
         return batch, targets.n_targets
 
@@ -192,7 +192,7 @@ class Batches:
         rows = self.splits[split].rows(index_B, shift_B)
         longest = max(len(x) for x, _ in rows)
         width = max(self.pad_to[split], padded_length(longest, self.block_size))
-        x_BT = np.full((len(rows), width), self.end_id, np.int64)
+        x_BT = np.full((len(rows), width), self.eot_id, np.int64)
         y_BT = np.full((len(rows), width), IGNORE_INDEX, np.int64)
         for row, (x, y) in enumerate(rows):
             x_BT[row, : len(x)] = x
@@ -200,7 +200,7 @@ class Batches:
         return self._with_document_ids(torch.from_numpy(x_BT), torch.from_numpy(y_BT))
 
     def _with_document_ids(self, x_BT: Tensor, y_BT: Tensor) -> Batch:
-        doc_BT = torch.cumsum(x_BT == self.end_id, dim=1) if self.mask_documents else None
+        doc_BT = torch.cumsum(x_BT == self.eot_id, dim=1) if self.mask_documents else None
         return Batch(x_BT, y_BT, doc_BT)
 
 
@@ -213,7 +213,7 @@ class DeviceTokens:
         self.tokens_N = torch.from_numpy(raw_N).to(device)
 
     def gather_windows(
-        self, targets: Targets, shift_B: np.ndarray, block_size: int, end_id: int
+        self, targets: Targets, shift_B: np.ndarray, block_size: int, eot_id: int
     ) -> tuple[Tensor, Tensor]:
         """Return inputs and targets of windows, int64 (B, block_size), equal to `Windows.rows`.
 
@@ -226,9 +226,9 @@ class DeviceTokens:
         column_S = torch.arange(block_size + 1, device=self.device)
         position_BS = first_B1 - 1 + column_S
         stream_BS = self.tokens_N[position_BS % len(self.tokens_N)].long()
-        stream_BS = torch.where(position_BS < 0, end_id, stream_BS)
+        stream_BS = torch.where(position_BS < 0, eot_id, stream_BS)
         inside_BT = column_S[:-1] < length_B1
-        x_BT = torch.where(inside_BT, stream_BS[:, :-1], end_id)
+        x_BT = torch.where(inside_BT, stream_BS[:, :-1], eot_id)
         counted_BT = inside_BT & (column_S[:-1] >= context_B1)
         return x_BT, torch.where(counted_BT, stream_BS[:, 1:], IGNORE_INDEX)
 

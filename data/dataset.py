@@ -64,7 +64,7 @@ class Dataset:
             self.folder,
             block_size=block_size,
             rows=rows,
-            end_id=self.tokenizer.eot_id,
+            eot_id=self.tokenizer.eot_id,
             seed=seed,
             windows=config.windows,
             val_windows=self.val_windows,

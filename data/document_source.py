@@ -23,7 +23,7 @@ MIN_DOCUMENTS = 10  # with fewer documents, `auto` splits by bytes
 
 
 class DocumentSource:
-    """The training and validation documents that the settings choose, and their fingerprint.
+    """The training and validation documents that the settings choose, and their recipe.
 
     Raises:
         UserError: a file is missing, or a setting has no effect on these files.
@@ -37,7 +37,7 @@ class DocumentSource:
         check_include((*config.files, *config.val_files), config.include, "--data.include")
         self._check_json()
 
-    def fingerprint(self) -> dict[str, Any]:
+    def recipe(self) -> dict[str, Any]:
         """Return everything that determines the documents: file hashes, settings, story seeds."""
         c = self.config
         found: dict[str, Any]

@@ -72,7 +72,7 @@ def prepare(
     tokenizer = given_tokenizer(config, vocab_size, tokenizer)
     recipe = {
         "format": FORMAT,
-        "corpus": source.fingerprint(),
+        "corpus": source.recipe(),
         "tokenizer": tokenizer.identity if tokenizer else f"trained to {vocab_size}",
     }
     identity = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
@@ -146,7 +146,7 @@ def write_prepared_files(
         if block_size:
             with contextlib.closing(TokenFile(path)) as tokens:
                 cut_windows(
-                    tokens, config.windows, block_size, config.stride, end_id=tokenizer.eot_id
+                    tokens, config.windows, block_size, config.stride, eot_id=tokenizer.eot_id
                 )
     if config.val_max_bytes:
         meta["val"]["part_bytes"] = source.val_part_bytes

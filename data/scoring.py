@@ -60,14 +60,14 @@ def document_separator(folder: Path, config: DataConfig) -> str:
     return config.doc_sep if config.files or config.dir else BLANK_LINE
 
 
-def longest_document(path: Path, end_id: int) -> int:
+def longest_document(path: Path, eot_id: int) -> int:
     """Return the longest document's length in tokens, including its end-of-text token."""
     with contextlib.closing(TokenFile(path)) as tokens:
-        return int(np.diff(tokens.positions_of(end_id), prepend=-1).max(initial=0))
+        return int(np.diff(tokens.positions_of(eot_id), prepend=-1).max(initial=0))
 
 
 def plan_validation(
-    folder: Path, windows: str, block_size: int, end_id: int
+    folder: Path, windows: str, block_size: int, eot_id: int
 ) -> tuple[str, dict[str, float] | None, str]:
     """Return how val.npy is scored: kind of windows, entropy floor, and a note for the user.
 
@@ -78,7 +78,7 @@ def plan_validation(
     floor = read_meta(folder)["floor"]
     if floor is None:
         return windows, None, ""
-    longest = longest_document(folder / "val.npy", end_id)
+    longest = longest_document(folder / "val.npy", eot_id)
     if longest <= block_size:
         return "documents", floor, ""
     note = (
@@ -88,7 +88,7 @@ def plan_validation(
 
 
 def val_batches(
-    folder: Path, config: DataConfig, *, block_size: int, end_id: int, windows: str
+    folder: Path, config: DataConfig, *, block_size: int, eot_id: int, windows: str
 ) -> Batches:
     """Open val.npy with windows as in training; packed ones are at most as long as the text."""
     if windows == "packed":
@@ -98,7 +98,7 @@ def val_batches(
         folder,
         block_size=block_size,
         rows=1,
-        end_id=end_id,
+        eot_id=eot_id,
         seed=0,
         windows=windows,
         stride=min(config.stride, block_size),

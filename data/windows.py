@@ -6,6 +6,7 @@ too, and the start of a document is predicted from the token that generation sta
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
@@ -42,8 +43,8 @@ class Targets(NamedTuple):
 class Windows(ABC):
     """The windows of a token file, indexed from 0."""
 
-    def __init__(self, tokens: TokenFile, n_windows: int, end_id: int) -> None:
-        self.tokens, self.n_windows, self.end_id = tokens, n_windows, end_id
+    def __init__(self, tokens: TokenFile, n_windows: int, eot_id: int) -> None:
+        self.tokens, self.n_windows, self.eot_id = tokens, n_windows, eot_id
 
     @abstractmethod
     def targets(self, index_B: np.ndarray) -> Targets:
@@ -71,7 +72,7 @@ class Windows(ABC):
     def _read(self, start: int, stop: int) -> np.ndarray:
         """Return tokens `start` to `stop`, wrapping around; position -1 is an end-of-text token."""
         if start < 0:
-            return np.concatenate(([self.end_id], self.tokens.read(0, stop)))
+            return np.concatenate(([self.eot_id], self.tokens.read(0, stop)))
         n = self.tokens.n_tokens
         start, stop = start % n, start % n + stop - start
         head = self.tokens.read(start, stop)
@@ -85,14 +86,15 @@ class PackedWindows(Windows):
     next one, so every token is a target exactly once. The last window may be shorter.
     """
 
-    def __init__(self, tokens: TokenFile, *, block_size: int, stride: int, end_id: int) -> None:
+    def __init__(self, tokens: TokenFile, *, block_size: int, stride: int, eot_id: int) -> None:
         if tokens.n_tokens < block_size:
             raise UserError(
                 f"the {tokens.path.stem} part holds {tokens.n_tokens} tokens, fewer than "
                 f"model.block_size {block_size}; use more text or a smaller block_size"
             )
         self.block_size, self.stride = block_size, stride
-        super().__init__(tokens, 1 - -(tokens.n_tokens - block_size) // stride, end_id)
+        n_windows = 1 + math.ceil((tokens.n_tokens - block_size) / stride)
+        super().__init__(tokens, n_windows, eot_id)
 
     def targets(self, index_B: np.ndarray) -> Targets:
         """Return the targets of the windows `index_B`, int64 (B,)."""
@@ -104,8 +106,8 @@ class PackedWindows(Windows):
 class DocumentWindows(Windows):
     """Windows of one document each: an end-of-text token, then the document with its own."""
 
-    def __init__(self, tokens: TokenFile, *, block_size: int, end_id: int) -> None:
-        ends = tokens.positions_of(end_id) + 1
+    def __init__(self, tokens: TokenFile, *, block_size: int, eot_id: int) -> None:
+        ends = tokens.positions_of(eot_id) + 1
         if not len(ends) or ends[-1] != tokens.n_tokens:
             raise UserError(
                 f"{tokens.path}: does not end with an end-of-text token; run data.prepare again"
@@ -119,7 +121,7 @@ class DocumentWindows(Windows):
                 f"tokens, more than model.block_size {block_size}; raise block_size or set "
                 "data.windows packed"
             )
-        super().__init__(tokens, len(ends), end_id)
+        super().__init__(tokens, len(ends), eot_id)
 
     def targets(self, index_B: np.ndarray) -> Targets:
         """Return the targets of the windows `index_B`, int64 (B,)."""
@@ -127,7 +129,7 @@ class DocumentWindows(Windows):
 
 
 def cut_windows(
-    tokens: TokenFile, kind: str, block_size: int, stride: int, *, end_id: int
+    tokens: TokenFile, kind: str, block_size: int, stride: int, *, eot_id: int
 ) -> Windows:
     """Return the windows of a token file.
 
@@ -139,10 +141,10 @@ def cut_windows(
         UserError: too few tokens, a document longer than block_size, or a stride that skips text.
     """
     if kind == "documents":
-        return DocumentWindows(tokens, block_size=block_size, end_id=end_id)
+        return DocumentWindows(tokens, block_size=block_size, eot_id=eot_id)
     if stride > block_size:
         raise UserError(
             f"data.stride {stride} is more than model.block_size {block_size}: "
             "text would be left out"
         )
-    return PackedWindows(tokens, block_size=block_size, stride=stride or block_size, end_id=end_id)
+    return PackedWindows(tokens, block_size=block_size, stride=stride or block_size, eot_id=eot_id)

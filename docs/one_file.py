@@ -70,16 +70,16 @@ def learn_merges(text: str, vocab_size: int) -> dict[Pair, int]:
 
 def encode(text: str, merges: dict[Pair, int]) -> list[int]:
     """Apply the merges to each pre-token, in the order in which they were learned."""
-    known: dict[bytes, list[int]] = {}
+    ids_of_word: dict[bytes, list[int]] = {}
     encoded: list[int] = []
     for word in pretokens(text):
-        if word not in known:
+        if word not in ids_of_word:
             ids = list(word)
             while pairs := [pair for pair in pairs_of(ids) if pair in merges]:
                 first = min(pairs, key=merges.__getitem__)
                 ids = merge(ids, first, merges[first])
-            known[word] = ids
-        encoded += known[word]
+            ids_of_word[word] = ids
+        encoded += ids_of_word[word]
     return encoded
 
 

@@ -136,12 +136,12 @@ class Parser(argparse.ArgumentParser):
         except UserError:
             # An unknown flag can be the cause: its value was parsed as a sub-command, or the
             # required flag that was meant is missing.
-            known = long_flags(self)
-            spellings = {flag.replace("_", "-") for flag in known}
+            flags = long_flags(self)
+            spellings = {flag.replace("_", "-") for flag in flags}
             for word in words[: words.index("--") if "--" in words else None]:
                 flag = word.partition("=")[0]
                 if flag.startswith("--") and flag.replace("_", "-") not in spellings:
-                    self.error(unknown_flag(flag, known))
+                    self.error(unknown_flag(flag, flags))
             raise
         if unknown:
             self.error(unknown_flag(unknown[0], long_flags(self, parsed)))
@@ -160,9 +160,9 @@ class Parser(argparse.ArgumentParser):
         flag, equals, value = arg.partition("=")
         if not flag.startswith("--") or flag in self._option_string_actions:
             return arg
-        for known in self._option_string_actions:
-            if known.replace("_", "-") == flag.replace("_", "-"):
-                return known + equals + value
+        for defined in self._option_string_actions:
+            if defined.replace("_", "-") == flag.replace("_", "-"):
+                return defined + equals + value
         return arg
 
 
@@ -179,12 +179,12 @@ def long_flags(
     return flags
 
 
-def unknown_flag(given: str, known: Sequence[str]) -> str:
+def unknown_flag(given: str, flags: Sequence[str]) -> str:
     """Return the message for a flag that does not exist.
 
     >>> unknown_flag("--out_dri", ["--out_dir", "--seed"])
     'unknown argument --out_dri (did you mean --out_dir?)'
     """
     flag = given.partition("=")[0]
-    near = nearest(flag.lstrip("-"), [other[2:] for other in known])
+    near = nearest(flag.lstrip("-"), [other[2:] for other in flags])
     return f"unknown argument {flag}" + (f" (did you mean --{near}?)" if near else "")

@@ -51,12 +51,12 @@ def find_corpus(name: str) -> KnownCorpus:
     Raises:
         UserError: there is no such corpus.
     """
-    known = {corpus.name: corpus for corpus in CORPORA}
-    if name.lower() in known:
-        return known[name.lower()]
-    near = nearest(name.lower(), known)
+    by_name = {corpus.name: corpus for corpus in CORPORA}
+    if name.lower() in by_name:
+        return by_name[name.lower()]
+    near = nearest(name.lower(), by_name)
     meant = f" (did you mean {near}?)" if near else ""
-    raise UserError(f"{name}: no such corpus{meant}; there are: {', '.join(known)}")
+    raise UserError(f"{name}: no such corpus{meant}; there are: {', '.join(by_name)}")
 
 
 def ensure_downloaded(source: Source, folder: Path) -> None:

@@ -198,12 +198,12 @@ def corpus_name(recipe: Mapping[str, Any]) -> str:
     >>> corpus_name({"corpus": {"stories": [1, 2, 3]}}), corpus_name({"corpus": {"files": ["0"]}})
     ('', '')
     """
-    corpus = recipe["corpus"]
-    found = {*corpus.get("files", ()), *corpus.get("val_files", ())}
-    for known in CORPORA:
-        texts = {text.sha256 for source in known.sources for text in source.texts()}
-        if found and found <= texts:
-            return known.name
+    corpus_recipe = recipe["corpus"]
+    digests = {*corpus_recipe.get("files", ()), *corpus_recipe.get("val_files", ())}
+    for corpus in CORPORA:
+        texts = {text.sha256 for source in corpus.sources for text in source.texts()}
+        if digests and digests <= texts:
+            return corpus.name
     return ""
 
 

@@ -42,16 +42,16 @@ class Coherence:
 
 
 def score_coherence(
-    texts: Sequence[str], ended: Sequence[bool], known: Collection[str]
+    texts: Sequence[str], ended: Sequence[bool], in_training: Collection[str]
 ) -> Coherence:
     """Return how many of the sampled texts are accepted, distinct, new and ended.
 
-    >>> score_coherence(["no story", "no story"], [True, False], known=set())  # doctest: +ELLIPSIS
-    Coherence(samples=2, accepted=0, distinct=1, new=2, ended=1, failures=[...])
+    >>> score_coherence(["no story", "no story"], [True, False], in_training=set()).shares()
+    {'accepted': 0.0, 'distinct': 0.5, 'new': 1.0, 'ended': 0.5}
 
     Args:
         ended: for each text, whether it reached the end-of-text token; others are not accepted.
-        known: those of the texts that are documents of the training text.
+        in_training: those of the texts that are documents of the training text.
     """
     accepted, failures = 0, []
     for number, (text, whole) in enumerate(zip(texts, ended, strict=True)):
@@ -67,7 +67,7 @@ def score_coherence(
         samples=len(texts),
         accepted=accepted,
         distinct=len(set(texts)),
-        new=sum(text not in known for text in texts),
+        new=sum(text not in in_training for text in texts),
         ended=sum(ended),
         failures=failures,
     )
@@ -99,7 +99,7 @@ def common_failures(coherence: Coherence, limit: int = 5) -> list[str]:
     """Return the most frequent failures with their counts.
 
     >>> texts = ["Not a story.", "Not one either.", "Not"]
-    >>> common_failures(score_coherence(texts, [True, True, False], known=set()))
+    >>> common_failures(score_coherence(texts, [True, True, False], in_training=set()))
     ["2 at 'Not'", '1 never ends']
     """
     counts = Counter(failure.what for failure in coherence.failures)

@@ -322,7 +322,7 @@ class Trainer:
             checkpoint.save(self.run.best, self.state())
         if self.config.train.sample_tokens:
             text = self.sample()
-            run_log.sample(self.step, text)
+            run_log.write_sample(self.step, text)
             log(f"  {text[:240]!r}")
         checkpoint.save(self.run.last, self.state())
 

@@ -26,7 +26,7 @@ def sample_stories(
 
     Sample i has seed i and at most block_size new tokens.
     """
-    end_id = loaded.tokenizer.eot_id
+    eot_id = loaded.tokenizer.eot_id
     texts: list[str] = []
     ended: list[bool] = []
     with tqdm(total=n_samples, desc="sample stories", disable=None, leave=False) as bar:
@@ -34,14 +34,14 @@ def sample_stories(
             seeds = list(range(first, min(first + SAMPLES_PER_BATCH, n_samples)))
             for ids in generate_ids(
                 loaded.model,
-                [[end_id]] * len(seeds),
+                [[eot_id]] * len(seeds),
                 seeds=seeds,
                 max_new_tokens=loaded.model.config.block_size,
                 params=params,
-                stop_id=end_id,
+                stop_id=eot_id,
                 engine=loaded.engine,
             ):
-                ended.append(ids[-1] == end_id)
+                ended.append(ids[-1] == eot_id)
                 texts.append(loaded.tokenizer.decode(ids[:-1] if ended[-1] else ids))
             bar.update(len(seeds))
     return texts, ended
@@ -57,8 +57,8 @@ def measure_coherence(
     """
     texts, ended = sample_stories(loaded, n_samples, params)
     with contextlib.closing(TokenFile(train)) as tokens:
-        known = texts_in_training(tokens, loaded.tokenizer, texts)
-    result = score_coherence(texts, ended, known)
+        in_training = texts_in_training(tokens, loaded.tokenizer, texts)
+    result = score_coherence(texts, ended, in_training)
     describe(result, n_samples)
     return {"samples": n_samples, **result.shares()}
 

@@ -58,9 +58,9 @@ class Run:
 
     def validation_set(self) -> EvalSet:
         """Return the run's own validation part."""
-        folder, end_id = self.data_folder(), self.loaded.tokenizer.eot_id
+        folder, eot_id = self.data_folder(), self.loaded.tokenizer.eot_id
         block_size = self.config.model.block_size
-        windows, floor, note = plan_validation(folder, self.config.data.windows, block_size, end_id)
+        windows, floor, note = plan_validation(folder, self.config.data.windows, block_size, eot_id)
         if note:
             log(note)
         batches, meta = self._batches(folder, windows), read_meta(folder)
@@ -116,6 +116,6 @@ class Run:
             folder,
             self.config.data,
             block_size=self.config.model.block_size,
-            end_id=self.loaded.tokenizer.eot_id,
+            eot_id=self.loaded.tokenizer.eot_id,
             windows=windows,
         )

@@ -22,7 +22,8 @@ MAX_NATS = 8  # end of the colour scale: higher losses have the same colour; ln 
 # xterm-256 colours, one for each whole number of nats: pale yellow to dark red.
 BACKGROUNDS = (231, 230, 229, 222, 215, 209, 203, 196, 124)
 BLACK, WHITE = 16, 231  # xterm-256 colours of the letters
-WHITE_LETTERS_FROM = 7  # nats: letters on the darkest backgrounds are white
+# Nats from which the background is so dark that its letters are white: COLOURS darken earlier.
+WHITE_FROM_TERMINAL, WHITE_FROM_PICTURE = 7, 6
 
 LINE_COLUMNS = 100
 MAX_LINES = 120  # of a picture: a longer one is slow to draw and hard to read
@@ -34,14 +35,23 @@ POINTS_PER_INCH = 72
 COLOURS = "YlOrRd"
 
 
+def on_scale(nats: float) -> float:
+    """Limit nats to the colour scale, 0 to MAX_NATS; NaN is at its end.
+
+    >>> on_scale(2.5), on_scale(20.0), on_scale(float("nan"))
+    (2.5, 8, 8)
+    """
+    return max(nats, 0.0) if nats < MAX_NATS else MAX_NATS
+
+
 def colour_background(text: str, nats: float) -> str:
     r"""Return a text on the background colour of its nats, with terminal escape codes.
 
     >>> colour_background("a", 2.5)
     '\x1b[48;5;229;38;5;16ma\x1b[0m'
     """
-    level = max(int(nats), 0) if nats < MAX_NATS else MAX_NATS  # NaN gets the highest level
-    letters = WHITE if level >= WHITE_LETTERS_FROM else BLACK
+    level = int(on_scale(nats))
+    letters = WHITE if level >= WHITE_FROM_TERMINAL else BLACK
     return f"\x1b[48;5;{BACKGROUNDS[level]};38;5;{letters}m{text}\x1b[0m"
 
 
@@ -112,14 +122,14 @@ def save_heatmap(cells: Sequence[Cell], out: Path, title: str) -> int:
         OSError: the picture can't be written.
     """
     fonts, missing = choose_fonts("".join(cell.text for cell in cells))
-    numbers = str.maketrans({character: escape(character) for character in missing})
-    written = [Cell(cell.text.translate(numbers), cell.nats, cell.ends_line) for cell in cells]
-    positions = list(wrap_cells(written, LINE_COLUMNS, MAX_LINES))
+    escapes = str.maketrans({character: escape(character) for character in missing})
+    drawable = [Cell(cell.text.translate(escapes), cell.nats, cell.ends_line) for cell in cells]
+    positions = list(wrap_cells(drawable, LINE_COLUMNS, MAX_LINES))
     n_lines = positions[-1][0] + 1 if positions else 1
     figure = Figure()
     draw_cells(figure, positions, n_lines, fonts, title)
     save_figure(figure, out)
-    return sum(1 for _ in _complete_cells(positions, written))
+    return sum(1 for _ in _complete_cells(positions, drawable))
 
 
 def _complete_cells(
@@ -154,7 +164,7 @@ def draw_cells(
     axes.axis("off")
     shades = ScalarMappable(Normalize(0, MAX_NATS), COLOURS)
     boxes = [box(row, start, columns(cell.text)) for row, start, cell in positions]
-    colours = shades.to_rgba(np.array([min(cell.nats, MAX_NATS) for _, _, cell in positions]))
+    colours = shades.to_rgba(np.array([on_scale(cell.nats) for _, _, cell in positions]))
     axes.add_collection(PolyCollection(boxes, facecolors=colours, linewidths=0))
     for row, start, cell in positions:
         axes.text(
@@ -163,7 +173,7 @@ def draw_cells(
             cell.text,
             ha="center",
             va="center_baseline",
-            color="white" if cell.nats >= WHITE_LETTERS_FROM - 1 else "black",
+            color="white" if on_scale(cell.nats) >= WHITE_FROM_PICTURE else "black",
             fontproperties=fonts,
             parse_math=False,  # $ is a letter here
         )

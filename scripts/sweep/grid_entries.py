@@ -97,8 +97,8 @@ def make_sweep(
                     raise UserError(f"{entry.where}: a change {change} already exists; rename it")
                 changes[change] = {name: value}
     sweep = Sweep(axes=axes, fixed=fixed, ranges=ranges, changes=changes)
-    known = {"n_points" if key == "points" else key: value for key, value in plain.items()}
-    sweep = dataclasses.replace(sweep, **known)
+    others = {"n_points" if key == "points" else key: value for key, value in plain.items()}
+    sweep = dataclasses.replace(sweep, **others)
     check_sweep(sweep, path)
     return sweep
 

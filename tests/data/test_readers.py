@@ -185,7 +185,7 @@ def test_a_folder_of_mixed_formats_is_prepared(tmp_path: Path) -> None:
     assert made[0] == made[1]
 
 
-def test_settings_without_effect_are_errors_and_file_names_change_the_fingerprint(
+def test_settings_without_effect_are_errors_and_file_names_change_the_recipe(
     tmp_path: Path,
 ) -> None:
     text, lines = tmp_path / "a.txt", tmp_path / "a.jsonl"
@@ -203,7 +203,7 @@ def test_settings_without_effect_are_errors_and_file_names_change_the_fingerprin
     settings = [(text, "text"), (lines, "text"), (lines, "b")]
     prints = [
         json.dumps(
-            prepare.DocumentSource(DataConfig(files=(str(path),), json_field=field)).fingerprint()
+            prepare.DocumentSource(DataConfig(files=(str(path),), json_field=field)).recipe()
         )
         for path, field in settings
     ]

@@ -35,7 +35,7 @@ def test_every_token_is_scored_once_at_its_position(folder, rows, windows, block
         path,
         block_size=block_size,
         rows=1,
-        end_id=END,
+        eot_id=END,
         seed=0,
         windows=windows,
         stride=stride,
@@ -57,7 +57,7 @@ def test_every_token_is_scored_once_at_its_position(folder, rows, windows, block
 
 def test_an_incomplete_pass_is_an_error(folder):
     batches = Batches(
-        folder[0], block_size=4, rows=1, end_id=END, seed=0, windows="packed", splits=("val",)
+        folder[0], block_size=4, rows=1, eot_id=END, seed=0, windows="packed", splits=("val",)
     )
     scores = TokenScores(batches, "val", 1)
     with pytest.raises(AssertionError, match="once"):

@@ -39,7 +39,7 @@ def test_packed_every_token_is_a_target_once_in_its_context(
 ) -> None:
     ids, block_size, stride = case
     tokens = token_file(tmp_path_factory.mktemp("w") / "train.npy", ids)
-    windows = PackedWindows(tokens, block_size=block_size, stride=stride, end_id=END)
+    windows = PackedWindows(tokens, block_size=block_size, stride=stride, eot_id=END)
     stream, counted = [END, *ids], [0] * len(ids)
     for index in range(windows.n_windows):
         ((x, y),) = windows.rows(np.array([index]))
@@ -64,7 +64,7 @@ def test_documents_are_whole_and_begin_after_an_end_token(
     documents = [[i % 9] * length + [END] for i, length in enumerate(lengths)]
     path = tmp_path_factory.mktemp("w") / "train.npy"
     tokens = token_file(path, [token for document in documents for token in document])
-    windows = DocumentWindows(tokens, block_size=6, end_id=END)
+    windows = DocumentWindows(tokens, block_size=6, eot_id=END)
     assert windows.n_windows == len(documents)
     assert windows.lengths.tolist() == [len(document) for document in documents]
     for index, document in enumerate(documents):
@@ -76,20 +76,20 @@ def test_documents_are_whole_and_begin_after_an_end_token(
 def test_text_that_does_not_fit_is_an_error_with_both_numbers(tmp_path: Path) -> None:
     tokens = token_file(tmp_path / "val.npy", [1, 2, 3, END])
     with pytest.raises(UserError, match="val part holds 4 tokens, fewer than model.block_size 5"):
-        cut_windows(tokens, "packed", 5, 0, end_id=END)
+        cut_windows(tokens, "packed", 5, 0, eot_id=END)
     with pytest.raises(UserError, match=r"document 0 holds 4 tokens, more than.*block_size 3"):
-        cut_windows(tokens, "documents", 3, 0, end_id=END)
+        cut_windows(tokens, "documents", 3, 0, eot_id=END)
     with pytest.raises(UserError, match=r"data.stride 3 is more than model.block_size 2"):
-        cut_windows(tokens, "packed", 2, 3, end_id=END)
-    assert cut_windows(tokens, "packed", 4, 0, end_id=END).n_windows == 1
-    assert cut_windows(tokens, "documents", 4, 0, end_id=END).n_windows == 1
+        cut_windows(tokens, "packed", 2, 3, eot_id=END)
+    assert cut_windows(tokens, "packed", 4, 0, eot_id=END).n_windows == 1
+    assert cut_windows(tokens, "documents", 4, 0, eot_id=END).n_windows == 1
 
 
 def test_a_file_that_ends_inside_a_document_is_an_error(tmp_path: Path) -> None:
     for ids in ([END, 1], [1]):
         tokens = token_file(tmp_path / "a.npy", ids)
         with pytest.raises(UserError, match="does not end with an end-of-text token"):
-            DocumentWindows(tokens, block_size=4, end_id=END)
+            DocumentWindows(tokens, block_size=4, eot_id=END)
 
 
 def test_data_model_and_torch_ignore_the_same_target() -> None:

@@ -27,5 +27,5 @@ def make(folder: Path, n_documents: int = 40, seed: int = 0, longest: int = 8) -
 
 
 def batches(folder: Path, **changes: object) -> Batches:
-    settings = {"block_size": 10, "rows": 3, "end_id": END, "seed": 5, **changes}
+    settings = {"block_size": 10, "rows": 3, "eot_id": END, "seed": 5, **changes}
     return Batches(folder, **settings)

@@ -129,8 +129,8 @@ def merge_many(
         int64[T], the ids of all pre-tokens, concatenated; and int64[P], how many each has.
     """
     max_length, n = bytes_LP.shape
-    row, candidates, starts = _initial_state(bytes_LP, lengths_P, pairs)
-    lengths = pairs.lengths * n  # distance in the flattened `row` from a token to the next
+    ids, candidates, starts = _initial_state(bytes_LP, lengths_P, pairs)
+    distances = pairs.lengths * n  # by id: from a token to the next one in the flattened `ids`
     candidates_LP = candidates.reshape(max_length + 2, n)
     while True:
         best_P = candidates_LP.min(axis=0)
@@ -140,20 +140,20 @@ def merge_many(
         best = best_P[unfinished]
         start = (best & _POSITION_MASK) * n + unfinished
         new = best >> POSITION_BITS
-        middle = start + lengths[row[start]]  # first cell of the second token
-        end = middle + lengths[row[middle]]  # first cell of the token after the new one
+        middle = start + distances[ids[start]]  # first cell of the second token
+        end = middle + distances[ids[middle]]  # first cell of the token after the new one
         starts[middle] = False
         candidates[middle] = NO_CANDIDATE
-        row[start] = row[end - n] = new
+        ids[start] = ids[end - n] = new
         # The pairs of the new token with the tokens before and after it, in one look-up.
-        before, after = row[start - n], row[end]
-        left = start - lengths[before]
+        before, after = ids[start - n], ids[end]
+        left = start - distances[before]
         merged = pairs.find(np.concatenate([before, new]), np.concatenate([new, after]))
         cells = np.concatenate([left, start])
         packed = merged << POSITION_BITS | cells // n
         candidates[cells] = np.where(merged == NO_MERGE, NO_CANDIDATE, packed)
     starts_PL = starts.reshape(max_length + 2, n).T
-    return row.reshape(max_length + 2, n).T[starts_PL], np.count_nonzero(starts_PL, axis=1)
+    return ids.reshape(max_length + 2, n).T[starts_PL], np.count_nonzero(starts_PL, axis=1)
 
 
 def _initial_state(
@@ -169,11 +169,11 @@ def _initial_state(
     max_length, n = bytes_LP.shape
     inside = np.zeros((max_length + 2, n), dtype=bool)
     inside[1:-1] = np.arange(max_length)[:, None] < lengths_P
-    row = np.full((max_length + 2, n), pairs.edge, dtype=np.int64)
-    np.copyto(row[1:-1], pairs.byte_ids[bytes_LP], where=inside[1:-1])
+    ids = np.full((max_length + 2, n), pairs.edge, dtype=np.int64)
+    np.copyto(ids[1:-1], pairs.byte_ids[bytes_LP], where=inside[1:-1])
     merged = pairs.of_bytes[bytes_LP[:-1], bytes_LP[1:]]
     candidates = np.full((max_length + 2, n), NO_CANDIDATE, dtype=np.int64)
     positions = np.arange(1, max_length)[:, None]
     can_merge = (merged != NO_MERGE) & inside[2:-1]
     np.copyto(candidates[1:-2], merged << POSITION_BITS | positions, where=can_merge)
-    return row.ravel(), candidates.ravel(), inside.ravel()
+    return ids.ravel(), candidates.ravel(), inside.ravel()

@@ -50,5 +50,5 @@ def metavar(kind: Any, metadata: Mapping[str, Any]) -> str:
 
 def given_flags(args: argparse.Namespace, cls: type) -> dict[str, str | list[str]]:
     """Return the settings given on the command line: dotted name -> its words."""
-    known = flat_fields(cls)
-    return {name: value for name, value in vars(args).items() if name in known}
+    fields = flat_fields(cls)
+    return {name: value for name, value in vars(args).items() if name in fields}

@@ -63,14 +63,14 @@ def _escape(text: str) -> str:
     )
 
 
-def unknown_key(name: str, known: Collection[str]) -> str:
+def unknown_key(name: str, fields: Collection[str]) -> str:
     """Return the message for a name that is not a setting, with the nearest one that is.
 
     >>> unknown_key("model.n_layers", {"model.n_layer": 0, "optim.lr": 0})
     'unknown key model.n_layers (did you mean model.n_layer?)'
     """
-    sections = {other.rpartition(".")[0] for other in known} - {"", name}
-    near = nearest(name, [*known, *sorted(sections)])
+    sections = {field.rpartition(".")[0] for field in fields} - {"", name}
+    near = nearest(name, [*fields, *sorted(sections)])
     return f"unknown key {name}" + (f" (did you mean {near}?)" if near else "")
 
 
@@ -151,7 +151,7 @@ def _collect(
         seen[name] = line
         if name in fields:
             found[name] = (loader.construct_object(value_node, deep=True), line)
-        elif any(known.startswith(name + ".") for known in fields):
+        elif any(field.startswith(name + ".") for field in fields):
             if not _is_null(value_node):
                 _collect(loader, value_node, name + ".", path, fields, found, seen)
         else:

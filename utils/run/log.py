@@ -59,7 +59,7 @@ class RunLog:
             self.tensorboard.add_scalars(row)
             self.tensorboard.flush()
 
-    def sample(self, step: int, text: str) -> None:
+    def write_sample(self, step: int, text: str) -> None:
         """Append a sample to samples.txt."""
         append_sample(self.run.samples, step, text)
         if self.tensorboard:

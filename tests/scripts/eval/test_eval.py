@@ -312,7 +312,7 @@ def test_known_documents_are_compared_as_text(story_run):
 
 def test_every_generated_story_is_coherent():
     written = list(stories.generate_stories(5, 5000))
-    result = score_coherence(written, [True] * len(written), known=set(written[:1]))
+    result = score_coherence(written, [True] * len(written), in_training=set(written[:1]))
     assert result.accepted == result.distinct == result.ended == len(written)
     assert (
         result.new == len(written) - 1 and result.failures == [] and common_failures(result) == []

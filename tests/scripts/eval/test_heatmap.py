@@ -103,11 +103,13 @@ def test_a_cell_with_a_high_loss_is_darker(tmp_path):
 
 def test_letters_contrast_with_their_box():
     figure = Figure()
-    positions = list(wrap_cells([Cell("low", 0.5), Cell("high", 9.0)], 50, 1))
+    cells = [Cell("low", 0.5), Cell("high", 9.0), Cell("damaged", float("nan"))]
+    positions = list(wrap_cells(cells, 50, 1))
     draw_cells(figure, positions, 1, choose_fonts("")[0], "title")
-    low, high = figure.axes[0].texts
-    light, dark = figure.axes[0].collections[0].get_facecolor()[:, :3].mean(axis=1)
-    assert (low.get_color(), high.get_color()) == ("black", "white") and light > 0.7 > 0.4 > dark
+    assert [text.get_color() for text in figure.axes[0].texts] == ["black", "white", "white"]
+    colours = figure.axes[0].collections[0].get_facecolor()
+    light, dark, damaged = colours[:, :3].mean(axis=1)
+    assert light > 0.7 > 0.4 > dark == damaged and (colours[:, 3] == 1).all()
 
 
 def test_a_long_text_is_cut_and_the_number_of_cells_returned(tmp_path, monkeypatch):
