@@ -52,7 +52,7 @@ from utils.processes import keep_freed_memory
 from utils.run import checkpoint, tensorboard
 from utils.run.environment import VERSION
 from utils.run.folder import RunFolder
-from utils.run.plot import plot_losses
+from utils.run.plot import plot_finished_run
 
 EXAMPLES = (
     "python train.py --config configs/tiny.yaml",
@@ -223,7 +223,7 @@ def run_training(
         config = resumed_config(Config, run.config, given, state)
         if state and is_finished(config.train, state["step"], state["bad_evals"]):
             if dist.is_main and not run.plot.exists():  # killed between checkpoint and plot
-                plot_run(run)
+                plot_finished_run(run)
             log(f"{run.path}: finished at step {state['step']}, nothing to do")
             return 0
     else:
@@ -239,9 +239,9 @@ def run_training(
     with contextlib.closing(trainer.batches):
         status = fit(trainer, resumed=state is not None)
     if dist.is_main:
-        plot_run(run)
+        plot = f"plot {run.plot}; " if plot_finished_run(run) else ""
         log(
-            f"{run.path}: best val {trainer.best_val:.4f}; plot {run.plot}; "
+            f"{run.path}: best val {trainer.best_val:.4f}; {plot}"
             f"sample with `python sample.py --run {shlex.quote(str(run.path))}`"
         )
     return status
@@ -283,12 +283,6 @@ def load_state(run: RunFolder, dist: Distributed) -> dict[str, Any] | None:
     state = checkpoint.load(run.last, hint=hint, required=STATE_KEYS)
     check_run_tokenizer(run.tokenizer, state["tokenizer_sha256"])
     return state
-
-
-def plot_run(run: RunFolder) -> None:
-    """Plot the loss, with the entropy floor of run.json if it has one."""
-    floor = run.read_record().get("floor_nats_per_token")
-    plot_losses({run.path.name: run.metrics}, run.plot, floor=floor)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -116,10 +116,9 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
 @pytest.fixture
 def quick() -> Iterator[None]:
     """Runs without a plot and without git; a separate patch, as tests may undo monkeypatch's."""
-    import train
-    from utils.run import environment
+    from utils.run import environment, plot
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "plot_losses", lambda *args, **kwargs: None)
+        patch.setattr(plot, "plot_losses", lambda *args, **kwargs: None)
         patch.setattr(environment, "git_commit", lambda: None)
         yield

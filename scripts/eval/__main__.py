@@ -35,6 +35,7 @@ from utils.config.load import load
 from utils.device import autocast, pick_amp
 from utils.errors import UserError, run_cli
 from utils.output import json_line, log
+from utils.run.figure import import_matplotlib, warn_if_not_drawn
 from utils.run.folder import DEFAULT_RUN, RunFolder
 
 STDOUT = "-"  # --heat - prints coloured text
@@ -92,12 +93,14 @@ def show_heatmap(run: Run, eval_set: EvalSet, scores: TokenScores, out: str) -> 
     if out == STDOUT:
         sys.stdout.write(coloured_text(shown))
         return
-    n_shown = save_heatmap(shown, Path(out), f"{eval_set.name}, {run.loaded.path}")
-    log(f"{out}: the loss of each token as its colour")
-    if n_shown < len(shown):
-        log(
-            f"{out}: shows the first {n_shown:,} of {len(shown):,} cells; --tokens lists all tokens"
-        )
+    with warn_if_not_drawn():
+        n_shown = save_heatmap(shown, Path(out), f"{eval_set.name}, {run.loaded.path}")
+        log(f"{out}: the loss of each token as its colour")
+        if n_shown < len(shown):
+            log(
+                f"{out}: shows the first {n_shown:,} of {len(shown):,} cells; "
+                "--tokens lists all tokens"
+            )
 
 
 def arguments(argv: Sequence[str] | None) -> Any:
@@ -156,6 +159,7 @@ def arguments(argv: Sequence[str] | None) -> Any:
     if args.heat == STDOUT and args.tokens:
         raise UserError("--heat -: --tokens prints to stdout too; name a picture, or drop one")
     if args.heat and args.heat != STDOUT:
+        import_matplotlib()
         from scripts.eval.heatmap import check_picture  # loads Matplotlib
 
         check_picture(Path(args.heat))

@@ -1,4 +1,7 @@
-"""Heatmaps of a text: each token on a background coloured by its loss."""
+"""Heatmaps of a text: each token on a background coloured by its loss.
+
+Before importing this module, call `import_matplotlib` of utils.run.figure.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from matplotlib.ft2font import FT2Font
 
 from scripts.eval.visible_text import Cell, columns, escape
 from utils.files import check_writable
-from utils.run.plot import picture_format, save_figure
+from utils.run.figure import draws, picture_format, save_figure
 
 MAX_NATS = 8  # end of the colour scale: higher losses have the same colour; ln 3000 is about 8
 # xterm-256 colours, one for each whole number of nats: pale yellow to dark red.
@@ -111,6 +114,7 @@ def check_picture(out: Path) -> None:
     check_writable(out, "--heat")
 
 
+@draws
 def save_heatmap(cells: Sequence[Cell], out: Path, title: str) -> int:
     """Draw the cells into a picture; return the number of cells that fit.
 

@@ -38,6 +38,7 @@ from utils.errors import UserError, run_cli
 from utils.files import write_atomic
 from utils.output import log
 from utils.processes import available_cores
+from utils.run.figure import import_matplotlib, warn_if_not_drawn
 from utils.signals import SignalCatcher
 
 POLL_S = 0.2  # seconds between two checks for a signal
@@ -170,11 +171,13 @@ def report_results(jobs: Sequence[Job], sweep: Sweep, out: Path) -> None:
         print(changes_table(groups, BASE))
     else:
         print("\n".join(filter(None, [ranking_table(groups), verdict(groups, len(rows))])))
-    from scripts.sweep.plots import plot_all  # loads Matplotlib
+    with warn_if_not_drawn():
+        import_matplotlib()
+        from scripts.sweep.plots import plot_all  # loads Matplotlib
 
-    pictures = plot_all(rows, sweep.setting_names, groups, out)
-    if pictures:
-        log(f"plots: {' '.join(map(str, pictures))}")
+        pictures = plot_all(rows, sweep.setting_names, groups, out)
+        if pictures:
+            log(f"plots: {' '.join(map(str, pictures))}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

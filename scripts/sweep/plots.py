@@ -1,4 +1,7 @@
-"""Plots of a sweep: the loss over each setting, all loss curves, the effect of each change."""
+"""Plots of a sweep: the loss over each setting, all loss curves, the effect of each change.
+
+Before importing this module, call `import_matplotlib` of utils.run.figure.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from scripts.sweep.grid import BASE, PICTURES
 from scripts.sweep.ranking import BITS, Group, difference
 from utils.config.strict_yaml import parse_scalar
 from utils.metrics import read_column, read_rows
-from utils.run.plot import new_figure, save_figure, style_axes
+from utils.run.figure import draws, new_figure, plain_text, save_figure, style_axes
 
 LOG_RATIO = 8.0  # values that span more than this ratio get a logarithmic axis
 COLOURS = "viridis"
@@ -62,10 +65,11 @@ def label_ticks(axis: Axis, positions: Sequence[float], texts: Sequence[str]) ->
     if len(texts) > 8:
         return
     axis.set_major_locator(FixedLocator(list(positions)))
-    axis.set_major_formatter(FixedFormatter(list(texts)))
+    axis.set_major_formatter(FixedFormatter([plain_text(text) for text in texts]))
     axis.set_minor_locator(NullLocator())
 
 
+@draws
 def plot_axes(rows: Rows, settings: Sequence[str], out: Path) -> bool:
     """Plot the loss over each setting: a point for each run, a line through each value's mean.
 
@@ -102,6 +106,7 @@ def plot_axes(rows: Rows, settings: Sequence[str], out: Path) -> bool:
     return True
 
 
+@draws
 def plot_curves(rows: Rows, metrics: Mapping[str, Path], out: Path) -> bool:
     """Plot the validation loss of every run over its steps, coloured by its best loss.
 
@@ -154,6 +159,7 @@ def plot_all(rows: Rows, settings: Sequence[str], groups: Sequence[Group], out: 
     return [out / name for name, done in written.items() if done]
 
 
+@draws
 def plot_changes(groups: Sequence[Group], base: str, out: Path) -> bool:
     """Plot the difference that each change makes to the loss, with its 95% interval if known."""
     first = next((one for one in groups if one.label == base), None)
@@ -168,7 +174,7 @@ def plot_changes(groups: Sequence[Group], base: str, out: Path) -> bool:
         colour = {"better": "C2", "worse": "C3"}.get(gap.describe(), "0.5")
         axes.errorbar(gap.mean, number, xerr=noise, fmt="o", color=colour, capsize=3)
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(range(len(known)), [label for label, _ in reversed(known)])
+    axes.set_yticks(range(len(known)), [plain_text(label) for label, _ in reversed(known)])
     axes.set_ylim(-0.6, len(known) - 0.4)
     axes.set_xlabel(f"adds to the bits per byte of the {base}, with its 95% interval")
     style_axes(axes)

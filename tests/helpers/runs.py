@@ -17,7 +17,7 @@ from data.dataset import Dataset
 from model.training import trainer as trainer
 from utils.errors import run_cli
 from utils.metrics import CLOCK_COLUMNS, read_rows
-from utils.run import checkpoint
+from utils.run import checkpoint, plot
 from utils.run.folder import RunFolder
 
 WORDS = "the cat sat on a mat and saw big red dogs run far from home with old Anna until night came"
@@ -197,7 +197,7 @@ def run_train(
     from utils.run import folder as runs
 
     runs.git_commit = lambda: None
-    train.plot_losses = lambda *args, **kwargs: None
+    plot.plot_losses = lambda *args, **kwargs: None
     if pause_s:
         step = train.Trainer.train_step
         train.Trainer.train_step = lambda self: (step(self), time.sleep(pause_s))[0]

@@ -18,7 +18,7 @@ from data import prepare
 from tests.helpers.runs import TINY, flags, make_text
 from tok.tokenizer import BPETokenizer
 from utils import errors
-from utils.run import checkpoint
+from utils.run import checkpoint, plot
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -34,7 +34,7 @@ def done(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a short run that can be resumed; tests copy it."""
     run = tmp_path_factory.mktemp("done") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "plot_losses", lambda *args, **kwargs: None)
+        patch.setattr(plot, "plot_losses", lambda *args, **kwargs: None)
         assert train.main(flags(run, settings, train__max_steps=4)) == 0
     return run
 

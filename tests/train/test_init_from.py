@@ -23,6 +23,7 @@ from tok.tokenizer import BPETokenizer
 from train import Config
 from utils.errors import UserError
 from utils.metrics import read_rows
+from utils.run import plot
 
 safetensors = pytest.importorskip("safetensors.torch", reason=ORACLE)
 
@@ -40,7 +41,7 @@ RUN = {
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(train, "plot_losses", lambda *args, **kwargs: None)
+    monkeypatch.setattr(plot, "plot_losses", lambda *args, **kwargs: None)
 
 
 @pytest.fixture(scope="module")

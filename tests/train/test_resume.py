@@ -17,7 +17,7 @@ from model.training.optim import OptimConfig
 from tests.helpers.crashes import crashes
 from tests.helpers.runs import Child, assert_same_run, flags, last_step, rows_of, state_of
 from utils.errors import UserError
-from utils.run import checkpoint
+from utils.run import checkpoint, plot
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -223,7 +223,7 @@ def test_a_missing_plot_of_a_finished_run_is_written_on_resume(
 ) -> None:
     run, plots = tmp_path / "run", []
     assert train.main(flags(run, settings, train__max_steps=1)) == 0
-    monkeypatch.setattr(train, "plot_losses", lambda *args, **kwargs: plots.append(args))
+    monkeypatch.setattr(plot, "plot_losses", lambda *args, **kwargs: plots.append(args))
     assert train.main(flags(run, settings, "--resume", train__max_steps=1)) == 0
     assert len(plots) == 1
 

@@ -19,7 +19,7 @@ from tests.helpers.runs import Child, build, flags, make_corpus, rows_of, state_
 from train import Config
 from utils.config.load import load
 from utils.errors import UserError
-from utils.run import checkpoint
+from utils.run import checkpoint, plot
 from utils.run.environment import VERSION
 from utils.run.folder import RunFolder
 
@@ -170,7 +170,7 @@ def test_the_plot_has_the_floor_of_run_json(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, plots = tmp_path / "run", []
-    monkeypatch.setattr(train, "plot_losses", lambda *args, **kwargs: plots.append(kwargs))
+    monkeypatch.setattr(plot, "plot_losses", lambda *args, **kwargs: plots.append(kwargs))
     run_metadata = train.run_metadata
     monkeypatch.setattr(
         train,

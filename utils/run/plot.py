@@ -1,20 +1,23 @@
-"""Plots of loss curves from metrics.csv files, and the style of all plots of this repository.
-
-The functions import Matplotlib, which takes half a second, because train.py needs it only at its
-end.
-"""
+"""Plots of loss curves from metrics.csv files."""
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from utils.errors import UserError
-from utils.files import write_atomic
 from utils.metrics import read_column, read_rows
+from utils.run.figure import (
+    draws,
+    new_figure,
+    picture_format,
+    save_figure,
+    style_axes,
+    warn_if_not_drawn,
+)
+from utils.run.folder import RunFolder
 
 UNITS = {"loss": "nats per token", "bpb": "bits per byte"}
 LOG_RATIO = 4.0  # if max / min is at least this, the y axis is logarithmic
@@ -22,51 +25,7 @@ LOG_RATIO = 4.0  # if max / min is at least this, the y axis is logarithmic
 TICKS = [digit * 10.0**power for power in range(-3, 4) for digit in (1, 1.5, 2, 3, 5, 7)]
 
 
-def new_figure(width: float = 8, height: float = 4.8) -> Any:
-    """Return a figure of this size in inches, without pyplot, which would keep it in memory."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def style_axes(axes: Any, *, legend: bool = False) -> None:
-    """Set the common style: no frame at the top and the right, a faint grid."""
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25, linewidth=0.6)
-    if legend:
-        axes.legend(frameon=False)
-
-
-def picture_format(out: Path) -> str:
-    """Return the image format of a file name, from its extension; without one, PNG.
-
-    Raises:
-        UserError: Matplotlib does not support it.
-    """
-    from matplotlib.backend_bases import FigureCanvasBase
-
-    supported = FigureCanvasBase.get_supported_filetypes()
-    extension = out.suffix.lstrip(".").lower() or "png"
-    if extension not in supported:
-        raise UserError(
-            f"{out}: can't write a .{extension} picture; "
-            f"supported: {', '.join(sorted(supported))}"
-        )
-    return extension
-
-
-def save_figure(figure: Any, out: Path) -> None:
-    """Write a figure in the format of the file name's extension.
-
-    Raises:
-        UserError: Matplotlib does not support the format.
-        OSError: the file can't be written.
-    """
-    picture = io.BytesIO()
-    figure.savefig(picture, format=picture_format(out), dpi=120)
-    write_atomic(out, picture.getvalue())
-
-
+@draws
 def plot_losses(
     runs: Mapping[str, Path], out: Path, *, floor: float | None = None, unit: str = "loss"
 ) -> None:
@@ -79,7 +38,8 @@ def plot_losses(
             byte, which is comparable across tokenizers.
 
     Raises:
-        UserError: a file is missing, damaged or empty, or the format of `out` is not supported.
+        UserError: a file is missing, damaged or empty, the format of `out` is not supported, or
+            Matplotlib fails.
     """
     picture_format(out)
     figure = new_figure()
@@ -99,6 +59,18 @@ def plot_losses(
     axes.margins(x=0.02)
     style_axes(axes, legend=True)
     save_figure(figure, out)
+
+
+def plot_finished_run(run: RunFolder) -> bool:
+    """Plot a run's loss, with the entropy floor of run.json if it has one.
+
+    Log a warning and return False if that fails.
+    """
+    with warn_if_not_drawn():
+        floor = run.read_record().get("floor_nats_per_token")
+        plot_losses({run.path.name: run.metrics}, run.plot, floor=floor)
+        return True
+    return False
 
 
 def plot_run(

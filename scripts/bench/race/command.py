@@ -34,7 +34,7 @@ from utils.files import check_writable, decode_utf8, read_bytes
 from utils.metrics import read_rows
 from utils.output import log, table
 from utils.run.environment import git_commit
-from utils.run.plot import picture_format
+from utils.run.figure import picture_format, warn_if_not_drawn
 
 VAL_FRACTION = 0.1
 # A split by bytes, as nanoGPT does it. Every run trains its tokenizer and prepares its data.
@@ -122,7 +122,8 @@ def bench_race(args: argparse.Namespace) -> dict[str, Any]:
     log("counting n-grams")
     record = describe_race(args, text, theirs, ours)
     if args.plot:
-        plot_race(record, Path(args.plot))
+        with warn_if_not_drawn():
+            plot_race(record, Path(args.plot))
     return record
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from utils.run.plot import new_figure, save_figure, style_axes
+from utils.run.figure import draws, new_figure, save_figure, style_axes
 
 COLOURS = {"nanogpt": "C1", "ours": "C0"}
 
 
+@draws
 def plot_race(record: dict[str, Any], out: Path) -> None:
     """Plot each run's evaluations as a line and the score of its checkpoint as a dot."""
     figure = new_figure()

@@ -1,0 +1,130 @@
+"""Figures do not depend on the user's Matplotlib settings or on the texts in them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib
+import pytest
+
+from tests.conftest import ROOT
+from utils.errors import UserError
+from utils.metrics import CsvLog
+from utils.run import figure
+from utils.run.folder import RunFolder
+from utils.run.plot import plot_finished_run, plot_losses
+
+HOSTILE = [
+    "_hidden",
+    "$x^$",
+    "$\\frac{",
+    "caf\udce9",
+    "\ud800",
+    "a\x00b\n\x1b[0m",
+    "_child1",
+    "n" * 300,
+]
+# Draws a sweep's figure with a logarithmic axis, whose numbers are mathematics by default.
+PROGRAM = """
+import sys
+from pathlib import Path
+from utils.run.figure import import_matplotlib
+import_matplotlib()
+from scripts.sweep.plots import plot_axes
+rows = [{"lr": f"1e-{n}", "status": "done", "val_bpb": "2.0"} for n in range(1, 12)]
+plot_axes(rows, ["lr"], Path(sys.argv[1]))
+"""
+SETTINGS = "text.usetex: True\nfont.family: no such font\nlines.linewidth: 40\nfigure.dpi: 7\n"
+SETTINGS += "savefig.bbox: tight\nsavefig.transparent: True\naxes.formatter.use_mathtext: True\n"
+
+
+def metrics(path: Path) -> Path:
+    log = CsvLog(path)
+    for step in (0, 10):
+        log.write({"step": step, "val_loss": 5.0 - step / 10, "train_loss": 4.0, "val_bpb": 2.0})
+    return path
+
+
+def draw(out: Path, folder: Path, **environment: str) -> bytes:
+    """Run PROGRAM in a folder with more variables in the environment; return the picture."""
+    variables = {"PATH": "", "PYTHONPATH": str(ROOT), "HOME": str(folder), **environment}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(out)], cwd=folder, env=variables, capture_output=True
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    return out.read_bytes()
+
+
+@pytest.mark.parametrize("place", ["working folder", "MATPLOTLIBRC", "MPLCONFIGDIR"])
+def test_the_users_matplotlib_settings_do_not_change_a_figure(tmp_path: Path, place: str) -> None:
+    cache = str(tmp_path / "cache")
+    expected = draw(tmp_path / "plain.png", tmp_path, MPLCONFIGDIR=cache)
+    folder = tmp_path / "settings"
+    folder.mkdir()
+    (folder / "matplotlibrc").write_text(SETTINGS, encoding="utf-8")
+    changes = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "MPLCONFIGDIR": cache}
+    if place != "working folder":
+        changes[place] = str(folder)
+    found = draw(tmp_path / "own.png", folder if place == "working folder" else ROOT, **changes)
+    assert found == expected
+
+
+def test_a_style_set_by_the_caller_is_neither_used_nor_changed(tmp_path: Path) -> None:
+    path = metrics(tmp_path / "m.csv")
+    plot_losses({"run": path}, tmp_path / "one.png")
+    with matplotlib.rc_context({"lines.linewidth": 30, "text.usetex": True}):
+        plot_losses({"run": path}, tmp_path / "two.png")
+        assert matplotlib.rcParams["lines.linewidth"] == 30 and matplotlib.rcParams["text.usetex"]
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
+@pytest.mark.parametrize("text", HOSTILE)
+def test_any_text_can_be_drawn(tmp_path: Path, text: str, suffix: str) -> None:
+    path, out = metrics(tmp_path / "m.csv"), tmp_path / f"loss.{suffix}"
+    plot_losses({text: path}, out)
+    plot_losses({text: path, f"{text}2": path}, out)
+    assert out.stat().st_size > 5000
+
+
+def test_no_label_is_left_out_of_a_legend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = metrics(tmp_path / "m.csv")
+    saved = []
+    monkeypatch.setattr("utils.run.plot.save_figure", lambda made, out: saved.append(made))
+    plot_losses(dict.fromkeys(("_one", "_child0", "$a$"), path), tmp_path / "loss.png")
+    texts = [text.get_text() for text in saved[0].axes[0].get_legend().get_texts()]
+    assert len(texts) == 6 and texts[0] == "_one train" and texts[2] == "_child0 train"
+
+
+def test_an_error_of_matplotlib_names_the_file(tmp_path: Path) -> None:
+    @figure.draws
+    def broken(out: Path) -> None:
+        raise RuntimeError("no fonts")
+
+    with pytest.raises(UserError, match="loss.png: can't draw the figure .RuntimeError: no fonts"):
+        broken(tmp_path / "loss.png")
+
+
+def test_a_run_whose_figure_cannot_be_drawn_is_finished_with_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder(tmp_path)
+    metrics(run.metrics)
+    data = {"folder": "d", "identity": "i", "floor": None}
+    run.write_record({"data": data, "floor_nats_per_token": None, "starts": []})
+    assert plot_finished_run(run)
+    run.plot.unlink()
+    run.plot.mkdir()  # it can't be replaced by a file
+    assert not plot_finished_run(run)
+    assert "warning: no figure: " in capsys.readouterr().err
+    run.plot.rmdir()
+    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", lambda *args, **kwargs: 1 / 0)
+    assert not plot_finished_run(run)
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_latex_is_not_a_format_of_pictures(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="can't write a .pgf picture; supported: .*pdf.*svg"):
+        figure.picture_format(tmp_path / "loss.pgf")

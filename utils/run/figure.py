@@ -1,0 +1,179 @@
+"""Figures in our own style, whatever the user's Matplotlib settings are, and their image files.
+
+The functions import Matplotlib, which takes half a second, because train.py needs it only at its
+end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import inspect
+import io
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+from unittest import mock
+
+from utils.errors import UserError, describe_os_error, one_line
+from utils.files import write_atomic
+from utils.output import log
+
+P = ParamSpec("P")
+T = TypeVar("T")
+# Differences from Matplotlib's defaults. The texts are names of runs and settings, so that $ is a
+# dollar sign in them.
+STYLE: dict[str, Any] = {"text.parse_math": False, "text.usetex": False}
+MAX_TEXT = 80  # characters: a longer text would leave no room for the axes
+LEFT_OUT = {"pgf"}  # the text of such a file is code of LaTeX
+
+
+def import_matplotlib() -> Any:
+    """Import Matplotlib and return it; MPLBACKEND and the user's matplotlibrc are not read.
+
+    Call it before a module that imports Matplotlib at its top: with an unknown MPLBACKEND, such as
+    a notebook exports to its child processes, the import itself fails.
+    """
+    spec = importlib.util.find_spec("matplotlib")
+    installed = Path(spec.origin or "").parent if spec else Path()
+    ours = {"MPLBACKEND": "agg", "MATPLOTLIBRC": str(installed / "mpl-data" / "matplotlibrc")}
+    with mock.patch.dict(os.environ, ours):
+        import matplotlib
+    return matplotlib
+
+
+def draws(function: Callable[P, T]) -> Callable[P, T]:
+    """Make a function that draws a picture into its argument `out` use our style.
+
+    It runs with Matplotlib's defaults and `STYLE`, without the user's settings, and without
+    warnings, such as those about a character that the font lacks.
+
+    Raises:
+        UserError: instead of any error of Matplotlib.
+    """
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def draw(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            matplotlib = import_matplotlib()
+            with warnings.catch_warnings(), matplotlib.rc_context():
+                warnings.simplefilter("ignore")
+                defaults = dict(matplotlib.rcParamsDefault)
+                del defaults["backend"]  # setting it would switch the backend of a notebook
+                matplotlib.rcParams.update(defaults | STYLE)
+                return function(*args, **kwargs)
+        except (UserError, OSError):
+            raise
+        except Exception as error:
+            out = signature.bind(*args, **kwargs).arguments["out"]
+            reason = f"{type(error).__name__}: {error}"
+            raise UserError(f"{out}: can't draw the figure ({reason}); report this error") from None
+
+    return draw
+
+
+@contextlib.contextmanager
+def warn_if_not_drawn() -> Iterator[None]:
+    """Log a warning if the block can't draw its figure: results are not lost with a picture."""
+    try:
+        yield
+    except UserError as error:
+        log(f"warning: no figure: {one_line(error)}")
+    except OSError as error:
+        log(f"warning: no figure: {one_line(describe_os_error(error))}")
+    except Exception as error:  # of importing Matplotlib
+        log(f"warning: no figure: Matplotlib: {one_line(f'{type(error).__name__}: {error}')}")
+
+
+def new_figure(width: float = 8, height: float = 4.8) -> Any:
+    """Return a figure of this size in inches, without pyplot, which would keep it in memory."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def style_axes(axes: Any, *, legend: bool = False) -> None:
+    """Set the common style: no frame at the top and the right, a faint grid, plain numbers.
+
+    Call it last, when the axes have their scales and lines.
+    """
+    from matplotlib.ticker import LogFormatter, LogFormatterMathtext, StrMethodFormatter
+
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25, linewidth=0.6)
+    for axis in (axes.xaxis, axes.yaxis):  # a logarithmic axis writes 10^2 as mathematics
+        if isinstance(axis.get_major_formatter(), LogFormatterMathtext):
+            axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        if isinstance(axis.get_minor_formatter(), LogFormatterMathtext):
+            axis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
+    if legend:
+        add_legend(axes)
+
+
+def add_legend(axes: Any, **options: Any) -> None:
+    """Add a legend of all labelled lines and points.
+
+    Matplotlib's own leaves out labels with a leading underscore, which may be names of runs.
+    """
+    found = [one for one in (*axes.lines, *axes.collections) if one.get_label()]
+    found = [one for one in found if not re.fullmatch(r"_child\d+", one.get_label())]
+    labels = [one.get_label() for one in found]
+    legend = axes.legend(found, ["label"] * len(found), frameon=False, **options)
+    for text, label in zip(legend.get_texts(), labels, strict=True):
+        text.set_text(label)
+
+
+def plain_text(text: str) -> str:
+    r"""Return a text that can be drawn: short, with escapes for what has no glyph.
+
+    Labels of ticks must be plain before they are set; `save_figure` does it for all other texts.
+
+    >>> plain_text("caf\udce9"), len(plain_text("long" * 100))
+    ('caf\\udce9', 80)
+    """
+    shown = "".join(
+        one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode()
+        for one in text
+    )
+    half = MAX_TEXT // 2
+    return shown if len(shown) <= MAX_TEXT else f"{shown[:half]}…{shown[len(shown) - half + 1:]}"
+
+
+def picture_format(out: Path) -> str:
+    """Return the image format of a file name, from its extension; without one, PNG.
+
+    Raises:
+        UserError: Matplotlib does not support it.
+    """
+    import_matplotlib()
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    supported = set(FigureCanvasBase.get_supported_filetypes()) - LEFT_OUT
+    extension = out.suffix.lstrip(".").lower() or "png"
+    if extension not in supported:
+        raise UserError(
+            f"{out}: can't write a .{extension} picture; "
+            f"supported: {', '.join(sorted(supported))}"
+        )
+    return extension
+
+
+def save_figure(figure: Any, out: Path) -> None:
+    """Write a figure in the format of the file name's extension.
+
+    Raises:
+        UserError: Matplotlib does not support the format.
+        OSError: the file can't be written.
+    """
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        text.set_text(plain_text(text.get_text()))
+    picture = io.BytesIO()
+    figure.savefig(picture, format=picture_format(out), dpi=120)
+    write_atomic(out, picture.getvalue())
