@@ -57,12 +57,12 @@ class LoadedRun:
 
     @cached_property
     def engine(self) -> InferenceEngine:
-        """The model prepared for sampling; later training steps do not reach it."""
+        """The model prepared for sampling. Later training steps do not reach it."""
         return InferenceEngine(self.model)
 
 
 def load_run(run_dir: str | Path, which: str = "best", device: str = "auto") -> LoadedRun:
-    """Load best.pt or last.pt of a run with its tokenizer; the run may be in training.
+    """Load best.pt or last.pt of a run with its tokenizer. The run may be in training.
 
     Args:
         which: "best" or "last".

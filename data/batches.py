@@ -39,7 +39,7 @@ def padded_length(longest: int, block_size: int) -> int:
 
 
 class Batch(NamedTuple):
-    """One batch; all tensors are int64 (B, T).
+    """One batch. All tensors are int64 (B, T).
 
     Attributes:
         x_BT: input ids.
@@ -150,7 +150,7 @@ class Batches:
             yield self._batch(split, index_B, np.zeros_like(index_B))
 
     def eval_rows(self, split: str, rows: int) -> Iterator[np.ndarray]:
-        """Yield the window indices of each of `eval_batches`; documents are sorted by length."""
+        """Yield the window indices of each of `eval_batches`. Documents are sorted by length."""
         windows = self.splits[split]
         order = np.arange(windows.n_windows)
         if isinstance(windows, DocumentWindows):

@@ -57,7 +57,7 @@ class DocumentSource:
         return found | self._val_limit()
 
     def _val_limit(self) -> dict[str, int]:
-        """Return the entry of the fingerprint; without the setting none, as in older versions."""
+        """Return the entry of the recipe; without the setting none, as in older versions."""
         limit = self.config.val_max_bytes
         return {"val_max_bytes": limit} if limit else {}
 

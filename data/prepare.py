@@ -134,7 +134,7 @@ def write_prepared_files(
     meta: dict[str, Any],
     block_size: int | None,
 ) -> None:
-    """Write the files of a prepared folder; `meta` holds the identity and recipe for meta.json."""
+    """Write the files of a prepared folder. `meta` holds the identity and recipe for meta.json."""
     tokenizer.save(folder / "tokenizer.json")
     meta |= {"tokenizer_sha256": tokenizer.identity, "vocab_size": tokenizer.vocab_size}
     meta["end_id"] = tokenizer.eot_id

@@ -53,7 +53,7 @@ def rebuild_run_data(
 
 
 def document_separator(folder: Path, config: DataConfig) -> str:
-    """Return the document separator of the run's text; stories are separated by blank lines."""
+    """Return the document separator of the run's text. Stories are separated by blank lines."""
     if (folder / META).exists():
         corpus = read_meta(folder)["recipe"]["corpus"]
         return BLANK_LINE if "stories" in corpus else corpus["settings"][0]
@@ -90,7 +90,7 @@ def plan_validation(
 def val_batches(
     folder: Path, config: DataConfig, *, block_size: int, eot_id: int, windows: str
 ) -> Batches:
-    """Open val.npy with windows as in training; packed ones are at most as long as the text."""
+    """Open val.npy with windows as in training. Packed ones are at most as long as the text."""
     if windows == "packed":
         with contextlib.closing(TokenFile(folder / "val.npy")) as tokens:
             block_size = min(block_size, max(1, tokens.n_tokens))

@@ -20,7 +20,7 @@ WINDOWS = ("documents", "packed")
 
 
 class Targets(NamedTuple):
-    """The positions of the targets of B windows in the file; each array is int64 (B,).
+    """The positions of the targets of B windows in the file. Each array is int64 (B,).
 
     The inputs are the tokens one position before each target.
 
@@ -70,7 +70,7 @@ class Windows(ABC):
         return rows
 
     def _read(self, start: int, stop: int) -> np.ndarray:
-        """Return tokens `start` to `stop`, wrapping around; position -1 is an end-of-text token."""
+        """Return tokens `start` to `stop`, wrapping around. Position -1 is an end-of-text token."""
         if start < 0:
             return np.concatenate(([self.eot_id], self.tokens.read(0, stop)))
         n = self.tokens.n_tokens

@@ -187,7 +187,7 @@ def lr_at(step: int) -> float:
 
 
 def make_optimizer(model: nn.Module) -> torch.optim.Optimizer:
-    """AdamW; the weights of matrices decay, the gains of norms do not."""
+    """AdamW. The weights of matrices decay, the gains of norms do not."""
     matrices = [weight for weight in model.parameters() if weight.dim() == 2]
     vectors = [weight for weight in model.parameters() if weight.dim() < 2]
     groups = [

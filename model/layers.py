@@ -63,7 +63,7 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(size)) if gain else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return normed x, of any shape that ends in `size`; shape and dtype stay the same."""
+        """Return normed x, of any shape that ends in `size`. Shape and dtype stay the same."""
         # Under autocast x may be in half precision, and rms_norm requires one dtype.
         weight = None if self.weight is None else self.weight.to(x.dtype)
         return F.rms_norm(x, (self.size,), weight, self.eps)

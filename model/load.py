@@ -62,7 +62,7 @@ def model_config(settings: Mapping[str, Any]) -> ModelConfig:
 
 
 def load_weights(model: TinyGPT, weights: Mapping[str, Any]) -> None:
-    """Copy a state dict into the model; on an error the model is unchanged.
+    """Copy a state dict into the model. On an error the model is unchanged.
 
     Raises:
         UserError: a weight is missing, unexpected, of another shape or not a tensor.

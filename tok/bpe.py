@@ -42,7 +42,7 @@ Pair = tuple[int, int]
 
 
 def train(text: str | bytes, n_merges: int, pattern: Pattern = GPT2) -> list[Pair]:
-    """Learn at most `n_merges` merges; merge i makes the id 256 + i.
+    """Learn at most `n_merges` merges. Merge i makes the id 256 + i.
 
     Of equally frequent pairs, the one with the smallest ids is merged first.
     """
@@ -76,7 +76,7 @@ def encode_pretoken(word: bytes, merges: Sequence[Pair]) -> list[int]:
 
 
 def decode(ids: Sequence[int], merges: Sequence[Pair]) -> str:
-    """Return the text of ids; bytes that are not UTF-8 become U+FFFD."""
+    """Return the text of ids. Bytes that are not UTF-8 become U+FFFD."""
     token_bytes = [bytes([byte]) for byte in range(256)]
     for left, right in merges:
         token_bytes.append(token_bytes[left] + token_bytes[right])
@@ -101,7 +101,7 @@ def merge(ids: Sequence[int], pair: Pair, new_id: int) -> list[int]:
 
 
 def pretokens(text: str | bytes, pattern: Pattern) -> list[bytes]:
-    """Split a text; bytes that are not UTF-8 are kept."""
+    """Split a text. Bytes that are not UTF-8 are kept."""
     return [to_bytes(word) for word in split(to_text(text), pattern)]
 
 

@@ -89,7 +89,7 @@ def _seekable(stream: BinaryIO) -> Iterator[BinaryIO]:
 
 
 def format_ids(vocab_size: int, ids: np.ndarray) -> bytes:
-    """Return ids, all below `vocab_size`, as ASCII text; each is preceded by a blank.
+    """Return ids, all below `vocab_size`, as ASCII text. Each is preceded by a blank.
 
     >>> format_ids(257, np.array([0, 12, 256]))
     b' 0 12 256'

@@ -46,7 +46,7 @@ from utils.files import read_bytes, write_atomic
 
 
 class BPETokenizer:
-    """Text <-> ids. Immutable; two tokenizers are equal if they have the same `identity`."""
+    """Text <-> ids. Immutable. Two tokenizers are equal if they have the same `identity`."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class BPETokenizer:
         workers: int = 0,
         progress: bool = False,
     ) -> BPETokenizer:
-        """Learn merges from one or several texts; no token spans two texts.
+        """Learn merges from one or several texts. No token spans two texts.
 
         The order of the texts does not matter. Special tokens in a text are treated as plain text.
 
@@ -283,7 +283,7 @@ class BPETokenizer:
     def encode_bytes(
         self, raw: bytes, *, allowed_special: bool | Collection[str] = False
     ) -> list[int]:
-        """Return the ids of any bytes, UTF-8 or not; `decode_bytes` inverts this exactly."""
+        """Return the ids of any bytes, UTF-8 or not. `decode_bytes` inverts this exactly."""
         return self.encode(raw, allowed_special=allowed_special)
 
     def encode_array(
@@ -298,7 +298,7 @@ class BPETokenizer:
         return np.concatenate(arrays) if arrays else np.zeros(0, dtype=self.dtype)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Return the text of `ids`, including special tokens; invalid UTF-8 becomes U+FFFD.
+        """Return the text of `ids`, including special tokens. Invalid UTF-8 becomes U+FFFD.
 
         Raises:
             TokenizerError: an id is out of range.

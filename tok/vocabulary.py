@@ -211,7 +211,7 @@ def token_lengths(merges: Sequence[Pair]) -> list[int]:
 
 
 def token_bytes(merges: Sequence[Pair], ranks: bytes) -> list[bytes]:
-    """Return the bytes of each ordinary token, by rank; `ranks[b]` is the rank of byte b.
+    """Return the bytes of each ordinary token, by rank. `ranks[b]` is the rank of byte b.
 
     >>> token_bytes([(97, 98), (256, 99)], byte_ranks("value"))[256:]
     [b'ab', b'abc']

@@ -81,7 +81,7 @@ class Distributed:
         return f"{self.size} ranks, each takes {each} of the {n_rows} rows of a step"
 
     def device_name(self, name: str) -> str:
-        """Return the device of this rank for the setting `train.device`; each rank has its own GPU.
+        """Return the device of this rank for the setting `train.device`. Each rank has its own GPU.
 
         Raises:
             UserError: there are too few GPUs, or ranks cannot use this kind of device.

@@ -54,7 +54,7 @@ def json_bytes(content: Mapping[str, Any]) -> bytes:
 def decode_utf8(
     raw: bytes, name: str | Path, *, hint: str = ANY_BYTES_HINT, offset: int = 0
 ) -> str:
-    """Decode strictly; newlines and a byte order mark are kept.
+    """Decode strictly. Newlines and a byte order mark are kept.
 
     >>> decode_utf8(b"\\xef\\xbb\\xbfa\\r\\n", "a.txt")
     '\\ufeffa\\r\\n'

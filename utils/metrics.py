@@ -61,7 +61,7 @@ class CsvLog:
         self.last_step = int(kept[-1]["step"]) if kept else -1
 
     def write(self, row: Mapping[str, float | int | None]) -> None:
-        """Append a row; a column that is not given stays empty.
+        """Append a row. A column that is not given stays empty.
 
         Raises:
             OSError: the disk is full.

@@ -23,7 +23,7 @@ def log(line: str) -> None:
 
 
 def json_line(record: Mapping[str, Any]) -> str:
-    """Return one line of JSON; infinities and NaN, which JSON does not have, become null.
+    """Return one line of JSON. Infinities and NaN, which JSON does not have, become null.
 
     >>> json_line({"loss": 0.5, "perplexity": math.inf, "name": "é"})
     '{"loss": 0.5, "perplexity": null, "name": "é"}'

@@ -20,7 +20,7 @@ def exit_silently_on_sigint() -> None:
 
 
 class SignalCatcher:
-    """Context that records the first signal in `number`; a second one ends the process.
+    """Context that records the first signal in `number`. A second one ends the process.
 
     Attributes:
         number: of the signal; None before it.

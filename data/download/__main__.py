@@ -81,7 +81,7 @@ def ensure_downloaded(source: Source, folder: Path) -> None:
 
 @contextlib.contextmanager
 def download_lock(target: Path) -> Iterator[None]:
-    """Hold the lock of a download; it ends with this process.
+    """Hold the lock of a download. It ends with this process.
 
     Raises:
         UserError: another process holds it.
@@ -161,7 +161,7 @@ def fetch(url: str, target: Path, content: Content) -> None:
     import requests
 
     def check_response(response: requests.Response, *_: Any, **_options: Any) -> None:
-        """Check a response; requests calls this before it follows a redirect."""
+        """Check a response, before requests follows a redirect."""
         size = response.headers.get("Content-Length", str(content.size_bytes))
         if response.is_redirect:
             check_scheme(urljoin(response.url, response.headers["Location"]))
@@ -232,7 +232,7 @@ class SizeLimitedFile(io.BufferedWriter):
 
 
 def unzip(archive: Path, member: Content, target: Path) -> None:
-    """Extract a member of a zip file; it gets the name `target` once its sha256 is verified.
+    """Extract a member of a zip file. It gets the name `target` once its sha256 is verified.
 
     The caller chooses the target path, so paths in the zip file cannot write elsewhere. At most
     one byte more than the member's known size is read.

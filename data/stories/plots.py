@@ -19,5 +19,5 @@ def frames() -> Rules:
 
 
 def rules() -> Rules:
-    """Return all rules of the plots and turns; the word classes are in data/stories/words.py."""
+    """Return all rules of the plots and turns. The word classes are in data/stories/words.py."""
     return {**sections()["plots"], **frames(), **sections()["uses"]}

@@ -27,7 +27,7 @@ MAX_STORY_BYTES = 900  # upper bound of a story's length, proved in tests/data/s
 
 
 class NotAStory(ValueError):  # noqa: N818 (a name that says what happened)
-    """A text that the grammar does not accept; `position` is the byte where parsing failed."""
+    """A text that the grammar does not accept. `position` is the byte where parsing failed."""
 
     def __init__(self, position: int) -> None:
         super().__init__(f"not a story of the grammar: it goes wrong at byte {position}")
@@ -96,7 +96,7 @@ def generate_text(rng: random.Random) -> str:
 
 
 def generate_story(rng: random.Random) -> Story:
-    """Generate a story; only `rng.random()` is called, which all Python versions share."""
+    """Generate a story. Only `rng.random()` is called, which all Python versions share."""
     derivation: Derivation = []
     return make_story(story_grammar().write(rng.random, derivation), derivation)
 

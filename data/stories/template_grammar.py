@@ -35,7 +35,7 @@ class Variable:
 
 @dataclass
 class Choice:
-    """A uniform choice among alternatives; an alternative of one literal is stored as a str."""
+    """A uniform choice among alternatives. An alternative of one literal is stored as a str."""
 
     name: str
     alternatives: tuple[Any, ...] = ()  # each a text, or a tuple of parts
@@ -44,7 +44,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class VariableRef:
-    """A mention of a variable in one of its forms; a first mention samples from `pool`."""
+    """A mention of a variable in one of its forms. A first mention samples from `pool`."""
 
     name: str
     slot: int
@@ -88,7 +88,7 @@ def chosen_by(part: Choice | ByClass, bindings: Sequence[Entry | None]) -> Choic
 
 
 class UnreadableError(ValueError):
-    """A text that the grammar does not accept; `position` is the index where parsing failed."""
+    """A text that the grammar does not accept. `position` is the index where parsing failed."""
 
     def __init__(self, position: int) -> None:
         super().__init__(f"the grammar does not accept this text: it goes wrong at byte {position}")
@@ -115,7 +115,7 @@ class Grammar:
         variables: Mapping[str, Variable],
         start: str,
     ) -> None:
-        """Compile the rules; `start` names the rule that generates whole texts.
+        """Compile the rules. `start` names the rule that generates whole texts.
 
         Raises:
             ValueError: an unknown rule, variable, form or pool, or unbalanced brackets.
@@ -207,7 +207,7 @@ class Grammar:
     # Writing
 
     def write(self, rand: Callable[[], float], derivation: Derivation) -> str:
-        """Generate a text; `rand` returns numbers in [0, 1), choices are added to `derivation`."""
+        """Generate a text. `rand` returns numbers in [0, 1), choices are added to `derivation`."""
         out: list[str] = []
         self._write(self.start, [None] * len(self.slots), out.append, rand, derivation.append)
         return "".join(out)

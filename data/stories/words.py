@@ -31,7 +31,7 @@ VARIABLES = {
 
 @lru_cache(maxsize=2)
 def read_tables(name: str) -> dict[str, Any]:
-    """Read a YAML file of this folder; keys keep the order of the file."""
+    """Read a YAML file of this folder. Keys keep the order of the file."""
     with open(Path(__file__).with_name(name), encoding="utf-8") as file:
         return yaml.load(file, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
@@ -51,7 +51,7 @@ def table(words: str) -> list[str]:
 
 
 def entries(words: str, form: str = "", kind: str = "") -> tuple[Entry, ...]:
-    """Return the entries of a table; a colon separates a word from its second form `form`.
+    """Return the entries of a table. A colon separates a word from its second form `form`.
 
     >>> entries("sunny:sun", "noun")
     ({'class': '', '': 'sunny', 'noun': 'sun'},)
@@ -70,7 +70,7 @@ def people(gender: str, names: str) -> tuple[Entry, ...]:
 
 
 def spots(kind: str) -> tuple[Entry, ...]:
-    """Return the spots of a class of place; "the" is their form for later mentions."""
+    """Return the spots of a class of place. "the" is their form for later mentions."""
     return tuple(
         {"class": kind, "": spot, "the": re.sub(r" (a|some) ", " the ", spot, count=1)}
         for spot in table(tables()["spots"][kind])
@@ -78,7 +78,7 @@ def spots(kind: str) -> tuple[Entry, ...]:
 
 
 def pools() -> dict[str, tuple[Entry, ...]]:
-    """Return all pools by name; a subset such as "girl" shares its entries with "name"."""
+    """Return all pools by name. A subset such as "girl" shares its entries with "name"."""
     made = {"girl": people("girl", tables()["girls"]), "boy": people("boy", tables()["boys"])}
     made["name"] = made["girl"] + made["boy"]
     made["thing"] = tuple(

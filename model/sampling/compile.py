@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 @dataclass
 class CompileStats:
-    """What compiling has cost so far; all compiled steps of a model share one object."""
+    """What compiling has cost so far. All compiled steps of a model share one object."""
 
     works: bool = True  # False once the compiler has failed
     seconds: float = 0.0

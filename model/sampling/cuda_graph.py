@@ -1,4 +1,4 @@
-"""CUDA graphs: the GPU replays a captured step as a whole; the host launches no single kernels."""
+"""CUDA graphs: the GPU replays a captured step as a whole. The host launches no single kernels."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class CudaGraphRunner:
         self.n_calls = 0
 
     def __call__(self, function: Callable[[], None]) -> None:
-        """Run the function once; it must be the same one in every call."""
+        """Run the function once. It must be the same one in every call."""
         self.n_calls += 1
         if self.can_capture and self.n_calls == WARMUP_CALLS + 1:
             self._capture(function)

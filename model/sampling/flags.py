@@ -10,7 +10,7 @@ from utils.errors import UserError
 
 
 def add_sampling_flags(parser: Parser) -> None:
-    """Add a flag for each field of `SamplingParams`; the defaults leave the distribution as is."""
+    """Add a flag for each field of `SamplingParams`. The defaults leave the distribution as is."""
     add, default = parser.add_argument, "(default: %(default)s)"
     add("--temp", type=float, default=1.0, help=f"temperature; 0 = most likely token {default}")
     add("--top-k", type=int, default=0, help=f"keep the k most likely tokens; 0 = all {default}")

@@ -197,7 +197,7 @@ class InferenceEngine:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        """Prepare a TinyGPT as it is now; later training steps do not reach the engine."""
+        """Prepare a TinyGPT as it is now. Later training steps do not reach the engine."""
         self.weights = InferenceWeights(model)
         self.compile_stats = CompileStats()
         self.cached_batch: DecodeBatch | None = None
@@ -210,7 +210,7 @@ class InferenceEngine:
         params: SamplingParams,
         compiled: bool = False,
     ) -> DecodeBatch:
-        """Return the cached batch if its key matches, or else a new one; the caller owns it."""
+        """Return the cached batch if its key matches, or else a new one. The caller owns it."""
         compiled = compiled and self.compile_stats.works
         cache_size = cache_size_for(self.weights.model.config, prompts, max_new_tokens, compiled)
         key, batch = BatchKey(len(prompts), cache_size, params, compiled), self.cached_batch
@@ -239,7 +239,7 @@ class DecodeBatch:
         prompts: Sequence[Sequence[int]],
         seeds: Sequence[int],
     ) -> None:
-        """Allocate everything; the first `step` reads the prompts, each of 1 to block_size ids."""
+        """Allocate everything. The first `step` reads the prompts, each of 1 to block_size ids."""
         self.key, self.device = key, weights.embedding.device
         uses_graphs = supports_cuda_graphs(self.device)
         # Finished rows are removed once their share reaches this bound. Where fewer rows need a new
@@ -321,5 +321,5 @@ class DecodeBatch:
 
 
 def supports_cuda_graphs(device: torch.device) -> bool:
-    """Return whether steps can be captured; on other devices static shapes only cost time."""
+    """Return whether steps can be captured. On other devices static shapes only cost time."""
     return device.type == "cuda"

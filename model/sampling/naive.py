@@ -21,7 +21,7 @@ from model.sampling.sampler import SamplingParams, sample_next
 def generate_naive(
     model: TinyGPT, prompt: Sequence[int], seed: int, max_new_tokens: int, params: SamplingParams
 ) -> list[int]:
-    """Return the ids that continue a prompt of 1 to block_size ids; the model is in eval mode."""
+    """Return the ids that continue a prompt of 1 to block_size ids. The model is in eval mode."""
     ids, generator = list(prompt), torch.Generator().manual_seed(seed)
     for _ in range(max_new_tokens):
         logits_1V = all_logits(model, ids)[-1:]

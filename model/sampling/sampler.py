@@ -270,7 +270,7 @@ def chosen_logprobs(logits_BV: Tensor, ids_B: Tensor) -> Tensor:
 
 
 def sample_seeds(seed: int, n_samples: int) -> list[int]:
-    """Return n seeds derived from one; seed i does not depend on n_samples.
+    """Return n seeds derived from one. Seed i does not depend on n_samples.
 
     >>> sample_seeds(1, 3)[:2] == sample_seeds(1, 2)
     True

@@ -105,7 +105,7 @@ class Sample:
             self._show(self._decoder.feed(token))
 
     def finish(self, reason: str) -> None:
-        """End the sample; an earlier reason is kept."""
+        """End the sample. An earlier reason is kept."""
         self._show(self._decoder.finish())
         self._pieces.append(self._stops.finish())
         self.finish_reason = self.finish_reason or reason
@@ -167,7 +167,7 @@ class ThroughputMeter:
     """Measures tokens per second: only time inside the model, not time spent by the consumer."""
 
     def __init__(self, compile_stats: CompileStats | None = None) -> None:
-        """Start at 0; the seconds of `compile_stats`, the engine's, are counted separately."""
+        """Start at 0. The seconds of `compile_stats`, the engine's, are counted separately."""
         self.n_tokens, self.model_s = 0, 0.0
         self.first_token_s: float | None = None
         self.compile_stats, self.compiled_s = compile_stats or CompileStats(), 0.0

@@ -16,7 +16,7 @@ from utils.metrics import bits_per_byte, perplexity
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The loss of a text. All figures cover the whole text; each token counts once and equally."""
+    """The loss of a text. All figures cover the whole text. Each token counts once and equally."""
 
     nats: float  # -ln p of the whole text
     tokens: int  # scored targets

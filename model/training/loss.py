@@ -19,7 +19,7 @@ def cross_entropy_per_token(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
 
 
 def cross_entropy_sum(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
-    """Return the sum of -ln p(target) in nats, a scalar; ignored targets add 0.
+    """Return the sum of -ln p(target) in nats, a scalar. Ignored targets add 0.
 
     A sum, not a mean, so that batches can be added before the division by the number of targets. It
     is computed in fp32 under any autocast (float64 logits stay float64).

@@ -85,7 +85,7 @@ class MuonAdamW(torch.optim.AdamW):
     """
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore the state; AdamW's own method would require a step count, which Muon lacks."""
+        """Restore the state. AdamW's own method would require a step count, which Muon lacks."""
         groups = state["param_groups"]
         for group, ours in zip(groups, getattr(self, "param_groups", groups), strict=True):
             if "split" in group:  # version 0.2 stored only whether there is one

@@ -140,7 +140,7 @@ class Trainer:
         return list(zip(*(t.split(self.config.train.batch_size) for t in tensors), strict=True))
 
     def train_step(self, on_phase_end: Callable[[str], object] = ignore_phase) -> None:
-        """Take one optimizer step; `flush_metrics` returns its metrics.
+        """Take one optimizer step. `flush_metrics` returns its metrics.
 
         Args:
             on_phase_end: called with the name of each phase when it ends, to measure it.

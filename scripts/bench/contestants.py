@@ -219,7 +219,7 @@ def load_get_batch(checkout: Path, scratch: Path) -> ModuleType:
 
 
 def time_steps(contestant: Contestant, counts: Mapping[str, int]) -> Iterator[Window]:
-    """Yield timed windows of steps; `counts` has steps_per_window, windows and warmup_steps."""
+    """Yield timed windows of steps. `counts` has steps_per_window, windows and warmup_steps."""
     return time_windows(
         lambda: contestant.step(lambda phase: None),
         steps=counts["steps_per_window"],

@@ -112,7 +112,7 @@ def safe_name(text: str, keep: str = "") -> str:
 
 
 def format_setting(value: Any) -> str:
-    """Return a setting as text; a string has no quotes."""
+    """Return a setting as text. A string has no quotes."""
     return value if isinstance(value, str) else format_value(value)
 
 

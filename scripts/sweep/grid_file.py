@@ -1,4 +1,4 @@
-"""Load a sweep from its YAML file, from flags, or from both; flags override the file."""
+"""Load a sweep from its YAML file, from flags, or from both. Flags override the file."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ class ClusterPool:
         self._lock.release()
 
     def close(self) -> None:
-        """Disconnect from the cluster; its workers keep running."""
+        """Disconnect from the cluster. Its workers keep running."""
         self.stop()
         self._client.close()
 

@@ -32,7 +32,7 @@ class Watchdog:
         self._ended = threading.Event()
 
     def end(self, *_: object) -> None:
-        """Ask the command to end; if it has not started, it never starts."""
+        """Ask the command to end. If it has not started, it never starts."""
         self._ended.set()
 
     def watch_input(self) -> None:

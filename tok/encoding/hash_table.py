@@ -97,13 +97,13 @@ class HashTable:
         return [column[slots] for column in self._words]
 
     def _free_capacity(self) -> int:
-        """Return how many keys may be added; half of the slots stay free."""
+        """Return how many keys may be added. Half of the slots stay free."""
         return (self._last_slot + 1) // 2 - self._n_keys
 
     def _insert(
         self, words: Sequence[np.ndarray], slots: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Find the slot of each key, or write it to a free slot; probing starts at `slots`.
+        """Find the slot of each key, or write it to a free slot. Probing starts at `slots`.
 
         Returns:
             int64[K], the slots; and the positions of the keys that were written, ascending. The

@@ -11,7 +11,7 @@ from tok.errors import TokenizerError
 def allowed_tokens(
     special_ids: Mapping[str, int], allowed: bool | Collection[str]
 ) -> tuple[str, ...]:
-    """Return the special tokens that are recognised in a text; all others are plain text.
+    """Return the special tokens that are recognised in a text. All others are plain text.
 
     >>> allowed_tokens({"<a>": 256, "<b>": 257}, True), allowed_tokens({"<a>": 256}, False)
     (('<a>', '<b>'), ())

@@ -26,7 +26,7 @@ def import_tokenizer(
     pattern: str | None = None,
     special: Mapping[str, int | None] | None = None,
 ) -> BPETokenizer:
-    """Read another project's vocabulary; the format is detected from the content.
+    """Read another project's vocabulary. The format is detected from the content.
 
     Args:
         paths: a tokenizer.json, a tiktoken file of ranks, or GPT-2's two files.

@@ -14,7 +14,7 @@ from tok.vocabulary import MAX_ID, Pair, from_printable, inverse, to_printable
 
 
 def vocab_dict(tokenizer: BPETokenizer) -> dict[str, int]:
-    """Return printable text -> id, sorted by id; special tokens are unchanged.
+    """Return printable text -> id, sorted by id. Special tokens are unchanged.
 
     Raises:
         TokenizerError: two tokens have the same printable text.

@@ -33,7 +33,7 @@ PART_BYTES = 1 << 24
 
 
 class Span(NamedTuple):
-    """Bytes `begin` to `end` of a text; `end` is None if the size of the text is unknown."""
+    """Bytes `begin` to `end` of a text. `end` is None if the size of the text is unknown."""
 
     source: bytes | Path
     begin: int
@@ -55,7 +55,7 @@ class Span(NamedTuple):
 def count_texts(
     texts: Iterable[str | bytes], pattern: str = "gpt2", workers: int = 0
 ) -> PretokenCounts:
-    """Count the pre-tokens of texts; no pre-token spans two texts.
+    """Count the pre-tokens of texts. No pre-token spans two texts.
 
     >>> sorted(count_texts(["a b b", b" b"]).as_dict().items())
     [(b' b', 3), (b'a', 1)]

@@ -136,7 +136,7 @@ class _WidthCounts:
         self._counts = np.zeros(0, dtype=np.int64)  # may be longer or shorter than the table
 
     def add(self, words: Sequence[np.ndarray], counts_K: np.ndarray) -> None:
-        """Add counts_K[k] to the count of key k; keys may repeat."""
+        """Add counts_K[k] to the count of key k. Keys may repeat."""
         indices_K, _ = self._table.find_or_add(words)
         self._grow()
         np.add.at(self._counts, indices_K, counts_K)

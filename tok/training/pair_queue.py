@@ -152,7 +152,7 @@ class PairQueue:
         self._classify(pair_A[count_A >= self._floor])
 
     def occurrences(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return where the active pairs were found, pair by pair; some may have been merged since.
+        """Return where the active pairs were found, pair by pair. Some may have been merged since.
 
         Returns:
             int64[N], the start cells; int64[N], the counts of their pre-tokens; int64[A], the

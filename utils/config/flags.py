@@ -15,7 +15,7 @@ METAVARS = {int: "INT", float: "FLOAT", bool: "BOOL", str: "TEXT"}
 
 
 def add_flags(parser: argparse.ArgumentParser, cls: type) -> None:
-    """Add a flag for every setting of the dataclass `cls`; flags that are not given stay unset.
+    """Add a flag for every setting of the dataclass `cls`. Flags that are not given stay unset.
 
     `--help` lists them by section: a group for run_dir, then one for model.*, data.*, and so on.
     """

@@ -23,7 +23,7 @@ T = TypeVar("T")
 def load(
     cls: type[T], paths: Sequence[str], overrides: Mapping[str, str | list[str]]
 ) -> tuple[T, dict[str, Any]]:
-    """Fill `cls` from its defaults, then each YAML file, then flags; later values override.
+    """Fill `cls` from its defaults, then each YAML file, then flags. Later values override.
 
     Args:
         overrides: flags, as dotted name -> text.

@@ -75,7 +75,7 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def check(config: Any) -> None:
-    """Check each field of a dataclass against its range; call it in `__post_init__`.
+    """Check each field of a dataclass against its range. Call it in `__post_init__`.
 
     Raises:
         UserError: names the first setting out of range.

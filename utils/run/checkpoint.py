@@ -57,7 +57,7 @@ def _update(hasher: Any, value: Any) -> None:
 
 
 def save(path: str | Path, content: dict[str, Any]) -> None:
-    """Write a checkpoint; a crash, a kill or a full disk leaves the old file unchanged.
+    """Write a checkpoint. A crash, a kill or a full disk leaves the old file unchanged.
 
     Raises:
         OSError: the disk is full or the folder can't be written.

@@ -201,7 +201,7 @@ def score_ours(loaded: LoadedRun, val: str) -> float:
 
 
 def zero_blocks(model: TinyGPT) -> None:
-    """Disable all blocks by zeroing their output projections; embeddings and head remain."""
+    """Disable all blocks by zeroing their output projections. Embeddings and head remain."""
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if name.startswith("blocks.") and ".proj." in name:

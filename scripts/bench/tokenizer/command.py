@@ -193,7 +193,7 @@ def training_variant(name: str) -> tuple[str, bool]:
 def training_row(
     name: str, turns: list[dict[str, Any]], ours: list[dict[str, Any]], tokens: str
 ) -> dict[str, Any]:
-    """Return the figures of one trainer over all its turns; `tokens` is the expected digest."""
+    """Return the figures of one trainer over all its turns. `tokens` is the expected digest."""
     errors = [turn["error"] for turn in [*turns, *ours] if "error" in turn]
     if errors:
         return {"who": name, "error": errors[0]}

@@ -178,7 +178,7 @@ def load_tiktoken(job: Job) -> Callable[[], Calls]:
 
 
 def load_tokenizers(job: Job) -> Callable[[], Calls]:
-    """Load tokenizer.json; encode_batch gets the same text in blocks."""
+    """Load tokenizer.json. `encode_batch` gets the same text in blocks."""
     import tokenizers
 
     def load() -> Calls:
@@ -197,7 +197,7 @@ def load_tokenizers(job: Job) -> Callable[[], Calls]:
 
 
 def load_quicktok(job: Job) -> Callable[[], Calls]:
-    """Load the files of `write_quicktok`; quicktok supports cl100k's pattern, not GPT-2's."""
+    """Load the files of `write_quicktok`. It supports cl100k's pattern, not GPT-2's."""
     import quicktok
 
     folder = job["files"]["quicktok"]
