@@ -31,22 +31,31 @@ def environment() -> dict[str, Any]:
 
 
 def git_commit() -> str | None:
-    """Return the commit of the checkout, with `+changes` if files differ. None without git."""
+    """Return the commit of this source tree, with `+changes` if files differ. None without git.
+
+    None as well if the tree is not the root of a repository: unpacked inside another one, the
+    commit would be that of the other. Git's variables (GIT_DIR and so on) can name another
+    repository too, as in a hook, so git runs without them.
+    """
     root = Path(__file__).resolve().parents[2]
-    command = [
-        "git",
-        "-C",
-        str(root),
-        "describe",
-        "--always",
-        "--abbrev=40",
-        "--dirty=+changes",
-        "--exclude=*",
-    ]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, encoding="utf-8", timeout=10, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(root), *words],
+                env=variables,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=10,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return None if done.returncode else done.stdout.strip()
+
+    # The folder from the root of the repository to here; empty at the root.
+    if git("rev-parse", "--show-prefix") != "":
         return None
-    return done.stdout.strip() or None
+    return git("describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*") or None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -120,17 +120,61 @@ def test_the_environment_is_plain_json() -> None:
     assert facts.keys() >= {"argv", "python", "torch", "numpy", "threads", "cores", "commit"}
 
 
-def test_git_commit(monkeypatch: pytest.MonkeyPatch) -> None:
-    def prints(text: str) -> Callable[..., subprocess.CompletedProcess[str]]:
-        return lambda command, **kwargs: subprocess.CompletedProcess(command, 0, text)
+def git(folder: Path, *words: str) -> str:
+    """Run git in a folder and return what it prints."""
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
+    done = subprocess.run(
+        ["git", "-C", str(folder), *identity, *words], capture_output=True, encoding="utf-8"
+    )
+    assert not done.returncode, done.stderr
+    return done.stdout.strip()
 
-    monkeypatch.setattr(environment_module.subprocess, "run", prints("abc+changes\n"))
-    assert git_commit() == "abc+changes"
-    monkeypatch.setattr(environment_module.subprocess, "run", prints(""))
+
+def make_repository(folder: Path) -> str:
+    """Make a repository with one commit of all files in a folder; return the commit."""
+    folder.mkdir(exist_ok=True)
+    (folder / "a.txt").write_text("a", encoding="utf-8")
+    git(folder, "init", "-q")
+    git(folder, "add", ".")
+    git(folder, "commit", "-q", "-m", "first")
+    return git(folder, "rev-parse", "HEAD")
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the root of a source tree, below a folder that can become a repository."""
+    if not shutil.which("git"):
+        pytest.skip("needs git")
+    root = tmp_path / "outer" / "source"
+    root.mkdir(parents=True)
+    monkeypatch.setattr(environment_module, "__file__", str(root / "utils/run/environment.py"))
+    return root
+
+
+def test_the_commit_is_that_of_the_source_tree(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = make_repository(tree)
+    assert git_commit() == commit
+    other = tree.parent.parent / "other"
+    make_repository(other)
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))  # as in a hook of another repository
+    monkeypatch.setenv("GIT_WORK_TREE", str(other))
+    assert git_commit() == commit
+    (tree / "a.txt").write_text("changed", encoding="utf-8")
+    assert git_commit() == f"{commit}+changes"
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["unpacked", "with a .git that is none"])
+def test_the_commit_of_a_repository_around_the_source_tree_is_not_recorded(
+    tree: Path, broken: bool
+) -> None:
+    make_repository(tree.parent)
+    if broken:
+        (tree / ".git").mkdir()
     assert git_commit() is None
 
-    def fails(command: list[str], **kwargs: object) -> None:
-        raise FileNotFoundError("git")
 
-    monkeypatch.setattr(environment_module.subprocess, "run", fails)
+def test_without_git_there_is_no_commit(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert git_commit() is None
+    make_repository(tree)
+    monkeypatch.setenv("PATH", str(tree))
     assert git_commit() is None
