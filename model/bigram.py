@@ -38,5 +38,5 @@ def hash_pairs(previous: Tensor, ids: Tensor, vocab_size: int, n_rows: int) -> T
     >>> hash_pairs(torch.tensor([5]), torch.tensor([7]), vocab_size=10, n_rows=1000).tolist()
     [227]
     """
-    keys = previous * vocab_size + ids
+    keys = previous.long() * vocab_size + ids  # the product overflows in int32
     return (keys * FIBONACCI_MULTIPLIER & 0xFFFFFFFF) * n_rows >> 32

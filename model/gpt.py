@@ -13,6 +13,7 @@ from model.config import INIT_STD, ModelConfig
 from model.layers import MLP, make_norm, rope_table
 from model.linear import Linear, linear
 from model.pointer import INITIAL_GATE_BIAS, Pointer
+from model.token_ids import check_ids
 
 
 class Block(nn.Module):
@@ -80,23 +81,28 @@ class TinyGPT(nn.Module):
         """The head's matrix (V, D); with tied weights, the token embedding itself."""
         return self.token_embedding.weight if self.config.tie_weights else self.head.weight
 
-    def forward(self, ids_BT: Tensor, doc_BT: Tensor | None = None) -> Tensor:
+    def forward(self, ids_BT: Tensor, *, doc_BT: Tensor | None = None) -> Tensor:
         """Return logits (B, T, V); those at position t score the token after ids 0 to t.
 
+        The loss is `model.training.loss.cross_entropy_sum`: there are no targets here, and
+        nanoGPT's `model(x, y)` must not take them for document numbers.
+
         Args:
-            ids_BT: token ids, T at most block_size.
+            ids_BT: token ids, of any integer type, T at most block_size.
             doc_BT: document number of each token; attention is then limited to the document.
 
         Raises:
-            ValueError: T is above block_size.
+            ValueError: T is above block_size, or an id is not in the vocabulary. On a GPU, and in
+                compiled code, such an id fails in PyTorch, as reading it would stop the device.
         """
-        x_BTD = self.hidden(ids_BT, doc_BT)
+        x_BTD = self.hidden(ids_BT, doc_BT=doc_BT)
         mask_B1TT = document_mask(doc_BT) if doc_BT is not None and self.config.pointer else None
         return self.output(x_BTD, ids_BT, mask_B1TT)
 
     def hidden(
         self,
         ids_BT: Tensor,
+        *,
         doc_BT: Tensor | None = None,
         kv_out: list[KeysValues] | None = None,
     ) -> Tensor:
@@ -106,7 +112,7 @@ class TinyGPT(nn.Module):
             kv_out: a list to which each block appends its keys and values.
 
         Raises:
-            ValueError: T is above block_size.
+            ValueError: as `forward`.
         """
         T = ids_BT.shape[1]
         if T > self.config.block_size:
@@ -114,14 +120,15 @@ class TinyGPT(nn.Module):
         rope = None
         if self.config.position == "rope":
             rope = (self.rope_cos_T1K[:T], self.rope_sin_T1K[:T])
-        x_BTD = self.embed(ids_BT, doc_BT)
+        x_BTD = self.embed(ids_BT, doc_BT=doc_BT)
         mask_B1TT = None if doc_BT is None else document_mask(doc_BT)
         for block in self.blocks:
             x_BTD = block(x_BTD, rope, mask_B1TT, kv_out)
         return self.final_norm(x_BTD)
 
-    def embed(self, ids_BT: Tensor, doc_BT: Tensor | None = None) -> Tensor:
+    def embed(self, ids_BT: Tensor, *, doc_BT: Tensor | None = None) -> Tensor:
         """Return the input of the first block, (B, T, D): tokens, bigrams and learned positions."""
+        ids_BT = check_ids(ids_BT, self.config.vocab_size)
         x_BTD = self.token_embedding(ids_BT)
         if n_rows := self.config.bigram_rows:
             rows_BT = hash_bigrams(ids_BT, self.config.vocab_size, n_rows, doc_BT)
@@ -140,6 +147,7 @@ class TinyGPT(nn.Module):
         """Return logits (B, T, V) from `hidden`'s result: the head, and the pointer if any."""
         if not self.config.pointer:
             return self.logits(x_BTD)
+        ids_BT = ids_BT.long()
         retrieved_BTD, gains_BTT = self.pointer(x_BTD, self.token_embedding(ids_BT), mask_B1TT)
         return self._logits_with_gains(x_BTD + retrieved_BTD, gains_BTT, ids_BT)
 

@@ -61,9 +61,9 @@ def generate(
         compiled: run the steps through torch.compile, see `model.sampling.compile`.
 
     Raises:
-        ValueError: a prompt is empty (start a document with its end-of-text token), the number of
-            seeds is not the number of prompts, or a logit is not finite. As in every generator
-            function, raised by the first `next` at the earliest.
+        ValueError: a prompt is empty (start a document with its end-of-text token) or has an id
+            outside the vocabulary, the number of seeds is not the number of prompts, or a logit is
+            not finite. As in every generator function, raised by the first `next` at the earliest.
     """
     if len(prompts) != len(seeds):
         raise ValueError(f"{len(prompts)} prompts need as many seeds, got {len(seeds)}")
@@ -73,7 +73,11 @@ def generate(
     assert isinstance(raw, TinyGPT)
     if not prompts or max_new_tokens < 1:
         return
-    prompts = [list(prompt)[-raw.config.block_size :] for prompt in prompts]
+    vocab_size = raw.config.vocab_size
+    for token_id in (int(token_id) for prompt in prompts for token_id in prompt):
+        if not 0 <= token_id < vocab_size:
+            raise ValueError(f"token id {token_id} in a prompt is not one of 0 to {vocab_size - 1}")
+    prompts = [list(map(int, prompt))[-raw.config.block_size :] for prompt in prompts]
     with torch.inference_mode():  # left before each yield
         engine = engine or InferenceEngine(raw)
         assert engine.weights.model is raw, "the engine of another model"

@@ -107,7 +107,7 @@ def evaluate(
         for batch in batches:
             ids_BT, targets_BT, *doc = (part.to(device) for part in batch if part is not None)
             with autocast():
-                logits_BTV = model(ids_BT, *doc)
+                logits_BTV = model(ids_BT, doc_BT=doc[0]) if doc else model(ids_BT)
             nats_BT = cross_entropy_per_token(logits_BTV, targets_BT)
             nats += nats_BT.to(sum_device).double().sum()
             if on_batch is not None:

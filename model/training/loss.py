@@ -44,7 +44,8 @@ class ModelWithLoss(nn.Module):
 
     def forward(self, ids_BT: Tensor, targets_BT: Tensor, *doc_BT: Tensor) -> Tensor:
         """Return the `cross_entropy_sum` of the model's logits."""
-        return cross_entropy_sum(self.model(ids_BT, *doc_BT), targets_BT)
+        logits_BTV = self.model(ids_BT, doc_BT=doc_BT[0]) if doc_BT else self.model(ids_BT)
+        return cross_entropy_sum(logits_BTV, targets_BT)
 
 
 def _cross_entropy(logits_BTV: Tensor, targets_BT: Tensor, reduction: str) -> Tensor:

@@ -26,7 +26,7 @@ def influence(model, docs=None):
     hook = model.dropout.register_forward_pre_hook(
         lambda _, args: (embedded.append(args[0].requires_grad_()), None)[1]
     )
-    logits_TV = model(IDS, docs)[0]
+    logits_TV = model(IDS, doc_BT=docs)[0]
     hook.remove()
     rows = []
     weights_V = torch.randn(logits_TV.shape[-1], dtype=logits_TV.dtype)  # not just the sum
@@ -65,7 +65,7 @@ def test_documents_do_not_see_each_other(tiny, path, settings):
     assert (influence_TT[allowed] > 1e-6).all()
     changed = IDS.clone()
     changed[0, :3] = torch.tensor([7, 8, 9])  # the first document
-    before, after = model(IDS, DOCS), model(changed, DOCS)
+    before, after = model(IDS, doc_BT=DOCS), model(changed, doc_BT=DOCS)
     assert torch.equal(before[:, 3:], after[:, 3:])
     assert not torch.allclose(before[:, :3], after[:, :3])
     assert not torch.allclose(model(IDS)[:, 3:], model(changed)[:, 3:])  # without doc numbers
@@ -74,20 +74,20 @@ def test_documents_do_not_see_each_other(tiny, path, settings):
 @pytest.mark.parametrize("path", PATHS)
 def test_with_rope_a_packed_document_has_its_own_logits(tiny, path):
     model = tiny(double=True, attention=path, position="rope")
-    packed = model(IDS, DOCS)[:, 3:5]
+    packed = model(IDS, doc_BT=DOCS)[:, 3:5]
     torch.testing.assert_close(packed, model(IDS[:, 3:5]), rtol=0, atol=1e-12)
 
 
 def test_learned_positions_do_not_restart_at_a_new_document(tiny):
     model = tiny(double=True, position="learned")
-    packed = model(IDS, DOCS)[:, 3:5]
+    packed = model(IDS, doc_BT=DOCS)[:, 3:5]
     assert not torch.allclose(packed, model(IDS[:, 3:5]))
 
 
 def test_one_document_equals_no_documents(tiny):
     for path in PATHS:
         model = tiny(double=True, attention=path)
-        torch.testing.assert_close(model(IDS, torch.zeros_like(IDS)), model(IDS))
+        torch.testing.assert_close(model(IDS, doc_BT=torch.zeros_like(IDS)), model(IDS))
 
 
 @pytest.mark.parametrize(("settings", "masked"), list(itertools.product(SETTINGS, (False, True))))
@@ -95,7 +95,7 @@ def test_both_paths_give_equal_logits_and_gradients(tiny, settings, masked):
     results = []
     for path in PATHS:
         model = tiny(double=True, attention=path, **settings)
-        logits = model(IDS, DOCS if masked else None)
+        logits = model(IDS, doc_BT=DOCS if masked else None)
         logits.square().sum().backward()
         results.append([logits, *(parameter.grad for parameter in model.parameters())])
     for fused, manual in zip(*results, strict=True):
@@ -107,9 +107,9 @@ def test_both_paths_give_equal_logits_and_gradients(tiny, settings, masked):
 def test_bf16_autocast(tiny, path, settings):
     model = tiny(attention=path, **settings)
     with torch.autocast("cpu", torch.bfloat16):
-        low = model(IDS, DOCS)
+        low = model(IDS, doc_BT=DOCS)
     low.float().sum().backward()
-    full = model(IDS, DOCS)
+    full = model(IDS, doc_BT=DOCS)
     assert (low.float() - full).abs().max() < 0.05 * full.abs().max()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 

@@ -197,6 +197,38 @@ def test_more_tokens_than_block_size_are_refused(tiny):
         model(torch.zeros(1, 9, dtype=torch.long))
 
 
+def test_targets_are_not_taken_for_document_numbers(tiny):
+    """nanoGPT's `logits, loss = model(x, y)` fails at once, also for a batch of 2 and in parts."""
+    model, ids = tiny(), torch.zeros(2, 8, dtype=torch.long)
+    for part in (model, model.forward, model.hidden, model.embed):
+        with pytest.raises(TypeError, match="positional"):
+            part(ids, ids)
+    with pytest.raises(TypeError, match="targets"):
+        model(ids, targets=ids)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+def test_ids_of_smaller_integer_types_give_the_same_logits(dtype):
+    shape = {"vocab_size": 200, "block_size": 8, "n_layer": 1, "n_head": 2, "n_embd": 16}
+    model = TinyGPT(ModelConfig(**shape, bigram_rows=64, pointer=True)).eval()
+    torch.nn.init.normal_(model.bigram_embedding.weight)
+    ids, docs = torch.randint(200, (3, 8)), (torch.arange(8) >= 4).expand(3, 8)
+    for doc in (None, docs):
+        smaller = None if doc is None else doc.to(dtype)
+        assert torch.equal(model(ids.to(dtype), doc_BT=smaller), model(ids, doc_BT=doc))
+
+
+@pytest.mark.parametrize("settings", [{}, {"bigram_rows": 32}, {"pointer": True}])
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int32, torch.int64])
+def test_the_error_names_an_id_that_is_not_in_the_vocabulary(tiny, settings, dtype):
+    for wrong in (-1, 11, 99, -100):
+        ids = torch.tensor([[1, 2, wrong]], dtype=dtype)
+        with pytest.raises(ValueError, match=rf"token id {wrong} is not .* ids 0 to 10$"):
+            tiny(**settings)(ids)
+    with pytest.raises(ValueError, match="must be integers, not torch.float32"):
+        tiny(**settings)(torch.zeros(1, 3))
+
+
 @pytest.mark.parametrize("settings", [{}, {"position": "learned", "dropout": 0.5, "softcap": 1.0}])
 def test_forward_gives_logits_and_nothing_else(tiny, settings):
     ids = torch.randint(11, (3, 5))

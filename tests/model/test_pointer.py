@@ -13,7 +13,7 @@ from model.flops import forward_flops_per_token
 
 def naive_logits(model, ids, doc=None):
     """Return the logits, position by position: softmax over 0 ("none") and q(h_t) . k(h_(s-1))."""
-    (h,) = model.hidden(ids, doc)
+    (h,) = model.hidden(ids, doc_BT=doc)
     pointer, D = model.pointer, h.shape[-1]
     table = model.token_embedding(ids[0])
     table = table - table.mean(dim=-1, keepdim=True)
@@ -45,8 +45,8 @@ def test_the_logits_follow_the_formula(tiny, tied, doc):
     ids = torch.tensor([[3, 1, 4, 1, 5, 9, 1]])
     doc = None if doc is None else torch.tensor(doc)
     with torch.no_grad():
-        found, expected = model(ids, doc)[0], naive_logits(model, ids, doc)
-        plain = model.logits(model.hidden(ids, doc))[0]
+        found, expected = model(ids, doc_BT=doc)[0], naive_logits(model, ids, doc)
+        plain = model.logits(model.hidden(ids, doc_BT=doc))[0]
     assert (found - expected).abs().max() < 1e-9
     assert (found - plain).abs().max() > 1e-3
 
@@ -62,7 +62,7 @@ def test_no_position_depends_on_later_tokens_or_other_documents(tiny):
         doc = torch.tensor([[0, 0, 0, 0, 0, 1, 1, 1]])
         changed = ids.clone()
         changed[0, :5] = torch.tensor([9, 9, 0, 2, 2])
-        one, two = model(ids, doc), model(changed, doc)
+        one, two = model(ids, doc_BT=doc), model(changed, doc_BT=doc)
         assert torch.allclose(one[:, 5:], two[:, 5:], atol=1e-5)
 
 

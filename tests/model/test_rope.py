@@ -65,4 +65,5 @@ def test_a_model_attends_by_distance_only(tiny):
     model = tiny(double=True, position="rope", n_layer=1)
     ids = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6]])
     docs = torch.tensor([[0, 0, 0, 1, 1, 1, 1, 1]])
-    torch.testing.assert_close(model(ids, docs)[:, 3:], model(ids[:, 3:]), rtol=0, atol=1e-12)
+    apart = model(ids, doc_BT=docs)[:, 3:]
+    torch.testing.assert_close(apart, model(ids[:, 3:]), rtol=0, atol=1e-12)

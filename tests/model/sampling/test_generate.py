@@ -295,6 +295,12 @@ def test_an_empty_prompt_is_refused(tiny):
         sample_ids(tiny(), prompt=[])
 
 
+def test_a_prompt_with_an_id_outside_the_vocabulary_is_refused(tiny):
+    for wrong in (-1, 11):
+        with pytest.raises(ValueError, match=f"token id {wrong} in a prompt is not one of 0 to 10"):
+            sample_ids(tiny(), prompt=[1, wrong, 2])
+
+
 def test_too_few_seeds_are_refused(tiny):
     with pytest.raises(ValueError, match="2 prompts need as many seeds, got 1"):
         generate_ids(tiny(), [[1], [2]], seeds=[1], max_new_tokens=1)

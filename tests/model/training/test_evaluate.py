@@ -93,7 +93,7 @@ def test_document_numbers_reach_the_model(tiny):
     joined = evaluate(tiny(), [(ids, targets)], BYTES)
     assert separate.nats != joined.nats
     assert evaluate(tiny(), [(ids, targets, None)], BYTES) == joined
-    nats = cross_entropy_sum(tiny()(ids, docs), targets)
+    nats = cross_entropy_sum(tiny()(ids, doc_BT=docs), targets)
     assert separate.nats == pytest.approx(nats.item(), rel=1e-5)
 
 
