@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Iterable, Sequence
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from tok.errors import TokenizerError
-from utils.errors import UserError
+from utils.errors import UserError, describe_os_error
 from utils.files import decode_utf8
 
 READ_BYTES = 1 << 20
@@ -23,22 +25,21 @@ def expand_folders(
 ) -> list[Path]:
     """Return the given files, with each folder replaced by all files below it.
 
-    The files of a folder are sorted by path; hidden files and folders are left out.
+    The files of a folder are sorted by path; hidden files and folders are left out. Links to files
+    and folders are followed.
 
     Args:
         hint: returns text to append to the error message about a path that does not exist.
         include: file patterns, see `is_included`; they choose among the files of folders.
 
     Raises:
-        UserError: a path does not exist, or a folder contains no files that match.
+        UserError: a path does not exist, a folder contains no files that match, or something in
+            it is neither a readable folder nor a file.
     """
     files: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            below = [file.relative_to(path) for file in path.rglob("*") if file.is_file()]
-            visible = [
-                file for file in below if not any(part.startswith(".") for part in file.parts)
-            ]
+            visible = [file.relative_to(path) for file in files_below(path)]
             if not visible:
                 raise UserError(f"{path}: no files in this folder; name one that holds text files")
             chosen = [file for file in visible if is_included(file, include)]
@@ -47,12 +48,49 @@ def expand_folders(
                     f"{path}: none of its {len(visible)} files matches {' or '.join(include)}; "
                     "give another pattern, in quotes, such as '*.txt'"
                 )
-            files += [path / file for file in sorted(chosen, key=lambda file: file.parts)]
+            for file in sorted(chosen, key=lambda file: file.parts):
+                if not (path / file).is_file():
+                    raise UserError(
+                        f"{path / file}: a pipe, socket or device, not a file; move it out of the "
+                        "folder"
+                    )
+                files.append(path / file)
         elif path.exists():
             files.append(path)
         else:
             raise UserError(f"{path}: No such file or directory{hint(path)}")
     return files
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Yield what is not a folder at any depth in a folder, in no order, without hidden entries.
+
+    Raises:
+        UserError: a folder can't be read, or a link is dangling or leads to a folder around it. If
+            it were skipped, two users of one folder could get two corpora.
+    """
+    remove = "repair it, or move it out of the folder"
+    pending: list[tuple[Path, frozenset[str]]] = [(folder, frozenset())]
+    while pending:
+        folder, above = pending.pop()
+        real = os.path.realpath(folder)
+        if real in above:
+            raise UserError(f"{folder}: a link to {real}, which it is in; remove the link")
+        try:
+            entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
+        except OSError as error:
+            raise UserError(f"{describe_os_error(error)}; {remove}") from None
+        for entry in entries:
+            path = folder / entry.name
+            try:
+                mode = entry.stat().st_mode
+            except OSError as error:
+                link = f" (a link to {os.readlink(path)})" if path.is_symlink() else ""
+                raise UserError(f"{path}{link}: {error.strerror}; {remove}") from None
+            if stat.S_ISDIR(mode):
+                pending.append((path, above | {real}))
+            else:
+                yield path
 
 
 def is_included(path: Path, include: Sequence[str]) -> bool:

@@ -1,6 +1,10 @@
 """Listing folders of text files, and checking that text is UTF-8."""
 
+import errno
+import os
+import socket
 from io import BytesIO
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +35,72 @@ def test_empty_folder_and_missing_path(tmp_path):
         expand_folders([tmp_path])
     with pytest.raises(UserError, match=r"none: No such file or directory"):
         expand_folders([str(tmp_path / "none")])
+
+
+def test_links_to_files_and_folders_are_followed(tmp_path):
+    corpus, outside = tmp_path / "corpus", tmp_path / "outside"
+    for path in (corpus / "sub" / "a.txt", outside / "deep" / "b.txt", tmp_path / "c.txt"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    (corpus / "linked").symlink_to(outside)
+    (corpus / "again").symlink_to(corpus / "sub")  # twice the same folder, but not a loop
+    (corpus / "c.txt").symlink_to("../c.txt")
+    found = [file.relative_to(corpus).as_posix() for file in expand_folders([corpus])]
+    assert found == ["again/a.txt", "c.txt", "linked/deep/b.txt", "sub/a.txt"]
+
+
+def unreadable(path, monkeypatch):
+    """Make a folder, and listing it fail, for a superuser too."""
+    path.mkdir()
+    (path / "b.txt").write_bytes(b"x")
+    scandir = os.scandir
+
+    def refuse(folder):
+        if os.fspath(folder) == str(path):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+
+
+def bind(path):
+    """Make a socket."""
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+
+
+ODD_ENTRIES = {
+    "dangling": (lambda path, _: path.symlink_to("nowhere"), r"link to nowhere\): No such file"),
+    "itself": (lambda path, _: path.symlink_to(path.name), "Too many levels of symbolic links"),
+    "loop": (lambda path, _: path.symlink_to(".."), "a link to .*, which it is in; remove"),
+    "detour": (
+        lambda path, _: path.symlink_to(path.parent.parent.parent),
+        "a link to .*, which it is in; remove",
+    ),
+    "unreadable": (unreadable, "Permission denied; repair it, or move it out"),
+    "pipe": (lambda path, _: os.mkfifo(path), "a pipe, socket or device, not a file; move it"),
+    "socket": (lambda path, _: bind(path), "a pipe, socket or device, not a file; move it"),
+}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX files")
+@pytest.mark.parametrize(("make", "message"), ODD_ENTRIES.values(), ids=ODD_ENTRIES)
+@pytest.mark.parametrize("include", [(), ("*.txt",)])
+def test_what_is_neither_a_file_nor_a_folder_is_named(
+    tmp_path, monkeypatch, make, message, include
+):
+    (tmp_path / "c" / "sub").mkdir(parents=True)
+    (tmp_path / "c" / "a.txt").write_bytes(b"x")
+    monkeypatch.chdir(tmp_path)  # a short path, as for sockets
+    odd = Path("c/sub/odd")
+    make(odd, monkeypatch)
+    if include and "pipe" in message:  # not chosen, and not a folder that may hold more
+        assert expand_folders(["c"], include=include) == [Path("c/a.txt")]
+    else:
+        with pytest.raises(UserError, match=f"^c/sub/.*odd.*{message}"):
+            expand_folders(["c"], include=include)
+    odd.rename("c/sub/.odd")  # hidden: left out
+    assert expand_folders(["c"], include=include) == [Path("c/a.txt")]
 
 
 @pytest.mark.parametrize(
