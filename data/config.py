@@ -10,6 +10,7 @@ from data.windows import WINDOWS
 from utils.config.schema import Dependencies, check, check_dependencies, setting
 
 SPLITS = ("auto", "documents", "bytes")
+# What other settings must be for a setting to have an effect. True: set; False: left empty.
 PACKED = {"windows": ("packed",)}
 NO_DIR = {"dir": False}
 NO_FILES = NO_DIR | {"files": False}

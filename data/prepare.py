@@ -213,12 +213,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--include", nargs="+", default=(), metavar="TEXT", help=include_help)
     for name in ("doc_sep", "json_field", "split", "val_fraction", "val_max_bytes", "errors"):
         default, about = settings[name].default, settings[name].metadata
+        shown_default = " (default: %(default)s)" if default != "" else ""
         parser.add_argument(
             f"--{name.replace('_', '-')}",
             type=type(default),
             default=default,
             choices=about["choices"],
-            help=about["help"] + " (default: %(default)s)" * (default != ""),
+            help=about["help"] + shown_default,
         )
     args = vars(parser.parse_args(argv))
     out = Path(args.pop("out"))
@@ -228,8 +229,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         # Errors name settings as train.py spells them (--data.doc_sep); here they are spelled
         # --doc-sep.
-        own = re.sub(r"--data\.(\w+)", lambda found: "--" + found[1].replace("_", "-"), str(error))
-        raise UserError(own) from None
+        message = re.sub(
+            r"--data\.(\w+)", lambda found: "--" + found[1].replace("_", "-"), str(error)
+        )
+        raise UserError(message) from None
     print(json.dumps({"folder": str(folder), **read_meta(folder)}))
     return 0
 

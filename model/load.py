@@ -67,8 +67,8 @@ def load_weights(model: TinyGPT, weights: Mapping[str, Any]) -> None:
     Raises:
         UserError: a weight is missing, unexpected, of another shape or not a tensor.
     """
-    own = model.state_dict()
-    for name, parameter in own.items():
+    expected = model.state_dict()
+    for name, parameter in expected.items():
         if name not in weights:
             raise UserError(f"weight {name} is missing, but the checkpoint's config asks for it")
         value = weights[name]
@@ -80,7 +80,7 @@ def load_weights(model: TinyGPT, weights: Mapping[str, Any]) -> None:
                 f"but the checkpoint's config asks for {tuple(parameter.shape)}"
             )
     for name in weights:
-        if name not in own:
+        if name not in expected:
             raise UserError(f"weight {name} is unknown to the model of the checkpoint's config")
     model.load_state_dict(weights)
 

@@ -54,8 +54,8 @@ def score_coherence(
         in_training: those of the texts that are documents of the training text.
     """
     accepted, failures = 0, []
-    for number, (text, whole) in enumerate(zip(texts, ended, strict=True)):
-        if not whole:
+    for number, (text, has_ended) in enumerate(zip(texts, ended, strict=True)):
+        if not has_ended:
             failures.append(ParseFailure(number, "never ends", "never ends"))
             continue
         try:

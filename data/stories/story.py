@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from data.stories import plots as grammar
-from data.stories import words
+from data.stories import plots, words
 from data.stories.template_grammar import Derivation, Grammar, UnreadableError
 from utils.errors import UserError
 from utils.files import decode_utf8, read_bytes
@@ -72,12 +71,12 @@ class Floor:
 @lru_cache(maxsize=1)
 def story_grammar() -> Grammar:
     """Return the grammar of the stories, compiled at the first call."""
-    return Grammar({**grammar.rules(), **words.rules()}, words.pools(), words.VARIABLES, "story")
+    return Grammar({**plots.rules(), **words.rules()}, words.pools(), words.VARIABLES, "story")
 
 
 def grammar_identity() -> str:
     """Return the hex sha256 of all rules and words."""
-    parts = ({**grammar.rules(), **words.rules()}, words.pools(), words.VARIABLES)
+    parts = ({**plots.rules(), **words.rules()}, words.pools(), words.VARIABLES)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 

@@ -39,7 +39,7 @@ class Choice:
 
     name: str
     alternatives: tuple[Any, ...] = ()  # each a text, or a tuple of parts
-    count: int = 0
+    count: int = 0  # number of alternatives
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,11 @@ class VariableRef:
     """A mention of a variable in one of its forms. A first mention samples from `pool`."""
 
     name: str
-    slot: int
+    slot: int  # index of the variable in a list of values (`bindings`)
     form: str
     pool: tuple[Entry, ...]
     distinct_slot: int  # -1: none
+    # Cache: word of an excluded entry -> the pool without it.
     without: dict[str, tuple[Entry, ...]] = field(default_factory=dict, compare=False)
 
     def candidates(self, bindings: Sequence[Entry | None]) -> tuple[Entry, ...]:
@@ -68,7 +69,7 @@ class VariableRef:
 class ByClass:
     """One choice for each class of a variable that already has a value."""
 
-    slot: int
+    slot: int  # of the variable
     choices: Mapping[str, Choice]
 
 
@@ -124,9 +125,8 @@ class Grammar:
         self.variables = variables
         self.slots = {name: slot for slot, name in enumerate(variables)}
         self.choices = {name: Choice(name) for name in rules}
-        self.inline = 0
         for name, templates in rules.items():
-            self.inline = 0
+            self.n_inline = 0  # choices in brackets so far, which names the next one
             self._fill(self.choices[name], [self._compile(name, text) for text in templates])
         self.start = (self.choices[start],)
 
@@ -163,8 +163,8 @@ class Grammar:
         return tuple(parts)
 
     def _brackets(self, rule: str, tokens: list[str]) -> Choice:
-        self.inline += 1
-        name = f"{rule}.{self.inline}"
+        self.n_inline += 1
+        name = f"{rule}.{self.n_inline}"
         sequences = [self._sequence(rule, tokens)]
         while tokens and tokens[-1] == "|":
             tokens.pop()

@@ -191,7 +191,8 @@ class ThroughputMeter:
     def __str__(self) -> str:
         if self.first_token_s is None:
             return "no tokens"
-        summary = f"{self.n_tokens:,} token{'s'[: self.n_tokens != 1]} in {self.model_s:.2f} s"
+        noun = "token" if self.n_tokens == 1 else "tokens"
+        summary = f"{self.n_tokens:,} {noun} in {self.model_s:.2f} s"
         rate = self.n_tokens / max(self.model_s, 1e-9)
         summary += f": {rate:,.0f} tokens/s, the first after {1000 * self.first_token_s:,.0f} ms"
         return (

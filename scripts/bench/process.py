@@ -67,6 +67,7 @@ def run_job(
         measure_memory: add "peak_bytes", the memory of all processes of the job. Polling it takes
             CPU time, which slows a job that is timed on all cores.
     """
+    # The limits on threads come from `environment` alone, not from the caller's shell.
     dropped = {*ONE_CORE} - {*environment}
     inherited = {name: value for name, value in os.environ.items() if name not in dropped}
     command = [sys.executable, "-m", module, json.dumps(job)]

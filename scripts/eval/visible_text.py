@@ -76,16 +76,16 @@ def cells(tokens: Iterable[tuple[bytes, float, bool]]) -> Iterator[Cell]:
     """
     decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
     text, nats = "", 0.0
-    for raw, its_nats, special in tokens:
+    for raw, token_nats, special in tokens:
         if special:
             text += decoder.decode(b"", final=True)
             if text:
                 yield _cell(text, nats)
-            yield Cell(visible(raw.decode("utf-8", "backslashreplace")), its_nats, True)
+            yield Cell(visible(raw.decode("utf-8", "backslashreplace")), token_nats, True)
             text, nats = "", 0.0
             continue
         text += decoder.decode(raw)
-        nats += its_nats
+        nats += token_nats
         if not decoder.getstate()[0]:  # no unfinished character
             yield _cell(text, nats)
             text, nats = "", 0.0

@@ -186,7 +186,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = {key: value for key, value in vars(args).items() if key in (*PARTS, *SWEEP_KEYS)}
     sweep = load_sweep(args.config, Config, given | {"config": args.base})
     source = args.config or args.base
-    out = Path(sweep.out or f"runs/{'sweep-' * bool(args.base)}{Path(source).stem}")
+    prefix = "sweep-" if args.base else ""  # runs/NAME would be the base's own run
+    out = Path(sweep.out or f"runs/{prefix}{Path(source).stem}")
     # One thread per run on a cluster: a result must not depend on the worker that computes it.
     threads = 1 if args.cluster is not None else threads_per_run(args.workers)
     jobs = make_jobs(sweep, source, out, threads)

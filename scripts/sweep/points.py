@@ -70,9 +70,9 @@ class Job:
 
     def row(self) -> dict[str, Any]:
         """Return the point's row of results.csv."""
-        own = {"point": self.point.name, "change": self.point.change, "status": self.status}
+        labels = {"point": self.point.name, "change": self.point.change, "status": self.status}
         settings = {name: format_setting(value) for name, value in flatten(self.config).items()}
-        return {**own, **settings, "seed": self.config.train.seed, **run_figures(self.run)}
+        return {**labels, **settings, "seed": self.config.train.seed, **run_figures(self.run)}
 
 
 def make_jobs(sweep: Sweep, path: str, out: Path, threads: int) -> list[Job]:
@@ -124,9 +124,9 @@ def point_status(run: RunFolder, config: Config) -> str:
     """
     if not run.has_run():
         return "new"
-    own, _ = load(Config, [str(run.config)], {})
+    stored, _ = load(Config, [str(run.config)], {})
     wanted = flatten(config)
-    for name, value in flatten(own).items():
+    for name, value in flatten(stored).items():
         if value != wanted[name] and name not in MAY_DIFFER:
             found, expected = format_setting(value), format_setting(wanted[name])
             raise UserError(
@@ -137,7 +137,7 @@ def point_status(run: RunFolder, config: Config) -> str:
         state = checkpoint.load(run.last)
     except UserError:  # missing or damaged: train.py reports it
         return "resumable"
-    return "done" if is_finished(own.train, state["step"], state["bad_evals"]) else "resumable"
+    return "done" if is_finished(stored.train, state["step"], state["bad_evals"]) else "resumable"
 
 
 def run_figures(run: RunFolder) -> dict[str, str]:

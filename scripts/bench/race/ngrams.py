@@ -62,16 +62,17 @@ def _interpolate(
     else:  # the number of different tokens before each sequence
         longer = np.unique(_sequences(train, vocab_size, n + 1))
         grams, counts = np.unique(longer % base**n, return_counts=True)
-    # At least one, so that unseen sequences have a probability above 0.
+    # How many sequences occur once and twice: they estimate the discount (Ney, Essen and Kneser
+    # 1994). At least one, so that unseen sequences have a probability above 0.
     once, twice = max((counts == 1).sum(), 1), (counts == 2).sum()
     discount = once / (once + 2 * twice)
     contexts, first = np.unique(grams // base, return_index=True)
     totals = np.add.reduceat(counts, first)
-    kinds = np.diff(np.append(first, len(grams)))
+    n_followers = np.diff(np.append(first, len(grams)))  # different tokens after each context
     codes = _sequences(text, vocab_size, n)
     count_T = _look_up(grams, counts, codes)
     total_T = _look_up(contexts, totals, codes // base)
-    freed_T = discount * _look_up(contexts, kinds, codes // base)
+    freed_T = discount * _look_up(contexts, n_followers, codes // base)
     seen_T = np.maximum(count_T - discount, 0.0) + freed_T * lower_T
     return np.where(total_T > 0, seen_T / np.maximum(total_T, 1), lower_T)
 
