@@ -7,13 +7,14 @@ time and vocabulary. Docstrings give shapes with the same letters:
     T  time: positions in a row, at most block_size in one forward pass
     D  n_embd, the width of the residual stream
     H  n_head, attention heads
-    G  kv_heads, heads of keys and values
+    G  kv_heads, heads of keys and values; H / G heads of queries share one
     K  head_dim, the width of one head
     V  vocab_size
     N  outputs of a linear layer
     L  n_layer, blocks
     S  slots of the KV cache
     n  slots of the KV cache that a step reads: the first n of S
+    r  heads of queries that share a head of keys and values, H / G
     R  rows that share a prompt
     X  several axes flattened into one, such as B * H
     k  top_k, ids that the sampler keeps

@@ -61,6 +61,9 @@ def split_heads(qkv: Tensor, config: ModelConfig) -> tuple[Tensor, Tensor]:
 class CausalSelfAttention(nn.Module):
     """softmax(q k^T / sqrt(K)) v over each token's past. Vaswani et al. 2017, arXiv 1706.03762.
 
+    With G < H heads of keys and values, each serves H / G neighbouring heads of queries:
+    grouped-query attention, Ainslie et al. 2023, arXiv 2305.13245.
+
     Two implementations with equal results: "sdpa" calls PyTorch's fused kernel, "manual" computes
     the formula step by step.
     """
@@ -72,6 +75,7 @@ class CausalSelfAttention(nn.Module):
         self.config = config
         self.dropout = config.dropout
         self.manual = config.attention == "manual"
+        self.grouped = config.kv_heads != config.n_head
         self.qkv = Linear(config.n_embd, sum(config.qkv_sizes), bias=config.bias)
         self.proj = Linear(config.qkv_sizes[0], config.n_embd, bias=config.bias)
         norm = (config.head_dim, config.norm_eps, config.norm_gain)
@@ -95,11 +99,11 @@ class CausalSelfAttention(nn.Module):
             mask_B1TT: True where a token may attend; None = causal.
             kv_out: a list to which keys and values are appended, for a KV cache.
         """
-        q_BHTK, k_BHTK, v_BHTK = self._heads(self.qkv(x_BTD), rope)
+        q_BHTK, k_BGTK, v_BGTK = self._heads(self.qkv(x_BTD), rope)
         if kv_out is not None:
-            kv_out.append((k_BHTK, v_BHTK))
+            kv_out.append((k_BGTK, v_BGTK))
         y_BHTK = (self._attend_manual if self.manual else self._attend_fused)(
-            q_BHTK, k_BHTK, v_BHTK, mask_B1TT
+            q_BHTK, k_BGTK, v_BGTK, mask_B1TT
         )
         return self.proj_dropout(self.proj(y_BHTK.transpose(1, 2).flatten(2)))
 
@@ -132,12 +136,38 @@ class CausalSelfAttention(nn.Module):
         # The function does not know eval mode: without this, evaluations would use dropout.
         dropout = self.dropout if self.training else 0.0
         return F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None
+            q,
+            k,
+            v,
+            attn_mask=mask,
+            dropout_p=dropout,
+            is_causal=mask is None,
+            enable_gqa=self.grouped,
         )
 
     def _attend_manual(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        T, K = q.shape[-2:]
-        scores_BHTT = q @ k.transpose(-2, -1) / math.sqrt(K)
-        allowed = self.mask_TT[:T, :T] if mask is None else mask
-        weights_BHTT = scores_BHTT.masked_fill(~allowed, float("-inf")).softmax(dim=-1)
-        return F.dropout(weights_BHTT, self.dropout, self.training).to(v.dtype) @ v
+        T, n_queries = q.shape[2], self.config.n_head // self.config.kv_heads
+        weights_BHTT = attention_weights(q, k, self.mask_TT[:T, :T] if mask is None else mask)
+        v_BHTK = v.repeat_interleave(n_queries, dim=1) if self.grouped else v
+        return F.dropout(weights_BHTT, self.dropout, self.training).to(v.dtype) @ v_BHTK
+
+    def weights(
+        self, x_BTD: Tensor, rope: tuple[Tensor, Tensor] | None, mask_B1TT: Tensor | None
+    ) -> Tensor:
+        """Return the attention weights (B, H, T, T), without dropout; arguments as in `forward`."""
+        q_BHTK, k_BGTK, _ = self._heads(self.qkv(x_BTD), rope)
+        mask = causal_mask(x_BTD.shape[1], x_BTD.device) if mask_B1TT is None else mask_B1TT
+        return attention_weights(q_BHTK, k_BGTK, mask)
+
+
+def attention_weights(q_BHTK: Tensor, k_BGTK: Tensor, mask: Tensor) -> Tensor:
+    """Return softmax(q k^T / sqrt(K)), (B, H, T, T), where the mask is True; 0 elsewhere.
+
+    >>> q = torch.zeros(1, 2, 2, 4)  # two heads of queries share one head of keys
+    >>> attention_weights(q, q[:, :1], causal_mask(2))[0, 1].tolist()
+    [[1.0, 0.0], [0.5, 0.5]]
+    """
+    n_queries = q_BHTK.shape[1] // k_BGTK.shape[1]
+    k_BHTK = k_BGTK.repeat_interleave(n_queries, dim=1) if n_queries > 1 else k_BGTK
+    scores_BHTT = q_BHTK @ k_BHTK.transpose(-2, -1) / math.sqrt(q_BHTK.shape[-1])
+    return scores_BHTT.masked_fill(~mask, float("-inf")).softmax(dim=-1)

@@ -24,7 +24,13 @@ class ModelConfig:
     block_size: int = setting(256, "maximum context length in tokens", minimum=1)
     n_layer: int = setting(4, "number of blocks", minimum=1)
     n_head: int = setting(6, "attention heads in each block", minimum=1)
-    n_embd: int = setting(192, "width of the residual stream; a multiple of n_head", minimum=1)
+    n_kv_head: int = setting(
+        0,
+        "heads of keys and values, each shared by n_head / n_kv_head queries; 0 = n_head",
+        minimum=0,
+    )
+    n_embd: int = setting(192, "width of the residual stream", minimum=1)
+    head_size: int = setting(0, "width of one attention head; 0 = n_embd / n_head", minimum=0)
     dropout: float = setting(
         0.0,
         "dropout rate for embeddings, attention weights and branch outputs",
@@ -65,9 +71,15 @@ class ModelConfig:
     def __post_init__(self) -> None:
         check(self)
         check_dependencies(self, DEPENDS_ON, "model")
-        if self.n_embd % self.n_head:
+        if self.n_embd % self.n_head and not self.head_size:
             raise UserError(
-                f"model.n_embd {self.n_embd} is not a multiple of model.n_head {self.n_head}"
+                f"model.n_embd {self.n_embd} is not a multiple of model.n_head {self.n_head}; "
+                "change one of them, or set model.head_size"
+            )
+        if self.n_head % self.kv_heads:
+            raise UserError(
+                f"model.n_head {self.n_head} is not a multiple of model.n_kv_head "
+                f"{self.n_kv_head}; change one of them"
             )
         if self.bias and not self.norm_gain and self.norm == "layernorm":
             raise UserError(
@@ -79,20 +91,22 @@ class ModelConfig:
                 "model.embedding_std has an effect only without model.tie_weights; drop one of them"
             )
         if self.position == "rope" and self.head_dim % 2:
+            sizes = f"model.n_embd {self.n_embd} / model.n_head {self.n_head} is {self.head_dim}"
             raise UserError(
-                f"model.position rope needs an even head size, but model.n_embd {self.n_embd} / "
-                f"model.n_head {self.n_head} is {self.head_dim}"
+                "model.position rope needs an even head size, but "
+                + (f"model.head_size is {self.head_size}" if self.head_size else sizes)
+                + "; change it"
             )
 
     @property
     def head_dim(self) -> int:
         """K, the width of one head."""
-        return self.n_embd // self.n_head
+        return self.head_size or self.n_embd // self.n_head
 
     @property
     def kv_heads(self) -> int:
-        """G, the heads of keys and of values."""
-        return self.n_head
+        """G, the heads of keys and of values; below n_head with grouped-query attention."""
+        return self.n_kv_head or self.n_head
 
     @property
     def qkv_sizes(self) -> tuple[int, int, int]:
@@ -103,6 +117,8 @@ class ModelConfig:
 
         >>> ModelConfig(n_embd=192, n_head=6).qkv_sizes
         (192, 192, 192)
+        >>> ModelConfig(n_embd=192, n_head=6, n_kv_head=2, head_size=16).qkv_sizes
+        (96, 32, 32)
         """
         return (
             self.n_head * self.head_dim,

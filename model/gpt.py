@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from model.attention import CausalSelfAttention, KeysValues, document_mask
 from model.bigram import hash_bigrams
 from model.config import INIT_STD, ModelConfig
-from model.layers import MLP, make_norm, rope_table
+from model.layers import MLP, check_ids, make_norm, rope_table
 from model.linear import Linear, linear
 from model.pointer import INITIAL_GATE_BIAS, Pointer
-from model.token_ids import check_ids
 
 
 class Block(nn.Module):
@@ -114,17 +113,24 @@ class TinyGPT(nn.Module):
         Raises:
             ValueError: as `forward`.
         """
-        T = ids_BT.shape[1]
-        if T > self.config.block_size:
-            raise ValueError(f"{T} tokens do not fit in block_size {self.config.block_size}")
-        rope = None
-        if self.config.position == "rope":
-            rope = (self.rope_cos_T1K[:T], self.rope_sin_T1K[:T])
+        rope = self.rope(ids_BT.shape[1])
         x_BTD = self.embed(ids_BT, doc_BT=doc_BT)
         mask_B1TT = None if doc_BT is None else document_mask(doc_BT)
         for block in self.blocks:
             x_BTD = block(x_BTD, rope, mask_B1TT, kv_out)
         return self.final_norm(x_BTD)
+
+    def rope(self, T: int) -> tuple[Tensor, Tensor] | None:
+        """Return cosine and sine of positions 0 to T - 1, each (T, 1, K); None without RoPE.
+
+        Raises:
+            ValueError: T is above block_size.
+        """
+        if T > self.config.block_size:
+            raise ValueError(f"{T} tokens do not fit in block_size {self.config.block_size}")
+        if self.config.position != "rope":
+            return None
+        return self.rope_cos_T1K[:T], self.rope_sin_T1K[:T]
 
     def embed(self, ids_BT: Tensor, *, doc_BT: Tensor | None = None) -> Tensor:
         """Return the input of the first block, (B, T, D): tokens, bigrams and learned positions."""

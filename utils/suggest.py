@@ -11,6 +11,8 @@ SYNONYMS = {
     "hidden_size": "model.n_embd",
     "num_layers": "model.n_layer",
     "num_heads": "model.n_head",
+    "num_key_value_heads": "model.n_kv_head",
+    "head_dim": "model.head_size",
     "context_length": "model.block_size",
     "max_seq_len": "model.block_size",
     "learning_rate": "optim.lr",

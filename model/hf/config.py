@@ -25,7 +25,8 @@ from utils.errors import UserError
 PLAIN_MLP = ("gelu", "gelu_tanh", "relu2")
 ROPE = {"position": ("rope",)}
 NO_EXTRAS = {"embedding_norm": (False,), "qk_norm": (False,), "softcap": (0.0,)}
-LAYER_NORMS = {"norm": ("layernorm",), "mlp": PLAIN_MLP} | NO_EXTRAS
+EQUAL_HEADS = {"n_kv_head": (0,), "head_size": (0,)}
+LAYER_NORMS = {"norm": ("layernorm",), "mlp": PLAIN_MLP} | NO_EXTRAS | EQUAL_HEADS
 LLAMA = ROPE | {"norm": ("rmsnorm",), "mlp": ("swiglu",)} | NO_EXTRAS
 # Model type -> setting -> supported values. A setting absent from a class's entry may have any
 # value, except those of UNSUPPORTED. Settings for training are not exported.
@@ -68,6 +69,10 @@ def hf_model_type(config: ModelConfig) -> str:
         UserError: there is none; the message names what the most similar class does not support.
     """
     ours = flatten(config)
+    if config.kv_heads == config.n_head:
+        ours["n_kv_head"] = 0
+    if config.head_dim * config.n_head == config.n_embd:
+        ours["head_size"] = 0
     for name in UNSUPPORTED:
         if ours[name]:
             raise UserError(
@@ -79,6 +84,11 @@ def hf_model_type(config: ModelConfig) -> str:
     }
     nearest = min(unsupported, key=lambda model_type: len(unsupported[model_type]))
     if not unsupported[nearest]:
+        if nearest == "llama" and config.n_embd % config.n_head:  # also if head_size is set
+            raise UserError(
+                f"{CLASSES[nearest]} needs a model.n_embd that is a multiple of model.n_head "
+                f"(here {config.n_embd} and {config.n_head}); train with other sizes"
+            )
         return nearest
     reasons = [
         f"model.{name} {' or '.join(map(format_value, SUPPORTED_VALUES[nearest][name]))} "
@@ -146,7 +156,7 @@ def _rope_keys(config: ModelConfig, model_type: str) -> dict[str, Any]:
     content |= {
         "rope_parameters": rope,
         "rope_theta": config.rope_theta,
-        "num_key_value_heads": config.n_head,
+        "num_key_value_heads": config.kv_heads,
         "head_dim": config.head_dim,
         "rms_norm_eps": config.norm_eps,
     }
@@ -285,16 +295,11 @@ def _read_rmsnorm_family(reader: _Reader, head_dim: int | None = None) -> dict[s
     """
     sizes = _read_rope_sizes(reader)
     width, heads = sizes["n_embd"], sizes["n_head"]
-    groups = reader.read("num_key_value_heads", int, heads)
-    if groups != heads:
-        raise UserError(
-            f"grouped-query attention ({heads} heads share {groups} keys and values): TinyGPT has "
-            "separate keys and values for each head"
-        )
+    kv_heads = reader.read("num_key_value_heads", int, heads)
     size = reader.read("head_dim", int, head_dim or width // heads)
-    if size * heads != width:
-        raise UserError(f"head_dim is {size}: TinyGPT's is hidden_size / heads, {width / heads:g}")
     return sizes | {
+        "n_kv_head": 0 if kv_heads == heads else kv_heads,
+        "head_size": 0 if size * heads == width else size,
         "norm": "rmsnorm",
         "norm_eps": reader.read("rms_norm_eps", float, 1e-6),
         "bias": reader.read("attention_bias", bool, False),
@@ -315,7 +320,8 @@ def _read_llama(reader: _Reader, head_dim: int | None = None) -> dict[str, Any]:
 
 
 def _read_qwen3(reader: _Reader) -> dict[str, Any]:
-    values = _read_llama(reader, head_dim=128)
+    # The class's defaults, for keys that are missing. A null means the number of heads.
+    values = _read_llama(_Reader({"num_key_value_heads": 32, **reader.content}), head_dim=128)
     reader.require("attention_bias", False, NO_MLP_BIAS)
     reader.require("use_sliding_window", False, "TinyGPT's attention has no window")
     return values | {"qk_norm": True}

@@ -94,10 +94,10 @@ class Decoder:
         mask_X1n = self._mask_by_heads()
         targets, kv_views = cache.layer_views()
         for i, layer in enumerate(weights.layers):
-            q_BH1K, kv_2BGK = self._queries_keys_values(layer, x_BD, rope)
+            q_BGrK, kv_2BGK = self._queries_keys_values(layer, x_BD, rope)
             cache.write(targets[i], kv_2BGK)
-            y_BH1K = weights.attention(q_BH1K, kv_views[2 * i], kv_views[2 * i + 1], mask_X1n)
-            x_BD = layer.attn_proj(y_BH1K.flatten(1), x_BD)
+            y_BGrK = weights.attention(q_BGrK, kv_views[2 * i], kv_views[2 * i + 1], mask_X1n)
+            x_BD = layer.attn_proj(y_BGrK.flatten(1), x_BD)
             h_BD = layer.mlp_norm(x_BD)
             hidden = layer.fc(h_BD)
             if layer.gate is None:
@@ -117,7 +117,7 @@ class Decoder:
     def _queries_keys_values(
         self, layer: Layer, x_BD: Tensor, rope: Rope | None
     ) -> tuple[Tensor, Tensor]:
-        """Return queries (B, H, 1, K), and keys and values (2, B, G, K)."""
+        """Return queries (B, G, r, K), and keys and values (2, B, G, K)."""
         config = self.config
         qkv_BN = layer.qkv(layer.attn_norm(x_BD))
         if config.qk_norm or rope is not None:
@@ -131,8 +131,8 @@ class Decoder:
             qkv_BN = torch.cat((qk_BXK, v_BGK), dim=1).flatten(1)
         G, K = config.kv_heads, config.head_dim
         q_BN, kv_BN = qkv_BN.tensor_split((config.qkv_sizes[0],), dim=1)
-        q_BHK, kv_B2GK = q_BN.unflatten(1, (-1, K)), kv_BN.unflatten(1, (2, G, K))
-        return q_BHK.contiguous()[:, :, None], kv_B2GK.transpose(0, 1)
+        q_BGrK, kv_B2GK = q_BN.unflatten(1, (G, -1, K)), kv_BN.unflatten(1, (2, G, K))
+        return q_BGrK.contiguous(), kv_B2GK.transpose(0, 1)
 
     def _embed(self, ids_B: Tensor, previous_B: Tensor | None) -> tuple[Tensor, Rope | None]:
         """Return the input of the first block (B, D), and cosine and sine of the positions."""

@@ -128,11 +128,12 @@ def packed_matmul(affine: Affine) -> Matmul:
 
 
 def batch_invariant_attention(
-    q_BH1K: Tensor, k_BHnK: Tensor, v_BHnK: Tensor, mask_X1n: Tensor | None
+    q_BGrK: Tensor, k_BGnK: Tensor, v_BGnK: Tensor, mask_X1n: Tensor | None
 ) -> Tensor:
-    """softmax(q k^T / sqrt(K) + mask) v for one query of each row and head, (B, H, 1, K).
+    """softmax(q k^T / sqrt(K) + mask) v for one token of each row, (B, G, r, K).
 
-    `mask_X1n` has one line for each of the X = B * H heads. PyTorch's fused kernel is not
+    The r heads of queries that share a head of keys and values are multiplied together. `mask_X1n`
+    has one line for each of the X = B * G heads of keys. PyTorch's fused kernel is not
     batch-invariant: each thread uses a part of one buffer, where elements can have other offsets
     within a vector, so the bits depend on the thread that computes a head, and thereby on the
     number of rows.
@@ -141,19 +142,19 @@ def batch_invariant_attention(
     >>> batch_invariant_attention(k[:, :, :1], k, v, None).tolist()
     [[[[2.0]]]]
     """
-    B, H, _, K = k_BHnK.shape
-    q_X1K, k_XnK, v_XnK = (x.flatten(0, 1) for x in (q_BH1K * K**-0.5, k_BHnK, v_BHnK))
-    if B * H == 1:  # a single product is computed differently from a batch
-        q_X1K, k_XnK, v_XnK = (x.expand(2, -1, -1) for x in (q_X1K, k_XnK, v_XnK))
-    scores_X1n = torch.bmm(q_X1K, k_XnK.transpose(1, 2))
+    X, K = k_BGnK.shape[0] * k_BGnK.shape[1], k_BGnK.shape[3]
+    q_XrK, k_XnK, v_XnK = (x.flatten(0, 1) for x in (q_BGrK * K**-0.5, k_BGnK, v_BGnK))
+    if X == 1:  # a single product is computed differently from a batch
+        q_XrK, k_XnK, v_XnK = (x.expand(2, -1, -1) for x in (q_XrK, k_XnK, v_XnK))
+    scores_Xrn = torch.bmm(q_XrK, k_XnK.transpose(1, 2))
     if mask_X1n is not None:
-        scores_X1n = scores_X1n + mask_X1n
-    y_X1K = torch.bmm(scores_X1n.softmax(-1), v_XnK)
-    return y_X1K[: B * H].view(B, H, 1, -1)
+        scores_Xrn = scores_Xrn + mask_X1n
+    y_XrK = torch.bmm(scores_Xrn.softmax(-1), v_XnK)
+    return y_XrK[:X].view(*q_BGrK.shape[:3], -1)
 
 
 def default_attention(
-    q_BH1K: Tensor, k_BHnK: Tensor, v_BHnK: Tensor, mask_X1n: Tensor | None
+    q_BGrK: Tensor, k_BGnK: Tensor, v_BGnK: Tensor, mask_X1n: Tensor | None
 ) -> Tensor:
     """Return what `batch_invariant_attention` does, in the fewest operations. Not batch-invariant.
 
@@ -166,14 +167,14 @@ def default_attention(
     >>> default_attention(k[:, :, :1], k, v, None).tolist()
     [[[[2.0]]]]
     """
-    B, H, _, K = k_BHnK.shape
-    q_X1K, k_XnK, v_XnK = (x.flatten(0, 1) for x in (q_BH1K, k_BHnK, v_BHnK))
+    K = k_BGnK.shape[3]
+    q_XrK, k_XnK, v_XnK = (x.flatten(0, 1) for x in (q_BGrK, k_BGnK, v_BGnK))
     if mask_X1n is None or torch.compiler.is_compiling():  # see `_unfused`
-        scores_X1n = torch.bmm(q_X1K, k_XnK.transpose(1, 2)) * K**-0.5
-        scores_X1n = scores_X1n if mask_X1n is None else scores_X1n + mask_X1n
+        scores_Xrn = torch.bmm(q_XrK, k_XnK.transpose(1, 2)) * K**-0.5
+        scores_Xrn = scores_Xrn if mask_X1n is None else scores_Xrn + mask_X1n
     else:
-        scores_X1n = torch.baddbmm(mask_X1n, q_X1K, k_XnK.transpose(1, 2), alpha=K**-0.5)
-    return torch.bmm(scores_X1n.softmax(-1), v_XnK).view(B, H, 1, -1)
+        scores_Xrn = torch.baddbmm(mask_X1n, q_XrK, k_XnK.transpose(1, 2), alpha=K**-0.5)
+    return torch.bmm(scores_Xrn.softmax(-1), v_XnK).view(*q_BGrK.shape[:3], -1)
 
 
 def batch_invariant_elementwise(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

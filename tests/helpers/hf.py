@@ -39,7 +39,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 
 def config_of(settings: dict[str, Any]) -> ModelConfig:
     theta = {"rope_theta": 500.0} if settings["position"] == "rope" else {}
-    return ModelConfig(vocab_size=300, **SHAPE, **UNUSUAL, **theta, **settings)
+    return ModelConfig(**{"vocab_size": 300} | SHAPE | UNUSUAL | theta | settings)
 
 
 def exportable() -> list[dict[str, Any]]:
@@ -55,7 +55,19 @@ def exportable() -> list[dict[str, Any]]:
     return found
 
 
-COMBINATIONS = exportable()
+# Grouped-query attention with 1, 2 and 4 heads of queries for each head of keys, and heads whose
+# size is not n_embd / n_head.
+GROUPED = [
+    family | {"n_head": 4, "n_kv_head": n_kv_head, "head_size": head_size, "tie_weights": tie}
+    for family in (
+        {"position": "rope", "norm": "rmsnorm", "mlp": "swiglu", "bias": True},  # Llama
+        {"position": "rope", "norm": "rmsnorm", "mlp": "swiglu", "qk_norm": True},  # Qwen3
+    )
+    for n_kv_head, head_size, tie in ((4, 6, True), (2, 0, False), (2, 6, True), (1, 6, False))
+]
+NANOCHAT = {"norm_gain": False, "embedding_norm": True, "mlp": "relu2", "softcap": 15.0}
+GROUPED.append(GROUPED[-1] | NANOCHAT)
+COMBINATIONS = exportable() + GROUPED
 
 
 def name_of(settings: dict[str, Any]) -> str:

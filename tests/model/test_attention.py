@@ -14,6 +14,8 @@ SETTINGS = [
     {"position": "learned"},
     {"position": "rope"},
     {"position": "rope", "qk_norm": True, "norm": "rmsnorm", "mlp": "swiglu"},
+    {"position": "rope", "n_head": 4, "n_kv_head": 2, "head_size": 6},
+    {"position": "learned", "n_head": 4, "n_kv_head": 1, "qk_norm": True},
     {"position": "learned", "qk_norm": True, "bias": True, "softcap": 5.0, "tie_weights": True},
 ]
 IDS = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6]])

@@ -13,6 +13,7 @@ from model.flops import (
     count_parameters,
     describe,
     forward_flops_per_token,
+    kv_cache_bytes,
     training_flops_per_token,
     training_memory,
 )
@@ -62,6 +63,17 @@ def test_gains_and_the_embedding_norm_are_counted(norm, gain):
     assert count.embedding_norm == (12 if gain else 0)
 
 
+@pytest.mark.parametrize("bias", [False, True])
+def test_grouped_heads_of_another_size_are_counted(bias):
+    config = ModelConfig(
+        vocab_size=13, block_size=7, n_layer=2, n_head=4, n_kv_head=2, n_embd=12, head_size=8,
+        bias=bias, qk_norm=True,
+    )  # fmt: skip
+    total = sum(value.numel() for value in TinyGPT(config).parameters())
+    assert count_parameters(config).total == total
+    assert kv_cache_bytes(config) == 2 * 7 * 2 * (2 * 8) * 4  # layers, positions, k and v, fp32
+
+
 @pytest.mark.parametrize("tie", [False, True])
 def test_a_pointer_is_counted(tie):
     config = ModelConfig(
@@ -96,7 +108,13 @@ def counted_flops(config, batch=2):
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"mlp": "swiglu", "tie_weights": True}, {"position": "learned", "n_layer": 3}]
+    "settings",
+    [
+        {},
+        {"mlp": "swiglu", "tie_weights": True},
+        {"position": "learned", "n_layer": 3},
+        {"n_head": 4, "n_kv_head": 2, "head_size": 10},
+    ],
 )
 def test_flops_equal_pytorchs_count(settings):
     config = ModelConfig(
@@ -148,6 +166,8 @@ def saved_bytes(config, batch):
         {"qk_norm": True, "softcap": 5.0},
         MODERN,
         {"dropout": 0.1},
+        {"n_kv_head": 1},
+        {"n_kv_head": 2, "head_size": 24, "qk_norm": True, "bias": True},
         {"attention": "manual"},
         {"attention": "manual", "dropout": 0.1, "tie_weights": True},
     ],

@@ -82,6 +82,9 @@ def test_names_and_shapes_with_every_part():
         ({"norm_eps": 0.0}, ["norm_eps", "above 0.0"]),
         ({"softcap": -1.0}, ["softcap", "at least 0.0"]),
         ({"mlp_ratio": 0.0}, ["mlp_ratio", "above 0.0"]),
+        ({"n_head": 4, "n_kv_head": 3}, ["n_head 4 is not a multiple of model.n_kv_head 3"]),
+        ({"head_size": 7}, ["even head size, but model.head_size is 7"]),
+        ({"n_embd": 30, "n_head": 4}, ["n_embd 30 is not a multiple", "set model.head_size"]),
         ({"rope_theta": float("nan")}, ["rope_theta", "finite"]),
     ],
 )

@@ -42,11 +42,12 @@ def activation(kind, x):
 
 
 def attention(xs, prefix, weights, config):
-    D, H, K = config.n_embd, config.n_head, config.head_dim
-    out = [np.zeros(D) for _ in xs]
+    H, G, K = config.n_head, config.kv_heads, config.head_dim
+    out = [np.zeros(H * K) for _ in xs]
     qkv = [linear(x, prefix + ".qkv", weights) for x in xs]
     for h in range(H):
-        qs, ks, vs = ([row[i * D + h * K :][:K] for row in qkv] for i in range(3))
+        heads = (h, H + h * G // H, H + G + h * G // H)  # of the joint axis
+        qs, ks, vs = ([row[head * K :][:K] for row in qkv] for head in heads)
         if config.qk_norm:
             qs = [norm(q, prefix + ".q_norm", weights, config, "rmsnorm") for q in qs]
             ks = [norm(k, prefix + ".k_norm", weights, config, "rmsnorm") for k in ks]
@@ -112,9 +113,16 @@ COMBINATIONS = [
     )
 ]
 
+GROUPED = [  # one, two and four heads of queries for each head of keys
+    {"n_head": 4, "n_kv_head": 1, "position": "learned", "bias": True},
+    {"n_head": 4, "n_kv_head": 2, "head_size": 6, "norm": "rmsnorm", "qk_norm": True},
+    {"n_head": 4, "n_kv_head": 1, "head_size": 2, "qk_norm": True, "norm_gain": False},
+    {"n_head": 3, "head_size": 4, "bias": True, "tie_weights": True},
+]
+
 
 @pytest.mark.parametrize(
-    "settings", COMBINATIONS, ids=lambda settings: "-".join(map(str, settings.values()))
+    "settings", COMBINATIONS + GROUPED, ids=lambda settings: "-".join(map(str, settings.values()))
 )
 @pytest.mark.parametrize("attention_path", ["sdpa", "manual"])
 def test_logits_equal_the_naive_ones(tiny, settings, attention_path):

@@ -179,9 +179,9 @@ GPT2 = COMBINATIONS[0]
 @pytest.mark.parametrize(
     ("settings", "change", "message"),
     [
-        (LLAMA, {"num_key_value_heads": 1}, "grouped-query attention (2 heads share 1 keys"),
-        (MODERN, {"num_key_value_heads": 1}, "grouped-query attention"),
-        (LLAMA, {"head_dim": 16}, "head_dim is 16: TinyGPT's is hidden_size / heads, 8"),
+        (LLAMA, {"num_key_value_heads": 1}, "self_attn.k_proj.weight has shape (16, 16), but"),
+        (MODERN, {"num_key_value_heads": 3}, "n_head 2 is not a multiple of model.n_kv_head 3"),
+        (LLAMA, {"head_dim": 16}, "self_attn.q_proj.weight has shape (16, 16), but config.json"),
         (LLAMA, {"hidden_act": "gelu"}, "hidden_act is 'gelu', not one of silu"),
         (LLAMA, {"rope_parameters": {"rope_type": "llama3"}}, "rope_type is 'llama3'"),
         (LLAMA, {"mlp_bias": False}, "attention_bias is True; TinyGPT has biases everywhere"),

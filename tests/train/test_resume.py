@@ -33,7 +33,13 @@ MODES: dict[str, Settings] = {
         "train.batch_size": 9,
         "model.block_size": 64,
     },
-    "muon": {"optim.name": "muon", "train.batch_size": 9, "train.amp": "off"},
+    "muon": {
+        "optim.name": "muon",
+        "train.batch_size": 9,
+        "train.amp": "off",
+        "model.n_kv_head": 1,
+        "model.head_size": 10,
+    },
     "fp16": {"train.amp": "fp16", "train.grad_accum_steps": 4, "data.shift": "true"},
 }
 

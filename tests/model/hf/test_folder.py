@@ -58,7 +58,7 @@ def auto() -> Callable[[Path], tuple[Any, Any]]:
 def test_the_combinations_cover_every_class():
     kinds = [hf_model_type(config_of(settings)) for settings in COMBINATIONS]
     counts = {kind: kinds.count(kind) for kind in CLASSES}
-    assert counts == {"gpt2": 18, "gpt_neox": 18, "llama": 8, "qwen3": 4, "nanochat": 12}
+    assert counts == {"gpt2": 18, "gpt_neox": 18, "llama": 12, "qwen3": 8, "nanochat": 13}
     assert set(SUPPORTED_VALUES) == set(CLASSES)
 
 
@@ -72,7 +72,7 @@ def test_hugging_faces_model_equals_ours(settings, tokenizer, auto, tmp_path):
     with torch.no_grad():
         ours_BTV, theirs_BTV = model(ids_BT), theirs.eval()(ids_BT).logits
     assert ours_BTV.std() > 0.2
-    assert (ours_BTV - theirs_BTV).abs().max() <= 1e-5
+    assert (ours_BTV - theirs_BTV).abs().max() <= 1e-5 * max(1.0, ours_BTV.abs().max())
     prompt = ids_BT[:1, :4]
     prompt[0, 1] = 0  # if this were a pad token, it would be masked
     sampled = theirs.generate(prompt, do_sample=False)[0, 4:]

@@ -26,6 +26,10 @@ def configs(draw):
     chosen = {name: draw(st.sampled_from(values)) for name, values in supported.items()}
     n_head, half = draw(st.integers(1, 4)), draw(st.integers(1, 4))
     chosen.setdefault("bias", draw(st.booleans()))
+    if "n_kv_head" not in chosen:
+        divisors = [n for n in range(1, n_head) if n_head % n == 0]
+        chosen["n_kv_head"] = draw(st.sampled_from([0, *divisors]))
+        chosen["head_size"] = draw(st.sampled_from([0, 2 * half + 2]))
     if not chosen["bias"] or chosen["norm"] == "rmsnorm":
         chosen.setdefault("norm_gain", draw(st.booleans()))
     return ModelConfig(

@@ -21,6 +21,8 @@ KINDS = [
     {"norm": "rmsnorm", "norm_gain": False, "qk_norm": True, "embedding_norm": True},
     {"mlp": "swiglu", "bias": True, "norm": "rmsnorm", "embedding_norm": True},
     {"attention": "manual", "n_head": 1, "bigram_rows": 64, "tie_weights": True},
+    {"n_head": 4, "n_kv_head": 2, "head_size": 6, "qk_norm": True},
+    {"n_head": 4, "n_kv_head": 1, "bias": True},
     {"pointer": True},
     {"pointer": True, "bigram_rows": 64, "qk_norm": True, "mlp": "relu2", "softcap": 5.0},
 ]

@@ -228,6 +228,26 @@ def test_muon_steps_equal_naive_ones(
     assert (model.head.weight.double() - rest).abs().max() < 2e-6
 
 
+def test_muon_splits_unequal_queries_keys_and_values_and_reads_older_states() -> None:
+    model = Blocks()
+    model.config = ModelConfig(n_head=4, n_kv_head=2, head_size=2, n_embd=4)
+    model.blocks[0]["qkv"] = nn.Linear(4, 16)  # 8 rows of queries, 4 of keys, 4 of values
+    optimizer = make_optimizer(model, OptimConfig(name="muon", muon_lr=0.05, weight_decay=0.0))
+    state = optimizer.state_dict()
+    for group in state["param_groups"]:  # as version 0.2 stored it
+        group |= {"split": bool(group["split"])} if "split" in group else {}
+    optimizer.load_state_dict(state)
+    set_step(optimizer, OptimConfig(name="muon", muon_lr=0.05), 0, 1)
+    weight = model.blocks[0]["qkv"].weight
+    before, weight.grad = weight.detach().double().clone(), torch.randn(16, 4)
+    optimizer.step()
+    parts = weight.grad.double().split((8, 4, 4))
+    scales = (2**0.5, 1.0, 1.0)  # sqrt(rows / columns)
+    expected = torch.cat([s * naive_orthogonal(one) for s, one in zip(scales, parts, strict=True)])
+    error = 0.05 if bf16_is_fast(weight.device) else 1e-4
+    assert ((before - weight) / 0.05 - expected).abs().max() < error
+
+
 def test_muon_skips_what_the_scaler_skips_and_weights_without_gradient() -> None:
     model = Blocks()
     optimizer = make_optimizer(model, OptimConfig(name="muon"))

@@ -13,8 +13,10 @@ import torch
 from model.config import ModelConfig
 from model.gpt import TinyGPT
 from model.hf.config import hf_model_type
+from model.sampling.generate import generate_ids
+from model.sampling.sampler import SamplingParams
 from scripts.export import gguf as gguf_file
-from tests.helpers.hf import COMBINATIONS, config_of, make_model, name_of
+from tests.helpers.hf import COMBINATIONS, GROUPED, config_of, make_model, name_of
 from tests.helpers.hostile import hostile_strings
 from tests.helpers.runs import make_text
 from tok.tokenizer import BPETokenizer
@@ -54,6 +56,15 @@ def serve(path: Path) -> Any:
     return llama.Server(params)
 
 
+def post(server: Any, path: str, content: dict[str, Any]) -> dict[str, Any]:
+    """Return the server's answer to a JSON request."""
+    body = json.dumps(content).encode()
+    request = urllib.request.Request(f"{server.listening_address}/{path}", body)
+    request.add_header("Content-Type", "application/json")
+    with urllib.request.urlopen(request) as answer:
+        return json.load(answer)
+
+
 def write(folder: Path, model: TinyGPT, tokenizer: BPETokenizer) -> Path:
     pytest.importorskip("gguf", reason=ORACLE)
     path = folder / gguf_file.FILE_NAME
@@ -87,14 +98,25 @@ def test_llama_cpp_computes_the_same(settings, tokenizer, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("settings", GROUPED[:-1], ids=name_of)
+def test_llama_cpp_generates_the_same_text(settings, tokenizer, tmp_path):
+    """Greedy, with a cache on both sides, for grouped-query attention."""
+    model = make_model(config_of(settings))
+    server = serve(write(tmp_path, model, tokenizer))
+    prompt = [5, 9, 200, 7]
+    settings = {"n_predict": 16, "samplers": ["top_k"], "top_k": 1, "return_tokens": True}
+    found = post(server, "completion", settings | {"prompt": prompt})["tokens"]
+    greedy = SamplingParams(temperature=0.0)
+    stop = {"max_new_tokens": 16, "stop_id": tokenizer.eot_id}
+    (expected,) = generate_ids(model, [prompt], seeds=[1], params=greedy, **stop)
+    assert found == expected
+
+
+@pytest.mark.slow
 def test_llama_cpp_gives_the_same_ids(tokenizer, tmp_path):
     server = serve(write(tmp_path, make_model(config_of(supported()[0])), tokenizer))
     for text in hostile_strings(150):
-        body = json.dumps({"content": text, "parse_special": True}).encode()
-        request = urllib.request.Request(f"{server.listening_address}/tokenize", body)
-        request.add_header("Content-Type", "application/json")
-        with urllib.request.urlopen(request) as answer:
-            ids = json.load(answer)["tokens"]
+        ids = post(server, "tokenize", {"content": text, "parse_special": True})["tokens"]
         assert ids == tokenizer.encode(text, allowed_special=True), repr(text)
 
 
