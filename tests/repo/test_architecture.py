@@ -57,7 +57,7 @@ ROWS = {
     "model": (
         "model",
         "model.gpt",
-        "model.load model.flops model.hf",
+        "model.load model.flops model.hf model.internals",
         "model.sampling",
         "model.training",
     ),
