@@ -29,7 +29,7 @@ from model.sampling.stream import Sample, ThroughputMeter, emit_in_order, is_sam
 from tok.tokenizer import BPETokenizer
 from tok.vocabulary import END_OF_TEXT
 from utils.cli import Parser, nonempty_text, positive_int
-from utils.device import pick_device
+from utils.device import limit_threads, pick_device
 from utils.errors import UserError, run_cli
 from utils.files import decode_utf8, read_bytes, read_stdin
 from utils.output import json_line, log
@@ -85,6 +85,7 @@ def load_run(run_dir: str | Path, which: str = "best", device: str = "auto") -> 
             f"{str(state.get('tokenizer_sha256'))[:12]}; put the original back"
         )
     target = pick_device(device)
+    limit_threads()
     try:
         model = load_model(state, target)
     except UserError as error:

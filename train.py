@@ -160,6 +160,8 @@ def set_up_device(
         threads = config.num_threads or dist.threads()
     if threads:
         torch.set_num_threads(threads)
+    else:
+        device.limit_threads()
     keep_freed_memory()
     return device.pick_device(dist.device_name(config.device))
 

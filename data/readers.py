@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from utils.errors import UserError, describe_os_error
-from utils.files import decode_utf8
+from utils.files import decode_utf8, readable_again
 
 GZIP = ".gz"
 JSON_LINES = (".jsonl", ".ndjson")
@@ -60,9 +60,10 @@ class TextStream:
         self.path = path
         self.name = str(path)
         packed = is_gzip(path)
+        source = readable_again(path)
         try:
             self._file: IO[bytes] = (
-                gzip.open(path, "rb") if packed else open(path, "rb")  # type: ignore[assignment]
+                gzip.open(source, "rb") if packed else open(source, "rb")  # type: ignore[assignment]
             )
         except OSError as error:
             raise UserError(describe_os_error(error)) from None

@@ -13,7 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from utils.device import cpu_has
+from utils.device import check_compiler_cache, cpu_has
+
+check_compiler_cache()  # the decorator below imports torch's compiler
 
 # With fewer, starting a convolution takes longer than it saves (measured on Zen 5).
 MIN_MULTIPLICATIONS = 10_000_000

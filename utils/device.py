@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import getpass
+import os
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -13,7 +16,11 @@ import numpy as np
 import torch
 
 from utils.errors import UserError
-from utils.processes import peak_rss_bytes
+from utils.output import log
+from utils.processes import available_cores, peak_rss_bytes
+
+COMPILER_CACHE = "TORCHINDUCTOR_CACHE_DIR"  # environment variable, read by torch
+_temporary_folders: list[tempfile.TemporaryDirectory[str]] = []  # removed when the process ends
 
 AMP = ("auto", "off", "bf16", "fp16")
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -38,6 +45,36 @@ def pick_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, ImportError):
         raise UserError(f"device {name}: not available on this machine (try auto or cpu)") from None
     return device
+
+
+def limit_threads() -> None:
+    """Make torch use no more threads than this process may use cores.
+
+    torch does not count the CPU quota of a container. With more threads than the quota allows, all
+    of them are stopped again and again. OMP_NUM_THREADS, if it is set, is the user's decision.
+    """
+    if "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() > available_cores():
+        torch.set_num_threads(available_cores())
+
+
+def check_compiler_cache() -> None:
+    """Let torch's compiler use a temporary folder if the one for its programs can't be written.
+
+    Call it before torch._dynamo is imported, which makes the folder, even if nothing is compiled.
+    """
+    try:
+        user = getpass.getuser()
+    except (KeyError, ImportError, OSError):  # a container's user without a name
+        user = f"uid_{os.getuid()}"
+    default = os.path.join(tempfile.gettempdir(), f"torchinductor_{user}")
+    folder = os.environ.get(COMPILER_CACHE, default)
+    with contextlib.suppress(OSError):
+        os.makedirs(folder or ".", exist_ok=True)
+        if os.access(folder or ".", os.W_OK | os.X_OK):
+            return
+    log(f"warning: {COMPILER_CACHE} {folder}: can't be written; compiled programs are not kept")
+    _temporary_folders.append(tempfile.TemporaryDirectory(prefix="torchinductor_"))
+    os.environ[COMPILER_CACHE] = _temporary_folders[-1].name
 
 
 def pick_amp(name: str, device: torch.device) -> str:

@@ -7,7 +7,9 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -27,6 +29,34 @@ def read_bytes(path: str | Path) -> bytes:
         raise UserError(describe_os_error(error)) from None
 
 
+def readable_again(path: str | Path) -> str | Path:
+    """Return the path of a file, or of a copy if it is a pipe, which can be read only once.
+
+    The copy is a temporary file that is kept until the process ends.
+
+    Raises:
+        UserError: the file is missing, a device, or an empty pipe.
+    """
+    try:
+        status = os.stat(path)
+        if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
+            raise UserError(f"{path}: a device, not a file; name a file or a pipe")
+        if not stat.S_ISFIFO(status.st_mode):
+            return path
+        key = status.st_dev, status.st_ino
+        if key not in _pipe_copies:
+            copy = tempfile.NamedTemporaryFile(prefix="pipe-")  # removed when the process ends
+            with open(path, "rb") as pipe:
+                shutil.copyfileobj(pipe, copy)
+            copy.flush()
+            if not copy.tell():
+                raise UserError(f"{path}: nothing in this pipe; another process may have read it")
+            _pipe_copies[key] = copy
+        return str(_pipe_copies[key].name)
+    except OSError as error:
+        raise UserError(describe_os_error(error)) from None
+
+
 def read_stdin() -> bytes:
     """Return all of standard input.
 
@@ -38,6 +68,7 @@ def read_stdin() -> bytes:
     return sys.stdin.buffer.read()
 
 
+_pipe_copies: dict[tuple[int, int], Any] = {}  # (device, inode) of a pipe -> temporary file
 PathKind = Literal["file", "folder", "new folder"]
 ANY_BYTES_HINT = "convert the file, or pass --errors bytes to take any bytes"
 
@@ -224,7 +255,7 @@ def sha256_file(path: str | Path) -> str:
     """
     digest = hashlib.sha256()
     try:
-        with open(path, "rb") as file:
+        with open(readable_again(path), "rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
     except OSError as error:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import math
 import multiprocessing
 import os
 import signal
@@ -26,10 +28,40 @@ Result = TypeVar("Result")
 
 
 def available_cores() -> int:
-    """Return the number of cores that this process may use."""
+    """Return the number of cores that this process may use: its CPU set, and its CPU quota."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    return max(1, math.floor(min(cores, cpu_quota())))
+
+
+def cpu_quota(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> float:
+    """Return the cores' worth of time that a container may use, infinity without a limit.
+
+    A limit may be set on the process's control group or on any group above it. Version 2 has one
+    tree of groups; version 1 has one tree for each controller, below a folder of its name.
+    """
+    try:
+        lines = [line.split(":", 2) for line in proc.read_text(encoding="utf-8").splitlines()]
+    except OSError:  # not Linux
+        return math.inf
+    quotas = [math.inf]
+    for _, controllers, group in (line for line in lines if len(line) == 3):
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        tree = root / controllers
+        # Seen from inside a container, `group` may not exist: its tree begins at the container's.
+        for folder in (tree / group.lstrip("/"), *(tree / group.lstrip("/")).parents):
+            if not folder.is_relative_to(tree):
+                break
+            for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+                with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
+                    texts = [(folder / name).read_text(encoding="ascii") for name in names]
+                    quota, period = " ".join(texts).split()
+                    # "max" (version 2) or -1 (version 1): no limit
+                    quotas.append(int(quota) / int(period) if int(quota) > 0 else math.inf)
+    return min(quotas)
 
 
 def keep_freed_memory() -> bool:
@@ -112,14 +144,11 @@ def map_in_order(
     if len(first) <= max_serial_jobs:
         yield from map(work, jobs)
         return
-    pool: Executor
-    submitted: Callable[[Job], Result] = work
-    if method == "thread":
-        pool = ThreadPoolExecutor(workers)
-    else:
-        context = multiprocessing.get_context(method)
-        pool = ProcessPoolExecutor(workers, context, _start_worker, (work,))
-        submitted = _apply_work
+    pool = _make_pool(work, workers, method)
+    if pool is None:
+        yield from map(work, jobs)
+        return
+    submitted = work if method == "thread" else _apply_work
     pending: deque[Future[Result]] = deque()
     try:
         for job in jobs:
@@ -134,9 +163,30 @@ def map_in_order(
             raise UserError(
                 "a worker process ended unexpectedly (out of memory?); try again with --workers 1"
             ) from None
+        if isinstance(error, BlockingIOError):
+            raise UserError(
+                "can't start a worker process, the limit of processes is reached (`ulimit -u`); "
+                "end others or raise it"
+            ) from None
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _make_pool(work: Callable[[Any], Any], workers: int, method: str) -> Executor | None:
+    """Return a pool of workers; None, with a warning, on a system without semaphores.
+
+    That is the case if /dev/shm is full, read-only or missing.
+    """
+    if method == "thread":
+        return ThreadPoolExecutor(workers)
+    context = multiprocessing.get_context(method)
+    try:
+        return ProcessPoolExecutor(workers, context, _start_worker, (work,))
+    except (OSError, ImportError, NotImplementedError) as error:
+        warning = f"can't start worker processes ({error}); one process takes longer"
+        print(f"warning: {warning}", file=sys.stderr)
+        return None
 
 
 _work: Callable[[Any], Any]  # the function that this worker process applies

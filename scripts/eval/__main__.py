@@ -35,7 +35,7 @@ from utils.config.load import load
 from utils.device import autocast, pick_amp
 from utils.errors import UserError, run_cli
 from utils.output import json_line, log
-from utils.run.figure import import_matplotlib, warn_if_not_drawn
+from utils.run.figure import check_picture, import_matplotlib, warn_if_not_drawn
 from utils.run.folder import DEFAULT_RUN, RunFolder
 
 STDOUT = "-"  # --heat - prints coloured text
@@ -84,6 +84,7 @@ def score(
 
 def show_heatmap(run: Run, eval_set: EvalSet, scores: TokenScores, out: str) -> None:
     """Show the text on colours of its tokens' losses, in the terminal or in a picture."""
+    import_matplotlib()
     from scripts.eval.heatmap import coloured_text, save_heatmap  # loads Matplotlib
 
     tokenizer = run.loaded.tokenizer
@@ -159,10 +160,7 @@ def arguments(argv: Sequence[str] | None) -> Any:
     if args.heat == STDOUT and args.tokens:
         raise UserError("--heat -: --tokens prints to stdout too; name a picture, or drop one")
     if args.heat and args.heat != STDOUT:
-        import_matplotlib()
-        from scripts.eval.heatmap import check_picture  # loads Matplotlib
-
-        check_picture(Path(args.heat))
+        check_picture(Path(args.heat), "--heat")
     return args
 
 

@@ -18,8 +18,7 @@ from matplotlib.font_manager import FontProperties, fontManager
 from matplotlib.ft2font import FT2Font
 
 from scripts.eval.visible_text import Cell, columns, escape
-from utils.files import check_writable
-from utils.run.figure import draws, picture_format, save_figure
+from utils.run.figure import draws, save_figure
 
 MAX_NATS = 8  # end of the colour scale: higher losses have the same colour; ln 3000 is about 8
 # xterm-256 colours, one for each whole number of nats: pale yellow to dark red.
@@ -102,16 +101,6 @@ def _split_columns(text: str, max_columns: int) -> Iterator[str]:
             part = ""
         part += character
     yield part
-
-
-def check_picture(out: Path) -> None:
-    """Check that a picture can be written, before the text is scored.
-
-    Raises:
-        UserError: the path can't be written, or the format is not known.
-    """
-    picture_format(out)
-    check_writable(out, "--heat")
 
 
 @draws

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from tests.conftest import run_program
 from utils import device
 from utils.errors import UserError
 
@@ -113,3 +117,33 @@ def test_a_compile_failure_in_the_backward_pass_prints_one_warning(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("warning: torch.compile failed, training continues without it: Runtime")
     assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("how", ["set", "default"])
+def test_an_unwritable_folder_for_compiled_programs_ends_nothing(
+    tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)  # torch sets it
+    name = f"torchinductor_{getpass.getuser()}"
+    (tmp_path / name).write_text("a file where the folder should be", encoding="utf-8")
+    variables = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / name / "below")}
+    if how == "default":
+        variables = {"TMPDIR": str(tmp_path)}
+    done = run_program([sys.executable, "-c", "import model.gpt"], env=variables)
+    assert done.returncode == 0
+    assert done.stderr.count("\n") == 1
+    assert "warning: TORCHINDUCTOR_CACHE_DIR" in done.stderr and "can't be written" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_threads_do_not_exceed_the_cores_of_a_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    monkeypatch.setattr(device, "available_cores", lambda: 3)
+    monkeypatch.setenv("OMP_NUM_THREADS", "8")
+    device.limit_threads()
+    assert chosen == []
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    device.limit_threads()
+    assert chosen == [3]

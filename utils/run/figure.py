@@ -20,7 +20,7 @@ from typing import Any, ParamSpec, TypeVar
 from unittest import mock
 
 from utils.errors import UserError, describe_os_error, one_line
-from utils.files import write_atomic
+from utils.files import check_writable, write_atomic
 from utils.output import log
 
 P = ParamSpec("P")
@@ -161,6 +161,16 @@ def picture_format(out: Path) -> str:
             f"supported: {', '.join(sorted(supported))}"
         )
     return extension
+
+
+def check_picture(out: Path, flag: str) -> None:
+    """Check, before long work, that a picture can be written.
+
+    Raises:
+        UserError: the path can't be written, or the format is not known.
+    """
+    picture_format(out)
+    check_writable(out, flag)
 
 
 def save_figure(figure: Any, out: Path) -> None:

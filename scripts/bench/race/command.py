@@ -30,11 +30,11 @@ from train import Config
 from utils.cli import positive_int
 from utils.config.load import load
 from utils.errors import UserError
-from utils.files import check_writable, decode_utf8, read_bytes
+from utils.files import decode_utf8, read_bytes
 from utils.metrics import read_rows
 from utils.output import log, table
 from utils.run.environment import git_commit
-from utils.run.figure import picture_format, warn_if_not_drawn
+from utils.run.figure import check_picture, warn_if_not_drawn
 
 VAL_FRACTION = 0.1
 # A split by bytes, as nanoGPT does it. Every run trains its tokenizer and prepares its data.
@@ -109,8 +109,7 @@ def bench_race(args: argparse.Namespace) -> dict[str, Any]:
     load(Config, [args.config], {})
     text = Text(args.corpus)
     if args.plot:
-        check_writable(args.plot, "--plot")
-        picture_format(Path(args.plot))
+        check_picture(Path(args.plot), "--plot")
     theirs, ours = [], []
     for seed in range(1, args.seeds + 1):
         with tempfile.TemporaryDirectory() as scratch:

@@ -12,7 +12,6 @@ from matplotlib.font_manager import fontManager
 
 from scripts.eval import heatmap
 from scripts.eval.heatmap import (
-    check_picture,
     choose_fonts,
     colour_background,
     coloured_text,
@@ -22,6 +21,7 @@ from scripts.eval.heatmap import (
 )
 from scripts.eval.visible_text import Cell, columns
 from utils.errors import UserError
+from utils.run.figure import check_picture
 
 WORDS = [Cell("the", 0.1), Cell("·cat", 6.5), Cell("↵", 1.2, True), Cell("世界🙂", 9.0)]
 COLOURED = re.compile(r"\x1b\[48;5;(\d+);38;5;(\d+)m(.*?)\x1b\[0m")
@@ -136,7 +136,7 @@ def test_characters_without_a_font_are_escaped(tmp_path, monkeypatch):
 
 def test_a_picture_that_cannot_be_written_is_refused(tmp_path):
     with pytest.raises(UserError, match="can't write a .docx picture; supported: .*png"):
-        check_picture(Path("heat.docx"))
+        check_picture(Path("heat.docx"), "--heat")
     with pytest.raises(UserError, match="--heat .*heat.png: there is no folder .*missing; make it"):
-        check_picture(tmp_path / "missing" / "heat.png")
-    check_picture(tmp_path / "heat.png")
+        check_picture(tmp_path / "missing" / "heat.png", "--heat")
+    check_picture(tmp_path / "heat.png", "--heat")

@@ -1,0 +1,87 @@
+"""Worker processes and cores in containers: quotas, and systems without semaphores."""
+
+from __future__ import annotations
+
+import errno
+import math
+import multiprocessing.synchronize
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from utils import processes
+from utils.errors import UserError
+from utils.processes import available_cores, cpu_quota, map_in_order
+
+
+def cgroup(tmp_path: Path, line: str, files: dict[str, str]) -> float:
+    """Return the quota of a process of this line of /proc/self/cgroup, in a tree of files."""
+    proc, root = tmp_path / "cgroup", tmp_path / "root"
+    proc.write_text(f"9:name=systemd:/\n{line}\n", encoding="utf-8")
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text, encoding="utf-8")
+    return cpu_quota(proc, root)
+
+
+@pytest.mark.parametrize(
+    "line, files, quota",
+    [
+        ("0::/", {"cpu.max": "200000 100000\n"}, 2),
+        ("0::/a/b", {"a/b/cpu.max": "max 100000\n", "a/cpu.max": "150000 100000\n"}, 1.5),
+        ("0::/not/mounted/here", {"cpu.max": "50000 100000\n"}, 0.5),
+        ("0::/", {"cpu.max": "max 100000\n"}, math.inf),
+        ("0::/", {}, math.inf),
+        ("0::/", {"cpu.max": "damaged"}, math.inf),
+        (
+            "4:cpu,cpuacct:/docker/x",
+            {"cpu,cpuacct/cpu.cfs_quota_us": "300000\n", "cpu,cpuacct/cpu.cfs_period_us": "100000"},
+            3,
+        ),
+        ("4:cpu:/", {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000"}, math.inf),
+        ("4:cpuset:/", {"cpuset/cpu.max": "100000 100000"}, math.inf),
+    ],
+)
+def test_the_cpu_quota_of_a_container(
+    tmp_path: Path, line: str, files: dict[str, str], quota: float
+) -> None:
+    assert cgroup(tmp_path, line, files) == quota
+    assert cpu_quota(tmp_path / "no such file") == math.inf
+
+
+def test_a_quota_limits_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    for quota, cores in ((0.5, 1), (1.5, 1)):
+        monkeypatch.setattr(processes, "cpu_quota", lambda quota=quota: quota)
+        assert available_cores() == cores
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.ENOENT, errno.ENOSYS])
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_without_semaphores_one_process_does_the_work(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: int,
+    method: str,
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> NoReturn:  # as if /dev/shm could not be written
+        raise OSError(number, "no semaphores")
+
+    monkeypatch.setattr(multiprocessing.synchronize, "SemLock", refuse)
+    monkeypatch.setattr(multiprocessing.synchronize.Lock, "__init__", refuse)
+    monkeypatch.setattr(multiprocessing.synchronize.BoundedSemaphore, "__init__", refuse)
+    assert list(map_in_order(square, range(5), 2, method=method)) == [0, 1, 4, 9, 16]
+    assert "warning: can't start worker processes ([Errno " in capsys.readouterr().err
+
+
+def test_a_limit_of_processes_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object) -> NoReturn:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(processes.ProcessPoolExecutor, "submit", refuse)
+    with pytest.raises(UserError, match="the limit of processes is reached"):
+        list(map_in_order(square, range(5), 2))
