@@ -35,7 +35,7 @@ class DataConfig:
     )
     files: tuple[str, ...] = setting(
         (),
-        "files (text, .jsonl, .gz) or folders; empty = generate stories",
+        "files (text, .json, .jsonl, .gz) or folders; empty = generate stories",
         may_change_on_resume=True,
     )
     val_files: tuple[str, ...] = setting(
@@ -51,7 +51,9 @@ class DataConfig:
     doc_sep: str = setting(
         "", "separator of documents in a file: blank-line or a text; empty = none"
     )
-    json_field: str = setting(DEFAULT_JSON_FIELD, "field of a .jsonl line that holds the document")
+    json_field: str = setting(
+        DEFAULT_JSON_FIELD, "field of a JSON object that holds the document; empty = read as text"
+    )
     split: str = setting("auto", "how validation is split off", choices=SPLITS)
     val_fraction: float = setting(
         0.1, "share of documents or bytes for validation", above=0, below=1

@@ -13,7 +13,7 @@ import numpy as np
 from data.config import DataConfig
 from data.documents import cut_at_character, read_documents
 from data.download.known_corpora import download_hint
-from data.readers import DEFAULT_JSON_FIELD, is_json_lines, kind_of
+from data.readers import DEFAULT_JSON_FIELD, check_json_field, is_json, kind_of
 from data.stories import story as stories
 from tok.text_files import check_include, expand_folders, include_hint
 from utils.errors import UserError
@@ -132,22 +132,19 @@ class DocumentSource:
         return n_documents, n_bytes
 
     def _check_json(self) -> None:
-        """Check that the settings about JSON lines and about text files have an effect.
+        """Check that the settings about JSON and about text files have an effect.
 
         Raises:
             UserError: a setting has no effect on these files.
         """
         c, files = self.config, (*self.files, *self.val_files)
-        json_lines = [path for path in files if is_json_lines(path)]
-        if c.json_field != DEFAULT_JSON_FIELD and not json_lines:
+        json_files = [path for path in files if is_json(path)]
+        if c.json_field not in (DEFAULT_JSON_FIELD, ""):
+            check_json_field(files, "--data.json_field")
+        if c.doc_sep and c.json_field and json_files and len(json_files) == len(files):
             raise UserError(
-                "--data.json_field: has an effect only on JSON lines, and none of the files is "
-                "named .jsonl or .ndjson"
-            )
-        if c.doc_sep and json_lines and len(json_lines) == len(files):
-            raise UserError(
-                f"--data.doc_sep: has no effect on {json_lines[0]}, where each line is a document; "
-                "leave it out"
+                f"--data.doc_sep: has no effect on {json_files[0]}, where each object is a "
+                "document; leave it out"
             )
 
     def _read(self, files: Sequence[Path]) -> Iterator[bytes]:

@@ -6,7 +6,14 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from data.readers import DEFAULT_JSON_FIELD, Readable, TextStream, is_json_lines, json_documents
+from data.readers import (
+    DEFAULT_JSON_FIELD,
+    Readable,
+    TextStream,
+    check_content,
+    is_json,
+    json_documents,
+)
 from tok.text_files import end_of_whole_characters
 from utils.files import ANY_BYTES_HINT, decode_utf8
 
@@ -91,22 +98,23 @@ def read_documents(
 ) -> Iterator[bytes]:
     """Yield every document of the files, in order.
 
-    Without a separator, one whole file is in memory at a time. In a file of JSON lines (by its
-    name) each line is a document.
+    Without a separator, one whole file is in memory at a time. In a file of JSON (by its name) each
+    object is a document.
 
     Args:
         doc_sep: see `split_documents`.
         errors: `strict` accepts UTF-8 only, `bytes` accepts any bytes in text files.
-        field: field of a JSON line that holds the document.
+        field: field of a JSON object that holds the document; "" = read JSON as plain text.
         hint: how to fix a file that is not UTF-8, for the error message.
 
     Raises:
-        UserError: a file can't be read, is not UTF-8 although `errors` is strict, or a JSON line
-            has no text in that field.
+        UserError: a file can't be read, holds something else than its name says, is not UTF-8
+            although `errors` is strict, or a JSON object has no text in that field.
     """
     for path in files:
         with TextStream(path) as stream:
-            if is_json_lines(path):
+            check_content(stream, field)
+            if field and is_json(path):
                 yield from json_documents(stream, field)
             else:
                 checked = stream if errors != "strict" else CheckedStream(stream, hint)

@@ -200,7 +200,7 @@ def story_floor(source: DocumentSource) -> dict[str, float] | None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Prepare a folder and print its counts as JSON."""
     parser = Parser(prog="data.prepare", description=__doc__, examples=EXAMPLES)
-    parser.add_argument("files", nargs="+", metavar="FILE", help="text, .jsonl, .gz, or a folder")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="text, .json, .gz, or a folder")
     parser.add_argument(
         "--tokenizer", default="tok/bpe.json", metavar="FILE", help="file (default: %(default)s)"
     )

@@ -1,21 +1,33 @@
-"""Readers of text and JSON-lines files, plain or gzipped, as streams."""
+"""Readers of text and JSON files, plain or gzipped, as streams."""
 
 from __future__ import annotations
 
 import gzip
+import io
 import json
+import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
-from typing import IO, Protocol
+from typing import Any, Protocol
 
+from tok.text_files import (
+    BOM,
+    HEAD_BYTES,
+    JSON_SUFFIXES,
+    archive_kind,
+    end_of_whole_characters,
+    first_json_object,
+)
 from utils.errors import UserError, describe_os_error
 from utils.files import decode_utf8, readable_again
 
 GZIP = ".gz"
-JSON_LINES = (".jsonl", ".ndjson")
 DEFAULT_JSON_FIELD = "text"  # as in most published JSON-lines corpora
-BOM = b"\xef\xbb\xbf"
+UTF8_HINT = "JSON lines are UTF-8: convert the file"
+LONGEST_TOKEN = 16  # of JSON; an error this close to the end of a block may be due to the end
+BLANKS = re.compile(r"[ \t\r\n]*")
 
 
 class Readable(Protocol):
@@ -25,14 +37,26 @@ class Readable(Protocol):
         """Return up to `size` bytes, none at the end."""
 
 
-def is_json_lines(path: str | Path) -> bool:
-    """Return True if a file is named like one with a JSON object per line.
+def is_json(path: str | Path) -> bool:
+    """Return True if a file is named like one of JSON objects.
 
-    >>> is_json_lines("a.jsonl"), is_json_lines("a.NDJSON.gz"), is_json_lines("a.json")
-    (True, True, False)
+    >>> is_json("a.jsonl"), is_json("a.NDJSON.gz"), is_json("a.json"), is_json("a.txt")
+    (True, True, True, False)
     """
-    name = str(path).lower().removesuffix(GZIP)
-    return name.endswith(JSON_LINES)
+    return str(path).lower().removesuffix(GZIP).endswith(JSON_SUFFIXES)
+
+
+def check_json_field(files: Iterable[Path], flag: str) -> None:
+    """Check that the field of JSON objects has an effect.
+
+    Raises:
+        UserError: none of the files is named like JSON.
+    """
+    if not any(map(is_json, files)):
+        raise UserError(
+            f"{flag}: has an effect only on JSON, and none of the files is named "
+            f"{', '.join(JSON_SUFFIXES)}; leave it out"
+        )
 
 
 def kind_of(path: str | Path) -> str:
@@ -41,7 +65,7 @@ def kind_of(path: str | Path) -> str:
     >>> kind_of("a.txt"), kind_of("a.txt.gz"), kind_of("a.jsonl.gz")
     ('', 'gzip', 'json lines, gzip')
     """
-    kinds = ("json lines" if is_json_lines(path) else "", "gzip" if is_gzip(path) else "")
+    kinds = ("json lines" if is_json(path) else "", "gzip" if is_gzip(path) else "")
     return ", ".join(filter(None, kinds))
 
 
@@ -62,13 +86,16 @@ class TextStream:
         packed = is_gzip(path)
         source = readable_again(path)
         try:
-            self._file: IO[bytes] = (
-                gzip.open(source, "rb") if packed else open(source, "rb")  # type: ignore[assignment]
-            )
+            file = gzip.open(source, "rb") if packed else open(source, "rb", buffering=0)
         except OSError as error:
             raise UserError(describe_os_error(error)) from None
+        self._file = io.BufferedReader(file, HEAD_BYTES)
         if packed:
             self.name += " (unpacked)"
+
+    def peek(self) -> bytes:
+        """Return the next bytes, up to HEAD_BYTES of a file, which stay to be read."""
+        return self._try(lambda: self._file.peek(HEAD_BYTES))
 
     def read(self, size: int = -1) -> bytes:
         """Return up to `size` bytes, all without `size`."""
@@ -95,15 +122,62 @@ class TextStream:
         self._file.close()
 
 
-def json_documents(stream: TextStream, field: str = DEFAULT_JSON_FIELD) -> Iterator[bytes]:
-    """Yield the string in `field` of each line's JSON object, as UTF-8.
-
-    Empty lines and empty strings are skipped.
+def check_content(stream: TextStream, field: str) -> None:
+    """Check that a file does not hold something else than its name says.
 
     Raises:
-        UserError: a line is not UTF-8, not a JSON object, or has no string in `field`; names file
-            and line.
+        UserError: it is an archive, or it holds JSON objects with `field` and its name is that of a
+            text.
     """
+    head = stream.peek()
+    if kind := archive_kind(head):
+        rename = f", or rename it to {stream.path.name}{GZIP}" if kind == "gzip" else ""
+        raise UserError(f"{stream.name}: holds {kind} data, not text; unpack it{rename}")
+    if field and not is_json(stream.path):
+        found = first_json_object(head)
+        if found and isinstance(found.get(field), str):
+            raise UserError(
+                f"{stream.path}: holds JSON objects with a field {field!r}, but is not named .json "
+                "or .jsonl; give it such a name, or --data.json_field '' to learn the JSON as text"
+            )
+
+
+def json_documents(stream: TextStream, field: str = DEFAULT_JSON_FIELD) -> Iterator[bytes]:
+    """Yield the string in `field` of each JSON object, as UTF-8; empty strings are skipped.
+
+    The content decides: an object per line, an array of objects, or objects that span lines.
+
+    Raises:
+        UserError: something is not UTF-8, not a JSON object, or has no string in `field`; names
+            file and line.
+    """
+    values = JSONValues(stream).values() if spans_lines(stream.peek()) else _json_lines(stream)
+    for where, found in values:
+        if text := _field_of(found, field, where):
+            yield text
+
+
+def spans_lines(head: bytes) -> bool:
+    """Return whether a file of JSON that begins with `head` does not have a value on each line.
+
+    >>> spans_lines(b'{"a": 1}'), spans_lines(b'[{"a": 1}]'), spans_lines(b'{')
+    (False, True, True)
+    """
+    start = head.removeprefix(BOM).lstrip()
+    if start.startswith(b"["):
+        return True
+    line = start.partition(b"\n")[0].decode("utf-8", "replace").rstrip()
+    try:
+        json.loads(line)
+    except json.JSONDecodeError as error:
+        return error.pos >= len(line) > 0  # it ends too early
+    except (ValueError, RecursionError):
+        pass
+    return False
+
+
+def _json_lines(stream: TextStream) -> Iterator[tuple[str, Any]]:
+    """Yield file and line, and the value on it, of each line that is not blank."""
     number = 0
     while line := stream.readline():
         number += 1
@@ -111,21 +185,115 @@ def json_documents(stream: TextStream, field: str = DEFAULT_JSON_FIELD) -> Itera
         line = line.rstrip(b"\r\n")
         if not line.strip():
             continue
-        if text := _field_of(line, field, f"{stream.path}:{number}"):
-            yield text
+        where = f"{stream.path}:{number}"
+        text = decode_utf8(line, where, hint=UTF8_HINT)
+        try:
+            found = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{where}: not JSON at character {error.pos}: {error.msg}") from None
+        except (ValueError, RecursionError) as error:
+            raise _unreadable(where, error) from None
+        yield where, found
 
 
-def _field_of(line: bytes, field: str, where: str) -> bytes:
-    text = decode_utf8(line, where, hint="JSON lines are UTF-8: convert the file")
-    try:
-        found = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not JSON at character {error.pos}: {error.msg}") from None
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # a number has too many digits, or the nesting is too deep
-        raise UserError(f"{where}: JSON that can't be read: {error}") from None
+def _unreadable(where: str, error: Exception) -> UserError:
+    """Return the error about a number of too many digits, or too deep nesting."""
+    return UserError(f"{where}: JSON that can't be read: {error}")
+
+
+class JSONValues:
+    """The values of a JSON array, or of a sequence of values, read in blocks."""
+
+    def __init__(self, stream: TextStream) -> None:
+        self._path = stream.path
+        self._blocks = _text_blocks(stream)
+        self._text, self._position, self._line = "", 0, 1
+
+    def values(self) -> Iterator[tuple[str, Any]]:
+        """Yield file and line, and the value that begins there.
+
+        Raises:
+            UserError: not UTF-8 or not JSON.
+        """
+        is_array = self._next_char() == "["
+        self._position += is_array
+        n_values = 0
+        while char := self._next_char():
+            if is_array and char == "]":
+                self._position += 1
+                if self._next_char():
+                    raise self._error("there is more after the array")
+                return
+            if is_array and n_values:
+                if char != ",":
+                    raise self._error("expected , or ] after a value of the array")
+                self._position += 1
+                self._next_char()
+            n_values += 1
+            where = f"{self._path}:{self._line}"
+            yield where, self._value(where)
+        if is_array:
+            raise self._error("the array has no end")
+
+    def _next_char(self) -> str:
+        """Skip blanks; return the next character without consuming it, "" at the end."""
+        while True:
+            blanks = BLANKS.match(self._text, self._position)
+            assert blanks
+            self._consume(blanks.end())
+            if self._position < len(self._text):
+                return self._text[self._position]
+            if not self._read_more():
+                return ""
+
+    def _value(self, where: str) -> Any:
+        while True:
+            try:
+                value, end = json.JSONDecoder().raw_decode(self._text, self._position)
+            except json.JSONDecodeError as error:
+                near_end = error.pos >= len(self._text) - LONGEST_TOKEN
+                if (near_end or "Unterminated" in error.msg) and self._read_more():
+                    continue
+                self._consume(max(error.pos, self._position))
+                raise self._error(error.msg) from None
+            except (ValueError, RecursionError) as error:
+                raise _unreadable(where, error) from None
+            self._consume(end)
+            return value
+
+    def _consume(self, end: int) -> None:
+        self._line += self._text.count("\n", self._position, end)
+        self._position = end
+
+    def _read_more(self) -> bool:
+        """Drop the consumed text and read as much as is left, so that the work stays linear."""
+        kept = self._text[self._position :]
+        new = "".join(islice(self._blocks, 1 + len(kept) // HEAD_BYTES))
+        self._text, self._position = kept + new, 0
+        return bool(new)
+
+    def _error(self, reason: str) -> UserError:
+        return UserError(f"{self._path}:{self._line}: not JSON: {reason}")
+
+
+def _text_blocks(stream: TextStream) -> Iterator[str]:
+    """Yield the text of a stream in blocks, without a byte order mark."""
+    rest, offset = b"", 0
+    while block := stream.read(HEAD_BYTES):
+        raw = rest + block
+        end = end_of_whole_characters(raw)
+        text = decode_utf8(raw[:end], stream.name, hint=UTF8_HINT, offset=offset)
+        yield text if offset else text.removeprefix(BOM.decode())
+        rest, offset = raw[end:], offset + end
+    decode_utf8(rest, stream.name, hint=UTF8_HINT, offset=offset)
+
+
+def _field_of(found: Any, field: str, where: str) -> bytes:
+    """Return the text in a field of a JSON object, as UTF-8.
+
+    Raises:
+        UserError: not an object, or no text in it.
+    """
     if not isinstance(found, dict):
         raise UserError(f'{where}: expected an object such as {{"{field}": "..."}}')
     if field not in found:

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import fnmatch
+import json
 import os
+import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from tok.errors import TokenizerError
 from utils.errors import UserError, describe_os_error
 from utils.files import decode_utf8
 
 READ_BYTES = 1 << 20
+BOM = b"\xef\xbb\xbf"
 STDIN = "standard input"  # name in messages
-JSON_LINES = (".jsonl", ".ndjson")
+JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
+HEAD_BYTES = 1 << 20  # of a file, to recognize its format
+ARCHIVES = {
+    "gzip": re.compile(rb"\x1f\x8b\x08"),
+    "Zstandard": re.compile(rb"\x28\xb5\x2f\xfd"),
+    "xz": re.compile(rb"\xfd7zXZ\x00"),
+    "bzip2": re.compile(rb"BZh[1-9]1AY&SY"),
+    "zip": re.compile(rb"PK\x03\x04"),
+    "tar": re.compile(rb".{257}ustar", re.DOTALL),
+}
 
 
 def expand_folders(
@@ -127,25 +139,58 @@ def include_hint(paths: Iterable[str | Path], flag: str) -> str:
     return f", or choose files of the folder, such as {flag} '*.txt'" if is_folder else ""
 
 
+def archive_kind(head: bytes) -> str:
+    """Return the kind of archive or compressed file that begins with `head`; "" if it is none.
+
+    >>> archive_kind(b"\\x1f\\x8b\\x08\\x00"), archive_kind(b"once")
+    ('gzip', '')
+    """
+    return next((kind for kind, start in ARCHIVES.items() if start.match(head)), "")
+
+
+def first_json_object(head: bytes) -> dict[str, Any] | None:
+    """Return the JSON object that a file begins with, alone or in an array; None without one.
+
+    >>> first_json_object(b'[\\n {"text": "a"}, ...'), first_json_object(b"{a}")
+    ({'text': 'a'}, None)
+    """
+    start = head[:64].removeprefix(BOM).lstrip()
+    if not start.startswith((b"{", b"[")):
+        return None
+    text = head.removeprefix(BOM).decode("utf-8", "replace").lstrip().removeprefix("[").lstrip()
+    try:
+        found = json.JSONDecoder().raw_decode(text)[0]
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def check_plain_text(files: Sequence[Path]) -> str:
-    """Return a warning about JSON lines, or ""; refuse compressed files. Both are known by name.
+    """Return a warning about JSON, or ""; refuse compressed files. Name and content both count.
 
     data.readers could read them, but tok must not import data.
 
     Raises:
-        UserError: a file is compressed.
+        UserError: a file is compressed, or can't be read.
     """
+    warning = ""
     for path in files:
-        if path.suffix.lower() == ".gz":
+        head = b""
+        if path.is_file():  # a pipe can be read only once
+            try:
+                with open(path, "rb") as file:
+                    head = file.read(HEAD_BYTES)
+            except OSError as error:
+                raise UserError(describe_os_error(error)) from None
+        if path.suffix.lower() == ".gz" or archive_kind(head):
             raise UserError(f"{path}: compressed; decompress it first (gunzip --keep)")
-    for path in files:
-        if path.suffix.lower() in JSON_LINES:
-            return (
+        if path.suffix.lower() in JSON_SUFFIXES or first_json_object(head):
+            warning = warning or (
                 f"warning: {path}: the tokenizer learns the JSON syntax too, keys and braces; "
                 "train.py --data.files learns from the texts only and writes tokenizer.json to "
                 "the run"
             )
-    return ""
+    return warning
 
 
 def check_errors(errors: str) -> None:

@@ -126,9 +126,8 @@ def arguments(argv: Sequence[str] | None) -> Any:
     )
     add(
         "--json-field",
-        default="",
         metavar="NAME",
-        help="field that holds the document, if --text is JSON lines (default: the run's)",
+        help="field that holds the document, if --text is JSON (default: the run's; '' = as text)",
     )
     about = "patterns of the files to read if --text is a folder (default: the run's, or all files)"
     add("--include", nargs="+", default=(), metavar="TEXT", help=about)
@@ -155,7 +154,7 @@ def arguments(argv: Sequence[str] | None) -> Any:
         raise UserError("sampling flags need --coherence N; nothing else is sampled here")
     if args.include and args.text in (None, STDIN):
         raise UserError("--include: needs a folder as --text; give both or neither")
-    if args.json_field and args.text in (None, STDIN):
+    if args.json_field is not None and args.text in (None, STDIN):
         raise UserError("--json-field: needs a file or folder as --text; give both or neither")
     if args.heat == STDOUT and args.tokens:
         raise UserError("--heat -: --tokens prints to stdout too; name a picture, or drop one")
@@ -175,8 +174,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.text is None:
             eval_set = run.validation_set()
         else:
-            field = args.json_field or run.config.data.json_field
-            eval_set = run.text_set(args.text, field, Path(scratch), args.include)
+            eval_set = run.text_set(args.text, args.json_field, Path(scratch), args.include)
         scores = TokenScores(eval_set.batches, "val", rows) if args.tokens or args.heat else None
         figures = score(run, eval_set, rows, scores)
     if scores and args.tokens:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from data.batches import Batches
 from data.prepared_folder import is_up_to_date, read_meta, val_coverage
+from data.readers import check_json_field
 from data.scoring import (
     document_separator,
     encode_text,
@@ -72,7 +73,7 @@ class Run:
         return EvalSet("validation part", batches, floor_nats, part_bytes)
 
     def text_set(
-        self, path: str, field: str, scratch: Path, include: Sequence[str] = ()
+        self, path: str, field: str | None, scratch: Path, include: Sequence[str] = ()
     ) -> EvalSet:
         """Return the windows of any text, split into documents as the run's data is.
 
@@ -82,7 +83,7 @@ class Run:
 
         Args:
             path: a file or folder; - reads standard input.
-            field: of JSON lines, the field that holds the document.
+            field: of JSON objects, the field that holds the document; None = that of the run.
             scratch: an empty folder for the prepared text.
             include: patterns of the files to read in a folder; none = those of the run.
         """
@@ -96,10 +97,14 @@ class Run:
         hint = "convert the file to UTF-8" + include_hint([path], "--include")
         try:
             files = expand_folders([path], include=include or config.include)
+            if field:
+                check_json_field(files, "--json-field")
+            field = config.json_field if field is None else field
             longest = encode_text(files, separator, field, config.errors, tokenizer, scratch, hint)
             floor = text_floor(files, separator, field)
         except UserError as error:
-            raise UserError(str(error).replace(path, name)) from None
+            message = str(error).replace(path, name).replace("--data.json_field", "--json-field")
+            raise UserError(message) from None
         windows, block_size = config.windows, self.config.model.block_size
         if floor is not None:
             windows = "documents"

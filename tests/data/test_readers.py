@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import json
+import lzma
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from data import documents, prepare
+from data import documents, prepare, readers
 from data.config import DataConfig
 from data.documents import read_documents, split_documents, stream_documents
 from tests.helpers.runs import make_text
@@ -189,27 +193,131 @@ def test_settings_without_effect_are_errors_and_file_names_change_the_recipe(
     tmp_path: Path,
 ) -> None:
     text, lines = tmp_path / "a.txt", tmp_path / "a.jsonl"
-    for path in (text, lines):
-        path.write_bytes(b'{"text": "a", "b": "c"}\n')
-    with pytest.raises(UserError, match="--data.json_field: has an effect only on JSON lines"):
+    text.write_bytes(b"once\n")
+    lines.write_bytes(b'{"text": "a", "b": "c"}\n')
+    with pytest.raises(UserError, match="--data.json_field: has an effect only on JSON, and none"):
         prepare.DocumentSource(DataConfig(files=(str(text),), json_field="b"))
-    with pytest.raises(UserError, match=r"--doc-sep: has no effect on .*a\.jsonl, where each line"):
-        prepare.main([str(lines), "--doc-sep", "%", "--out", str(tmp_path / "out")])
+    for name in ("a.jsonl", "b.json"):
+        (tmp_path / name).write_bytes(lines.read_bytes())
+        with pytest.raises(UserError, match=rf"--doc-sep: has no effect on .*{name}, where each"):
+            prepare.main([str(tmp_path / name), "--doc-sep", "%", "--out", str(tmp_path / "out")])
+    (tmp_path / "b.json").unlink()
     both = DataConfig(files=(str(tmp_path),), doc_sep="%", json_field="b")
-    assert list(prepare.DocumentSource(both)._read([text, lines])) == [
-        text.read_bytes().strip(),
-        b"c",
-    ]
-    settings = [(text, "text"), (lines, "text"), (lines, "b")]
-    prints = [
+    assert list(prepare.DocumentSource(both)._read([text, lines])) == [b"once", b"c"]
+    text.write_bytes(lines.read_bytes())
+    settings = [(text, "text"), (lines, "text"), (lines, "b"), (lines, "")]
+    recipes = [
         json.dumps(
             prepare.DocumentSource(DataConfig(files=(str(path),), json_field=field)).recipe()
         )
         for path, field in settings
     ]
-    assert (
-        len(set(prints)) == 3 and "kinds" not in prints[0]
-    ), "the identity of text files does not change"
+    assert len(set(recipes)) == 4 and "kinds" not in recipes[0], "that of text does not change"
+
+
+LAYOUTS = {
+    "lines": lambda objects: "\n".join(map(json.dumps, objects)),
+    "lines, blank lines": lambda objects: "\n\n \n" + "\r\n\n".join(map(json.dumps, objects)),
+    "array": json.dumps,
+    "array, dense": lambda objects: json.dumps(objects, separators=(",", ":")),
+    "array of lines": lambda objects: "[\n" + ",\n".join(map(json.dumps, objects)) + "\n]\n",
+    "array, indented": lambda objects: "\n" + json.dumps(objects, indent=2) + "\n",
+    "objects, indented": lambda objects: "\n".join(json.dumps(one, indent=1) for one in objects),
+}
+
+
+@pytest.mark.parametrize("head_bytes", [1 << 20, 40])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    "name", ["a.json", "c4-train.00000-of-01024.json.gz", "a.JSONL", "a.ndjson"]
+)
+def test_json_is_read_by_its_content(
+    name: str, layout: str, head_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readers, "HEAD_BYTES", head_bytes)
+    texts = ["The cat 0 sat", 'é🙂"\\ \n\t', "]}, [{", "", "x" * 300, "\u2028\x85"]
+    objects = [{"n": [n, {"m": 1.5e3}], "text": text, "url": None} for n, text in enumerate(texts)]
+    raw = LAYOUTS[layout](objects).encode()
+    for content in (raw, b"\xef\xbb\xbf" + raw):
+        (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+        found = list(read_documents([tmp_path / name], "", "strict"))
+        assert found == [text.encode() for text in texts if text]
+    assert list(read_documents([tmp_path / name], "", "strict", field="")) == [content]
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (b'[{"text": "a"},\n {"text": "b"}\n', ":3: not JSON: the array has no end"),
+        (b'[{"text": "a"},\n {"text": "b"},]', ":2: not JSON: Expecting value"),
+        (b'[{"text": "a"}\n {"text": "b"}]', ":2: not JSON: expected , or ] after a value"),
+        (b'[{"text": "a"}]\n[{"text": "b"}]', ":2: not JSON: there is more after the array"),
+        (b'["a"]', r':1: expected an object such as \{"text": "..."\}'),
+        (b'[\n{"body": "a"}]', ":2: no field 'text'; it has 'body'"),
+        (b'{\n "text": "a"\n}\n{\n "text": 3\n}', ":4: the field 'text' holds no text"),
+        (b'{\n "text": "a"\n "b": 1}', ":3: not JSON: Expecting ',' delimiter"),
+        (b'{\n "text": "a\n', ":2: not JSON: Invalid control character|:2: not JSON: Unterminated"),
+        (b'{\n "text": "a\xff"}', r": not UTF-8 at byte 13 \(0xff\)"),
+        (b'{\n "text": "' + "é".encode()[:1], r": not UTF-8 at byte 12 \(0xc3\)"),
+        (b"[" * 100_000, ":1: JSON that can't be read"),
+        (b"once upon a time", ":1: not JSON at character 0: Expecting value"),
+    ],
+)
+def test_the_error_names_the_line_of_json_that_spans_lines(
+    raw: bytes, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(raw)
+    with pytest.raises(UserError, match=f"^{path}(?:{message})"):
+        list(read_documents([path], "", "strict"))
+
+
+def zipped() -> bytes:
+    """Return a zip file of one text."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a.txt", "once")
+    return file.getvalue()
+
+
+def tarred() -> bytes:
+    """Return a tar file of one text."""
+    file = io.BytesIO()
+    with tarfile.TarFile(fileobj=file, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("a.txt"))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "message"),
+    [
+        ("a.txt", gzip.compress(b"once"), "holds gzip data, .* or rename it to a.txt.gz"),
+        ("a.json", gzip.compress(b'{"text": "a"}'), "holds gzip data"),
+        ("a.txt.gz", gzip.compress(gzip.compress(b"once")), "holds gzip data"),
+        ("a.tar.gz", gzip.compress(tarred()), "holds tar data, not text; unpack it$"),
+        ("corpus", tarred(), "holds tar data"),
+        ("a.txt", zipped(), "holds zip data"),
+        ("a.txt", bz2.compress(b"once"), "holds bzip2 data"),
+        ("a.txt", lzma.compress(b"once"), "holds xz data"),
+        ("a.jsonl.zst", b"\x28\xb5\x2f\xfd once", "holds Zstandard data"),
+        ("a.txt", b'{"text": "a"}\n{"text": "b"}', "holds JSON objects with a field 'text', but"),
+        ("a", b'\xef\xbb\xbf\n[\n {"n": 1, "text": "a"}\n]', "holds JSON objects"),
+        ("a.txt.gz", gzip.compress(b'{"text":\n "a"}'), "holds JSON objects"),
+    ],
+)
+@pytest.mark.parametrize("errors", ["strict", "bytes"])
+def test_content_that_contradicts_the_name_is_refused(
+    name: str, raw: bytes, message: str, errors: str, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(raw)
+    with pytest.raises(UserError, match=f"^{path}.*: {message}"):
+        list(read_documents([path], "", errors))
+    if "JSON" in message:
+        packed = name.endswith(".gz")
+        wanted = gzip.decompress(raw) if packed else raw
+        assert list(read_documents([path], "", errors, field="")) == [wanted]
+        assert list(read_documents([path], "", errors, field="other")) == [wanted]
 
 
 def test_the_error_about_a_missing_corpus_says_how_to_download_it(

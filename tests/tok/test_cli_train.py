@@ -1,5 +1,8 @@
 """`python -m tok.bpe train`: the flags for splitting and counting text."""
 
+import gzip
+import lzma
+
 import pytest
 
 from tok.cli import main
@@ -78,3 +81,27 @@ def test_a_json_lines_file_gives_a_warning(tmp_path, capsys):
     with pytest.raises(UserError, match=message):
         main(["train", str(tmp_path), *arguments, "--errors", "bytes"])
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "raw"),
+    [
+        ("a.json", b'[{"text": "once upon a time"}]'),
+        ("a.txt", b'{"text": "once upon a time"}\n' * 9),
+        ("b", b"[\n" + b'{"text": "once upon a time"}\n'),
+    ],
+)
+def test_json_under_any_name_gives_a_warning(name, raw, tmp_path, capsys):
+    (tmp_path / name).write_bytes(raw)
+    out = tmp_path / "tok.json"
+    assert main(["train", str(tmp_path / name), "--vocab-size", "258", "--out", str(out)]) == 0
+    assert f"warning: {tmp_path / name}: the tokenizer learns the JSON" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("raw", [gzip.compress(b"once"), lzma.compress(b"once"), b"PK\3\4..."])
+def test_compressed_content_under_a_name_of_text_is_refused(raw, tmp_path):
+    (tmp_path / "a.txt").write_bytes(raw)
+    argv = ["train", str(tmp_path), "--vocab-size", "258", "--errors", "bytes"]
+    with pytest.raises(UserError, match=r"a.txt: compressed; decompress it first"):
+        main([*argv, "--out", str(tmp_path / "tok.json")])
+    assert not (tmp_path / "tok.json").exists()

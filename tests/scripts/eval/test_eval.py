@@ -191,6 +191,14 @@ def test_json_lines_are_scored_like_the_texts_in_them(story_run, printed, tmp_pa
     (copy / "config.yaml").write_text(files, encoding="utf-8")
     found, _ = printed(script.main, "--run", copy, *argv[2:])
     assert found["nats_per_token"] == expected["nats_per_token"]
+    plain = str(tmp_path / "plain.txt")
+    Path(plain).write_text("once", encoding="utf-8")
+    with pytest.raises(UserError, match="^--json-field: has an effect only on JSON, and none"):
+        script.main(["--run", str(story_run), "--text", plain, "--json-field", "tale"])
+    Path(plain).write_text('{"text": "a"}\n', encoding="utf-8")
+    with pytest.raises(UserError, match="plain.txt: holds JSON .*, or --json-field ''"):
+        script.main(["--run", str(story_run), "--text", plain])
+    assert printed(script.main, "--run", str(story_run), "--text", plain, "--json-field", "")
     with pytest.raises(UserError, match="^--json-field: needs a file or folder as --text"):
         script.main(["--run", str(story_run), "--json-field", "tale"])
 
