@@ -1,4 +1,4 @@
-"""Split text into pre-tokens by the pattern of GPT-2 or cl100k. Merges never cross a boundary.
+"""Split text into pre-tokens, by one of several patterns. Merges never cross a boundary.
 
 Everything that depends on the pattern is in its entry of `PATTERNS`; to add a pattern, add an
 entry. `split` is for short text; tok.split_arrays does the same for blocks of bytes.

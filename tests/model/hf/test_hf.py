@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.config import ModelConfig
+from model.flops import count_parameters
 from model.gpt import TinyGPT
 from model.hf.config import SUPPORTED_VALUES, from_hf, hf_model_type, to_hf
 from model.hf.weights import from_hf_weights, to_hf_weights
@@ -73,6 +74,37 @@ def test_weights_survive_a_round_trip_bit_for_bit(config):
     assert all(torch.equal(exported[name], theirs[name]) for name in theirs)
     storages = [one.untyped_storage().data_ptr() for one in theirs.values()]
     assert len(storages) == len(set(storages)), "safetensors refuses shared tensors"
+
+
+# config.json of published models: the keys that determine the model.
+SMOLLM2_135M = {
+    "model_type": "llama", "attention_bias": False, "hidden_act": "silu", "hidden_size": 576,
+    "intermediate_size": 1536, "max_position_embeddings": 8192, "num_attention_heads": 9,
+    "num_hidden_layers": 30, "num_key_value_heads": 3, "pretraining_tp": 1, "rms_norm_eps": 1e-5,
+    "rope_scaling": None, "rope_theta": 100000, "tie_word_embeddings": True, "vocab_size": 49152,
+}  # fmt: skip
+QWEN3_600M = {
+    "model_type": "qwen3", "attention_bias": False, "head_dim": 128, "hidden_act": "silu",
+    "hidden_size": 1024, "intermediate_size": 3072, "max_position_embeddings": 40960,
+    "max_window_layers": 28, "num_attention_heads": 16, "num_hidden_layers": 28,
+    "num_key_value_heads": 8, "rms_norm_eps": 1e-6, "rope_scaling": None, "rope_theta": 1000000,
+    "sliding_window": None, "tie_word_embeddings": True, "use_sliding_window": False,
+    "vocab_size": 151936,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "heads", "total"),
+    [(SMOLLM2_135M, (9, 3, 64), 134_515_008), (QWEN3_600M, (16, 8, 128), 596_049_920)],
+    ids=["SmolLM2-135M", "Qwen3-0.6B"],
+)
+def test_published_models_with_grouped_query_attention_are_read(content, heads, total):
+    """The totals are those of the published weights."""
+    config = from_hf(content)
+    assert (config.n_head, config.kv_heads, config.head_dim) == heads
+    assert count_parameters(config).total == total
+    exported = to_hf(config)
+    assert {key for key in content if exported.get(key, content[key]) != content[key]} == set()
 
 
 @pytest.mark.parametrize("value", [None, True, "x", [], 0, -3, 1.5])
