@@ -75,7 +75,10 @@ def load_run(run_dir: str | Path, which: str = "best", device: str = "auto") -> 
     run.check_has_run()
     path = run.path / f"{which}.pt"
     if not path.exists():
-        raise UserError(f"{path}: no checkpoint yet; wait for the run's first evaluation")
+        other = ", or use --checkpoint last" if which == "best" and run.last.exists() else ""
+        raise UserError(
+            f"{path}: no checkpoint yet; wait for the run's first evaluation after step 0{other}"
+        )
     other = "last" if which == "best" else "best"
     state = checkpoint.load(path, hint=f"try --checkpoint {other}")
     tokenizer = BPETokenizer.load(run.tokenizer)
@@ -308,8 +311,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         as_json=args.json,
         compiled=args.compile,
     )
-    step, loss = loaded.state["step"], loaded.state["last_val"]
-    log(f"{loaded.path}: step {step}, val loss {loss:.4f} nats/token")
+    log(f"{loaded.path}: {checkpoint.describe(loaded.state)}")
     if hasattr(sys.stdout, "reconfigure"):  # any text, in every locale of the terminal
         sys.stdout.reconfigure(encoding="utf-8", newline="\n")
     if not args.interactive:

@@ -31,7 +31,7 @@ from model.flops import describe
 from model.gpt import TinyGPT
 from model.hf.pretrained import load_initial_weights, pretrained_settings
 from model.load import load_weights
-from model.training.config import TrainConfig, is_finished
+from model.training.config import TrainConfig, is_complete
 from model.training.fit import fit
 from model.training.optim import OPTIMIZERS, OptimConfig, make_optimizer
 from model.training.step_log import describe_run, run_metadata
@@ -223,7 +223,7 @@ def run_training(
     if resume:
         state = load_state(run, dist)
         config = resumed_config(Config, run.config, given, state)
-        if state and is_finished(config.train, state["step"], state["bad_evals"]):
+        if state and is_complete(config.train, state):
             if dist.is_main and not run.plot.exists():  # killed between checkpoint and plot
                 plot_finished_run(run)
             log(f"{run.path}: finished at step {state['step']}, nothing to do")
@@ -240,13 +240,20 @@ def run_training(
         claim_run_folder(run, config, trainer, data, resume)
     with contextlib.closing(trainer.batches):
         status = fit(trainer, resumed=state is not None)
-    if dist.is_main:
-        plot = f"plot {run.plot}; " if plot_finished_run(run) else ""
-        log(
-            f"{run.path}: best val {trainer.best_val:.4f}; {plot}"
-            f"sample with `python sample.py --run {shlex.quote(str(run.path))}`"
-        )
+    if dist.is_main and trainer.step:
+        report_end(run, trainer)
     return status
+
+
+def report_end(run: RunFolder, trainer: Trainer) -> None:
+    """Plot the loss, and log the command that samples from the trained weights."""
+    plot = f"plot {run.plot}; " if plot_finished_run(run) else ""
+    command, best = f"python sample.py --run {shlex.quote(str(run.path))}", "no best.pt yet"
+    if run.best.exists():
+        best = f"best val {trainer.best_val:.4f}"
+    else:  # stopped before the first evaluation of trained weights
+        command += " --checkpoint last"
+    log(f"{run.path}: {best}; {plot}sample with `{command}`")
 
 
 def claim_run_folder(
@@ -281,7 +288,9 @@ def load_state(run: RunFolder, dist: Distributed) -> dict[str, Any] | None:
         run.lock()
     if not run.last.exists():
         return None
-    hint = f"copy {run.best} over it to continue from there, or start a new run"
+    hint = "start a new run"
+    if run.best.exists():
+        hint = f"copy {run.best} over it to continue from there, or {hint}"
     state = checkpoint.load(run.last, hint=hint, required=STATE_KEYS)
     check_run_tokenizer(run.tokenizer, state["tokenizer_sha256"])
     return state

@@ -149,6 +149,14 @@ class Batches:
         for index_B in self.eval_rows(split, rows):
             yield self._batch(split, index_B, np.zeros_like(index_B))
 
+    def n_eval_batches(self, split: str, rows: int) -> int:
+        """Return the number of `eval_batches`."""
+        return math.ceil(self.splits[split].n_windows / rows)
+
+    def n_tokens(self, split: str) -> int:
+        """Return the number of tokens in a split."""
+        return self.splits[split].tokens.n_tokens
+
     def eval_rows(self, split: str, rows: int) -> Iterator[np.ndarray]:
         """Yield the window indices of each of `eval_batches`. Documents are sorted by length."""
         windows = self.splits[split]

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from utils.errors import UserError
-from utils.output import log
+from utils.output import log, plural
 from utils.processes import available_cores, peak_rss_bytes
 
 COMPILER_CACHE = "TORCHINDUCTOR_CACHE_DIR"  # environment variable, read by torch
@@ -102,7 +102,7 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return f"cuda ({torch.cuda.get_device_name(device)})"
     if device.type == "cpu":
-        return f"cpu ({torch.get_num_threads()} threads)"
+        return f"cpu ({plural(torch.get_num_threads(), 'thread')})"
     return str(device)
 
 

@@ -27,6 +27,7 @@ TIMEOUT = timedelta(minutes=10)
 POLL_S = 0.05
 # When one rank exits, torchrun soon kills the rest. The reporting rank needs this time to print.
 GRACE_S = 1.0
+STOP = "stop"  # key in the store: a rank has received a signal
 REPORTER = "error_reporter"  # key in the store; its value is the rank that prints the error
 
 
@@ -149,6 +150,18 @@ class Distributed:
         with self._user_error_if_rank_lost():
             torch_dist.all_reduce(maxima, op=torch_dist.ReduceOp.MAX)
         return maxima.tolist()
+
+    def stop_requested(self, here: bool) -> bool:
+        """Return whether this rank or another wants to stop. No rank waits for another.
+
+        Args:
+            here: whether this rank wants to stop.
+        """
+        if self.store is None:
+            return here
+        if here:
+            self.store.set(STOP, "requested")
+        return here or self.store.check([STOP])
 
     def barrier(self) -> None:
         """Wait until all ranks have reached this call."""

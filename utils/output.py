@@ -22,6 +22,26 @@ def log(line: str) -> None:
     tqdm.write(line, file=sys.stderr)
 
 
+def describe_count(count: float) -> str:
+    """Return a number for people: three digits or less, thousands or millions.
+
+    >>> describe_count(999), describe_count(45_600), describe_count(1_049_000)
+    ('999', '46k', '1.0M')
+    """
+    if count < 1000:
+        return f"{count:.0f}"
+    return f"{count / 1000:.0f}k" if count < 999_500 else f"{count / 1e6:.1f}M"
+
+
+def plural(count: int, word: str) -> str:
+    """Return a number with its word.
+
+    >>> plural(1, "thread"), plural(2, "thread")
+    ('1 thread', '2 threads')
+    """
+    return f"{count} {word}" + "s" * (count != 1)
+
+
 def json_line(record: Mapping[str, Any]) -> str:
     """Return one line of JSON. Infinities and NaN, which JSON does not have, become null.
 

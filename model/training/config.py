@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from model.config import ModelConfig
 from model.training.optim import OptimConfig
@@ -65,6 +66,12 @@ def is_finished(config: TrainConfig, step: int, bad_evals: int) -> bool:
     (False, True)
     """
     return step >= config.max_steps or 0 < config.early_stop_patience <= bad_evals
+
+
+def is_complete(config: TrainConfig, state: Mapping[str, Any]) -> bool:
+    """Return whether the run of a checkpoint is finished and its last step evaluated."""
+    pending = state.get("pending_evaluation") is not None
+    return not pending and is_finished(config, state["step"], state["bad_evals"])
 
 
 class RunConfig(Protocol):

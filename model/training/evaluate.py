@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
 
 from model.eval_mode import eval_mode, unwrap
 from model.training.loss import IGNORE_INDEX, cross_entropy_per_token
+from model.training.protocols import Batches
+from utils.distributed import Distributed
 from utils.metrics import bits_per_byte, perplexity
 
 
@@ -65,11 +68,61 @@ class Evaluation:
         """Return the main figures as a line for people; `floor` as for `over_floor`.
 
         >>> Evaluation(nats=12.0, tokens=10, bytes=30).describe(0.25)
-        '1.2000 nats/token, 0.5771 bits/byte, +60.0% over the floor'
+        '1.2000 nats/token, 0.5771 bits/byte, 60.0% over the floor'
         """
         line = f"{self.nats_per_token:.4f} nats/token, {self.bits_per_byte:.4f} bits/byte"
         over = self.over_floor(floor)
-        return line if over is None else f"{line}, {over:+.1%} over the floor"
+        if over is None:
+            return line
+        if over >= 1:
+            return f"{line}, {1 + over:.1f} times the floor"
+        return f"{line}, {abs(over):.1%} {'over' if over >= 0 else 'below'} the floor"
+
+
+# Called before a batch with its number and the number of all batches; returns whether to stop.
+StopCheck = Callable[[int, int], bool]
+
+
+class EvaluationStoppedError(Exception):
+    """An evaluation was stopped on this rank or another; raised on all ranks."""
+
+
+def never_stop(number: int, n_batches: int) -> bool:
+    """Continue the evaluation."""
+    return False
+
+
+def evaluate_split(
+    model: nn.Module,
+    batches: Batches,
+    rows: int,
+    byte_lengths_V: Tensor,
+    autocast: Callable[[], contextlib.AbstractContextManager[object]],
+    dist: Distributed,
+    stop: StopCheck = never_stop,
+) -> Evaluation:
+    """Evaluate the whole validation split. Rank r takes the batches r, r + size, ...
+
+    Raises:
+        EvaluationStoppedError: `stop` returned True on a rank.
+    """
+    n_batches, stopped = batches.n_eval_batches("val", rows), False
+
+    def local_batches() -> Iterator[Sequence[Tensor | None]]:
+        nonlocal stopped
+        numbered = enumerate(batches.eval_batches("val", rows))
+        for number, batch in islice(numbered, dist.rank, None, dist.size):
+            if stopped := stop(number, n_batches):
+                return
+            yield batch
+
+    def all_reduce(numbers: Sequence[float]) -> Sequence[float]:
+        *sums, stops = dist.all_reduce_sum([*numbers, stopped])
+        if stops:
+            raise EvaluationStoppedError
+        return sums
+
+    return evaluate(model, local_batches(), byte_lengths_V, autocast, all_reduce=all_reduce)
 
 
 def evaluate(

@@ -18,6 +18,12 @@ class Batches(Protocol):
     def eval_batches(self, split: str, rows: int) -> Iterator[Sequence[torch.Tensor | None]]:
         """Yield batches of `rows` rows that hold every window of a split once."""
 
+    def n_eval_batches(self, split: str, rows: int) -> int:
+        """Return the number of `eval_batches`."""
+
+    def n_tokens(self, split: str) -> int:
+        """Return the number of tokens in a split."""
+
     def epoch_at(self, step: int) -> float:
         """Return the number of epochs of training data in `step` steps."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from tqdm import tqdm
@@ -10,29 +11,70 @@ from tqdm import tqdm
 from model.flops import count_parameters
 from model.training.trainer import Trainer
 from utils import device
-from utils.output import log_if_not_tty
+from utils.output import describe_count, log, log_if_not_tty
 from utils.run.environment import environment
 from utils.run.log import RunLog
+
+ANNOUNCE_AFTER_S = 1.0  # of an evaluation, to estimate its duration
+LONG_EVALUATION_S = 5.0  # shorter ones need no announcement
+WIDE_COLUMNS = 70
+WIDE_BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps, {remaining} left{postfix}"
+NARROW_BAR = "{n_fmt}/{total_fmt}, {remaining} left{postfix}"
 
 
 class StepLog:
     """The progress bar, and every `log_every_steps` a row of metrics.csv and a log line."""
 
-    def __init__(self, trainer: Trainer, log: RunLog | None, *, quiet: bool = False) -> None:
+    def __init__(self, trainer: Trainer, run_log: RunLog | None, *, quiet: bool = False) -> None:
         """Start the progress bar; end it with `bar.close`.
 
         Args:
-            log: writer of the rows; None in all processes but the main one.
+            run_log: writer of the rows; None in all processes but the main one.
             quiet: print nothing, only write rows.
         """
-        self.trainer, self.log, self.quiet = trainer, log, quiet
-        self.first_step, self.started = trainer.step, time.perf_counter()
-        self.bar = tqdm(
-            total=trainer.config.train.max_steps,
-            initial=trainer.step,
-            desc="train",
-            unit="step",
-            disable=quiet or None,
+        self.trainer, self.run_log, self.quiet = trainer, run_log, quiet
+        self.first_step, self.train_s, self.eval_s = trainer.step, 0.0, 0.0
+        self._since = self._eval_started = time.perf_counter()
+        self._announced = self._warned = False
+        self._shown = 0.0  # when the progress of an evaluation was last shown
+        self.bar = step_bar(trainer.config.train.max_steps, trainer.step, disable=quiet or None)
+
+    def show_evaluation(self, number: int, n_batches: int) -> None:
+        """Show the progress of an evaluation before batch `number`; announce a long one, once."""
+        now = time.perf_counter()
+        if number < self.trainer.dist.size:
+            self._eval_started = now
+            return
+        total_s = (now - self._eval_started) / number * n_batches
+        if not self._announced and now - self._eval_started >= ANNOUNCE_AFTER_S:
+            self._announced = True
+            tokens = self.trainer.batches.n_tokens("val")
+            if not self.quiet and total_s >= LONG_EVALUATION_S:
+                log(f"evaluating {describe_count(tokens)} tokens, about {total_s:.0f} s")
+        left_s = self._eval_started + total_s - now
+        last = number + self.trainer.dist.size >= n_batches
+        if not self.bar.disable and (last or now - self._shown >= self.bar.mininterval):
+            self._shown = now
+            left = f", {left_s:.0f} s left" if is_wide(self.bar) else ""
+            self.bar.set_postfix_str("" if last else f"evaluating {number / n_batches:.0%}{left}")
+
+    def after_evaluation(self) -> None:
+        """Measure the time of an evaluation, with the sample and the checkpoints."""
+        now = time.perf_counter()
+        self.eval_s, self._since = now - self._since, now
+
+    def warn_about_evaluations(self) -> None:
+        """Warn once if the evaluations of the run take longer than its steps."""
+        train = self.trainer.config.train
+        every = min(train.eval_every_steps, train.max_steps)
+        steps_s = every * self.train_s / (self.trainer.step - self.first_step)
+        if self._warned or self.eval_s < max(steps_s, LONG_EVALUATION_S):
+            return
+        self._warned = True
+        log(
+            f"warning: evaluations take longer than training: {self.eval_s:.0f} s each, and the "
+            f"{every} steps before each {steps_s:.0f} s; raise train.eval_every_steps, or set a "
+            "lower data.val_max_bytes"
         )
 
     def after_step(self) -> dict[str, float] | None:
@@ -43,18 +85,19 @@ class StepLog:
         """
         trainer, evaluate = self.trainer, self.trainer.evaluation_due()
         self.bar.update()
+        now = time.perf_counter()
+        self.train_s, self._since = self.train_s + now - self._since, now
         if not evaluate and trainer.step % trainer.config.train.log_every_steps:
             return None
         metrics = trainer.pop_metrics()
         epoch = trainer.batches.epoch_at(trainer.step)
-        self.bar.set_postfix_str(
-            f"epoch {epoch:.2f}, loss {metrics['train_loss']:.3f}, "
-            f"{metrics['tokens_per_s']:,.0f} tokens/s"
-        )
+        show_metrics(self.bar, metrics)
+        if not self.quiet:
+            self.warn_about_evaluations()
         if evaluate:
             return metrics
-        if self.log is not None:
-            self.log.write(trainer.row(metrics))
+        if self.run_log is not None:
+            self.run_log.write(trainer.row(metrics))
             if not self.quiet:
                 log_if_not_tty(self.line(metrics, epoch))
         return None
@@ -62,13 +105,35 @@ class StepLog:
     def line(self, metrics: dict[str, float], epoch: float) -> str:
         """Return the log line of a step, with an estimate of the remaining time."""
         step, max_steps = self.trainer.step, self.trainer.config.train.max_steps
-        step_s = (time.perf_counter() - self.started) / (step - self.first_step)
-        remaining = tqdm.format_interval(step_s * (max_steps - step))
+        step_s = self.train_s / (step - self.first_step)
+        n_evaluations = max_steps // self.trainer.config.train.eval_every_steps
+        n_evaluations -= step // self.trainer.config.train.eval_every_steps
+        left_s = step_s * (max_steps - step) + self.eval_s * n_evaluations
+        remaining = tqdm.format_interval(left_s)
         return (
             f"step {step}/{max_steps}, epoch {epoch:.2f}: "
             f"loss {metrics['train_loss']:.4f}, lr {metrics['lr']:.3g}, "
             f"{metrics['tokens_per_s']:,.0f} tokens/s, {remaining} left"
         )
+
+
+def step_bar(max_steps: int, step: int, disable: bool | None) -> Any:
+    """Return a progress bar whose loss is visible in 40 columns, and the rate in 80."""
+    bar = tqdm(total=max_steps, initial=step, unit="step", disable=disable)
+    bar.bar_format = WIDE_BAR if is_wide(bar) else NARROW_BAR
+    return bar
+
+
+def show_metrics(bar: Any, metrics: Mapping[str, float]) -> None:
+    """Show the loss and, if there is room, the rate."""
+    rate = f", {metrics['tokens_per_s']:,.0f} tokens/s" if is_wide(bar) else ""
+    bar.set_postfix_str(f"loss {metrics['train_loss']:.3f}{rate}")
+
+
+def is_wide(bar: Any) -> bool:
+    """Return whether the bar has room for more than the loss."""
+    columns = None if bar.disable else bar.format_dict["ncols"]
+    return columns is None or columns >= WIDE_COLUMNS
 
 
 def describe_run(trainer: Trainer, tokens_per_row: float, row_formula: str) -> list[str]:

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from itertools import islice
 from typing import Any, cast
 
 import torch
@@ -16,7 +15,7 @@ from model.load import load_weights
 from model.sampling.generate import generate_ids
 from model.sampling.sampler import sample_seeds
 from model.training.config import RunConfig, is_finished
-from model.training.evaluate import Evaluation, evaluate
+from model.training.evaluate import Evaluation, StopCheck, evaluate_split, never_stop
 from model.training.loss import ModelWithLoss
 from model.training.optim import clip_gradients, set_step
 from model.training.protocols import Batches, Tokenizer
@@ -26,6 +25,7 @@ from utils.errors import UserError
 from utils.metrics import Throughput
 from utils.output import log
 from utils.run import checkpoint
+from utils.run.environment import resume_warnings
 from utils.run.folder import RunFolder
 from utils.run.log import RunLog
 
@@ -75,6 +75,9 @@ class Trainer:
         self.local_rows = dist.local_rows(config.train.batch_size * config.train.grad_accum_steps)
         self.step, self.tokens, self.bad_evals, self.elapsed_s = 0, 0, 0, 0.0
         self.best_val, self.last_val = math.inf, math.nan
+        self.val_step: int | None = None  # of last_val
+        self.pending_evaluation: dict[str, float] | None = None  # metrics of a step to evaluate
+        self.stop_evaluation: StopCheck = never_stop
         if state:
             self.restore(state)
         eager = ModelWithLoss(model)
@@ -105,20 +108,18 @@ class Trainer:
         self.scaler.load_state_dict(state["scaler"])
         for name in COUNTERS:
             setattr(self, name, state[name])
-        if state["torch"] != str(torch.__version__):
-            log(
-                f"warning: the run began with torch {state['torch']}, this is {torch.__version__}: "
-                "from this step on, its numbers may differ in the last digits"
-            )
-        if (before := state.get("ranks", 1)) != self.dist.size:
-            masks = ", and dropout uses other masks" if self.config.model.dropout else ""
-            log(
-                f"warning: the run had {before} ranks, now it has {self.dist.size}: "
-                f"from this step on, its numbers may differ in the last digits{masks}"
-            )
+        self.val_step = checkpoint.evaluated_step(state)
+        self.pending_evaluation = state.get("pending_evaluation")
+        for line in resume_warnings(state, self.dist.size, self.config.model.dropout):
+            log(line)
 
     def state(self) -> dict[str, Any]:
         """Return the content of a checkpoint. The step determines data order and dropout."""
+        only_if_set: dict[str, Any] = {}
+        if self.val_step != self.step:
+            only_if_set["val_step"] = self.val_step
+        if self.pending_evaluation is not None:
+            only_if_set["pending_evaluation"] = self.pending_evaluation
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -130,6 +131,7 @@ class Trainer:
             "threads": torch.get_num_threads(),
             "ranks": self.dist.size,
             "torch": str(torch.__version__),
+            **only_if_set,
         }
 
     def micro_batches(self, batch: Sequence[torch.Tensor | None]) -> list[tuple[torch.Tensor, ...]]:
@@ -257,16 +259,9 @@ class Trainer:
                 )
 
     def evaluate(self) -> Evaluation:
-        """Evaluate the whole validation split. Rank r takes the batches r, r + size, ..."""
-        batches = self.batches.eval_batches("val", self.config.train.batch_size)
-        local_batches = islice(batches, self.dist.rank, None, self.dist.size)
-        return evaluate(
-            self.model,
-            local_batches,
-            self.byte_lengths,
-            self.autocast,
-            all_reduce=self.dist.all_reduce_sum,
-        )
+        """Evaluate the whole validation split; see `evaluate_split`."""
+        own = (self.config.train.batch_size, self.byte_lengths, self.autocast, self.dist)
+        return evaluate_split(self.model, self.batches, *own, self.stop_evaluation)
 
     def sample(self) -> str:
         """Sample a short text. The seed is fixed, so the text depends only on the weights."""
@@ -279,9 +274,8 @@ class Trainer:
             max_new_tokens=train.sample_tokens,
             stop_id=self.tokenizer.eot_id,
         )
-        return train.sample_prompt + self.tokenizer.decode(
-            [i for i in ids if i != self.tokenizer.eot_id]
-        )
+        text_ids = [i for i in ids if i != self.tokenizer.eot_id]
+        return train.sample_prompt + self.tokenizer.decode(text_ids)
 
     def pop_metrics(self) -> dict[str, float]:
         """Return `flush_metrics`, and the tokens per second of the steps since the last call."""
@@ -295,18 +289,24 @@ class Trainer:
     def evaluate_and_save(self, run_log: RunLog | None, metrics: dict[str, float]) -> None:
         """Evaluate; write the metrics, best.pt if the loss is the best, a sample, and last.pt.
 
+        Step 0 is never the best: its weights are untrained, or those that fine-tuning starts from.
         A kill between any two of these writes is safe: resuming gives the same run. Only the main
         process writes; the others wait for it at the next collective operation.
 
         Args:
             run_log: None in all processes but the main one.
             metrics: of the latest step, see `pop_metrics`; empty before the first step.
+
+        Raises:
+            EvaluationStoppedError: `stop_evaluation` returned True; nothing was written.
         """
+        self.pending_evaluation = metrics
         result = self.evaluate()
-        self.last_val = result.nats_per_token
-        improved = self.last_val < self.best_val  # False for NaN
+        self.pending_evaluation = None
+        self.last_val, self.val_step = result.nats_per_token, self.step
+        improved = self.step > 0 and self.last_val < self.best_val  # False for NaN
         self.best_val = self.last_val if improved else self.best_val
-        self.bad_evals = 0 if improved else self.bad_evals + 1
+        self.bad_evals = 0 if improved or self.step == 0 else self.bad_evals + 1
         self.check_weights()
         self.dist.check_weights_in_sync(self.weights)
         if run_log is None:
@@ -318,7 +318,7 @@ class Trainer:
         }
         run_log.write(self.row(metrics))
         log(f"step {self.step}: {self.summary(metrics, result)}{' (best)' if improved else ''}")
-        if improved or not self.run.best.exists():
+        if self.step > 0 and (improved or not self.run.best.exists()):
             checkpoint.save(self.run.best, self.state())
         if self.config.train.sample_tokens:
             text = self.sample()

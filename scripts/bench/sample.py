@@ -22,7 +22,7 @@ from scripts.bench.timing import Spread, ratios, summary, time_call
 from utils.cli import checked, nonnegative_int, positive_int
 from utils.device import describe_device, pick_device, synchronize
 from utils.errors import UserError
-from utils.output import log_if_not_tty, table
+from utils.output import log_if_not_tty, plural, table
 
 TOP_K = 50
 WARMUP_TOKENS = 4
@@ -240,8 +240,8 @@ def show_sample(record: dict[str, Any]) -> str:
             f"{rate:,.0f} times a second: {read / memory.median:.0%} of that"
         )
     lines.append(
-        f"median of {record['runs']} runs (low to high), taken in turns; ratio: how many times as "
-        "fast ours is, turn by turn"
+        f"median of {plural(record['runs'], 'run')} (low to high), taken in turns; ratio: how many "
+        "times as fast ours is, turn by turn"
     )
     if compiled:
         lines.append(f"compiled before, not in these times: {warm_up}")

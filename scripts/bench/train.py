@@ -30,7 +30,7 @@ from utils.cli import nonnegative_int, positive_int
 from utils.config.flags import add_flags, given_flags
 from utils.config.load import load
 from utils.device import describe_device, peak_memory_bytes, synchronize
-from utils.output import log_if_not_tty
+from utils.output import log_if_not_tty, plural
 
 FORMULA = "3 x forward; forward = 2 per matrix weight + 4 D per token looked at and layer, causal"
 FETCHES = 20  # batches timed in measure_fetch
@@ -201,9 +201,8 @@ def show_train(record: dict[str, Any]) -> str:
         ("  for training", f"{record['estimated_memory_bytes'] / 2**20:,.0f} MiB (estimate)"),
     ]
     width = max(len(name) for name, _ in rows)
-    note = (
-        f"median of {record['windows']} windows of {record['steps_per_window']} steps (low to high)"
-    )
+    windows, steps = record["windows"], record["steps_per_window"]
+    note = f"median of {plural(windows, 'window')} of {plural(steps, 'step')} (low to high)"
     text = "\n".join([f"{name:<{width}}  {value}" for name, value in rows] + [note])
     turns = record["turns"]
     return f"{text}\n\n{show_turns(turns, record['runs'])}" if turns else text

@@ -35,6 +35,7 @@ from utils.config.load import load
 from utils.device import autocast, pick_amp
 from utils.errors import UserError, run_cli
 from utils.output import json_line, log
+from utils.run import checkpoint
 from utils.run.figure import check_picture, import_matplotlib, warn_if_not_drawn
 from utils.run.folder import DEFAULT_RUN, RunFolder
 
@@ -169,7 +170,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     loaded, folder = load_run(args.run, args.checkpoint, args.device), RunFolder(args.run)
     run = Run(folder, load(Config, [str(folder.config)], {})[0], loaded)
     step, rows = loaded.state["step"], args.batch_size or run.config.train.batch_size
-    log(f"{loaded.path}: step {step}, val loss {loaded.state['last_val']:.4f} when written")
+    log(f"{loaded.path}: {checkpoint.describe(loaded.state)} when written")
     with tempfile.TemporaryDirectory() as scratch:
         if args.text is None:
             eval_set = run.validation_set()

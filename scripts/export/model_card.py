@@ -16,6 +16,7 @@ from train import Config
 from utils.config.load import dump
 from utils.errors import UserError
 from utils.metrics import read_rows
+from utils.run import checkpoint
 from utils.run.folder import RunFolder
 
 STORIES_LICENCE = "mit"  # data/README.md
@@ -153,6 +154,8 @@ def _row(run: RunFolder, step: int) -> dict[str, str] | None:
 
 
 def _loss(row: dict[str, str] | None, state: dict[str, Any], floor: float | None) -> str:
+    if checkpoint.evaluated_step(state) != state["step"]:
+        return "not evaluated at this step"
     words = f"{state['last_val']:.4f} nats per token"
     if row and row["val_bpb"]:
         words += (

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from model.training.config import is_finished
+from model.training.config import is_complete
 from scripts.sweep.grid import Point, Sweep, format_setting
 from train import Config, apply_pretrained_config
 from utils.config.load import build, load
@@ -137,7 +137,7 @@ def point_status(run: RunFolder, config: Config) -> str:
         state = checkpoint.load(run.last)
     except UserError:  # missing or damaged: train.py reports it
         return "resumable"
-    return "done" if is_finished(stored.train, state["step"], state["bad_evals"]) else "resumable"
+    return "done" if is_complete(stored.train, state) else "resumable"
 
 
 def run_figures(run: RunFolder) -> dict[str, str]:

@@ -191,7 +191,7 @@ def test_the_log_shows_device_and_tokens_per_step(
     capsys.readouterr()  # drops the output of preparing the data
     assert train.main(flags(tmp_path / "run", settings, **more, train__device="cpu")) == 0
     first, second, third, *_ = capsys.readouterr().err.splitlines()
-    assert first.startswith("device cpu (1 threads), amp off, ")
+    assert first.startswith("device cpu (1 thread), amp off, ")
     assert second.startswith(f"{batch.x_BT.numel()} tokens a step (batch_size 4 x ")
     assert f"x grad_accum_steps {accum} x block_size 32)" in second
     assert third.startswith("warning: optim.warmup_steps 2 does not fit in train.max_steps 1")

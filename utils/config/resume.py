@@ -33,10 +33,16 @@ def resumed_config(
     Raises:
         UserError: a change would have altered completed steps.
     """
-    stored_config, _ = load(cls, [str(config_file)], {})
+    stored_config, known = load(cls, [str(config_file)], {})
     run_dir = config_file.parent
-    requested = flatten(stored_config) | dict(given) | {"run_dir": str(run_dir)}
     completed = flatten(stored_config)  # the settings of the completed steps
+    for name in given:
+        if name not in known and given[name] != completed[name]:
+            log(
+                f"warning: {name} is newer than the run in {run_dir}, which keeps {completed[name]}"
+            )
+    given = {name: value for name, value in given.items() if name in known}
+    requested = completed | given | {"run_dir": str(run_dir)}
     if checkpoint:
         for name in completed:
             section, _, leaf = name.rpartition(".")

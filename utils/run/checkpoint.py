@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -54,6 +54,35 @@ def _update(hasher: Any, value: Any) -> None:
         assert value is None or isinstance(value, (bool, int, float, str)), type(value)
         text = f"{type(value).__name__} {value!r}"
         hasher.update(f"{len(text)} {text} ".encode())
+
+
+def evaluated_step(state: Mapping[str, Any]) -> int | None:
+    """Return the step that the loss `last_val` of a run's checkpoint belongs to.
+
+    >>> evaluated_step({"step": 7, "val_step": 4})
+    4
+
+    Without the entry `val_step` it is the checkpoint's own step. Older versions did not write the
+    entry; if the step was not evaluated then, the result is None.
+    """
+    if "val_step" in state:
+        return state["val_step"]
+    train, step = state["config"]["train"], state["step"]
+    evaluated = step == train["max_steps"] or step % train["eval_every_steps"] == 0
+    return step if evaluated else None
+
+
+def describe(state: Mapping[str, Any]) -> str:
+    """Return the step of a run's checkpoint and its validation loss, as words for people.
+
+    >>> describe({"step": 7, "val_step": 4, "last_val": 0.5})
+    'step 7, not evaluated (step 4: val loss 0.5000 nats/token)'
+    """
+    step, val_step = state["step"], evaluated_step(state)
+    loss = f"val loss {state['last_val']:.4f} nats/token"
+    if val_step == step:
+        return f"step {step}{', before training' * (step == 0)}, {loss}"
+    return f"step {step}, not evaluated" + (f" (step {val_step}: {loss})" if val_step else "")
 
 
 def save(path: str | Path, content: dict[str, Any]) -> None:

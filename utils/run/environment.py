@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,21 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "commit": git_commit(),
     }
+
+
+def resume_warnings(state: Mapping[str, Any], ranks: int, dropout: float) -> Iterator[str]:
+    """Yield a warning for each change since the checkpoint `state` that affects the next steps."""
+    if state["torch"] != str(torch.__version__):
+        yield (
+            f"warning: the run began with torch {state['torch']}, this is {torch.__version__}: "
+            "from this step on, its numbers may differ in the last digits"
+        )
+    if (before := state.get("ranks", 1)) != ranks:
+        masks = ", and dropout uses other masks" if dropout else ""
+        yield (
+            f"warning: the run had {before} ranks, now it has {ranks}: "
+            f"from this step on, its numbers may differ in the last digits{masks}"
+        )
 
 
 def git_commit() -> str | None:

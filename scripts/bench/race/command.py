@@ -32,7 +32,7 @@ from utils.config.load import load
 from utils.errors import UserError
 from utils.files import decode_utf8, read_bytes
 from utils.metrics import read_rows
-from utils.output import log, table
+from utils.output import log, plural, table
 from utils.run.environment import git_commit
 from utils.run.figure import check_picture, warn_if_not_drawn
 
@@ -286,6 +286,6 @@ def show_race(record: dict[str, Any]) -> str:
             f"ours reached nanoGPT's {target:.4f} bits per byte after {Spread.of(found):.1f} s, "
             f"{record['reached_share']:.0%} of its time"
         )
-    note = f"median of {len(ours)} runs in turns (low to high), whole processes, torch "
+    note = f"median of {plural(len(ours), 'run')} in turns (low to high), whole processes, torch "
     note += f"{record['torch']}, {record['threads']} threads; {record['scored_bytes']:,} bytes of "
     return "\n".join([table(head, rows), line, note + f"{record['corpus']} scored"])
