@@ -125,11 +125,8 @@ def arguments(argv: Sequence[str] | None) -> Any:
         metavar="PATH",
         help="score this file or folder (- is stdin) instead of the run's validation part",
     )
-    add(
-        "--json-field",
-        metavar="NAME",
-        help="field that holds the document, if --text is JSON (default: the run's; '' = as text)",
-    )
+    about = "field that holds the document, if --text is JSON (default: the run's; '' = as text)"
+    add("--json-field", metavar="NAME", help=about)
     about = "patterns of the files to read if --text is a folder (default: the run's, or all files)"
     add("--include", nargs="+", default=(), metavar="TEXT", help=about)
     about = "print the log-probability of each token, a JSON line each"
