@@ -1,10 +1,13 @@
-"""Plot loss curves: `python -m scripts.plot --run runs/tiny [runs/other ...]`."""
+"""Plot loss curves: `python -m scripts.plot --run runs/tiny [runs/other ...]`.
+
+With several runs, also print a table of their steps, losses and times.
+"""
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 if __name__ == "__main__":  # before the slow imports
@@ -13,9 +16,13 @@ if __name__ == "__main__":  # before the slow imports
 
     exit_silently_on_sigint()
 
+from tqdm import tqdm
+
 from utils.cli import Parser
 from utils.errors import UserError, run_cli
-from utils.output import log
+from utils.metrics import run_figures
+from utils.output import log, table
+from utils.run.figure import plain_text
 from utils.run.folder import DEFAULT_RUN, RunFolder
 from utils.run.plot import UNITS, plot_losses
 
@@ -49,6 +56,23 @@ def common_floor(runs: Sequence[RunFolder], unit: str) -> float | None:
     return None
 
 
+def compare(metrics: Mapping[str, Path]) -> str:
+    """Return a table of runs: the last step, the best validation loss after step 0, the time.
+
+    Args:
+        metrics: label -> metrics.csv.
+    """
+    rows = []
+    for label, path in metrics.items():
+        found = run_figures(path)
+        best = [f"{float(found[name]):.4f}" for name in ("val_loss", "val_bpb") if name in found]
+        seconds = float(found.get("elapsed_s") or "nan")
+        time = "-" if math.isnan(seconds) else tqdm.format_interval(seconds)
+        best += [found["best_step"]] if best else ["-", "-", "-"]
+        rows.append([plain_text(label), found.get("step", "-"), *best, time])
+    return table(["run", "steps", "best val nats/token", "bits/byte", "at step", "time"], rows)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Plot the runs and print the path of the picture."""
     parser = Parser(prog="scripts.plot", description=__doc__, examples=EXAMPLES)
@@ -60,7 +84,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="FOLDER",
         help=f"run folders (default: {DEFAULT_RUN})",
     )
-    add("--out", metavar="FILE", help="picture (default for one run: loss.png in its folder)")
+    add(
+        "--out",
+        metavar="FILE",
+        help="PNG, PDF or SVG (default for one run: loss.png in its folder)",
+    )
     add(
         "--unit",
         choices=tuple(UNITS),
@@ -77,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     metrics = {label: run.metrics for label, run in zip(labels(runs), runs, strict=True)}
     plot_losses(metrics, out, floor=common_floor(runs, args.unit), unit=args.unit)
     if out.is_file():  # with --out /dev/stdout the path would follow the picture
-        print(out)
+        print(*([compare(metrics)] if len(runs) > 1 else []), out, sep="\n")
     return 0
 
 

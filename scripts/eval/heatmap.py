@@ -18,7 +18,8 @@ from matplotlib.font_manager import FontProperties, fontManager
 from matplotlib.ft2font import FT2Font
 
 from scripts.eval.visible_text import Cell, columns, escape
-from utils.run.figure import draws, save_figure
+from utils.output import log
+from utils.run.figure import draws, plain_text, save_figure
 
 MAX_NATS = 8  # end of the colour scale: higher losses have the same colour; ln 3000 is about 8
 # xterm-256 colours, one for each whole number of nats: pale yellow to dark red.
@@ -30,6 +31,7 @@ WHITE_FROM_TERMINAL, WHITE_FROM_PICTURE = 7, 6
 LINE_COLUMNS = 100
 MAX_LINES = 120  # of a picture: a longer one is slow to draw and hard to read
 FONT_POINTS = 9.0
+MAX_TITLE, MAX_NAMED = 80, 4  # characters left of the colour scale; characters without a font
 MONOSPACED, REGULAR = "DejaVu Sans Mono", 400
 COLUMN_EM = 0.602  # width of a letter in em, from the font file of DejaVu Sans Mono
 LINE_POINTS = 15.0
@@ -108,7 +110,7 @@ def save_heatmap(cells: Sequence[Cell], out: Path, title: str) -> int:
     """Draw the cells into a picture; return the number of cells that fit.
 
     The suffix of `out` sets the format. Characters that no installed font has are drawn as escapes
-    such as \\u4e16.
+    such as \\u4e16; a note in the picture and a line on stderr name them.
 
     Raises:
         UserError: the format of `out` is not known.
@@ -120,8 +122,17 @@ def save_heatmap(cells: Sequence[Cell], out: Path, title: str) -> int:
     positions = list(wrap_cells(drawable, LINE_COLUMNS, MAX_LINES))
     n_lines = positions[-1][0] + 1 if positions else 1
     figure = Figure()
-    draw_cells(figure, positions, n_lines, fonts, title)
-    save_figure(figure, out)
+    note = ""
+    if missing:
+        names = sorted(missing)[:MAX_NAMED]
+        more = f" and {len(missing) - len(names)} more" if len(missing) > len(names) else ""
+        log(
+            f"{out}: no installed font has {' '.join(f'{one} ({escape(one)})' for one in names)}"
+            f"{more}; use `--heat -` in a terminal, or install a font that has them, such as Noto"
+        )
+        note = f"no font has {' '.join(map(escape, names))}{more}; try --heat -"
+    draw_cells(figure, positions, n_lines, fonts, title, note)
+    save_figure(figure, out, limit=LINE_COLUMNS)
     return sum(1 for _ in _complete_cells(positions, drawable))
 
 
@@ -143,8 +154,13 @@ def draw_cells(
     n_lines: int,
     fonts: FontProperties,
     title: str,
+    note: str = "",
 ) -> None:
-    """Draw the cells as coloured boxes with text, and a colour scale; size the figure to fit."""
+    """Draw the cells as coloured boxes with text, and a colour scale; size the figure to fit.
+
+    Args:
+        note: a second line below the title.
+    """
     column = FONT_POINTS * COLUMN_EM / POINTS_PER_INCH  # inches, as all sizes below
     line, margin, bar = LINE_POINTS / POINTS_PER_INCH, 0.2, 0.6
     width = LINE_COLUMNS * column + 2 * margin
@@ -174,7 +190,9 @@ def draw_cells(
     figure.colorbar(shades, cax=scale, orientation="horizontal", extend="max")
     scale.tick_params(labelsize=7)
     scale.set_xlabel("-ln p of a token, nats", fontsize=7, labelpad=1)
-    figure.text(margin / width, 1 - (margin + 0.15) / height, title, fontsize=8, parse_math=False)
+    for text, below in ((title, 0.15), (note, 0.4)):
+        place = (margin / width, 1 - (margin + below) / height)
+        figure.text(*place, plain_text(text, MAX_TITLE), fontsize=8, parse_math=False)
 
 
 def box(line: int, column: int, width: int) -> list[tuple[float, float]]:

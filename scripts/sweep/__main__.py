@@ -38,7 +38,7 @@ from utils.errors import UserError, run_cli
 from utils.files import write_atomic
 from utils.output import log
 from utils.processes import available_cores
-from utils.run.figure import import_matplotlib, warn_if_not_drawn
+from utils.run.figure import FORMATS, import_matplotlib, warn_if_not_drawn
 from utils.signals import SignalCatcher
 
 POLL_S = 0.2  # seconds between two checks for a signal
@@ -108,6 +108,7 @@ def arguments(argv: Sequence[str] | None) -> Any:
         "a loss (default: 1)",
     )
     add("--cluster", metavar="ADDRESS", help="run on the workers of this dask scheduler instead")
+    add("--plot-format", choices=FORMATS, default="png", help="of the plots (default: png)")
     add("--dry-run", action="store_true", help="print the commands and exit")
     args = parser.parse_args(argv)
     if args.cluster is not None and args.workers is not None:
@@ -163,7 +164,7 @@ def threads_per_run(workers: int) -> int:
     return min(int(given), share) if workers > 1 else int(given)
 
 
-def report_results(jobs: Sequence[Job], sweep: Sweep, out: Path) -> None:
+def report_results(jobs: Sequence[Job], sweep: Sweep, out: Path, plot_format: str) -> None:
     """Print the table and its verdict, and write the plots."""
     rows = [job.row() for job in jobs]
     groups = group_runs(rows, sweep.setting_names)
@@ -175,7 +176,7 @@ def report_results(jobs: Sequence[Job], sweep: Sweep, out: Path) -> None:
         import_matplotlib()
         from scripts.sweep.plots import plot_all  # loads Matplotlib
 
-        pictures = plot_all(rows, sweep.setting_names, groups, out)
+        pictures = plot_all(rows, sweep.setting_names, groups, out, plot_format)
         if pictures:
             log(f"plots: {' '.join(map(str, pictures))}")
 
@@ -212,7 +213,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     save()
     status = run_jobs(jobs, pool, sweep.config, save)
-    report_results(jobs, sweep, out)
+    report_results(jobs, sweep, out, args.plot_format)
     failed = [job.point.name for job in jobs if job.status == "failed"]
     if failed:
         log(f"{len(failed)} of {len(jobs)} points failed: {' '.join(failed)}")

@@ -10,13 +10,14 @@ from typing import Any
 
 from scripts.sweep.random_search import Range, sample_points
 from utils.config.strict_yaml import format_value
+from utils.run.figure import FORMATS
 from utils.suggest import SYNONYMS, leaf_of
 
 SEED = "train.seed"
 BASE = "base"  # the point without a change
 # Names in a sweep's folder that are not runs.
-PICTURES = ("curves.png", "axes.png", "changes.png")
-RESERVED = ("logs", "lock", "results.csv", *PICTURES)
+PICTURES = ("curves", "axes", "changes")
+RESERVED = ("logs", "lock", "results.csv", *(f"{x}.{y}" for x in PICTURES for y in FORMATS))
 MAX_NAME_LENGTH = 120  # characters of a folder's name; file systems allow 255 bytes
 
 

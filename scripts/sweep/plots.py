@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,50 @@ import numpy as np
 from matplotlib.axis import Axis
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
-from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import FixedFormatter, FixedLocator, LogLocator, NullLocator
 
 from scripts.sweep.grid import BASE, PICTURES
-from scripts.sweep.ranking import BITS, Group, difference
+from scripts.sweep.ranking import BITS, Group, difference, label_of
 from utils.config.strict_yaml import parse_scalar
 from utils.metrics import read_column, read_rows
-from utils.run.figure import draws, new_figure, plain_text, save_figure, style_axes
+from utils.run.figure import (
+    BLUE,
+    RED,
+    add_legend,
+    draws,
+    line_style,
+    new_figure,
+    plain_text,
+    save_figure,
+    style_axes,
+)
+from utils.run.plot import scale_y
 
 LOG_RATIO = 8.0  # values that span more than this ratio get a logarithmic axis
-COLOURS = "viridis"
+MAX_LINES = 8  # more variants are coloured by their loss, and most have no entry in the legend
+MANY_COLOURS = "viridis"  # even steps of lightness for any colour vision
+MAX_TICKS, TICK_LENGTH, LABEL_LENGTH = 8, 18, 40  # values of an axis; characters
+# How plot_changes shows a change: what `Difference.describe` returns -> style, text of the legend.
+VERDICTS: dict[str, tuple[dict[str, Any], str]] = {
+    "better": ({"color": BLUE, "marker": "o"}, "lower loss than the base"),
+    "worse": ({"color": RED, "marker": "s"}, "higher loss than the base"),
+    "within the noise": (
+        {"color": "black", "marker": "D", "markerfacecolor": "white"},
+        "no difference beyond the noise",
+    ),
+    "": (
+        {"color": "0.4", "marker": "^", "markerfacecolor": "white"},
+        "not known: one seed, or unfinished",
+    ),
+}
+NEXT_TO = {  # how a mean's value is written
+    "xytext": (5, 7),
+    "textcoords": "offset points",
+    "fontsize": 8,
+    "bbox": {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.5},
+}
 CURVES, AXES, CHANGES = PICTURES
+Curve = tuple[list[int], list[float]]  # steps, losses
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -37,6 +70,24 @@ def loss_of(row: Mapping[str, Any]) -> float:
 def finite(rows: Rows) -> Rows:
     """Return the finished runs whose loss is a finite number."""
     return [row for row in rows if row["status"] == "done" and math.isfinite(loss_of(row))]
+
+
+def describe_sweep(rows: Rows, settings: Sequence[str]) -> str:
+    """Return the number of variants, seeds and finished points, for a title.
+
+    A variant is a combination of settings, or a change.
+
+    >>> describe_sweep([{"lr": "1", "seed": n, "status": "done"} for n in (1, 2)], ["lr"])
+    '1 variant, 2 seeds each, 2 of 2 points done'
+    """
+    seeds: dict[str, set[str]] = {}
+    for row in rows:
+        seeds.setdefault(label_of(row, settings), set()).add(str(row.get("seed")))
+    most = max(map(len, seeds.values()), default=0)
+    done = sum(row["status"] == "done" for row in rows)
+    words = f"{len(seeds)} variant{'s' * (len(seeds) != 1)}"
+    words += f", {most} seed{'s' * (most != 1)}{' each' * (most > 1)}"
+    return f"{words}, {done} of {len(rows)} points done"
 
 
 def axis_scale(texts: Sequence[str]) -> tuple[Callable[[str], float], list[str], bool]:
@@ -60,123 +111,262 @@ def axis_scale(texts: Sequence[str]) -> tuple[Callable[[str], float], list[str],
     return lambda text: float(values[text]), order, low > 0 and high / low > LOG_RATIO
 
 
-def label_ticks(axis: Axis, positions: Sequence[float], texts: Sequence[str]) -> None:
-    """Put ticks at the values of the sweep; with more than eight, keep Matplotlib's ticks."""
-    if len(texts) > 8:
+def label_ticks(
+    axis: Axis, positions: Sequence[float], texts: Sequence[str], numbers: bool
+) -> None:
+    """Put ticks at the values of the sweep; with many numbers, at round ones."""
+    if numbers and len(texts) > MAX_TICKS:
+        if axis.get_scale() == "log":
+            axis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=MAX_TICKS))
+            axis.set_minor_locator(NullLocator())
         return
     axis.set_major_locator(FixedLocator(list(positions)))
-    axis.set_major_formatter(FixedFormatter([plain_text(text) for text in texts]))
+    axis.set_major_formatter(FixedFormatter([plain_text(text, TICK_LENGTH) for text in texts]))
     axis.set_minor_locator(NullLocator())
+    if sum(len(text) + 1 for text in texts) > 30:  # too wide to stand side by side
+        for label in axis.get_ticklabels():
+            label.set(rotation=30, ha="right", rotation_mode="anchor")
+
+
+def comparable_means(
+    rows: Rows, name: str, settings: Sequence[str]
+) -> tuple[dict[str, float], int]:
+    """Return the mean loss of each value of a setting, and the number of runs in each mean.
+
+    The means are over those other settings and seeds that all values have, so that they differ only
+    by the value. No values are returned if there are none: those of a random search differ in all
+    settings.
+
+    >>> rows = [{"x": x, "y": y, "val_bpb": x} for x, y in (("1", "1"), ("2", "1"), ("2", "3"))]
+    >>> comparable_means(rows, "x", ["x", "y"])
+    ({'1': 1.0, '2': 2.0}, 1)
+    """
+    found: dict[str, dict[tuple[Any, ...], float]] = {}
+    for row in rows:
+        rest = (*(row[other] for other in settings if other != name), row.get("seed"))
+        found.setdefault(row[name], {})[rest] = loss_of(row)
+    common = set.intersection(*map(set, found.values()))
+    if not common:
+        return {}, 0
+    means = {
+        text: statistics.fmean(losses[rest] for rest in common) for text, losses in found.items()
+    }
+    return means, len(common)
 
 
 @draws
 def plot_axes(rows: Rows, settings: Sequence[str], out: Path) -> bool:
-    """Plot the loss over each setting: a point for each run, a line through each value's mean.
+    """Plot the loss over each setting: a point for each run, a line through comparable means.
 
-    A mean is over all other settings and seeds. Returns True if there was anything to plot.
+    Returns True if there was anything to plot.
     """
-    rows = finite(rows)
+    title, all_settings, rows = describe_sweep(rows, settings), settings, finite(rows)
     settings = [name for name in settings if len({row[name] for row in rows}) > 1]
     if not settings:
         return False
     columns = len(settings) if len(settings) < 4 else math.ceil(math.sqrt(len(settings)))
     lines = math.ceil(len(settings) / columns)
-    figure = new_figure(3.6 * columns, 3.2 * lines)
+    figure = new_figure(max(6.0, 3.6 * columns), 3.2 * lines + 0.4)
     grid = figure.subplots(lines, columns, squeeze=False, sharey=True)
     for number, axes in enumerate(grid.flat):
         if number >= len(settings):
             axes.set_visible(False)
             continue
-        name = settings[number]
-        position, order, log = axis_scale([row[name] for row in rows])
-        found = [(position(row[name]), loss_of(row)) for row in rows]
-        axes.scatter(*zip(*found, strict=True), s=18, color="C0", alpha=0.55, linewidths=0)
-        positions = [position(text) for text in order]
-        if len(order) < len(rows):  # else each point is its own mean
-            means = [statistics.fmean(y for x, y in found if x == at) for at in positions]
-            axes.plot(positions, means, color="C1", linewidth=1.6)
-        if log:
-            axes.set_xscale("log")
-        label_ticks(axes.xaxis, positions, order)
-        axes.set_xlabel(name)
-        axes.set_ylabel("bits per byte" if number % columns == 0 else "")
-        axes.margins(x=0.08)
-        style_axes(axes)
+        plot_setting(axes, rows, settings[number], all_settings)
+        axes.set_ylabel("best val bits per byte" if number % columns == 0 else "")
+    scale_y(grid.flat[0], [loss_of(row) for row in rows])
+    with_mean = next((axes for axes in grid.flat if axes.lines), grid.flat[0])
+    add_legend(with_mean, below=True)
+    figure.suptitle(f"Loss over each setting\n{title}", x=0.01, ha="left", fontsize=10)
     save_figure(figure, out)
     return True
 
 
+def plot_setting(axes: Any, rows: Rows, name: str, settings: Sequence[str]) -> None:
+    """Plot the loss of each run over one setting, and the means that can be compared."""
+    position, order, log = axis_scale([row[name] for row in rows])
+    found = [(position(row[name]), loss_of(row)) for row in rows]
+    means, n_runs = comparable_means(rows, name, settings)
+    axes.scatter(
+        *zip(*found, strict=True),
+        s=22,
+        color=BLUE,
+        alpha=0.6,
+        linewidths=0,
+        label="a run",
+        zorder=3,
+    )
+    if means:
+        label = "mean over runs that have the same other settings and seeds at every value"
+        xy = [(position(text), means[text]) for text in order]
+        axes.plot(*zip(*xy, strict=True), color=RED, marker="s", markersize=5, label=label)
+        for text in order if len(order) <= MAX_TICKS else ():
+            place = (position(text), means[text])
+            axes.annotate(f"{means[text]:.4f}", place, color=RED, **NEXT_TO)
+        words = f"mean over {n_runs} run{'s' * (n_runs != 1)} at each value"
+    else:
+        words = "no mean: the values have different other settings"
+    axes.set_title(words, loc="left", fontsize=8)
+    if log:
+        axes.set_xscale("log")
+    numbers = order != list(dict.fromkeys(row[name] for row in rows)) or log
+    label_ticks(axes.xaxis, [position(text) for text in order], order, numbers)
+    axes.set_xlabel(f"{name} (log scale)" if log else name)
+    axes.margins(x=0.12, y=0.12)
+    style_axes(axes)
+
+
+def read_curve(path: Path) -> Curve:
+    """Return steps and bits per byte of a run's evaluations, without step 0."""
+    steps, bits = read_column(read_rows(path), BITS)
+    return (steps[1:], bits[1:]) if steps and steps[0] == 0 else (steps, bits)
+
+
+def mean_curve(curves: Sequence[Curve]) -> tuple[list[int], list[float], list[float], list[float]]:
+    """Return the steps that all curves have, and mean, lowest and highest loss of each.
+
+    >>> mean_curve([([10, 20], [3.0, 2.0]), ([10], [4.0])])
+    ([10], [3.5], [3.0], [4.0])
+    """
+    losses = [dict(zip(steps, bits, strict=True)) for steps, bits in curves]
+    steps = [step for step in losses[0] if all(step in one for one in losses)]
+    found = [[one[step] for one in losses] for step in steps]
+    return steps, [statistics.fmean(x) for x in found], list(map(min, found)), list(map(max, found))
+
+
 @draws
-def plot_curves(rows: Rows, metrics: Mapping[str, Path], out: Path) -> bool:
-    """Plot the validation loss of every run over its steps, coloured by its best loss.
+def plot_curves(
+    rows: Rows,
+    settings: Sequence[str],
+    groups: Sequence[Group],
+    metrics: Mapping[str, Path],
+    out: Path,
+) -> bool:
+    """Plot the validation loss over the steps: for each setting the mean and range over seeds.
 
     Args:
+        groups: the rows grouped by change or settings, best first.
         metrics: point -> metrics.csv.
 
     Returns:
         True if there was anything to plot.
     """
-    curves = {
-        row["point"]: read_column(read_rows(metrics[row["point"]]), BITS) for row in finite(rows)
-    }
-    rows = sorted((row for row in finite(rows) if len(curves[row["point"]][0]) > 1), key=loss_of)
-    if not rows:
+    curves: dict[str, list[Curve]] = {}
+    for row in finite(rows):
+        curve = read_curve(metrics[row["point"]])
+        if curve[0]:
+            curves.setdefault(label_of(row, settings), []).append(curve)
+    shown = [one for one in groups if one.label in curves and math.isfinite(one.mean())]
+    if not shown:
         return False
     figure = new_figure()
     axes = figure.subplots()
-    losses = np.array([loss_of(row) for row in rows])
-    colours = ScalarMappable(Normalize(losses[0], losses[-1]), COLOURS)
-    if losses[0] < losses[-1]:
-        figure.colorbar(colours, ax=axes, label="best val bits per byte", pad=0.01)
-    colours_RC = colours.to_rgba(losses)
-    for row, colour_C in reversed(list(zip(rows, colours_RC, strict=True))):  # the best on top
-        axes.plot(*curves[row["point"]], color=colour_C, linewidth=1.2)
-    axes.set_title(f"best: {rows[0]['point']}, {losses[0]:.4f}", loc="left", fontsize=10)
-    values = [bits for row in rows for bits in curves[row["point"]][1] if math.isfinite(bits)]
-    if min(values) > 0 and max(values) / min(values) > 2:
-        axes.set_yscale("log")  # on a linear axis the high first losses would hide the differences
-        for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-            set_formatter(StrMethodFormatter("{x:g}"))
+    many = len(shown) > MAX_LINES
+    shades = ScalarMappable(Normalize(shown[0].mean(), shown[-1].mean()), MANY_COLOURS)
+    for number, one in enumerate(shown):
+        style = line_style(number) | {"zorder": 3 - number / len(shown)}  # the best on top
+        if many:
+            style |= {
+                "color": shades.to_rgba(np.array(one.mean())),
+                "linestyle": "-",
+                "linewidth": 1.0,
+            }
+        ends = not many or number in (0, len(shown) - 1)
+        steps, means, lows, highs = mean_curve(curves[one.label])
+        axes.plot(steps, means, label=one.describe() if ends else None, **style)
+        if len(curves[one.label]) > 1:
+            axes.fill_between(steps, lows, highs, color=style["color"], alpha=0.2, linewidth=0)
+    if many:
+        figure.colorbar(shades, ax=axes, label="best val bits per byte, mean over seeds", pad=0.01)
+    scale_y(axes, [y for line in axes.lines for y in line.get_ydata() if math.isfinite(y)])
+    axes.set_title(
+        f"Validation loss during training\n{describe_sweep(rows, settings)}",
+        loc="left",
+        fontsize=10,
+    )
     axes.set_xlabel("optimizer step")
     axes.set_ylabel("val bits per byte")
     style_axes(axes)
+    add_legend(axes, below=True, title=legend_title(many, curves.values()))
     save_figure(figure, out)
     return True
 
 
-def plot_all(rows: Rows, settings: Sequence[str], groups: Sequence[Group], out: Path) -> list[Path]:
+def legend_title(many: bool, curves: Iterable[Sequence[Curve]]) -> str:
+    """Return the title of the curves' legend: what a line, a band and a number mean."""
+    title = "colour: the bar; named: the lowest and the highest variant\n" * many
+    title += "variant: its best val bits per byte"
+    if all(len(one) == 1 for one in curves):
+        return title
+    return (
+        f"{title}, mean +- standard deviation over the seeds\n"
+        "line: mean over the seeds; band: from the lowest to the highest seed"
+    )
+
+
+def plot_all(
+    rows: Rows,
+    settings: Sequence[str],
+    groups: Sequence[Group],
+    out: Path,
+    picture_format: str = "png",
+) -> list[Path]:
     """Write all plots that have data into the sweep's folder; return their paths.
 
     Args:
         groups: the rows grouped by change or settings.
+        picture_format: one of `FORMATS` of utils.run.figure.
     """
     metrics = {row["point"]: out / row["point"] / "metrics.csv" for row in rows}
-    written = {CURVES: plot_curves(rows, metrics, out / CURVES)}
+    path = {name: out / f"{name}.{picture_format}" for name in PICTURES}
+    written = {CURVES: plot_curves(rows, settings, groups, metrics, path[CURVES])}
     if any(row.get("change") for row in rows):
-        written[CHANGES] = plot_changes(groups, BASE, out / CHANGES)
+        written[CHANGES] = plot_changes(groups, BASE, path[CHANGES])
     else:
-        written[AXES] = plot_axes(rows, settings, out / AXES)
-    return [out / name for name, done in written.items() if done]
+        written[AXES] = plot_axes(rows, settings, path[AXES])
+    return [path[name] for name, done in written.items() if done]
 
 
 @draws
 def plot_changes(groups: Sequence[Group], base: str, out: Path) -> bool:
     """Plot the difference that each change makes to the loss, with its 95% interval if known."""
     first = next((one for one in groups if one.label == base), None)
-    found = [(one.label, difference(first, one)) for one in groups if first and one is not first]
-    known = [(label, gap) for label, gap in found if gap and math.isfinite(gap.mean)]
-    if not known:
+    found = [(one, difference(first, one)) for one in groups if first and one is not first]
+    known = [(one, gap) for one, gap in found if gap and math.isfinite(gap.mean)]
+    if first is None or not known:
         return False
-    figure = new_figure(8, 1.2 + 0.32 * len(known))
+    figure = new_figure(8, 1.6 + 0.32 * len(known))
     axes = figure.subplots()
-    for number, (_, gap) in enumerate(reversed(known)):
-        noise = 0.0 if math.isnan(gap.noise) else gap.noise
-        colour = {"better": "C2", "worse": "C3"}.get(gap.describe(), "0.5")
-        axes.errorbar(gap.mean, number, xerr=noise, fmt="o", color=colour, capsize=3)
+    labelled = set()
+    for number, (one, gap) in enumerate(reversed(known)):
+        unknown = gap.describe() not in VERDICTS or one.unfinished or first.unfinished
+        verdict = "" if unknown else gap.describe()
+        style, label = VERDICTS[verdict]
+        interval = "" if math.isnan(gap.noise) else f" +- {gap.noise:.4f}"
+        if interval:
+            ends = (gap.mean - gap.noise, gap.mean + gap.noise)
+            axes.plot(ends, (number, number), color=style["color"], marker="|", linewidth=1.2)
+        axes.plot(
+            gap.mean, number, linestyle="", **style, label=None if verdict in labelled else label
+        )
+        labelled.add(verdict)
+        axes.annotate(
+            f"{gap.mean:+.4f}{interval}",
+            (1.01, number),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            fontsize=8,
+        )
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(range(len(known)), [plain_text(label) for label, _ in reversed(known)])
+    labels = [plain_text(one.label, LABEL_LENGTH) for one, _ in reversed(known)]
+    axes.set_yticks(range(len(known)), labels)
     axes.set_ylim(-0.6, len(known) - 0.4)
-    axes.set_xlabel(f"adds to the bits per byte of the {base}, with its 95% interval")
+    title = f"Effect of each change on the validation loss\n{first.describe()} val bits per byte"
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    n_seeds = max(gap.seeds for _, gap in known)
+    bar = "bar and +-: 95% interval of the mean over seeds" if n_seeds > 1 else "one seed each"
+    axes.set_xlabel(f"val bits per byte minus {base}'s with the same seed\n{bar}")
     style_axes(axes)
+    add_legend(axes, below=True)
     save_figure(figure, out)
     return True

@@ -17,12 +17,11 @@ from utils.config.load import build, load
 from utils.config.schema import flatten
 from utils.config.strict_yaml import format_value
 from utils.errors import UserError
-from utils.metrics import read_column, read_rows
+from utils.metrics import CLOCK_COLUMNS, run_figures
 from utils.run import checkpoint
 from utils.run.folder import RunFolder
 
 MEASURED = ("step", "best_step", "val_loss", "val_bpb", "train_loss")
-CLOCK = ("tokens_per_s", "elapsed_s", "memory_bytes")
 
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 THREADS = "train.num_threads"
@@ -72,7 +71,12 @@ class Job:
         """Return the point's row of results.csv."""
         labels = {"point": self.point.name, "change": self.point.change, "status": self.status}
         settings = {name: format_setting(value) for name, value in flatten(self.config).items()}
-        return {**labels, **settings, "seed": self.config.train.seed, **run_figures(self.run)}
+        return {
+            **labels,
+            **settings,
+            "seed": self.config.train.seed,
+            **run_figures(self.run.metrics),
+        }
 
 
 def make_jobs(sweep: Sweep, path: str, out: Path, threads: int) -> list[Job]:
@@ -140,30 +144,13 @@ def point_status(run: RunFolder, config: Config) -> str:
     return "done" if is_complete(stored.train, state) else "resumable"
 
 
-def run_figures(run: RunFolder) -> dict[str, str]:
-    """Return a run's figures as written in its metrics.csv, without those that are missing yet.
-
-    They are the last step and training loss, the best validation loss after step 0 with its bits
-    per byte, and the columns of CLOCK.
-    """
-    rows = read_rows(run.metrics) if run.metrics.exists() else []
-    found = {"step": rows[-1]["step"]} if rows else {}
-    if val := [row for row in rows if row["val_loss"] and row["step"] != "0"]:
-        best = min(val, key=lambda row: float(row["val_loss"]))
-        found |= {"best_step": best["step"]}
-        found |= {name: best[name] for name in ("val_loss", "val_bpb")}
-    if read_column(rows, "train_loss")[0]:
-        found["train_loss"] = [row["train_loss"] for row in rows if row["train_loss"]][-1]
-    return found | ({name: rows[-1][name] for name in CLOCK} if rows else {})
-
-
 def to_csv(rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> bytes:
-    """Return the CSV file: point, change if any, settings, seed, figures, status, CLOCK.
+    """Return the CSV file: point, change if any, settings, seed, figures, status, CLOCK_COLUMNS.
 
-    The CLOCK columns are last; all columns before them are reproducible.
+    The CLOCK_COLUMNS are last; all columns before them are reproducible.
     """
     change = ["change"] if any(row.get("change") for row in rows) else []
-    header = ("point", *change, *settings, "seed", *MEASURED, "status", *CLOCK)
+    header = ("point", *change, *settings, "seed", *MEASURED, "status", *CLOCK_COLUMNS)
     text = io.StringIO()
     writer = csv.DictWriter(text, header, lineterminator="\n", restval="", extrasaction="ignore")
     writer.writeheader()

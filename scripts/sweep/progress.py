@@ -10,10 +10,11 @@ from concurrent.futures import Future
 
 from tqdm import tqdm
 
-from scripts.sweep.points import Job, run_figures
+from scripts.sweep.points import Job
 from scripts.sweep.pools import last_line
 from scripts.sweep.ranking import BITS
 from utils.errors import one_line
+from utils.metrics import run_figures
 from utils.output import log, log_if_not_tty
 from utils.run.folder import RunFolder
 
@@ -110,7 +111,7 @@ def record_end(job: Job, future: Future[int | None], stopping: bool) -> None:
     exit_status, error = outcome(future)
     if exit_status == 0:
         job.status = "done"
-        figures = run_figures(job.run)
+        figures = run_figures(job.run.metrics)
         words = f"val {float(figures['val_loss']):.4f} nats/token at step {figures['best_step']}"
     elif stopping:
         if not job.run.has_run():  # the run has not started
@@ -133,7 +134,9 @@ def outcome(future: Future[int | None]) -> tuple[int | None, str]:
 
 def best_so_far(jobs: Sequence[Job]) -> str:
     """Return the best finished point as text for the progress bar, or ""."""
-    figures = [(job, run_figures(job.run).get(BITS)) for job in jobs if job.status == "done"]
+    figures = [
+        (job, run_figures(job.run.metrics).get(BITS)) for job in jobs if job.status == "done"
+    ]
     found = [(float(bits), job) for job, bits in figures if bits and math.isfinite(float(bits))]
     if not found:
         return ""

@@ -34,6 +34,16 @@ class Group:
         """Return the standard deviation over the seeds; NaN with one seed."""
         return sample_std(list(self.figures[figure].values()))
 
+    def describe(self) -> str:
+        """Return label, mean bits per byte, and standard deviation and number of seeds, if several.
+
+        >>> Group("lr=1", {"val_bpb": {"1": 1.0, "2": 2.0}}).describe()
+        'lr=1: 1.5000 +- 0.7071 (2 seeds)'
+        """
+        seeds, spread = len(self.figures[BITS]), self.spread()
+        text = f"{self.label}: {self.mean():.4f}"
+        return text if math.isnan(spread) else f"{text} +- {spread:.4f} ({seeds} seeds)"
+
 
 @dataclass(frozen=True)
 class Difference:

@@ -11,6 +11,7 @@ import functools
 import importlib.util
 import inspect
 import io
+import math
 import os
 import re
 import warnings
@@ -28,8 +29,15 @@ T = TypeVar("T")
 # Differences from Matplotlib's defaults. The texts are names of runs and settings, so that $ is a
 # dollar sign in them.
 STYLE: dict[str, Any] = {"text.parse_math": False, "text.usetex": False}
-MAX_TEXT = 80  # characters: a longer text would leave no room for the axes
-LEFT_OUT = {"pgf"}  # the text of such a file is code of LaTeX
+MAX_TEXT = 80  # characters of a line: a longer text would leave no room for the axes
+FORMATS = ("png", "pdf", "svg")
+# Okabe and Ito, Color Universal Design (2008): people with any colour vision can tell these apart.
+# Their yellow is left out: too pale on white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+BLUE, RED = COLOURS[:2]
+MARKERS = "os^DvPX*"  # 8, and 7 colours: 56 different lines
+DASHES = ("-", "--", "-.", ":")
+LEGEND_COLUMNS, LEGEND_LINE = 100, 0.2  # characters across a figure; height of a line in inches
 
 
 def import_matplotlib() -> Any:
@@ -90,6 +98,21 @@ def warn_if_not_drawn() -> Iterator[None]:
         log(f"warning: no figure: Matplotlib: {one_line(f'{type(error).__name__}: {error}')}")
 
 
+def line_style(number: int) -> dict[str, Any]:
+    """Return the style of a line: two lines differ in colour, and also in marker and dashes.
+
+    >>> line_style(1)
+    {'color': '#D55E00', 'marker': 's', 'linestyle': '--', 'markersize': 4, 'linewidth': 1.5}
+    """
+    return {
+        "color": COLOURS[number % len(COLOURS)],
+        "marker": MARKERS[number % len(MARKERS)],
+        "linestyle": DASHES[number % len(DASHES)],
+        "markersize": 4,
+        "linewidth": 1.5,
+    }
+
+
 def new_figure(width: float = 8, height: float = 4.8) -> Any:
     """Return a figure of this size in inches, without pyplot, which would keep it in memory."""
     from matplotlib.figure import Figure
@@ -115,21 +138,29 @@ def style_axes(axes: Any, *, legend: bool = False) -> None:
         add_legend(axes)
 
 
-def add_legend(axes: Any, **options: Any) -> None:
-    """Add a legend of all labelled lines and points.
+def add_legend(axes: Any, *, below: bool = False, **options: Any) -> None:
+    """Add a legend of all labelled lines and points, in the axes or below them.
 
     Matplotlib's own leaves out labels with a leading underscore, which may be names of runs.
     """
     found = [one for one in (*axes.lines, *axes.collections) if one.get_label()]
     found = [one for one in found if not re.fullmatch(r"_child\d+", one.get_label())]
     labels = [one.get_label() for one in found]
-    legend = axes.legend(found, ["label"] * len(found), frameon=False, **options)
+    owner: Any = axes
+    if below:  # for many or long labels: the figure grows, the axes keep their size
+        owner = axes.get_figure()
+        columns = max(1, LEGEND_COLUMNS // (max(len(plain_text(label)) for label in labels) + 8))
+        lines = math.ceil(len(found) / columns) + options.get("title", "").count("\n") + 1
+        owner.set_figheight(owner.get_figheight() + LEGEND_LINE * lines)
+        place = {"loc": "outside lower left", "ncols": columns, "fontsize": 9}
+        options = {**place, "title_fontsize": 9, "alignment": "left", "handlelength": 3, **options}
+    legend = owner.legend(found, ["label"] * len(found), frameon=False, **options)
     for text, label in zip(legend.get_texts(), labels, strict=True):
         text.set_text(label)
 
 
-def plain_text(text: str) -> str:
-    r"""Return a text that can be drawn: short, with escapes for what has no glyph.
+def plain_text(text: str, limit: int = MAX_TEXT) -> str:
+    r"""Return a text that can be drawn: short lines, with escapes for what has no glyph.
 
     Labels of ticks must be plain before they are set; `save_figure` does it for all other texts.
 
@@ -140,26 +171,29 @@ def plain_text(text: str) -> str:
         one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode()
         for one in text
     )
-    half = MAX_TEXT // 2
-    return shown if len(shown) <= MAX_TEXT else f"{shown[:half]}…{shown[len(shown) - half + 1:]}"
+    return "\n".join(shorten(line, limit) for line in shown.split("\n"))
+
+
+def shorten(line: str, limit: int) -> str:
+    """Return a line with its middle cut out if it is longer than the limit.
+
+    >>> shorten("d_model=64, lr=0.001", 13)
+    'd_mode…=0.001'
+    """
+    head, tail = limit // 2, (limit - 1) // 2
+    return line if len(line) <= limit else f"{line[:head]}…{line[len(line) - tail:]}"
 
 
 def picture_format(out: Path) -> str:
     """Return the image format of a file name, from its extension; without one, PNG.
 
     Raises:
-        UserError: Matplotlib does not support it.
+        UserError: it is none of `FORMATS`.
     """
-    import_matplotlib()
-    from matplotlib.backend_bases import FigureCanvasBase
-
-    supported = set(FigureCanvasBase.get_supported_filetypes()) - LEFT_OUT
     extension = out.suffix.lstrip(".").lower() or "png"
-    if extension not in supported:
-        raise UserError(
-            f"{out}: can't write a .{extension} picture; "
-            f"supported: {', '.join(sorted(supported))}"
-        )
+    if extension not in FORMATS:
+        supported = ", ".join(f".{one}" for one in FORMATS)
+        raise UserError(f"{out}: can't write a .{extension} picture; supported: {supported}")
     return extension
 
 
@@ -173,17 +207,20 @@ def check_picture(out: Path, flag: str) -> None:
     check_writable(out, flag)
 
 
-def save_figure(figure: Any, out: Path) -> None:
+def save_figure(figure: Any, out: Path, *, limit: int = MAX_TEXT) -> None:
     """Write a figure in the format of the file name's extension.
 
+    Args:
+        limit: characters of a line of text; longer ones are shortened.
+
     Raises:
-        UserError: Matplotlib does not support the format.
+        UserError: the format is none of `FORMATS`.
         OSError: the file can't be written.
     """
     from matplotlib.text import Text
 
     for text in figure.findobj(Text):
-        text.set_text(plain_text(text.get_text()))
+        text.set_text(plain_text(text.get_text(), limit))
     picture = io.BytesIO()
     figure.savefig(picture, format=picture_format(out), dpi=120)
     write_atomic(out, picture.getvalue())

@@ -10,7 +10,10 @@ from typing import Any
 from utils.errors import UserError
 from utils.metrics import read_column, read_rows
 from utils.run.figure import (
+    COLOURS,
+    add_legend,
     draws,
+    line_style,
     new_figure,
     picture_format,
     save_figure,
@@ -19,6 +22,7 @@ from utils.run.figure import (
 )
 from utils.run.folder import RunFolder
 
+LIGHT = COLOURS[5]  # of the train curve next to a blue val curve
 UNITS = {"loss": "nats per token", "bpb": "bits per byte"}
 LOG_RATIO = 4.0  # if max / min is at least this, the y axis is logarithmic
 # Labels of a logarithmic axis: enough at any scale, without overlaps.
@@ -44,20 +48,27 @@ def plot_losses(
     picture_format(out)
     figure = new_figure()
     axes = figure.subplots()
+    only_run = len(runs) == 1
     values = [
         value
         for number, (label, path) in enumerate(runs.items())
-        for value in plot_run(axes, label, path, f"C{number}", unit, only_run=len(runs) == 1)
+        for value in plot_run(axes, "" if only_run else f"{label} ", path, number, unit)
     ]
     if not values:
-        raise UserError(f"{', '.join(str(path) for path in runs.values())}: nothing to plot yet")
+        raise UserError(
+            f"{', '.join(str(path) for path in runs.values())}: nothing to plot yet; "
+            "wait for the first log line"
+        )
     if floor is not None:
-        axes.axhline(floor, color="black", linestyle="--", linewidth=1, label=f"floor {floor:.4f}")
+        label = f"entropy floor {floor:.4f}"
+        axes.axhline(floor, color="black", linestyle=(0, (6, 3)), linewidth=1, label=label)
     scale_y(axes, values + ([] if floor is None else [floor]))
+    axes.set_title(next(iter(runs)) if only_run else f"{len(runs)} runs", loc="left", fontsize=10)
     axes.set_xlabel("optimizer step")
-    axes.set_ylabel(UNITS[unit])
+    axes.set_ylabel(f"loss, {UNITS[unit]}")
     axes.margins(x=0.02)
-    style_axes(axes, legend=True)
+    style_axes(axes)
+    add_legend(axes, below=not only_run)
     save_figure(figure, out)
 
 
@@ -73,24 +84,30 @@ def plot_finished_run(run: RunFolder) -> bool:
     return False
 
 
-def plot_run(
-    axes: Any, label: str, path: Path, colour: str, unit: str, only_run: bool
-) -> list[float]:
-    """Plot one run's train and val curves, and return the finite values plotted."""
-    rows, values = read_rows(path), []
-    name = "" if only_run else f"{label} "
+def plot_run(axes: Any, name: str, path: Path, number: int, unit: str) -> list[float]:
+    """Plot one run's train and val curves, and return the finite values plotted.
+
+    The val curve starts at the first evaluation after step 0: a line from there would show losses
+    that nobody has measured. Without one, step 0 is a single marker.
+    """
+    rows, values, style = read_rows(path), [], line_style(number)
     if unit == "loss":
         steps, train = read_column(rows, "train_loss")
         if steps:
-            axes.plot(steps, train, color=colour, alpha=0.4, linewidth=0.9, label=f"{name}train")
+            # One run's curves differ in colour. Those of several runs share the run's colour, and
+            # one line of the legend, which would be too long otherwise.
+            label = "train" if not name else None if number else "thin lines: train"
+            plain = {"color": style["color"] if name else LIGHT, "linewidth": 1.1, "zorder": 1.5}
+            axes.plot(steps, train, marker="." if len(steps) == 1 else "", label=label, **plain)
         values += train
     steps, val = read_column(rows, "val_loss" if unit == "loss" else "val_bpb")
+    if len(steps) > 1 and steps[0] == 0:
+        steps, val = steps[1:], val[1:]
     if steps:
-        best = min(filter(math.isfinite, val), default=math.nan)
-        name = f"{name}val, best {best:.4f}"
-        axes.plot(steps, val, color=colour, marker="o", markersize=3.5, linewidth=1.4, label=name)
-    if only_run:
-        axes.set_title(label, loc="left", fontsize=10)
+        lowest = min(filter(math.isfinite, val), default=math.nan)
+        when = f" at step {steps[val.index(lowest)]}" if math.isfinite(lowest) else ""
+        words = "before training" if steps == [0] else f"lowest {lowest:.4f}{when}"
+        axes.plot(steps, val, label=f"{name}val, {words}", **style)
     return [value for value in values + val if math.isfinite(value)]
 
 

@@ -2,33 +2,44 @@
 
 from __future__ import annotations
 
+import statistics
 from pathlib import Path
 from typing import Any
 
-from utils.run.figure import draws, new_figure, save_figure, style_axes
-
-COLOURS = {"nanogpt": "C1", "ours": "C0"}
+from utils.run.figure import add_legend, draws, line_style, new_figure, save_figure, style_axes
 
 
 @draws
 def plot_race(record: dict[str, Any], out: Path) -> None:
-    """Plot each run's evaluations as a line and the score of its checkpoint as a dot."""
+    """Plot each run's evaluations as a line and the score of its checkpoint as a large marker."""
     figure = new_figure()
     axes = figure.subplots()
-    for key, name in (("nanogpt", "nanoGPT"), ("ours", "ours")):
-        for number, one in enumerate(record[key]):
-            colour, label = COLOURS[key], name if number == 0 else None
-            seconds, bits = zip(*one["curve"], strict=True) if one["curve"] else ((), ())
-            axes.plot(seconds, bits, color=colour, alpha=0.6, linewidth=1.2)
-            axes.plot(one["seconds"], one["bits_per_byte"], "o", color=colour, label=label)
+    for number, (key, name) in enumerate((("ours", "ours"), ("nanogpt", "nanoGPT"))):
+        style, runs = line_style(number), record[key]
+        for one in runs:
+            # The first evaluation is before training: a line from it would be an invention.
+            seconds, bits = zip(*one["curve"][1:], strict=True) if one["curve"][1:] else ((), ())
+            axes.plot(seconds, bits, alpha=0.6, **style | {"markersize": 3, "linewidth": 1.2})
+        seconds, bits = zip(*((one["seconds"], one["bits_per_byte"]) for one in runs), strict=True)
+        words = f"{len(runs)} run{'s' * (len(runs) > 1)}, mean {statistics.fmean(bits):.4f}"
+        final = style | {"linestyle": "", "markersize": 9, "markeredgecolor": "black"}
+        axes.plot(seconds, bits, label=f"{name}: score of the checkpoint ({words})", **final)
     for number, (name, bits) in enumerate(record["ngrams"].items()):
         dashes = ("--", "-.", ":", (0, (1, 4)))[number % 4]
-        axes.axhline(bits, linestyle=dashes, label=name, color="black", linewidth=0.8, alpha=0.6)
-    finals = [one["bits_per_byte"] for key in COLOURS for one in record[key]]
+        label = f"{name}, counted: {bits:.4f}"
+        axes.axhline(bits, linestyle=dashes, label=label, color="black", linewidth=0.8, alpha=0.6)
+    finals = [one["bits_per_byte"] for key in ("ours", "nanogpt") for one in record[key]]
     low = min(*finals, *record["ngrams"].values())
     axes.set_ylim(low - 0.1, max(finals) + 1.0)  # the first evaluations are far above
     axes.set_xlim(left=0)
+    axes.set_title(
+        f"Validation loss over the time of the whole process, {record['corpus']}\n"
+        "line: evaluations during a run; large marker: its end",
+        loc="left",
+        fontsize=10,
+    )
     axes.set_xlabel("seconds since the process started")
-    axes.set_ylabel(f"bits per byte, validation part of {record['corpus']}")
-    style_axes(axes, legend=True)
+    axes.set_ylabel("val bits per byte")
+    style_axes(axes)
+    add_legend(axes, below=True)
     save_figure(figure, out)

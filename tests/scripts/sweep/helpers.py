@@ -14,10 +14,11 @@ from pathlib import Path
 import psutil
 
 from scripts.sweep.grid_file import load_sweep
-from scripts.sweep.points import CLOCK, Job, make_jobs
+from scripts.sweep.points import Job, make_jobs
 from tests.conftest import ROOT, clean_environment
 from train import Config
 from utils.config.schema import setting
+from utils.metrics import CLOCK_COLUMNS
 
 EIGHT = (
     "grid: {d_model: [8, 16], lr: [0.01, 0.02]}\nseeds: [1, 2]\n"
@@ -52,7 +53,9 @@ class Settings:
 def results(out: Path) -> list[dict[str, str]]:
     """Return the rows of results.csv without the wall-clock columns."""
     with open(out / "results.csv", encoding="utf-8", newline="") as file:
-        return [{k: v for k, v in row.items() if k not in CLOCK} for row in csv.DictReader(file)]
+        return [
+            {k: v for k, v in row.items() if k not in CLOCK_COLUMNS} for row in csv.DictReader(file)
+        ]
 
 
 def start_sweep(argv: list[str], out: Path, *more: str) -> subprocess.Popen[bytes]:

@@ -6,24 +6,24 @@ import csv
 import io
 import sys
 
-from scripts.sweep.points import run_figures, to_csv
+from scripts.sweep.points import to_csv
 from scripts.sweep.pools import LocalPool, last_line
-from utils.metrics import CsvLog
+from utils.metrics import CsvLog, run_figures
 from utils.run.folder import RunFolder
 
 
 def test_figures_are_those_of_the_best_validation_loss(tmp_path):
     run = RunFolder(tmp_path)
-    assert run_figures(run) == {}
+    assert run_figures(run.metrics) == {}
     log = CsvLog(run.metrics)
-    assert run_figures(run) == {}
-    log.write({"step": 0, "val_loss": 5.0, "val_bpb": 2.5, "elapsed_s": 1.0})
+    assert run_figures(run.metrics) == {}
+    log.write({"step": 0, "val_loss": 2.0, "val_bpb": 1.0, "elapsed_s": 1.0})  # not a result
     log.write({"step": 4, "train_loss": 3.5, "val_loss": 3.0, "val_bpb": 1.5, "elapsed_s": 2.0})
     log.write({"step": 8, "train_loss": 2.5, "val_loss": 4.0, "val_bpb": 2.0, "elapsed_s": 3.0})
     log.write(
         {"step": 9, "train_loss": 2.0, "elapsed_s": 4.0, "tokens_per_s": 7.0, "memory_bytes": 8}
     )
-    assert run_figures(run) == {
+    assert run_figures(run.metrics) == {
         "step": "9",
         "best_step": "4",
         "val_loss": "3.0",
