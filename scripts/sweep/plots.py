@@ -18,7 +18,15 @@ from matplotlib.colors import Normalize
 from matplotlib.ticker import FixedFormatter, FixedLocator, LogLocator, NullLocator
 
 from scripts.sweep.grid import BASE, PICTURES
-from scripts.sweep.ranking import BITS, Group, difference, label_of
+from scripts.sweep.ranking import (
+    BITS,
+    Group,
+    comparable_means,
+    describe_sweep,
+    difference,
+    label_of,
+    loss_of,
+)
 from utils.config.strict_yaml import parse_scalar
 from utils.metrics import read_column, read_rows
 from utils.run.figure import (
@@ -58,36 +66,13 @@ NEXT_TO = {  # how a mean's value is written
     "bbox": {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.5},
 }
 CURVES, AXES, CHANGES = PICTURES
+Rows = Sequence[Mapping[str, Any]]  # of results.csv
 Curve = tuple[list[int], list[float]]  # steps, losses
-Rows = Sequence[Mapping[str, Any]]
-
-
-def loss_of(row: Mapping[str, Any]) -> float:
-    """Return the best bits per byte of a run, or NaN if there are none."""
-    return float(row.get(BITS) or "nan")
 
 
 def finite(rows: Rows) -> Rows:
     """Return the finished runs whose loss is a finite number."""
     return [row for row in rows if row["status"] == "done" and math.isfinite(loss_of(row))]
-
-
-def describe_sweep(rows: Rows, settings: Sequence[str]) -> str:
-    """Return the number of variants, seeds and finished points, for a title.
-
-    A variant is a combination of settings, or a change.
-
-    >>> describe_sweep([{"lr": "1", "seed": n, "status": "done"} for n in (1, 2)], ["lr"])
-    '1 variant, 2 seeds each, 2 of 2 points done'
-    """
-    seeds: dict[str, set[str]] = {}
-    for row in rows:
-        seeds.setdefault(label_of(row, settings), set()).add(str(row.get("seed")))
-    most = max(map(len, seeds.values()), default=0)
-    done = sum(row["status"] == "done" for row in rows)
-    words = f"{len(seeds)} variant{'s' * (len(seeds) != 1)}"
-    words += f", {most} seed{'s' * (most != 1)}{' each' * (most > 1)}"
-    return f"{words}, {done} of {len(rows)} points done"
 
 
 def axis_scale(texts: Sequence[str]) -> tuple[Callable[[str], float], list[str], bool]:
@@ -126,32 +111,6 @@ def label_ticks(
     if sum(len(text) + 1 for text in texts) > 30:  # too wide to stand side by side
         for label in axis.get_ticklabels():
             label.set(rotation=30, ha="right", rotation_mode="anchor")
-
-
-def comparable_means(
-    rows: Rows, name: str, settings: Sequence[str]
-) -> tuple[dict[str, float], int]:
-    """Return the mean loss of each value of a setting, and the number of runs in each mean.
-
-    The means are over those other settings and seeds that all values have, so that they differ only
-    by the value. No values are returned if there are none: those of a random search differ in all
-    settings.
-
-    >>> rows = [{"x": x, "y": y, "val_bpb": x} for x, y in (("1", "1"), ("2", "1"), ("2", "3"))]
-    >>> comparable_means(rows, "x", ["x", "y"])
-    ({'1': 1.0, '2': 2.0}, 1)
-    """
-    found: dict[str, dict[tuple[Any, ...], float]] = {}
-    for row in rows:
-        rest = (*(row[other] for other in settings if other != name), row.get("seed"))
-        found.setdefault(row[name], {})[rest] = loss_of(row)
-    common = set.intersection(*map(set, found.values()))
-    if not common:
-        return {}, 0
-    means = {
-        text: statistics.fmean(losses[rest] for rest in common) for text, losses in found.items()
-    }
-    return means, len(common)
 
 
 @draws

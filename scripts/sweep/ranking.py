@@ -1,4 +1,4 @@
-"""Ranking of settings: mean and standard deviation over seeds, and tests against noise."""
+"""Ranking of settings: means and standard deviations over runs, and tests against noise."""
 
 from __future__ import annotations
 
@@ -100,6 +100,55 @@ def label_of(row: Mapping[str, Any], settings: Sequence[str]) -> str:
     """Return the name of a row's change, or its settings without the seed, as text."""
     words = [f"{leaf_of(name)}={row[name]}" for name in settings]
     return row.get("change") or ", ".join(words) or "base"
+
+
+def describe_sweep(rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> str:
+    """Return the number of variants, seeds and finished points, for a title.
+
+    A variant is a combination of settings, or a change.
+
+    >>> describe_sweep([{"lr": "1", "seed": n, "status": "done"} for n in (1, 2)], ["lr"])
+    '1 variant, 2 seeds each, 2 of 2 points done'
+    """
+    seeds: dict[str, set[str]] = {}
+    for row in rows:
+        seeds.setdefault(label_of(row, settings), set()).add(str(row.get("seed")))
+    most = max(map(len, seeds.values()), default=0)
+    done = sum(row["status"] == "done" for row in rows)
+    words = f"{len(seeds)} variant{'s' * (len(seeds) != 1)}"
+    words += f", {most} seed{'s' * (most != 1)}{' each' * (most > 1)}"
+    return f"{words}, {done} of {len(rows)} points done"
+
+
+def loss_of(row: Mapping[str, Any]) -> float:
+    """Return the best bits per byte of a run, or NaN if there are none."""
+    return float(row.get(BITS) or "nan")
+
+
+def comparable_means(
+    rows: Sequence[Mapping[str, Any]], name: str, settings: Sequence[str]
+) -> tuple[dict[str, float], int]:
+    """Return the mean loss of each value of a setting, and the number of runs in each mean.
+
+    The means are over those other settings and seeds that all values have, so that they differ only
+    by the value. No values are returned if there are none: those of a random search differ in all
+    settings.
+
+    >>> rows = [{"x": x, "y": y, "val_bpb": x} for x, y in (("1", "1"), ("2", "1"), ("2", "3"))]
+    >>> comparable_means(rows, "x", ["x", "y"])
+    ({'1': 1.0, '2': 2.0}, 1)
+    """
+    found: dict[str, dict[tuple[Any, ...], float]] = {}
+    for row in rows:
+        rest = (*(row[other] for other in settings if other != name), row.get("seed"))
+        found.setdefault(row[name], {})[rest] = loss_of(row)
+    common = set.intersection(*map(set, found.values()))
+    if not common:
+        return {}, 0
+    means = {
+        text: statistics.fmean(losses[rest] for rest in common) for text, losses in found.items()
+    }
+    return means, len(common)
 
 
 def difference(base: Group, other: Group, figure: str = BITS) -> Difference | None:

@@ -54,8 +54,9 @@ def test_one_run_is_drawn_into_its_folder(story_run, tmp_path, capsys, plotted):
     (axes,) = plotted
     rows = read_rows(copy / "metrics.csv")
     val = line(axes, "val")
-    assert list(val.get_ydata()) == [float(row["val_loss"]) for row in rows if row["val_loss"]]
-    assert list(val.get_xdata()) == [int(row["step"]) for row in rows if row["val_loss"]]
+    after = [row for row in rows if row["val_loss"] and row["step"] != "0"]  # no line from step 0
+    assert list(val.get_ydata()) == [float(row["val_loss"]) for row in after]
+    assert list(val.get_xdata()) == [int(row["step"]) for row in after] and len(after) == 2
     train = line(axes, "train")
     assert list(train.get_ydata()) == [float(r["train_loss"]) for r in rows if r["train_loss"]]
     record = json.loads((copy / "run.json").read_text(encoding="utf-8"))
@@ -64,6 +65,11 @@ def test_one_run_is_drawn_into_its_folder(story_run, tmp_path, capsys, plotted):
     low, high = axes.get_ylim()
     assert low < record["floor_nats_per_token"] and high > max(val.get_ydata())
     assert axes.get_yscale() == "log"  # from ln V to a floor of a tenth of it
+    assert (axes.get_xlabel(), axes.get_title("left")) == (
+        "optimizer step",
+        "Loss of copy during training",
+    )
+    assert train.get_alpha() is None and train.get_color() != val.get_color()
 
 
 def test_the_floor_is_drawn_in_bits_per_byte_too(story_run, tmp_path, plotted):
@@ -84,10 +90,32 @@ def test_several_runs_need_a_name_for_the_picture(story_run, tmp_path, capsys, p
     out = tmp_path / "two.svg"
     assert script.main(["--run", str(story_run), str(copy), "--out", str(out)]) == 0
     assert out.read_bytes().lstrip().startswith(b"<?xml")
-    assert "different floors" in capsys.readouterr().err
-    labels = [one.get_label() for one in plotted[-1].get_lines()]
-    assert len(labels) == 4 and not any(label.startswith("floor") for label in labels)
-    assert labels[0] == f"{story_run.name} train" and labels[2] == "copy train"
+    printed = capsys.readouterr()
+    assert "different floors" in printed.err
+    labels = [text.get_text() for text in plotted[-1].figure.legends[0].get_texts()]
+    assert [label.split(",")[0] for label in labels] == [
+        "thin lines: train",
+        f"{story_run.name} val",
+        "copy val",
+    ]
+    header, first, second, path = printed.out.splitlines()
+    rows = read_rows(story_run / "metrics.csv")
+    best = min((row for row in rows[1:] if row["val_loss"]), key=lambda row: float(row["val_loss"]))
+    figures = [f"{float(best[name]):.4f}" for name in ("val_loss", "val_bpb")]
+    assert header.split() == "run steps best val nats/token bits/byte at step time".split()
+    assert first.split()[:-1] == [story_run.name, "4", *figures, best["step"]]
+    assert second.split()[0] == "copy" and path == str(out)
+
+
+def test_a_run_without_an_evaluation_is_compared_too(story_run, tmp_path, capsys):
+    copy = copy_run(story_run, tmp_path / "stopped", floor=0.3)
+    lines = (copy / "metrics.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+    (copy / "metrics.csv").write_text("".join(lines[:2]), encoding="utf-8")  # only step 0
+    out = tmp_path / "two.pdf"
+    assert script.main(["--run", str(story_run), str(copy), "--out", str(out)]) == 0
+    assert out.read_bytes().startswith(b"%PDF")
+    stopped = capsys.readouterr().out.splitlines()[2]
+    assert stopped.split()[:5] == ["stopped", "0", "-", "-", "-"]  # step 0 is not a result
 
 
 def test_runs_with_equal_names_are_labelled_by_their_paths(tmp_path):

@@ -60,12 +60,13 @@ def plot_losses(
             "wait for the first log line"
         )
     if floor is not None:
-        label = f"entropy floor {floor:.4f}"
+        label = f"floor {floor:.4f}: the entropy of the text"
         axes.axhline(floor, color="black", linestyle=(0, (6, 3)), linewidth=1, label=label)
     scale_y(axes, values + ([] if floor is None else [floor]))
-    axes.set_title(next(iter(runs)) if only_run else f"{len(runs)} runs", loc="left", fontsize=10)
+    title = f"Loss of {next(iter(runs)) if only_run else f'{len(runs)} runs'} during training"
+    axes.set_title(title, loc="left", fontsize=10)
     axes.set_xlabel("optimizer step")
-    axes.set_ylabel(f"loss, {UNITS[unit]}")
+    axes.set_ylabel(UNITS[unit])
     axes.margins(x=0.02)
     style_axes(axes)
     add_legend(axes, below=not only_run)

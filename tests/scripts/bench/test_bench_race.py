@@ -16,7 +16,7 @@ import torch
 from scripts.bench import __main__ as script
 from scripts.bench.checkout import load_module
 from scripts.bench.process import run_timed
-from scripts.bench.race import nanogpt
+from scripts.bench.race import nanogpt, plot
 from scripts.bench.race.ngrams import ngram_bits
 from tests.helpers.runs import TINY, make_text
 from utils.errors import UserError
@@ -291,3 +291,34 @@ def test_ngram_bits_equal_the_naive_implementation(order):
     train, text = (rng.integers(0, 4, 60) ** 2 // 2 for _ in range(2))  # ids 1 and 3 don't occur
     wanted = naive_kneser_ney(train.tolist(), text.tolist(), 5, order)
     assert ngram_bits(train, text, 5, order) == pytest.approx(wanted)
+
+
+def test_the_plot_can_be_read_without_its_source(tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr(plot, "save_figure", lambda figure, out: saved.append(figure))
+    curves = {
+        "ours": [[(0, 8.0), (5, 3.0), (9, 2.2)], [(0, 8.0)]],
+        "nanogpt": [[(0, 8.0), (6, 4.0)]],
+    }
+    record = {
+        key: [{"curve": curve, "seconds": 10.0, "bits_per_byte": 2.0} for curve in found]
+        for key, found in curves.items()
+    }
+    plot.plot_race(record | {"ngrams": {"4-grams": 2.22}, "corpus": "a.txt"}, tmp_path / "race.png")
+    axes, (legend,) = saved[0].axes[0], saved[0].legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "ours: score of the checkpoint (2 runs, mean 2.0000)",
+        "nanoGPT: score of the checkpoint (1 run, mean 2.0000)",
+        "4-grams, counted: 2.2200",
+    ]
+    lines = axes.get_lines()
+    assert lines[0].get_xdata().tolist() == [5, 9]  # no line from the evaluation before training
+    assert (lines[0].get_color(), lines[0].get_marker()) != (
+        lines[3].get_color(),
+        lines[3].get_marker(),
+    )
+    assert "a.txt" in axes.get_title("left") and "line: evaluations" in axes.get_title("left")
+    assert (axes.get_xlabel(), axes.get_ylabel()) == (
+        "seconds since the process started",
+        "val bits per byte",
+    )

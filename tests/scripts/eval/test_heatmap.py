@@ -120,18 +120,37 @@ def test_a_long_text_is_cut_and_the_number_of_cells_returned(tmp_path, monkeypat
     assert save_heatmap([], tmp_path / "heat.png", "") == 0
 
 
-def test_characters_without_a_font_are_escaped(tmp_path, monkeypatch):
+def test_characters_without_a_font_are_escaped_and_named(tmp_path, monkeypatch, capsys):
     assert choose_fonts("café·")[1] == set() and choose_fonts("a\U0003fffd")[1] == {"\U0003fffd"}
     placed: list[str] = []
-    monkeypatch.setattr(
-        heatmap,
-        "draw_cells",
-        lambda _, positions, *more: placed.extend(cell.text for *_, cell in positions),
-    )
+    notes: list[str] = []
+
+    def draw(figure, positions, n_lines, fonts, title, note):
+        placed.extend(cell.text for *_, cell in positions)
+        notes.append(note)
+
+    monkeypatch.setattr(heatmap, "draw_cells", draw)
     entries = [entry for entry in fontManager.ttflist if entry.name == heatmap.MONOSPACED]
     monkeypatch.setattr(fontManager, "ttflist", entries)
     save_heatmap([Cell("世a🙂", 1.0), Cell("café·", 1.0)], tmp_path / "heat.png", "")
     assert placed == [r"\u4e16a\U0001f642", "café·"]
+    assert notes == [r"no font has \u4e16 \U0001f642; try --heat -"]
+    line = capsys.readouterr().err
+    assert r"heat.png: no installed font has 世 (\u4e16) 🙂 (\U0001f642); use `--heat -`" in line
+
+
+def test_a_cell_as_wide_as_the_picture_is_not_shortened(tmp_path, monkeypatch):
+    """Names of runs are shortened in other figures; here the text is the content."""
+    saved = []
+    save = heatmap.save_figure
+
+    def keep(figure, out, **options):
+        save(figure, out, **options)
+        saved.extend(text.get_text() for text in figure.axes[0].texts)
+
+    monkeypatch.setattr(heatmap, "save_figure", keep)
+    save_heatmap([Cell("word·" * 20, 1.0)], tmp_path / "heat.png", "title")
+    assert saved == ["word·" * 20]
 
 
 def test_a_picture_that_cannot_be_written_is_refused(tmp_path):

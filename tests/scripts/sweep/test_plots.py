@@ -58,8 +58,12 @@ def test_a_grid(tmp_path, figures):
     ]
     assert draw(rows, tmp_path) == ["curves.png", "axes.png"]
     width, lr, mlp = figures["axes.png"].axes
-    assert [axes.get_xlabel() for axes in (width, lr, mlp)] == SETTINGS
-    assert width.lines[0].get_xydata().tolist() == [[8, 1.75], [16, 1.8]]  # the means
+    assert [axes.get_xlabel().removesuffix(" (log scale)") for axes in (width, lr, mlp)] == SETTINGS
+    # 16-0.1-relu2 is missing, so 8-0.1-relu2 is in no mean.
+    assert width.lines[0].get_xydata().tolist() == [[8, 2.0], [16, 1.8]]
+    assert width.get_title("left") == "mean over 1 run at each value"
+    assert width.get_ylabel() == "best val bits per byte"
+    assert not [*lr.lines, *mlp.lines] and lr.get_title("left").startswith("no mean")
     assert sorted(lr.collections[0].get_offsets().tolist()) == [
         [0.001, 1.8],
         [0.001, 2.0],
@@ -67,7 +71,65 @@ def test_a_grid(tmp_path, figures):
     ]
     assert (lr.get_xscale(), width.get_xscale()) == ("log", "linear")
     curves = figures["curves.png"].axes[0]
-    assert [line.get_ydata().tolist()[-1] for line in curves.lines] == [2.0, 1.8, 1.5]
+    assert [line.get_xydata().tolist() for line in curves.lines] == [
+        [[10, 1.5]],  # no line from step 0
+        [[10, 1.8]],
+        [[10, 2.0]],
+    ]
+    assert len({(line.get_color(), line.get_marker()) for line in curves.lines}) == 3
+    assert curves.get_title("left").endswith("5 variants, 1 seed, 4 of 5 points done")
+    assert legend_of(figures["curves.png"]) == [
+        "variant: its best val bits per byte",
+        "n_embd=8, lr=0.1, mlp=relu2: 1.5000",
+        "n_embd=16, lr=0.001, mlp=gelu: 1.8000",
+        "n_embd=8, lr=0.001, mlp=gelu: 2.0000",
+    ]
+
+
+def legend_of(figure) -> list[str]:
+    (legend,) = figure.legends
+    return [legend.get_title().get_text(), *(text.get_text() for text in legend.get_texts())]
+
+
+def test_seeds_are_a_band_and_the_legend_says_so(tmp_path, figures):
+    rows = [
+        row(width, 0.1, "gelu", bits, seed=seed, point=f"{width}-{seed}")
+        for width, losses in ((8, (2.0, 2.2)), (16, (1.0, 1.4)))
+        for seed, bits in enumerate(losses)
+    ]
+    draw(rows, tmp_path)
+    axes = figures["curves.png"].axes[0]
+    assert [line.get_xydata().tolist() for line in axes.lines] == [[[10, 1.2]], [[10, 2.1]]]
+    corners = [band.get_paths()[0].vertices[:, 1] for band in axes.collections]
+    assert [(low.min(), low.max()) for low in corners] == [(1.0, 1.4), (2.0, 2.2)]
+    title, *lines = legend_of(figures["curves.png"])
+    assert "mean +- standard deviation" in title and "band: from the lowest to the highest" in title
+    assert lines[0] == "n_embd=16, lr=0.1, mlp=gelu: 1.2000 +- 0.2828 (2 seeds)"
+    assert axes.get_title("left").endswith("2 variants, 2 seeds each, 4 of 4 points done")
+
+
+def test_many_variants_are_coloured_by_their_loss(tmp_path, figures):
+    draw([row(width, 0.1, "gelu", width) for width in range(1, 11)], tmp_path)
+    axes, bar = figures["curves.png"].axes
+    assert len(axes.lines) == 10 and bar.get_ylabel() == "best val bits per byte, mean over seeds"
+    assert len(legend_of(figures["curves.png"])) == 3  # the title, the lowest and the highest
+    ticks = figures["axes.png"].axes[0].get_xticklabels()
+    assert len(ticks) <= 10
+
+
+def test_many_values_that_are_not_numbers_are_all_named(tmp_path, figures):
+    draw([row(8, 0.1, f"kind{n}", 1 + n / 10) for n in range(10)], tmp_path)
+    labels = [label.get_text() for label in figures["axes.png"].axes[0].get_xticklabels()]
+    assert labels == [f"kind{n}" for n in range(10)]
+
+
+@pytest.mark.parametrize(("suffix", "start"), [("svg", b"<?xml"), ("pdf", b"%PDF")])
+def test_plots_in_another_format(tmp_path, suffix, start):
+    rows = [row(8, 0.1, "gelu", 2.0), row(16, 0.1, "gelu", 1.5)]
+    draw(rows, tmp_path)
+    pictures = plot_all(rows, SETTINGS, group_runs(rows, SETTINGS), tmp_path, suffix)
+    assert [path.name for path in pictures] == [f"curves.{suffix}", f"axes.{suffix}"]
+    assert all(path.read_bytes().startswith(start) for path in pictures)
 
 
 def test_a_picture_needs_a_setting_with_two_values(tmp_path):
@@ -91,8 +153,24 @@ def test_changes_are_plotted_with_their_intervals(tmp_path, figures):
     assert draw(rows, tmp_path) == ["curves.png", "changes.png"]
     axes = figures["changes.png"].axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["same", "wide"]
-    points = [bars.lines[0].get_xydata().tolist()[0] for bars in axes.containers]
-    assert points == [pytest.approx([0.05, 0]), pytest.approx([-0.495, 1])]
+    points = {line.get_label(): line for line in axes.lines if len(line.get_xdata()) == 1}
+    same, wide = points["no difference beyond the noise"], points["lower loss than the base"]
+    assert same.get_xydata().tolist() == [pytest.approx([0.05, 0])]
+    assert wide.get_xydata().tolist() == [pytest.approx([-0.495, 1])]
+    assert (same.get_marker(), wide.get_marker()) == ("D", "o")
+    assert "95% interval" in axes.get_xlabel() and len(legend_of(figures["changes.png"])) == 3
+    assert [text.get_text() for text in axes.texts] == ["+0.0500 +- 0.6353", "-0.4950 +- 0.0635"]
+
+
+def test_a_change_with_unfinished_seeds_has_no_verdict_in_the_plot(tmp_path, figures):
+    rows = [
+        row(8, 0.1, "gelu", bits, change=change, seed=seed, point=f"{change}{seed}")
+        for change, bits in (("base", 2.0), ("wide", 1.0))
+        for seed in (1, 2)
+    ]
+    rows.append(rows[-1] | {"seed": 3, "status": "stopped", "point": "wide3"})
+    draw(rows, tmp_path)
+    assert legend_of(figures["changes.png"])[1:] == ["not known: one seed, or unfinished"]
 
 
 def test_positions_on_an_axis():

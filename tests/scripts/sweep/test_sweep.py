@@ -40,6 +40,12 @@ def test_one_failing_point_does_not_stop_the_rest(sweep_file, tmp_path, capsys, 
     assert str(tmp_path / "out" / "lr=1e+30") in command
 
 
+def test_an_unknown_format_of_the_plots_is_refused(sweep_file, tmp_path):
+    with pytest.raises(UserError, match="--plot-format: .*'jpg'.*png"):
+        script.main([*sweep_file(""), "--plot-format", "jpg"])
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_dry_run_prints_the_commands_and_writes_nothing(sweep_file, tmp_path, capsys):
     argv = sweep_file("grid: {d_model: [8, 16]}\nseeds: [1, 2]\nset: {n_layer: 2}")
     assert script.main([*argv, "--dry-run"]) == 0
@@ -71,7 +77,8 @@ def test_each_change_is_compared_with_the_base_of_its_seed(sweep_file, tmp_path,
         "each:\n  two layers: {n_layer: 2, dropout: 0.0}\n  lr: [1e-5]\n"
         "seeds: [1, 2]\nset: {lr: 0.01, max_steps: 4}"
     )
-    assert script.main([*argv, "--workers", "2"]) == 0
+    assert script.main([*argv, "--workers", "2", "--plot-format", "svg"]) == 0
+    assert (tmp_path / "out" / "changes.svg").read_text(encoding="utf-8").startswith("<?xml")
     lines = capsys.readouterr().out.splitlines()
     rows = results(tmp_path / "out")
     assert [row["change"] for row in rows[::2]] == ["base", "two layers", "lr=1e-05"]

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 import pytest
 
 from tests.conftest import ROOT
@@ -94,8 +95,8 @@ def test_no_label_is_left_out_of_a_legend(tmp_path: Path, monkeypatch: pytest.Mo
     saved = []
     monkeypatch.setattr("utils.run.plot.save_figure", lambda made, out: saved.append(made))
     plot_losses(dict.fromkeys(("_one", "_child0", "$a$"), path), tmp_path / "loss.png")
-    texts = [text.get_text() for text in saved[0].axes[0].get_legend().get_texts()]
-    assert len(texts) == 6 and texts[0] == "_one train" and texts[2] == "_child0 train"
+    texts = [text.get_text() for text in saved[0].legends[0].get_texts()]
+    assert [text.split(" val,")[0] for text in texts[1:]] == ["_one", "_child0", "$a$"]
 
 
 def test_an_error_of_matplotlib_names_the_file(tmp_path: Path) -> None:
@@ -125,6 +126,32 @@ def test_a_run_whose_figure_cannot_be_drawn_is_finished_with_a_warning(
     assert "ZeroDivisionError" in capsys.readouterr().err
 
 
-def test_latex_is_not_a_format_of_pictures(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="can't write a .pgf picture; supported: .*pdf.*svg"):
-        figure.picture_format(tmp_path / "loss.pgf")
+def test_lines_differ_without_colour_and_in_other_colour_visions() -> None:
+    """Every pair of the palette differs for a reader without red or without green cones.
+
+    The matrices are for dichromats in linear RGB: Machado, Oliveira and Fernandes (2009).
+    """
+    styles = [figure.line_style(number) for number in range(56)]
+    assert len({(one["color"], one["marker"]) for one in styles}) == 56
+    first = styles[: len(figure.COLOURS)]
+    assert len({one["marker"] for one in first}) == len({one["color"] for one in first}) == 7
+    simulations = {
+        "protan": [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
+        "deutan": [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],
+    }
+    for matrix in simulations.values():
+        seen = [
+            np.array(matrix) @ np.array(matplotlib.colors.to_rgb(colour)) ** 2.2
+            for colour in figure.COLOURS
+        ]
+        for number, one in enumerate(seen):
+            assert all(np.abs(one - other).max() > 0.1 for other in seen[:number])
+
+
+@pytest.mark.parametrize("suffix", ["pgf", "jpg", "eps", "xyz"])
+def test_only_three_formats_of_pictures_are_written(tmp_path: Path, suffix: str) -> None:
+    message = f"can't write a .{suffix} picture; supported: .png, .pdf, .svg"
+    with pytest.raises(UserError, match=message):
+        figure.picture_format(tmp_path / f"loss.{suffix}")
+    names = ("a.PNG", "a.b.pdf", "a.svg", "stdout")
+    assert [figure.picture_format(Path(name)) for name in names] == ["png", "pdf", "svg", "png"]

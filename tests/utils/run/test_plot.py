@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
 
 from utils.errors import UserError
 from utils.metrics import CsvLog
+from utils.run.figure import save_figure
 from utils.run.plot import plot_losses
 
 
@@ -20,19 +22,24 @@ def metrics(path: Path, *values: float, column: str = "val_loss") -> Path:
     return path
 
 
+def drawn(runs: dict[str, Path], out: Path, **changes: object) -> Any:
+    """Plot, and return the figure."""
+    figures = []
+
+    def save(figure: Any, out: Path) -> None:
+        figures.append(figure)
+        save_figure(figure, out)
+
+    with mock.patch("utils.run.plot.save_figure", save):
+        plot_losses(runs, out, **changes)
+    return figures[0]
+
+
 def legend_of(runs: dict[str, Path], out: Path, **changes: object) -> list[str]:
     """Plot, and return the texts in the legend."""
-    import matplotlib.axes
-
-    original, labels = matplotlib.axes.Axes.legend, []
-
-    def legend(self: matplotlib.axes.Axes, *args: object, **kwargs: object) -> object:
-        labels.extend(self.get_legend_handles_labels()[1])
-        return original(self, *args, **kwargs)
-
-    with mock.patch.object(matplotlib.axes.Axes, "legend", legend):
-        plot_losses(runs, out, **changes)
-    return labels
+    figure = drawn(runs, out, **changes)
+    (legend,) = [*figure.legends, *filter(None, [figure.axes[0].get_legend()])]
+    return [text.get_text() for text in legend.get_texts()]
 
 
 def test_the_plot_shows_curves_and_floor(tmp_path: Path) -> None:
@@ -54,6 +61,21 @@ def test_non_finite_losses_do_not_hide_the_best(tmp_path: Path) -> None:
     path = metrics(tmp_path / "m.csv", math.nan, 3.0, 2.0, math.inf)
     labels = legend_of({"run": path}, tmp_path / "loss.png")
     assert any("2.0" in label for label in labels) and not any("nan" in x for x in labels)
+
+
+def test_a_run_stopped_before_its_first_evaluation_shows_step_0_as_a_marker(tmp_path: Path) -> None:
+    log = CsvLog(tmp_path / "m.csv")
+    log.write({"step": 0, "val_loss": 7.5, "val_bpb": 3.0})
+    log.write({"step": 20, "train_loss": 6.0})
+    figure = drawn({"run": log.path}, tmp_path / "loss.png")
+    train, val = figure.axes[0].get_lines()
+    assert (train.get_marker(), val.get_label()) == (".", "val, before training")
+    assert list(val.get_xdata()) == [0] and val.get_marker() == "o"
+    log.write({"step": 40, "val_loss": 9.0, "val_bpb": 4.0})
+    figure = drawn({"run": log.path}, tmp_path / "loss.png")
+    val = figure.axes[0].get_lines()[1]
+    # The lowest is the lowest of the evaluations shown: step 0 is none of them.
+    assert val.get_label() == "val, lowest 9.0000 at step 40" and list(val.get_xdata()) == [40]
 
 
 def test_an_empty_run_and_an_unknown_format_are_refused(tmp_path: Path) -> None:
