@@ -211,7 +211,7 @@ def write_samples(
 def add_arguments(parser: Parser) -> None:
     """Add all flags of the command."""
     add, default = parser.add_argument, "(default: %(default)s)"
-    add("--run", metavar="DIR", default=DEFAULT_RUN, help=f"run folder {default}")
+    add("--run", metavar="FOLDER", default=DEFAULT_RUN, help=f"run folder {default}")
     add(
         "--checkpoint",
         choices=("best", "last"),

@@ -45,7 +45,7 @@ from utils.config.load import build, dump, load
 from utils.config.resume import resumed_config
 from utils.config.schema import flatten, setting
 from utils.distributed import SINGLE_PROCESS, Distributed, init_distributed
-from utils.errors import UserError, run_cli
+from utils.errors import UserError, looked_in, run_cli
 from utils.files import write_atomic
 from utils.output import log
 from utils.processes import keep_freed_memory
@@ -66,7 +66,9 @@ EXAMPLES = (
 class Config:
     """All settings of a run."""
 
-    run_dir: str = setting("", "folder of the run; empty = runs/<name of the last --config>")
+    run_dir: str = setting(
+        "", "folder of the run; empty = runs/<name of the last --config>", is_path=True
+    )
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -283,7 +285,9 @@ def load_state(run: RunFolder, dist: Distributed) -> dict[str, Any] | None:
             training checkpoint.
     """
     if not run.has_run():
-        raise UserError(f"{run.path}: no run to resume; leave out --resume to start one")
+        raise UserError(
+            f"{run.path}: no run to resume{looked_in(run.path)}; leave out --resume to start one"
+        )
     if dist.is_main:
         run.lock()
     if not run.last.exists():

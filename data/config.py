@@ -32,16 +32,19 @@ class DataConfig:
         "",
         "folder made by data.prepare; empty = prepare one from the settings below",
         may_change_on_resume=True,
+        is_path=True,
     )
     files: tuple[str, ...] = setting(
         (),
         "files (text, .json, .jsonl, .gz) or folders; empty = generate stories",
         may_change_on_resume=True,
+        is_path=True,
     )
     val_files: tuple[str, ...] = setting(
         (),
         "files for validation; empty = split off a part of data.files",
         may_change_on_resume=True,
+        is_path=True,
     )
     include: tuple[str, ...] = setting(
         (),
@@ -73,9 +76,13 @@ class DataConfig:
         "",
         "tokenizer file; empty = train one of model.vocab_size on the training text",
         may_change_on_resume=True,
+        is_path=True,
     )
     cache_dir: str = setting(
-        "artifacts", "folder that holds the prepared folders", may_change_on_resume=True
+        "artifacts",
+        "folder that holds the prepared folders",
+        may_change_on_resume=True,
+        is_path=True,
     )
     windows: str = setting(
         "packed", "rows of a batch: one whole document each, or packed text", choices=WINDOWS

@@ -14,7 +14,7 @@ from typing import Any
 from filelock import FileLock
 
 from tok.tokenizer import BPETokenizer
-from utils.errors import UserError
+from utils.errors import UserError, looked_in
 from utils.files import atomic_folder, make_parents, sha256_file
 
 FORMAT = 1
@@ -43,7 +43,10 @@ def read_meta(folder: Path) -> dict[str, Any]:
     if version not in (None, FORMAT):
         raise UserError(f"{folder / META}: format {version}, this program reads {FORMAT}")
     if not valid:
-        raise UserError(f"{folder}: not a prepared folder; make it with `python -m data.prepare`")
+        where = "" if folder.exists() else looked_in(folder)
+        raise UserError(
+            f"{folder}: not a prepared folder{where}; make it with `python -m data.prepare`"
+        )
     return meta
 
 

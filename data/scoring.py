@@ -19,7 +19,7 @@ from data.stories import story as stories
 from data.token_file import TokenFile
 from data.windows import IGNORE_INDEX
 from tok.tokenizer import BPETokenizer
-from utils.errors import UserError
+from utils.errors import UserError, looked_in
 
 
 def rebuild_run_data(
@@ -41,7 +41,9 @@ def rebuild_run_data(
         UserError: the settings do not describe the data, or the result has another identity.
     """
     if config.dir:
-        raise UserError(f"{folder}: the run's data is missing or has changed; restore the folder")
+        raise UserError(
+            f"{folder}: the run's data is missing or has changed{looked_in(folder)}; restore it"
+        )
     made = prepare(config, vocab_size, tokenizer=tokenizer)
     found = read_meta(made)["identity"]
     if found != identity:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from tok.errors import TokenizerError
-from utils.errors import UserError, describe_os_error
+from utils.errors import UserError, describe_os_error, looked_in
 from utils.files import decode_utf8
 
 READ_BYTES = 1 << 20
@@ -70,7 +70,8 @@ def expand_folders(
         elif path.exists():
             files.append(path)
         else:
-            raise UserError(f"{path}: No such file or directory{hint(path)}")
+            where = looked_in(path)
+            raise UserError(f"{path}: No such file or directory{where}{hint(path)}")
     return files
 
 

@@ -8,9 +8,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from utils.errors import UserError
+from utils.files import expand_home
 from utils.suggest import nearest
 
 T = TypeVar("T")
+PATH_METAVARS = ("FILE", "FOLDER", "PATH")  # of arguments that hold a path
 METAVARS = {"int": "INT", "float": "FLOAT", "str": "TEXT", "Path": "PATH"}  # by the type's name
 
 
@@ -151,6 +153,12 @@ class Parser(argparse.ArgumentParser):
         """Parse as argparse does, and count each flag from zero again."""
         self._given = set()
         return super().parse_known_args(args, namespace)
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        """Return the value of an argument; in a path, ~ is the home folder."""
+        if str(action.metavar).startswith(PATH_METAVARS):
+            arg_string = expand_home(arg_string, "/".join(action.option_strings) or action.dest)
+        return super()._get_value(action, arg_string)
 
     def _parse_optional(self, arg_string: str) -> Any:
         return super()._parse_optional(self._known_spelling(arg_string))

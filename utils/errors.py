@@ -32,13 +32,27 @@ OS_ERROR_HINTS = {
 }
 
 
+def looked_in(path: object) -> str:
+    """Return the end of a message about a missing path: where a relative one was searched.
+
+    >>> looked_in("/a.txt")
+    ''
+    """
+    try:
+        return "" if os.path.isabs(str(path)) else f" (looked in {os.getcwd()})"
+    except OSError:  # the folder was removed
+        return ""
+
+
 def describe_os_error(error: OSError) -> str:
     """Return file, reason and, for a few errors, a fix of a failed file operation.
 
-    >>> describe_os_error(FileNotFoundError(2, "No such file or directory", "a.txt"))
-    'a.txt: No such file or directory'
+    >>> describe_os_error(FileNotFoundError(2, "No such file or directory", "/a.txt"))
+    '/a.txt: No such file or directory'
     """
     reason = error.strerror or str(error) or type(error).__name__
+    if error.errno == errno.ENOENT and isinstance(error.filename, str):
+        reason += looked_in(error.filename)
     line = f"{error.filename}: {reason}" if error.filename is not None else reason
     return f"{line}; {OS_ERROR_HINTS[error.errno]}" if error.errno in OS_ERROR_HINTS else line
 

@@ -17,6 +17,26 @@ from typing import Any, BinaryIO, Literal
 from utils.errors import UserError, describe_os_error
 
 
+def expand_home(path: str, name: str) -> str:
+    """Return a path with `~` or `~user` at its start replaced by the home folder.
+
+    A shell does so only at the start of a word: not in YAML, nor in `--flag=~/x`.
+
+    Args:
+        name: the flag or setting that holds the path, for the message.
+
+    Raises:
+        UserError: there is no such user, and no such file.
+    """
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~") and not os.path.lexists(expanded):
+        raise UserError(
+            f"{name}: {path}: no home folder is known for {path.split('/')[0]}; write ./{path} for "
+            "a name that begins with ~"
+        )
+    return expanded
+
+
 def read_bytes(path: str | Path) -> bytes:
     """Return the content of a file.
 

@@ -46,7 +46,9 @@ class TrainConfig:
         may_change_on_resume=True,
     )
     init_from: str = setting(
-        "", "Hugging Face folder with the model and tokenizer to start from; empty = new weights"
+        "",
+        "Hugging Face folder with the model and tokenizer to start from; empty = new weights",
+        is_path=True,
     )
     seed: int = setting(1, "seed of initial weights, data order and dropout", minimum=0)
     device: str = setting("auto", "auto (cuda, else mps, else cpu), or a device of PyTorch")

@@ -10,7 +10,7 @@ from typing import Any
 from scripts.sweep.grid import BASE, SEED, Sweep, format_setting, short_names
 from scripts.sweep.random_search import Range
 from utils.config.load import cast
-from utils.config.schema import check_range, flat_fields
+from utils.config.schema import check_range, expand_paths, flat_fields
 from utils.errors import UserError
 from utils.suggest import leaf_of
 
@@ -112,7 +112,7 @@ def checked(value: Any, kind_and_field: tuple[Any, Any], where: str) -> Any:
     kind, field = kind_and_field
     value = cast(value, kind, where)
     check_range(value, field.metadata, where)
-    return value
+    return expand_paths(value, field.metadata, where)
 
 
 def values_of(entry: Entry, kind_and_field: tuple[Any, Any]) -> list[Any]:

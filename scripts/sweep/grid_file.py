@@ -17,6 +17,7 @@ from scripts.sweep.grid_entries import (
 from utils.config.load import cast
 from utils.config.strict_yaml import mapping_keys, parse_scalar, read_yaml, unknown_key
 from utils.errors import UserError
+from utils.files import expand_home
 
 
 def load_sweep(path: str, cls: type, flags: Mapping[str, Any] | None = None) -> Sweep:
@@ -72,6 +73,8 @@ def read_file(path: str, named: Sequence[str], cls: type) -> tuple[list[Entry], 
             entries.append(Entry(*keys[key], value, where))
         else:
             plain[key] = cast(value, SWEEP_KEYS[key], where)
+            if SWEEP_KEYS[key] is str:  # a path: config or out
+                plain[key] = expand_home(plain[key], where)
     return entries, plain
 
 

@@ -48,7 +48,7 @@ def raising(error: BaseException):
     ("error", "status", "line"),
     [
         (UserError("a.txt:\n  no such\tfile"), 2, "error: a.txt: no such file\n"),
-        (FileNotFoundError(2, "No such file", "b.txt"), 2, "error: b.txt: No such file\n"),
+        (FileNotFoundError(2, "No such file", "/b.txt"), 2, "error: /b.txt: No such file\n"),
         (
             OSError(28, "No space left on device"),
             2,

@@ -13,7 +13,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from utils.config.schema import check_range, describe, flat_fields, flatten
+from utils.config.schema import check_range, describe, expand_paths, flat_fields, flatten
 from utils.config.strict_yaml import format_value, parse_scalar, read_yaml, unknown_key
 from utils.errors import UserError
 
@@ -47,7 +47,9 @@ def load(
         values[name] = cast_flag(text, fields[name][0], f"--{name}")
         origins[name] = "--"
     for name, value in values.items():
-        check_range(value, fields[name][1].metadata, origins.get(name, "") + name)
+        metadata, where = fields[name][1].metadata, origins.get(name, "") + name
+        check_range(value, metadata, where)
+        values[name] = expand_paths(value, metadata, where)
     return build(cls, values), values
 
 

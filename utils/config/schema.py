@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from utils.errors import UserError
+from utils.files import expand_home
 
 # Setting -> the settings that it depends on, each with the condition under which it has an effect:
 # True = must be set, False = must not be set, or a tuple of values.
@@ -30,12 +31,14 @@ def setting(
     below: float | None = None,
     choices: Sequence[str] | None = None,
     may_change_on_resume: bool = False,
+    is_path: bool = False,
 ) -> Any:
     """Return a dataclass field with its help text (unit included) and its range.
 
     Args:
         may_change_on_resume: the setting does not affect the results of a run, so a resumed run may
             change it.
+        is_path: the value is a path (or paths), in which ~ is the home folder.
     """
     metadata = {
         "help": help,
@@ -45,6 +48,7 @@ def setting(
         "below": below,
         "choices": choices,
         "may_change_on_resume": may_change_on_resume,
+        "is_path": is_path,
     }
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -143,6 +147,19 @@ def check_range(value: Any, metadata: Mapping[str, Any], where: str) -> None:
     ):
         if limit is not None and not holds(value, limit):
             raise UserError(f"{where}: must be {words} {limit}, got {value}")
+
+
+def expand_paths(value: Any, metadata: Mapping[str, Any], where: str) -> Any:
+    """Return the value of a setting with ~ replaced by the home folder, if it is a path or paths.
+
+    Raises:
+        UserError: there is no such user.
+    """
+    if not metadata.get("is_path") or not value:
+        return value
+    if isinstance(value, tuple):
+        return tuple(expand_home(path, where) for path in value)
+    return expand_home(value, where)
 
 
 def describe(metadata: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import filelock
 
-from utils.errors import UserError
+from utils.errors import UserError, looked_in
 from utils.files import check_writable, write_atomic
 
 DEFAULT_RUN = "runs/tiny"  # where `make train` writes the default run
@@ -42,9 +42,10 @@ class RunFolder:
             UserError: no run; the message shows the command that starts one.
         """
         if not self.has_run():
+            folder = shlex.quote(str(self.path))
             raise UserError(
-                f"{self.path}: no run there; train one with `python train.py --config "
-                f"configs/tiny.yaml --run_dir {shlex.quote(str(self.path))}`"
+                f"{self.path}: no run there{looked_in(self.path)}; train one with "
+                f"`python train.py --config configs/tiny.yaml --run_dir {folder}`"
             )
 
     def check_has_no_run(self) -> None:

@@ -107,7 +107,7 @@ def test_other_data_than_the_runs_is_refused(story_run, tmp_path):
     made = re.compile(r"  (val_)?story_bytes: .*\n|  cache_dir: .*\n")  # data.dir excludes these
     named = made.sub("", text.replace('  dir: ""\n', "  dir: missing\n"))
     (copy / "config.yaml").write_text(named, encoding="utf-8")
-    with pytest.raises(UserError, match="restore the folder"):
+    with pytest.raises(UserError, match="restore it"):
         script.main(["--run", str(copy)])
 
 
