@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import shlex
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -47,7 +46,7 @@ from utils.config.schema import flatten, setting
 from utils.distributed import SINGLE_PROCESS, Distributed, init_distributed
 from utils.errors import UserError, looked_in, run_cli
 from utils.files import write_atomic
-from utils.output import log
+from utils.output import log, shell_quote
 from utils.processes import keep_freed_memory
 from utils.run import checkpoint, tensorboard
 from utils.run.environment import VERSION
@@ -250,7 +249,7 @@ def run_training(
 def report_end(run: RunFolder, trainer: Trainer) -> None:
     """Plot the loss, and log the command that samples from the trained weights."""
     plot = f"plot {run.plot}; " if plot_finished_run(run) else ""
-    command, best = f"python sample.py --run {shlex.quote(str(run.path))}", "no best.pt yet"
+    command, best = f"python sample.py --run {shell_quote(run.path)}", "no best.pt yet"
     if run.best.exists():
         best = f"best val {trainer.best_val:.4f}"
     else:  # stopped before the first evaluation of trained weights

@@ -49,7 +49,7 @@ def split_documents(raw: bytes, doc_sep: str) -> list[bytes]:
     if doc_sep == BLANK_LINE:
         parts = BLANK_LINES.split(raw)
     else:
-        parts = raw.split(unescape(doc_sep).encode())
+        parts = raw.split(unescape(doc_sep).encode("utf-8", "surrogateescape"))
     stripped = (part.strip(b"\r\n") for part in parts)
     return [part for part in stripped if part]
 
@@ -82,7 +82,7 @@ def end_of_complete_documents(raw: bytes, doc_sep: str) -> int:
         return 0
     if doc_sep != BLANK_LINE:
         # Search from the left, as `split` does: in "aaa" the separator "aa" is at 0, not at 1.
-        return len(raw) - len(raw.split(unescape(doc_sep).encode())[-1])
+        return len(raw) - len(raw.split(unescape(doc_sep).encode("utf-8", "surrogateescape"))[-1])
     body = len(raw.rstrip(b" \t\r\n"))  # later bytes may extend the white space
     ends = [match.end() for match in BLANK_LINES.finditer(raw) if match.end() <= body]
     return ends[-1] if ends else 0

@@ -67,7 +67,8 @@ def run_cli(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
         if getattr(sys, name) is None:  # closed by the caller (`>&-`): use /dev/null
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
     if hasattr(sys.stdout, "reconfigure"):  # a test may have replaced it by a simpler object
-        sys.stdout.reconfigure(encoding="utf-8")
+        # A path that is not UTF-8 is printed with its own bytes.
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
     if (
         signal.getsignal(signal.SIGINT) is signal.SIG_DFL
     ):  # see utils.signals.exit_silently_on_sigint

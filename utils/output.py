@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -14,12 +18,12 @@ from tqdm import tqdm
 def log_if_not_tty(line: str) -> None:
     """Print a line on stderr unless it is a terminal, where a progress bar replaces such lines."""
     if not sys.stderr.isatty():
-        print(line, file=sys.stderr, flush=True)
+        print(as_utf8(line), file=sys.stderr, flush=True)
 
 
 def log(line: str) -> None:
     """Print a line on stderr, above the progress bar if there is one."""
-    tqdm.write(line, file=sys.stderr)
+    tqdm.write(as_utf8(line), file=sys.stderr)
 
 
 def describe_count(count: float) -> str:
@@ -43,12 +47,34 @@ def plural(count: int, word: str) -> str:
 
 
 def json_line(record: Mapping[str, Any]) -> str:
-    """Return one line of JSON. Infinities and NaN, which JSON does not have, become null.
+    r"""Return one line of JSON. Infinities and NaN, which JSON does not have, become null.
 
-    >>> json_line({"loss": 0.5, "perplexity": math.inf, "name": "é"})
-    '{"loss": 0.5, "perplexity": null, "name": "é"}'
+    >>> json_line({"loss": 0.5, "perplexity": math.inf, "name": "é", "path": "\udce9"})
+    '{"loss": 0.5, "perplexity": null, "name": "é", "path": "\\udce9"}'
     """
-    return json.dumps(_replace_nonfinite(record), ensure_ascii=False, allow_nan=False)
+    return as_utf8(json.dumps(_replace_nonfinite(record), ensure_ascii=False, allow_nan=False))
+
+
+def as_utf8(text: str) -> str:
+    r"""Return a text with escapes for what has no UTF-8 form, such as odd bytes of a file name.
+
+    >>> as_utf8("caf\udce9")
+    'caf\\udce9'
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def shell_quote(path: str | Path) -> str:
+    r"""Return a path as one word of a command line; bytes that are not UTF-8 as bash writes them.
+
+    >>> print(shell_quote("a b"), shell_quote("it's caf\udce9"))
+    'a b' $'it\'s caf\xe9'
+    """
+    raw = os.fsencode(path)
+    with contextlib.suppress(UnicodeDecodeError):
+        return shlex.quote(raw.decode())
+    escaped = (f"\\x{byte:02x}" if byte > 126 or byte < 32 else chr(byte) for byte in raw)
+    return "$'" + "".join("\\" + one if one in "\\'" else one for one in escaped) + "'"
 
 
 def _replace_nonfinite(value: Any) -> Any:

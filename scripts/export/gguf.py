@@ -22,6 +22,7 @@ from tok.patterns import GPT2
 from tok.tokenizer import BPETokenizer
 from tok.vocabulary import to_printable
 from utils.errors import UserError, missing_package
+from utils.output import as_utf8
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
@@ -91,7 +92,7 @@ def write_gguf(
         raise missing_package("gguf", "--to gguf") from None
     vocab_dict(tokenizer)  # refuses tokens with equal spelling, as llama.cpp identifies them by it
     writer = GGUFWriter(path, ARCHITECTURES[kind])
-    writer.add_name(name)
+    writer.add_name(as_utf8(name))
     _add_settings(writer, config, kind)
     _add_tokenizer(writer, tokenizer)
     for theirs, tensor in gguf_tensors(kind, config, weights).items():

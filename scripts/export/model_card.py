@@ -16,6 +16,7 @@ from train import Config
 from utils.config.load import dump
 from utils.errors import UserError
 from utils.metrics import read_rows
+from utils.output import as_utf8
 from utils.run import checkpoint
 from utils.run.folder import RunFolder
 
@@ -90,7 +91,7 @@ def model_card(
         settings=dump(strip_paths(config)),
         licence_words=_licence_words(licence, stories, corpus),
     )
-    return text.encode()
+    return as_utf8(text).encode()
 
 
 def strip_paths(config: Config) -> Config:

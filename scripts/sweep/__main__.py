@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
@@ -36,7 +35,7 @@ from train import Config
 from utils.cli import Parser, positive_int
 from utils.errors import UserError, run_cli
 from utils.files import write_atomic
-from utils.output import log
+from utils.output import log, shell_quote
 from utils.processes import available_cores
 from utils.run.figure import FORMATS, import_matplotlib, warn_if_not_drawn
 from utils.signals import SignalCatcher
@@ -196,7 +195,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         log(f"{source}: the ranges have no more than {len(sweep.combinations())} points")
     if args.dry_run:
         for job in jobs:
-            print(f"{job.status}: {shlex.join(job.command(sweep.config))}")
+            print(f"{job.status}: {' '.join(map(shell_quote, job.command(sweep.config)))}")
         return 0
     lock = FileLock(out / "lock", timeout=LOCK_TIMEOUT_S, thread_local=False)
     pool = make_pool(args, jobs, lock)

@@ -18,6 +18,7 @@ from utils.config.schema import flatten
 from utils.config.strict_yaml import format_value
 from utils.errors import UserError
 from utils.metrics import CLOCK_COLUMNS, run_figures
+from utils.output import as_utf8
 from utils.run import checkpoint
 from utils.run.folder import RunFolder
 
@@ -155,4 +156,4 @@ def to_csv(rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> bytes:
     writer = csv.DictWriter(text, header, lineterminator="\n", restval="", extrasaction="ignore")
     writer.writeheader()
     writer.writerows(rows)
-    return text.getvalue().encode()
+    return as_utf8(text.getvalue()).encode()

@@ -131,6 +131,14 @@ def check_range(value: Any, metadata: Mapping[str, Any], where: str) -> None:
         return
     if value is None:
         return
+    if isinstance(value, str):
+        try:
+            value.encode("utf-8", "surrogateescape")  # odd bytes of a path or separator are allowed
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"{where}: character {error.start} is half of a surrogate pair, which is not text; "
+                "write the whole character"
+            ) from None
     if (choices := metadata.get("choices")) and value not in choices:
         near = difflib.get_close_matches(str(value), choices, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""

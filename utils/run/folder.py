@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import filelock
 
 from utils.errors import UserError, looked_in
 from utils.files import check_writable, write_atomic
+from utils.output import shell_quote
 
 DEFAULT_RUN = "runs/tiny"  # where `make train` writes the default run
 
@@ -42,7 +42,7 @@ class RunFolder:
             UserError: no run; the message shows the command that starts one.
         """
         if not self.has_run():
-            folder = shlex.quote(str(self.path))
+            folder = shell_quote(self.path)
             raise UserError(
                 f"{self.path}: no run there{looked_in(self.path)}; train one with "
                 f"`python train.py --config configs/tiny.yaml --run_dir {folder}`"
