@@ -181,10 +181,10 @@ def build_trainer(
         data: used instead of the data that the settings describe.
     """
     torch_device = set_up_device(config.train, state, dist)
-    data = data or load_data(config, run, state, dist)
     train, weights = config.train, None
-    if train.init_from and not state:
+    if train.init_from and not state:  # before the data is prepared: damaged ones leave no files
         weights = load_initial_weights(train.init_from, config.model)
+    data = data or load_data(config, run, state, dist)
     batches = data.batches(
         config.data,
         block_size=config.model.block_size,

@@ -18,6 +18,7 @@ from typing import Any
 
 from model.config import ModelConfig
 from model.gpt import INIT_STD
+from model.hf.config_reader import Reader
 from utils.config.schema import flatten
 from utils.config.strict_yaml import format_value
 from utils.errors import UserError
@@ -182,72 +183,40 @@ def from_hf(content: Mapping[str, Any]) -> ModelConfig:
     model_type = content.get("model_type")
     if model_type not in CLASSES:
         raise UserError(f"model_type {model_type!r:.40} is not one of {', '.join(CLASSES)}")
-    reader = _Reader(content)
+    reader = Reader(content)
     values = READERS[model_type](reader)
     tied = reader.read("tie_word_embeddings", bool, model_type == "gpt2")
-    return ModelConfig(vocab_size=reader.read("vocab_size", int), tie_weights=tied, **values)
+    vocab_size = reader.read("vocab_size", int)
+    if reader.content.get("layer_types") == ["full_attention"] * values["n_layer"]:
+        reader.keys_read.add("layer_types")
+    reader.check_keys()
+    return ModelConfig(vocab_size=vocab_size, tie_weights=tied, **values)
 
 
-class _Reader:
-    """Reads keys of config.json and checks their types."""
-
-    def __init__(self, content: Mapping[str, Any]) -> None:
-        self.content = content
-
-    def read(self, key: str, expected_type: type, default: Any = None) -> Any:
-        value = self.content.get(key)
-        if value is None:
-            value = default
-        if value is None:
-            raise UserError(f"{key} is missing")
-        if expected_type is float and type(value) is int:
-            value = float(value)
-        if type(value) is not expected_type:
-            raise UserError(f"{key} is {value!r:.40}, not of type {expected_type.__name__}")
-        if type(value) is int and value < 1:
-            raise UserError(f"{key} is {value}, not 1 or more")
-        return value
-
-    def require(self, key: str, expected: Any, why: str) -> None:
-        """Check that a key has the expected value, if it is present."""
-        value = self.content.get(key)
-        if value is not None and value != expected:
-            raise UserError(f"{key} is {value!r:.40}: {why}")
-
-    def activation(self, key: str, default: str, allowed: tuple[str, ...]) -> str:
-        """Return the value of the setting model.mlp for an activation."""
-        theirs = self.read(key, str, default)
-        ours = MLP_BY_HF_ACTIVATION.get(theirs)
-        if ours not in allowed:
-            known = [name for name, our in MLP_BY_HF_ACTIVATION.items() if our in allowed]
-            raise UserError(f"{key} is {theirs!r:.40}, not one of {', '.join(known)}")
-        return ours
-
-    def theta(self) -> float:
-        """Return the base of the rotary frequencies; check that no scaling is configured."""
-        rope = self.content.get("rope_parameters") or self.content.get("rope_scaling") or {}
-        if not isinstance(rope, Mapping):
-            raise UserError(f"rope_parameters is {rope!r:.40}, not an object")
-        rope_type = rope.get("rope_type", rope.get("type", "default"))
-        if rope_type != "default":
-            raise UserError(f"rope_type is {rope_type!r:.40}; TinyGPT supports only the default")
-        is_gpt_neox = self.content.get("model_type") == "gpt_neox"
-        rotary_pct = self.content.get("rotary_pct", 0.25 if is_gpt_neox else 1.0)
-        rotary_fraction = rope.get("partial_rotary_factor", rotary_pct)
-        if rotary_fraction != 1:
-            raise UserError(
-                f"rotary_pct is {rotary_fraction!r:.40}: TinyGPT rotates the whole head"
-            )
-        if "rope_theta" in rope:
-            return _Reader(rope).read("rope_theta", float)
-        key = "rotary_emb_base" if is_gpt_neox else "rope_theta"
-        return self.read(key, float, 10000.0)
+def _activation(reader: Reader, key: str, default: str, allowed: tuple[str, ...]) -> str:
+    """Return the value of the setting model.mlp for an activation."""
+    theirs = reader.read(key, str, default)
+    ours = MLP_BY_HF_ACTIVATION.get(theirs)
+    if ours not in allowed:
+        known = [name for name, our in MLP_BY_HF_ACTIVATION.items() if our in allowed]
+        raise UserError(f"{key} is {theirs!r:.40}, not one of {', '.join(known)}")
+    return ours
 
 
-def _read_gpt2(reader: _Reader) -> dict[str, Any]:
+GPT2_ALIASES = {
+    "hidden_size": "n_embd",
+    "max_position_embeddings": "n_positions",
+    "num_attention_heads": "n_head",
+    "num_hidden_layers": "n_layer",
+}
+
+
+def _read_gpt2(reader: Reader) -> dict[str, Any]:
     reader.require("scale_attn_weights", True, "TinyGPT divides scores by sqrt(head size)")
     reader.require("scale_attn_by_inverse_layer_idx", False, "TinyGPT scales all layers equally")
     reader.require("add_cross_attention", False, "TinyGPT has no encoder")
+    for alias, key in GPT2_ALIASES.items():  # an alias would override the key
+        reader.require(alias, reader.content.get(key), f"{key} says otherwise; remove one of them")
     width = reader.read("n_embd", int)
     return {
         "block_size": reader.read("n_positions", int, reader.content.get("n_ctx")),
@@ -257,12 +226,12 @@ def _read_gpt2(reader: _Reader) -> dict[str, Any]:
         "bias": True,
         "position": "learned",
         "norm_eps": reader.read("layer_norm_epsilon", float, 1e-5),
-        "mlp": reader.activation("activation_function", "gelu_new", PLAIN_MLP),
+        "mlp": _activation(reader, "activation_function", "gelu_new", PLAIN_MLP),
         "mlp_ratio": reader.read("n_inner", int, 4 * width) / width,
     }
 
 
-def _read_rope_sizes(reader: _Reader) -> dict[str, Any]:
+def _read_rope_sizes(reader: Reader) -> dict[str, Any]:
     return {
         "block_size": reader.read("max_position_embeddings", int, 2048),
         "n_layer": reader.read("num_hidden_layers", int),
@@ -274,8 +243,10 @@ def _read_rope_sizes(reader: _Reader) -> dict[str, Any]:
     }
 
 
-def _read_gpt_neox(reader: _Reader) -> dict[str, Any]:
+def _read_gpt_neox(reader: Reader) -> dict[str, Any]:
     sizes = _read_rope_sizes(reader)
+    head_dim = sizes["n_embd"] // sizes["n_head"]
+    reader.require("head_dim", head_dim, f"TinyGPT has heads of {head_dim} for these sizes")
     if reader.read("use_parallel_residual", bool, True):
         raise UserError(
             "use_parallel_residual is true: TinyGPT has sequential residuals, not parallel ones"
@@ -283,11 +254,11 @@ def _read_gpt_neox(reader: _Reader) -> dict[str, Any]:
     return sizes | {
         "bias": reader.read("attention_bias", bool, True),
         "norm_eps": reader.read("layer_norm_eps", float, 1e-5),
-        "mlp": reader.activation("hidden_act", "gelu", PLAIN_MLP),
+        "mlp": _activation(reader, "hidden_act", "gelu", PLAIN_MLP),
     }
 
 
-def _read_rmsnorm_family(reader: _Reader, head_dim: int | None = None) -> dict[str, Any]:
+def _read_rmsnorm_family(reader: Reader, head_dim: int | None = None) -> dict[str, Any]:
     """Return what Llama, Qwen3 and NanoChat share.
 
     Args:
@@ -306,28 +277,29 @@ def _read_rmsnorm_family(reader: _Reader, head_dim: int | None = None) -> dict[s
     }
 
 
-def _read_llama(reader: _Reader, head_dim: int | None = None) -> dict[str, Any]:
+def _read_llama(reader: Reader, head_dim: int | None = None) -> dict[str, Any]:
     values = _read_rmsnorm_family(reader, head_dim)
     bias = values["bias"]
     reader.require(
         "mlp_bias", bias, f"attention_bias is {bias}; TinyGPT has biases everywhere or nowhere"
     )
     return values | {
-        "mlp": reader.activation("hidden_act", "silu", ("swiglu",)),
+        "mlp": _activation(reader, "hidden_act", "silu", ("swiglu",)),
         # Three matrices: `ModelConfig.mlp_width` takes 2/3 of it.
         "mlp_ratio": 1.5 * reader.read("intermediate_size", int) / values["n_embd"],
     }
 
 
-def _read_qwen3(reader: _Reader) -> dict[str, Any]:
+def _read_qwen3(reader: Reader) -> dict[str, Any]:
     # The class's defaults, for keys that are missing. A null means the number of heads.
-    values = _read_llama(_Reader({"num_key_value_heads": 32, **reader.content}), head_dim=128)
+    reader.content = {"num_key_value_heads": 32, **reader.content}
+    values = _read_llama(reader, head_dim=128)
     reader.require("attention_bias", False, NO_MLP_BIAS)
     reader.require("use_sliding_window", False, "TinyGPT's attention has no window")
     return values | {"qk_norm": True}
 
 
-def _read_nanochat(reader: _Reader) -> dict[str, Any]:
+def _read_nanochat(reader: Reader) -> dict[str, Any]:
     values, cap = _read_rmsnorm_family(reader), "final_logit_softcapping"
     reader.require("attention_bias", False, NO_MLP_BIAS)
     return values | {
@@ -335,11 +307,11 @@ def _read_nanochat(reader: _Reader) -> dict[str, Any]:
         "embedding_norm": True,
         "qk_norm": True,
         "softcap": 0.0 if reader.content.get(cap, 15.0) is None else reader.read(cap, float, 15.0),
-        "mlp": reader.activation("hidden_act", "relu2", PLAIN_MLP),
+        "mlp": _activation(reader, "hidden_act", "relu2", PLAIN_MLP),
     }
 
 
-READERS: dict[str, Callable[[_Reader], dict[str, Any]]] = {
+READERS: dict[str, Callable[[Reader], dict[str, Any]]] = {
     "gpt2": _read_gpt2,
     "gpt_neox": _read_gpt_neox,
     "llama": _read_llama,

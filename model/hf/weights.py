@@ -131,6 +131,9 @@ def from_hf_weights(
     if not any(name.startswith(names.base) for name in tensors):  # saved from the bare model
         heads = (f"{names.head}.",)
         tensors = {k if k.startswith(heads) else names.base + k: v for k, v in tensors.items()}
+    head, embedding = f"{names.head}.weight", f"{names.base}{names.outer['token_embedding']}.weight"
+    if config.tie_weights and embedding not in tensors and head in tensors:
+        tensors = {**tensors, embedding: tensors[head]}  # one tensor, saved under its other name
     weights: dict[str, Tensor] = {}
     shapes = _shapes(kind, config)
     entries = _entries(kind, config, shapes)
@@ -253,7 +256,10 @@ def _checked_tensor(tensors: Mapping[str, Tensor], name: str, shape: torch.Size)
             f"tensor {name} has shape {tuple(tensor.shape)}, but config.json asks for "
             f"{tuple(shape)}"
         )
-    return tensor.float()
+    tensor = tensor.float()
+    if not tensor.isfinite().all():
+        raise UserError(f"tensor {name} holds NaN or infinity: the model is damaged; get it again")
+    return tensor
 
 
 def _check_unused(

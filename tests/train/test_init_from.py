@@ -13,11 +13,13 @@ import sample
 import train
 from model.gpt import TinyGPT
 from model.hf import folder as hf_folder
+from model.hf.config import hf_model_type
+from model.hf.weights import NAMES, from_hf_weights, to_hf_weights
 from model.training.trainer import Trainer
 from scripts.eval import __main__ as score
 from scripts.sweep import __main__ as sweep
 from scripts.sweep.grid_file import load_sweep
-from tests.helpers.hf import COMBINATIONS, ORACLE, config_of, make_model, read, write
+from tests.helpers.hf import COMBINATIONS, ORACLE, config_of, make_model, name_of, read, write
 from tests.helpers.runs import assert_same_run, flags, make_text, state_of
 from tok.tokenizer import BPETokenizer
 from train import Config
@@ -183,10 +185,14 @@ GPT2 = COMBINATIONS[0]
         (MODERN, {"num_key_value_heads": 3}, "n_head 2 is not a multiple of model.n_kv_head 3"),
         (LLAMA, {"head_dim": 16}, "self_attn.q_proj.weight has shape (16, 16), but config.json"),
         (LLAMA, {"hidden_act": "gelu"}, "hidden_act is 'gelu', not one of silu"),
-        (LLAMA, {"rope_parameters": {"rope_type": "llama3"}}, "rope_type is 'llama3'"),
+        (
+            LLAMA,
+            {"rope_parameters": {"rope_type": "llama3"}},
+            "rope_parameters: rope_type is 'llama3'",
+        ),
         (LLAMA, {"mlp_bias": False}, "attention_bias is True; TinyGPT has biases everywhere"),
         (NEOX, {"use_parallel_residual": True}, "use_parallel_residual is true"),
-        (NEOX, {"rope_parameters": {"partial_rotary_factor": 0.5}}, "rotary_pct is 0.5"),
+        (NEOX, {"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor is 0.5"),
         (
             NEOX,
             {"attention_bias": False},
@@ -261,6 +267,44 @@ def test_a_damaged_folder_is_refused(how, folder, tmp_path):
     with pytest.raises(UserError) as caught:
         read(tmp_path)
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", ["transformer.wte.weight", "transformer.h.1.ln_1.bias"])
+def test_weights_that_are_not_finite_are_refused_and_leave_no_files(
+    name, value, folder, settings, tmp_path
+):
+    shutil.copytree(folder, tmp_path / "damaged")
+    weights = tmp_path / "damaged" / hf_folder.WEIGHTS
+    tensors = safetensors.load(weights.read_bytes())
+    tensors[name].view(-1)[-1] = value
+    weights.write_bytes(safetensors.save({k: one.contiguous() for k, one in tensors.items()}))
+    before = sorted(tmp_path.rglob("*"))
+    damaged = settings | {"train.init_from": tmp_path / "damaged"}
+    with pytest.raises(UserError, match=rf"damaged: tensor {name} holds NaN or infinity"):
+        train.main(flags(tmp_path / "run", damaged))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def tied(one):
+    return hf_model_type(config_of(one)), one | {"tie_weights": True}
+
+
+@pytest.mark.parametrize("settings", dict(map(tied, COMBINATIONS)).values(), ids=name_of)
+@pytest.mark.parametrize("bare", [False, True])
+def test_a_tied_embedding_may_be_saved_as_the_head(settings, bare, tmp_path):
+    model = make_model(config_of(settings))
+    kind = hf_model_type(model.config)
+    tensors = to_hf_weights(kind, model.config, model.state_dict())
+    names = NAMES[kind]
+    head = tensors.pop(f"{names.base}{names.outer['token_embedding']}.weight")
+    if bare:
+        tensors = {name.removeprefix(names.base): one for name, one in tensors.items()}
+    found = from_hf_weights(kind, model.config, tensors | {f"{names.head}.weight": head})
+    assert found.keys() >= model.state_dict().keys()
+    assert torch.equal(found["token_embedding.weight"], model.token_embedding.weight)
+    with pytest.raises(UserError, match="is missing, but config.json asks for it"):
+        from_hf_weights(kind, model.config, tensors)
 
 
 def test_other_ways_to_save_the_same_model(folder, tmp_path):
