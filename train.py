@@ -34,7 +34,7 @@ from model.training.config import TrainConfig, is_complete
 from model.training.fit import fit
 from model.training.optim import OPTIMIZERS, OptimConfig, make_optimizer
 from model.training.step_log import describe_run, run_metadata
-from model.training.trainer import STATE_KEYS, Trainer
+from model.training.trainer import REQUIRED_KEYS, Trainer
 from tok.formats.convert import read_folder_tokenizer
 from tok.tokenizer import BPETokenizer
 from utils import device
@@ -294,7 +294,7 @@ def load_state(run: RunFolder, dist: Distributed) -> dict[str, Any] | None:
     hint = "start a new run"
     if run.best.exists():
         hint = f"copy {run.best} over it to continue from there, or {hint}"
-    state = checkpoint.load(run.last, hint=hint, required=STATE_KEYS)
+    state = checkpoint.load(run.last, hint=hint, required=REQUIRED_KEYS)
     check_run_tokenizer(run.tokenizer, state["tokenizer_sha256"])
     return state
 

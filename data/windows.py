@@ -1,7 +1,8 @@
 """Windows over a token file: the positions that one row of a batch holds.
 
-Both kinds treat the file as if an end-of-text token preceded it. So the first token is a target
-too, and the start of a document is predicted from the token that generation starts with.
+Both kinds, `packed` and `documents`, treat the file as if an end-of-text token preceded it. So the
+first token is a target too, and the start of a document is predicted from the token that generation
+starts with.
 """
 
 from __future__ import annotations

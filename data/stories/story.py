@@ -3,6 +3,7 @@
 A story is made by uniform choices, and its text shows each of them. So a text has exactly one
 derivation, and -log p is the sum of log(number of alternatives) over its choices. The mean of
 -log p per byte is the loss that no model can beat: the entropy floor (docs/theory.md, section 10).
+Stories are ASCII, so a character is a byte.
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ def log_prob(text: str) -> float:
 
 
 def generate_stories(seed: int, n_bytes: int) -> Iterator[str]:
-    """Yield stories as long as a file of them (see `join`) has at most `n_bytes` bytes.
+    """Yield stories until a file of them (see `join`) would exceed `n_bytes` bytes.
 
     With the same seed, a larger `n_bytes` gives the same stories followed by more.
 

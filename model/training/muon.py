@@ -27,7 +27,8 @@ def orthogonalize(matrices: Tensor) -> Tensor:
 
     An iteration multiplies X by a polynomial of the Gram matrix X X^T. If the Gram matrix has
     at most half the size of X, all iterations run on it, and X is multiplied by their product at
-    the end. This is not done in bf16, where the Gram matrix would lose the small singular values.
+    the end. This is not done in bf16: a Gram matrix that is not computed from X again would lose
+    the small singular values.
 
     Args:
         matrices: (number, rows, columns).
@@ -48,19 +49,22 @@ def _iterate(x: Tensor) -> Tensor:
     a, b, c = QUINTIC
     for _ in range(ITERATIONS):
         gram = x @ x.mT
-        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        x = torch.baddbmm(x, polynomial, x, beta=a)
+        without_a = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, without_a, x, beta=a)
     return x
 
 
 def _iterate_on_gram(x: Tensor) -> Tensor:
-    """Return what `_iterate` does: if X becomes P X, its Gram matrix becomes P X X^T P^T."""
+    """Return what `_iterate` does: if X becomes P X, its Gram matrix becomes P X X^T P.
+
+    P, a polynomial of the Gram matrix, is symmetric.
+    """
     gram = x @ x.mT
-    step = product = _polynomial(gram)
+    factor = product = _polynomial(gram)
     for _ in range(ITERATIONS - 1):
-        gram = step @ gram @ step
-        step = _polynomial(gram)
-        product = step @ product
+        gram = factor @ gram @ factor
+        factor = _polynomial(gram)
+        product = factor @ product
     return product @ x
 
 
@@ -88,7 +92,7 @@ class MuonAdamW(torch.optim.AdamW):
         """Restore the state. AdamW's own method would require a step count, which Muon lacks."""
         groups = state["param_groups"]
         for group, ours in zip(groups, getattr(self, "param_groups", groups), strict=True):
-            if "split" in group:  # version 0.2 stored only whether there is one
+            if "split" in group:  # version 0.2 stored a bool instead of the rows
                 group["split"] = ours["split"]
         super().__setstate__(state | {"param_groups": [g for g in groups if not g.get("muon")]})
         self.param_groups = groups

@@ -10,7 +10,9 @@ import torch
 
 
 class Batches(Protocol):
-    """Batches (x_BT, y_BT, doc_BT or None) for training, see `data.batches.Batches`."""
+    """Batches for training, see `data.batches.Batches`: inputs x_BT, targets y_BT, and the document
+    number of each token doc_BT, or None where attention crosses documents.
+    """
 
     def training_batch(self, step: int) -> tuple[Sequence[torch.Tensor | None], int]:
         """Return the batch of a step and the number of its targets."""

@@ -30,8 +30,9 @@ from utils.run.folder import RunFolder
 from utils.run.log import RunLog
 
 COUNTERS = ("step", "tokens", "bad_evals", "best_val", "last_val", "elapsed_s")
-IDENTITIES = ("tokenizer_sha256", "data_identity", "threads", "torch")
-STATE_KEYS = ("model", "optimizer", "scaler", "config", *COUNTERS, *IDENTITIES)
+# train.py compares the tokenizer and the data with the run's, and uses the number of threads.
+ORIGIN = ("tokenizer_sha256", "data_identity", "threads", "torch")
+REQUIRED_KEYS = ("model", "optimizer", "scaler", "config", *COUNTERS, *ORIGIN)
 
 
 def ignore_phase(phase: str) -> None:
@@ -135,7 +136,7 @@ class Trainer:
         }
 
     def micro_batches(self, batch: Sequence[torch.Tensor | None]) -> list[tuple[torch.Tensor, ...]]:
-        """Return this rank's micro-batches: (x_BT, y_BT), and doc_BT if documents are masked."""
+        """Return this rank's micro-batches: (x_BT, y_BT), with documents (x_BT, y_BT, doc_BT)."""
         tensors = [
             device.copy_to_device(t[self.local_rows], self.device) for t in batch if t is not None
         ]
@@ -154,7 +155,7 @@ class Trainer:
         self.throughput.start()
         optim, train = self.config.optim, self.config.train
         lr = set_step(self.optimizer, optim, self.step, train.max_steps)
-        # Dropout masks are a function of (seed, step, rank).
+        # Dropout masks depend on (seed, step, rank) alone. Number 0 initialised the weights.
         device.seed_all(train.seed, self.step + 1, self.dist.rank)
         batch, n_targets = self.batches.training_batch(self.step)
         micro_batches = self.micro_batches(batch)
@@ -287,7 +288,7 @@ class Trainer:
         return self.step == train.max_steps or self.step % train.eval_every_steps == 0
 
     def evaluate_and_save(self, run_log: RunLog | None, metrics: dict[str, float]) -> None:
-        """Evaluate; write the metrics, best.pt if the loss is the best, a sample, and last.pt.
+        """Evaluate; write the metrics, best.pt if the loss is the best, a sample, last.pt.
 
         Step 0 is never the best: its weights are untrained, or those that fine-tuning starts from.
         A kill between any two of these writes is safe: resuming gives the same run. Only the main

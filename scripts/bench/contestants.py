@@ -55,7 +55,7 @@ CLASSIC_SETTINGS = {
 def classic_settings(
     layers: int, heads: int, width: int, block: int, rows: int, vocabulary: int
 ) -> dict[str, Any]:
-    """Return the settings of a GPT-2-like model of this shape, without biases as in nanoGPT."""
+    """Return the settings of a GPT-2-like model of this shape, without biases as nanoGPT has it."""
     return CLASSIC_SETTINGS | {
         "model.n_layer": layers,
         "model.n_head": heads,
@@ -130,7 +130,7 @@ class LlmTiny:
         self.log = StepLog(self.trainer, RunLog(RunFolder(scratch)), quiet=True)
 
     def step(self, on_phase_end: Callable[[str], object]) -> int:
-        """Run one step as train.fit does."""
+        """Run one step as `model.training.fit.fit` does."""
         before = self.trainer.tokens
         self.trainer.train_step(on_phase_end)
         self.log.after_step()

@@ -37,7 +37,8 @@ from utils.run.environment import git_commit
 from utils.run.figure import check_picture, warn_if_not_drawn
 
 VAL_FRACTION = 0.1
-# A split by bytes, as nanoGPT does it. Every run trains its tokenizer and prepares its data.
+# One cut through the text, as in nanoGPT: by bytes here, by characters there, which is the same for
+# ASCII. Every run trains its tokenizer and prepares its data.
 SPLIT = ("--data.split=bytes", f"--data.val_fraction={VAL_FRACTION}")
 NGRAMS = (2, 3, 4)  # orders of the n-gram models of our tokens
 CHARACTER_ORDER = 5  # order of the n-gram model of characters
@@ -91,7 +92,7 @@ class Text:
         self.scored_bytes = len(raw) - cut - 1
 
     def bits_per_byte(self, nats: float) -> float:
-        """Return the bits per byte of a total loss over the validation text, in nats."""
+        """Return a total loss over the validation text, given in nats, as bits per byte."""
         return nats / math.log(2) / self.scored_bytes
 
 
@@ -154,7 +155,11 @@ def race_nanogpt(checkout: Path, text: Text, seed: int, scratch: Path) -> dict[s
 
 
 def race_ours(config: Path, text: Text, seed: int, scratch: Path) -> dict[str, Any]:
-    """Train ours once from raw text; return time, loss curve, scores with and without blocks."""
+    """Train ours once from raw text; return time, loss curve and scores.
+
+    The second score is that of the trained model with its blocks disabled: what embeddings and head
+    predict alone.
+    """
     run, log = scratch / "run", scratch / "log"
     flags = [f"--data.files={text.path}", f"--data.cache_dir={scratch / 'cache'}"]
     timed = run_timed(
@@ -190,8 +195,8 @@ def val_bits(metrics: Path) -> list[float]:
 def score_ours(loaded: LoadedRun, val: str) -> float:
     """Return the total nats of the validation text in consecutive windows of block_size tokens.
 
-    The end-of-text token is put before the text, so that the first token is scored too. It contains
-    the first byte, which is not counted in `scored_bytes`; this makes our score slightly worse.
+    The end-of-text token is put before the text, so that the first token is scored too. That token
+    contains the first byte, which is not counted in `scored_bytes`, so our score is slightly worse.
     """
     tokenizer = loaded.tokenizer
     ids = np.concatenate(([tokenizer.eot_id], tokenizer.encode_array(val)))
@@ -250,9 +255,7 @@ def count_ngrams(
 ) -> dict[str, float]:
     """Return the bits per byte of n-gram models, of our tokens and of characters, by label."""
     train, val = encode(text.train), encode(text.val)
-    bits = {
-        f"{n}-grams of {vocab_size} tokens": ngram_bits(train, val, vocab_size, n) for n in NGRAMS
-    }
+    bits = {f"{n}-grams of our tokens": ngram_bits(train, val, vocab_size, n) for n in NGRAMS}
     train, val = (nanogpt.character_ids(text.whole, part) for part in (text.train, text.val))
     kinds = len(set(text.whole))
     order = min(CHARACTER_ORDER, int(62 / math.log2(kinds + 1)))  # a sequence fits in 64 bits
@@ -274,7 +277,7 @@ def show_race(record: dict[str, Any]) -> str:
     rows = [
         row("nanoGPT, its recipe for a CPU", theirs),
         row(f"ours, {record['config']}", ours),
-        row("  the same without its blocks", ours, "zeroed_bits_per_byte"),
+        row("  the same, blocks disabled after training", ours, "zeroed_bits_per_byte"),
     ]
     rows += [[f"counted {n}", "", f"{b:.4f}", "", ""] for n, b in record["ngrams"].items()]
     head = ["", "seconds", "bits per byte", "mean", "parameters"]
