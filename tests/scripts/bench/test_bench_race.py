@@ -150,7 +150,7 @@ def test_a_race(checkout, corpus, config, tmp_path, capsys):
     assert record["target_bits_per_byte"] == target
     assert record["reached_s"] == [next(s for s, bits in ours[0]["curve"] if bits <= target)]
     assert record["reached_share"] == record["reached_s"][0] / theirs[0]["seconds"]
-    assert f"{ours[0]['parameters']:,}" in table and "4-grams of 300 tokens" in table
+    assert f"{ours[0]['parameters']:,}" in table and "4-grams of tokens (vocabulary 300)" in table
 
 
 def test_the_score_of_a_checkpoint_is_the_sum_over_its_windows(checkout, tmp_path):
