@@ -9,7 +9,7 @@ import argparse
 import contextlib
 import dataclasses
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,11 +50,14 @@ from utils.output import log, shell_quote
 from utils.processes import keep_freed_memory
 from utils.run import checkpoint, tensorboard
 from utils.run.environment import VERSION
-from utils.run.folder import RunFolder
+from utils.run.folder import FLAGS_RUN, RunFolder, run_to_resume
 from utils.run.plot import plot_finished_run
+from utils.suggest import did_you_mean
 
+DEFAULT_CONFIG = Path(__file__).resolve().parent / "configs" / "tiny.yaml"
 EXAMPLES = (
-    "python train.py --config configs/tiny.yaml",
+    "python train.py  # the same as --config configs/tiny.yaml",
+    "python train.py --config configs/text.yaml --data.files mytext.txt --run_dir runs/mine",
     "python train.py --config configs/tiny.yaml --model.n_layer 6 --run_dir runs/deep",
     "python train.py --config configs/tiny.yaml --resume",
     "torchrun --nproc_per_node 2 train.py --config configs/tiny.yaml  # two processes",
@@ -86,19 +89,37 @@ def parse(argv: Sequence[str] | None) -> tuple[Config, dict[str, Any], argparse.
     """Return the config, the settings that files or flags have set, and the parsed arguments."""
     parser = Parser(prog="train.py", description=__doc__, examples=EXAMPLES)
     parser.add_argument("--version", action="version", version=f"llm-tiny {VERSION}")
-    about = "YAML file of settings; with several, later files override"
+    about = "YAML file of settings; with several, later files override (default, if no settings "
+    about += "are given: configs/tiny.yaml)"
     parser.add_argument("--config", action="append", default=[], metavar="FILE", help=about)
     parser.add_argument("--resume", action="store_true", help="continue the run in run_dir")
     parser.add_argument("--print_config", action="store_true", help="print every setting and exit")
     add_flags(parser, Config)
     args = parser.parse_args(argv)
-    config, given = load(Config, args.config, given_flags(args, Config))
+    flags = given_flags(args, Config)
+    if not args.config and not args.resume and not args.print_config:
+        note_default_config(args, flags)
+    config, given = load(Config, args.config, flags)
     if not args.resume:  # a resumed run reads its model settings from its config.yaml
         config = apply_pretrained_config(config, given)
     if not config.run_dir:
-        name = Path(args.config[-1]).stem if args.config else "default"
-        config = dataclasses.replace(config, run_dir=f"runs/{name}")
+        run_dir = f"runs/{Path(args.config[-1]).stem}" if args.config else FLAGS_RUN
+        if args.resume and not args.config:
+            run_dir = run_to_resume()
+        config = dataclasses.replace(config, run_dir=run_dir)
     return config, given, args
+
+
+def note_default_config(args: argparse.Namespace, flags: Mapping[str, Any]) -> None:
+    """Use the default config if no setting is given, and say which settings apply."""
+    if not flags.keys() - {"run_dir"}:
+        args.config = [str(DEFAULT_CONFIG)]
+        log("no settings are given, so --config configs/tiny.yaml is used (see --help)")
+    elif not any(name.startswith("model.") for name in flags):
+        log(
+            "no --config: other settings have the defaults that --print_config shows; for your own "
+            "text, --config configs/text.yaml is better"
+        )
 
 
 def apply_pretrained_config(config: Config, given: dict[str, Any]) -> Config:
@@ -284,9 +305,8 @@ def load_state(run: RunFolder, dist: Distributed) -> dict[str, Any] | None:
             training checkpoint.
     """
     if not run.has_run():
-        raise UserError(
-            f"{run.path}: no run to resume{looked_in(run.path)}; leave out --resume to start one"
-        )
+        where = looked_in(run.path) + did_you_mean(run.path, "run.json")
+        raise UserError(f"{run.path}: no run to resume{where}; leave out --resume to start one")
     if dist.is_main:
         run.lock()
     if not run.last.exists():

@@ -67,6 +67,9 @@ class DataConfig:
         minimum=0,
     )
     errors: str = setting("strict", "bytes = accept files that are not UTF-8", choices=ERRORS)
+    stories: bool = setting(
+        True, "generate stories if data.files is empty; false = refuse", may_change_on_resume=True
+    )
     story_bytes: int = setting(2_000_000, "bytes of training stories", minimum=1000)
     val_story_bytes: int = setting(100_000, "bytes of validation stories", minimum=1000)
     story_seed: int = setting(

@@ -31,6 +31,10 @@ class DocumentSource:
 
     def __init__(self, config: DataConfig) -> None:
         self.config = config
+        if not config.files and not config.stories:
+            raise UserError(
+                "data.files is not set; name your text, such as --data.files mytext.txt"
+            )
         self.files = expand_folders(config.files, download_hint, config.include)
         self.val_files = expand_folders(config.val_files, download_hint, config.include)
         self.val_part_bytes = 0  # with val_max_bytes: of the whole validation part, once it is read

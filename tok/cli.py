@@ -240,6 +240,8 @@ def train(arguments: argparse.Namespace) -> None:
         raise TokenizerError(f"{', '.join(named + more)}: {error}") from None
     except UserError as error:  # a file can't be read
         raise UserError(f"{error}{include_hint(arguments.files, '--include')}") from None
+    finally:
+        show.close()
     tokenizer.save(out)
     _log(
         f"learned {len(tokenizer.merges):,} merges from {n_bytes:,} bytes in {len(files):,} "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
@@ -50,11 +51,12 @@ def _print_stream(
     parts = tokenizer.encoder.parts(stream.read, arguments.allow_special)
     n_tokens = 0
     finish = partial(format_ids, tokenizer.vocab_size)
-    for text in encode_parts(tokenizer, parts, finish=finish, workers=arguments.workers):
-        out.write(text if n_tokens else text[1:])  # each id begins with a blank; omit the first
-        n_tokens += text.count(b" ")
-        show(min(stream.tell(), size - 1))  # approximate: the workers are behind the reader
-    show(size)
+    with contextlib.closing(show):
+        for text in encode_parts(tokenizer, parts, finish=finish, workers=arguments.workers):
+            out.write(text if n_tokens else text[1:])  # each id begins with a blank; omit the first
+            n_tokens += text.count(b" ")
+            show(min(stream.tell(), size - 1))  # approximate: the workers are behind the reader
+        show(size)
     out.write(b"\n")
     out.flush()
     return n_tokens

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 from tok.errors import TokenizerError
 from utils.errors import UserError, describe_os_error, looked_in
 from utils.files import decode_utf8
+from utils.suggest import did_you_mean
 
 READ_BYTES = 1 << 20
 BOM = b"\xef\xbb\xbf"
@@ -70,8 +71,8 @@ def expand_folders(
         elif path.exists():
             files.append(path)
         else:
-            where = looked_in(path)
-            raise UserError(f"{path}: No such file or directory{where}{hint(path)}")
+            fix = hint(path) or did_you_mean(path) or "; check the path"
+            raise UserError(f"{path}: No such file or directory{looked_in(path)}{fix}")
     return files
 
 

@@ -10,6 +10,7 @@ This command reproduces the committed tok/bpe.json byte for byte:
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from io import BytesIO
@@ -172,9 +173,8 @@ class BPETokenizer:
         pretokens = count()
         if not pretokens.n_bytes:
             raise TokenizerError("no text to train on: the corpus is empty")
-        on_merge = ProgressLine("merges", n_merges, progress)
-        merges = learn_merges(pretokens, n_merges, byte_ids, on_merge)
-        on_merge.close()
+        with contextlib.closing(ProgressLine("merges", n_merges, progress)) as on_merge:
+            merges = learn_merges(pretokens, n_merges, byte_ids, on_merge)
         if len(merges) < n_merges:
             max_size = 256 + len(merges) + len(special_tokens)
             raise TokenizerError(

@@ -9,7 +9,7 @@ from typing import Any, NoReturn, TypeVar
 
 from utils.errors import UserError
 from utils.files import expand_home
-from utils.suggest import nearest
+from utils.suggest import misplaced, nearest
 
 T = TypeVar("T")
 PATH_METAVARS = ("FILE", "FOLDER", "PATH")  # of arguments that hold a path
@@ -146,7 +146,10 @@ class Parser(argparse.ArgumentParser):
                     self.error(unknown_flag(flag, flags))
             raise
         if unknown:
-            self.error(unknown_flag(unknown[0], long_flags(self, parsed)))
+            flags, words = long_flags(self, parsed), [one for one in unknown if one[:1] != "-"]
+            if unknown[0] in words and (meant := misplaced(words, flags)):
+                self.error(f"unknown argument {unknown[0]} (did you mean {meant}?)")
+            self.error(unknown_flag(unknown[0], flags))
         return parsed
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from utils.suggest import did_you_mean
+
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report Ctrl-C
 
@@ -29,6 +31,13 @@ def one_line(message: object) -> str:
 OS_ERROR_HINTS = {
     errno.ENOSPC: "free some space there, or write to another disk",
     errno.EDQUOT: "delete files there to get below your quota, or write to another disk",
+    errno.EACCES: "change its permissions, or name another path",
+    errno.EPERM: "change its permissions, or name another path",
+    errno.EROFS: "name a path on a disk that can be written",
+    errno.EISDIR: "name a file in it",
+    errno.ENOTDIR: "name a path below a folder",
+    errno.EIO: "the disk may be failing; copy the file to another one",
+    errno.ENAMETOOLONG: "name a shorter path",
 }
 
 
@@ -45,15 +54,17 @@ def looked_in(path: object) -> str:
 
 
 def describe_os_error(error: OSError) -> str:
-    """Return file, reason and, for a few errors, a fix of a failed file operation.
+    """Return file, reason and, for most errors, a fix of a failed file operation.
 
     >>> describe_os_error(FileNotFoundError(2, "No such file or directory", "/a.txt"))
-    '/a.txt: No such file or directory'
+    '/a.txt: No such file or directory; check the path'
     """
     reason = error.strerror or str(error) or type(error).__name__
     if error.errno == errno.ENOENT and isinstance(error.filename, str):
         reason += looked_in(error.filename)
     line = f"{error.filename}: {reason}" if error.filename is not None else reason
+    if error.errno == errno.ENOENT and error.filename is not None:
+        return line + (did_you_mean(os.fsdecode(error.filename)) or "; check the path")
     return f"{line}; {OS_ERROR_HINTS[error.errno]}" if error.errno in OS_ERROR_HINTS else line
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection
+import shlex
+from collections.abc import Collection, Sequence
+from pathlib import Path
 
 # Name of a setting in other programs -> its name here.
 SYNONYMS = {
@@ -32,8 +34,9 @@ def nearest(name: str, known: Collection[str]) -> str | None:
     Dashes count as underscores. A last part that matches exactly wins, in any section.
 
     >>> known = ["model.n_layer", "optim.lr", "optim.min_lr_ratio"]
-    >>> [nearest(name, known) for name in ("model.n_layers", "n_layer", "optim.learning_rat", "z")]
-    ['model.n_layer', 'model.n_layer', 'optim.lr', None]
+    >>> names = ("model.n_layers", "n_layer", "optim.learning_rat", "lrr", "z")
+    >>> [nearest(name, known) for name in names]
+    ['model.n_layer', 'model.n_layer', 'optim.lr', 'optim.lr', None]
     """
     name = normalize(name)
     synonyms = {other: ours for other, ours in SYNONYMS.items() if ours in known}
@@ -45,8 +48,61 @@ def nearest(name: str, known: Collection[str]) -> str | None:
     completions = [other for other in names if other.startswith(name)]
     if len(completions) == 1:
         return names[completions[0]]
-    close = difflib.get_close_matches(name, names, n=1)
-    return names[close[0]] if close else None
+    if close := difflib.get_close_matches(name, names, n=1):
+        return names[close[0]]
+    close = difflib.get_close_matches(leaf_of(name), leaves, n=1, cutoff=0.75)
+    return leaves[close[0]] if close else None
+
+
+def nearest_path(path: str | Path, holding: str = "") -> Path | None:
+    """Return an existing path that may be meant by one that is not usable, or None.
+
+    It has a similar name at the first part that does not exist, or is in configs/ or runs/.
+
+    Args:
+        holding: the path must be a folder that holds this file.
+    """
+    path = Path(path)
+    for folder, suffix in (("configs", ""), ("configs", ".yaml"), ("runs", "")):
+        near = Path(folder) / (path.name + suffix)
+        if not path.is_absolute() and near != path and (near / holding).exists():
+            return near
+    missing = [part for part in (path, *path.parents) if not part.exists()]
+    if not missing or not missing[-1].name:
+        return None
+    first, rest = missing[-1], path.relative_to(missing[-1])
+    try:
+        names = [other.name for other in first.parent.iterdir()]
+    except OSError:
+        return None
+    close = difflib.get_close_matches(first.name, names, n=3)
+    found = (first.parent / name / rest for name in close)
+    return next((near for near in found if (near / holding).exists()), None)
+
+
+def did_you_mean(path: str | Path, holding: str = "") -> str:
+    """Return `; did you mean ...?` with the `nearest_path`; empty if there is none."""
+    near = nearest_path(path, holding)
+    return f"; did you mean {near}?" if near else ""
+
+
+def misplaced(words: Sequence[str], flags: Collection[str]) -> str | None:
+    """Return the flag and value that words without a flag may be meant for, or None.
+
+    Args:
+        flags: of the program.
+    """
+    word, path = words[0], Path(words[0])
+    if word.lower().endswith((".yaml", ".yml")):
+        names = ["--config"]
+    elif (path / "run.json").exists() or (path.parent / "run.json").exists():
+        names = ["--run", "--run_dir"]
+        word = str(path if path.is_dir() else path.parent)
+    elif path.exists():
+        names = ["--data.files", "--text", "--prompt-file"]
+    else:
+        names, word = ["--prompt"], " ".join(words)
+    return next((f"{name} {shlex.quote(word)}" for name in names if name in flags), None)
 
 
 def normalize(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 
@@ -19,10 +20,10 @@ class ProgressLine:
         self._start = self._shown = time.monotonic()
 
     def close(self) -> None:
-        """End an unfinished line, so that the next message starts on a new one."""
+        """Remove an unfinished line: its estimate of the time is no longer true."""
         if self._open:
             self._open = False
-            print(file=sys.stderr)
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
     def __call__(self, done: int) -> None:
         """Show progress: `done` of the total. Prints at most once per INTERVAL_S seconds."""
@@ -32,12 +33,12 @@ class ProgressLine:
         if done < self.total and now - self._shown < INTERVAL_S:
             return
         self._shown = now
-        remaining_s = (now - self._start) * (self.total - done) / max(done, 1)
+        elapsed_s = now - self._start
         self._open = done < self.total
-        end = "\n" if done == self.total else ""
-        print(
-            f"\r{self.name} {done:,}/{self.total:,}, {remaining_s:.0f} s left \x1b[K",
-            end=end,
-            file=sys.stderr,
-            flush=True,
-        )
+        if self._open:
+            left_s = elapsed_s * (self.total - done) / max(done, 1)
+            text, end = f"{self.name} {done:,}/{self.total:,}, {left_s:.0f} s left", ""
+        else:
+            text, end = f"{self.name} {done:,}, {elapsed_s:.0f} s", "\n"
+        columns = shutil.get_terminal_size().columns  # a longer line would wrap and stay
+        print(f"\r{text[: columns - 1]}\x1b[K", end=end, file=sys.stderr, flush=True)

@@ -36,13 +36,18 @@ def resumed_config(
     stored_config, known = load(cls, [str(config_file)], {})
     run_dir = config_file.parent
     completed = flatten(stored_config)  # the settings of the completed steps
-    for name in given:
-        if name not in known and given[name] != completed[name]:
-            log(
-                f"warning: {name} is newer than the run in {run_dir}, which keeps {completed[name]}"
-            )
-    given = {name: value for name, value in given.items() if name in known}
-    requested = completed | given | {"run_dir": str(run_dir)}
+    fields = flat_fields(cls)
+    newer = {
+        name
+        for name in given
+        if name not in known and not fields[name][1].metadata["may_change_on_resume"]
+    }
+    for name in newer:
+        if given[name] != completed[name]:
+            kept = f"keeps {completed[name]}"
+            log(f"warning: {name} is newer than the run in {run_dir}, which {kept}")
+    kept_given = {name: value for name, value in given.items() if name not in newer}
+    requested = completed | kept_given | {"run_dir": str(run_dir)}
     if checkpoint:
         for name in completed:
             section, _, leaf = name.rpartition(".")
@@ -54,7 +59,7 @@ def resumed_config(
         if name == "run_dir" or value == completed[name]:
             continue
         allowed = name == MAX_STEPS and value >= (checkpoint["step"] if checkpoint else 0)
-        if not allowed and not flat_fields(cls)[name][1].metadata["may_change_on_resume"]:
+        if not allowed and not fields[name][1].metadata["may_change_on_resume"]:
             raise UserError(
                 f"--resume: {name} is {completed[name]} in {run_dir}, not {value}; "
                 "drop the change, or start a new run"

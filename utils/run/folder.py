@@ -11,8 +11,12 @@ import filelock
 from utils.errors import UserError, looked_in
 from utils.files import check_writable, write_atomic
 from utils.output import shell_quote
+from utils.suggest import did_you_mean
 
 DEFAULT_RUN = "runs/tiny"  # where `make train` writes the default run
+
+
+FLAGS_RUN = "runs/default"  # of a run without --config
 
 
 class RunFolder:
@@ -41,10 +45,15 @@ class RunFolder:
         Raises:
             UserError: no run; the message shows the command that starts one.
         """
+        if self.path.suffix and RunFolder(self.path.parent).has_run():
+            is_checkpoint = self.path.name in ("best.pt", "last.pt")
+            more = f", with --checkpoint {self.path.stem}" if is_checkpoint else ""
+            raise UserError(f"{self.path}: a file, not a run folder; name {self.path.parent}{more}")
         if not self.has_run():
             folder = shell_quote(self.path)
+            where = looked_in(self.path) + did_you_mean(self.path, "run.json")
             raise UserError(
-                f"{self.path}: no run there{looked_in(self.path)}; train one with "
+                f"{self.path}: no run there{where}; train one with "
                 f"`python train.py --config configs/tiny.yaml --run_dir {folder}`"
             )
 
@@ -101,6 +110,20 @@ class RunFolder:
     def write_record(self, record: dict[str, Any]) -> None:
         """Write run.json."""
         write_atomic(self.record, (json.dumps(record, indent=1) + "\n").encode())
+
+
+def run_to_resume() -> str:
+    """Return the run folder that a start without --config and --run_dir has used.
+
+    Raises:
+        UserError: there are two.
+    """
+    found = [path for path in (DEFAULT_RUN, FLAGS_RUN) if RunFolder(path).has_run()]
+    if len(found) == 2:
+        raise UserError(
+            f"--resume: there are two runs, {found[0]} and {found[1]}; name one with --run_dir"
+        )
+    return (found or [DEFAULT_RUN])[0]
 
 
 def is_run_record(record: Any) -> bool:
