@@ -54,7 +54,7 @@ from utils.run.folder import FLAGS_RUN, RunFolder, run_to_resume
 from utils.run.plot import plot_finished_run
 from utils.suggest import did_you_mean
 
-DEFAULT_CONFIG = Path(__file__).resolve().parent / "configs" / "tiny.yaml"
+DEFAULT_CONFIG = "configs/tiny.yaml"
 EXAMPLES = (
     "python train.py  # the same as --config configs/tiny.yaml",
     "python train.py --config configs/text.yaml --data.files mytext.txt --run_dir runs/mine",
@@ -113,8 +113,8 @@ def parse(argv: Sequence[str] | None) -> tuple[Config, dict[str, Any], argparse.
 def note_default_config(args: argparse.Namespace, flags: Mapping[str, Any]) -> None:
     """Use the default config if no setting is given, and say which settings apply."""
     if not flags.keys() - {"run_dir"}:
-        args.config = [str(DEFAULT_CONFIG)]
-        log("no settings are given, so --config configs/tiny.yaml is used (see --help)")
+        args.config = [str(Path(__file__).resolve().parent / DEFAULT_CONFIG)]
+        log(f"no settings are given, so --config {DEFAULT_CONFIG} is used (see --help)")
     elif not any(name.startswith("model.") for name in flags):
         log(
             "no --config: other settings have the defaults that --print_config shows; for your own "

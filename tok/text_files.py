@@ -71,7 +71,7 @@ def expand_folders(
         elif path.exists():
             files.append(path)
         else:
-            fix = hint(path) or did_you_mean(path) or "; check the path"
+            fix = hint(path) or did_you_mean(path)
             raise UserError(f"{path}: No such file or directory{looked_in(path)}{fix}")
     return files
 

@@ -57,14 +57,14 @@ def describe_os_error(error: OSError) -> str:
     """Return file, reason and, for most errors, a fix of a failed file operation.
 
     >>> describe_os_error(FileNotFoundError(2, "No such file or directory", "/a.txt"))
-    '/a.txt: No such file or directory; check the path'
+    '/a.txt: No such file or directory'
     """
     reason = error.strerror or str(error) or type(error).__name__
     if error.errno == errno.ENOENT and isinstance(error.filename, str):
         reason += looked_in(error.filename)
     line = f"{error.filename}: {reason}" if error.filename is not None else reason
     if error.errno == errno.ENOENT and error.filename is not None:
-        return line + (did_you_mean(os.fsdecode(error.filename)) or "; check the path")
+        return line + did_you_mean(os.fsdecode(error.filename))
     return f"{line}; {OS_ERROR_HINTS[error.errno]}" if error.errno in OS_ERROR_HINTS else line
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import sys
@@ -31,6 +32,17 @@ def indented_commands(path: Path) -> list[str]:
     """The commands of a page: its ```sh blocks, and indented lines that start with a program."""
     text = path.read_text(encoding="utf-8")
     return shell_commands(text) + re.findall(r"^ {4}((?:python|make|torchrun) .*)$", text, re.M)
+
+
+def help_examples() -> list[str]:
+    """The examples in the help texts of scripts/."""
+    return [
+        example
+        for path in ROOT.glob("scripts/**/*.py")
+        for node in ast.parse(path.read_bytes()).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "EXAMPLES"
+        for example in ast.literal_eval(node.value)
+    ]
 
 
 def programs_of(line: str) -> list[list[str]]:

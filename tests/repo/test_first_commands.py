@@ -16,9 +16,7 @@ import scripts.plot
 import scripts.sweep.__main__
 import train
 from tests.conftest import ROOT, run_program
-from tests.helpers.commands import programs_of, shell_commands
-from tests.repo.test_readme import COMMANDS as README_COMMANDS
-from tests.repo.test_readme import DOCS, EXAMPLES
+from tests.helpers.commands import help_examples, indented_commands, programs_of, shell_commands
 from tok.cli import EXAMPLES as TOKENIZER_EXAMPLES
 from tok.encoding.progress import ProgressLine
 from utils.errors import UserError
@@ -105,7 +103,8 @@ def test_a_mistake_gets_the_right_suggestion(
 def test_a_missing_run_is_not_confused_with_a_config(folder: Path) -> None:
     with pytest.raises(UserError) as error:
         train.main(["--resume"])
-    assert "runs/tiny: no run to resume; leave out --resume" in str(error.value)
+    assert "runs/tiny: no run to resume" in str(error.value)
+    assert "configs" not in str(error.value)
 
 
 def outputs(line: str) -> list[str]:
@@ -120,8 +119,9 @@ def outputs(line: str) -> list[str]:
 
 @pytest.mark.skipif(not shutil.which("git") or not (ROOT / ".git").exists(), reason="no git")
 def test_git_ignores_what_the_commands_of_the_docs_write() -> None:
-    formats = shell_commands((ROOT / "docs" / "formats.md").read_text(encoding="utf-8"))
-    lines = {*README_COMMANDS, *DOCS, *EXAMPLES, *formats, *sum(TOKENIZER_EXAMPLES.values(), [])}
+    readme = shell_commands((ROOT / "README.md").read_text(encoding="utf-8"))
+    docs = [line for path in ROOT.glob("docs/*.md") for line in indented_commands(path)]
+    lines = [*readme, *docs, *help_examples(), *sum(TOKENIZER_EXAMPLES.values(), [])]
     written = {name for line in lines for name in outputs(line)} | {"gpu-check.json"}
     assert {"samples.jsonl", "heat.png", "tok.json", "exported/shakespeare"} <= written
     check = ["git", "check-ignore", "--no-index", "--stdin"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import gzip
 import hashlib
 import io
@@ -25,20 +24,14 @@ from data.download.known_corpora import Content, KnownCorpus, Source
 from model.hf.config import hf_model_type
 from tests.conftest import ROOT, run_program
 from tests.data.download.serving import good, serving
-from tests.helpers.commands import indented_commands, mistakes, shell_commands
+from tests.helpers.commands import help_examples, indented_commands, mistakes, shell_commands
 from tests.helpers.repo import README
 from utils.metrics import read_rows
 
 TEXT = README.read_text(encoding="utf-8")
 COMMANDS = shell_commands(TEXT)
 DOCS = [command for path in sorted(ROOT.glob("docs/*.md")) for command in indented_commands(path)]
-EXAMPLES = [  # of the help texts
-    example
-    for path in ROOT.glob("scripts/**/*.py")
-    for node in ast.parse(path.read_bytes()).body
-    if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "EXAMPLES"
-    for example in ast.literal_eval(node.value)
-]
+EXAMPLES = help_examples()
 
 
 def blocks_of(title: str) -> list[str]:

@@ -77,7 +77,7 @@ ODD_ENTRIES = {
         lambda path, _: path.symlink_to(path.parent.parent.parent),
         "a link to .*, which it is in; remove",
     ),
-    "unreadable": (unreadable, "Permission denied; repair it, or move it out"),
+    "unreadable": (unreadable, "Permission denied.*; repair it, or move it out"),
     "pipe": (lambda path, _: os.mkfifo(path), "a pipe, socket or device, not a file; move it"),
     "socket": (lambda path, _: bind(path), "a pipe, socket or device, not a file; move it"),
 }

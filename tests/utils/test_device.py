@@ -55,7 +55,7 @@ def test_autocast_sets_the_dtype_of_matrix_products() -> None:
 
 
 def test_descriptions_memory_and_synchronization(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "threads" in device.describe_device(CPU)
+    assert "thread" in device.describe_device(CPU)
     assert device.describe_device(torch.device("mps")) == "mps"
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda which: "Card 9")
     assert device.describe_device(torch.device("cuda")) == "cuda (Card 9)"
