@@ -255,7 +255,10 @@ def count_ngrams(
 ) -> dict[str, float]:
     """Return the bits per byte of n-gram models, of our tokens and of characters, by label."""
     train, val = encode(text.train), encode(text.val)
-    bits = {f"{n}-grams of tokens (vocabulary {vocab_size})": ngram_bits(train, val, vocab_size, n) for n in NGRAMS}
+    bits = {
+        f"{n}-grams of tokens (vocabulary {vocab_size})": ngram_bits(train, val, vocab_size, n)
+        for n in NGRAMS
+    }
     train, val = (nanogpt.character_ids(text.whole, part) for part in (text.train, text.val))
     kinds = len(set(text.whole))
     order = min(CHARACTER_ORDER, int(62 / math.log2(kinds + 1)))  # a sequence fits in 64 bits
