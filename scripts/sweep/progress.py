@@ -34,7 +34,7 @@ class SweepBar:
         self.read_steps()
         self.first = dict(self.steps)
         self.started = self.refreshed = time.monotonic()
-        self.bar = tqdm(total=len(jobs), disable=None, dynamic_ncols=True)
+        self.bar = tqdm(total=len(jobs), bar_format="{desc}", disable=None, dynamic_ncols=True)
         self.refresh()
 
     def read_steps(self) -> None:
@@ -82,12 +82,11 @@ class SweepBar:
         if left and taken:
             seconds = (time.monotonic() - self.started) * left / taken
             points += f", about {tqdm.format_interval(seconds)} left"
-        running = [
-            f"{name} {self.steps[name] / self.total[name]:.0%}"
-            for name in (job.point.name for job in self.waiting)
-            if self.steps[name] > self.first[name]
-        ]
-        return "; ".join(filter(None, [points, ", ".join(running), best_so_far(self.jobs)]))
+        running = [job.point.name for job in self.waiting]
+        running = [name for name in running if self.steps[name] > self.first[name]]
+        shares = ", ".join(f"{self.steps[name] / self.total[name]:.0%}" for name in running)
+        words = f"{shares} of {', '.join(running)}" if running else ""
+        return "; ".join(filter(None, [points, words, best_so_far(self.jobs)]))
 
     def close(self) -> None:
         """End the bar."""

@@ -96,15 +96,15 @@ def test_the_bar_shows_running_points_and_the_time_left(base, tmp_path, clock, m
     clock[0] += 20  # 10 of the remaining 26 steps took 20 seconds, so 16 take 32
     bar.refresh_if_due()
     assert bar.describe().startswith(
-        "1/4 points done, about 00:32 left; lr=0.002 90%, lr=0.003 50%; best so far"
+        "1/4 points done, about 00:32 left; 90%, 50% of lr=0.002, lr=0.003; best so far"
     )
     assert bar.bar.n == pytest.approx(2.4)
     assert str(bar.bar).startswith(" 60%|") and "about 00:32 left" in str(bar.bar)
     write_steps(resumed, 4, 9, 10)
     bar.end(resumed, ended(0), False)
-    assert bar.describe().startswith("2/4 points done, about 00:27 left; lr=0.003 50%; best")
+    assert bar.describe().startswith("2/4 points done, about 00:27 left; 50% of lr=0.003; best")
     bar.end(third, ended(3), False)  # failed: no steps are left, and none were taken
-    assert bar.describe().startswith("2/4 points done, about 00:09 left; lr=0.003 50%; best")
+    assert bar.describe().startswith("2/4 points done, about 00:09 left; 50% of lr=0.003; best")
     bar.end(second, ended(143), True)  # stopped by Ctrl-C: not shown as complete
     assert second.status == "new" and bar.bar.n == pytest.approx(3.5)
     bar.close()
@@ -119,7 +119,7 @@ def test_without_a_terminal_a_line_a_minute_shows_the_progress(base, tmp_path, c
     write_steps(jobs[0], 5)
     clock[0] += 30
     bar.refresh_if_due()
-    assert capsys.readouterr().err == "0/2 points done, about 03:00 left; lr=0.001 50%\n"
+    assert capsys.readouterr().err == "0/2 points done, about 03:00 left; 50% of lr=0.001\n"
     write_steps(jobs[0], 5, 10)
     bar.end(jobs[0], ended(0), False)
     first, second = capsys.readouterr().err.splitlines()
