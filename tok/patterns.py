@@ -18,7 +18,7 @@ from itertools import accumulate, pairwise
 import numpy as np
 
 from tok.errors import TokenizerError
-from tok.split_arrays import cl100k_starts, gpt2_starts, smollm_starts
+from tok.split_arrays import cl100k_starts, gpt2_starts
 from tok.unicode_classes import LONG_S, class_table
 
 
@@ -85,27 +85,9 @@ _PATTERNS = (
         exceptions={LONG_S: "s"},  # contractions match in upper and lower case
         safe_cut=_AFTER_A_WORD,
     ),
-    # SmolLM's: each digit is separate, and GPT-2's pattern splits the text between digits. So white
-    # space before a digit is at the end of such a text, and stays whole. Its tokenizer.json has no
-    # regular expression for it but two steps; this expression does the same as both.
-    Pattern(
-        name="smollm",
-        regex=(
-            r"\p{N}|'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?=\p{N})"
-            r"|\s+(?!\S)|\s+"
-        ),
-        equivalents=(),
-        class_regex=re.compile(
-            r"[0-9]|'(?:[stmd]|re|ve|ll)| ?[A-Za-z]+| ?[^\t-\r A-Za-z0-9]+|[\t-\r ]+(?=[0-9])"
-            r"|[\t-\r ]+(?![^\t-\r ])|[\t-\r ]+"
-        ),
-        array_rule=smollm_starts,
-        exceptions={},
-        safe_cut=_AFTER_A_WORD,
-    ),
 )
 PATTERNS = {pattern.name: pattern for pattern in _PATTERNS}
-GPT2, SMOLLM = PATTERNS["gpt2"], PATTERNS["smollm"]
+GPT2 = PATTERNS["gpt2"]
 
 
 def check_pattern(name: object) -> Pattern:

@@ -186,21 +186,6 @@ def gpt2_starts(ascii_C: np.ndarray, class_C: np.ndarray) -> np.ndarray:
     return start_C
 
 
-def smollm_starts(ascii_C: np.ndarray, class_C: np.ndarray) -> np.ndarray:
-    r"""Return bool[C]: True where a pre-token of SmolLM's pattern starts.
-
-    \p{N}|'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?=\p{N})|\s+(?!\S)|\s+
-    """
-    number_C = class_C == NUMBER
-    start_C = _run_starts(class_C) | number_C
-    space_C = class_C == SPACE
-    last_C = space_C[:-1] & ~space_C[1:] & ~number_C[1:]  # as in gpt2_starts
-    start_C[:-1] |= last_C
-    start_C[1:] &= ~(last_C & (ascii_C[:-1] == ord(" ")))
-    _cut_contractions(start_C, ascii_C)
-    return start_C
-
-
 def cl100k_starts(ascii_C: np.ndarray, class_C: np.ndarray) -> np.ndarray:
     r"""Return bool[C]: True where a pre-token of the cl100k pattern starts.
 

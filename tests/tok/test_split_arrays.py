@@ -119,13 +119,6 @@ def test_cl100k_examples_by_hand():
     assert b"|".join(split_at(raw, split_starts(raw, PATTERNS["cl100k"]))).decode() == expected
 
 
-def test_smollm_examples_by_hand():
-    text = "I've 12  3 x\t\t4's  y \n5"
-    expected = "I|'ve| |1|2|  |3| x|\t\t|4|'s| | y| \n|5"
-    raw = text.encode()
-    assert b"|".join(split_at(raw, split_starts(raw, PATTERNS["smollm"]))).decode() == expected
-
-
 def test_the_long_s_is_the_only_other_letter_that_matches_a_contraction():
     folding = [c for c in range(128, 0x110000) if chr(c).casefold() in set("stmdrevl")]
     assert folding == [LONG_S]

@@ -13,7 +13,7 @@ from typing import Any
 
 from tok.errors import TokenizerError
 from tok.formats.printable_vocab import tokenizer_kwargs, vocab_dict
-from tok.patterns import GPT2, PATTERNS, SMOLLM, find_pattern
+from tok.patterns import GPT2, PATTERNS, find_pattern
 from tok.tokenizer import BPETokenizer
 from tok.vocabulary import to_printable
 
@@ -107,8 +107,6 @@ def _pattern_of(step: Any) -> str:
     use_regex = last.get("use_regex", True)
     if not before and use_regex is True:
         return GPT2.name  # ByteLevel's built-in pattern
-    if before == [{"type": "Digits", "individual_digits": True}] and use_regex is True:
-        return SMOLLM.name
     if not before or use_regex is not False:
         raise TokenizerError("pre_tokenizer must split once: by Split, or by ByteLevel's use_regex")
     split = before[0]
