@@ -12,7 +12,7 @@ from model.config import ModelConfig
 from model.layers import RMSNorm, apply_rope
 from model.linear import Linear
 
-KeysValues = tuple[Tensor, Tensor]  # each (B, H, T, K); the keys are rotated
+KeysValues = tuple[Tensor, Tensor]  # each (B, G, T, K); the keys are rotated
 
 
 def causal_mask(length: int, device: torch.device | str | None = None) -> Tensor:
@@ -53,8 +53,8 @@ def split_heads(qkv: Tensor, config: ModelConfig) -> tuple[Tensor, Tensor]:
     The first part has the queries' heads, then the keys' heads. They stay together because norm and
     rotation treat them alike, and each split costs a copy in the backward pass.
     """
-    heads = (config.n_head + config.kv_heads, config.kv_heads)
-    qk, v = qkv.unflatten(-1, (-1, config.head_dim)).split(heads, dim=-2)
+    q, k, v = config.qkv_heads
+    qk, v = qkv.unflatten(-1, (-1, config.head_dim)).split((q + k, v), dim=-2)
     return qk, v
 
 
@@ -119,7 +119,7 @@ class CausalSelfAttention(nn.Module):
                 k_BTN.unflatten(-1, heads).transpose(1, 2),
                 v_BTN.unflatten(-1, heads).transpose(1, 2),
             )
-        n_heads = (self.config.n_head, self.config.kv_heads)
+        n_heads = self.config.qkv_heads[:2]
         qk_BTHK, v_BTGK = split_heads(qkv_BTN, self.config)
         if self.q_norm is not None and self.q_norm.weight is None:  # no gain, so one call for both
             qk_BTHK = self.q_norm(qk_BTHK)
@@ -135,6 +135,10 @@ class CausalSelfAttention(nn.Module):
     def _attend_fused(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         # The function does not know eval mode: without this, evaluations would use dropout.
         dropout = self.dropout if self.training else 0.0
+        # On a GPU, PyTorch's fast kernels for fp32 and for masks do not accept groups.
+        on_cpu = q.device.type == "cpu"
+        if self.grouped and not on_cpu:
+            k, v = repeat_heads(k, q.shape[1]), repeat_heads(v, q.shape[1])
         return F.scaled_dot_product_attention(
             q,
             k,
@@ -142,13 +146,13 @@ class CausalSelfAttention(nn.Module):
             attn_mask=mask,
             dropout_p=dropout,
             is_causal=mask is None,
-            enable_gqa=self.grouped,
+            enable_gqa=self.grouped and on_cpu,
         )
 
     def _attend_manual(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        T, n_queries = q.shape[2], self.config.n_head // self.config.kv_heads
+        T = q.shape[2]
         weights_BHTT = attention_weights(q, k, self.mask_TT[:T, :T] if mask is None else mask)
-        v_BHTK = v.repeat_interleave(n_queries, dim=1) if self.grouped else v
+        v_BHTK = repeat_heads(v, q.shape[1])
         return F.dropout(weights_BHTT, self.dropout, self.training).to(v.dtype) @ v_BHTK
 
     def weights(
@@ -160,6 +164,16 @@ class CausalSelfAttention(nn.Module):
         return attention_weights(q_BHTK, k_BGTK, mask)
 
 
+def repeat_heads(x_BGTK: Tensor, n_head: int) -> Tensor:
+    """Return (B, H, T, K): each of the G heads n_head / G times, for the queries that share it.
+
+    >>> repeat_heads(torch.tensor([1.0, 2.0]).view(1, 2, 1, 1), 4).flatten().tolist()
+    [1.0, 1.0, 2.0, 2.0]
+    """
+    n_queries = n_head // x_BGTK.shape[1]
+    return x_BGTK.repeat_interleave(n_queries, dim=1) if n_queries > 1 else x_BGTK
+
+
 def attention_weights(q_BHTK: Tensor, k_BGTK: Tensor, mask: Tensor) -> Tensor:
     """Return softmax(q k^T / sqrt(K)), (B, H, T, T), where the mask is True; 0 elsewhere.
 
@@ -167,7 +181,6 @@ def attention_weights(q_BHTK: Tensor, k_BGTK: Tensor, mask: Tensor) -> Tensor:
     >>> attention_weights(q, q[:, :1], causal_mask(2))[0, 1].tolist()
     [[1.0, 0.0], [0.5, 0.5]]
     """
-    n_queries = q_BHTK.shape[1] // k_BGTK.shape[1]
-    k_BHTK = k_BGTK.repeat_interleave(n_queries, dim=1) if n_queries > 1 else k_BGTK
+    k_BHTK = repeat_heads(k_BGTK, q_BHTK.shape[1])
     scores_BHTT = q_BHTK @ k_BHTK.transpose(-2, -1) / math.sqrt(q_BHTK.shape[-1])
     return scores_BHTT.masked_fill(~mask, float("-inf")).softmax(dim=-1)

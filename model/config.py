@@ -100,13 +100,18 @@ class ModelConfig:
 
     @property
     def head_dim(self) -> int:
-        """K, the width of one head."""
+        """K, the width of one head: `head_size`, if it is not 0."""
         return self.head_size or self.n_embd // self.n_head
 
     @property
     def kv_heads(self) -> int:
-        """G, the heads of keys and of values; below n_head with grouped-query attention."""
+        """G, the heads of keys and of values: `n_kv_head`, if it is not 0."""
         return self.n_kv_head or self.n_head
+
+    @property
+    def qkv_heads(self) -> tuple[int, int, int]:
+        """The heads of queries, of keys and of values: (H, G, G)."""
+        return self.n_head, self.kv_heads, self.kv_heads
 
     @property
     def qkv_sizes(self) -> tuple[int, int, int]:
@@ -120,11 +125,8 @@ class ModelConfig:
         >>> ModelConfig(n_embd=192, n_head=6, n_kv_head=2, head_size=16).qkv_sizes
         (96, 32, 32)
         """
-        return (
-            self.n_head * self.head_dim,
-            self.kv_heads * self.head_dim,
-            self.kv_heads * self.head_dim,
-        )
+        q, k, v = (heads * self.head_dim for heads in self.qkv_heads)
+        return q, k, v
 
     @property
     def mlp_width(self) -> int:

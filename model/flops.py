@@ -91,9 +91,11 @@ class Memory:
 def activation_elements(config: ModelConfig, length: int | None = None) -> int:
     """Estimate the elements kept per token for the backward pass, in eager mode (within 15%).
 
-    Per block: input and output of both norms 4 D (rmsnorm 2 D more); queries, keys and values;
-    rotated copies of queries and keys with RoPE, normed ones with qk_norm; the attention's output,
-    as wide as the queries; and 2 (swiglu 4) times mlp_width. Without norm_gain, rmsnorm and
+    Per block: input and output of both norms 4 D (rmsnorm 2 D more); queries, keys and values, with
+    RoPE also the rotated queries and keys; the normed ones with qk_norm; the attention's output, as
+    wide as the queries; and 2 (swiglu 4) times mlp_width. Without the fused kernel (with dropout or
+    attention: manual), instead of queries, keys, values and rotated ones: three copies, as wide as
+    the queries, and with qk_norm the inputs of its norms. Without norm_gain, rmsnorm and
     qk_norm keep no more. Attention weights, H * T once, only without the fused kernel; 3 times with
     dropout, which also keeps 2 D of noise.
     Outside the blocks: 2 D, and three (softcap: four) times V for the logits, their softmax and
@@ -105,10 +107,14 @@ def activation_elements(config: ModelConfig, length: int | None = None) -> int:
     D, T = config.n_embd, config.block_size if length is None else length
     hidden = (4 if config.mlp == "swiglu" else 2) * config.mlp_width
     q, k, v = config.qkv_sizes
-    block = 4 * D + (q + k + v) + q + hidden
+    block = 4 * D + q + hidden
     gain = config.norm_gain  # its gradient needs the normed values
     block += 2 * D * (config.norm == "rmsnorm" and gain)
-    block += (q + k) * ((config.position == "rope") + (config.qk_norm and gain))
+    block += (q + k) * (config.qk_norm and gain)
+    stepwise = config.dropout or config.attention == "manual"
+    if not stepwise or config.qk_norm:
+        block += q + k + v
+    block += 3 * q if stepwise else (q + k) * (config.position == "rope")
     if config.dropout:
         block += 2 * D + 3 * config.n_head * T
     elif config.attention == "manual":
@@ -148,13 +154,14 @@ def training_memory(
 
 
 def kv_cache_bytes(config: ModelConfig, element_bytes: int = FLOAT32_BYTES) -> int:
-    """Return the bytes of one row of block_size tokens in the KV cache, without the pointer's.
+    """Return the bytes of one row of block_size tokens in the KV cache, the pointer's included.
 
     >>> kv_cache_bytes(ModelConfig(block_size=256, n_layer=4, n_embd=192))  # 2 * 4 * 256 * 192 * 4
     1572864
     """
     _, k, v = config.qkv_sizes
-    return config.n_layer * config.block_size * (k + v) * element_bytes
+    per_token = config.n_layer * (k + v) + (2 * config.n_embd if config.pointer else 0)
+    return config.block_size * per_token * element_bytes
 
 
 def forward_flops_per_token(
@@ -209,6 +216,7 @@ def describe(config: ModelConfig, batch_size: int, moments: int = 2) -> str:
         ("  gradients", _mib(memory.gradients)),
         ("  AdamW's moments", _mib(memory.moments)),
         ("  activations (estimate)", _mib(memory.activations)),
+        (f"KV cache in sampling, {config.block_size} tokens, fp32", _mib(kv_cache_bytes(config))),
         ("FLOPs per token, causal", ""),
         ("  forward", f"{forward_flops_per_token(config):,.0f}"),
         ("  training", f"{training_flops_per_token(config):,.0f}"),

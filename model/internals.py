@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from model.attention import document_mask
 from model.eval_mode import eval_mode, unwrap
 from model.gpt import Block, TinyGPT
+from model.layers import check_ids
 
 
 class Internals(NamedTuple):
@@ -37,7 +38,7 @@ def internals(model: nn.Module, ids_BT: Tensor, *, doc_BT: Tensor | None = None)
         doc_BT: document number of each token; attention is then limited to the document.
 
     Raises:
-        ValueError: T is above block_size.
+        ValueError: T is above block_size, or an id is not in the vocabulary.
 
     >>> from model.config import ModelConfig
     >>> model = TinyGPT(ModelConfig(vocab_size=11, block_size=8, n_layer=2, n_head=2, n_embd=8))
@@ -49,6 +50,7 @@ def internals(model: nn.Module, ids_BT: Tensor, *, doc_BT: Tensor | None = None)
     """
     raw = unwrap(model)
     assert isinstance(raw, TinyGPT)
+    ids_BT = check_ids(ids_BT, raw.config.vocab_size)
     mask_B1TT = None if doc_BT is None else document_mask(doc_BT)
     attention: list[Tensor] = []
     with eval_mode(raw):

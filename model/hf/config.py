@@ -88,7 +88,8 @@ def hf_model_type(config: ModelConfig) -> str:
         if nearest == "llama" and config.n_embd % config.n_head:  # also if head_size is set
             raise UserError(
                 f"{CLASSES[nearest]} needs a model.n_embd that is a multiple of model.n_head "
-                f"(here {config.n_embd} and {config.n_head}); train with other sizes"
+                f"(here {config.n_embd} and {config.n_head}); train with other sizes, or with "
+                "model.qk_norm true and model.bias false, as Qwen3ForCausalLM"
             )
         return nearest
     reasons = [

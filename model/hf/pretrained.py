@@ -26,12 +26,14 @@ def pretrained_settings(folder: str, given: Mapping[str, Any]) -> dict[str, Any]
         UserError: a given setting contradicts the folder, or TinyGPT cannot be its model.
     """
     values: dict[str, Any] = {}
-    for leaf, value in flatten(read_config(Path(folder))).items():
+    config = read_config(Path(folder))
+    explicit = {"n_kv_head": config.kv_heads, "head_size": config.head_dim}  # in place of 0
+    for leaf, value in flatten(config).items():
         name = f"model.{leaf}"
         shorter = leaf == "block_size" and name in given and given[name] <= value
         if leaf in RUN_OWNED or shorter:
             continue
-        if name in given and given[name] != value:
+        if name in given and given[name] not in (value, explicit.get(leaf, value)):
             raise UserError(f"{name} is {given[name]}, but {value} in {folder}; leave it out")
         values[name] = value
     return values

@@ -130,7 +130,8 @@ class Decoder:
                 qk_BXK = apply_rope(qk_BXK, *rope)
             qkv_BN = torch.cat((qk_BXK, v_BGK), dim=1).flatten(1)
         G, K = config.kv_heads, config.head_dim
-        q_BN, kv_BN = qkv_BN.tensor_split((config.qkv_sizes[0],), dim=1)
+        q, k, v = config.qkv_sizes
+        q_BN, kv_BN = qkv_BN.split((q, k + v), dim=1)  # one view of both, for one copy to the cache
         q_BGrK, kv_B2GK = q_BN.unflatten(1, (G, -1, K)), kv_BN.unflatten(1, (2, G, K))
         return q_BGrK.contiguous(), kv_B2GK.transpose(0, 1)
 

@@ -96,8 +96,8 @@ class InferenceWeights:
         if attn.q_norm is not None and attn.k_norm is not None:
             q_gain, k_gain = attn.q_norm.weight, attn.k_norm.weight
             if q_gain is not None and k_gain is not None:
-                heads = ((q_gain, self.config.n_head), (k_gain, self.config.kv_heads))
-                gain = torch.cat([one.expand(n, -1) for one, n in heads])
+                H, G, _ = self.config.qkv_heads
+                gain = torch.cat((q_gain.expand(H, -1), k_gain.expand(G, -1)))
         return Layer(
             attn_norm=norm_function(block.attn_norm),
             qkv=self._make_linear(weight_and_bias(attn.qkv)),

@@ -63,7 +63,8 @@ GROUPED = [
         {"position": "rope", "norm": "rmsnorm", "mlp": "swiglu", "bias": True},  # Llama
         {"position": "rope", "norm": "rmsnorm", "mlp": "swiglu", "qk_norm": True},  # Qwen3
     )
-    for n_kv_head, head_size, tie in ((4, 6, True), (2, 0, False), (2, 6, True), (1, 6, False))
+    for n_kv_head, head_size, tie in product((4, 2, 1), (0, 6), (False, True))
+    if (n_kv_head, head_size) != (4, 0)  # that is ordinary attention
 ]
 NANOCHAT = {"norm_gain": False, "embedding_norm": True, "mlp": "relu2", "softcap": 15.0}
 GROUPED.append(GROUPED[-1] | NANOCHAT)

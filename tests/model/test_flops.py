@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -71,6 +72,7 @@ def test_grouped_heads_of_another_size_are_counted(bias):
     )  # fmt: skip
     total = sum(value.numel() for value in TinyGPT(config).parameters())
     assert count_parameters(config).total == total
+    assert kv_cache_bytes(replace(config, pointer=True)) - kv_cache_bytes(config) == 7 * 2 * 12 * 4
     assert kv_cache_bytes(config) == 2 * 7 * 2 * (2 * 8) * 4  # layers, positions, k and v, fp32
 
 
@@ -167,6 +169,8 @@ def saved_bytes(config, batch):
         MODERN,
         {"dropout": 0.1},
         {"n_kv_head": 1},
+        {"n_kv_head": 1, "head_size": 32, "attention": "manual"},
+        {"n_kv_head": 2, "head_size": 64, "dropout": 0.1, "position": "learned"},
         {"n_kv_head": 2, "head_size": 24, "qk_norm": True, "bias": True},
         {"attention": "manual"},
         {"attention": "manual", "dropout": 0.1, "tie_weights": True},

@@ -39,7 +39,7 @@ def test_internals_are_those_of_the_forward_pass(tiny, kind, docs):
 
 
 def test_the_pointers_gains_are_returned(tiny):
-    inside = internals(tiny(pointer=True), IDS)
+    inside = internals(tiny(pointer=True), IDS.to(torch.uint8))
     assert inside.gains_BTT is not None and inside.gains_BTT.shape == (2, 7, 7)
     assert (inside.gains_BTT.triu(1) == 0).all() and inside.gains_BTT.sum() > 0
     assert internals(tiny(), IDS).gains_BTT is None

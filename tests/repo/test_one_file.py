@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,3 +124,12 @@ def test_it_samples(one_file: ModuleType) -> None:
     torch.manual_seed(1)
     ids = one_file.sample(one_file.GPT(), [1, 2, 3], 5)
     assert ids[:3] == [1, 2, 3] and len(ids) == 8
+
+
+def test_the_theory_links_to_its_lines() -> None:
+    theory = (ROOT / "docs" / "theory.md").read_text(encoding="utf-8")
+    lines = (ROOT / "docs" / "one_file.py").read_text(encoding="utf-8").splitlines()
+    links = re.findall(r"\[`(\w+)`\]\(one_file\.py#L(\d+)\)", theory)
+    assert len(links) >= 10 and theory.count("\nPlain version:") >= 6
+    for name, line in links:
+        assert re.match(rf"(def|class) {name}\b", lines[int(line) - 1]), f"{name}, line {line}"
