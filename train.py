@@ -51,6 +51,7 @@ from utils.processes import keep_freed_memory
 from utils.run import checkpoint, tensorboard
 from utils.run.environment import VERSION
 from utils.run.folder import FLAGS_RUN, RunFolder, run_to_resume
+from utils.run.log import check_logs
 from utils.run.plot import plot_finished_run
 from utils.suggest import did_you_mean
 
@@ -244,6 +245,7 @@ def run_training(
     state = None
     if resume:
         state = load_state(run, dist)
+        run.read_record()  # what is damaged is reported before anything is written
         config = resumed_config(Config, run.config, given, state)
         if state and is_complete(config.train, state):
             if dist.is_main and not run.plot.exists():  # killed between checkpoint and plot
@@ -251,7 +253,7 @@ def run_training(
             log(f"{run.path}: finished at step {state['step']}, nothing to do")
             return 0
     else:
-        run.check_has_no_run()
+        run.check_has_no_run(dump(config).encode())
     if config.train.tensorboard:
         tensorboard.import_library()  # if it is not installed, fail before anything is written
     trainer, data = build_trainer(config, run, state, dist)
@@ -288,7 +290,7 @@ def claim_run_folder(
     """
     run.lock()  # makes the folder; errors before this leave none behind
     if not resume:
-        run.check_has_no_run()
+        run.check_has_no_run(dump(config).encode())
     tokens_per_row, formula = data.tokens_per_row(config.data.windows, config.model.block_size)
     for line in [*describe_run(trainer, tokens_per_row, formula), *data.notes]:
         log(line)
@@ -305,17 +307,26 @@ def load_state(run: RunFolder, dist: Distributed) -> dict[str, Any] | None:
             training checkpoint.
     """
     if not run.has_run():
+        if found := run.files_of_a_run():
+            raise UserError(
+                f"{run.path}: holds {found[0].name}, but run.json is missing; put it back, or name "
+                "another run_dir to start a new run"
+            )
         where = looked_in(run.path) + did_you_mean(run.path, "run.json")
         raise UserError(f"{run.path}: no run to resume{where}; leave out --resume to start one")
     if dist.is_main:
         run.lock()
-    if not run.last.exists():
+    if not run.last.exists() and not run.best.exists():
+        check_logs(run, None)
         return None
     hint = "start a new run"
     if run.best.exists():
         hint = f"copy {run.best} over it to continue from there, or {hint}"
+    if not run.last.exists():
+        raise UserError(f"{run.last}: missing; {hint}")
     state = checkpoint.load(run.last, hint=hint, required=REQUIRED_KEYS)
     check_run_tokenizer(run.tokenizer, state["tokenizer_sha256"])
+    check_logs(run, state)
     return state
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -15,7 +14,7 @@ from filelock import FileLock
 
 from tok.tokenizer import BPETokenizer
 from utils.errors import UserError, looked_in
-from utils.files import atomic_folder, make_parents, sha256_file
+from utils.files import atomic_folder, make_parents, parse_json, read_bytes, sha256_file
 
 FORMAT = 1
 META = "meta.json"
@@ -32,7 +31,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
         UserError: the folder is not a prepared folder, or has another format version.
     """
     try:
-        meta = json.loads((folder / META).read_text(encoding="utf-8"))
+        meta = parse_json((folder / META).read_bytes())
         version = meta["recipe"]["format"]
         valid = all(isinstance(meta[split][name], int) for split in SPLITS for name in COUNTS)
         valid = valid and isinstance(meta["identity"] + meta["tokenizer_sha256"], str)
@@ -157,14 +156,11 @@ def check_overwrite(folder: Path, identity: str) -> None:
         raise UserError(
             f"{folder}: holds {others[0]}, which is not prepared data; name another folder"
         )
-    try:
-        found = read_meta(folder)["identity"]
-    except UserError:  # incomplete or damaged
-        return
-    if found != identity:
-        raise UserError(
-            f"{folder}: holds other prepared data; name another folder, or remove this one"
-        )
+    files = [folder / name for name in FILES if (folder / name).exists()]
+    # The text of a damaged meta.json may still show that the folder is ours.
+    if files and identity.encode() not in read_bytes(files[0]):
+        what = "other prepared data" if files[0].name == META else f"{files[0].name} without {META}"
+        raise UserError(f"{folder}: holds {what}; name another folder, or remove this one")
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -15,17 +16,43 @@ EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report Ctrl-C
 
 
+MAX_VALUE = 200  # characters of one value that a message repeats
+# Values in messages: words (with paths), quoted texts, and lists. Each is cut if it is longer.
+VALUES = re.compile(r"\S{201,}|'[^']{199,}'|\"[^\"]{199,}\"|\[[^\[\]]{199,}\]")
+MAX_MESSAGE = 1000
+
+
 class UserError(Exception):
     """An error that the user can fix. The message names the file, key or flag, and the fix."""
 
+    def __init__(self, message: object) -> None:
+        """Store the message with long values shortened."""
+        super().__init__(shorten_values(str(message)))
+
+
+def shorten_values(message: str) -> str:
+    """Return a message in which no value has more than MAX_VALUE characters.
+
+    >>> shorten_values("a.txt: expected a number, got " + "9" * 5000).count("9")
+    199
+    """
+    message = message if len(message) <= 10**6 else _cut(message, 10**6)  # the pattern is slow
+    return _cut(VALUES.sub(lambda found: _cut(found[0], MAX_VALUE), message), MAX_MESSAGE)
+
+
+def _cut(text: str, size: int) -> str:
+    """Return at most `size` characters: the start and the end of the text."""
+    half = size // 2
+    return text if len(text) <= size else f"{text[:half]}…{text[len(text) - (size - half - 1):]}"
+
 
 def one_line(message: object) -> str:
-    """Return a message as a single line.
+    """Return a message as a single line, with long values shortened.
 
     >>> one_line("two\\n  lines")
     'two lines'
     """
-    return " ".join(str(message).split())
+    return shorten_values(" ".join(str(message).split()))
 
 
 OS_ERROR_HINTS = {

@@ -90,6 +90,7 @@ def read_stdin() -> bytes:
 
 _pipe_copies: dict[tuple[int, int], Any] = {}  # (device, inode) of a pipe -> temporary file
 PathKind = Literal["file", "folder", "new folder"]
+MAX_JSON_NODES = 1_000_000
 ANY_BYTES_HINT = "convert the file, or pass --errors bytes to take any bytes"
 
 
@@ -100,6 +101,24 @@ def json_bytes(content: Mapping[str, Any]) -> bytes:
     b'{\\n  "n": 1\\n}\\n'
     """
     return (json.dumps(content, indent=2) + "\n").encode()
+
+
+def parse_json(raw: bytes) -> Any:
+    """Return the value of a JSON text; for files whose content is not trusted.
+
+    >>> parse_json(b'{"n": [1]}')
+    {'n': [1]}
+
+    Raises:
+        ValueError: not JSON, nested too deeply, or with more lists and objects than a file needs:
+            each takes 2 bytes of text, but 64 bytes of memory or more.
+    """
+    if raw.count(b"[") + raw.count(b"{") > MAX_JSON_NODES:
+        raise ValueError(f"more than {MAX_JSON_NODES:,} lists and objects")
+    try:
+        return json.loads(raw)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def decode_utf8(

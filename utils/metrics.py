@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,6 +47,8 @@ COLUMNS = (
     "val_ppl",
     "val_bpb",
 )
+NUMBER = re.compile(r"-?(\d+(\.\d+)?(e[-+]?\d+)?|inf)|nan", re.ASCII)  # as repr writes it
+STEP = re.compile(r"\d{1,18}", re.ASCII)
 CLOCK_COLUMNS = ("tokens_per_s", "elapsed_s", "memory_bytes")
 
 
@@ -105,25 +108,24 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         raise UserError(
             f"{path}: not the metrics of a run: its header should be {','.join(header)}"
         )
-    rows = [row for row in csv.DictReader(lines) if None not in row and None not in row.values()]
-    for row in rows:
-        if not row["step"].isdecimal():
-            raise UserError(f"{path}: damaged, step {row['step']!r} is not a number")
-        for name, cell in row.items():
-            if cell and not _is_number(cell):
-                raise UserError(
-                    f"{path}: damaged, step {row['step']}: {name} {cell!r} is not a number; "
-                    "put the original back"
-                )
+    rows: list[dict[str, str]] = []
+    for number, line in enumerate(lines[1:], start=2):
+        cells = line.split(",")
+        row = dict(zip(header, cells, strict=False))
+        wrong = [name for name, cell in row.items() if cell and not NUMBER.fullmatch(cell)]
+        if not STEP.fullmatch(row["step"]):
+            problem = f"line {number}: step {row['step']!r} is not a number"
+        elif wrong:
+            problem = f"step {row['step']}: {wrong[0]} {row[wrong[0]]!r} is not a number"
+        elif len(cells) != len(header):
+            problem = f"step {row['step']}: {len(cells)} cells instead of {len(header)}"
+        elif rows and int(row["step"]) <= int(rows[-1]["step"]):
+            problem = f"step {row['step']} follows step {rows[-1]['step']}"
+        else:
+            rows.append(row)
+            continue
+        raise UserError(f"{path}: damaged, {problem}; put the original back")
     return rows
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
 
 
 def read_column(rows: list[dict[str, str]], name: str) -> tuple[list[int], list[float]]:

@@ -5,7 +5,6 @@ The tokenizer files of the same folder are handled by tok/formats/convert.py.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from model.config import ModelConfig
 from model.hf.config import from_hf, hf_model_type, to_hf
 from model.hf.weights import from_hf_weights, to_hf_weights
 from utils.errors import UserError, missing_package
-from utils.files import json_bytes, read_bytes
+from utils.files import json_bytes, parse_json, read_bytes
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"  # names the files of sharded weights
@@ -122,11 +121,11 @@ def _parse_json(path: Path, use: Callable[[dict[str, Any]], T]) -> T:
     """Parse a JSON file and return `use` of its object; errors name the file."""
     raw = read_bytes(path)
     try:
-        content = json.loads(raw)
+        content = parse_json(raw)
         if not isinstance(content, dict):
             raise UserError("not a JSON object")
         return use(content)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: damaged ({type(error).__name__}: {error})") from None

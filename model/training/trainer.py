@@ -27,7 +27,7 @@ from utils.output import log
 from utils.run import checkpoint
 from utils.run.environment import resume_warnings
 from utils.run.folder import RunFolder
-from utils.run.log import RunLog
+from utils.run.log import RunLog, sync_logs
 
 COUNTERS = ("step", "tokens", "bad_evals", "best_val", "last_val", "elapsed_s")
 # train.py compares the tokenizer and the data with the run's, and uses the number of threads.
@@ -116,11 +116,11 @@ class Trainer:
 
     def state(self) -> dict[str, Any]:
         """Return the content of a checkpoint. The step determines data order and dropout."""
-        only_if_set: dict[str, Any] = {}
+        more: dict[str, Any] = {"logs": sync_logs(self.run)}
         if self.val_step != self.step:
-            only_if_set["val_step"] = self.val_step
+            more["val_step"] = self.val_step
         if self.pending_evaluation is not None:
-            only_if_set["pending_evaluation"] = self.pending_evaluation
+            more["pending_evaluation"] = self.pending_evaluation
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -132,7 +132,7 @@ class Trainer:
             "threads": torch.get_num_threads(),
             "ranks": self.dist.size,
             "torch": str(torch.__version__),
-            **only_if_set,
+            **more,
         }
 
     def micro_batches(self, batch: Sequence[torch.Tensor | None]) -> list[tuple[torch.Tensor, ...]]:

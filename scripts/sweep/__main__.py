@@ -24,7 +24,7 @@ if __name__ == "__main__":  # before the slow imports
 from filelock import FileLock, Timeout
 
 from data.prepare import prepare
-from scripts.sweep.grid import BASE, Sweep
+from scripts.sweep.grid import BASE, PICTURES, Sweep
 from scripts.sweep.grid_entries import PARTS, SWEEP_KEYS
 from scripts.sweep.grid_file import load_sweep
 from scripts.sweep.points import Job, make_jobs, to_csv
@@ -34,7 +34,7 @@ from scripts.sweep.ranking import changes_table, group_runs, ranking_table, verd
 from train import Config
 from utils.cli import Parser, positive_int
 from utils.errors import UserError, run_cli
-from utils.files import write_atomic
+from utils.files import read_bytes, write_atomic
 from utils.output import log, shell_quote
 from utils.processes import available_cores
 from utils.run.figure import FORMATS, import_matplotlib, warn_if_not_drawn
@@ -163,6 +163,19 @@ def threads_per_run(workers: int) -> int:
     return min(int(given), share) if workers > 1 else int(given)
 
 
+def check_out(out: Path) -> None:
+    """Check that the folder holds no files of others with the names that a sweep writes.
+
+    Raises:
+        UserError: it does.
+    """
+    results = out / "results.csv"
+    own = results.exists() and read_bytes(results).startswith(b"point,")
+    found = [results, *(path for name in PICTURES for path in out.glob(f"{name}.*"))]
+    if not own and (others := [path for path in found if path.exists()]):
+        raise UserError(f"{others[0]}: not written by a sweep; move it away, or name another --out")
+
+
 def report_results(jobs: Sequence[Job], sweep: Sweep, out: Path, plot_format: str) -> None:
     """Print the table and its verdict, and write the plots."""
     rows = [job.row() for job in jobs]
@@ -197,6 +210,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for job in jobs:
             print(f"{job.status}: {' '.join(map(shell_quote, job.command(sweep.config)))}")
         return 0
+    check_out(out)
     lock = FileLock(out / "lock", timeout=LOCK_TIMEOUT_S, thread_local=False)
     pool = make_pool(args, jobs, lock)
     for job in jobs:  # before any run: data errors appear here, and points share the prepared data

@@ -218,12 +218,15 @@ def test_a_failure_keeps_the_existing_folder(
     with pytest.raises(UserError, match="out: holds other prepared data; name another folder"):
         prepare.prepare(config, None, out)
     assert stamps(out) == before
-    (out / "meta.json").unlink()  # an incomplete folder can be replaced
-    before = stamps(out)
+    (out / "meta.json").unlink()  # the rest may be files of others
+    with pytest.raises(UserError, match="out: holds tokenizer.json without meta.json; name anoth"):
+        prepare.prepare(config, None, out)
+    for path in out.iterdir():
+        path.unlink()
     write(tmp_path / "a.txt", b"new\xff")
     with pytest.raises(UserError, match="not UTF-8 at byte 3"):
         prepare.prepare(config, None, out)
-    assert stamps(out) == before
+    assert list(out.iterdir()) == []
     write(tmp_path / "a.txt", b"new text, and more")
     prepare.prepare(config, None, out)
     assert b"".join(documents(out, "train") + documents(out, "val")) == b"new text, and more"

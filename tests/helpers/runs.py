@@ -89,9 +89,9 @@ def step(one: trainer.Trainer) -> dict[str, float]:
 
 
 def state_of(path: Path) -> dict[str, Any]:
-    """A checkpoint without the values that differ between equal runs: time and folder name."""
+    """A checkpoint without the values that differ between equal runs: times and folder name."""
     state = checkpoint.load(path)
-    del state["elapsed_s"], state["config"]["run_dir"]
+    del state["elapsed_s"], state["logs"], state["config"]["run_dir"]
     return state
 
 

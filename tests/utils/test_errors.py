@@ -126,3 +126,13 @@ def test_text_is_utf8_in_an_ascii_locale(run_python):
     code = PROGRAM.format(body=r"print('\u00e9\U0001f600')")
     done = run_python("-c", code, env={"PYTHONIOENCODING": "ascii"})
     assert (done.returncode, done.stdout, done.stderr) == (0, "\u00e9\U0001f600\n", "")
+
+
+@pytest.mark.parametrize(
+    "value", ["x" * 10**6, repr("a b " * 10**5), "[" + "1, " * 10**6 + "]", '"' + "é " * 500 + '"']
+)
+def test_a_message_repeats_at_most_200_characters_of_a_value(value: str) -> None:
+    message = str(UserError(f"c.yaml:3: optim.lr: expected number, got {value}; fix it"))
+    assert message.startswith("c.yaml:3: optim.lr: expected number, got ")
+    assert message.endswith("; fix it") and len(message) <= 41 + 200 + 8
+    assert one_line(f"c.yaml: {value}").count(value[1]) <= 200

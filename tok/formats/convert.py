@@ -63,6 +63,9 @@ def export_tokenizer(tokenizer: BPETokenizer, kind: str, out: str | Path) -> lis
         raise TokenizerError(f"unknown format {kind!r}; known: {', '.join(FORMATS)}")
     if kind == "gpt2":
         contents = {out / name: raw for name, raw in write_gpt2(tokenizer).items()}
+        for path, raw in contents.items():
+            if path.exists() and path.read_bytes() != raw:
+                raise TokenizerError(f"{path} exists and is different; name another --out")
         out.mkdir(parents=True, exist_ok=True)
     else:
         write = write_huggingface if kind == "hf" else write_tiktoken

@@ -12,9 +12,41 @@ from utils.errors import UserError, one_line
 from utils.files import decode_utf8, read_bytes
 from utils.suggest import nearest
 
+MAX_NODES = 100_000  # values in a file or flag, counted wherever an alias repeats them
+
 
 class _Loader(yaml.SafeLoader):
     """YAML without the traps of version 1.1: 3e-4 is a number, but yes, on and 1:30 are text."""
+
+    n_nodes = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Return the next node; refuse to build more than MAX_NODES."""
+        self.n_nodes += 1
+        if self.n_nodes > MAX_NODES:
+            raise yaml.YAMLError(f"more than {MAX_NODES:,} values")
+        return super().compose_node(parent, index)
+
+    def get_single_node(self) -> Any:
+        """Return the root.
+
+        Raises:
+            yaml.YAMLError: no valid YAML, nested too deeply, or too large with its aliases.
+        """
+        try:
+            root = super().get_single_node()
+        except RecursionError:
+            raise yaml.YAMLError("nested too deeply") from None
+        n_nodes, pending = 0, [root]
+        while pending:
+            value = getattr(pending.pop(), "value", None)
+            children = value if isinstance(value, list) else []
+            nodes = [one for pair in children for one in (pair if type(pair) is tuple else [pair])]
+            n_nodes += len(nodes)
+            if n_nodes > MAX_NODES:
+                raise yaml.YAMLError(f"its aliases repeat more than {MAX_NODES:,} values")
+            pending += nodes
+        return root
 
 
 _Loader.yaml_implicit_resolvers = {}
@@ -34,7 +66,7 @@ def parse_scalar(text: str) -> Any:
     """Parse the value of a flag as YAML: `3e-4` is a number, `[a, b]` a list, the rest text."""
     try:
         return yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError):  # ValueError: an integer with thousands of digits
+    except (yaml.YAMLError, ValueError, RecursionError):  # such as an integer of 9999 digits
         return text
 
 
@@ -91,7 +123,7 @@ def read_yaml(path: str, fields: Mapping[str, Any]) -> dict[str, tuple[Any, int]
         if root is not None and not _is_null(root):
             _collect(loader, root, "", path, fields, found, {})
         return found
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: such as `!!int x`
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: such as `!!int x`
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else path
         raise UserError(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import filelock
 
 from utils.errors import UserError, looked_in
-from utils.files import check_writable, write_atomic
+from utils.files import check_writable, parse_json, read_bytes, write_atomic
 from utils.output import shell_quote
 from utils.suggest import did_you_mean
 
@@ -33,6 +34,8 @@ class RunFolder:
         self.plot = self.path / "loss.png"
         self.last = self.path / "last.pt"
         self.best = self.path / "best.pt"
+        logs = [self.metrics, self.samples, self.tensorboard, self.plot]
+        self._files = [self.last, self.best, *logs, self.config, self.tokenizer]
         self._lock = filelock.FileLock(self.path / "lock", blocking=False, thread_local=False)
 
     def has_run(self) -> bool:
@@ -57,15 +60,32 @@ class RunFolder:
                 f"`python train.py --config configs/tiny.yaml --run_dir {folder}`"
             )
 
-    def check_has_no_run(self) -> None:
-        """Check that the folder holds no run and can be written.
+    def check_has_no_run(self, config: bytes = b"") -> None:
+        """Check that the folder holds no run, can be written, and that no file is overwritten.
+
+        Args:
+            config: the content of the run's config.yaml. A folder that holds only this file and
+                tokenizer.json was left by a killed start of the same run.
 
         Raises:
-            UserError: it holds a run, and how to resume it; or it can't be written.
+            UserError: it holds a run, and how to resume it; it holds files with the names of a
+                run's; or it can't be written.
         """
         if self.has_run():
             raise UserError(f"{self.path}: holds a run; add --resume, or name another run_dir")
         check_writable(self.path, "run_dir", "folder")
+        found = self.files_of_a_run()
+        if config and self.config.is_file() and self.config.read_bytes() == config:
+            found = [path for path in found if path not in (self.config, self.tokenizer)]
+        if found:
+            raise UserError(
+                f"{self.path}: holds {found[0].name} without the run.json of a run; name another "
+                "run_dir, or put run.json back and add --resume"
+            )
+
+    def files_of_a_run(self) -> list[Path]:
+        """Return the files here with the names of a run's files, except for run.json."""
+        return [path for path in self._files if os.path.lexists(path)]
 
     def lock(self) -> None:
         """Make the folder, lock it for this process, and remove files that killed processes left.
@@ -85,8 +105,9 @@ class RunFolder:
             raise UserError(
                 f"{self.path}: another process is writing this run; wait for it or stop it"
             ) from None
-        for path in self.path.glob(".*.tmp-*"):
-            path.unlink(missing_ok=True)
+        for file in (self.record, *self._files):
+            for path in self.path.glob(f".{file.name}.tmp-*"):
+                path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Release the lock."""
@@ -100,7 +121,7 @@ class RunFolder:
         """
         self.check_has_run()
         try:
-            record = json.loads(self.record.read_text(encoding="utf-8"))
+            record = parse_json(read_bytes(self.record))
         except ValueError:
             record = None
         if not is_run_record(record):

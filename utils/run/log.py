@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from utils.files import write_atomic
+from utils.errors import UserError
+from utils.files import read_bytes, write_atomic
 from utils.metrics import CsvLog, read_rows
+from utils.output import log
+from utils.run.checkpoint import evaluated_step
 from utils.run.folder import RunFolder
 from utils.run.tensorboard import TensorBoardWriter
 
@@ -70,6 +76,49 @@ class RunLog:
         """Close the TensorBoard events."""
         if self.tensorboard:
             self.tensorboard.close()
+
+
+def sync_logs(run: RunFolder) -> dict[str, list[Any]]:
+    """Write metrics.csv and samples.txt to the disk; return size and sha256 of each, by name."""
+    found = {}
+    for path in (run.metrics, run.samples):
+        if path.exists():
+            with open(path, "rb+") as file:
+                os.fsync(file.fileno())
+                raw = file.read()
+            found[path.name] = [len(raw), hashlib.sha256(raw).hexdigest()]
+    return found
+
+
+def check_logs(run: RunFolder, state: Mapping[str, Any] | None) -> None:
+    """Check, before anything is written, that the logs begin as when last.pt was saved.
+
+    A checkpoint of an older version does not say how; then the row of its evaluation must be there.
+
+    Args:
+        state: the content of last.pt; None if there is none, because no step was completed.
+
+    Raises:
+        UserError: rows or samples are missing, or were changed.
+    """
+    for path in (run.metrics, run.samples):
+        if not path.exists():
+            if state and state.get("logs", {}).get(path.name):
+                log(f"warning: {path} is missing: what it held is lost, a new file is started")
+            continue
+        steps = [int(row["step"]) for row in read_rows(path)] if path == run.metrics else []
+        if state is None:
+            intact = max(steps, default=0) == 0
+        elif "logs" in state:
+            size, digest = state["logs"].get(path.name, (0, hashlib.sha256().hexdigest()))
+            intact = hashlib.sha256(read_bytes(path)[:size]).hexdigest() == digest
+        else:
+            intact = path != run.metrics or evaluated_step(state) in (None, *steps)
+        if not intact:
+            raise UserError(
+                f"{path}: not as it was when {run.last.name} was saved; put the original back, or "
+                "move it away to continue without it"
+            )
 
 
 def append_sample(path: Path, step: int, text: str) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -249,3 +250,31 @@ def test_a_comment_after_a_long_value_is_not_part_of_it(tmp_path):
         dump(Config(run_dir="x" * 60), comments=True), encoding="utf-8"
     )
     assert load(Config, [str(tmp_path / "c.yaml")], {})[0].run_dir == "x" * 60
+
+
+@pytest.mark.parametrize(
+    "value, problem",
+    [
+        ("[" * 400 + "]" * 400, "nested too deeply"),
+        ("{a: " * 400 + "1" + "}" * 400, "nested too deeply"),
+        ("&a [*a]", "its aliases repeat more than 100,000 values"),
+        ("[" + "1," * 200_000 + "1]", "more than 100,000 values"),
+        (
+            "[&a [1,1,1,1,1,1,1,1,1]"
+            + "".join(f", &{chr(98 + n)} [{','.join(['*' + chr(97 + n)] * 9)}]" for n in range(9))
+            + "]",
+            "its aliases repeat more than 100,000 values",
+        ),
+    ],
+)
+def test_small_files_that_need_much_memory_are_refused(
+    tmp_path: Path, value: str, problem: str
+) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(f"optim:\n  lr: {value}\n", encoding="utf-8")
+    with pytest.raises(UserError, match=f"c.yaml.*: not valid YAML: {problem}") as error:
+        load(Config, [str(path)], {})
+    assert len(str(error.value)) < 500
+    with pytest.raises(UserError, match="--optim.lr: expected number, got ") as error:
+        load(Config, [], {"optim.lr": value})
+    assert len(str(error.value)) < 500

@@ -136,3 +136,33 @@ def test_throughput_counts_only_running_time(monkeypatch: pytest.MonkeyPatch) ->
         meter.start()
         meter.stop(50)
     assert meter.pop_rate() == 100 / 5 and meter.pop_rate() == 0
+
+
+@pytest.mark.parametrize(
+    "old, new, problem",
+    [
+        ("3,", "3\r,", r"line 3: step '3\\r' is not a number"),
+        ("3,", "9" * 5000 + ",", "line 3: step '9.*9' is not a number"),
+        ("3,", "0,", "step 0 follows step 0"),
+        ("77.5", "77.5\r", r"step 3: val_loss '77.5\\r' is not a number"),
+        ("77.5", "7" * 200_000 + "x", "step 3: val_loss '7.*x' is not a number"),
+        ("77.5", "1_0", "step 3: val_loss '1_0' is not a number"),
+        ("77.5", '"77.5"', "step 3: val_loss .* is not a number"),
+        ("77.5", "77.5,", "step 3: 13 cells instead of 12"),
+        (",77.5", "", "step 3: 11 cells instead of 12"),
+    ],
+)
+def test_damaged_rows_are_neither_dropped_nor_end_in_a_traceback(
+    old: str, new: str, problem: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "metrics.csv"
+    log = CsvLog(path)
+    log.write({"step": 0, "tokens": 5, "val_loss": 1.0})
+    log.write({"step": 3, "tokens": 5, "val_loss": 77.5})
+    text = path.read_bytes().decode()
+    assert text.count(f"\n{old}" if old == "3," else old) == 1
+    changed = text.replace(f"\n{old}", f"\n{new}") if old == "3," else text.replace(old, new)
+    path.write_bytes(changed.encode())
+    with pytest.raises(UserError, match=f"metrics.csv: damaged, {problem}; put the or") as error:
+        read_rows(path)
+    assert len(str(error.value)) < 700
