@@ -18,7 +18,6 @@ from model.config import ModelConfig
 from model.hf.config import CLASSES, hf_model_type
 from model.hf.weights import fill_missing_weights
 from tok.formats.printable_vocab import vocab_dict
-from tok.patterns import GPT2
 from tok.tokenizer import BPETokenizer
 from tok.vocabulary import to_printable
 from utils.errors import UserError, missing_package
@@ -29,6 +28,9 @@ if TYPE_CHECKING:
 
 FILE_NAME = "model.gguf"
 ARCHITECTURES = {"gpt2": "gpt2", "gpt_neox": "gptneox", "llama": "llama", "qwen3": "qwen3"}
+# Split pattern -> llama.cpp's name. "llama-bpe" splits like "dbrx", but makes a pre-token that is a
+# token this token without merging it, which differs where merges can't make the token.
+PRE_TOKENIZERS = {"gpt2": "gpt-2", "cl100k": "dbrx"}
 TOP_LEVEL_NAMES = {
     "token_embedding": "token_embd",
     "position_embedding": "position_embd",
@@ -61,10 +63,10 @@ def gguf_kind(config: ModelConfig, tokenizer: BPETokenizer) -> str:
         raise UserError(
             f"model.mlp relu2: llama.cpp's {ARCHITECTURES[kind]} computes GELU; export --to hf"
         )
-    if tokenizer.pattern != GPT2.name:
+    if tokenizer.pattern not in PRE_TOKENIZERS:
         raise UserError(
-            f"the tokenizer uses the split pattern {tokenizer.pattern}; GGUF export supports only "
-            "gpt2"
+            f"the tokenizer uses the split pattern {tokenizer.pattern}; GGUF export supports "
+            f"{', '.join(PRE_TOKENIZERS)}; export --to hf"
         )
     return kind
 
@@ -175,7 +177,7 @@ def _add_tokenizer(writer: GGUFWriter, tokenizer: BPETokenizer) -> None:
         )
     spelled = [to_printable(tokenizer.token_bytes[token_id]) for token_id in tokenizer.ordinary_ids]
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
+    writer.add_tokenizer_pre(PRE_TOKENIZERS[tokenizer.pattern])
     writer.add_token_list(tokens)
     writer.add_token_types(types)
     writer.add_token_merges([f"{spelled[one]} {spelled[other]}" for one, other in tokenizer.merges])

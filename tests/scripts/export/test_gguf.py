@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,12 +114,54 @@ def test_llama_cpp_generates_the_same_text(settings, tokenizer, tmp_path):
     assert found == expected
 
 
+# Where llama.cpp differs: letters and digits that are new in Unicode 16 (it has the classes of 15),
+# and with cl100k the contraction 's with a long s, which it compares without case folding.
+NEW_IN_UNICODE_16 = (
+    "\u1c89-\u1c8a\ua7cb-\ua7cd\ua7da-\ua7dc\U000105c0-\U000105f3\U00010d40-\U00010d85\U00010ec2-\U00010ec4"
+    "\U00011380-\U000113d3\U000116d0-\U000116e3\U00011bc0-\U00011bf9\U00013460-\U000143fa\U00016100-\U00016139"
+    "\U00016d40-\U00016d79\U00018cff\U0001ccf0-\U0001ccf9\U0001e5d0-\U0001e5fa"
+)
+DIFFERENT = {"gpt2": f"[{NEW_IN_UNICODE_16}]", "cl100k": f"'\u017f|[{NEW_IN_UNICODE_16}]"}
+
+
 @pytest.mark.slow
-def test_llama_cpp_gives_the_same_ids(tokenizer, tmp_path):
-    server = serve(write(tmp_path, make_model(config_of(supported()[0])), tokenizer))
-    for text in hostile_strings(150):
+@pytest.mark.parametrize("pattern", DIFFERENT)
+def test_llama_cpp_gives_the_same_ids(pattern, tmp_path):
+    """With merges learned on the hostile strings themselves, so that each boundary matters."""
+    texts = hostile_strings(1500)
+    learned = BPETokenizer.train(texts, vocab_size=1500, pattern=pattern)
+    config = replace(config_of(supported()[0]), vocab_size=learned.vocab_size)
+    server = serve(write(tmp_path, make_model(config), learned))
+    compared = [text for text in texts if not re.search(DIFFERENT[pattern], text)]
+    assert len(compared) > 1400
+    for text in compared:
         ids = post(server, "tokenize", {"content": text, "parse_special": True})["tokens"]
-        assert ids == tokenizer.encode(text, allowed_special=True), repr(text)
+        assert ids == learned.encode(text, allowed_special=True), repr(text)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pattern", DIFFERENT)
+def test_llama_cpp_has_the_same_class_for_each_character(pattern, tmp_path):
+    """Merges of every byte with a letter, a digit and a sign make the class of a character show."""
+    pairs = [(byte, other) for byte in range(256) for other in b"a1!" if byte != other]
+    classes = BPETokenizer([*pairs, *((other, other) for other in b"a1!")], pattern=pattern)
+    config = replace(config_of(supported()[0]), vocab_size=classes.vocab_size)
+    server = serve(write(tmp_path, make_model(config), classes))
+    characters = [chr(code) for code in range(1, 0x20000) if not 0xD800 <= code < 0xF900]
+    characters = [one for one in characters if not re.match(DIFFERENT[pattern], one)]
+    for start in range(0, len(characters), 2048):
+        chosen = characters[start : start + 2048]
+        text = "x".join(f"{c}a {c}1 {c}! a{c}a 1{c}1 !{c}! \n{c}\n '{c}a" for c in chosen)
+        ids = post(server, "tokenize", {"content": text})["tokens"]
+        assert ids == classes.encode(text), f"U+{ord(chosen[0]):04X} and the next 2047"
+
+
+def test_the_name_of_the_split_pattern_is_in_the_file(tmp_path):
+    gguf = pytest.importorskip("gguf", reason=ORACLE)
+    for pattern, name in {"gpt2": "gpt-2", "cl100k": "dbrx"}.items():
+        learned = BPETokenizer.train([make_text(50)], vocab_size=300, pattern=pattern)
+        reader = gguf.GGUFReader(write(tmp_path, make_model(config_of(supported()[0])), learned))
+        assert reader.fields["tokenizer.ggml.pre"].contents() == name
 
 
 def test_the_file_holds_what_it_should(tokenizer, tmp_path):
@@ -144,7 +188,6 @@ def test_the_file_holds_what_it_should(tokenizer, tmp_path):
     ("change", "pattern", "message"),
     [
         ({"mlp": "relu2"}, "gpt2", "model.mlp relu2: llama.cpp's gptneox computes GELU"),
-        ({}, "cl100k", "uses the split pattern cl100k; GGUF export supports only gpt2"),
         ({"pointer": True}, "gpt2", "model.pointer true: no Hugging Face class supports it"),
         (
             {"norm": "rmsnorm", "norm_gain": False, "embedding_norm": True, "qk_norm": True},
