@@ -3,7 +3,7 @@
 Capital letters at the end of a name are the axes of the tensor: `logits_BTV` has the axes batch,
 time and vocabulary. Docstrings give shapes with the same letters:
 
-    B  batch: rows, or samples that are generated together
+    B  batch: rows, each a sequence of tokens; in sampling, one row for each sample
     T  time: positions in a row, at most block_size in one forward pass
     D  n_embd, the width of the residual stream
     H  n_head, attention heads
@@ -15,8 +15,8 @@ time and vocabulary. Docstrings give shapes with the same letters:
     S  slots of the KV cache
     n  slots of the KV cache that a step reads: the first n of S
     r  heads of queries that share a head of keys and values, H / G
-    R  rows that share a prompt
+    R  rows of the batch that share a prompt
     X  several axes flattened into one, such as B * H
-    k  top_k, ids that the sampler keeps
+    k  top_k, the number of ids that the sampler keeps
     1  an axis of size 1, for broadcasting; other digits are sizes too, 2D is twice D
 """

@@ -38,7 +38,7 @@ def document_mask(doc_BT: Tensor) -> Tensor:
 
 
 def split_qkv(qkv: Tensor, config: ModelConfig, dim: int = -1) -> tuple[Tensor, Tensor, Tensor]:
-    """Split queries, keys and values of all heads: outputs of `qkv` or, with dim 0, its weights.
+    """Split an output of `attn.qkv`, or with dim 0 its weights, into q, k and v of all heads.
 
     >>> [part.tolist() for part in split_qkv(torch.arange(6), ModelConfig(n_head=1, n_embd=2))]
     [[0, 1], [2, 3], [4, 5]]
@@ -48,10 +48,10 @@ def split_qkv(qkv: Tensor, config: ModelConfig, dim: int = -1) -> tuple[Tensor, 
 
 
 def split_heads(qkv: Tensor, config: ModelConfig) -> tuple[Tensor, Tensor]:
-    """Split (..., N), the output of `qkv`, into heads: (..., H + G, K) and (..., G, K).
+    """Split (..., N), the output of `attn.qkv`, into heads: (..., H + G, K) and (..., G, K).
 
-    The first part has the queries' heads, then the keys' heads. They stay together because norm and
-    rotation treat them alike, and each split costs a copy in the backward pass.
+    The first tensor has the queries' heads, then the keys' heads, because norm and rotation treat
+    them alike and each split costs a copy in the backward pass. The second has the values' heads.
     """
     q, k, v = config.qkv_heads
     qk, v = qkv.unflatten(-1, (-1, config.head_dim)).split((q + k, v), dim=-2)
@@ -121,7 +121,7 @@ class CausalSelfAttention(nn.Module):
             )
         n_heads = self.config.qkv_heads[:2]
         qk_BTHK, v_BTGK = split_heads(qkv_BTN, self.config)
-        if self.q_norm is not None and self.q_norm.weight is None:  # no gain, so one call for both
+        if self.q_norm is not None and self.q_norm.weight is None:  # no gain: one call for q and k
             qk_BTHK = self.q_norm(qk_BTHK)
         elif self.q_norm is not None and self.k_norm is not None:
             q_BTHK, k_BTGK = qk_BTHK.split(n_heads, dim=2)
@@ -165,7 +165,7 @@ class CausalSelfAttention(nn.Module):
 
 
 def repeat_heads(x_BGTK: Tensor, n_head: int) -> Tensor:
-    """Return (B, H, T, K): each of the G heads n_head / G times, for the queries that share it.
+    """Return (B, H, T, K): each of the G heads repeated for the n_head / G heads of queries.
 
     >>> repeat_heads(torch.tensor([1.0, 2.0]).view(1, 2, 1, 1), 4).flatten().tolist()
     [1.0, 1.0, 2.0, 2.0]

@@ -1,4 +1,4 @@
-"""Hashed bigram embedding: the table row of each pair of a token and the one before it."""
+"""Hashed bigram embedding: each pair (previous token, token) has a row in an embedding table."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ FIBONACCI_MULTIPLIER = 2654435769
 def hash_bigrams(ids_BT: Tensor, vocab_size: int, n_rows: int, doc_BT: Tensor | None) -> Tensor:
     """Return the table row of each pair (previous token, token), int64 (B, T), below n_rows.
 
-    With more pairs than rows, several pairs share a row. The first token of a row or document has
-    no previous token and forms a pair with an extra id, vocab_size.
+    With more pairs than table rows, several pairs share one. The first token of a sequence or
+    document has no previous token: it forms a pair with an extra id, vocab_size.
 
     >>> ids_BT = torch.tensor([[5, 7, 5, 7]])
     >>> row = hash_bigrams(ids_BT, vocab_size=10, n_rows=1000, doc_BT=None)[0]
@@ -33,7 +33,9 @@ def hash_bigrams(ids_BT: Tensor, vocab_size: int, n_rows: int, doc_BT: Tensor | 
 
 
 def hash_pairs(previous: Tensor, ids: Tensor, vocab_size: int, n_rows: int) -> Tensor:
-    """Return the table row of each pair, int64 in the shape of both; vocab_size = no previous id.
+    """Return the table row of each pair, int64 in the shape of `previous` and `ids`.
+
+    A `previous` of vocab_size means that there is no previous token.
 
     >>> hash_pairs(torch.tensor([5]), torch.tensor([7]), vocab_size=10, n_rows=1000).tolist()
     [227]

@@ -26,14 +26,14 @@ class ModelConfig:
     n_head: int = setting(6, "attention heads in each block", minimum=1)
     n_kv_head: int = setting(
         0,
-        "heads of keys and values, each shared by n_head / n_kv_head queries; 0 = n_head",
+        "heads of keys and values, each for n_head / n_kv_head heads of queries; 0 = n_head",
         minimum=0,
     )
     n_embd: int = setting(192, "width of the residual stream", minimum=1)
     head_size: int = setting(0, "width of one attention head; 0 = n_embd / n_head", minimum=0)
     dropout: float = setting(
         0.0,
-        "dropout rate for embeddings, attention weights and branch outputs",
+        "dropout rate for embeddings, attention weights, and outputs of attention and MLP",
         minimum=0.0,
         below=1.0,
     )
@@ -47,7 +47,7 @@ class ModelConfig:
     mlp: str = setting(
         "gelu", "activation of the MLP", choices=("gelu", "gelu_tanh", "relu2", "swiglu")
     )
-    mlp_ratio: float = setting(4.0, "MLP width / n_embd; swiglu uses 2/3 of it", above=0.0)
+    mlp_ratio: float = setting(4.0, "MLP width / n_embd; swiglu: 2/3 of that width", above=0.0)
     qk_norm: bool = setting(False, "apply RMSNorm to each head's queries and keys, before RoPE")
     tie_weights: bool = setting(False, "the output head shares the token embedding's weights")
     softcap: float = setting(
@@ -57,13 +57,13 @@ class ModelConfig:
         INIT_STD, "initial standard deviation of an untied token embedding", above=0.0
     )
     bigram_rows: int = setting(
-        0, "rows of the hashed bigram embedding, added to the embeddings; 0 = none", minimum=0
+        0, "rows in the table of the hashed bigram embedding; 0 = no such embedding", minimum=0
     )
     bigram_dropout: float = setting(
         0.0, "share of positions where training omits the bigram embedding", minimum=0.0, below=1.0
     )
     pointer: bool = setting(False, "find and copy earlier tokens, see model/pointer.py")
-    zero_init: bool = setting(False, "initialise the output matrices of the branches with zeros")
+    zero_init: bool = setting(False, "start the output matrices of attention and MLP at zero")
     attention: str = setting(
         "sdpa", "sdpa = fused kernel, manual = step by step", choices=("sdpa", "manual")
     )
@@ -100,25 +100,25 @@ class ModelConfig:
 
     @property
     def head_dim(self) -> int:
-        """K, the width of one head: `head_size`, if it is not 0."""
+        """K, the width of one head: `head_size`, or n_embd / n_head if that is 0."""
         return self.head_size or self.n_embd // self.n_head
 
     @property
     def kv_heads(self) -> int:
-        """G, the heads of keys and of values: `n_kv_head`, if it is not 0."""
+        """G, the number of heads of keys, and of values: `n_kv_head`, or n_head if that is 0."""
         return self.n_kv_head or self.n_head
 
     @property
     def qkv_heads(self) -> tuple[int, int, int]:
-        """The heads of queries, of keys and of values: (H, G, G)."""
+        """The numbers of heads of queries, of keys and of values: (H, G, G)."""
         return self.n_head, self.kv_heads, self.kv_heads
 
     @property
     def qkv_sizes(self) -> tuple[int, int, int]:
         """Widths of the queries, the keys and the values of one token, all heads together.
 
-        They are computed by one matrix, whose rows are in this order, and within each part by
-        heads. `model.attention.split_qkv` splits by it.
+        One matrix computes all three. Its rows are in this order, and within the queries, keys or
+        values in the order of the heads. `model.attention.split_qkv` splits by these widths.
 
         >>> ModelConfig(n_embd=192, n_head=6).qkv_sizes
         (192, 192, 192)
@@ -137,7 +137,7 @@ class ModelConfig:
 
         >>> ModelConfig(n_embd=192).mlp_width, ModelConfig(n_embd=192, mlp="swiglu").mlp_width
         (768, 512)
-        >>> ModelConfig(n_embd=128, n_head=4, mlp="swiglu").mlp_width  # 341.3
+        >>> ModelConfig(n_embd=128, n_head=4, mlp="swiglu").mlp_width  # 2/3 of 512 is 341.3
         344
         """
         width = self.mlp_ratio * self.n_embd * (2 / 3 if self.mlp == "swiglu" else 1)

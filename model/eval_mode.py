@@ -24,7 +24,7 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Put the model into eval mode inside the block; then restore each submodule's mode."""
+    """Put the model into eval mode inside the `with`; then restore each submodule's mode."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

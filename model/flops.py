@@ -37,8 +37,8 @@ class Parameters:
 def block_matrix_parameters(config: ModelConfig) -> int:
     """Return the number of weights in the matrices of one block.
 
-    In attention one for queries, keys and values, and one for the output; 2 (swiglu: 3) times
-    D * mlp_width in the MLP.
+    Attention has one matrix for queries, keys and values, and one for the output. The MLP has 2
+    (swiglu: 3) matrices of D * mlp_width weights.
 
     >>> block_matrix_parameters(ModelConfig(n_embd=192))  # 12 * 192 ** 2
     442368
@@ -57,7 +57,7 @@ def count_parameters(config: ModelConfig) -> Parameters:
     D, width = config.n_embd, config.mlp_width
     norm = D * (2 if config.norm == "layernorm" and config.bias else 1) * config.norm_gain
     block = block_matrix_parameters(config) + 2 * norm
-    if config.bias:  # of qkv and proj, then of fc (and gate) and proj
+    if config.bias:  # in attention of qkv and proj, in the MLP of fc (and gate) and proj
         block += sum(config.qkv_sizes) + D + (2 if config.mlp == "swiglu" else 1) * width + D
     if config.qk_norm:
         block += 2 * config.head_dim * config.norm_gain
@@ -91,15 +91,15 @@ class Memory:
 def activation_elements(config: ModelConfig, length: int | None = None) -> int:
     """Estimate the elements kept per token for the backward pass, in eager mode (within 15%).
 
-    Per block: input and output of both norms 4 D (rmsnorm 2 D more); queries, keys and values, with
-    RoPE also the rotated queries and keys; the normed ones with qk_norm; the attention's output, as
-    wide as the queries; and 2 (swiglu 4) times mlp_width. Without the fused kernel (with dropout or
-    attention: manual), instead of queries, keys, values and rotated ones: three copies, as wide as
-    the queries, and with qk_norm the inputs of its norms. Without norm_gain, rmsnorm and
-    qk_norm keep no more. Attention weights, H * T once, only without the fused kernel; 3 times with
-    dropout, which also keeps 2 D of noise.
+    A block keeps inputs and outputs of its two norms, 4 D (with rmsnorm 6 D); the attention's
+    output, as wide as the queries; in the MLP 2 (swiglu 4) times mlp_width; and for attention:
+    with the fused kernel, queries, keys, values, and with RoPE the rotated queries and keys;
+    without it (dropout, or attention: manual), three tensors as wide as the queries, the attention
+    weights H * T (with dropout three times, and 2 D of noise), and with qk_norm queries, keys and
+    values. qk_norm also keeps normed queries and keys. Without norm_gain, rmsnorm's extra 2 D and
+    these are not kept.
     Outside the blocks: 2 D, and three (softcap: four) times V for the logits, their softmax and
-    their gradient.
+    their gradient. See the code for the optional parts.
 
     Args:
         length: T; None = block_size.
@@ -108,7 +108,7 @@ def activation_elements(config: ModelConfig, length: int | None = None) -> int:
     hidden = (4 if config.mlp == "swiglu" else 2) * config.mlp_width
     q, k, v = config.qkv_sizes
     block = 4 * D + q + hidden
-    gain = config.norm_gain  # its gradient needs the normed values
+    gain = config.norm_gain  # a gain's gradient needs the normed values
     block += 2 * D * (config.norm == "rmsnorm" and gain)
     block += (q + k) * (config.qk_norm and gain)
     stepwise = config.dropout or config.attention == "manual"
@@ -139,8 +139,8 @@ def training_memory(
 
     Args:
         batch_size: rows of one forward pass (of a micro-batch, with gradient accumulation).
-        activation_bytes: per element kept: 4 in fp32. 2 under bf16 is slightly too low, because
-            norms stay in fp32.
+        activation_bytes: bytes of each element kept: 4 in fp32, 2 under bf16 (which is slightly too
+            low, because norms stay in fp32).
         moments: tensors of the weights' size that the optimizer keeps; AdamW has two.
     """
     weights = FLOAT32_BYTES * count_parameters(config).total
@@ -154,7 +154,7 @@ def training_memory(
 
 
 def kv_cache_bytes(config: ModelConfig, element_bytes: int = FLOAT32_BYTES) -> int:
-    """Return the bytes of one row of block_size tokens in the KV cache, the pointer's included.
+    """Return the bytes of the KV cache for one sample of block_size tokens, pointer included.
 
     >>> kv_cache_bytes(ModelConfig(block_size=256, n_layer=4, n_embd=192))  # 2 * 4 * 256 * 192 * 4
     1572864
@@ -174,7 +174,7 @@ def forward_flops_per_token(
     each, per visible token, layer and element of the queries. With causal=True a token sees
     (T + 1) / 2 tokens on average, which is the necessary work. causal=False counts all T, as many
     papers do (Kaplan et al. 2020, arXiv 2001.08361; Chowdhery et al. 2022, arXiv 2204.02311). A
-    pointer adds three matrices and the same two products. Norms, activations, softmax and
+    pointer adds three matrices and two more such products. Norms, activations, softmax and
     rotations are not counted.
 
     >>> config = ModelConfig(vocab_size=256, block_size=3, n_layer=1, n_embd=8, n_head=2)
@@ -199,7 +199,7 @@ def training_flops_per_token(
 
 
 def describe(config: ModelConfig, batch_size: int, moments: int = 2) -> str:
-    """Return a page for people: parameters, training memory of a micro-batch, FLOPs."""
+    """Return a table as text: parameters, training memory of a micro-batch, FLOPs."""
     count, memory = count_parameters(config), training_memory(config, batch_size, moments=moments)
     rows = [
         ("parameters", f"{count.total:,}"),
@@ -214,7 +214,7 @@ def describe(config: ModelConfig, batch_size: int, moments: int = 2) -> str:
         (f"memory, {batch_size} x {config.block_size} tokens, fp32", _mib(memory.total)),
         ("  weights", _mib(memory.weights)),
         ("  gradients", _mib(memory.gradients)),
-        ("  AdamW's moments", _mib(memory.moments)),
+        ("  optimizer's moments", _mib(memory.moments)),
         ("  activations (estimate)", _mib(memory.activations)),
         (f"KV cache in sampling, {config.block_size} tokens, fp32", _mib(kv_cache_bytes(config))),
         ("FLOPs per token, causal", ""),

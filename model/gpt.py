@@ -41,7 +41,7 @@ class Block(nn.Module):
 
 
 class TinyGPT(nn.Module):
-    """Token embedding, positions, blocks, final norm, head.
+    """Token embedding, positions, blocks, final norm, output head.
 
     Learned positions count from the start of the row, also where a new document begins within it.
     The RoPE table is not a weight and is not part of checkpoints.
@@ -77,22 +77,22 @@ class TinyGPT(nn.Module):
 
     @property
     def head_weight(self) -> Tensor:
-        """The head's matrix (V, D); with tied weights, the token embedding itself."""
+        """The output head's matrix (V, D); with tied weights, the token embedding itself."""
         return self.token_embedding.weight if self.config.tie_weights else self.head.weight
 
     def forward(self, ids_BT: Tensor, *, doc_BT: Tensor | None = None) -> Tensor:
         """Return logits (B, T, V); those at position t score the token after ids 0 to t.
 
-        The loss is `model.training.loss.cross_entropy_sum`: there are no targets here, and
-        nanoGPT's `model(x, y)` must not take them for document numbers.
+        For the loss see `model.training.loss.cross_entropy_sum`. `doc_BT` is keyword-only, so that
+        nanoGPT's `model(x, y)` is an error: it would pass targets as document numbers.
 
         Args:
             ids_BT: token ids, of any integer type, T at most block_size.
             doc_BT: document number of each token; attention is then limited to the document.
 
         Raises:
-            ValueError: T is above block_size, or an id is not in the vocabulary. On a GPU, and in
-                compiled code, such an id fails in PyTorch, as reading it would stop the device.
+            ValueError: T is above block_size, or an id is not in the vocabulary. On a GPU and in
+                compiled code PyTorch raises its own error for such an id, see `check_ids`.
         """
         x_BTD = self.hidden(ids_BT, doc_BT=doc_BT)
         mask_B1TT = document_mask(doc_BT) if doc_BT is not None and self.config.pointer else None
@@ -150,7 +150,7 @@ class TinyGPT(nn.Module):
         return self.dropout(x_BTD)
 
     def output(self, x_BTD: Tensor, ids_BT: Tensor, mask_B1TT: Tensor | None) -> Tensor:
-        """Return logits (B, T, V) from `hidden`'s result: the head, and the pointer if any."""
+        """Return logits (B, T, V) from `hidden`'s result: output head, and pointer if any."""
         if not self.config.pointer:
             return self.logits(x_BTD)
         ids_BT = ids_BT.long()
@@ -158,7 +158,7 @@ class TinyGPT(nn.Module):
         return self._logits_with_gains(x_BTD + retrieved_BTD, gains_BTT, ids_BT)
 
     def _logits_with_gains(self, x_BTD: Tensor, gains_BTT: Tensor, ids_BT: Tensor) -> Tensor:
-        """Return the head's logits (B, T, V), with each token's gains added."""
+        """Return the output head's logits (B, T, V), with each token's gains added."""
         logits_BTV = self.logits(x_BTD)
         # In half precision, adding many small gains one by one would lose them.
         dtype = torch.promote_types(logits_BTV.dtype, torch.float32)
@@ -166,7 +166,7 @@ class TinyGPT(nn.Module):
         return logits_BTV.to(dtype).scatter_add(2, ids_BTT, gains_BTT.to(dtype))
 
     def logits(self, x_BTD: Tensor) -> Tensor:
-        """Return the head's logits, without the pointer: (..., D) to (..., V)."""
+        """Return the output head's logits, without the pointer: (..., D) to (..., V)."""
         logits_BTV = linear(x_BTD, self.head_weight)
         if self.config.softcap:
             logits_BTV = self.config.softcap * torch.tanh(logits_BTV / self.config.softcap)
@@ -174,11 +174,11 @@ class TinyGPT(nn.Module):
 
     @torch.no_grad()
     def init_weights(self) -> None:
-        """Initialise all weights from the global generator, so that the loss starts near ln V.
+        """Initialise all weights by PyTorch's global random generator; the loss starts near ln V.
 
-        As in GPT-2: normal with standard deviation 0.02, and biases 0. The output matrices of the
-        branches are smaller by sqrt(2 * n_layer), because the residual stream adds that many
-        branches (Radford et al. 2019, section 2.3).
+        As in GPT-2: normal with standard deviation 0.02, and biases 0. For the output matrices of
+        attention and MLP it is divided by sqrt(2 * n_layer), because the residual stream adds up
+        2 * n_layer of their outputs (Radford et al. 2019, section 2.3).
         """
         config = self.config
         for module in self.modules():
@@ -188,8 +188,8 @@ class TinyGPT(nn.Module):
                 nn.init.zeros_(module.bias)
         nn.init.normal_(self.token_embedding.weight, std=config.embedding_std)
         if config.tie_weights:
-            # A token's own logit starts at up to n_embd * std. In a wide model with a small
-            # vocabulary it would exceed all others: keep its exp well below vocab_size.
+            # The logit for repeating the current token starts at up to n_embd * std. In a wide
+            # model with a small vocabulary, its exp must stay well below vocab_size.
             std = max(math.log(config.vocab_size) - 1.5, 0.1) / config.n_embd
             nn.init.normal_(self.token_embedding.weight, std=min(INIT_STD, std))
         if config.bigram_rows:

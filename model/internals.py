@@ -23,7 +23,7 @@ class Internals(NamedTuple):
     hidden: list[Tensor]
     """The residual stream (B, T, D): the first block's input, then each block's output."""
     attention: list[Tensor]
-    """Attention weights of each block, (B, H, T, T): row t says how much token t reads of each."""
+    """Attention weights of each block, (B, H, T, T): [t, s] is how much token t reads token s."""
     gains_BTT: Tensor | None
     """What the pointer adds at position t to the logit of token s; None without a pointer."""
 

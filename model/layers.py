@@ -1,4 +1,4 @@
-"""Layers of a model besides attention: the check of ids, MLP, norms and rotary positions."""
+"""Layers besides attention: MLP, norms and rotary positions; and the check of token ids."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class RMSNorm(nn.Module):
 
 
 def make_norm(config: ModelConfig) -> nn.Module:
-    """Return the norm module for the residual stream (D) that `config.norm` names."""
+    """Return the norm that `config.norm` names, for the residual stream (D)."""
     if config.norm == "rmsnorm":
         return RMSNorm(config.n_embd, config.norm_eps, config.norm_gain)
     return nn.LayerNorm(
@@ -116,8 +116,8 @@ def check_ids(ids_BT: Tensor, vocab_size: int) -> Tensor:
     """Return token ids as int64: smaller types would overflow in the bigram hash.
 
     Raises:
-        ValueError: not integers, or an id is not in the vocabulary (on a CPU, not compiled: the
-            check takes microseconds there, and would make the host wait for a GPU).
+        ValueError: not integers, or an id is not in the vocabulary. The range is checked only in
+            eager code on a CPU, in microseconds: on a GPU the check would make the host wait.
     """
     if ids_BT.is_floating_point() or ids_BT.is_complex() or ids_BT.dtype == torch.bool:
         raise ValueError(f"token ids must be integers, not {ids_BT.dtype}")

@@ -1,8 +1,8 @@
-"""Linear layers for many rows: as a convolution of width 1 on processors where that is faster.
+"""Linear layers, computed as convolutions of width 1 on processors where that is faster.
 
 On a CPU, PyTorch passes fp32 matrix products to MKL and convolutions to oneDNN. On AMD processors
-MKL uses 256-bit instructions; oneDNN uses 512-bit instructions wherever they exist. Both add the
-same products, possibly in another order.
+MKL uses 256-bit instructions; oneDNN uses 512-bit instructions wherever they exist. Both
+libraries add the same products, possibly in different orders.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from utils.device import check_compiler_cache, cpu_has
 
 check_compiler_cache()  # the decorator below imports torch's compiler
 
-# With fewer, starting a convolution takes longer than it saves (measured on Zen 5).
+# With fewer multiplications, starting a convolution takes longer than it saves (AMD Zen 5).
 MIN_MULTIPLICATIONS = 10_000_000
 
 
@@ -35,7 +35,7 @@ def _convolution_is_faster() -> bool:
 
 
 def linear(x_BTD: Tensor, weight_ND: Tensor, bias_N: Tensor | None = None) -> Tensor:
-    """Return `torch.nn.functional.linear`: (B, T, D) to (B, T, N), and other shapes as there.
+    """Return what `torch.nn.functional.linear` returns: (..., N) for x (..., D), here (B, T, D).
 
     >>> linear(torch.ones(1, 1, 3), torch.ones(2, 3), torch.tensor([0.0, 1.0])).tolist()
     [[[3.0, 4.0]]]
@@ -51,8 +51,8 @@ def linear(x_BTD: Tensor, weight_ND: Tensor, bias_N: Tensor | None = None) -> Te
 def use_conv(x: Tensor, weight_ND: Tensor) -> bool:
     """Return whether `linear` uses a convolution.
 
-    With one thread, PyTorch passes such a convolution to MKL. torch.compile cannot query the number
-    of threads, and loses little if it is one.
+    With one thread PyTorch passes it to MKL, so nothing is gained. While torch.compile traces, the
+    number of threads is unknown and taken to be above one; if it is one, little is lost.
     """
     return (
         x.device.type == "cpu"

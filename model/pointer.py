@@ -1,4 +1,4 @@
-"""A pointer: finds earlier positions where the model was about to predict something similar.
+"""A pointer finds earlier positions where the model was about to predict something similar.
 
 An ordinary attention head must learn for each word how to produce it again. A pointer stores, for
 each earlier token, the hidden state before the token (the key) and the token itself (the value).
@@ -20,14 +20,15 @@ from model.attention import causal_mask
 from model.config import ModelConfig
 from model.linear import Linear
 
-INITIAL_GATE_BIAS = 2.0  # before softplus: how much a weight of 1 raises a logit
+# An attention weight of 1 at first raises a logit by about softplus of this, 2.1.
+INITIAL_GATE_BIAS = 2.0
 
 
 class Pointer(nn.Module):
-    """a_ts = softmax over s <= t of q(h_t) . k(h_(s-1)), for token s; s = 0 means "none".
+    """a_ts = softmax over s <= t of q(h_t) . k(h_(s-1)) / sqrt(D), for token s; s = 0 is "none".
 
-    For 1 <= s <= t, token s gets the logit gain gate(h_t) * a_ts at position t. The head reads
-    h_t + out(sum of a_ts * layer_norm(e_s)), with the embedding e_s of token s.
+    For 1 <= s <= t, token s gets the logit gain gate(h_t) * a_ts at position t. The output head
+    reads h_t + out(sum of a_ts * layer_norm(e_s)), with the embedding e_s of token s.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -55,7 +56,7 @@ class Pointer(nn.Module):
         scores_BTT = self.query(h_BTD) @ keys_BTD.mT / D**0.5
         weights_BTT = scores_BTT.masked_fill(~self._allowed(h_BTD, mask_B1TT), float("-inf"))
         found_BTT = F.pad(weights_BTT.softmax(dim=-1)[:, :, 1:], (1, 0))
-        embedded_BTD = F.layer_norm(embedded_BTD, (D,))  # whatever their scale, the scale of h
+        embedded_BTD = F.layer_norm(embedded_BTD, (D,))  # whatever its scale, to the scale of h
         retrieved_BTD = self.out(found_BTT @ embedded_BTD.to(found_BTT.dtype))
         return retrieved_BTD, F.softplus(self.gate(h_BTD)) * found_BTT
 
