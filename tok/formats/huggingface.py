@@ -198,12 +198,20 @@ def _special_ids(added: Any, ids: dict[str, Any]) -> dict[str, int]:
             raise TokenizerError(f"added token {text!r:.40} is not special; not supported")
         if not isinstance(text, str) or text in found:
             raise TokenizerError(f"added token {text!r:.40} is not a str, or given twice")
-        # The library ignores this id: it uses the vocabulary's, or else the next free id.
-        theirs = ids.get(text, max([len(ids), *(i + 1 for i in found.values())]))
-        if type(token_id) is not int or token_id != theirs:
+        # The library ignores this id: it uses the vocabulary's, or else the next one after the size
+        # of the vocabulary, and after the added tokens: after all of them, or (in newer versions)
+        # after those that are not in the vocabulary.
+        others = [i for token, i in found.items() if token not in ids]
+        theirs = (
+            {ids[text]}
+            if text in ids
+            else {max([len(ids), *(i + 1 for i in before)]) for before in (others, found.values())}
+        )
+        if type(token_id) is not int or theirs != {token_id}:
             raise TokenizerError(
                 f"added token {text!r:.40} has id {token_id!r:.40} here, but the library that "
-                f"reads such files gives it {theirs}"
+                f"reads such files gives it {' or '.join(map(str, sorted(theirs)))}; if {token_id} "
+                "is right, add the token to model.vocab with this id"
             )
         found[text] = token_id
     if len({bool(token.get("normalized")) for token in added}) > 1:
@@ -219,6 +227,8 @@ def _parse_merges(merges: Any) -> Sequence[tuple[str, str]]:
         raise TokenizerError("model.merges must be a list")
     pairs = []
     for i, merge in enumerate(merges):
+        if isinstance(merge, str) and merge.startswith("#version"):
+            continue  # the head of a merges.txt; the library skips it anywhere in a list of strings
         # Files from before 2024 have "a b"; no byte is represented by a blank.
         parts = merge.split(" ") if isinstance(merge, str) else merge
         if (

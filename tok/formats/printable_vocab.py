@@ -74,10 +74,15 @@ def tokenizer_kwargs(
 def _ranked_merges(
     pairs: Sequence[tuple[str, str]], ordinary: Collection[str], byte_ranks: bytes
 ) -> tuple[list[Pair], list[str]]:
-    """Return the merges as pairs of ranks, one per token, and the printable text of each rank."""
+    """Return the merges as pairs of ranks, one per token, and the printable text of each rank.
+
+    Of equal merges only the last counts, as in GPT-2's encoder and the `tokenizers` library.
+    """
     rank_of = {to_printable(bytes([byte])): rank for rank, byte in enumerate(inverse(byte_ranks))}
     merger = Merger()
-    for token, group in groupby(enumerate(pairs), key=lambda item: "".join(item[1])):
+    last = {pair: i for i, pair in enumerate(pairs)}
+    counted = [(i, pair) for i, pair in enumerate(pairs) if last[pair] == i]
+    for token, group in groupby(counted, key=lambda item: "".join(item[1])):
         alternatives = list(group)
         i, parts = alternatives[0]
         if token in rank_of:
@@ -91,7 +96,11 @@ def _ranked_merges(
         ]
         if not found:
             part = next(part for part in parts if part not in rank_of)
-            raise TokenizerError(f"merge {i} joins {part!r:.60}, not made before it")
+            repeated = part in map("".join, pairs[:i])
+            why = "; of the merges that make it, one is repeated, and only the last counts"
+            raise TokenizerError(
+                f"merge {i} joins {part!r:.60}, not made before it{why if repeated else ''}"
+            )
         if len(alternatives) > 1:
             merger.add(_effective_merge(found, token, byte_ranks, merger))
         else:

@@ -78,7 +78,7 @@ WRONG_HF = [
     ("model.merges.3", ["a"], "model.merges: merge 3 is not a pair: ['a']"),
     ("model.merges.3", "a b c", "merge 3 is not a pair: 'a b c'"),
     ("model.merges.3", ["q", "q"], "merge 3 makes 'qq', which is not an ordinary token"),
-    ("model.merges.5", ["MERGED", "MERGED"], "merge 5 makes "),
+    ("model.merges.5", ["MERGED", "MERGED"], "one is repeated, and only the last counts"),
 ]
 
 
