@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -26,6 +27,7 @@ from utils.files import decode_utf8, readable_again
 GZIP = ".gz"
 DEFAULT_JSON_FIELD = "text"  # as in most published JSON-lines corpora
 UTF8_HINT = "JSON lines are UTF-8: convert the file"
+MIN_UNPACKED, MAX_RATIO = 1 << 21, 100  # a gzip file may unpack to that many bytes, or times more
 LONGEST_TOKEN = 16  # of JSON; an error this close to the end of a block may be due to the end
 BLANKS = re.compile(r"[ \t\r\n]*")
 
@@ -74,6 +76,24 @@ def is_gzip(path: str | Path) -> bool:
     return str(path).lower().endswith(GZIP)
 
 
+class Unpacked(gzip.GzipFile):
+    """A gzip file that is refused if a few of its bytes unpack to a huge text."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Return up to `size` bytes.
+
+        Raises:
+            UserError: so far the file has unpacked to more than any text does.
+        """
+        block = super().read(size)
+        if self.tell() > max(MIN_UNPACKED, MAX_RATIO * os.path.getsize(self.name)):
+            raise UserError(
+                f"{self.name}: unpacks to more than {MAX_RATIO} times its size, which no text "
+                "needs; if it is one, unpack it with gunzip first"
+            )
+        return block
+
+
 class TextStream:
     """The bytes of a file, decompressed if its name ends in .gz.
 
@@ -86,7 +106,7 @@ class TextStream:
         packed = is_gzip(path)
         source = readable_again(path)
         try:
-            file = gzip.open(source, "rb") if packed else open(source, "rb", buffering=0)
+            file = Unpacked(source, "rb") if packed else open(source, "rb", buffering=0)
         except OSError as error:
             raise UserError(describe_os_error(error)) from None
         self._file = io.BufferedReader(file, HEAD_BYTES)

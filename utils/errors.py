@@ -124,6 +124,9 @@ def run_cli(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
         print(f"error: {one_line(describe_os_error(error))}", file=sys.stderr)
         status = EXIT_USER_ERROR
         _discard_stdout()
+    except MemoryError:
+        print("error: not enough memory; give it less, or larger memory", file=sys.stderr)
+        status = EXIT_USER_ERROR
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         status = EXIT_INTERRUPTED

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import warnings
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
@@ -98,6 +99,45 @@ def save(path: str | Path, content: dict[str, Any]) -> None:
     write_atomic(path, buffer.getvalue())
 
 
+def check_zip(raw: bytes) -> None:
+    """Check that a checkpoint is a zip file as `save` writes it, in which nothing is compressed.
+
+    Raises:
+        ValueError: it would take more memory than the file has bytes.
+        zipfile.BadZipFile: it is damaged.
+    """
+    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > len(raw):
+            raise ValueError("compressed")
+
+
+def check_size(content: Any, n_bytes: int) -> None:
+    """Check that the values of a checkpoint are of the types and sizes that a file can hold.
+
+    Views of few numbers as huge tensors, and lists that hold each other, would need far more time
+    and memory than the file suggests.
+
+    Raises:
+        ValueError: they are not.
+    """
+    left, pending = 4 * n_bytes, [content]  # a few tensors may share their numbers
+    while pending:
+        value = pending.pop()
+        left -= 1
+        if isinstance(value, torch.Tensor):
+            if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
+                raise ValueError("an unusual tensor")
+            left -= value.numel() * value.element_size()
+        elif isinstance(value, dict):
+            pending += [*value, *value.values()]
+        elif isinstance(value, (list, tuple)):
+            pending += value
+        elif value is not None and type(value) not in (bool, int, float, str):
+            raise ValueError(f"a value of type {type(value).__name__}")
+        if left < len(pending):
+            raise ValueError("larger than its file")
+
+
 def load(path: str | Path, hint: str = "", required: Sequence[str] = ()) -> dict[str, Any]:
     """Read a checkpoint onto the CPU and verify its checksum. Code in the file is never run.
 
@@ -112,9 +152,11 @@ def load(path: str | Path, hint: str = "", required: Sequence[str] = ()) -> dict
     if not raw:
         raise UserError(f"{path}: damaged, the file is empty{ending}")
     try:
+        check_zip(raw)
         with warnings.catch_warnings():  # torch.load warns about files that are refused below
             warnings.simplefilter("ignore")
             content = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
+        check_size(content, len(raw))
     except UnpicklingError as error:
         reason = one_line(error).split(". ")[0]
         raise UserError(

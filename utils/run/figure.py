@@ -90,12 +90,9 @@ def warn_if_not_drawn() -> Iterator[None]:
     """Log a warning if the block can't draw its figure: results are not lost with a picture."""
     try:
         yield
-    except UserError as error:
-        log(f"warning: no figure: {one_line(error)}")
-    except OSError as error:
-        log(f"warning: no figure: {one_line(describe_os_error(error))}")
-    except Exception as error:  # of importing Matplotlib
-        log(f"warning: no figure: Matplotlib: {one_line(f'{type(error).__name__}: {error}')}")
+    except Exception as error:  # Matplotlib may even fail to be imported
+        reason = describe_os_error(error) if isinstance(error, OSError) else str(error)
+        log(f"warning: no figure: {one_line(reason)}")
 
 
 def line_style(number: int) -> dict[str, Any]:

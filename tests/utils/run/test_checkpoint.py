@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from utils.errors import UserError
+from utils.processes import peak_rss_bytes
 from utils.run import checkpoint
 
 CONTENT: dict[str, Any] = {
@@ -166,7 +167,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="format 99, this program reads 1"):
         checkpoint.load(path)
     torch.save({"format": 1, "sha256": "x", "odd": {1, 2}}, path)
-    with pytest.raises(UserError, match="checksum"):
+    with pytest.raises(UserError, match="a value of type set"):
         checkpoint.load(path)
     path.write_bytes(b"not a zip at all")
     with pytest.raises(UserError, match=r"a\.pt"):
@@ -205,3 +206,44 @@ def test_a_file_size_limit_leaves_the_old_checkpoint(path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == before and [p.name for p in path.parent.iterdir()] == ["a.pt"]
+
+
+def forged(path: Path, content: dict[str, Any], *, deflated: bool = False) -> None:
+    """Write a checkpoint that `save` would not write, with a valid format but no digest."""
+    torch.save({"format": checkpoint.FORMAT, "sha256": "0" * 64, **content}, path)
+    if deflated:
+        entries = zipfile.ZipFile(io.BytesIO(path.read_bytes()))
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for entry in entries.infolist():
+                archive.writestr(entry.filename, entries.read(entry))
+
+
+def nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value, value]
+    return value
+
+
+@pytest.mark.parametrize(
+    "content, deflated, reason",
+    [
+        ({"model": {"w": torch.zeros(1).expand(2_000_000_000)}}, False, "larger than its file"),
+        ({"model": {"w": torch.zeros(1, 1).expand(10**6, 10**6)}}, False, "larger than its file"),
+        ({f"w{n}": CONTENT["model"]["f32"].expand(50, 3, 4) for n in range(99)}, False, "larger"),
+        ({"model": {"w": torch.zeros(20_000_000)}}, True, "compressed"),
+        ({"model": nested(200)}, False, "larger than its file"),
+        ({"w": torch.zeros(2, 2).to_sparse()}, False, "an unusual tensor"),
+        ({"w": torch.empty(10**12, device="meta")}, False, "an unusual tensor"),
+        ({"w": {1, 2}}, False, "a value of type set|refused"),
+    ],
+)
+def test_a_small_file_that_needs_much_memory_is_refused(
+    tmp_path: Path, content: dict[str, Any], deflated: bool, reason: str
+) -> None:
+    path = tmp_path / "a.pt"
+    forged(path, content, deflated=deflated)
+    before = peak_rss_bytes()
+    with pytest.raises(UserError, match=rf"a\.pt: .*({reason})"):
+        checkpoint.load(path)
+    assert peak_rss_bytes() - before < 200e6
