@@ -98,7 +98,7 @@ plot: $(READY) ## plot the loss of RUN
 sweep: check-sweep $(READY) ## train every point of the grid in SWEEP; a killed sweep is resumed
 	$(PY) -m scripts.sweep --config "$(SWEEP)" $(ARGS)
 
-export: $(READY) ## write the model of RUN to the folder OUT: TO=hf for transformers, TO=gguf for llama.cpp
+export: $(READY) ## write the model of RUN (made by configs/text.yaml) to OUT: TO=hf for transformers, gguf for llama.cpp
 	$(PY) -m scripts.export --run "$(RUN)" --to "$(TO)" --out "$(OUT)" $(ARGS)
 
 bench: check-config $(READY) ## measure tokens per second and memory of training CONFIG

@@ -30,7 +30,7 @@ from tok.tokenizer import BPETokenizer
 from tok.vocabulary import END_OF_TEXT
 from utils.cli import Parser, nonempty_text, positive_int
 from utils.device import limit_threads, pick_device
-from utils.errors import UserError, run_cli
+from utils.errors import UserError, run_cli, with_fix
 from utils.files import decode_utf8, read_bytes, read_stdin
 from utils.output import json_line, log
 from utils.repl import run_repl
@@ -92,7 +92,7 @@ def load_run(run_dir: str | Path, which: str = "best", device: str = "auto") -> 
     try:
         model = load_model(state, target)
     except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+        raise UserError(f"{path}: {with_fix(error, f'try --checkpoint {other}')}") from None
     return LoadedRun(model, tokenizer, state, path)
 
 
@@ -267,7 +267,9 @@ def arguments(argv: Sequence[str] | None) -> Any:
         other = "--prompt-file" if args.prompt_file else "--prompt"
         raise UserError(f"--interactive: reads prompts from the terminal; leave out {other}")
     if args.prompt_sep is not None and not args.prompt_file:
-        raise UserError("--prompt-sep: separates the prompts of --prompt-file, which is not given")
+        raise UserError(
+            "--prompt-sep: separates the prompts of --prompt-file; give both or neither"
+        )
     return args
 
 
@@ -285,7 +287,7 @@ def read_prompts(args: Any) -> list[str]:
         decode_utf8(raw, name, hint="convert it to UTF-8")
         found = split_documents(raw, args.prompt_sep or "\\n")
         if not found:
-            raise UserError(f"{name}: no prompt in it")
+            raise UserError(f"{name}: no prompt in it; write one per line")
         prompts += [part.decode() for part in found]
     return prompts or [""]
 

@@ -79,7 +79,9 @@ class DocumentSource:
             yield document
         if empty and self.val_files:
             names = self.config.files if part == "train" else self.config.val_files
-            raise UserError(f"{', '.join(names)}: no text in it for the {part} part")
+            raise UserError(
+                f"{', '.join(names)}: no text in it for the {part} part; name other files"
+            )
         if empty:
             raise UserError(
                 f"the {part} part holds no text; give more text or another --data.val_fraction"
@@ -132,7 +134,9 @@ class DocumentSource:
         for document in self._read(self.files):
             n_documents, n_bytes = n_documents + 1, n_bytes + len(document)
         if not n_documents:
-            raise UserError(f"{', '.join(self.config.files)}: no text: the files are empty")
+            raise UserError(
+                f"{', '.join(self.config.files)}: no text: the files are empty; name other files"
+            )
         return n_documents, n_bytes
 
     def _check_json(self) -> None:

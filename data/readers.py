@@ -131,7 +131,9 @@ class TextStream:
         except (gzip.BadGzipFile, zlib.error) as error:
             raise UserError(f"{self.path}: not gzip, or damaged: {error}") from None
         except EOFError:
-            raise UserError(f"{self.path}: cut short: the gzip file has no end") from None
+            raise UserError(
+                f"{self.path}: cut short: the gzip file has no end; get it again"
+            ) from None
         except OSError as error:  # a folder, or a failing disk
             raise UserError(f"{self.path}: {error.strerror or error}") from None
 
@@ -321,7 +323,10 @@ def _field_of(found: Any, field: str, where: str) -> bytes:
         raise UserError(f"{where}: no field {field!r}; it has {names}; name the field that has it")
     if not isinstance(found[field], str):
         kind = type(found[field]).__name__
-        raise UserError(f"{where}: the field {field!r} holds no text (its Python type is {kind})")
+        raise UserError(
+            f"{where}: the field {field!r} holds no text (its Python type is {kind}); "
+            "name another field"
+        )
     try:
         return found[field].encode()
     except UnicodeEncodeError as error:

@@ -146,6 +146,6 @@ def cut_windows(
     if stride > block_size:
         raise UserError(
             f"data.stride {stride} is more than model.block_size {block_size}: "
-            "text would be left out"
+            "text would be left out; lower it"
         )
     return PackedWindows(tokens, block_size=block_size, stride=stride or block_size, eot_id=eot_id)

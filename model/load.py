@@ -88,5 +88,5 @@ def load_weights(model: TinyGPT, weights: Mapping[str, Any]) -> None:
 def _section(container: Any, key: str, name: str) -> Mapping[str, Any]:
     section = container.get(key) if isinstance(container, Mapping) else None
     if not isinstance(section, Mapping):
-        raise UserError(f"{name}: no key {key!r}; this is not a checkpoint of llm-tiny")
+        raise UserError(f"{name}: no key {key!r}; name a checkpoint of llm-tiny")
     return section

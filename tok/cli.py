@@ -25,7 +25,7 @@ from tok.text_files import (
 from tok.tokenizer import BPETokenizer
 from tok.vocabulary import BYTE_ORDERS
 from utils.cli import Parser, nonnegative_int
-from utils.errors import UserError
+from utils.errors import UserError, with_fix
 from utils.files import check_writable, read_bytes
 
 DEFAULT_TOKENIZER = Path(__file__).with_name("bpe.json")
@@ -285,7 +285,7 @@ def import_vocabulary(arguments: argparse.Namespace) -> None:
     special: dict[str, int | None] = {}
     for text, token_id in map(convert.parse_special, arguments.special):
         if text in special:
-            raise UserError(f"--special {text!r:.40} is given twice")
+            raise UserError(f"--special {text!r:.40} is given twice; give it once")
         special[text] = token_id
     tokenizer = convert.import_tokenizer(
         arguments.files, pattern=arguments.pattern, special=special
@@ -307,7 +307,8 @@ def export(arguments: argparse.Namespace) -> None:
     try:
         paths = convert.export_tokenizer(tokenizer, arguments.to, out)
     except TokenizerError as error:
-        raise TokenizerError(f"{arguments.tokenizer}: {error}") from None
+        fix = "name another format with --to"
+        raise TokenizerError(f"{arguments.tokenizer}: {with_fix(error, fix)}") from None
     missing = convert.missing_from_export(tokenizer, arguments.to)
     _log(f"wrote {', '.join(map(str, paths))}" + (f"; not in it: {missing}" if missing else ""))
 
@@ -318,7 +319,7 @@ def _parse_id(word: bytes) -> int:
     except ValueError:
         shown = word.decode("utf-8", "backslashreplace")
         raise TokenizerError(
-            f"{shown!r:.40} is not an id; ids are whole numbers separated by blanks"
+            f"{shown!r:.40} is not an id; give whole numbers separated by blanks"
         ) from None
 
 

@@ -43,6 +43,7 @@ from tok.vocabulary import (
     token_bytes,
     token_lengths,
 )
+from utils.errors import with_fix
 from utils.files import read_bytes, write_atomic
 
 
@@ -211,7 +212,9 @@ class BPETokenizer:
         try:
             tokenizer = cls(**from_json(read_bytes(path)))
         except TokenizerError as error:
-            raise TokenizerError(f"{path}: {error}") from None
+            raise TokenizerError(
+                f"{path}: {with_fix(error, 'put the original file back')}"
+            ) from None
         tokenizer.encoder.warm_up()
         return tokenizer
 

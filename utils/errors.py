@@ -55,6 +55,19 @@ def one_line(message: object) -> str:
     return shorten_values(" ".join(str(message).split()))
 
 
+FIX = re.compile(r"[;,] (?:choose|drop|export|get|give|leave|name|put|resize|set|train|use)\b")
+
+
+def with_fix(error: UserError, fix: str) -> str:
+    """Return the message of an error, with a fix unless it has one.
+
+    >>> with_fix(UserError("weight a is missing"), "put the original back")
+    'weight a is missing; put the original back'
+    """
+    message = str(error)
+    return message if FIX.search(message) else f"{message}; {fix}"
+
+
 OS_ERROR_HINTS = {
     errno.ENOSPC: "free some space there, or write to another disk",
     errno.EDQUOT: "delete files there to get below your quota, or write to another disk",

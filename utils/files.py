@@ -70,7 +70,9 @@ def readable_again(path: str | Path) -> str | Path:
                 shutil.copyfileobj(pipe, copy)
             copy.flush()
             if not copy.tell():
-                raise UserError(f"{path}: nothing in this pipe; another process may have read it")
+                raise UserError(
+                    f"{path}: nothing in this pipe; another process may have read it; use a file"
+                )
             _pipe_copies[key] = copy
         return str(_pipe_copies[key].name)
     except OSError as error:

@@ -106,7 +106,8 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return []
     if lines[0].split(",") != header:
         raise UserError(
-            f"{path}: not the metrics of a run: its header should be {','.join(header)}"
+            f"{path}: not the metrics of a run: its header should be {','.join(header)}; "
+            "put it back"
         )
     rows: list[dict[str, str]] = []
     for number, line in enumerate(lines[1:], start=2):

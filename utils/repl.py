@@ -20,7 +20,7 @@ def run_repl(answer: Callable[[str], None]) -> None:
         UserError: stdin is closed.
     """
     if sys.stdin is None:
-        raise UserError("standard input: closed; prompts are read from it")
+        raise UserError("standard input: closed; give it a terminal, a file or a pipe")
     if hasattr(sys.stdin, "reconfigure"):  # like stdout: UTF-8 in any locale
         sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
     ask, interrupted = line_reader(), False

@@ -245,7 +245,9 @@ def unzip(archive: Path, member: Content, target: Path) -> None:
         with zipfile.ZipFile(archive) as zipped, zipped.open(member.name) as stream:
             raw = stream.read(member.size_bytes + 1)
     except KeyError:
-        raise UserError(f"{archive}: it has no member {member.name}; is it another file?") from None
+        raise UserError(
+            f"{archive}: it has no member {member.name}; remove it, and download it again"
+        ) from None
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise UserError(
             f"{archive}: not a complete zip file ({error}); remove it and download it again"

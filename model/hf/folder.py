@@ -15,10 +15,11 @@ from torch import Tensor
 from model.config import ModelConfig
 from model.hf.config import from_hf, hf_model_type, to_hf
 from model.hf.weights import from_hf_weights, to_hf_weights
-from utils.errors import UserError, missing_package
+from utils.errors import UserError, missing_package, with_fix
 from utils.files import json_bytes, parse_json, read_bytes
 
 WEIGHTS = "model.safetensors"
+FOLDER_FIX = "get the folder again, or name another"
 INDEX = "model.safetensors.index.json"  # names the files of sharded weights
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 T = TypeVar("T")
@@ -80,7 +81,7 @@ def read_folder(folder: str | Path) -> Pretrained:
     try:
         weights = from_hf_weights(model_type, config, tensors)
     except UserError as error:
-        raise UserError(f"{folder}: {error}") from None
+        raise UserError(f"{folder}: {with_fix(error, FOLDER_FIX)}") from None
     return Pretrained(config, weights)
 
 
@@ -101,7 +102,7 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
                 f"{folder / pickle}: a pickle, which may run code; write the model as safetensors "
                 f"with transformers (`save_pretrained`) first"
             )
-        raise UserError(f"{folder}: no {WEIGHTS} in it")
+        raise UserError(f"{folder}: no {WEIGHTS} in it; {FOLDER_FIX}")
     try:
         from safetensors import SafetensorError
         from safetensors.torch import load
@@ -126,6 +127,7 @@ def _parse_json(path: Path, use: Callable[[dict[str, Any]], T]) -> T:
             raise UserError("not a JSON object")
         return use(content)
     except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+        raise UserError(f"{path}: {with_fix(error, FOLDER_FIX)}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: damaged ({type(error).__name__}: {error})") from None
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"{path}: damaged ({reason}); {FOLDER_FIX}") from None

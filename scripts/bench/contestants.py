@@ -215,7 +215,7 @@ def load_get_batch(checkout: Path, scratch: Path) -> ModuleType:
             path = scratch / "nanogpt_get_batch.py"
             path.write_text(head + (ast.get_source_segment(source, node) or ""), encoding="utf-8")
             return load_module(path, path.stem)
-    raise UserError(f"{program}: has no get_batch")
+    raise UserError(f"{program}: has no get_batch; name nanoGPT's own folder")
 
 
 def time_steps(contestant: Contestant, counts: Mapping[str, int]) -> Iterator[Window]:

@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("no CUDA device: gpu-check needs one; nothing was run")
     corpus = Path(args.corpus).absolute()
     if not corpus.is_file():
-        raise UserError(f"--corpus {args.corpus}: no such file")
+        raise UserError(f"--corpus {args.corpus}: no such file; check the path")
     if args.nanogpt:
         check_checkout(Path(args.nanogpt), "model.py")
     check_writable(args.out, "--out")

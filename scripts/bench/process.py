@@ -144,7 +144,9 @@ def run_timed(
             seconds = time.perf_counter() - start
             values += [(seconds, value) for value in read_values()[len(values) :]]
     if status:
-        raise UserError(f"{name} failed: {last_line(log.read_bytes(), status)}")
+        raise UserError(
+            f"{name} failed: {last_line(log.read_bytes(), status)}; make it work alone first"
+        )
     return Timed(seconds, values)
 
 

@@ -42,7 +42,9 @@ def check_same_shape(config: Config) -> None:
                 "try --shape nanogpt"
             )
     if config.optim.name != "adamw" or config.train.grad_accum_steps != 1:
-        raise UserError("--nanogpt: its step is timed with optim.name adamw, grad_accum_steps 1")
+        raise UserError(
+            "--nanogpt: its step needs optim.name adamw and train.grad_accum_steps 1; set them"
+        )
 
 
 def interleave(

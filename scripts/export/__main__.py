@@ -1,4 +1,4 @@
-"""Export a run: `python -m scripts.export --run runs/tiny --to hf --out exported/tiny`.
+"""Export a run: `python -m scripts.export --run runs/mine --to hf --out exported/mine`.
 
     hf    a folder that transformers loads (AutoModelForCausalLM and AutoTokenizer)
     gguf  a folder with model.gguf, which llama.cpp runs
@@ -25,14 +25,18 @@ from scripts.export.model_card import check_licence, model_card
 from train import Config
 from utils.cli import Parser
 from utils.config.load import load
-from utils.errors import UserError, run_cli
+from utils.errors import UserError, run_cli, with_fix
 from utils.files import atomic_folder, check_writable
 from utils.output import json_line, log
 from utils.run.folder import DEFAULT_RUN, RunFolder
 
+EXPORT_FIX = (
+    "export a run of configs/text.yaml or of a known corpus's config, whose models other programs "
+    "can represent"
+)
 EXAMPLES = (
-    "python -m scripts.export --run runs/tiny --out exported/tiny",
-    "python -m scripts.export --run runs/tiny --to gguf --out exported/tiny-gguf --license mit",
+    "python -m scripts.export --run runs/mine --out exported/mine  # a run of configs/text.yaml",
+    "python -m scripts.export --run runs/mine --to gguf --out exported/mine-gguf --license mit",
 )
 
 
@@ -76,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             kind = exporter.write(temporary, loaded, name)
         except UserError as error:
-            raise UserError(f"{loaded.path}: {error}") from None
+            raise UserError(f"{loaded.path}: {with_fix(error, EXPORT_FIX)}") from None
         card = model_card(loaded, run, config, exporter, name=name, kind=kind, licence=args.license)
         (temporary / "README.md").write_bytes(card)
     files = sorted(path.name for path in out.iterdir())

@@ -58,7 +58,9 @@ def check_given_once(entries: Sequence[Entry]) -> None:
     for entry in entries:
         other = first.setdefault(entry.key, entry)
         if other is not entry:
-            raise UserError(f"{entry.where}: {entry.name} is already given by {other.where}")
+            raise UserError(
+                f"{entry.where}: {entry.name} is already given by {other.where}; drop one"
+            )
 
 
 def make_sweep(
@@ -126,7 +128,7 @@ def values_of(entry: Entry, kind_and_field: tuple[Any, Any]) -> list[Any]:
         raise UserError(f"{where}: expected a list of values, such as [1, 2]; got {given!r}")
     values = [checked(one, kind_and_field, where) for one in given]
     if any(one in values[:i] for i, one in enumerate(values)):
-        raise UserError(f"{where}: a value is given twice")
+        raise UserError(f"{where}: a value is given twice; drop one")
     return values
 
 
@@ -149,7 +151,7 @@ def range_of(entry: Entry, kind_and_field: tuple[Any, Any]) -> Range:
         )
     low, high = (checked(one, kind_and_field, where) for one in numbers)
     if not low < high:
-        raise UserError(f"{where}: {low} is not below {high}")
+        raise UserError(f"{where}: {low} is not below {high}; give the lower bound first")
     if how == "log" and low <= 0:
         raise UserError(f"{where}: a log range must start above 0, not at {low}")
     return Range(low, high, how == "log", kind_and_field[0] is int)

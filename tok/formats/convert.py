@@ -14,7 +14,7 @@ from tok.formats.tiktoken import read_tiktoken, write_tiktoken
 from tok.tokenizer import BPETokenizer
 from tok.tokenizer_file import FORMAT, no_duplicates
 from tok.vocabulary import END_OF_TEXT
-from utils.errors import UserError
+from utils.errors import UserError, with_fix
 from utils.files import decode_utf8, json_bytes, read_bytes, write_atomic
 
 FORMATS = ("hf", "tiktoken", "gpt2")
@@ -44,7 +44,7 @@ def import_tokenizer(
     try:
         return BPETokenizer(**_tokenizer_kwargs(raws, pattern, dict(special or {})))
     except UserError as error:
-        raise TokenizerError(f"{name}: {error}") from None
+        raise TokenizerError(f"{name}: {with_fix(error, 'use another file')}") from None
 
 
 def export_tokenizer(tokenizer: BPETokenizer, kind: str, out: str | Path) -> list[Path]:

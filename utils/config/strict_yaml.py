@@ -179,7 +179,9 @@ def _collect(
             raise UserError(f"{path}:{line}: a key must be a plain name, not a list or a mapping")
         name = prefix + str(key_node.value)
         if name in seen:
-            raise UserError(f"{path}:{line}: {name} given twice (first on line {seen[name]})")
+            raise UserError(
+                f"{path}:{line}: {name} given twice (first on line {seen[name]}); drop one"
+            )
         seen[name] = line
         if name in fields:
             found[name] = (loader.construct_object(value_node, deep=True), line)

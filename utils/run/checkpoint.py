@@ -182,5 +182,5 @@ def load(path: str | Path, hint: str = "", required: Sequence[str] = ()) -> dict
     if not intact:
         raise UserError(f"{path}: damaged, its checksum does not match{ending}")
     if missing := [name for name in required if name not in content]:
-        raise UserError(f"{path}: not a training checkpoint, it has no {missing[0]}")
+        raise UserError(f"{path}: not a training checkpoint, it has no {missing[0]}{ending}")
     return content

@@ -149,13 +149,13 @@ def score_checkpoint(folder: Path, whole: str, val: str) -> tuple[float, int]:
     """
     checkpoint = folder / OUT / "ckpt.pt"
     if not checkpoint.exists():
-        raise UserError("nanoGPT left no checkpoint; its validation loss was not a number?")
+        raise UserError("nanoGPT left no checkpoint; its loss may be NaN: use another version")
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     arguments, n_kinds = state["model_args"], len(set(whole))
     if arguments["vocab_size"] != n_kinds:
         raise UserError(
             f"{checkpoint}: can't be scored: {arguments['vocab_size']} characters, "
-            f"the text has {n_kinds}"
+            f"the text has {n_kinds}; use another version of nanoGPT"
         )
     module = load_module(folder / "model.py")
     with contextlib.redirect_stdout(io.StringIO()):  # it prints its number of parameters

@@ -93,7 +93,7 @@ def bench_tokenizer(args: argparse.Namespace) -> dict[str, Any]:
     path = python_corpus() if args.corpus == "python" else Path(args.corpus)
     raw = read_bytes(path)
     if not raw:
-        raise UserError(f"{path}: the corpus is empty")
+        raise UserError(f"{path}: the corpus is empty; name another")
     decode_utf8(raw, path, hint="the other libraries accept UTF-8 only")
     peers = installed_peers() if args.peers else []
     record: dict[str, Any] = {

@@ -30,7 +30,9 @@ def python_corpus(folder: Path = FOLDER, max_bytes: int = MAX_CORPUS_BYTES) -> P
         if size >= max_bytes - 3:  # the next character may take up to four bytes
             break
     if not size:
-        raise UserError("--corpus python: no Python package with text is installed here")
+        raise UserError(
+            "--corpus python: no Python package with text is installed here; name a file"
+        )
     content = b"".join(parts)
     path = folder / f"python-{hashlib.sha256(content).hexdigest()[:12]}.txt"
     folder.mkdir(parents=True, exist_ok=True)
