@@ -319,7 +319,7 @@ def _parse_id(word: bytes) -> int:
     except ValueError:
         shown = word.decode("utf-8", "backslashreplace")
         raise TokenizerError(
-            f"{shown!r:.40} is not an id; give whole numbers separated by blanks"
+            f"{shown!r:.40} is not an id; ids are whole numbers separated by blanks"
         ) from None
 
 

@@ -55,7 +55,7 @@ def one_line(message: object) -> str:
     return shorten_values(" ".join(str(message).split()))
 
 
-FIX = re.compile(r"[;,] (?:choose|drop|export|get|give|leave|name|put|resize|set|train|use)\b")
+FIX = re.compile(r"[;,:] (?:pip|choose|drop|export|get|give|leave|name|put|resize|set|train|use)\b")
 
 
 def with_fix(error: UserError, fix: str) -> str:

@@ -25,16 +25,15 @@ RAISERS = {"UserError", "TokenizerError", "error"}  # the last is Parser.error
 # A message says what to do, or what is accepted: a clause that begins with an imperative, or words
 # for the accepted values.
 IMPERATIVE = (
-    "add|ask|calls?|change|check|choose|convert|continue|copy|decompress|delete|download|drop|end|"
-    "export|free|give|give it|install|keep|leave out|leave it out|get|redirect|lower|make|move|name|pass|pip install|pick|"
-    "prepare|put|quote|raise|read|remove|rename|repair|replace|restore|retry|run|save|see|set|"
-    "shorten|start|store|switch|train|try|unpack|unset|use|wait|write"
+    "add|change|check|choose|convert|copy|decompress|delete|download|drop|export|free|get|give|"
+    "install|keep|leave|lower|make|move|name|pass|pip install|prepare|put|quote|raise|redirect|"
+    "remove|rename|repair|replace|restore|run|save|see|set|start|train|try|unset|use|wait|write"
 )
 FIX = re.compile(
-    rf"(?:^|[;:,(] ?|\b(?:or|and|please|first|then|it:) )(?:{IMPERATIVE})\b"
+    rf"(?:^|[;:,(] ?|\b(?:or|and) )(?:{IMPERATIVE})\b"
     r"|\bdid you mean\b|\bexpected\b|\bmust\b|\bneeds?\b|\brequires?\b|\bat (?:least|most)\b"
     r"|\bone of\b|\bnot allowed\b|\bhas an effect only\b|\bhave an effect only\b|, not \b"
-    r"|\bis required\b|\breads \{"
+    r"|\bis required\b|\breads \{|\bsupported: |\bare whole numbers\b"
 )
 # A placeholder whose value is a fix, or a whole message that has one.
 FIX_NAMES = re.compile(
@@ -42,7 +41,7 @@ FIX_NAMES = re.compile(
 )
 
 
-# Errors about the content of a file. Whoever opens the file adds its name and a fix, by `with_fix`.
+# Errors about the content of a file. The caller adds the name of the file and a fix, by `with_fix`.
 WRAPPED = (
     "tok/encoding/",
     "tok/formats/",

@@ -16,14 +16,14 @@ class ProgressLine:
         self.name = name
         self.total = total
         self.enabled = enabled and sys.stderr.isatty()
-        self._open = False
+        self._open, self._count = False, ""
         self._start = self._shown = time.monotonic()
 
     def close(self) -> None:
-        """Remove an unfinished line: its estimate of the time is no longer true."""
+        """End an unfinished line, without its estimate of the time, which is no longer true."""
         if self._open:
             self._open = False
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            self._print(self._count, "\n")
 
     def __call__(self, done: int) -> None:
         """Show progress: `done` of the total. Prints at most once per INTERVAL_S seconds."""
@@ -35,10 +35,14 @@ class ProgressLine:
         self._shown = now
         elapsed_s = now - self._start
         self._open = done < self.total
+        self._count = f"{self.name} {done:,}/{self.total:,}"
         if self._open:
             left_s = elapsed_s * (self.total - done) / max(done, 1)
-            text, end = f"{self.name} {done:,}/{self.total:,}, {left_s:.0f} s left", ""
+            self._print(f"{self._count}, {left_s:.0f} s left", "")
         else:
-            text, end = f"{self.name} {done:,}, {elapsed_s:.0f} s", "\n"
+            self._print(f"{self._count}, {elapsed_s:.0f} s", "\n")
+
+    def _print(self, text: str, end: str) -> None:
+        """Replace the line."""
         columns = shutil.get_terminal_size().columns  # a longer line would wrap and stay
         print(f"\r{text[: columns - 1]}\x1b[K", end=end, file=sys.stderr, flush=True)

@@ -190,7 +190,7 @@ def picture_format(out: Path) -> str:
     extension = out.suffix.lstrip(".").lower() or "png"
     if extension not in FORMATS:
         supported = ", ".join(f".{one}" for one in FORMATS)
-        raise UserError(f"{out}: can't write a .{extension} picture; use {supported}")
+        raise UserError(f"{out}: can't write a .{extension} picture; supported: {supported}")
     return extension
 
 
