@@ -125,6 +125,8 @@ def test_ctrl_c_stops_an_evaluation_which_the_resumed_run_repeats(
     shutil.copytree(run, copy)
     assert train.main(flags(run, settings, "--resume")) == 0
     assert_same_run(run, whole)
+    if step == 0:
+        return  # tests of crashes cover this
     shutil.copy(run / "metrics.csv", copy)  # killed after the row was written, before last.pt
     shutil.copy(run / "samples.txt", copy)
     assert train.main(flags(copy, settings, "--resume")) == 0
