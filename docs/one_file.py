@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 VOCAB_SIZE = 512
-BLOCK_SIZE = 96  # tokens that the model sees
+BLOCK_SIZE = 96  # the most tokens that the model sees together
 N_LAYER, N_HEAD, N_EMBD = 3, 4, 128
 BATCH_SIZE, STEPS, WARMUP_STEPS = 16, 600, 30
 LR, BETAS, WEIGHT_DECAY, GRAD_CLIP = 3e-3, (0.9, 0.95), 0.1, 1.0
@@ -62,7 +62,7 @@ def learn_merges(text: str, vocab_size: int) -> dict[Pair, int]:
         for ids, count in words:
             for pair in pairs_of(ids):
                 counts[pair] += count
-        best = max(counts, key=lambda pair: (counts[pair], -pair[0], -pair[1]))
+        best = max(counts, key=lambda pair: (counts[pair], -pair[0], -pair[1]))  # ties: lowest ids
         merges[best] = new_id
         words = [(merge(ids, best, new_id), count) for ids, count in words]
     return merges
@@ -95,7 +95,7 @@ def decode(ids: list[int], merges: dict[Pair, int]) -> str:
 
 
 class Attention(nn.Module):
-    """Each position gathers its own and earlier values, weighted by how well their keys match."""
+    """Each position mixes its own and earlier values by how well their keys match its query."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two matrices with a GELU between them, at each position by itself."""
+    """Two matrices with a GELU between them, applied to each position separately."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ class GPT(nn.Module):
                 nn.init.normal_(weight, std=std)
 
     def forward(self, ids_BT: Tensor) -> Tensor:
-        """Ids (B, T) to logits (B, T, V): row t scores what follows ids 0 to t."""
+        """Ids (B, T) to logits (B, T, V): those at position t score what follows ids 0 to t."""
         T = ids_BT.shape[1]
         x_BTD = self.token_embedding(ids_BT) + self.position_embedding.weight[:T]
         for block in self.blocks:
@@ -166,7 +166,7 @@ class GPT(nn.Module):
         return self.final_norm(x_BTD) @ self.token_embedding.weight.t()
 
 
-# 3. Training: predict each next token, and follow the gradient.
+# 3. Training: predict each next token, and follow the gradient. Axis N: all ids of the text.
 
 
 def get_batch(ids_N: Tensor, step: int) -> tuple[Tensor, Tensor]:
@@ -179,7 +179,7 @@ def get_batch(ids_N: Tensor, step: int) -> tuple[Tensor, Tensor]:
 
 
 def lr_at(step: int) -> float:
-    """Return the learning rate: a linear warmup, then a cosine down to 0 on the last step."""
+    """Return the learning rate: a linear warmup, then half a cosine down to 0 at the last step."""
     if step < WARMUP_STEPS:
         return LR * (step + 1) / WARMUP_STEPS
     done = (step - WARMUP_STEPS + 1) / (STEPS - WARMUP_STEPS)
@@ -200,7 +200,7 @@ def make_optimizer(model: nn.Module) -> torch.optim.Optimizer:
 def train_step(
     model: nn.Module, optimizer: torch.optim.Optimizer, ids_N: Tensor, step: int
 ) -> float:
-    """Take one step; return its loss in nats per token (before the step)."""
+    """Take one step; return the loss before it, in nats per token."""
     for group in optimizer.param_groups:
         group["lr"] = lr_at(step)
     x_BT, y_BT = get_batch(ids_N, step)
