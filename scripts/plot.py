@@ -100,11 +100,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     for run in runs:
         run.check_has_run()
     if not args.out and len(runs) > 1:
-        raise UserError("--out: name the picture to plot several runs, such as --out compare.png")
+        raise UserError("--out: several runs need the name of a picture: --out compare.png")
     out = Path(args.out) if args.out else runs[0].plot
     metrics = {label: run.metrics for label, run in zip(labels(runs), runs, strict=True)}
     plot_losses(metrics, out, floor=common_floor(runs, args.unit), unit=args.unit)
-    if out.is_file():  # with --out /dev/stdout the path would follow the picture
+    if out.is_file():  # false for --out /dev/stdout, which holds the picture: print nothing more
         print(*([compare(metrics)] if len(runs) > 1 else []), out, sep="\n")
     return 0
 

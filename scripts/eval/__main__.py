@@ -1,7 +1,7 @@
 """Evaluate a run: `python -m scripts.eval --run runs/tiny [--text FILE] [--coherence 100]`.
 
-The last line of stdout is one JSON object with the figures. The output of --tokens and --heat - is
-printed before it. Progress and summaries are logged to stderr.
+The last line of stdout is one JSON object with the results. What `--tokens` and `--heat -` print
+comes before that line. Progress and summaries are logged to stderr.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ EXAMPLES = (
     "python -m scripts.eval --run runs/tiny --text mytext.txt --heat heat.png",
     "python -m scripts.eval --run runs/tiny --coherence 100 --temp 0.8",
 )
-FIGURES = ("nats_per_token", "perplexity", "bits_per_byte", "nats_per_byte", "tokens", "bytes")
+RESULTS = ("nats_per_token", "perplexity", "bits_per_byte", "nats_per_byte", "tokens", "bytes")
 
 
 def score(
     run: Run, eval_set: EvalSet, batch_size: int, scores: TokenScores | None
 ) -> dict[str, Any]:
-    """Score each window once, as the evaluations of training do; return the figures by name.
+    """Score each window once, as the evaluations of training do; return the results by name.
 
     Args:
-        scores: records the loss of each token.
+        scores: records the loss of each token, unless it is None.
     """
     loaded = run.loaded
     device = next(loaded.model.parameters()).device
@@ -65,7 +65,7 @@ def score(
         disable=None,
         leave=False,
     )
-    result = evaluate(
+    evaluation = evaluate(
         loaded.model,
         bar,
         torch.tensor(loaded.tokenizer.byte_lengths),
@@ -74,13 +74,13 @@ def score(
     )
     floor = f" (floor {eval_set.floor:.4f})" if eval_set.floor else ""
     log(
-        f"{result.describe(eval_set.floor)}, perplexity {result.perplexity:.3f}, "
-        f"{result.nats_per_byte:.4f} nats/byte{floor} "
-        f"over {result.tokens:,} tokens, {result.bytes:,} bytes"
+        f"{evaluation.describe(eval_set.floor)}, perplexity {evaluation.perplexity:.3f}, "
+        f"{evaluation.nats_per_byte:.4f} nats/byte{floor} "
+        f"over {evaluation.tokens:,} tokens, {evaluation.bytes:,} bytes"
     )
-    figures = {name: getattr(result, name) for name in FIGURES}
-    figures |= {"floor": eval_set.floor, "over_floor": result.over_floor(eval_set.floor)}
-    return figures | {"part_bytes": eval_set.part_bytes or result.bytes}
+    results = {name: getattr(evaluation, name) for name in RESULTS}
+    results |= {"floor": eval_set.floor, "over_floor": evaluation.over_floor(eval_set.floor)}
+    return results | {"part_bytes": eval_set.part_bytes or evaluation.bytes}
 
 
 def show_heatmap(run: Run, eval_set: EvalSet, scores: TokenScores, out: str) -> None:
@@ -100,8 +100,8 @@ def show_heatmap(run: Run, eval_set: EvalSet, scores: TokenScores, out: str) -> 
         log(f"{out}: the loss of each token as its colour")
         if n_shown < len(shown):
             log(
-                f"{out}: shows the first {n_shown:,} of {len(shown):,} cells; "
-                "--tokens lists all tokens"
+                f"{out}: shows the first {n_shown:,} of {len(shown):,} cells (a cell is a token, "
+                "or the tokens that form one character); --tokens lists all tokens"
             )
 
 
@@ -125,19 +125,22 @@ def arguments(argv: Sequence[str] | None) -> Any:
         metavar="PATH",
         help="score this file or folder (- is stdin) instead of the run's validation part",
     )
-    about = "field that holds the document, if --text is JSON (default: the run's; '' = as text)"
+    about = "field with the document, if --text is JSON (default: the run's; '' reads plain text)"
     add("--json-field", metavar="NAME", help=about)
-    about = "patterns of the files to read if --text is a folder (default: the run's, or all files)"
-    add("--include", nargs="+", default=(), metavar="TEXT", help=about)
-    about = "print the log-probability of each token, a JSON line each"
+    about = "which files to read if --text is a folder (default: the run's patterns, or all files)"
+    add("--include", nargs="+", default=(), metavar="PATTERN", help=about)
+    about = "print a JSON line for each token, with its log-probability"
     add("--tokens", action="store_true", help=about)
     add(
         "--heat",
         metavar="FILE",
-        help="draw the text as a heatmap of its losses; - prints it to the terminal",
+        help="save a picture of the text, coloured by its losses; `-` prints coloured text instead",
     )
     add(
-        "--batch-size", type=nonnegative_int, default=0, help="rows per batch (default: as trained)"
+        "--batch-size",
+        type=nonnegative_int,
+        default=0,
+        help="windows in a forward pass (default: the run's train.batch_size)",
     )
     add(
         "--coherence",
@@ -151,11 +154,13 @@ def arguments(argv: Sequence[str] | None) -> Any:
     if sampling_params(args) != SamplingParams() and not args.coherence:
         raise UserError("sampling flags need --coherence N; nothing else is sampled here")
     if args.include and args.text in (None, STDIN):
-        raise UserError("--include: needs a folder as --text; give both or neither")
+        raise UserError("--include: needs --text with a folder; drop it, or name the folder")
     if args.json_field is not None and args.text in (None, STDIN):
-        raise UserError("--json-field: needs a file or folder as --text; give both or neither")
+        raise UserError(
+            "--json-field: needs --text with a file or folder, not stdin; drop it, or name the file"
+        )
     if args.heat == STDOUT and args.tokens:
-        raise UserError("--heat -: --tokens prints to stdout too; name a picture, or drop one")
+        raise UserError("--heat -: --tokens prints to stdout too; drop one, or name a picture file")
     if args.heat and args.heat != STDOUT:
         check_picture(Path(args.heat), "--heat")
     return args
@@ -174,18 +179,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             eval_set = run.text_set(args.text, args.json_field, Path(scratch), args.include)
         scores = TokenScores(eval_set.batches, "val", rows) if args.tokens or args.heat else None
-        figures = score(run, eval_set, rows, scores)
+        results = score(run, eval_set, rows, scores)
     if scores and args.tokens:
         for record in token_records(scores, loaded.tokenizer):
             print(json_line(record))
     if scores and args.heat:
         show_heatmap(run, eval_set, scores, args.heat)
-    figures |= {"checkpoint": str(loaded.path), "step": step, "text": args.text}
+    results |= {"checkpoint": str(loaded.path), "step": step, "text": args.text}
     if args.coherence:
         train = run.data_folder() / "train.npy"
         params = sampling_params(args)
-        figures["coherence"] = measure_coherence(loaded, args.coherence, params, train)
-    print(json_line(figures))
+        results["coherence"] = measure_coherence(loaded, args.coherence, params, train)
+    print(json_line(results))
     return 0
 
 

@@ -22,9 +22,9 @@ MAX_FAILURES_SHOWN = 5
 def sample_stories(
     loaded: LoadedRun, n_samples: int, params: SamplingParams
 ) -> tuple[list[str], list[bool]]:
-    """Return texts from end token to end token, and which of them ended.
+    """Return sampled texts without their end-of-text tokens, and whether each reached one.
 
-    Sample i has seed i and at most block_size new tokens.
+    Sample i starts after an end-of-text token, has seed i and at most block_size new tokens.
     """
     eot_id = loaded.tokenizer.eot_id
     texts: list[str] = []
@@ -64,7 +64,7 @@ def measure_coherence(
 
 
 def describe(result: Coherence, n_samples: int) -> None:
-    """Print the counts and the most frequent failures for people."""
+    """Log the counts, the first failures, and the most frequent kinds of failure."""
     log(
         f"{n_samples} stories: {result.accepted} coherent, {result.distinct} distinct, "
         f"{result.new} not in the training text, {result.ended} ended"

@@ -66,7 +66,7 @@ class Run:
             log(note)
         batches, meta = self._batches(folder, windows), read_meta(folder)
         if coverage := val_coverage(meta):
-            log(f"this is {coverage} (data.val_max_bytes of the run)")
+            log(f"scoring {coverage} (data.val_max_bytes of the run)")
         floor_nats, part_bytes = floor["nats_per_byte"] if floor else None, meta["val"].get(
             "part_bytes"
         )
@@ -77,9 +77,9 @@ class Run:
     ) -> EvalSet:
         """Return the windows of any text, split into documents as the run's data is.
 
-        If all documents are stories, or the run trains on one document per row, each document is
-        a row, provided that the longest fits into block_size. Otherwise the text is read in packed
-        windows, without a floor.
+        If all documents are stories, or the run has data.windows documents, each document is a
+        separate window, provided that the longest fits into block_size. Otherwise the text is read
+        in packed windows, without a floor.
 
         Args:
             path: a file or folder; - reads standard input.

@@ -1,5 +1,4 @@
-"""Heatmaps of a text: each token on a background coloured by its loss.
-
+"""Heatmaps of a text: each `Cell`, a token or a few, on a background coloured by its loss.
 Before importing this module, call `import_matplotlib` of utils.run.figure.
 """
 
@@ -21,22 +20,25 @@ from scripts.eval.visible_text import Cell, columns, escape
 from utils.output import log
 from utils.run.figure import draws, plain_text, save_figure
 
-MAX_NATS = 8  # end of the colour scale: higher losses have the same colour; ln 3000 is about 8
+# End of the colour scale: higher losses have the same colour. A token with a probability of 1/3000
+# has a loss of about 8 nats.
+MAX_NATS = 8
+PICTURE_COLOURS = "YlOrRd"  # Matplotlib's name of the colour scale of pictures
 # xterm-256 colours, one for each whole number of nats: pale yellow to dark red.
 BACKGROUNDS = (231, 230, 229, 222, 215, 209, 203, 196, 124)
 BLACK, WHITE = 16, 231  # xterm-256 colours of the letters
-# Nats from which the background is so dark that its letters are white: COLOURS darken earlier.
+# Nats from which the background is so dark that its letters are white; a picture's darken earlier.
 WHITE_FROM_TERMINAL, WHITE_FROM_PICTURE = 7, 6
 
 LINE_COLUMNS = 100
 MAX_LINES = 120  # of a picture: a longer one is slow to draw and hard to read
 FONT_POINTS = 9.0
-MAX_TITLE, MAX_NAMED = 80, 4  # characters left of the colour scale; characters without a font
+MAX_TITLE = 80  # characters of the title: more would overlap the colour scale
+MAX_NAMED = 4  # characters without a font that a message names
 MONOSPACED, REGULAR = "DejaVu Sans Mono", 400
 COLUMN_EM = 0.602  # width of a letter in em, from the font file of DejaVu Sans Mono
 LINE_POINTS = 15.0
 POINTS_PER_INCH = 72
-COLOURS = "YlOrRd"
 
 
 def on_scale(nats: float) -> float:
@@ -171,7 +173,7 @@ def draw_cells(
     )
     axes.set(xlim=(0, LINE_COLUMNS), ylim=(n_lines, 0))
     axes.axis("off")
-    shades = ScalarMappable(Normalize(0, MAX_NATS), COLOURS)
+    shades = ScalarMappable(Normalize(0, MAX_NATS), PICTURE_COLOURS)
     boxes = [box(row, start, columns(cell.text)) for row, start, cell in positions]
     colours = shades.to_rgba(np.array([on_scale(cell.nats) for _, _, cell in positions]))
     axes.add_collection(PolyCollection(boxes, facecolors=colours, linewidths=0))
@@ -189,7 +191,8 @@ def draw_cells(
     scale = figure.add_axes((0.6, 1 - (margin + 0.15) / height, 0.35, 0.12 / height))
     figure.colorbar(shades, cax=scale, orientation="horizontal", extend="max")
     scale.tick_params(labelsize=7)
-    scale.set_xlabel("-ln p of a token, nats", fontsize=7, labelpad=1)
+    label = "-ln p of a token (or of the tokens of one character), nats"
+    scale.set_xlabel(label, fontsize=7, labelpad=1)
     for text, below in ((title, 0.15), (note, 0.4)):
         place = (margin / width, 1 - (margin + below) / height)
         figure.text(*place, plain_text(text, MAX_TITLE), fontsize=8, parse_math=False)

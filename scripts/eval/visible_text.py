@@ -57,7 +57,7 @@ def columns(text: str) -> int:
 
 @dataclass(frozen=True)
 class Cell:
-    """One or more tokens that form whole characters, and -ln p of all of them, in nats."""
+    """The text of one token, or of several that share a character, and its -ln p in nats."""
 
     text: str  # visible
     nats: float

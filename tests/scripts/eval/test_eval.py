@@ -199,7 +199,7 @@ def test_json_lines_are_scored_like_the_texts_in_them(story_run, printed, tmp_pa
     with pytest.raises(UserError, match="plain.txt: holds JSON .*, or --json-field ''"):
         script.main(["--run", str(story_run), "--text", plain])
     assert printed(script.main, "--run", str(story_run), "--text", plain, "--json-field", "")
-    with pytest.raises(UserError, match="^--json-field: needs a file or folder as --text"):
+    with pytest.raises(UserError, match="^--json-field: needs --text with a file or folder"):
         script.main(["--run", str(story_run), "--json-field", "tale"])
 
 
