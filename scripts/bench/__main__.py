@@ -1,7 +1,7 @@
 """Run a benchmark on this machine: `python -m scripts.bench NAME ... [--json [FILE]]`.
 
-The figures are printed to stdout. With --json they are printed to stderr, and stdout is one JSON
-object. With --json FILE the JSON object is written to the file.
+The measured figures are printed to stdout. With --json they are printed to stderr, and stdout is
+one JSON object. With --json FILE the JSON object is written to the file instead.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             nargs="?",
             const=STDOUT,
             metavar="FILE",
-            help="write the figures as one JSON object to FILE (default: to stdout)",
+            help="write the figures as one JSON object to FILE; without FILE, to stdout",
         )
     args = parser.parse_args(words)
     if args.json not in (None, STDOUT):

@@ -12,11 +12,12 @@ from typing import Any
 from model.config import ModelConfig
 from utils.errors import UserError
 
+# Settings of nanoGPT's GPTConfig, which have the same names in our ModelConfig.
 FIELDS = ("block_size", "vocab_size", "n_layer", "n_head", "n_embd", "dropout", "bias")
 
 
 def check_checkout(path: Path, *files: str | Path) -> None:
-    """Check that the files used of a checkout exist.
+    """Check that a checkout has the files that are used.
 
     Raises:
         UserError: a file is missing.

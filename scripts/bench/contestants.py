@@ -90,7 +90,7 @@ class Contestant(Protocol):
 
 @dataclass(frozen=True)
 class RandomTokens:
-    """A stand-in for the tokenizer of random tokens. Each token counts as one byte."""
+    """Replaces the tokenizer where the tokens are random. Each token counts as one byte."""
 
     vocab_size: int
     identity: str = "random tokens"
@@ -139,7 +139,7 @@ class LlmTiny:
 
 
 class NanoGPT:
-    """nanoGPT's model.GPT, the optimizer that it configures, its get_batch, and its loop's step."""
+    """nanoGPT's model, optimizer and get_batch, and one step of nanoGPT's training loop."""
 
     def __init__(self, checkout: Path, config: Config, scratch: Path) -> None:
         model, train = config.model, config.train
@@ -258,7 +258,7 @@ def time_phases(contestant: Contestant, steps: int) -> dict[str, float]:
 
 
 def matmul_peak(on: torch.device, amp: str) -> float:
-    """Return the FLOP/s of the fastest square matrix product here, in the dtype of training."""
+    """Return the FLOP/s of the fastest square matrix product on a device, in training's dtype."""
     dtype = device.DTYPES.get(amp, torch.float32)
     best = 0.0
     for size in (512, 1024) if on.type == "cpu" else (4096, 8192):

@@ -18,6 +18,7 @@ import psutil
 from utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
+# Environment variables that limit the libraries to one core, or let them use all.
 ONE_CORE = {"OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 ALL_CORES = {"TOKENIZERS_PARALLELISM": "true"}
 POLL_S = 0.1
@@ -64,8 +65,8 @@ def run_job(
 
     Args:
         environment: variables to add, such as ONE_CORE.
-        measure_memory: add "peak_bytes", the memory of all processes of the job. Polling it takes
-            CPU time, which slows a job that is timed on all cores.
+        measure_memory: "peak_bytes" also counts the child processes of the job. Polling their
+            memory takes CPU time, which slows a job that is timed on all cores.
     """
     # The limits on threads come from `environment` alone, not from the caller's shell.
     dropped = {*ONE_CORE} - {*environment}

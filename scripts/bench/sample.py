@@ -1,4 +1,4 @@
-"""Measure the speed of sampling from a run or random weights, and that of other projects."""
+"""Measure the speed of sampling, ours and other projects', from a run or from random weights."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from utils.output import log_if_not_tty, plural, table
 TOP_K = 50
 WARMUP_TOKENS = 4
 OURS, COMPILED = "ours", "ours, compiled"
-BANDWIDTH_BYTES = 256 * 2**20  # far larger than a CPU cache
+BANDWIDTH_BYTES = 256 * 2**20  # read to measure the bandwidth: far more than a CPU cache holds
 # The first two are nanoGPT's character-level models, the third is GPT-2 small.
 SHAPES: dict[str, dict[str, Any]] = {
     "0.8M": {"vocab_size": 65, "n_layer": 4, "n_head": 4, "n_embd": 128},
@@ -54,19 +54,19 @@ def add_command(commands: Any) -> None:
     """Add the command `sample` and its arguments."""
     parser = commands.add_parser("sample", help=HELP, description=__doc__, examples=EXAMPLES)
     add = parser.add_argument
-    add("--run", metavar="FOLDER", help="run folder")
+    add("--run", metavar="FOLDER", help="run folder; its model samples")
     add(
         "--shape", choices=SHAPES, help="a model of this size with random weights, instead of --run"
     )
     add("--nanogpt", metavar="FOLDER", help="nanoGPT checkout to compare with")
-    add("--compiled", action="store_true", help="torch.compile as well as eager")
+    add("--compiled", action="store_true", help="measure ours with torch.compile, too")
     add("--hf", action="store_true", help="compare with transformers' GPT-2")
     add(
         "--batch-sizes",
         type=positive_int,
         nargs="+",
         default=[1, 16, 64],
-        help="samples generated together (default: 1 16 64)",
+        help="numbers of samples generated together (default: 1 16 64)",
     )
     add(
         "--new-tokens",
@@ -74,7 +74,7 @@ def add_command(commands: Any) -> None:
         default=0,
         help="tokens per sample (default: 64 for 124M, else up to 240)",
     )
-    add("--runs", type=positive_int, default=3, help="timed calls of each contestant (default: 3)")
+    add("--runs", type=positive_int, default=3, help="timed calls of each sampler (default: 3)")
     add(
         "--limit-s",
         type=checked(float, "above 0", lambda seconds: seconds > 0),
@@ -103,8 +103,8 @@ def bench_sample(args: argparse.Namespace) -> dict[str, Any]:
             model = TinyGPT(ModelConfig(**settings)).to(device).eval()
     config = model.config
     n_tokens = args.new_tokens or min(NEW_TOKENS.get(args.shape, 240), config.block_size)
-    # Weights are gathered once, as in sample.py. Each contestant has its own engine, because an
-    # engine keeps its cached batch and its CUDA graphs.
+    # Weights are gathered once, as in sample.py. Ours eager and ours compiled have separate
+    # engines, because an engine keeps its cached batch and its CUDA graphs.
     compiled = InferenceEngine(model)
     engines: dict[str, Engine] = {OURS: make_ours(InferenceEngine(model))}
     if args.compiled:
@@ -160,7 +160,7 @@ class SampleBenchmark:
         """Store the engines and the limits.
 
         Args:
-            compiled: our compiled engine, for its compile statistics.
+            compiled: the engine of ours compiled, for its compile statistics.
             limit_s: skip another project's engine whose call would take longer.
         """
         self.engines, self.n_tokens, self.runs = engines, n_tokens, runs
@@ -174,7 +174,7 @@ class SampleBenchmark:
         return time_call(work, lambda: synchronize(self.device))
 
     def bandwidth(self) -> float:
-        """Return bytes per second: the better of a sum over memory and a two-column product."""
+        """Return bytes per second, by a sum over the memory or a product with it: the faster."""
         columns = self.memory.new_ones(1024, 2)
         times = [self.seconds(self.memory.sum), self.seconds(lambda: self.memory @ columns)]
         return BANDWIDTH_BYTES / min(times)
@@ -237,14 +237,14 @@ def show_sample(record: dict[str, Any]) -> str:
         read = record["weight_bytes"] * rate
         lines[-1] += (
             f"; ours at batch 1 reads {record['weight_bytes'] / 1e6:,.1f} MB of weights "
-            f"{rate:,.0f} times a second: {read / memory.median:.0%} of that"
+            f"{rate:,.0f} times a second: {read / memory.median:.0%} of that bandwidth"
         )
     lines.append(
         f"median of {plural(record['runs'], 'run')} (low to high), taken in turns; ratio: how many "
         "times as fast ours is, turn by turn"
     )
     if compiled:
-        lines.append(f"compiled before, not in these times: {warm_up}")
+        lines.append(f"compilation, not in these times: {warm_up}")
     return "\n\n".join(lines)
 
 

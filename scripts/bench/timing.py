@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class Spread:
-    """The median of some measurements, the smallest and the largest."""
+    """The median, the smallest and the largest of some measurements."""
 
     median: float
     low: float
@@ -50,7 +50,7 @@ def summary(values: Sequence[float]) -> dict[str, float]:
 
 
 def ratios(above: Sequence[float], below: Sequence[float]) -> dict[str, float]:
-    """Return the spread of the quotients of each turn, `above` divided by `below`.
+    """Return the spread of `above` divided by `below`, turn by turn.
 
     >>> ratios([6.0, 2.0, 8.0], [2.0, 2.0, 4.0])
     {'median': 2.0, 'low': 1.0, 'high': 3.0}
@@ -70,7 +70,7 @@ def time_call(work: Callable[[], object], synchronize: Callable[[], None]) -> fl
 
 @dataclass(frozen=True)
 class Window:
-    """The work done in one timed window."""
+    """A timed window of steps: its seconds, and the work done in it."""
 
     seconds: float
     units: float  # tokens, or any other unit that the step counts

@@ -61,9 +61,10 @@ def add_command(commands: Any) -> None:
         help="untimed steps before the windows (default: 5)",
     )
     add("--shape", choices=SHAPES, help="a GPT-2-like model of this shape, on random tokens")
-    add("--compiled", action="store_true", help="torch.compile as well as eager")
+    add("--compiled", action="store_true", help="measure with torch.compile as well as without")
     add("--nanogpt", default="", metavar="FOLDER", help="nanoGPT checkout to compare with")
-    add("--runs", type=positive_int, default=3, help="processes per contestant (default: 3)")
+    about = "processes per program, with --nanogpt or --compiled (default: 3)"
+    add("--runs", type=positive_int, default=3, help=about)
     add_flags(parser, Config)
     parser.set_defaults(measure=bench_train, show=show_train)
 
@@ -119,7 +120,7 @@ def measure_evaluation(trainer: Trainer) -> dict[str, Any]:
 
 
 def peak_shares(trainer: Trainer, length: int, rate: float) -> dict[str, Any]:
-    """Return the FLOPs per token counted in three ways, and their shares of the measured peak."""
+    """Return FLOPs per token, counted in three ways, and the share of the peak by each count."""
     model = trainer.config.model
     ways = {
         "causal": training_flops_per_token(model, length),
@@ -162,7 +163,7 @@ def describe_training(trainer: Trainer, rate: Spread, step_s: Spread) -> dict[st
 
 
 def measure_fetch(trainer: Trainer) -> tuple[float, int, int, int]:
-    """Return the mean seconds to make a batch, and the targets, rows and positions of all."""
+    """Return the mean seconds to make a batch; targets, rows and positions of all FETCHES."""
     seconds, tokens, rows, positions = 0.0, 0, 0, 0
     for step in range(FETCHES):
         start = time.perf_counter()
@@ -188,13 +189,16 @@ def show_train(record: dict[str, Any]) -> str:
         ("step, ms", f"{step_ms:.1f}"),
         ("tokens per step", f"{record['tokens_per_step']:,.0f}"),
         ("padding", f"{record['padding_share']:.1%} of the positions"),
-        ("batch", f"{record['fetch_s'] * 1000:.2f} ms, {record['fetch_share']:.1%} of a step"),
+        (
+            "making a batch",
+            f"{record['fetch_s'] * 1000:.2f} ms, {record['fetch_share']:.1%} of a step",
+        ),
         ("FLOPs per token", f"{record['flops_per_token']:,.0f} = {record['flops_formula']}"),
         ("FLOP/s", f"{record['flops_per_s'] / 1e9:,.1f} G"),
         ("matmul peak", f"{record['matmul_peak_flops_per_s'] / 1e9:,.1f} G FLOP/s, measured"),
         ("  share of it", f"{shares['causal']:.1%} = FLOPs per token x tokens/s / peak"),
         ("  not causal", f"{shares['not_causal']:.1%}, each token attends to its whole row"),
-        ("  with embeddings", f"{shares['with_embeddings']:.1%} = 6 N + 12 layers x D x T"),
+        ("  with embeddings", f"{shares['with_embeddings']:.1%}, by 6 N + 12 layers x D x T"),
         *[(part, f"{parts[part] * 1000:.2f} ms, {parts[part] / whole:.1%}") for part in PHASES],
         ("evaluation", f"{record['evaluation_s']:.2f} s, {record['evaluation_tokens']:,} tokens"),
         ("peak memory", f"{record['peak_memory_bytes'] / 2**20:,.0f} MiB"),

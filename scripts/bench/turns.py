@@ -50,11 +50,11 @@ def check_same_shape(config: Config) -> None:
 def interleave(
     config: Config, counts: dict[str, int], *, runs: int, random: bool, nanogpt: str, compiled: bool
 ) -> dict[str, Any]:
-    """Return each contestant's rate and phase times, and the ratio of ours to nanoGPT's per turn.
+    """Return each program's rate and phase times, and the ratio of our rate to nanoGPT's.
 
     Args:
         counts: steps_per_window, windows, warmup_steps, phase_steps.
-        nanogpt: folder of its checkout; "" to leave it out.
+        nanogpt: folder of its checkout; "" to time only ours.
         compiled: measure compiled models as well as eager ones.
     """
     names = ["ours", "nanogpt"] if nanogpt else ["ours"]
@@ -105,7 +105,7 @@ def measure(job: Job) -> Figures:
 
 
 def summarise(results: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Return the median figures of each contestant over its turns, and the ratio per turn."""
+    """Return each contestant's median figures over its turns, and the spread of the ratio."""
     record: dict[str, Any] = {}
     for name, turns in results.items():
         record[name] = {

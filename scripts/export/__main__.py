@@ -3,7 +3,8 @@
     hf    a folder that transformers loads (AutoModelForCausalLM and AutoTokenizer)
     gguf  a folder with model.gguf, which llama.cpp runs
 
-Both contain a model card, README.md. The last line of stdout is one JSON object.
+Each folder also contains a model card, README.md. The last line of stdout is one JSON object that
+describes the folder.
 """
 
 from __future__ import annotations

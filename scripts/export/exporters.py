@@ -21,7 +21,7 @@ class Exporter:
     # (folder, run, name of the model) -> the name of its class or architecture in that format.
     # Raises a UserError if the format can't hold the model.
     write: Callable[[Path, LoadedRun, str], str]
-    usage: str  # section of the card; {name} is the folder's name
+    usage: str  # the card's section on how to use the model; {name} is the folder's name
     front_matter: str = ""  # additional lines of the card's YAML header
 
 
@@ -47,7 +47,7 @@ generate = pipeline("text-generation", model="{name}")  # this folder
 print(generate("<|endoftext|>", do_sample=True, top_k=0)[0]["generated_text"])
 ```
 """
-GGUF_USE = """For llama.cpp and what is built on it (before December 2025 `llama-cli` did this):
+GGUF_USE = """For llama.cpp and programs based on it (`llama-cli` in versions before December 2025):
 
     llama-completion -m model.gguf -no-cnv -p "<|endoftext|>"
 """

@@ -1,8 +1,8 @@
 """Write a model and its tokenizer as one GGUF file, for llama.cpp and programs based on it.
 
 Keys and tensor names are those of llama.cpp (MIT) and of its library `gguf`. llama.cpp computes
-GELU by the tanh approximation from a table in fp16, so the logits of GPT-2 and GPT-NeoX models
-agree to about 1e-3, and those of the other models to about 1e-5.
+GELU by the tanh approximation from a table in fp16, so its logits of GPT-2 and GPT-NeoX models
+agree with ours to about 1e-3, and those of the other models to about 1e-5.
 """
 
 from __future__ import annotations
@@ -27,10 +27,12 @@ if TYPE_CHECKING:
     from gguf import GGUFWriter
 
 FILE_NAME = "model.gguf"
+# Hugging Face's model type -> llama.cpp's architecture.
 ARCHITECTURES = {"gpt2": "gpt2", "gpt_neox": "gptneox", "llama": "llama", "qwen3": "qwen3"}
 # Split pattern -> llama.cpp's name. "llama-bpe" splits like "dbrx", but makes a pre-token that is a
 # token this token without merging it, which differs where merges can't make the token.
 PRE_TOKENIZERS = {"gpt2": "gpt-2", "cl100k": "dbrx"}
+# Our module name -> llama.cpp's, outside and inside a block.
 TOP_LEVEL_NAMES = {
     "token_embedding": "token_embd",
     "position_embedding": "position_embd",
@@ -51,7 +53,7 @@ BLOCK_NAMES = {
 
 
 def gguf_kind(config: ModelConfig, tokenizer: BPETokenizer) -> str:
-    """Return the model type of `hf_model_type`, if llama.cpp computes exactly this model.
+    """Return the Hugging Face model type of a config, if llama.cpp computes exactly this model.
 
     Raises:
         UserError: llama.cpp does not support the model or the tokenizer; gives the reason.
@@ -92,7 +94,7 @@ def write_gguf(
         from gguf import GGUFWriter
     except ImportError:
         raise missing_package("gguf", "--to gguf") from None
-    vocab_dict(tokenizer)  # refuses tokens with equal spelling, as llama.cpp identifies them by it
+    vocab_dict(tokenizer)  # refuses equal spellings: llama.cpp identifies a token by its spelling
     writer = GGUFWriter(path, ARCHITECTURES[kind])
     writer.add_name(as_utf8(name))
     _add_settings(writer, config, kind)
@@ -112,7 +114,8 @@ def gguf_tensors(
     """Return the tensors by llama.cpp's names, fp32.
 
     Matrices have our layout, (out, in), and the joint qkv matrix has our order. The llama and qwen3
-    architectures have separate q, k and v matrices. llama rotates pairs of adjacent rows.
+    architectures have separate q, k and v matrices. llama.cpp's RoPE for llama rotates pairs of
+    adjacent rows, so the rows of q and k are reordered for it.
     """
     found: dict[str, Tensor] = {}
     for name, tensor in fill_missing_weights(kind, config, weights).items():
@@ -130,7 +133,7 @@ def gguf_tensors(
             q, k = _interleave_rotary_rows(q, config), _interleave_rotary_rows(k, config)
         for letter, rows in zip("qkv", (q, k, v), strict=True):
             found[f"{where}attn_{letter}.{leaf}"] = rows.contiguous()
-    if kind == "gpt_neox" and config.tie_weights:  # llama.cpp requires the head for gptneox
+    if kind == "gpt_neox" and config.tie_weights:  # llama.cpp's gptneox needs a separate head
         found["output.weight"] = found["token_embd.weight"]
     return found
 

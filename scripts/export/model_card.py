@@ -60,13 +60,13 @@ def model_card(
     """
     record, state = run.read_record(), loaded.state
     data, stories = record["data"], not (config.data.files or config.data.dir)
-    # Old runs don't record the name.
+    # Old runs don't record the corpus.
     corpus = {one.name: one for one in CORPORA}.get(data.get("corpus", ""))
-    given = licence or (STORIES_LICENCE if stories else UNKNOWN_LICENCE)
+    card_licence = licence or (STORIES_LICENCE if stories else UNKNOWN_LICENCE)
     row = _row(run, state["step"])
     pretrained = Path(config.train.init_from).name
     text = TEMPLATE.read_text(encoding="utf-8").format(
-        licence=given,
+        licence=card_licence,
         language="language: en\n" if stories or corpus else "",
         front=exporter.front_matter,
         name=name,

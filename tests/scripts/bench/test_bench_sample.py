@@ -70,7 +70,7 @@ def test_figures_are_consistent(printed, tmp_path, monkeypatch):
     assert record["bandwidth_bytes_per_s"]["low"] > 0
     share = record["weight_bytes"] * record["batches"][0]["rows"][0]["tokens_per_s"]["median"]
     share /= record["bandwidth_bytes_per_s"]["median"]
-    assert f"{share:.0%} of that" in people
+    assert f"{share:.0%} of that bandwidth" in people
     assert "batch 3, run 2/2, nanoGPT:" in people
 
 
@@ -115,7 +115,7 @@ def test_compiled_steps_have_a_separate_row(printed, tmp_path, monkeypatch):
         assert "ratio_compiled" in eager and "ratio_compiled" not in compiled
         assert theirs["ratio"]["low"] > 0 and theirs["ratio_compiled"]["low"] > 0
     assert "eager and compiled" in people and "ratio, compiled" in people
-    assert "compiled before, not in these times: batch 1 " in people
+    assert "compilation, not in these times: batch 1 " in people
 
 
 def test_ours_records_in_the_warm_up_what_is_timed(printed, monkeypatch):
