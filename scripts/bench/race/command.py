@@ -37,8 +37,8 @@ from utils.run.environment import git_commit
 from utils.run.figure import check_picture, warn_if_not_drawn
 
 VAL_FRACTION = 0.1
-# One cut through the text, as in nanoGPT: by bytes here, by characters there, which is the same for
-# ASCII. Every run trains its tokenizer and prepares its data.
+# One cut separates training and validation text, as in nanoGPT. Ours is at a number of bytes,
+# nanoGPT's at a number of characters, which is the same for ASCII.
 SPLIT = ("--data.split=bytes", f"--data.val_fraction={VAL_FRACTION}")
 NGRAMS = (2, 3, 4)  # orders of the n-gram models of our tokens
 CHARACTER_ORDER = 5  # order of the n-gram model of characters
@@ -60,7 +60,8 @@ def add_command(commands: Any) -> None:
         metavar="FILE",
         help="UTF-8 text; the last tenth is for validation",
     )
-    add("--seeds", type=positive_int, default=1, help="runs of each (default: 1)")
+    about = "runs of ours and of nanoGPT's, one for each of the seeds 1, 2, ... (default: 1)"
+    add("--seeds", type=positive_int, default=1, help=about)
     add(
         "--config",
         default="configs/shakespeare_cpu.yaml",
@@ -99,8 +100,8 @@ class Text:
 def bench_race(args: argparse.Namespace) -> dict[str, Any]:
     """Train both in turns, once for each seed, and score the checkpoints that they write.
 
-    A time is that of the whole process: imports, tokenizer, data, training with its evaluations,
-    checkpoint. The time of nanoGPT's prepare.py is not included.
+    A time is that of the whole process: imports, training with its evaluations, checkpoint. Ours
+    includes training the tokenizer and preparing the data, nanoGPT's not that of its prepare.py.
 
     Raises:
         UserError: an argument is wrong, or one of the programs failed.
@@ -195,8 +196,8 @@ def val_bits(metrics: Path) -> list[float]:
 def score_ours(loaded: LoadedRun, val: str) -> float:
     """Return the total nats of the validation text in consecutive windows of block_size tokens.
 
-    The end-of-text token is put before the text, so that the first token is scored too. That token
-    contains the first byte, which is not counted in `scored_bytes`, so our score is slightly worse.
+    The end-of-text token is put before the text, so that the first token is scored, too. The text's
+    first byte is in that token but not in `scored_bytes`, so our score is slightly too high.
     """
     tokenizer = loaded.tokenizer
     ids = np.concatenate(([tokenizer.eot_id], tokenizer.encode_array(val)))
@@ -290,7 +291,7 @@ def show_race(record: dict[str, Any]) -> str:
     else:
         line = (
             f"ours reached nanoGPT's {target:.4f} bits per byte after {Spread.of(found):.1f} s, "
-            f"{record['reached_share']:.0%} of its time"
+            f"{record['reached_share']:.0%} of nanoGPT's time"
         )
     note = f"median of {plural(len(ours), 'run')} in turns (low to high), whole processes, torch "
     note += f"{record['torch']}, {record['threads']} threads; {record['scored_bytes']:,} bytes of "

@@ -45,10 +45,10 @@ LOSS_LINE = re.compile(r"^step \d+: train loss [\d.]+, val loss ([\d.]+)", re.MU
 
 
 def copy_checkout(checkout: Path, folder: Path, corpus: Path, seed: int) -> None:
-    """Copy the used files into `folder`, replace nanoGPT's text by the corpus, and prepare it.
+    """Copy the used files into `folder`, replace nanoGPT's text by the corpus, and run prepare.py.
 
     nanoGPT's prepare.py imports `requests` but downloads only if the text is missing. An empty
-    requests.py next to it makes the library unnecessary, and a download impossible.
+    requests.py next to prepare.py makes the library unnecessary, and a download impossible.
 
     Raises:
         UserError: prepare.py failed, or the seed can't be set.
@@ -154,7 +154,7 @@ def score_checkpoint(folder: Path, whole: str, val: str) -> tuple[float, int]:
     arguments, n_kinds = state["model_args"], len(set(whole))
     if arguments["vocab_size"] != n_kinds:
         raise UserError(
-            f"{checkpoint}: can't be scored: {arguments['vocab_size']} characters, "
+            f"{checkpoint}: can't be scored: it knows {arguments['vocab_size']} characters, "
             f"the text has {n_kinds}; use another version of nanoGPT"
         )
     module = load_module(folder / "model.py")
@@ -165,7 +165,7 @@ def score_checkpoint(folder: Path, whole: str, val: str) -> tuple[float, int]:
     nats = 0.0
     with torch.inference_mode():
         for x_BT, y_BT in consecutive_windows(character_ids(whole, val), arguments["block_size"]):
-            logits_BTV, _ = model(x_BT, y_BT)  # without targets it returns the last logits only
+            logits_BTV, _ = model(x_BT, y_BT)  # without targets, it returns the last only
             nats += F.cross_entropy(logits_BTV.double().mT, y_BT, reduction="sum").item()
     assert math.isfinite(nats)
     return nats, sum(weight.numel() for weight in model.parameters())

@@ -2,8 +2,8 @@
 
 Interpolated Kneser-Ney (Kneser and Ney 1995; the interpolated form of Chen and Goodman 1998): each
 count is lowered by a discount, and the freed probability goes to the distribution with one token
-less of context. Lower orders count the different tokens that a sequence follows, instead of its
-occurrences.
+less of context. The highest order counts how often a sequence of n tokens occurs; lower orders
+count how many different tokens precede it.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _interpolate(
         longer = np.unique(_sequences(train, vocab_size, n + 1))
         grams, counts = np.unique(longer % base**n, return_counts=True)
     # How many sequences occur once and twice: they estimate the discount (Ney, Essen and Kneser
-    # 1994). At least one, so that unseen sequences have a probability above 0.
+    # 1994). `once` is at least 1, so that unseen sequences have a probability above 0.
     once, twice = max((counts == 1).sum(), 1), (counts == 2).sum()
     discount = once / (once + 2 * twice)
     contexts, first = np.unique(grams // base, return_index=True)

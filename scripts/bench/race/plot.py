@@ -17,7 +17,7 @@ def plot_race(record: dict[str, Any], out: Path) -> None:
     for number, (key, name) in enumerate((("ours", "ours"), ("nanogpt", "nanoGPT"))):
         style, runs = line_style(number), record[key]
         for one in runs:
-            # The first evaluation is before training: a line from it would be an invention.
+            # The first evaluation is before training: a line from it would show unmeasured losses.
             seconds, bits = zip(*one["curve"][1:], strict=True) if one["curve"][1:] else ((), ())
             axes.plot(seconds, bits, alpha=0.6, **style | {"markersize": 3, "linewidth": 1.2})
         seconds, bits = zip(*((one["seconds"], one["bits_per_byte"]) for one in runs), strict=True)

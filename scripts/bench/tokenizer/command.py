@@ -63,9 +63,10 @@ def add_command(commands: Any) -> None:
         metavar="FILE|python",
         help="text file; python: source and docs of the installed packages, at most 100 MB",
     )
-    add("--vocab-size", type=int, help="train this many tokens, and time it")
+    add("--vocab-size", type=int, help="time the training of a vocabulary of this many tokens")
     add("--peers", action="store_true", help="also time installed libraries of other projects")
-    add("--ranks", metavar="FILE", help="encode with the tokens of this tiktoken file")
+    about = "encode with the tokens of this tiktoken file (default: with those trained here)"
+    add("--ranks", metavar="FILE", help=about)
     add(
         "--pattern",
         choices=tuple(PATTERNS),

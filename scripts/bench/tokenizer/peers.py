@@ -45,9 +45,9 @@ def installed_peers() -> list[str]:
 
 
 def train_ours(job: Job) -> Callable[[], Callable[[], list[bytes]]]:
-    """Prepare our training.
+    """Prepare our training; return the function to time, as all functions in TRAINERS do.
 
-    Returns a function that trains, and which returns a function that gives the merged tokens. So
+    That function trains; its result is another function, which returns the merged tokens. So
     neither the preparation nor the conversion of the tokens is timed.
     """
 
@@ -143,7 +143,10 @@ TRAINERS: dict[str, Callable[[Job], Callable[[], Callable[[], list[bytes]]]]] = 
 
 
 def load_ours(job: Job) -> Callable[[], Calls]:
-    """Load our file. The first call of every loader returns a list and is used for prompts."""
+    """Return a function that loads our tokenizer and returns its ways to encode, by name.
+
+    For every library in LOADERS, the first way returns a list of ids and is used for prompts.
+    """
 
     def load() -> Calls:
         ours = BPETokenizer.load(job["files"]["ours"])
@@ -153,7 +156,7 @@ def load_ours(job: Job) -> Callable[[], Calls]:
 
 
 def load_tiktoken(job: Job) -> Callable[[], Calls]:
-    """Load tiktoken's file of ranks."""
+    """Do the same for tiktoken's file of ranks."""
     import tiktoken
     from tiktoken.load import load_tiktoken_bpe
 
@@ -178,7 +181,7 @@ def load_tiktoken(job: Job) -> Callable[[], Calls]:
 
 
 def load_tokenizers(job: Job) -> Callable[[], Calls]:
-    """Load tokenizer.json. `encode_batch` gets the same text in blocks."""
+    """Do the same for tokenizer.json. `encode_batch` gets the text in blocks."""
     import tokenizers
 
     def load() -> Calls:
@@ -197,7 +200,7 @@ def load_tokenizers(job: Job) -> Callable[[], Calls]:
 
 
 def load_quicktok(job: Job) -> Callable[[], Calls]:
-    """Load the files of `write_quicktok`. It supports cl100k's pattern, not GPT-2's."""
+    """Do the same for the files of `write_quicktok`. quicktok has cl100k's pattern, not GPT-2's."""
     import quicktok
 
     folder = job["files"]["quicktok"]

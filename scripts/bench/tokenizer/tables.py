@@ -9,9 +9,9 @@ from scripts.bench.timing import Spread
 from utils.output import table
 
 EQUAL_NOTE = (
-    "ids equal: the merges, in order, are those of ours with the same byte order (gigabpe treats "
-    "every line as a separate text; ours is compared in the same mode); all ids of each text equal "
-    "ours"
+    "ids equal: in training, the merges equal those of ours with the same byte order (gigabpe "
+    "treats every line as a separate text, so ours does, too, for this comparison); in encoding, "
+    "all ids of the text equal ours"
 )
 
 
@@ -71,7 +71,7 @@ def show_encoding(encode: dict[str, Any]) -> str:
             f"quicktok splits by cl100k's pattern, not by {encode['pattern']}: not comparable"
         )
     for size in encode["too_large"]:
-        parts.append(f"{size / 1e6:g} MB of text: the corpus is smaller")
+        parts.append(f"{size / 1e6:g} MB of text: not measured, the corpus is smaller")
     for key, head, unit, digits in (
         ("prompt_us", "prompt of 20 words, first time", "microseconds", ".1f"),
         ("load_s", "loading the vocabulary", "seconds", ".3f"),
@@ -83,7 +83,7 @@ def show_encoding(encode: dict[str, Any]) -> str:
 
 
 def cells(row: dict[str, Any], keys: Sequence[str], digits: str = ".2f") -> list[str]:
-    """Return a row's name and figures with their ranges; "" for a missing figure and our ratio."""
+    """Return a row's name and figures with their ranges; "" for a ratio of ours, or if missing."""
     shown = [row.get(key) if "ratio" not in key or row["who"] != "ours" else None for key in keys]
     return [row["who"], *(format(Spread(**one), digits) if one else "" for one in shown)]
 

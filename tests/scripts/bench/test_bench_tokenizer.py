@@ -51,7 +51,7 @@ def test_the_command_of_the_docs(run_python):
     assert encode["prompt_us"][0]["who"] == encode["load_s"][0]["who"] == "ours"
     people = done.stderr
     assert "training, vocabulary 1,024" in people and "ids equal" in people
-    assert "NO" not in people and "500 MB of text: the corpus is smaller" in people
+    assert "NO" not in people and "500 MB of text: not measured, the corpus is smaller" in people
     for name in record["missing"]:
         assert name in people.splitlines()[-1] and "pip install" in people.splitlines()[-1]
 
