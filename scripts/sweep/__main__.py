@@ -1,8 +1,8 @@
 """Train every point of a sweep: `python -m scripts.sweep --config configs/sweep.yaml --workers 2`.
 
-Each point has a run folder. Finished points are skipped, and interrupted ones are resumed.
-results.csv has a row for each point and is rewritten whenever a point ends. At the end a ranked
-table is printed and plots are written.
+A point is one combination of settings and seed, and has a run folder. Finished points are skipped,
+and interrupted ones are resumed. results.csv has a row for each point and is rewritten whenever a
+point ends. At the end a ranked table is printed and plots are written.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from utils.run.figure import FORMATS, import_matplotlib, warn_if_not_drawn
 from utils.signals import SignalCatcher
 
 POLL_S = 0.2  # seconds between two checks for a signal
-LOCK_TIMEOUT_S = 2.0  # a process of an earlier sweep may hold the lock briefly while testing it
+LOCK_TIMEOUT_S = 2.0  # a process of an earlier sweep takes the lock briefly to see if it is free
 EXAMPLES = (
     "python -m scripts.sweep --config configs/sweep.yaml --workers 2",
     "python -m scripts.sweep --base configs/tiny.yaml --grid lr=0.001,0.003 --seeds 1,2,3",
@@ -93,13 +93,16 @@ def arguments(argv: Sequence[str] | None) -> Any:
     add("--base", metavar="FILE", help="config of every run (default: as in the sweep's file)")
     add("--out", metavar="FOLDER", help="folder of the runs (default: as in the sweep's file)")
     many: dict[str, Any] = {"action": "append", "default": []}
-    add("--grid", **many, metavar="NAME=V,V", help="values of an axis of the grid")
-    add("--each", **many, metavar="NAME=V,V", help="values to try one at a time")
-    add("--random", **many, metavar="NAME=LOW,HIGH[,log]", help="a range for random search")
-    add("--points", metavar="INT", help="number of points for random search")
+    about = "values of a setting; with several --grid, all combinations are trained"
+    add("--grid", **many, metavar="NAME=V,V", help=about)
+    about = "values of a setting, each tried alone: all other settings stay those of the base"
+    add("--each", **many, metavar="NAME=V,V", help=about)
+    about = "range of a setting, for random search"
+    add("--random", **many, metavar="NAME=LOW,HIGH[,log]", help=about)
+    add("--points", metavar="INT", help="number of combinations that random search tries")
     add("--random-seed", metavar="INT", help="seed of the random search (default: 1)")
     add("--set", **many, metavar="NAME=V", help="a setting of every run")
-    add("--seeds", metavar="INT[,INT...]", help="run every point once per seed")
+    add("--seeds", metavar="INT[,INT...]", help="train every combination once with each seed")
     add(
         "--workers",
         type=positive_int,
@@ -107,7 +110,7 @@ def arguments(argv: Sequence[str] | None) -> Any:
         "a loss (default: 1)",
     )
     add("--cluster", metavar="ADDRESS", help="run on the workers of this dask scheduler instead")
-    add("--plot-format", choices=FORMATS, default="png", help="of the plots (default: png)")
+    add("--plot-format", choices=FORMATS, default="png", help="format of the plots (default: png)")
     add("--dry-run", action="store_true", help="print the commands and exit")
     args = parser.parse_args(argv)
     if args.cluster is not None and args.workers is not None:
@@ -131,7 +134,7 @@ def make_pool(args: Any, jobs: Sequence[Job], lock: FileLock) -> Pool:
         pool = ClusterPool(args.cluster, lock)
         log(f"{args.cluster}: {pool.n_threads()} points in parallel")
         return pool
-    # A device such as cuda:1 counts all GPUs, so then no worker may be limited to one.
+    # cuda:1 is a number among all GPUs: with such a device no worker may be limited to one GPU.
     shared = args.workers > 1 and all(job.config.train.device in ("auto", "cuda") for job in jobs)
     return LocalPool(args.workers, visible_gpus() if shared else [])
 
@@ -164,10 +167,10 @@ def threads_per_run(workers: int) -> int:
 
 
 def check_out(out: Path) -> None:
-    """Check that the folder holds no files of others with the names that a sweep writes.
+    """Check that a sweep overwrites no file in the folder that a sweep did not write.
 
     Raises:
-        UserError: it does.
+        UserError: it would.
     """
     results = out / "results.csv"
     own = results.exists() and read_bytes(results).startswith(b"point,")
@@ -205,7 +208,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     threads = 1 if args.cluster is not None else threads_per_run(args.workers)
     jobs = make_jobs(sweep, source, out, threads)
     if len(sweep.combinations()) < sweep.n_points:
-        log(f"{source}: the ranges have no more than {len(sweep.combinations())} points")
+        log(f"{source}: the ranges have no more than {len(sweep.combinations())} combinations")
     if args.dry_run:
         for job in jobs:
             print(f"{job.status}: {' '.join(map(shell_quote, job.command(sweep.config)))}")

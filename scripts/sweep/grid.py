@@ -43,7 +43,7 @@ class Sweep:
     seeds: tuple[int, ...] = ()
     changes: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> settings
     ranges: dict[str, Range] = field(default_factory=dict)
-    n_points: int = 0  # number of points to sample from the ranges
+    n_points: int = 0  # number of combinations to sample from the ranges
     random_seed: int | None = None
 
     @property
@@ -53,7 +53,7 @@ class Sweep:
         return list(dict.fromkeys([*self.axes, *self.ranges, *changed]))
 
     def combinations(self) -> list[tuple[str, dict[str, Any]]]:
-        """Return the name of the change and the settings of every point, without seeds."""
+        """Return every combination of settings, without seeds, and its change's name or ""."""
         if self.changes:
             return [(BASE, {}), *self.changes.items()]
         if self.ranges:
@@ -63,7 +63,7 @@ class Sweep:
         return [("", dict(zip(self.axes, values, strict=True))) for values in products]
 
     def points(self) -> list[Point]:
-        """Return all points: the last axis varies fastest, and seeds of a combination are adjacent.
+        """Return all points, one for each combination and seed. The seed varies fastest.
 
         >>> sweep = Sweep(axes={"model.n_layer": [1, 2], "optim.lr": [0.1]}, seeds=(1, 2))
         >>> [point.name for point in sweep.points()][:2]
@@ -113,7 +113,7 @@ def safe_name(text: str, keep: str = "") -> str:
 
 
 def format_setting(value: Any) -> str:
-    """Return a setting as text. A string has no quotes."""
+    """Return a setting's value as text: YAML, but a string without quotes."""
     return value if isinstance(value, str) else format_value(value)
 
 

@@ -14,8 +14,8 @@ from utils.config.schema import check_range, expand_paths, flat_fields
 from utils.errors import UserError
 from utils.suggest import leaf_of
 
-PARTS = ("grid", "each", "random", "set")
-# Keys of a sweep's file that are not settings. `points` and `random_seed` belong to `random`.
+PARTS = ("grid", "each", "random", "set")  # keys of a sweep's file that contain settings
+# All other keys of a sweep's file. `points` and `random_seed` belong to `random`.
 SWEEP_KEYS = {
     "config": str,
     "out": str,
@@ -30,7 +30,7 @@ class Entry:
     """One setting in a part of a sweep."""
 
     part: str  # one of PARTS
-    change: str  # name of the change of several settings that it belongs to; empty for none
+    change: str  # name of the change, if it is part of a named change of several settings; or ""
     name: str  # dotted
     value: Any  # as parsed from YAML, unchecked
     where: str  # file, line and key, or flag; for messages
@@ -71,7 +71,7 @@ def make_sweep(
     Args:
         plain: values of SWEEP_KEYS.
         path: of the file, for messages.
-        named: the names of the changes of several settings, in order.
+        named: the names of those changes that set several settings, in order.
 
     Raises:
         UserError: a value has the wrong type or is out of range, or parts can't be combined.

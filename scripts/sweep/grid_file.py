@@ -55,7 +55,7 @@ def read_file(path: str, named: Sequence[str], cls: type) -> tuple[list[Entry], 
     """Return the entries in a sweep's file, and the values of its SWEEP_KEYS.
 
     Args:
-        named: the names of the changes of several settings.
+        named: the names of those changes that set several settings.
 
     Raises:
         UserError: an unknown key, invalid YAML, or a value of the wrong type.

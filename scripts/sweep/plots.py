@@ -45,7 +45,8 @@ from utils.run.plot import scale_y
 LOG_RATIO = 8.0  # values that span more than this ratio get a logarithmic axis
 MAX_LINES = 8  # more variants are coloured by their loss, and most have no entry in the legend
 MANY_COLOURS = "viridis"  # even steps of lightness for any colour vision
-MAX_TICKS, TICK_LENGTH, LABEL_LENGTH = 8, 18, 40  # values of an axis; characters
+MAX_TICKS = 8  # of an axis
+TICK_LENGTH, LABEL_LENGTH = 18, 40  # characters of a tick's text, and of a change's name
 # How plot_changes shows a change: what `Difference.describe` returns -> style, text of the legend.
 VERDICTS: dict[str, tuple[dict[str, Any], str]] = {
     "better": ({"color": BLUE, "marker": "o"}, "lower loss than the base"),
@@ -59,7 +60,7 @@ VERDICTS: dict[str, tuple[dict[str, Any], str]] = {
         "not known: one seed, or unfinished",
     ),
 }
-NEXT_TO = {  # how a mean's value is written
+NEXT_TO = {  # style of the number next to a mean
     "xytext": (5, 7),
     "textcoords": "offset points",
     "fontsize": 8,
@@ -76,7 +77,7 @@ def finite(rows: Rows) -> Rows:
 
 
 def axis_scale(texts: Sequence[str]) -> tuple[Callable[[str], float], list[str], bool]:
-    """Return the position of each value on an axis, the values in order, and if the axis is log.
+    """Return a function value -> position on an axis, the values in order, and if it is log.
 
     A number is its own position. If a value is not a number, all values are numbered in order.
 
@@ -108,7 +109,7 @@ def label_ticks(
     axis.set_major_locator(FixedLocator(list(positions)))
     axis.set_major_formatter(FixedFormatter([plain_text(text, TICK_LENGTH) for text in texts]))
     axis.set_minor_locator(NullLocator())
-    if sum(len(text) + 1 for text in texts) > 30:  # too wide to stand side by side
+    if sum(len(text) + 1 for text in texts) > 30:  # too wide for one line
         for label in axis.get_ticklabels():
             label.set(rotation=30, ha="right", rotation_mode="anchor")
 
@@ -156,7 +157,7 @@ def plot_setting(axes: Any, rows: Rows, name: str, settings: Sequence[str]) -> N
         zorder=3,
     )
     if means:
-        label = "mean over runs that have the same other settings and seeds at every value"
+        label = "mean over those other settings and seeds that all values have"
         xy = [(position(text), means[text]) for text in order]
         axes.plot(*zip(*xy, strict=True), color=RED, marker="s", markersize=5, label=label)
         for text in order if len(order) <= MAX_TICKS else ():
@@ -164,7 +165,7 @@ def plot_setting(axes: Any, rows: Rows, name: str, settings: Sequence[str]) -> N
             axes.annotate(f"{means[text]:.4f}", place, color=RED, **NEXT_TO)
         words = f"mean over {n_runs} run{'s' * (n_runs != 1)} at each value"
     else:
-        words = "no mean: the values have different other settings"
+        words = "no mean: no other settings are the same at all values"
     axes.set_title(words, loc="left", fontsize=8)
     if log:
         axes.set_xscale("log")
@@ -182,7 +183,7 @@ def read_curve(path: Path) -> Curve:
 
 
 def mean_curve(curves: Sequence[Curve]) -> tuple[list[int], list[float], list[float], list[float]]:
-    """Return the steps that all curves have, and mean, lowest and highest loss of each.
+    """Return the steps that all curves have, and the mean, lowest and highest loss at each step.
 
     >>> mean_curve([([10, 20], [3.0, 2.0]), ([10], [4.0])])
     ([10], [3.5], [3.0], [4.0])
@@ -201,7 +202,7 @@ def plot_curves(
     metrics: Mapping[str, Path],
     out: Path,
 ) -> bool:
-    """Plot the validation loss over the steps: for each setting the mean and range over seeds.
+    """Plot the validation loss over the steps: for each variant the mean and range over seeds.
 
     Args:
         groups: the rows grouped by change or settings, best first.
@@ -253,7 +254,7 @@ def plot_curves(
 
 def legend_title(many: bool, curves: Iterable[Sequence[Curve]]) -> str:
     """Return the title of the curves' legend: what a line, a band and a number mean."""
-    title = "colour: the bar; named: the lowest and the highest variant\n" * many
+    title = "colours: see the bar; only the best and the worst variant are named\n" * many
     title += "variant: its best val bits per byte"
     if all(len(one) == 1 for one in curves):
         return title

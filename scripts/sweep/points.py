@@ -22,6 +22,7 @@ from utils.output import as_utf8
 from utils.run import checkpoint
 from utils.run.folder import RunFolder
 
+# Measured columns of results.csv, from `run_figures`.
 MEASURED = ("step", "best_step", "val_loss", "val_bpb", "train_loss")
 
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
@@ -64,7 +65,7 @@ class Job:
         return [*self.base_command(), *rest]
 
     def watchdog_command(self, base: str) -> list[str]:
-        """Return the arguments of scripts/sweep/watchdog.py, which itself decides to resume."""
+        """Return the arguments of scripts/sweep/watchdog.py, which decides whether to resume."""
         options = ["--log", str(self.log), "--run", str(self.run.path)]
         return [*options, *self.base_command(), "--", *self.new_run_flags(base)]
 

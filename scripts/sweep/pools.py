@@ -26,13 +26,13 @@ CONNECT_S = 10  # timeout of the connection to a scheduler
 
 
 class Pool(Protocol):
-    """Runs commands, each with the options of scripts/sweep/watchdog.py before it."""
+    """Runs commands in watchdogs. A command begins with options of scripts/sweep/watchdog.py."""
 
     def submit(self, command: Sequence[str], log: Path) -> Future[int | None]:
         """Return the future exit status of a command; None if the command was never started."""
 
     def stop(self) -> None:
-        """Start nothing more and ask what runs to end; do not wait for it."""
+        """Start nothing more, and ask the running commands to end; do not wait for them."""
 
     def close(self) -> None:
         """Stop, and release everything."""
@@ -62,7 +62,7 @@ class LocalPool:
         return self._executor.submit(self._run, command, log)
 
     def _run(self, command: Sequence[str], log: Path) -> int | None:
-        environment = self._environments.get()  # as many as there are threads
+        environment = self._environments.get()  # does not wait: there is one for each thread
         with contextlib.ExitStack() as stack:
             stack.callback(self._environments.put, environment)
             output = stack.enter_context(open(log, "ab"))
@@ -87,7 +87,7 @@ class LocalPool:
             return status
 
     def stop(self) -> None:
-        """Start nothing more and ask what runs to end (SIGTERM); do not wait for it."""
+        """Start nothing more, and ask the running commands to end (SIGTERM); do not wait."""
         with self._lock:
             self._stopping = True
             for pipe in self._running:
@@ -110,7 +110,7 @@ class ClusterPool:
         """Connect to a scheduler.
 
         Args:
-            lock: the commands end when it is released, which happens at any end of this process.
+            lock: the commands end when it is released, also by the death of this process.
 
         Raises:
             UserError: distributed is not installed, or no scheduler answers.

@@ -1,4 +1,4 @@
-"""Progress of a sweep: a bar with the time left and the running points, a line for each end."""
+"""Progress of a sweep: a bar with the time left, and a line whenever a point ends."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ class SweepBar:
         self.total = {job.point.name: job.config.train.max_steps for job in jobs}
         self.steps = dict(self.total)  # a point that has ended counts as complete: none are left
         self.read_steps()
-        self.first = dict(self.steps)
+        self.first = dict(self.steps)  # steps taken before this sweep started
         self.started = self.refreshed = time.monotonic()
         self.bar = tqdm(total=len(jobs), bar_format="{desc}", disable=None, dynamic_ncols=True)
         self.refresh()
 
     def read_steps(self) -> None:
-        """Read how far each point is that has not ended."""
+        """Read the steps that each point which has not ended has taken."""
         for job in self.waiting:
             self.steps[job.point.name] = steps_done(job.run)
 
     def refresh(self) -> None:
-        """Show the steps that were taken since the last call."""
+        """Read the steps of all points, and draw the bar again."""
         self.refreshed = time.monotonic()
         self.read_steps()
         self.bar.n = sum(self.steps[name] / total for name, total in self.total.items())

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 SIGNIFICANT_DIGITS = 4  # of a sampled number, which is a part of the folder's name
-MAX_DRAWS_PER_POINT = 100  # after them the ranges are assumed to have no more different points
+MAX_DRAWS_PER_POINT = 100  # after so many samples the ranges are assumed to have no new points
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Range:
     low: float = 0
     high: float = 0
     log: bool = False  # uniform in the logarithm
-    whole: bool = False
+    whole: bool = False  # whole numbers only
     choices: tuple[Any, ...] = ()
 
     def sample(self, rng: random.Random) -> Any:

@@ -130,9 +130,9 @@ def comparable_means(
 ) -> tuple[dict[str, float], int]:
     """Return the mean loss of each value of a setting, and the number of runs in each mean.
 
-    The means are over those other settings and seeds that all values have, so that they differ only
-    by the value. No values are returned if there are none: those of a random search differ in all
-    settings.
+    The means are over those other settings and seeds that all values have, so that the means differ
+    only by the value. Without such settings there are no means, as in a random search, where the
+    points differ in all settings.
 
     >>> rows = [{"x": x, "y": y, "val_bpb": x} for x, y in (("1", "1"), ("2", "1"), ("2", "3"))]
     >>> comparable_means(rows, "x", ["x", "y"])
@@ -152,7 +152,7 @@ def comparable_means(
 
 
 def difference(base: Group, other: Group, figure: str = BITS) -> Difference | None:
-    """Return the difference `other` - `base` of a figure, or None if they share no seed.
+    """Return the difference `other` - `base` of a figure, or None if the groups share no seed.
 
     The difference is paired by seed, so that the effect of a seed on both groups cancels.
 
@@ -188,10 +188,10 @@ def verdict(groups: Sequence[Group], n_points: int) -> str:
     gaps = [(other, difference(best, other)) for other in groups[1:]]
     if any(gap is not None and gap.seeds == 1 for _, gap in gaps):
         return (
-            "no winner: with one seed each, a difference may be noise; use several, "
+            "no winner: with one seed each, a difference may be noise; use several seeds, "
             "`seeds: [1, 2, 3]` or --seeds 1,2,3"
         )
-    # A group whose loss is not finite can't win, and beats nobody.
+    # A group whose loss is not finite is left out: it can't win, and its difference is unknown.
     finite = [(other, gap) for other, gap in gaps if gap is not None and math.isfinite(gap.mean)]
     if not finite:
         return ""
@@ -233,7 +233,7 @@ def changes_table(groups: Sequence[Group], base: str) -> str:
         words = f"{missing} unfinished" if missing else bits.describe()
         rows.append([other.label, f"{other.mean(LOSS):.4f}", *cells, str(loss.seeds), words])
     header = ["change", "val nats/token", "adds nats/token", INTERVAL, "adds bits/byte", INTERVAL]
-    note = f"{INTERVAL}: of the mean over seeds, each against the base with the same seed"
+    note = f"{INTERVAL}: of the mean difference to the base; runs are compared seed by seed"
     return f"{table([*header, 'seeds', 'verdict'], rows)}\n{note}"
 
 

@@ -41,13 +41,13 @@ class Watchdog:
         self.end()
 
     def must_end(self) -> bool:
-        """Return True if the command has been asked to end or its lock is free."""
+        """Return True if the command has been asked to end, or --while-locked FILE is free."""
         if self._while_locked is not None and not is_locked(self._while_locked):
             self.end()
         return self._ended.is_set()
 
     def wait_for_turn(self, log: str, run: str) -> None:
-        """Wait until no other process writes the run or its log, or this one must end."""
+        """Wait until no other process writes the run or its log, or the command must end."""
         self._log_lock = FileLock(f"{log}.lock")  # held until this process ends
         while not self.must_end():
             free = self._log_lock.is_locked or try_lock(self._log_lock)
