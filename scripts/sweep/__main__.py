@@ -109,7 +109,7 @@ def arguments(argv: Sequence[str] | None) -> Any:
         help="parallel runs, which share cores and GPUs; the number can change the last digits of "
         "a loss (default: 1)",
     )
-    add("--cluster", metavar="ADDRESS", help="run on the workers of this dask scheduler instead")
+    add("--cluster", metavar="ADDRESS", help="run on this dask scheduler's workers, not here")
     add("--plot-format", choices=FORMATS, default="png", help="format of the plots (default: png)")
     add("--dry-run", action="store_true", help="print the commands and exit")
     args = parser.parse_args(argv)

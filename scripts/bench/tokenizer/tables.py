@@ -9,8 +9,8 @@ from scripts.bench.timing import Spread
 from utils.output import table
 
 EQUAL_NOTE = (
-    "ids equal: in training, the merges equal those of ours with the same byte order (gigabpe "
-    "treats every line as a separate text, so ours does, too, for this comparison); in encoding, "
+    "ids equal: for a trainer, the merges equal those of ours with the same byte order (gigabpe "
+    "treats every line as a separate text, so ours does, too, for this comparison); for encoding, "
     "all ids of the text equal ours"
 )
 

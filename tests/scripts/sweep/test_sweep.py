@@ -137,7 +137,7 @@ def test_fewer_points_than_requested_are_logged(sweep_file, capsys):
     argv = sweep_file("random: {n_layer: [1, 2, choice]}\npoints: 9")
     assert script.main([*argv, "--dry-run"]) == 0
     out, err = capsys.readouterr()
-    assert len(out.splitlines()) == 2 and "no more than 2 points" in err
+    assert len(out.splitlines()) == 2 and "no more than 2 combinations" in err
 
 
 def test_workers_share_the_cores(sweep_file, base, tmp_path, monkeypatch):
