@@ -222,7 +222,7 @@ def test_invalid_gpt2_files_are_rejected(tmp_path):
     merges.write_bytes(b"\xff")
     assert_rejected("not UTF-8", [encoder, merges])
     named = BPETokenizer(TRAINED.merges, ["<pad>", END_OF_TEXT])
-    encoder, merges = export_tokenizer(named, "gpt2", tmp_path)
+    encoder, merges = export_tokenizer(named, "gpt2", tmp_path / "named")
     assert_rejected("no merge makes '<pad>'", [encoder, merges])
     assert import_tokenizer([encoder, merges], special={"<pad>": None}) == named
     ids = json.loads(encoder.read_bytes())
