@@ -57,7 +57,7 @@ class LoadedRun:
 
     @cached_property
     def engine(self) -> InferenceEngine:
-        """The model prepared for sampling. Later training steps do not reach it."""
+        """The model prepared for sampling, once; its weights must not change after that."""
         return InferenceEngine(self.model)
 
 
@@ -110,13 +110,13 @@ def find_token(tokenizer: BPETokenizer, text: str) -> int:
     ids = tokenizer.encode(text)
     if len(ids) != 1:
         examples = ", ".join(tokenizer.special_tokens)
-        raise UserError(f"{text!r} is {len(ids)} tokens; name one that is one, such as {examples}")
+        raise UserError(f"{text!r} is {len(ids)} tokens; name a single token, such as {examples}")
     return ids[0]
 
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """The settings of all samples."""
+    """What to sample for each prompt, and how to write it."""
 
     n_samples: int
     seed: int
@@ -141,7 +141,7 @@ def encode_prompt(loaded: LoadedRun, prompt: str) -> list[int]:
 
 
 def batch_size_for(config: ModelConfig) -> int:
-    """Return the batch size: as many rows as fit into MAX_CACHE_BYTES, at most MAX_BATCH."""
+    """Return the batch size: as many samples as fit into MAX_CACHE_BYTES, at most MAX_BATCH."""
     return max(1, min(MAX_BATCH, MAX_CACHE_BYTES // kv_cache_bytes(config)))
 
 
@@ -154,7 +154,7 @@ def sample_texts(
 ) -> Iterator[tuple[Sample, str]]:
     """Generate all samples of all prompts; yield (sample, new text) as `emit_in_order` does.
 
-    Sample i of a prompt gets seed `first_seed` + i of `sample_seeds`, independent of other prompts.
+    Sample i of every prompt gets seed number `first_seed` + i of `sample_seeds`.
     """
     seeds = sample_seeds(request.seed, first_seed + request.n_samples)[first_seed:]
     encoded = [encode_prompt(loaded, prompt) for prompt in prompts]
@@ -216,7 +216,7 @@ def add_arguments(parser: Parser) -> None:
         "--checkpoint",
         choices=("best", "last"),
         default="best",
-        help=f"lowest loss, or newest {default}",
+        help=f"best = lowest validation loss, last = newest {default}",
     )
     add(
         "--prompt",
@@ -224,15 +224,15 @@ def add_arguments(parser: Parser) -> None:
         metavar="TEXT",
         help="start of the text; repeatable (default: empty, which starts a document)",
     )
-    add("--prompt-file", metavar="FILE", help="read one prompt per line; - is stdin")
+    add("--prompt-file", metavar="FILE", help="file of prompts, one per line; - is stdin")
     add(
         "--prompt-sep",
         type=nonempty_text,
         metavar="TEXT",
-        help=r"separator of prompts in the file: blank-line, or text (default: \n, a newline)",
+        help=r"separator in --prompt-file: a text, or the word blank-line (default: \n, a newline)",
     )
     add("--interactive", action="store_true", help="ask for prompts; an empty one quits")
-    add("--num-samples", type=positive_int, default=1, help=f"samples of each prompt {default}")
+    add("--num-samples", type=positive_int, default=1, help=f"samples for each prompt {default}")
     add("--steps", type=positive_int, default=300, help=f"maximum number of new tokens {default}")
     add("--seed", type=int, default=1, help=f"random seed; equal seeds give equal texts {default}")
     add_sampling_flags(parser)
@@ -241,13 +241,13 @@ def add_arguments(parser: Parser) -> None:
         action="append",
         type=nonempty_text,
         metavar="TEXT",
-        help=r"stop string: end before this text (\n is a newline); repeatable",
+        help=r"stop string: the sample ends before it (\n is a newline); repeatable",
     )
     add(
         "--stop-token",
         default=END_OF_TEXT,
         metavar="TEXT",
-        help=f"end at this token; empty = never {default}",
+        help=f"the sample ends at this token; empty = at no token {default}",
     )
     add("--json", action="store_true", help="write JSON lines with token ids and log-probabilities")
     add("--device", metavar="DEVICE", default="auto", help=f"auto, cpu, cuda, ... {default}")
@@ -314,12 +314,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         compiled=args.compile,
     )
     log(f"{loaded.path}: {checkpoint.describe(loaded.state)}")
-    if hasattr(sys.stdout, "reconfigure"):  # any text, in every locale of the terminal
+    if hasattr(sys.stdout, "reconfigure"):  # UTF-8, whatever the locale of the terminal
         sys.stdout.reconfigure(encoding="utf-8", newline="\n")
     if not args.interactive:
         write_samples(loaded, prompts, request)
         return 0
-    log("each line is a prompt; an empty line or Ctrl-D quits, Ctrl-C stops a sample")
+    log("each line is a prompt; an empty line or Ctrl-D quits, Ctrl-C stops the sample")
     first_seeds = iter(range(0, sys.maxsize, request.n_samples))  # no seed is used twice
     run_repl(lambda line: write_samples(loaded, [line], request, next(first_seeds)))
     return 0

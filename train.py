@@ -112,7 +112,7 @@ def parse(argv: Sequence[str] | None) -> tuple[Config, dict[str, Any], argparse.
 
 
 def note_default_config(args: argparse.Namespace, flags: Mapping[str, Any]) -> None:
-    """Use the default config if no setting is given, and say which settings apply."""
+    """Use the default config if no setting but run_dir is given; log which settings apply."""
     if not flags.keys() - {"run_dir"}:
         args.config = [str(Path(__file__).resolve().parent / DEFAULT_CONFIG)]
         log(f"no settings are given, so --config {DEFAULT_CONFIG} is used (see --help)")
@@ -204,7 +204,7 @@ def build_trainer(
     """
     torch_device = set_up_device(config.train, state, dist)
     train, weights = config.train, None
-    if train.init_from and not state:  # before the data is prepared: damaged ones leave no files
+    if train.init_from and not state:  # first: if damaged, no data is prepared
         weights = load_initial_weights(train.init_from, config.model)
     data = data or load_data(config, run, state, dist)
     batches = data.batches(
@@ -245,7 +245,7 @@ def run_training(
     state = None
     if resume:
         state = load_state(run, dist)
-        run.read_record()  # what is damaged is reported before anything is written
+        run.read_record()  # a damaged run.json is reported before anything is written
         config = resumed_config(Config, run.config, given, state)
         if state and is_complete(config.train, state):
             if dist.is_main and not run.plot.exists():  # killed between checkpoint and plot
@@ -288,7 +288,7 @@ def claim_run_folder(
     Raises:
         UserError: another process has locked it, or has started a run in it meanwhile.
     """
-    run.lock()  # makes the folder; errors before this leave none behind
+    run.lock()  # makes the folder; an error before this line leaves no folder
     if not resume:
         run.check_has_no_run(dump(config).encode())
     tokens_per_row, formula = data.tokens_per_row(config.data.windows, config.model.block_size)
@@ -300,7 +300,7 @@ def claim_run_folder(
 
 
 def load_state(run: RunFolder, dist: Distributed) -> dict[str, Any] | None:
-    """Lock the run and return last.pt; None if the run ended before the first checkpoint.
+    """Lock the run and return the content of last.pt; None if there was no checkpoint yet.
 
     Raises:
         UserError: there is no run, another process has locked it, or last.pt is damaged or not a

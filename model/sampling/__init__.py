@@ -1,1 +1,1 @@
-"""Sampling: the next token, a KV cache, many texts side by side, streamed."""
+"""Sampling: choosing the next token, a KV cache, batches of samples, streaming their text."""

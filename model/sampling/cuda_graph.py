@@ -19,12 +19,12 @@ class CudaGraphRunner:
     """
 
     def __init__(self, device: torch.device) -> None:
-        """For functions that run on `device`."""
+        """Start without a graph, for functions that run on `device`."""
         self.can_capture = device.type == "cuda"
         self.reset()
 
     def reset(self) -> None:
-        """Drop the graph: one of the tensors has been replaced by another."""
+        """Drop the graph; call this after a tensor of the function was replaced by another."""
         self.graph: torch.cuda.CUDAGraph | None = None
         self.n_calls = 0
 

@@ -1,4 +1,4 @@
-"""Decoding with a KV cache: one more token for each row, at the cost of one token.
+"""Decoding with a KV cache: each step computes only the newest token of each row (sample).
 
 `TinyGPT.forward` computes all positions of a row. `Decoder.step` computes one position and reads
 the others from the cache. For a single row, most of the time goes into starting operations and
@@ -183,15 +183,15 @@ class Decoder:
         """Return the pointer's output (B, D), and the logit gain of each slot's id (B, n).
 
         It also stores the key of the next token, which is computed from h. The key of a row's
-        oldest visible column was computed from a hidden column. So that slot means "none of
-        them", as column 0 does in training.
+        oldest visible column was computed from the column before it, which is not visible. So that
+        slot means "none of them", as column 0 does in training.
         """
         cache, n, D = self.cache, self.cache.n_visible, self.config.n_embd
         B = len(cache.starts)
         query_BD, key_BD, gate_B1 = self.weights.pointer_inputs(h_BD).split((D, D, 1), dim=1)
         keys_BnD, values_BnD = cache.pointer_2BSD[:, :, :n]
         query_BD1 = query_BD[:, :, None]
-        if B == 1:  # a single product is computed differently from a batch
+        if B == 1:  # bmm adds in another order for a batch of one product
             keys_BnD, query_BD1 = keys_BnD.expand(2, -1, -1), query_BD1.expand(2, -1, -1)
         scores_Bn = torch.bmm(keys_BnD, query_BD1)[:B, :, 0]
         mask_Bn, none_B1 = cache.mask(), cache.oldest_slot()
@@ -208,7 +208,7 @@ class Decoder:
         return F.layer_norm(F.embedding(ids, self.embedding), (self.config.n_embd,))
 
     def _shorten_full_rows(self) -> None:
-        """Prefill rows of block_size tokens again with the last half; for learned positions."""
+        """Prefill rows of block_size tokens again with their last half; for learned positions."""
         cache, n_kept = self.cache, self.config.block_size // 2
         n_columns, starts = cache.column + 1, list(cache.starts)
         size = self.config.block_size
@@ -226,7 +226,7 @@ class Decoder:
             self._prefill_rows(last_BT[row], [row], starts[row])
 
     def _prefill_rows(self, ids_T: Tensor, rows: Sequence[int], first: int) -> Tensor:
-        """Write a context into the given rows from column `first` on; return its last h, (D,).
+        """Fill the rows with a context from column `first` on; return h of its last token, (D,).
 
         Each context is computed separately, so that a row does not depend on other rows.
         """
@@ -256,8 +256,8 @@ def cache_size_for(
 ) -> tuple[int, int]:
     """Return the number of cache slots, and of positions in the first RoPE table.
 
-    Without RoPE both are the number of slots. Compiled steps get powers of two, so that there are
-    few shapes, and a table that never has to grow.
+    Without RoPE both numbers are equal. Compiled steps get powers of two, so that few shapes are
+    compiled, and a RoPE table that never has to grow.
 
     >>> config, prompts = ModelConfig(vocab_size=11, block_size=64), [[1, 2, 3], [4]]
     >>> cache_size_for(config, prompts, 20), cache_size_for(config, prompts, 100, compiled=True)

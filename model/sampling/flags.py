@@ -18,7 +18,7 @@ def add_sampling_flags(parser: Parser) -> None:
     add("--top-p", type=float, default=1.0, help=f"{top_p} {default}")
     min_p = "keep tokens at least p times as likely as the most likely one; 0 = all"
     add("--min-p", type=float, default=0.0, help=f"{min_p} {default}")
-    penalty = "above 1, tokens of the context become less likely; 1 = off"
+    penalty = "above 1, tokens that occur in the context become less likely; 1 = off"
     add("--repetition-penalty", type=float, default=1.0, help=f"{penalty} {default}")
 
 

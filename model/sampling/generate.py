@@ -98,8 +98,8 @@ def _steps(
     stop_id: int | None,
     is_finished: Callable[[int], bool] | None,
 ) -> Iterator[Step]:
-    # A GPU is given the next step before the host reads the ids of the last one, so it never waits
-    # for the host. On a CPU this would only delay the output.
+    # A GPU is given the next step before the host reads the ids of the current one, so that it
+    # never waits for the host. On a CPU this would only delay the output.
     n_ahead = 1 if supports_cuda_graphs(batch.device) else 0
     n_samples, pending = len(batch.samples), list[PendingTokens]()
     for n_left in range(max_new_tokens - 1, -1, -1):
@@ -201,7 +201,7 @@ class InferenceEngine:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        """Prepare a TinyGPT as it is now. Later training steps do not reach the engine."""
+        """Prepare a TinyGPT as it is now. After any change of its weights, make a new engine."""
         self.weights = InferenceWeights(model)
         self.compile_stats = CompileStats()
         self.cached_batch: DecodeBatch | None = None
@@ -246,8 +246,8 @@ class DecodeBatch:
         """Allocate everything. The first `step` reads the prompts, each of 1 to block_size ids."""
         self.key, self.device = key, weights.embedding.device
         uses_graphs = supports_cuda_graphs(self.device)
-        # Finished rows are removed once their share reaches this bound. Where fewer rows need a new
-        # CUDA graph or a new compilation, removing each of them immediately costs more.
+        # Finished rows are removed once their share reaches this bound. If another number of
+        # rows needs a new CUDA graph or a new compilation, removing each at once would cost more.
         self.max_idle_share = 1.0 if key.compiled else 0.5 if uses_graphs else 0.0
         self.reusable = uses_graphs or key.compiled
         self.decoder = Decoder(weights, prompts, key.cache_size, self.reusable)

@@ -1,7 +1,7 @@
 """The weights of a model, gathered once for the steps of `model.sampling.decoder.Decoder`.
 
 Looking up attributes of modules is slow, and some matrix products need the weights in another
-layout. Both are paid once per model instead of once per step.
+layout. Both costs are paid once per model instead of once per step.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from model.sampling.matmul import (
     packed_matmul,
 )
 
-# Models that read at most this many weights per step multiply one row at a time: for a single row,
-# oneDNN's call overhead exceeds its gain.
+# A row is one sample of the batch. Models that read at most this many weights per step multiply
+# each row separately: with so few weights, starting oneDNN takes longer than oneDNN saves.
 PACKING_THRESHOLD = 1 << 22
 
 TensorFunction = Callable[[Tensor], Tensor]

@@ -37,7 +37,7 @@ class KVCache:
 
         Args:
             lengths: the number of tokens of each row's prompt.
-            n_slots: S, block_size or fewer if all tokens to come fit.
+            n_slots: S; block_size, or fewer if prompts and new tokens need fewer.
             weight: gives dtype and device.
         """
         B, S, D = len(lengths), n_slots, config.n_embd

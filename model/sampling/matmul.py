@@ -1,4 +1,4 @@
-"""Matrix products for a few rows, batch-invariant and as fast as a CPU allows.
+"""Matrix products for a few rows (samples), batch-invariant and as fast as a CPU allows.
 
 Libraries add in one order for a single row and in others for several rows. Each function here named
 batch-invariant gives a row the same bits, whatever the other rows are. (Libraries do not guarantee
@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 TINY_MATRIX_THRESHOLD = 400  # elements; PyTorch's own bound, see `batch_invariant_matmul`
-VECTOR_MULTIPLE = 64  # elements: two of the widest vectors at 2 bytes each, see below
+VECTOR_MULTIPLE = 64  # elements: at 2 bytes each, they fill two vectors of 512 bits, the widest
 PACKED_ROWS = 16  # the batch size for which oneDNN arranges weights; other sizes work as well
 
 Affine = tuple[Tensor, Tensor | None]  # weights (N, D) and bias (N)
-Matmul = Callable[..., Tensor]  # of x (B, D), and optionally of (B, N) to add the product to
+Matmul = Callable[..., Tensor]  # arguments: x (B, D); optional (B, N) to which the product is added
 
 
 def default_matmul(affine: Affine) -> Matmul:
@@ -56,11 +56,11 @@ def _unfused(affine: Affine, x_BD: Tensor, onto_BN: Tensor | None) -> Tensor:
 def batch_invariant_matmul(affine: Affine) -> Matmul:
     """Return a batch-invariant `default_matmul`: a row's bits depend on no other row.
 
-    Several rows are computed as a batch of single-row products. This is the fastest way for one row
-    and slower for many. It is much slower where the weights do not fit the CPU caches, because
-    every row reads them again. The weights are a transposed copy, which MKL multiplies faster by
-    single rows. PyTorch multiplies the smallest matrices without MKL, but only in a batch; so their
-    single rows are batched too.
+    Several rows are computed as a batch of single-row products. No other function here is faster
+    for one row; with many rows it is slower, and much slower where the weights do not fit the CPU
+    caches, because every row reads them again. The weights are a transposed copy, which MKL
+    multiplies faster by single rows. In a batch, PyTorch multiplies the smallest matrices without
+    MKL; so with them a single row is computed in a batch of two.
 
     >>> product = batch_invariant_matmul((torch.ones(2, 3), torch.tensor([0.0, 1.0])))
     >>> product(torch.ones(1, 3)).tolist()
@@ -116,7 +116,7 @@ def packed_matmul(affine: Affine) -> Matmul:
     multiply = torch.ops.mkldnn._linear_pointwise.default
 
     def product(x_BD: Tensor, onto_BN: Tensor | None = None) -> Tensor:
-        if torch.compiler.is_compiling():  # which accepts only weights that it packed itself
+        if torch.compiler.is_compiling():  # the compiler packs weights itself
             return _unfused(affine, x_BD, onto_BN)
         if len(x_BD) == 1:
             y_BN = multiply(torch.cat((x_BD, x_BD)), packed, bias_N, "none", [], "")[:1]
@@ -133,7 +133,7 @@ def batch_invariant_attention(
     """softmax(q k^T / sqrt(K) + mask) v for one token of each row, (B, G, r, K).
 
     The r heads of queries that share a head of keys and values are multiplied together. `mask_X1n`
-    has one line for each of the X = B * G heads of keys. PyTorch's fused kernel is not
+    has one vector for each of the X = B * G heads of keys. PyTorch's fused kernel is not
     batch-invariant: each thread uses a part of one buffer, where elements can have other offsets
     within a vector, so the bits depend on the thread that computes a head, and thereby on the
     number of rows.
@@ -144,7 +144,7 @@ def batch_invariant_attention(
     """
     X, K = k_BGnK.shape[0] * k_BGnK.shape[1], k_BGnK.shape[3]
     q_XrK, k_XnK, v_XnK = (x.flatten(0, 1) for x in (q_BGrK * K**-0.5, k_BGnK, v_BGnK))
-    if X == 1:  # a single product is computed differently from a batch
+    if X == 1:  # bmm adds in another order for a batch of one product
         q_XrK, k_XnK, v_XnK = (x.expand(2, -1, -1) for x in (q_XrK, k_XnK, v_XnK))
     scores_Xrn = torch.bmm(q_XrK, k_XnK.transpose(1, 2))
     if mask_X1n is not None:
@@ -158,8 +158,8 @@ def default_attention(
 ) -> Tensor:
     """Return what `batch_invariant_attention` does, in the fewest operations. Not batch-invariant.
 
-    PyTorch's fused kernel divides the work by queries. For one query in fp32 it takes ten times as
-    long as two products on a GPU.
+    PyTorch's fused kernel divides the work by queries. For one query in fp32 on a GPU it takes ten
+    times as long as the two products below.
 
     >>> k, v = torch.zeros(1, 1, 2, 4), torch.tensor([1.0, 3.0]).view(1, 1, 2, 1)
     >>> default_attention(k[:, :, :1], k, v, torch.zeros(1, 1, 2)).tolist()

@@ -1,7 +1,7 @@
 """Generation without a cache: read this first.
 
-Every new token computes the whole row again. This defines the results of the fast path, `generate`,
-which uses a KV cache; the tests compare the two.
+For every new token the whole sequence is computed again. This defines what the fast path must
+return (`generate`, which uses a KV cache); the tests compare the two.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ def generate_naive(
 
 @torch.no_grad()
 def all_logits(model: TinyGPT, ids: Sequence[int]) -> Tensor:
-    """Return the logits (T, V) of the next token at each position of a row of any length.
+    """Return the logits (T, V) of the next token at each position of a sequence of any length.
 
     With RoPE, each token sees the last block_size tokens, at their absolute positions. With learned
-    positions, a full row is computed again from the last half of its tokens.
+    positions, a full context is computed again from the last half of its tokens.
     """
     config, ids_1T, T = model.config, torch.tensor([ids]), len(ids)
     if config.position == "rope":

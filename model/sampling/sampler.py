@@ -12,8 +12,8 @@ import torch
 from torch import Generator, Tensor, nn
 
 ROUNDING = 1e-9  # a sum of probabilities this close below top_p has reached it
-UNIFORMS_PER_CHUNK = 256  # of each generator; single calls would cost more than the choice itself
-# Up to this size, float64 for all ids (or comparing all pairs) costs less than the k largest ids.
+UNIFORMS_PER_CHUNK = 256  # per call of a generator: a call per number would be slow
+# Up to this size, computing all ids in float64, or comparing all pairs, is faster than torch.topk.
 SMALL_VOCAB_THRESHOLD = 256
 # Sampling parameter -> test whether a value is allowed, and the allowed values in words.
 RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -190,7 +190,7 @@ def next_probs(logits_BV: Tensor, params: SamplingParams, seen_BV: Tensor | None
 
 
 def inverse_cdf(probs_BV: Tensor, uniform_B: Tensor) -> Tensor:
-    """Return each row's id at which the cumulative probability exceeds its number in [0, 1).
+    """Return each row's first id where the cumulative probability exceeds its `uniform_B`.
 
     It never returns an id of probability 0. The rows need not sum to 1.
 
@@ -201,7 +201,7 @@ def inverse_cdf(probs_BV: Tensor, uniform_B: Tensor) -> Tensor:
     cdf_BV = probs_BV.cumsum(dim=-1)
     # A float64 below 1 is at most 1 - 2**-53, so the product never rounds up to the whole sum.
     ids_B1 = torch.searchsorted(cdf_BV, uniform_B[:, None] * cdf_BV[:, -1:], right=True)
-    return ids_B1[:, 0].clamp_(max=probs_BV.shape[-1] - 1)  # V only where a probability is NaN
+    return ids_B1[:, 0].clamp_(max=probs_BV.shape[-1] - 1)  # V only if a probability is NaN
 
 
 def sample_next(
@@ -307,7 +307,7 @@ class UniformStreams:
 
 
 class TokenSelector:
-    """Chooses next ids. Between calls to `compact` it writes into fixed tensors for CUDA graphs."""
+    """Chooses next ids. Until `compact` it writes into the same tensors, as CUDA graphs require."""
 
     def __init__(
         self, params: SamplingParams, n_rows: int, vocab_size: int, device: torch.device

@@ -1,4 +1,4 @@
-"""Streaming: text of all samples from their ids, in order, each up to its stop string."""
+"""Streaming: turns the ids of samples into text, in order, each up to its stop string."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def is_sample_finished(samples: Sequence[Sample], index: int) -> bool:
 
 
 def emit_in_order(samples: Sequence[Sample], steps: Iterable[Step]) -> Iterator[tuple[Sample, str]]:
-    """Yield (sample, new text): all text of one sample before the next, though all grow together.
+    """Yield (sample, new text): all of one sample before the next, though all grow together.
 
     Streams sample 0 as it grows. When it finishes, yields what sample 1 has so far, and so on. The
     last text of a sample is yielded after its `finish_reason` is set. Stops once all are finished.
@@ -167,7 +167,7 @@ class ThroughputMeter:
     """Measures tokens per second: only time inside the model, not time spent by the consumer."""
 
     def __init__(self, compile_stats: CompileStats | None = None) -> None:
-        """Start at 0. The seconds of `compile_stats`, the engine's, are counted separately."""
+        """Start at 0. The compile time in `compile_stats`, the engine's, is counted separately."""
         self.n_tokens, self.model_s = 0, 0.0
         self.first_token_s: float | None = None
         self.compile_stats, self.compiled_s = compile_stats or CompileStats(), 0.0

@@ -19,7 +19,7 @@ class TrainConfig:
     """Settings of the training loop: number of steps, batch size, logging, device."""
 
     max_steps: int = setting(1000, "optimizer steps", minimum=1)
-    batch_size: int = setting(32, "rows in one forward pass", minimum=1)
+    batch_size: int = setting(32, "rows (token sequences) in one forward pass", minimum=1)
     grad_accum_steps: int = setting(1, "forward passes in one optimizer step", minimum=1)
     eval_every_steps: int = setting(
         200, "steps between evaluations, checkpoints and samples", minimum=1
@@ -39,7 +39,9 @@ class TrainConfig:
         minimum=0,
         may_change_on_resume=True,
     )
-    sample_prompt: str = setting("", "prompt of that sample", may_change_on_resume=True)
+    sample_prompt: str = setting(
+        "", "prompt of the samples in evaluations", may_change_on_resume=True
+    )
     tensorboard: bool = setting(
         False,
         "also write metrics and samples for TensorBoard, to run_dir/tensorboard",
@@ -62,7 +64,10 @@ class TrainConfig:
 
 
 def is_finished(config: TrainConfig, step: int, bad_evals: int) -> bool:
-    """Return whether a run at `step` is finished.
+    """Return whether a run at `step` is finished, by its steps or by early stopping.
+
+    Args:
+        bad_evals: evaluations since the one with the lowest loss.
 
     >>> is_finished(TrainConfig(), 5, 0), is_finished(TrainConfig(max_steps=5), 5, 0)
     (False, True)

@@ -41,7 +41,7 @@ class Evaluation:
 
     @property
     def nats_per_byte(self) -> float:
-        """Comparable across tokenizers, unlike the loss per token."""
+        """The loss per byte, which is comparable across tokenizers, unlike the loss per token."""
         return self.nats / self.bytes
 
     @property
@@ -54,7 +54,7 @@ class Evaluation:
         return bits_per_byte(self.nats, self.bytes)
 
     def over_floor(self, floor: float | None) -> float | None:
-        """Return how far the loss is above an entropy floor, as a share of it.
+        """Return how far the loss is above an entropy floor, as a share of the floor.
 
         >>> round(Evaluation(nats=12.0, tokens=10, bytes=30).over_floor(0.25), 9)
         0.6
@@ -79,7 +79,7 @@ class Evaluation:
         return f"{line}, {abs(over):.1%} {'over' if over >= 0 else 'below'} the floor"
 
 
-# Called before a batch with its number and the number of all batches; returns whether to stop.
+# Called before each batch with its number (from 0) and the number of batches; True = stop.
 StopCheck = Callable[[int, int], bool]
 
 
@@ -102,6 +102,9 @@ def evaluate_split(
     stop: StopCheck = never_stop,
 ) -> Evaluation:
     """Evaluate the whole validation split. Rank r takes the batches r, r + size, ...
+
+    Args:
+        rows: rows in one batch.
 
     Raises:
         EvaluationStoppedError: `stop` returned True on a rank.
@@ -167,7 +170,7 @@ def evaluate(
                 on_batch(targets_BT.cpu(), nats_BT.cpu())
             scored_BT = targets_BT != IGNORE_INDEX
             tokens += scored_BT.sum()
-            # A sum over all: selecting the scored targets would wait for a GPU to count them.
+            # A sum over all positions: selecting the scored ones would make the host wait.
             n_bytes += (byte_lengths_V[targets_BT.clamp(min=0)] * scored_BT).sum()
     all_nats, all_tokens, all_bytes = all_reduce((nats.item(), int(tokens), int(n_bytes)))
     if not all_tokens or not all_bytes:

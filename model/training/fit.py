@@ -22,12 +22,12 @@ def fit(trainer: Trainer, *, resumed: bool) -> int:
     run, dist = trainer.run, trainer.dist
     if resumed and not run.metrics.exists():
         log(f"warning: {run.metrics} is missing: earlier metrics are lost, a new file is started")
-    pending = trainer.pending_evaluation if resumed else {}
+    pending = trainer.pending_evaluation if resumed else {}  # a new run begins with an evaluation
     run_log, signal_number = None, 0
     if dist.is_main:
         run_log = RunLog(
             run,
-            after_step=trainer.step - (pending is not None),  # that step may have been written
+            after_step=trainer.step - (pending is not None),  # a pending row is written again
             elapsed_s=trainer.elapsed_s,
             tensorboard=trainer.config.train.tensorboard,
         )

@@ -1,8 +1,8 @@
 """Muon: orthogonalized momentum for hidden matrices; AdamW for all other parameters.
 
 Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"
-(https://kellerjordan.github.io/posts/muon). It replaces torch.optim.Muon, which always computes in
-bf16 (slow on many CPUs) and handles one matrix at a time.
+(https://kellerjordan.github.io/posts/muon). This code replaces torch.optim.Muon, which always
+computes in bf16 (slow on many CPUs) and handles one matrix at a time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 from utils.device import cpu_has
 
 # Coefficients of the quintic Newton-Schulz iteration, from the source above. In five iterations
-# singular values from about [0.002, 1] move into about [0.7, 1.2]. Smaller ones grow 485-fold.
+# singular values from about [0.002, 1] move into about [0.7, 1.2]. Smaller values grow 485-fold.
 QUINTIC = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
 
@@ -99,7 +99,7 @@ class MuonAdamW(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Take a step of both; none if a GradScaler found infinities, as in fused AdamW."""
+        """Take a step of AdamW and of Muon; none if a GradScaler found infinities."""
         groups = self.param_groups
         try:
             self.param_groups = [group for group in groups if not group.get("muon")]

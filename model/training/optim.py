@@ -16,7 +16,8 @@ from utils.config.schema import Dependencies, check, check_dependencies, setting
 
 SCHEDULES = ("cosine", "linear", "wsd", "constant")
 
-# While the weights still move fast, long momentum points backwards. The value is from
+# Muon's momentum at step 0. A long average of old gradients points the wrong way while the weights
+# still move fast. The value is from
 # https://github.com/KellerJordan/modded-nanogpt.
 MOMENTUM_START = 0.85
 
@@ -32,11 +33,11 @@ class OptimizerSpec:
     hidden_matrix: Callable[[OptimConfig, tuple[int, ...]], dict[str, Any]] = (
         lambda config, rows: {}
     )
-    """Returns additional group settings of a hidden matrix that stacks matrices of these rows."""
+    """Returns additional group settings of a hidden matrix; rows: of each matrix stacked in it."""
     at_step: Callable[[OptimConfig, int], dict[str, float]] = lambda config, step: {}
-    """Returns group settings that change at each step, besides lr; set only where they exist."""
+    """Returns new values of a step for group settings; each applies to the groups that have it."""
     moments: int = 2
-    """Tensors of the weights' size that it keeps, at most; for the memory estimate."""
+    """The most tensors it keeps for each weight, of the weight's size; for the memory estimate."""
 
 
 OPTIMIZERS = {
@@ -79,7 +80,7 @@ class OptimConfig:
         1.0, "learning rate of the embeddings, as a multiple of lr", above=0
     )
     head_lr_ratio: float = setting(
-        1.0, "learning rate of an untied head, as a multiple of lr", above=0
+        1.0, "learning rate of an untied output head, as a multiple of lr", above=0
     )
     vector_lr_ratio: float = setting(
         1.0, "learning rate of biases and gains, as a multiple of lr", above=0
@@ -107,8 +108,8 @@ class OptimConfig:
         """Return the learning rate of step `step`, counted from 0, in a run of `max_steps`.
 
         Warmup is linear from above 0, and its last step reaches `lr`. The last step of the run,
-        `max_steps - 1`, is exactly at the minimum; a warmup as long as the run is cut by one step
-        for it. A run of one step uses the peak. In between: `cosine` (Loshchilov & Hutter 2016,
+        `max_steps - 1`, is exactly at the minimum; a warmup as long as the run ends one step
+        earlier. A run of one step uses the peak. In between: `cosine` (Loshchilov & Hutter 2016,
         arXiv 1608.03983, without restarts), `linear`, or `wsd` (warmup, stable, decay; Hu et al.
         2024, arXiv 2404.06395), which keeps the peak and decays linearly over the last
         `decay_fraction` of the steps, at least one. `constant` never decays.
@@ -208,7 +209,7 @@ def set_step(
 ) -> float:
     """Set the learning rate and the other values of a step in every group; return the rate.
 
-    It is called before each step, so that these values of a restored state have no effect.
+    It is called before each step, so the values in a restored state have no effect.
     """
     lr, settings = config.lr_at(step, max_steps), OPTIMIZERS[config.name].at_step(config, step)
     for group in optimizer.param_groups:
@@ -218,7 +219,7 @@ def set_step(
 
 
 def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
-    """Scale the gradients down to a global norm of `max_norm`; return the norm before.
+    """Scale the gradients down to a global norm of `max_norm`; return their norm before that.
 
     A `max_norm` of 0 changes nothing. The norm is a scalar on the gradients' device, so this does
     not wait for a GPU.

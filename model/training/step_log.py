@@ -15,8 +15,8 @@ from utils.output import describe_count, log, log_if_not_tty
 from utils.run.environment import environment
 from utils.run.log import RunLog
 
-ANNOUNCE_AFTER_S = 1.0  # of an evaluation, to estimate its duration
-LONG_EVALUATION_S = 5.0  # shorter ones need no announcement
+ANNOUNCE_AFTER_S = 1.0  # after this time in an evaluation its duration can be estimated
+LONG_EVALUATION_S = 5.0  # shorter evaluations are not announced
 WIDE_COLUMNS = 70
 WIDE_BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps, {remaining} left{postfix}"
 NARROW_BAR = "{n_fmt}/{total_fmt}, {remaining} left{postfix}"
@@ -42,7 +42,7 @@ class StepLog:
     def show_evaluation(self, number: int, n_batches: int) -> None:
         """Show the progress of an evaluation before batch `number`; announce a long one, once."""
         now = time.perf_counter()
-        if number < self.trainer.dist.size:
+        if number < self.trainer.dist.size:  # the first batch of this rank
             self._eval_started = now
             return
         total_s = (now - self._eval_started) / number * n_batches
@@ -59,7 +59,7 @@ class StepLog:
             self.bar.set_postfix_str("" if last else f"evaluating {number / n_batches:.0%}{left}")
 
     def after_evaluation(self) -> None:
-        """Measure the time of an evaluation, with the sample and the checkpoints."""
+        """Measure the time of an evaluation, including its sample and its checkpoints."""
         now = time.perf_counter()
         self.eval_s, self._since = now - self._since, now
 
@@ -118,7 +118,7 @@ class StepLog:
 
 
 def step_bar(max_steps: int, step: int, disable: bool | None) -> Any:
-    """Return a progress bar whose loss is visible in 40 columns, and the rate in 80."""
+    """Return a progress bar that has room for the loss in 40 columns, and for the rate in 80."""
     bar = tqdm(total=max_steps, initial=step, unit="step", disable=disable)
     bar.bar_format = WIDE_BAR if is_wide(bar) else NARROW_BAR
     return bar
@@ -164,7 +164,7 @@ def describe_run(trainer: Trainer, tokens_per_row: float, row_formula: str) -> l
 
 
 def run_metadata(trainer: Trainer) -> dict[str, Any]:
-    """Return the entries of run.json about the model and the environment of each start."""
+    """Return entries of run.json: seed, model size, and the environment of each start or resume."""
     starts = trainer.run.read_record().get("starts", []) if trainer.run.has_run() else []
     start = environment() | {
         "device": device.describe_device(trainer.device),

@@ -76,8 +76,8 @@ class Trainer:
         self.local_rows = dist.local_rows(config.train.batch_size * config.train.grad_accum_steps)
         self.step, self.tokens, self.bad_evals, self.elapsed_s = 0, 0, 0, 0.0
         self.best_val, self.last_val = math.inf, math.nan
-        self.val_step: int | None = None  # of last_val
-        self.pending_evaluation: dict[str, float] | None = None  # metrics of a step to evaluate
+        self.val_step: int | None = None  # the step of last_val
+        self.pending_evaluation: dict[str, float] | None = None  # metrics of an unevaluated step
         self.stop_evaluation: StopCheck = never_stop
         if state:
             self.restore(state)
@@ -99,7 +99,7 @@ class Trainer:
         """Restore model, optimizer, scaler and counters from a checkpoint.
 
         Raises:
-            UserError: it does not match the settings.
+            UserError: the checkpoint's weights do not match the settings.
         """
         try:
             load_weights(self.model, state["model"])
@@ -115,7 +115,7 @@ class Trainer:
             log(line)
 
     def state(self) -> dict[str, Any]:
-        """Return the content of a checkpoint. The step determines data order and dropout."""
+        """Return the content of a checkpoint. Its step determines data order and dropout."""
         more: dict[str, Any] = {"logs": sync_logs(self.run)}
         if self.val_step != self.step:
             more["val_step"] = self.val_step
@@ -155,7 +155,7 @@ class Trainer:
         self.throughput.start()
         optim, train = self.config.optim, self.config.train
         lr = set_step(self.optimizer, optim, self.step, train.max_steps)
-        # Dropout masks depend on (seed, step, rank) alone. Number 0 initialised the weights.
+        # Dropout masks depend on (seed, step, rank) alone. Seed (seed, 0) is for initial weights.
         device.seed_all(train.seed, self.step + 1, self.dist.rank)
         batch, n_targets = self.batches.training_batch(self.step)
         micro_batches = self.micro_batches(batch)
@@ -261,8 +261,8 @@ class Trainer:
 
     def evaluate(self) -> Evaluation:
         """Evaluate the whole validation split; see `evaluate_split`."""
-        own = (self.config.train.batch_size, self.byte_lengths, self.autocast, self.dist)
-        return evaluate_split(self.model, self.batches, *own, self.stop_evaluation)
+        rest = (self.byte_lengths, self.autocast, self.dist, self.stop_evaluation)
+        return evaluate_split(self.model, self.batches, self.config.train.batch_size, *rest)
 
     def sample(self) -> str:
         """Sample a short text. The seed is fixed, so the text depends only on the weights."""
