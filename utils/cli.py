@@ -153,7 +153,7 @@ class Parser(argparse.ArgumentParser):
         return parsed
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse as argparse does, and count each flag from zero again."""
+        """Parse as argparse does; a flag of an earlier call may be given again."""
         self._given = set()
         return super().parse_known_args(args, namespace)
 
@@ -180,7 +180,7 @@ class Parser(argparse.ArgumentParser):
 def long_flags(
     parser: argparse.ArgumentParser, parsed: argparse.Namespace | None = None
 ) -> list[str]:
-    """Return every long flag of the parser and of the chosen sub-command (None: of all of them)."""
+    """Return the long flags of a parser and of the sub-command in `parsed`; None: of every one."""
     flags = [flag for flag in parser._option_string_actions if flag.startswith("--")]
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):

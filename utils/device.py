@@ -58,7 +58,7 @@ def limit_threads() -> None:
 
 
 def check_compiler_cache() -> None:
-    """Let torch's compiler use a temporary folder if the one for its programs can't be written.
+    """Let torch's compiler use a temporary folder if its cache folder can't be written.
 
     Call it before torch._dynamo is imported, which makes the folder, even if nothing is compiled.
     """
@@ -91,7 +91,7 @@ def pick_amp(name: str, device: torch.device) -> str:
 
 
 def autocast(device: torch.device, amp: str) -> Callable[[], AbstractContextManager[object]]:
-    """Return a function that makes contexts in which the model runs in the format `amp`."""
+    """Return a function that makes the context in which the model runs in the format `amp`."""
     if amp == "off":
         return contextlib.nullcontext
     return lambda: torch.autocast(device_type=device.type, dtype=DTYPES[amp])
@@ -138,7 +138,7 @@ def cpu_has(feature: str) -> bool:
 def is_synchronous(device: torch.device) -> bool:
     """Return whether results are ready when a call returns, as on a CPU.
 
-    A GPU works asynchronously: reading a number from it waits for all the work before.
+    A GPU works asynchronously: reading a number from it waits for all work queued before.
     """
     return device.type == "cpu"
 
@@ -158,11 +158,11 @@ def copy_to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 def seed_all(seed: int, step: int, rank: int = 0) -> None:
     """Seed torch's generators on every device from (seed, step), and from the rank unless it is 0.
 
-    NumPy's SeedSequence mixes them into the 32 bits that seed the generators.
+    NumPy's SeedSequence mixes these numbers into the 32 bits that seed the generators.
     """
     numbers = [seed, step, rank] if rank else [seed, step]
     mixed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
-    # torch.manual_seed does the same, but stores a call stack for each kind of missing device.
+    # torch.manual_seed seeds the same generators, but stores a call stack for each missing device.
     torch.default_generator.manual_seed(mixed)
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(mixed)

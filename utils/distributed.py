@@ -22,7 +22,7 @@ from torch import Tensor
 from utils.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, one_line
 from utils.processes import available_cores
 
-# The others wait this long while the main process samples and saves. Then they call it stuck.
+# Ranks wait this long for one another, as while the main process saves, then stop with an error.
 TIMEOUT = timedelta(minutes=10)
 POLL_S = 0.05
 # When one rank exits, torchrun soon kills the rest. The reporting rank needs this time to print.
@@ -38,7 +38,7 @@ class Distributed:
     Attributes:
         rank: the number of this process, from 0.
         size: the number of processes, called world size in PyTorch.
-        local_rank, local_size: the same, counted on this machine only.
+        local_rank, local_size: number and count of the processes on this machine only.
         store: key-value store shared by all processes, see torch.distributed.Store.
     """
 
@@ -152,7 +152,7 @@ class Distributed:
         return maxima.tolist()
 
     def stop_requested(self, here: bool) -> bool:
-        """Return whether this rank or another wants to stop. No rank waits for another.
+        """Return whether this rank or another wants to stop, without waiting for the others.
 
         Args:
             here: whether this rank wants to stop.
@@ -191,7 +191,7 @@ class Distributed:
         """Run the block in the main process first, then in the other ranks.
 
         Args:
-            name: a key of the block, used once per run.
+            name: a key for this block; no other block of the program uses it.
         """
         if self.store is not None and not self.is_main:
             with self._user_error_if_rank_lost():
@@ -204,7 +204,7 @@ class Distributed:
             self.store.set(name, "done")
 
     def claim_error_report(self) -> bool:
-        """Return whether this rank calls first. Only the first one prints the error."""
+        """Return whether this rank is the first to call this. Only that rank prints the error."""
         assert self.store is not None
         try:
             return self.store.compare_set(REPORTER, "", str(self.rank)) == str(self.rank).encode()
@@ -213,7 +213,7 @@ class Distributed:
 
     @contextlib.contextmanager
     def _user_error_if_rank_lost(self) -> Iterator[None]:
-        """Turn the error of a collective operation, in which a rank is missing, into UserError."""
+        """Turn the error of a collective operation that has lost a rank into a UserError."""
         try:
             yield
         except RuntimeError as error:

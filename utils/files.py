@@ -83,7 +83,7 @@ def read_stdin() -> bytes:
     """Return all of standard input.
 
     Raises:
-        UserError: it is closed (`<&-`).
+        UserError: standard input is closed (`<&-`).
     """
     if sys.stdin is None:
         raise UserError("standard input: closed; give it a file or a pipe")
@@ -112,7 +112,7 @@ def parse_json(raw: bytes) -> Any:
     {'n': [1]}
 
     Raises:
-        ValueError: not JSON, nested too deeply, or with more lists and objects than a file needs:
+        ValueError: not JSON, nested too deeply, or with more than MAX_JSON_NODES lists and objects:
             each takes 2 bytes of text, but 64 bytes of memory or more.
     """
     if raw.count(b"[") + raw.count(b"{") > MAX_JSON_NODES:
@@ -126,7 +126,7 @@ def parse_json(raw: bytes) -> Any:
 def decode_utf8(
     raw: bytes, name: str | Path, *, hint: str = ANY_BYTES_HINT, offset: int = 0
 ) -> str:
-    """Decode strictly. Newlines and a byte order mark are kept.
+    """Decode UTF-8 strictly. Newlines and a byte order mark are kept.
 
     >>> decode_utf8(b"\\xef\\xbb\\xbfa\\r\\n", "a.txt")
     '\\ufeffa\\r\\n'
@@ -256,7 +256,7 @@ def check_writable(path: str | Path, name: str, kind: PathKind = "file") -> None
             `new folder` (the same, but it may hold no files).
 
     Raises:
-        UserError: it can't; the message names the reason and a fix.
+        UserError: it can't be written; the message names the reason and a fix.
     """
     path = Path(path)
     if kind == "file" and path.is_dir():

@@ -35,7 +35,7 @@ def bits_per_byte(total_nats: float, total_bytes: int) -> float:
     return total_nats / total_bytes / math.log(2) if total_bytes else math.nan
 
 
-# The columns before CLOCK_COLUMNS are reproducible: equal whenever the same run is repeated.
+# These columns are reproducible: equal whenever the same run is repeated. CLOCK_COLUMNS are not.
 COLUMNS = (
     "step",
     "tokens",
@@ -136,7 +136,7 @@ def read_column(rows: list[dict[str, str]], name: str) -> tuple[list[int], list[
 
 
 def run_figures(metrics: Path) -> dict[str, str]:
-    """Return a run's figures as its metrics.csv has them, without those that are missing yet.
+    """Return a run's main results as its metrics.csv has them, without those not written yet.
 
     They are the last step and training loss, the best validation loss after step 0 with its step
     and its bits per byte, and the `CLOCK_COLUMNS`.

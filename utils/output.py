@@ -27,7 +27,7 @@ def log(line: str) -> None:
 
 
 def describe_count(count: float) -> str:
-    """Return a number for people: three digits or less, thousands or millions.
+    """Return a rounded number for people: as it is, or in thousands (k) or millions (M).
 
     >>> describe_count(999), describe_count(45_600), describe_count(1_049_000)
     ('999', '46k', '1.0M')

@@ -37,7 +37,7 @@ def available_cores() -> int:
 
 
 def cpu_quota(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> float:
-    """Return the cores' worth of time that a container may use, infinity without a limit.
+    """Return how many cores of CPU time a container may use, infinity without a limit.
 
     A limit may be set on the process's control group or on any group above it. Version 2 has one
     tree of groups; version 1 has one tree for each controller, below a folder of its name.
@@ -51,7 +51,7 @@ def cpu_quota(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs
         if controllers and "cpu" not in controllers.split(","):
             continue
         tree = root / controllers
-        # Seen from inside a container, `group` may not exist: its tree begins at the container's.
+        # Inside a container the path `group` may not exist: the tree's root is its own group there.
         for folder in (tree / group.lstrip("/"), *(tree / group.lstrip("/")).parents):
             if not folder.is_relative_to(tree):
                 break
@@ -132,7 +132,7 @@ def map_in_order(
         workers: 0 = one per core, 1 = no worker processes.
         method: "thread", or how processes start: "spawn" (always safe) or "fork" (fast, but the
             child of a process with threads, such as PyTorch's, may hang).
-        max_serial_jobs: run up to this many jobs in this process, as starting workers takes time.
+        max_serial_jobs: with at most this many jobs, run them here: starting workers takes time.
 
     Raises:
         UserError: a worker process was killed.
@@ -184,7 +184,7 @@ def _make_pool(work: Callable[[Any], Any], workers: int, method: str) -> Executo
     try:
         return ProcessPoolExecutor(workers, context, _start_worker, (work,))
     except (OSError, ImportError, NotImplementedError) as error:
-        warning = f"can't start worker processes ({error}); one process takes longer"
+        warning = f"can't start worker processes ({error}); continuing in one process"
         print(f"warning: {warning}", file=sys.stderr)
         return None
 

@@ -23,7 +23,7 @@ class SignalCatcher:
     """Context that records the first signal in `number`. A second one ends the process.
 
     Attributes:
-        number: of the signal; None before it.
+        number: the number of the first signal; None until it arrives.
     """
 
     def __init__(self) -> None:

@@ -57,7 +57,7 @@ def nearest(name: str, known: Collection[str]) -> str | None:
 def nearest_path(path: str | Path, holding: str = "") -> Path | None:
     """Return an existing path that may be meant by one that is not usable, or None.
 
-    It has a similar name at the first part that does not exist, or is in configs/ or runs/.
+    It is in configs/ or runs/, or differs only in the first folder or file that does not exist.
 
     Args:
         holding: the path must be a folder that holds this file.
@@ -87,7 +87,7 @@ def did_you_mean(path: str | Path, holding: str = "") -> str:
 
 
 def misplaced(words: Sequence[str], flags: Collection[str]) -> str | None:
-    """Return the flag and value that words without a flag may be meant for, or None.
+    """Return the flag, with its value, that may be missing before stray words; None if unknown.
 
     Args:
         flags: of the program.

@@ -47,7 +47,7 @@ CLASSES = {
     "qwen3": "Qwen3ForCausalLM",
     "nanochat": "NanoChatForCausalLM",
 }
-UNSUPPORTED = ("bigram_rows", "pointer")
+UNSUPPORTED = ("bigram_rows", "pointer")  # by every class
 NO_MLP_BIAS = "this class's MLP has no biases; TinyGPT with bias: true would have them"
 HF_ACTIVATION = {
     "gelu": "gelu",
@@ -85,7 +85,7 @@ def hf_model_type(config: ModelConfig) -> str:
     }
     nearest = min(unsupported, key=lambda model_type: len(unsupported[model_type]))
     if not unsupported[nearest]:
-        if nearest == "llama" and config.n_embd % config.n_head:  # also if head_size is set
+        if nearest == "llama" and config.n_embd % config.n_head:  # the class checks it
             raise UserError(
                 f"{CLASSES[nearest]} needs a model.n_embd that is a multiple of model.n_head "
                 f"(here {config.n_embd} and {config.n_head}); train with other sizes, or with "
@@ -260,7 +260,7 @@ def _read_gpt_neox(reader: Reader) -> dict[str, Any]:
 
 
 def _read_rmsnorm_family(reader: Reader, head_dim: int | None = None) -> dict[str, Any]:
-    """Return what Llama, Qwen3 and NanoChat share.
+    """Return the settings that Llama, Qwen3 and NanoChat have in common.
 
     Args:
         head_dim: the default; None = hidden_size / heads.
@@ -286,13 +286,13 @@ def _read_llama(reader: Reader, head_dim: int | None = None) -> dict[str, Any]:
     )
     return values | {
         "mlp": _activation(reader, "hidden_act", "silu", ("swiglu",)),
-        # Three matrices: `ModelConfig.mlp_width` takes 2/3 of it.
+        # SwiGLU: `ModelConfig.mlp_width` takes 2/3 of mlp_ratio * n_embd.
         "mlp_ratio": 1.5 * reader.read("intermediate_size", int) / values["n_embd"],
     }
 
 
 def _read_qwen3(reader: Reader) -> dict[str, Any]:
-    # The class's defaults, for keys that are missing. A null means the number of heads.
+    # The class's default if the key is missing. If its value is null, it means the number of heads.
     reader.content = {"num_key_value_heads": 32, **reader.content}
     values = _read_llama(reader, head_dim=128)
     reader.require("attention_bias", False, NO_MLP_BIAS)

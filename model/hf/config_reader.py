@@ -1,7 +1,7 @@
 """Read keys of a Hugging Face config.json, check their types, and refuse those that are not read.
 
-A key that is neither read nor listed as harmless could change the numbers of the model, as
-`logit_scale` does. Skipped, it would do so silently.
+A key that is neither read nor listed as harmless could change the outputs of the model, as
+`logit_scale` does. If it were skipped, they would be wrong without a message.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class Reader:
         theta_key, share_key = "rotary_emb_base", "rotary_pct"
         if not neox:
             theta_key, share_key = "rope_theta", "partial_rotary_factor"
-        # Only the first object that is there counts, then the keys beside it, then the default.
+        # The first object that is present decides. What it lacks is read from config.json itself.
         first = next((place for place in places if place.content), self)
         old_theta = self.read(theta_key, float, 10000.0)
         old_share = self.read(share_key, float, 0.25 if neox else 1.0)
@@ -147,7 +147,7 @@ class Reader:
         return reader
 
     def check_keys(self) -> None:
-        """Check that no key is skipped that could change the numbers; a null is as good as none.
+        """Check that no key is skipped that could change the outputs; null counts as missing.
 
         Raises:
             UserError: names the first such key.
@@ -158,5 +158,5 @@ class Reader:
                 continue
             raise UserError(
                 f"{self.where}{key} is {value!r:.40}: TinyGPT does not read this key, which could "
-                "change the numbers; if it does not, remove it"
+                "change the numbers; if it does not change them, remove it"
             )

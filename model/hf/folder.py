@@ -49,8 +49,8 @@ def model_files(
         from safetensors.torch import save
     except ImportError:
         raise missing_package("safetensors", "--to hf") from None
-    # A text begins after an end-of-text token, as in training. There is no pad token: transformers
-    # would mask the pad token in prompts, and so their end-of-text tokens if it were that token.
+    # A text begins after an end-of-text token, as in training. No pad token is named: transformers
+    # masks pad tokens in prompts, which must not happen to the end-of-text token.
     special = {"bos_token_id": end_id, "eos_token_id": end_id, "pad_token_id": None}
     return {
         "config.json": json_bytes(to_hf(config) | special),
@@ -119,7 +119,7 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
 
 
 def _parse_json(path: Path, use: Callable[[dict[str, Any]], T]) -> T:
-    """Parse a JSON file and return `use` of its object; errors name the file."""
+    """Parse a JSON file and return `use(object)`, its object being a dict; errors name the file."""
     raw = read_bytes(path)
     try:
         content = parse_json(raw)

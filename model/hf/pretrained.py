@@ -23,11 +23,11 @@ def pretrained_settings(folder: str, given: Mapping[str, Any]) -> dict[str, Any]
         given: the settings in files and flags, by name.
 
     Raises:
-        UserError: a given setting contradicts the folder, or TinyGPT cannot be its model.
+        UserError: a given setting contradicts the folder, or TinyGPT does not support its model.
     """
     values: dict[str, Any] = {}
     config = read_config(Path(folder))
-    explicit = {"n_kv_head": config.kv_heads, "head_size": config.head_dim}  # in place of 0
+    explicit = {"n_kv_head": config.kv_heads, "head_size": config.head_dim}  # what 0 means here
     for leaf, value in flatten(config).items():
         name = f"model.{leaf}"
         shorter = leaf == "block_size" and name in given and given[name] <= value

@@ -21,10 +21,10 @@ from utils.errors import UserError
 class Names:
     """The names that one class has for the modules of a TinyGPT."""
 
-    base: str  # prefix of all names except the head's; missing in files of the bare model
-    outer: Mapping[str, str]
-    block: str
-    inner: Mapping[str, str | tuple[str, str, str]]
+    base: str  # prefix of all names but the output head's; files of the base model lack it
+    outer: Mapping[str, str]  # of modules outside the blocks
+    block: str  # of the list of blocks
+    inner: Mapping[str, str | tuple[str, str, str]]  # in a block; three names for q, k and v
     head: str = "lm_head"
     # Suffixes of buffers that older versions saved: masks, frequencies.
     ignored: tuple[str, ...] = ()
@@ -96,7 +96,7 @@ class Entry:
 def to_hf_weights(
     kind: str, config: ModelConfig, weights: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Return the tensors that a Hugging Face class loads, in fp32 on the CPU, none shared.
+    """Return the tensors that a Hugging Face class loads, in fp32 on the CPU; none share memory.
 
     Where the class has biases and gains that the model lacks, they are zeros and ones.
 
@@ -126,9 +126,9 @@ def from_hf_weights(
         UserError: a tensor is missing, unexpected or of another shape; the message names it.
     """
     names = NAMES[kind]
-    if kind == "gpt_neox":  # transformers 5 saves a loaded head under the common name
+    if kind == "gpt_neox":  # transformers 5 may save the output head as lm_head
         tensors = {k.replace("lm_head.", "embed_out."): v for k, v in tensors.items()}
-    if not any(name.startswith(names.base) for name in tensors):  # saved from the bare model
+    if not any(name.startswith(names.base) for name in tensors):  # the base model's file
         heads = (f"{names.head}.",)
         tensors = {k if k.startswith(heads) else names.base + k: v for k, v in tensors.items()}
     head, embedding = f"{names.head}.weight", f"{names.base}{names.outer['token_embedding']}.weight"

@@ -45,7 +45,7 @@ def metavar(kind: Any, metadata: Mapping[str, Any]) -> str:
     if metadata.get("choices"):
         return "{" + ",".join(metadata["choices"]) + "}"
     arguments = [one for one in typing.get_args(kind) if one not in (type(None), Ellipsis)]
-    return METAVARS[arguments[0] if arguments else kind]  # an X | None or a list: the type inside
+    return METAVARS[arguments[0] if arguments else kind]  # X | None, or a list of X: X
 
 
 def given_flags(args: argparse.Namespace, cls: type) -> dict[str, str | list[str]]:

@@ -27,8 +27,8 @@ def resumed_config(
         cls: the dataclass of all settings.
         config_file: config.yaml of the run.
         given: settings from the command line or the files it names.
-        checkpoint: what the run resumes from ("step", "config"). Its settings are those of the
-            completed steps, so an edit of config.yaml after the start is noticed as well.
+        checkpoint: the content of last.pt, of which "step" and "config" are read: the settings of
+            the completed steps, so an edit of config.yaml since then is noticed as well.
 
     Raises:
         UserError: a change would have altered completed steps.

@@ -94,8 +94,8 @@ def check_dependencies(config: Any, dependencies: Dependencies, section: str) ->
 
     Args:
         config: one dataclass of settings.
-        dependencies: of its settings.
-        section: its name, for the message.
+        dependencies: of the settings in `config`.
+        section: the section's name, for the message.
 
     Raises:
         UserError: names the setting, and the one that it depends on.

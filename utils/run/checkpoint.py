@@ -58,13 +58,13 @@ def _update(hasher: Any, value: Any) -> None:
 
 
 def evaluated_step(state: Mapping[str, Any]) -> int | None:
-    """Return the step that the loss `last_val` of a run's checkpoint belongs to.
+    """Return the step of the evaluation that gave `last_val`, the loss in a run's checkpoint.
 
     >>> evaluated_step({"step": 7, "val_step": 4})
     4
 
-    Without the entry `val_step` it is the checkpoint's own step. Older versions did not write the
-    entry; if the step was not evaluated then, the result is None.
+    Without the entry `val_step` it is the checkpoint's own step. Older versions never wrote the
+    entry; if they did not evaluate the checkpoint's step, the result is None.
     """
     if "val_step" in state:
         return state["val_step"]
@@ -114,13 +114,13 @@ def check_zip(raw: bytes) -> None:
 def check_size(content: Any, n_bytes: int) -> None:
     """Check that the values of a checkpoint are of the types and sizes that a file can hold.
 
-    Views of few numbers as huge tensors, and lists that hold each other, would need far more time
-    and memory than the file suggests.
+    A huge tensor that is a view of few numbers, or lists that hold each other, would need far more
+    time and memory than the size of the file suggests.
 
     Raises:
-        ValueError: they are not.
+        ValueError: a type is not allowed, or the values are larger than the file.
     """
-    left, pending = 4 * n_bytes, [content]  # a few tensors may share their numbers
+    left, pending = 4 * n_bytes, [content]  # a factor, as tensors may share memory
     while pending:
         value = pending.pop()
         left -= 1

@@ -49,8 +49,8 @@ def resume_warnings(state: Mapping[str, Any], ranks: int, dropout: float) -> Ite
 def git_commit() -> str | None:
     """Return the commit of this source tree, with `+changes` if files differ. None without git.
 
-    None as well if the tree is not the root of a repository: unpacked inside another one, the
-    commit would be that of the other. Git's variables (GIT_DIR and so on) can name another
+    None as well if the tree is not the root of a repository: unpacked inside another repository,
+    the commit would be that repository's. Git's variables (GIT_DIR and so on) can name another
     repository too, as in a hook, so git runs without them.
     """
     root = Path(__file__).resolve().parents[2]

@@ -87,7 +87,7 @@ def draws(function: Callable[P, T]) -> Callable[P, T]:
 
 @contextlib.contextmanager
 def warn_if_not_drawn() -> Iterator[None]:
-    """Log a warning if the block can't draw its figure: results are not lost with a picture."""
+    """Log a warning if the block can't draw its figure, so that a finished run does not fail."""
     try:
         yield
     except Exception as error:  # Matplotlib may even fail to be imported
@@ -96,7 +96,7 @@ def warn_if_not_drawn() -> Iterator[None]:
 
 
 def line_style(number: int) -> dict[str, Any]:
-    """Return the style of a line: two lines differ in colour, and also in marker and dashes.
+    """Return the style of line `number`: neighbours differ in colour, marker and dashes.
 
     >>> line_style(1)
     {'color': '#D55E00', 'marker': 's', 'linestyle': '--', 'markersize': 4, 'linewidth': 1.5}
@@ -185,7 +185,7 @@ def picture_format(out: Path) -> str:
     """Return the image format of a file name, from its extension; without one, PNG.
 
     Raises:
-        UserError: it is none of `FORMATS`.
+        UserError: the format is none of `FORMATS`.
     """
     extension = out.suffix.lstrip(".").lower() or "png"
     if extension not in FORMATS:

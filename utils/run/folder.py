@@ -14,10 +14,8 @@ from utils.files import check_writable, parse_json, read_bytes, write_atomic
 from utils.output import shell_quote
 from utils.suggest import did_you_mean
 
-DEFAULT_RUN = "runs/tiny"  # where `make train` writes the default run
-
-
-FLAGS_RUN = "runs/default"  # of a run without --config
+DEFAULT_RUN = "runs/tiny"  # of a run with the default config, as `make train` starts
+FLAGS_RUN = "runs/default"  # of a run with flags only, without --config
 
 
 class RunFolder:
@@ -68,8 +66,8 @@ class RunFolder:
                 tokenizer.json was left by a killed start of the same run.
 
         Raises:
-            UserError: it holds a run, and how to resume it; it holds files with the names of a
-                run's; or it can't be written.
+            UserError: the folder holds a run, or files with the names of a run's files, or can't be
+                written.
         """
         if self.has_run():
             raise UserError(f"{self.path}: holds a run; add --resume, or name another run_dir")
@@ -134,10 +132,10 @@ class RunFolder:
 
 
 def run_to_resume() -> str:
-    """Return the run folder that a start without --config and --run_dir has used.
+    """Return the run folder that an earlier start without --config and --run_dir has used.
 
     Raises:
-        UserError: there are two.
+        UserError: both DEFAULT_RUN and FLAGS_RUN hold a run.
     """
     found = [path for path in (DEFAULT_RUN, FLAGS_RUN) if RunFolder(path).has_run()]
     if len(found) == 2:

@@ -93,7 +93,8 @@ def sync_logs(run: RunFolder) -> dict[str, list[Any]]:
 def check_logs(run: RunFolder, state: Mapping[str, Any] | None) -> None:
     """Check, before anything is written, that the logs begin as when last.pt was saved.
 
-    A checkpoint of an older version does not say how; then the row of its evaluation must be there.
+    Checkpoints of older versions hold no digest of the logs; then metrics.csv must have the row of
+    the checkpoint's evaluation.
 
     Args:
         state: the content of last.pt; None if there is none, because no step was completed.

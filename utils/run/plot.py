@@ -22,7 +22,7 @@ from utils.run.figure import (
 )
 from utils.run.folder import RunFolder
 
-LIGHT = COLOURS[5]  # of the train curve next to a blue val curve
+LIGHT = COLOURS[5]  # light blue, for the train curve next to a blue val curve
 UNITS = {"loss": "nats per token", "bpb": "bits per byte"}
 LOG_RATIO = 4.0  # if max / min is at least this, the y axis is logarithmic
 # Labels of a logarithmic axis: enough at any scale, without overlaps.
@@ -88,15 +88,15 @@ def plot_finished_run(run: RunFolder) -> bool:
 def plot_run(axes: Any, name: str, path: Path, number: int, unit: str) -> list[float]:
     """Plot one run's train and val curves, and return the finite values plotted.
 
-    The val curve starts at the first evaluation after step 0: a line from there would show losses
-    that nobody has measured. Without one, step 0 is a single marker.
+    The val curve starts at the first evaluation after step 0: a line from step 0 would show losses
+    that nobody has measured. If there is only step 0, it is a single marker.
     """
     rows, values, style = read_rows(path), [], line_style(number)
     if unit == "loss":
         steps, train = read_column(rows, "train_loss")
         if steps:
-            # One run's curves differ in colour. Those of several runs share the run's colour, and
-            # one line of the legend, which would be too long otherwise.
+            # A single run's two curves differ in colour. Of several runs, each has one colour for
+            # both curves, and the legend has one entry for all train curves, to stay short.
             label = "train" if not name else None if number else "thin lines: train"
             plain = {"color": style["color"] if name else LIGHT, "linewidth": 1.1, "zorder": 1.5}
             axes.plot(steps, train, marker="." if len(steps) == 1 else "", label=label, **plain)
