@@ -135,7 +135,7 @@ def encode_prompt(loaded: LoadedRun, prompt: str) -> list[int]:
     except UserError as error:
         raise UserError(f"--prompt: {error}") from None
     block_size = loaded.model.config.block_size
-    if len(ids) > block_size:
+    if len(ids) - 1 > block_size:
         log(f"warning: the prompt has {len(ids) - 1} tokens, only its last {block_size} are read")
     return ids[-block_size:]
 

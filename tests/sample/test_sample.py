@@ -112,8 +112,11 @@ def test_a_long_prompt_is_cut_to_its_end_with_one_warning(text, run, capsys):
     out, err = capsys.readouterr()
     assert out == expected_text(run, long, 5, 1)
     assert err.count("warning") == 1 and "only its last 32" in err
-    assert sample.main(["--run", str(run), "--prompt", "short", "--steps", "5"]) == 0
-    assert "warning" not in capsys.readouterr().err
+    full = loaded.tokenizer.decode(loaded.tokenizer.encode(long)[:32])  # all of it is read
+    assert len(loaded.tokenizer.encode(full)) == 32
+    for prompt in ("short", full):
+        assert sample.main(["--run", str(run), "--prompt", prompt, "--steps", "5"]) == 0
+        assert "warning" not in capsys.readouterr().err
 
 
 def test_stderr_names_the_checkpoint_that_was_read(run, capsys):
