@@ -1,6 +1,6 @@
 """Download a well-known corpus, verified by sha256: `python -m data.download NAME`.
 
-A failed download is retried. The last line of stdout is a JSON object with the files.
+A failed download is retried. The result on stdout is a JSON object with the paths of the files.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class FetchError(Exception):
 
 
 def find_corpus(name: str) -> KnownCorpus:
-    """Return the corpus of that name, in any case.
+    """Return the corpus of that name; upper and lower case are equal.
 
     >>> find_corpus("Enwik8").licence
     'GFDL'
@@ -63,16 +63,17 @@ def ensure_downloaded(source: Source, folder: Path) -> None:
     """Download the texts of a source into `folder`, unless they are there.
 
     Raises:
-        UserError: the download failed; the message says how to place the file by hand.
+        UserError: a text is there with other content, or the download failed; then the message says
+            how to place the file by hand.
     """
     missing = [text for text in source.texts() if not has_content(folder / text.name, text)]
     if not missing:
         log(f"{', '.join(text.name for text in source.texts())}: already there, sha256 verified")
         return
-    if not source.verified:
+    if not source.tried_by_us:
         log(
-            f"warning: {source.content.name} is unverified: the authors have not downloaded it; "
-            f"its size and sha256 are those published by {source.published}"
+            f"warning: {source.content.name}: the authors of llm-tiny have not tried this "
+            f"download; its size and sha256 are those published by {source.published}"
         )
     target = folder / source.content.name
     with make_parents(target), download_lock(target):
@@ -81,10 +82,10 @@ def ensure_downloaded(source: Source, folder: Path) -> None:
 
 @contextlib.contextmanager
 def download_lock(target: Path) -> Iterator[None]:
-    """Hold the lock of a download. It ends with this process.
+    """Hold the lock of a download while the block runs. The lock of a killed process ends, too.
 
     Raises:
-        UserError: another process holds it.
+        UserError: another process holds the lock.
     """
     path = target.with_name(f".{target.name}.lock")
     lock = FileLock(path, blocking=False)
@@ -95,19 +96,19 @@ def download_lock(target: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):  # Windows removes no open file
+        with contextlib.suppress(OSError):  # Windows can't remove an open file
             path.unlink()
         lock.release()
 
 
 def provide(source: Source, target: Path) -> None:
     """Download the file of a source, and unzip its members next to it."""
-    by_hand = has_content(target, source.content)
-    if not by_hand:
+    was_there = has_content(target, source.content)  # placed by the user, who may keep it
+    if not was_there:
         download(source, target)
     for member in source.members:
         unzip(target, member, target.with_name(Path(member.name).name))
-    if source.members and not by_hand:
+    if source.members and not was_there:
         target.unlink()
 
 
@@ -122,10 +123,11 @@ def has_content(path: Path, content: Content) -> bool:
     size_bytes = path.stat().st_size
     if size_bytes == content.size_bytes and sha256_file(path) == content.sha256:
         return True
-    raise UserError(
-        f"{path}: its {size_bytes} bytes differ from the {content.size_bytes} bytes of the known "
-        "file, by their sha256; move the file away, and it is downloaded"
-    )
+    if size_bytes != content.size_bytes:
+        difference = f"has {size_bytes} bytes, the known file has {content.size_bytes}"
+    else:
+        difference = "has the size of the known file, but another sha256"
+    raise UserError(f"{path}: {difference}; move it away and download it again")
 
 
 def download(source: Source, target: Path) -> None:
@@ -144,9 +146,9 @@ def download(source: Source, target: Path) -> None:
         else:
             return
     raise UserError(
-        f"{'; '.join(failures)}; run it again to retry, or without network copy a file "
+        f"{'; '.join(failures)}; run the command again to retry. Without a network, copy a file "
         f"{source.content.name} of {source.content.size_bytes} bytes, sha256 "
-        f"{source.content.sha256}, to {target}, and run it again"
+        f"{source.content.sha256}, to {target}, and run the command again"
     )
 
 
@@ -157,7 +159,7 @@ def fetch(url: str, target: Path, content: Content) -> None:
         FetchError: the URL does not deliver this file, or the connection failed too often.
         OSError: the file can't be written.
     """
-    import pooch  # loading it and requests takes a third of a second
+    import pooch  # loading pooch and requests takes a third of a second
     import requests
 
     def check_response(response: requests.Response, *_: Any, **_options: Any) -> None:
@@ -171,8 +173,8 @@ def fetch(url: str, target: Path, content: Content) -> None:
         elif size != str(content.size_bytes):
             raise FetchError(f"has {size} bytes, expected {content.size_bytes}")
 
-    def download_once(url: str, output: str, mirror: pooch.Pooch) -> None:
-        Path(output).unlink()  # pooch made it readable for its owner only
+    def download_once(url: str, output: str, registry: pooch.Pooch) -> None:
+        Path(output).unlink()  # pooch creates it readable by its owner only
         bar = tqdm(total=content.size_bytes, desc=content.name, unit="B", **BAR)
         with bar, SizeLimitedFile(output, content.size_bytes) as file:
             pooch.HTTPDownloader(
@@ -181,11 +183,11 @@ def fetch(url: str, target: Path, content: Content) -> None:
                 timeout=TIMEOUT_S,
                 headers={"User-Agent": "llm-tiny", "Accept-Encoding": "identity"},
                 hooks={"response": check_response},
-            )(url, file, mirror)
+            )(url, file, registry)
 
     check_scheme(url)
     pooch.get_logger().setLevel("WARNING")  # `download` has logged the URL
-    mirror = pooch.create(
+    registry = pooch.create(
         target.parent,
         base_url="",
         registry={target.name: content.sha256},
@@ -194,7 +196,7 @@ def fetch(url: str, target: Path, content: Content) -> None:
     )
     try:
         with make_parents(target):
-            mirror.fetch(target.name, downloader=download_once)
+            registry.fetch(target.name, downloader=download_once)
     except (requests.RequestException, ValueError) as error:  # ValueError: wrong sha256
         raise FetchError(str(error)) from None
 
@@ -232,7 +234,7 @@ class SizeLimitedFile(io.BufferedWriter):
 
 
 def unzip(archive: Path, member: Content, target: Path) -> None:
-    """Extract a member of a zip file. It gets the name `target` once its sha256 is verified.
+    """Extract a member of a zip file to `target`, which appears once its sha256 is verified.
 
     The caller chooses the target path, so paths in the zip file cannot write elsewhere. At most
     one byte more than the member's known size is read.
@@ -260,14 +262,17 @@ def unzip(archive: Path, member: Content, target: Path) -> None:
 
 
 def describe(corpus: KnownCorpus) -> str:
-    """Return the lines of --list about a corpus: one for it, then those of its files."""
+    """Return the lines of --list about a corpus: one about itself, then those about its files."""
     lines = [f"{corpus.name}: {corpus.about}; licence: {corpus.licence}"]
     for source in corpus.sources:
         content = source.content
         lines += [f"  {content.name}, {content.size_bytes} bytes, sha256 {content.sha256}"]
         lines += [f"    from {url}" for url in source.urls]
-        seen = "verified by a download" if source.verified else "unverified: never downloaded"
-        lines += [f"    sha256 published by {source.published}; {seen}"]
+        tried = "tried" if source.tried_by_us else "not tried"
+        lines += [
+            f"    sha256 published by {source.published}; "
+            f"download {tried} by the authors of llm-tiny"
+        ]
     return "\n".join(lines)
 
 
@@ -280,7 +285,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--out",
         default=CORPORA_FOLDER,
         metavar="FOLDER",
-        help="folder of NAME/ (default: %(default)s)",
+        help="the files go to FOLDER/NAME/ (default: %(default)s)",
     )
     args = parser.parse_args(argv)
     if args.list:

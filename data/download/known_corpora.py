@@ -24,13 +24,13 @@ class Source:
     """A file to download: a text, or a zip file whose `members` are the texts."""
 
     content: Content
-    urls: tuple[str, ...]  #: mirrors, the best one first
-    published: str  #: who publishes the sha256
-    verified: bool = False  #: the authors downloaded it and compared the sha256
-    members: tuple[Content, ...] = ()  #: named as in the zip file
+    urls: tuple[str, ...]  #: each delivers the file; tried in this order
+    published: str  #: who publishes the sha256, and in which file
+    tried_by_us: bool = False  #: the authors of llm-tiny have downloaded it
+    members: tuple[Content, ...] = ()  #: the texts in a zip file, named as there
 
     def texts(self) -> tuple[Content, ...]:
-        """Return the text files that result: the file, or its members without their folders."""
+        """Return the texts: the file itself, or its members, named without their folders."""
         return tuple(
             Content(Path(one.name).name, one.size_bytes, one.sha256)
             for one in self.members or (self.content,)
@@ -47,13 +47,16 @@ class KnownCorpus:
     sources: tuple[Source, ...]
 
 
-# The URL names a revision by its hash, so its content does not change.
+# The URL names a revision by its hash, so the files there do not change.
 _STORIES = (
     "https://huggingface.co/datasets/roneneldan/TinyStories/resolve/"
     "f54c09fd23315a6f9c86f9dc80f725de7d8f9c64/"
 )
 # On the Hugging Face hub, the Git LFS identity of a file is its sha256.
-_STORIES_PUBLISHED = "Git LFS of the address; bkase/gbllm, fixtures/corpora/tinystories.toml"
+_STORIES_PUBLISHED = (
+    "Hugging Face (Git LFS entry of this URL); "
+    "github.com/bkase/gbllm, fixtures/corpora/tinystories.toml"
+)
 
 CORPORA = (
     KnownCorpus(
@@ -71,14 +74,15 @@ CORPORA = (
                     "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/"
                     "tinyshakespeare/input.txt",
                 ),
-                "tensorflow/datasets, tensorflow_datasets/datasets/tiny_shakespeare/checksums.tsv",
-                verified=True,
+                "github.com/tensorflow/datasets, "
+                "tensorflow_datasets/datasets/tiny_shakespeare/checksums.tsv",
+                tried_by_us=True,
             ),
         ),
     ),
     KnownCorpus(
         "tinystories",
-        "2.7 million stories for small children, written by GPT-4 (version 2)",
+        "2.7 million stories for small children, written by GPT-4 (TinyStories, version 2)",
         "CDLA-Sharing-1.0",
         (
             Source(
@@ -103,7 +107,7 @@ CORPORA = (
     ),
     KnownCorpus(
         "wikitext2",
-        "720 good articles of Wikipedia, raw (WikiText-2)",
+        "720 Wikipedia articles rated Good or Featured (WikiText-2, not tokenized)",
         "CC BY-SA 3.0 and GFDL",
         (
             Source(
@@ -117,7 +121,7 @@ CORPORA = (
                     "927b3642933080f1b0e811e2f916e14c292992f9/wikitext-2-raw-v1.zip",
                     "https://wikitext.smerity.com/wikitext-2-raw-v1.zip",
                 ),
-                "ml-explore/mlx-data, python/mlx/data/datasets/wikitext.py",
+                "github.com/ml-explore/mlx-data, python/mlx/data/datasets/wikitext.py",
                 members=(
                     Content(
                         "wikitext-2-raw/wiki.train.raw",
@@ -140,7 +144,7 @@ CORPORA = (
     ),
     KnownCorpus(
         "enwik8",
-        "the first 100 MB of Wikipedia in 2006, with its XML",
+        "the first 100 MB of Wikipedia in 2006, with XML markup",
         "GFDL",
         (
             Source(
@@ -150,7 +154,7 @@ CORPORA = (
                     "547994d9980ebed1288380d652999f38a14fe291a6247c157c3d33d4932534bc",
                 ),
                 ("https://mattmahoney.net/dc/enwik8.zip", "https://data.deepai.org/enwik8.zip"),
-                "huggingface/datasets, datasets/enwik8/dataset_infos.json",
+                "github.com/huggingface/datasets, datasets/enwik8/dataset_infos.json",
                 members=(
                     Content(
                         "enwik8",
@@ -163,7 +167,7 @@ CORPORA = (
     ),
     KnownCorpus(
         "text8",
-        "100 MB of the same Wikipedia, lower-case letters and spaces only",
+        "100 MB of text from Wikipedia in 2006, lower-case letters and spaces only",
         "GFDL",
         (
             Source(
@@ -173,7 +177,8 @@ CORPORA = (
                     "a6640522afe85d1963ad56c05b0ede0a0c000dddc9671758a6cc09b7a38e5232",
                 ),
                 ("https://mattmahoney.net/dc/text8.zip",),
-                "TheCoolestElliot/text-snn, src/snn/data.py; utndatasystems/compression-economics",
+                "github.com/TheCoolestElliot/text-snn, src/snn/data.py; "
+                "github.com/utndatasystems/compression-economics",
                 members=(
                     Content(
                         "text8",
@@ -188,7 +193,7 @@ CORPORA = (
 
 
 def corpus_name(recipe: Mapping[str, Any]) -> str:
-    """Return the name of the known corpus that all files of a recipe belong to, "" if none.
+    """Return the name of the known corpus that all files of a recipe belong to, else "".
 
     Args:
         recipe: `recipe` of meta.json; its files are compared by sha256.
@@ -208,7 +213,7 @@ def corpus_name(recipe: Mapping[str, Any]) -> str:
 
 
 def download_hint(path: str | Path) -> str:
-    """Return a hint how to download a missing file, "" if it is not of a known corpus.
+    """Return a hint how to download a missing file; "" if it belongs to no known corpus.
 
     >>> download_hint("corpora/enwik8/enwik8"), download_hint("mytext.txt")
     ('; `python -m data.download enwik8` downloads it', '')

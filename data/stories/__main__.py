@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from data.stories import plots as grammar
+from data.stories import plots
 from data.stories.story import (
     MAX_STORY_BYTES,
     SEPARATOR,
@@ -38,27 +38,30 @@ EXAMPLES = (
 
 
 def check(path: str | Path) -> dict[str, Any]:
-    """Return how many stories of a file the grammar accepts, and where it rejects the others."""
-    refused = []
+    """Return how many stories of a file the grammar accepts, and where it rejects the others.
+
+    Stories are numbered from 0.
+    """
+    rejected = []
     stories = read_stories(path)
     for number, one in enumerate(stories):
         try:
             parse(one)
         except NotAStory as error:
-            refused.append({"story": number, "byte": error.position})
-    accepted = len(stories) - len(refused)
-    return {"stories": len(stories), "accepted": accepted, "refused": refused}
+            rejected.append({"story": number, "byte": error.position})
+    accepted = len(stories) - len(rejected)
+    return {"stories": len(stories), "accepted": accepted, "refused": rejected}
 
 
 def stats(path: str | None, seed: int, n_stories: int) -> dict[str, Any]:
-    """Return statistics of the grammar, of a sample of its stories, and of a file."""
+    """Return statistics of the grammar and of a sample of its stories, and the floor of a file."""
     made = sample_stories(seed, n_stories)
     pools = story_grammar().pools
     texts = [one.text for one in made]
     sizes, counts = [len(one) for one in texts], [len(one.choices) for one in made]
-    low = floor_of([(len(one.text), -one.log_prob) for one in made])
-    figures: dict[str, Any] = {
-        "frames": sum(len(templates) for templates in grammar.frames().values()),
+    floor = floor_of([(len(one.text), -one.log_prob) for one in made])
+    statistics: dict[str, Any] = {
+        "frames": sum(len(sentences) for sentences in plots.sentence_frames().values()),
         "names": len(pools["name"]),
         "things": len(pools["thing"]),
         "places": len(pools["place"]),
@@ -67,11 +70,11 @@ def stats(path: str | None, seed: int, n_stories: int) -> dict[str, Any]:
         "bytes_per_story": {"min": min(sizes), "mean": mean(sizes), "max": max(sizes)},
         "choices_per_story": {"min": min(counts), "mean": mean(counts), "max": max(counts)},
         "bits_per_story": mean([one.bits for one in made]),
-        "floor": as_json(low),
+        "floor": as_json(floor),
     }
     if path is not None:
-        figures["file"] = {"path": path, **as_json(floor_of_file(path))}
-    return figures
+        statistics["file"] = {"path": path, **as_json(floor_of_file(path))}
+    return statistics
 
 
 def mean(values: Sequence[float]) -> float:
@@ -79,36 +82,48 @@ def mean(values: Sequence[float]) -> float:
     return round(math.fsum(values) / len(values), 2)
 
 
-def as_json(low: Floor) -> dict[str, Any]:
+def as_json(floor: Floor) -> dict[str, Any]:
     """Return a floor in nats and bits per byte."""
-    bits = {"bits_per_byte": low.bits_per_byte, "bits_error": low.standard_error / math.log(2)}
-    return {**asdict(low), **bits}
+    bits = {"bits_per_byte": floor.bits_per_byte, "bits_error": floor.standard_error / math.log(2)}
+    return {**asdict(floor), **bits}
 
 
 def make_parser() -> Parser:
     """Return the parser of the command line."""
     parser = Parser(prog="python -m data.stories", description=__doc__, examples=EXAMPLES)
     task = parser.add_mutually_exclusive_group(required=True)
-    task.add_argument("--bytes", type=int, help="write stories of at most this many bytes")
+    task.add_argument("--bytes", type=int, help="write as many stories as fit into this many bytes")
     task.add_argument(
         "--floor",
         nargs="?",
         const="",
         metavar="FILE",
-        help="print the entropy floor, the loss that no model can beat, of the grammar or of a "
-        "file's stories",
+        help="print the entropy floor, the loss that no model can beat: of the grammar, or of the "
+        "stories in FILE",
     )
-    task.add_argument("--check", metavar="FILE", help="print which stories are accepted")
+    task.add_argument(
+        "--check",
+        metavar="FILE",
+        help="print how many stories in FILE the grammar accepts, and where it rejects the others",
+    )
     task.add_argument(
         "--stats",
         nargs="?",
         const="",
         metavar="FILE",
-        help="print statistics of the grammar, or of a file's stories",
+        help="print statistics of the grammar; with FILE also the floor of the stories in it",
     )
-    parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
-    parser.add_argument("--stories", type=int, default=20000, help="sample size (default: 20000)")
-    parser.add_argument("--out", metavar="FILE", help="output of --bytes (default: stdout)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="random seed of the stories (default: 0)"
+    )
+    parser.add_argument(
+        "--stories",
+        type=int,
+        default=20000,
+        help="number of stories sampled to estimate --stats, and --floor of the grammar "
+        "(default: 20000)",
+    )
+    parser.add_argument("--out", metavar="FILE", help="file that --bytes writes (default: stdout)")
     return parser
 
 
@@ -122,7 +137,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.seed < 0:
         raise UserError(f"--seed {args.seed}: must be 0 or more")
     if args.stories < 2:
-        raise UserError(f"--stories {args.stories}: must be 2 or more, to estimate an error")
+        raise UserError(
+            f"--stories {args.stories}: must be 2 or more, to estimate a standard error"
+        )
     if args.bytes is None and args.out is not None:
         raise UserError("--out is valid only with --bytes; redirect other output with > FILE")
     if args.bytes is not None:

@@ -13,10 +13,10 @@ from tok.tokenizer import BPETokenizer
 
 @dataclass(frozen=True)
 class ParseFailure:
-    """The position at which the grammar rejects a sampled text."""
+    """Why a sampled text is not accepted: a position where the grammar rejects it, or no end."""
 
-    sample: int
-    what: str  # the wrong word, or another reason; equal failures are counted by it
+    sample: int  # number of the text, from 0
+    what: str  # the wrong word, or another reason; failures with equal reasons are counted together
     hint: str  # position and context for the user
 
 
@@ -91,8 +91,8 @@ def failure_at(sample: int, text: str, position: int, *, before: int = 40) -> Pa
             start -= 1
         while end < len(text) and text[end].isalnum():
             end += 1
-    word, led_to = text[start:end], text[max(0, start - before) : start]
-    return ParseFailure(sample, f"at {word!r}", f"at {position}: {led_to}>>{word}<<")
+    word, context = text[start:end], text[max(0, start - before) : start]
+    return ParseFailure(sample, f"at {word!r}", f"at {position}: {context}>>{word}<<")
 
 
 def common_failures(coherence: Coherence, limit: int = 5) -> list[str]:
@@ -109,7 +109,7 @@ def common_failures(coherence: Coherence, limit: int = 5) -> list[str]:
 def texts_in_training(
     tokens: TokenFile, tokenizer: BPETokenizer, texts: Collection[str]
 ) -> set[str]:
-    """Return those of `texts` that are a document of a token file.
+    """Return those of `texts` that are documents of a token file.
 
     Texts are compared, not ids: a model may write a text with other tokens than the tokenizer.
     """

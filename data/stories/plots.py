@@ -1,4 +1,8 @@
-"""The plots of the stories and the sentence frames of their turns, read from plots.yaml."""
+"""The plots of the stories, read from plots.yaml.
+
+A plot is a sequence of turns, such as losing a thing, searching and finding it. The sentence frames
+of a turn are the templates from which its text is chosen.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +16,12 @@ def sections() -> dict[str, Rules]:
     return read_tables("plots.yaml")
 
 
-def frames() -> Rules:
-    """Return the rules whose alternatives are sentences: the turns of the stories."""
+def sentence_frames() -> Rules:
+    """Return turn -> its sentence frames."""
     turns = [rules for name, rules in sections().items() if name not in ("plots", "uses")]
     return {name: texts for rules in turns for name, texts in rules.items()}
 
 
 def rules() -> Rules:
     """Return all rules of the plots and turns. The word classes are in data/stories/words.py."""
-    return {**sections()["plots"], **frames(), **sections()["uses"]}
+    return {**sections()["plots"], **sentence_frames(), **sections()["uses"]}

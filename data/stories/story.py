@@ -82,7 +82,7 @@ def grammar_identity() -> str:
 
 
 def make_story(text: str, derivation: Derivation) -> Story:
-    """Return a story with its probability, from text and derivation."""
+    """Return the story with this text and derivation."""
     return Story(text, tuple(derivation), -sum(math.log(count) for _, _, count in derivation))
 
 
@@ -96,7 +96,7 @@ def generate_text(rng: random.Random) -> str:
 
 
 def generate_story(rng: random.Random) -> Story:
-    """Generate a story. Only `rng.random()` is called, which all Python versions share."""
+    """Generate a story. It calls only `rng.random()`, the same in all Python versions."""
     derivation: Derivation = []
     return make_story(story_grammar().write(rng.random, derivation), derivation)
 
@@ -164,21 +164,21 @@ def split(text: str) -> list[str]:
 
 
 def floor(stories: Iterable[str]) -> Floor:
-    """Return the entropy floor of some stories per byte, with its standard error.
+    """Return the entropy floor of some stories, with its standard error.
 
     The floor is a ratio of two sums, so its error is that of a ratio estimator (Cochran, Sampling
-    Techniques, section 2.11). For n stories of x_i bytes and y_i nats, with r = sum y / sum x, it
-    is sqrt(n s^2) / sum x, where s^2 is the sample variance of y_i - r x_i.
+    Techniques, section 2.11). For n stories of x_i bytes and y_i nats, with r = sum y / sum x, the
+    error is sqrt(n s^2) / sum x, where s^2 is the sample variance of y_i - r x_i.
 
     Raises:
-        NotAStory: the grammar does not accept one of them.
+        NotAStory: the grammar does not accept one of the stories.
         ValueError: there are no stories.
     """
     return floor_of([(len(one), -log_prob(one)) for one in stories])
 
 
 def floor_if_stories(documents: Iterable[bytes]) -> Floor | None:
-    """Return the floor of documents; None if there are none, or one is not a story."""
+    """Return the floor of documents; None if there are none, or if one is not a story."""
     try:
         return floor(document.decode() for document in documents)
     except ValueError:  # NotAStory and UnicodeDecodeError too
@@ -201,7 +201,7 @@ def floor_of(pairs: Sequence[tuple[int, float]]) -> Floor:
 
 
 def sample_stories(seed: int, n_stories: int) -> list[Story]:
-    """Generate a number of stories: the first ones of `generate_stories` with this seed."""
+    """Return the first `n_stories` stories that `generate_stories` yields with this seed."""
     rng = random.Random(seed)
     return [generate_story(rng) for _ in range(n_stories)]
 
@@ -229,5 +229,7 @@ def floor_of_file(path: str | Path) -> Floor:
         try:
             pairs.append((len(one), -log_prob(one)))
         except NotAStory as error:
-            raise UserError(f"{path}: text {number} is {error}; --check lists them all") from None
+            raise UserError(
+                f"{path}: text {number} is {error}; --check lists all such texts"
+            ) from None
     return floor_of(pairs)

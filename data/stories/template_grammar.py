@@ -3,12 +3,12 @@
 A rule is a list of templates, from which one is chosen uniformly. In a template
 
     <rule>         is replaced by a template of another rule
-    <rule:var>     is replaced by a template of `rule.CLASS`, where CLASS is the class of `var`
+    <rule:var>     is replaced by a template of `rule.CLASS`; CLASS is the class of `var`'s value
     [a|b|]         is a choice among inline templates (one may be empty)
     {var}          is a variable: sampled from its pool at the first mention, copied afterwards
-    {var.form}     is another form of it (a pronoun, a past tense)
-    {var=pool}     samples it from a part of its pool, if it has no value yet
-    {form}         is a form of the first variable, if no variable has that name
+    {var.form}     is another form of its value (a pronoun, a past tense)
+    {var=pool}     is {var}, but sampled from `pool`, a part of its own pool
+    {form}         is that form of the variable declared first, if no variable has that name
 
 All other text is literal. Variables linked by distinct_from never have the same value.
 """
@@ -35,10 +35,10 @@ class Variable:
 
 @dataclass
 class Choice:
-    """A uniform choice among alternatives. An alternative of one literal is stored as a str."""
+    """A uniform choice among alternatives. An alternative that is one literal is a str."""
 
     name: str
-    alternatives: tuple[Any, ...] = ()  # each a text, or a tuple of parts
+    alternatives: tuple[Any, ...] = ()  # each a str, or a tuple of parts
     count: int = 0  # number of alternatives
 
 
@@ -50,12 +50,12 @@ class VariableRef:
     slot: int  # index of the variable in a list of values (`bindings`)
     form: str
     pool: tuple[Entry, ...]
-    distinct_slot: int  # -1: none
-    # Cache: word of an excluded entry -> the pool without it.
+    distinct_slot: int  # of the variable that it must differ from; -1: none
+    # Cache: main form of an excluded entry -> the pool without that entry.
     without: dict[str, tuple[Entry, ...]] = field(default_factory=dict, compare=False)
 
     def candidates(self, bindings: Sequence[Entry | None]) -> tuple[Entry, ...]:
-        """Return the entries for a first mention, without the value of its distinct_from."""
+        """Return the entries for a first mention, without the value it must differ from."""
         excluded = bindings[self.distinct_slot] if self.distinct_slot >= 0 else None
         if excluded is None:
             return self.pool
@@ -126,7 +126,9 @@ class Grammar:
         self.slots = {name: slot for slot, name in enumerate(variables)}
         self.choices = {name: Choice(name) for name in rules}
         for name, templates in rules.items():
-            self.n_inline = 0  # choices in brackets so far, which names the next one
+            self.n_inline = (
+                0  # brackets compiled so far; their choices are named RULE.1, RULE.2, ...
+            )
             self._fill(self.choices[name], [self._compile(name, text) for text in templates])
         self.start = (self.choices[start],)
 
@@ -207,7 +209,7 @@ class Grammar:
     # Writing
 
     def write(self, rand: Callable[[], float], derivation: Derivation) -> str:
-        """Generate a text. `rand` returns numbers in [0, 1), choices are added to `derivation`."""
+        """Generate a text. `rand` returns numbers in [0, 1); choices are added to `derivation`."""
         out: list[str] = []
         self._write(self.start, [None] * len(self.slots), out.append, rand, derivation.append)
         return "".join(out)
@@ -281,13 +283,13 @@ class Grammar:
             else:
                 furthest = max(furthest, position)
                 if position == len(text):
-                    found.append(unlink(derivation))
+                    found.append(list_of_linked(derivation))
         if not found:
             raise UnreadableError(furthest)
         return found
 
     def _mentions(self, part: VariableRef, text: str, state: State) -> list[State]:
-        """Return a state for each entry of a first mention that matches the text here."""
+        """Return a state for each entry that a first mention may be and that the text has here."""
         position, rest, bindings, derivation = state
         pool, branches = part.candidates(bindings), []
         for index, entry in enumerate(pool):
@@ -317,20 +319,20 @@ class Grammar:
         return branches
 
 
-def common_prefix(part: str, text: str, position: int) -> int:
-    """Return the length of the common prefix of `part` and `text[position:]`.
+def common_prefix(literal: str, text: str, position: int) -> int:
+    """Return the length of the common prefix of `literal` and `text[position:]`.
 
     >>> common_prefix("lantern", "a lamp", 2)
     2
     """
     length = 0
-    while text[position + length : position + length + 1] == part[length : length + 1] != "":
+    while text[position + length : position + length + 1] == literal[length : length + 1] != "":
         length += 1
     return length
 
 
-def unlink(derivation: tuple | None) -> Derivation:
-    """Return a linked list (earlier, choice) of choices as a list, first choice first."""
+def list_of_linked(derivation: tuple | None) -> Derivation:
+    """Return the choices of a linked list (earlier, choice), the first choice first."""
     choices: Derivation = []
     while derivation is not None:
         derivation, choice = derivation

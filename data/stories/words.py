@@ -42,7 +42,7 @@ def tables() -> dict[str, Any]:
 
 
 def table(words: str) -> list[str]:
-    """Split a table into words: at bars if it has any, otherwise at white space.
+    """Split the text of a table into entries: at bars if it has any, else at white space.
 
     >>> table("red blue"), table("in a row|at\\n   once")
     (['red', 'blue'], ['in a row', 'at once'])
@@ -51,7 +51,7 @@ def table(words: str) -> list[str]:
 
 
 def entries(words: str, form: str = "", kind: str = "") -> tuple[Entry, ...]:
-    """Return the entries of a table. A colon separates a word from its second form `form`.
+    """Return the entries of a table. After a colon follows the form that `form` names.
 
     >>> entries("sunny:sun", "noun")
     ({'class': '', '': 'sunny', 'noun': 'sun'},)
@@ -70,7 +70,7 @@ def people(gender: str, names: str) -> tuple[Entry, ...]:
 
 
 def spots(kind: str) -> tuple[Entry, ...]:
-    """Return the spots of a class of place. "the" is their form for later mentions."""
+    """Return the spots of a class of place. Their form for later mentions is named "the"."""
     return tuple(
         {"class": kind, "": spot, "the": re.sub(r" (a|some) ", " the ", spot, count=1)}
         for spot in table(tables()["spots"][kind])

@@ -168,7 +168,7 @@ def test_the_commands_for_known_corpora_run_as_written(
     assert [words[1] for words in lines] == ["-m", "-m", "train.py", "sample.py"]
     with serving(good(raw)) as server:
         content = Content("input.txt", len(raw), hashlib.sha256(raw).hexdigest())
-        source = Source(content, (server.url,), "this test", verified=True)
+        source = Source(content, (server.url,), "this test", tried_by_us=True)
         corpus = KnownCorpus(name, "a text", "MIT", (source,))
         monkeypatch.setattr(data.download.__main__, "CORPORA", (corpus,))
         for words in lines[:2]:

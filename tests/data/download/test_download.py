@@ -72,9 +72,9 @@ def test_each_corpus_has_its_config(corpus: KnownCorpus, root: Path) -> None:
     assert {path.name for path in files} == texts - {"wiki.test.raw"}
 
 
-def test_only_tinyshakespeare_is_marked_as_verified() -> None:
+def test_only_tinyshakespeare_is_marked_as_tried() -> None:
     (source,) = next(one for one in CORPORA if one.name == "tinyshakespeare").sources
-    assert [one for c in CORPORA for one in c.sources if one.verified] == [source]
+    assert [one for c in CORPORA for one in c.sources if one.tried_by_us] == [source]
     text = corpus_path("shakespeare.txt")
     assert content("input.txt", text.read_bytes()) == source.content
 
@@ -85,7 +85,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     serving.allow_here(monkeypatch)
 
     def put(*urls: str) -> None:
-        one = Source(content("one.txt", TEXT), urls, "a test", verified=True)
+        one = Source(content("one.txt", TEXT), urls, "a test", tried_by_us=True)
         two = Source(
             content("two.zip", ZIP), urls, "a test", members=(content("folder/a.txt", TEXT),)
         )
@@ -111,7 +111,7 @@ def test_a_text_is_downloaded_once(
         assert download.main(argv) == 0
         out, err = capsys.readouterr()
         assert json.loads(out) == {"corpus": "one", "files": [str(tmp_path / "one" / "one.txt")]}
-        assert server.url in err and "unverified" not in err
+        assert server.url in err and "not tried" not in err
         assert download.main(argv) == 0 and server.n_requests == 2
     assert capsys.readouterr() == (out, "one.txt: already there, sha256 verified\n")
     assert names(tmp_path) == ["one/one.txt"] and (tmp_path / "one/one.txt").read_bytes() == TEXT
@@ -138,7 +138,7 @@ def test_a_zip_file_is_unpacked_and_removed(
         assert download.main(["two", "--out", str(tmp_path)]) == 0
     assert server.n_requests == 1
     assert (
-        "warning: two.zip is unverified: the authors have not downloaded it"
+        "warning: two.zip: the authors of llm-tiny have not tried this download"
         in capsys.readouterr().err
     )
     assert names(tmp_path) == ["two/a.txt"] and (tmp_path / "two/a.txt").read_bytes() == TEXT
@@ -159,10 +159,12 @@ def test_a_file_placed_by_hand_is_verified_and_used(known: Known, tmp_path: Path
     assert names(tmp_path) == [] and not target.parent.exists()
     target.parent.mkdir()
     target.write_bytes(ZIP[:-1])
-    with pytest.raises(UserError, match=r"two.zip: its \d+ bytes differ from the"):
+    with pytest.raises(UserError, match=r"two.zip: has \d+ bytes, the known file has \d+; move"):
         download.main(argv)
     target.write_bytes(ZIP[:-1] + b"x")
-    with pytest.raises(UserError, match="move the file away"):
+    with pytest.raises(
+        UserError, match="two.zip: has the size of the known file, but another sha256; move"
+    ):
         download.main(argv)
     target.write_bytes(ZIP)
     assert download.main(argv) == 0
@@ -170,7 +172,7 @@ def test_a_file_placed_by_hand_is_verified_and_used(known: Known, tmp_path: Path
     target.unlink()
     assert download.main(argv) == 0, "the text alone is enough"
     (tmp_path / "two" / "a.txt").write_bytes(b"changed")
-    with pytest.raises(UserError, match=r"a\.txt: its 7 bytes differ from the"):
+    with pytest.raises(UserError, match=r"a\.txt: has 7 bytes, the known file has"):
         download.main(argv)
     assert (tmp_path / "two" / "a.txt").read_bytes() == b"changed"
 
@@ -185,7 +187,7 @@ def test_the_next_url_is_tried(
     ):
         known(missing.url, wrong.url)
         with pytest.raises(
-            UserError, match="HTTP status 404.*; .*has .* bytes, expected .*; run it"
+            UserError, match="HTTP status 404.*; .*has .* bytes, expected .*; run the command"
         ):
             download.main(["one", "--out", str(tmp_path)])
         assert names(tmp_path) == []
@@ -207,7 +209,7 @@ def test_wrong_names_and_the_list(capsys: pytest.CaptureFixture[str]) -> None:
         for source in corpus.sources:
             wanted = (corpus.name, corpus.licence, *source.urls, source.content.sha256)
             assert all(text in listed for text in (*wanted, source.published))
-    assert listed.count("; unverified: never downloaded\n") == 5
+    assert listed.count("; download not tried by the authors of llm-tiny\n") == 5
 
 
 def archive(path: Path, raw: bytes) -> Path:

@@ -228,7 +228,7 @@ def test_every_story_mentions_its_variables_again(name, fewest):
 
 def test_counts_of_frames_names_things_and_places():
     pools = words.pools()
-    frames = [frame for templates in grammar.frames().values() for frame in templates]
+    frames = [frame for templates in grammar.sentence_frames().values() for frame in templates]
     assert len(set(frames)) == len(frames) >= 150
     assert len(pools["girl"]) >= 40 and len(pools["boy"]) >= 40
     assert len(pools["thing"]) + len(pools["place"]) >= 120
