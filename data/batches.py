@@ -18,17 +18,18 @@ from data.token_file import TokenFile
 from data.windows import IGNORE_INDEX, DocumentWindows, PackedWindows, Targets, Windows, cut_windows
 from utils.device import copy_to_device
 
-TOKEN_BYTES = 4  # of int32: PyTorch supports few operations on unsigned integers
+TOKEN_BYTES = 4  # on a device: int32, as PyTorch supports few operations on unsigned integers
 
-BUCKET_BATCHES = 16  # documents are sorted by length within this many batches, for less padding
+BUCKET_BATCHES = 16  # batches within which documents are sorted by length, for less padding
 LENGTH_STEP = 8  # tokens, see `padded_length`
 
 
 def padded_length(longest: int, block_size: int) -> int:
     """Return the width in tokens of a batch whose longest document has `longest` tokens.
 
-    A CPU creates and caches kernels for each new width, which takes time and memory. Rounding up
-    long widths limits their number. Short ones are not rounded: the padding would cost more.
+    On a CPU, PyTorch creates and caches kernels for each new width, which takes time and memory.
+    Long widths are rounded up, so that there are few different ones. Short widths are not: there
+    the padding would cost more.
 
     >>> [padded_length(longest, block_size=206) for longest in (61, 64, 165, 205)]
     [61, 64, 168, 206]
@@ -44,7 +45,7 @@ class Batch(NamedTuple):
     Attributes:
         x_BT: input ids.
         y_BT: target ids; IGNORE_INDEX where there is no target.
-        doc_BT: document numbers within each row; None unless attention is masked by document.
+        doc_BT: document number of each id, within its row; None unless attention needs it.
     """
 
     x_BT: torch.Tensor
@@ -57,18 +58,18 @@ class Batches:
 
     Args:
         folder: holds train.npy and val.npy.
-        rows: windows in one training batch, over all micro-batches.
+        rows: windows in one training batch (all micro-batches of a step together).
         eot_id: id of the end-of-text token.
         windows: `documents` (one document per row) or `packed` (rows of block_size tokens).
-        val_windows: the same for val.npy; None = as for training.
+        val_windows: kind of the windows of val.npy; None = as `windows`.
         stride: distance in tokens between the starts of packed windows; 0 = block_size.
         shift: cut the training text into packed windows at different positions in each epoch.
-        mask_documents: return document numbers, so that attention can be limited to one document.
+        mask_documents: return `doc_BT`, so that attention can be limited to one document.
         fixed_length: pad every row to block_size, for compiled models.
         splits: which of the two files to open, "train" and "val".
 
     Raises:
-        UserError: a file is missing or damaged, too short, or a document exceeds block_size.
+        UserError: a file is missing, damaged or too short, or a document exceeds block_size.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class Batches:
         self._on_device: DeviceTokens | None = None
 
     def cache_on_device(self, device: torch.device, free_bytes: int) -> bool:
-        """Copy the training tokens to the device if they are packed and fit; return True if so."""
+        """Copy packed training tokens to the device if they fit; return True if they are there."""
         windows = self.splits["train"]
         if isinstance(windows, PackedWindows) and fits_in_memory(
             windows.tokens.n_tokens, free_bytes
@@ -125,11 +126,11 @@ class Batches:
         return batch, targets.n_targets
 
     def get_batch(self, split: str, step: int) -> Batch:
-        """Return the batch of a step (from 0) in host memory: its `rows` windows of the epochs."""
+        """Return the batch of a step (from 0) in host memory: windows step * rows and following."""
         return self._batch(split, *self._windows_at(split, step))
 
     def _windows_at(self, split: str, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return index and shift of each window in a step's batch, each int64 (B,)."""
+        """Return the indices and the shifts of the windows in a step's batch, each int64 (B,)."""
         n, first = self.splits[split].n_windows, step * self.rows
         chosen = []
         for number in range(first, first + self.rows):
@@ -150,7 +151,7 @@ class Batches:
             yield self._batch(split, index_B, np.zeros_like(index_B))
 
     def n_eval_batches(self, split: str, rows: int) -> int:
-        """Return the number of `eval_batches`."""
+        """Return the number of batches that `eval_batches` yields."""
         return math.ceil(self.splits[split].n_windows / rows)
 
     def n_tokens(self, split: str) -> int:
@@ -158,7 +159,7 @@ class Batches:
         return self.splits[split].tokens.n_tokens
 
     def eval_rows(self, split: str, rows: int) -> Iterator[np.ndarray]:
-        """Yield the window indices of each of `eval_batches`. Documents are sorted by length."""
+        """Yield the window indices of each of `eval_batches`. Documents are in order of length."""
         windows = self.splits[split]
         order = np.arange(windows.n_windows)
         if isinstance(windows, DocumentWindows):
@@ -171,7 +172,7 @@ class Batches:
         return step * self.rows / self.splits["train"].n_windows
 
     def _epoch_order(self, split: str, epoch: int) -> tuple[np.ndarray, int]:
-        """Return order and shift of the windows in an epoch, from (seed, split, epoch) alone."""
+        """Return the order and the shift of an epoch's windows, from (seed, split, epoch) alone."""
         if self._order is None or self._order[:2] != (split, epoch):
             windows = self.splits[split]
             rng = np.random.Generator(np.random.PCG64([self.seed, epoch, int(split == "val")]))
@@ -225,8 +226,8 @@ class DeviceTokens:
     ) -> tuple[Tensor, Tensor]:
         """Return inputs and targets of windows, int64 (B, block_size), equal to `Windows.rows`.
 
-        Only three integers per row are copied to the device and none back, so the host does not
-        wait for the device.
+        Only three integers per window are copied to the device and nothing is copied back, so the
+        host does not wait for the device.
         """
         start_B, length_B, context_B = targets
         copied_3B1 = np.stack((start_B + shift_B, length_B, context_B))[:, :, None]

@@ -9,8 +9,9 @@ from data.readers import DEFAULT_JSON_FIELD
 from data.windows import WINDOWS
 from utils.config.schema import Dependencies, check, check_dependencies, setting
 
-SPLITS = ("auto", "documents", "bytes")
-# What other settings must be for a setting to have an effect. True: set; False: left empty.
+SPLITS = ("auto", "documents", "bytes")  # ways to split off the validation part
+# The values that other settings must have for a setting to have an effect. True: any but the empty
+# value; False: empty.
 PACKED = {"windows": ("packed",)}
 NO_DIR = {"dir": False}
 NO_FILES = NO_DIR | {"files": False}
@@ -26,23 +27,23 @@ DEPENDS_ON: Dependencies = {
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Settings that choose the training text and cut it into windows."""
+    """Settings that choose the training and validation text, and how it is cut into windows."""
 
     dir: str = setting(
         "",
-        "folder made by data.prepare; empty = prepare one from the settings below",
+        "folder made by data.prepare; empty = prepare one from the other data settings",
         may_change_on_resume=True,
         is_path=True,
     )
     files: tuple[str, ...] = setting(
         (),
-        "files (text, .json, .jsonl, .gz) or folders; empty = generate stories",
+        "files (text, .json, .jsonl, .gz) or folders for training; empty = generate stories",
         may_change_on_resume=True,
         is_path=True,
     )
     val_files: tuple[str, ...] = setting(
         (),
-        "files for validation; empty = split off a part of data.files",
+        "files or folders for validation; empty = split off a part of data.files",
         may_change_on_resume=True,
         is_path=True,
     )
@@ -52,32 +53,32 @@ class DataConfig:
         may_change_on_resume=True,
     )
     doc_sep: str = setting(
-        "", "separator of documents in a file: blank-line or a text; empty = none"
+        "", "separator of documents in a file: blank-line or any text; empty = none"
     )
     json_field: str = setting(
-        DEFAULT_JSON_FIELD, "field of a JSON object that holds the document; empty = read as text"
+        DEFAULT_JSON_FIELD, "field of JSON objects with the document; empty = read as plain text"
     )
-    split: str = setting("auto", "how validation is split off", choices=SPLITS)
+    split: str = setting(
+        "auto", "split off documents or the last bytes; auto: by their number", choices=SPLITS
+    )
     val_fraction: float = setting(
-        0.1, "share of documents or bytes for validation", above=0, below=1
+        0.1, "share of the documents or bytes that is kept for validation", above=0, below=1
     )
     val_max_bytes: int = setting(
-        0,
-        "evaluate only the first bytes of the validation part, up to this many; 0 = all of it",
-        minimum=0,
+        0, "bytes of the validation part, from its start, to evaluate on; 0 = all", minimum=0
     )
-    errors: str = setting("strict", "bytes = accept files that are not UTF-8", choices=ERRORS)
+    errors: str = setting("strict", "strict = UTF-8 only; bytes = any bytes", choices=ERRORS)
     stories: bool = setting(
-        True, "generate stories if data.files is empty; false = refuse", may_change_on_resume=True
+        True, "generate stories if data.files is empty; false = error", may_change_on_resume=True
     )
     story_bytes: int = setting(2_000_000, "bytes of training stories", minimum=1000)
     val_story_bytes: int = setting(100_000, "bytes of validation stories", minimum=1000)
     story_seed: int = setting(
-        1, "seed of the training stories; validation uses the next one", minimum=0
+        1, "seed of the training stories; validation uses the next seed", minimum=0
     )
     tokenizer: str = setting(
         "",
-        "tokenizer file; empty = train one of model.vocab_size on the training text",
+        "tokenizer file; empty = train one with model.vocab_size tokens on the training text",
         may_change_on_resume=True,
         is_path=True,
     )
@@ -88,7 +89,7 @@ class DataConfig:
         is_path=True,
     )
     windows: str = setting(
-        "packed", "rows of a batch: one whole document each, or packed text", choices=WINDOWS
+        "packed", "row of a batch: one document, or text cut at any place", choices=WINDOWS
     )
     stride: int = setting(
         0, "packed: tokens from one window's start to the next; 0 = block_size", minimum=0

@@ -51,7 +51,7 @@ class Dataset:
 
     @property
     def notes(self) -> list[str]:
-        """Lines for the user: `note`, and what an evaluation covers if that is not all."""
+        """Lines for the user: `note`, and what evaluations cover if not all validation text."""
         covered = val_coverage(self.meta)
         line = covered and f"evaluations cover {covered} (data.val_max_bytes)"
         return [one for one in (self.note, line) if one]
@@ -75,7 +75,7 @@ class Dataset:
         )
 
     def tokens_per_row(self, windows: str, block_size: int) -> tuple[float, str]:
-        """Return the mean number of tokens in a training window, and an explanation of it."""
+        """Return the mean number of tokens in a training window, and a phrase that explains it."""
         if windows == "documents":
             mean = self.meta["train"]["tokens"] / self.meta["train"]["documents"]
             return mean, f"{mean:.1f} of a document on average"

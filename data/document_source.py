@@ -37,7 +37,8 @@ class DocumentSource:
             )
         self.files = expand_folders(config.files, download_hint, config.include)
         self.val_files = expand_folders(config.val_files, download_hint, config.include)
-        self.val_part_bytes = 0  # with val_max_bytes: of the whole validation part, once it is read
+        # Size of the whole validation part; counted while it is read, and only with val_max_bytes.
+        self.val_part_bytes = 0
         check_include((*config.files, *config.val_files), config.include, "--data.include")
         self._check_json()
 
@@ -61,12 +62,12 @@ class DocumentSource:
         return found | self._val_limit()
 
     def _val_limit(self) -> dict[str, int]:
-        """Return the entry of the recipe; without the setting none, as in older versions."""
+        """Return val_max_bytes as an entry of the recipe; none without it, as in old recipes."""
         limit = self.config.val_max_bytes
         return {"val_max_bytes": limit} if limit else {}
 
     def documents(self, part: str) -> Iterator[bytes]:
-        """Yield the documents of the part `train` or `val` in order, at least one.
+        """Yield the documents of a part, `train` or `val`, in order; at least one.
 
         Raises:
             UserError: a file is unreadable, empty or not UTF-8, or there are too few documents.
@@ -88,9 +89,10 @@ class DocumentSource:
             )
 
     def _first_bytes(self, documents: Iterator[bytes]) -> Iterator[bytes]:
-        """Yield the documents that fit into val_max_bytes, and count the bytes of all of them.
+        """Yield the first documents that fit into val_max_bytes; count the bytes of all documents.
 
-        If they fill less than half of it, the next document is cut at a character.
+        If those that fit fill less than half of val_max_bytes, the start of the next document, cut
+        at a character, is yielded too.
         """
         room = limit = self.config.val_max_bytes
         self.val_part_bytes = 0
@@ -162,7 +164,7 @@ class DocumentSource:
         return read_documents(files, c.doc_sep, c.errors, field=c.json_field, hint=hint)
 
     def _split_bytes(self, part: str) -> Iterator[bytes]:
-        """Yield a part: validation is the last val_fraction of the bytes, cutting one document."""
+        """Yield a part. Validation is the last val_fraction of the bytes; one document is cut."""
         total, position = self._size[1], 0
         border = total - math.floor(total * self.config.val_fraction)
         for document in self._read(self.files):
@@ -172,7 +174,7 @@ class DocumentSource:
                 yield rest
 
     def _split_documents(self, part: str) -> Iterator[bytes]:
-        """Yield a part: validation documents are evenly spaced over the corpus, not random."""
+        """Yield a part. Validation documents are evenly spaced over the corpus, not random."""
         n = self._size[0]
         if n < 2:
             raise UserError(

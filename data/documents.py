@@ -1,4 +1,4 @@
-"""Documents: how text files are split into them."""
+"""Read text files as documents."""
 
 from __future__ import annotations
 
@@ -55,15 +55,15 @@ def split_documents(raw: bytes, doc_sep: str) -> list[bytes]:
 
 
 def stream_documents(stream: Readable, doc_sep: str) -> Iterator[bytes]:
-    r"""Yield the `split_documents` of a stream, with little more than one document in memory.
+    r"""Yield the documents of a stream as `split_documents` does, with about one in memory.
 
     >>> import io
     >>> list(stream_documents(io.BytesIO(b"one\ntwo\n\nthree\n"), "blank-line"))
     [b'one\ntwo', b'three']
     """
     kept = b""
-    # A document longer than a block is searched again with every block. Each read doubles `kept`,
-    # so the total work stays proportional to the length.
+    # A document longer than a block is searched again after every read. Each read doubles `kept`,
+    # so the total work stays proportional to the length of the document.
     while block := stream.read(max(BLOCK_BYTES, len(kept))):
         kept += block
         if end := end_of_complete_documents(kept, doc_sep):
@@ -98,8 +98,8 @@ def read_documents(
 ) -> Iterator[bytes]:
     """Yield every document of the files, in order.
 
-    Without a separator, one whole file is in memory at a time. In a file of JSON (by its name) each
-    object is a document.
+    Without a separator, one whole file is in memory at a time. In a file named as JSON, each object
+    is a document.
 
     Args:
         doc_sep: see `split_documents`.

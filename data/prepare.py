@@ -57,10 +57,11 @@ def prepare(
 
     Args:
         config: the documents, and the tokenizer file if any.
-        vocab_size: size of the tokenizer to train if config names none; None = any size.
+        vocab_size: vocabulary size of the tokenizer to train; a given tokenizer must have it, too.
+            None = any size, if a tokenizer is given.
         out: the folder; by default one in config.cache_dir, named by its identity.
         block_size: if given, check that both splits can be cut into windows of that many tokens.
-        tokenizer: used instead of the one that config names.
+        tokenizer: used instead of the one that config names, if any.
 
     Returns:
         The prepared folder.
@@ -100,7 +101,7 @@ def given_tokenizer(
     """Return `tokenizer`, or else the one that the settings name; None if one must be trained.
 
     Raises:
-        UserError: the file can't be read, or its vocabulary is not of vocab_size.
+        UserError: the file can't be read, or its vocabulary size is not `vocab_size`.
     """
     if config.tokenizer and not tokenizer:
         tokenizer = BPETokenizer.load(config.tokenizer)
@@ -200,17 +201,16 @@ def story_floor(source: DocumentSource) -> dict[str, float] | None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Prepare a folder and print its counts as JSON."""
     parser = Parser(prog="data.prepare", description=__doc__, examples=EXAMPLES)
-    parser.add_argument("files", nargs="+", metavar="FILE", help="text, .json, .gz, or a folder")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="text, .json, .gz, or folders")
     parser.add_argument(
         "--tokenizer", default="tok/bpe.json", metavar="FILE", help="file (default: %(default)s)"
     )
     parser.add_argument("--out", required=True, metavar="FOLDER", help="prepared folder to write")
-    parser.add_argument(
-        "--val-files", nargs="*", metavar="FILE", default=[], help="files for validation"
-    )
+    val_help = "files or folders for validation (default: a part of the others)"
+    parser.add_argument("--val-files", nargs="*", metavar="FILE", default=[], help=val_help)
     settings = {field.name: field for field in fields(DataConfig)}
     include_help = settings["include"].metadata["help"]
-    parser.add_argument("--include", nargs="+", default=(), metavar="TEXT", help=include_help)
+    parser.add_argument("--include", nargs="+", default=(), metavar="PATTERN", help=include_help)
     for name in ("doc_sep", "json_field", "split", "val_fraction", "val_max_bytes", "errors"):
         default, about = settings[name].default, settings[name].metadata
         shown_default = " (default: %(default)s)" if default != "" else ""

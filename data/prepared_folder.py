@@ -40,7 +40,9 @@ def read_meta(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError):
         valid, version = False, None
     if version not in (None, FORMAT):
-        raise UserError(f"{folder / META}: format {version}, this program reads {FORMAT}")
+        raise UserError(
+            f"{folder / META}: format {version}, this program reads {FORMAT}; prepare it again"
+        )
     if not valid:
         where = "" if folder.exists() else looked_in(folder)
         raise UserError(
@@ -100,7 +102,7 @@ def check_compatible(
     pretrained_tokenizer: BPETokenizer | None,
     state: Mapping[str, Any] | None,
 ) -> None:
-    """Check that a prepared folder, its tokenizer, the model and a checkpoint fit together.
+    """Check that a prepared folder, its tokenizer, a model and a checkpoint fit together.
 
     Args:
         tokenizer: the tokenizer of the folder.

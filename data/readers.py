@@ -27,8 +27,9 @@ from utils.files import decode_utf8, readable_again
 GZIP = ".gz"
 DEFAULT_JSON_FIELD = "text"  # as in most published JSON-lines corpora
 UTF8_HINT = "JSON lines are UTF-8: convert the file"
-MIN_UNPACKED, MAX_RATIO = 1 << 21, 100  # a gzip file may unpack to that many bytes, or times more
-LONGEST_TOKEN = 16  # of JSON; an error this close to the end of a block may be due to the end
+# A gzip file may unpack to MAX_RATIO times its size, and in any case to MIN_UNPACKED bytes.
+MIN_UNPACKED, MAX_RATIO = 1 << 21, 100
+LONGEST_TOKEN = 16  # characters of JSON; an error this near the end may be due to a cut token
 BLANKS = re.compile(r"[ \t\r\n]*")
 
 
@@ -40,7 +41,7 @@ class Readable(Protocol):
 
 
 def is_json(path: str | Path) -> bool:
-    """Return True if a file is named like one of JSON objects.
+    """Return True if a file is named as JSON.
 
     >>> is_json("a.jsonl"), is_json("a.NDJSON.gz"), is_json("a.json"), is_json("a.txt")
     (True, True, True, False)
@@ -49,10 +50,10 @@ def is_json(path: str | Path) -> bool:
 
 
 def check_json_field(files: Iterable[Path], flag: str) -> None:
-    """Check that the field of JSON objects has an effect.
+    """Check that the flag that names a field of JSON objects has an effect.
 
     Raises:
-        UserError: none of the files is named like JSON.
+        UserError: none of the files is named as JSON.
     """
     if not any(map(is_json, files)):
         raise UserError(
@@ -72,7 +73,7 @@ def kind_of(path: str | Path) -> str:
 
 
 def is_gzip(path: str | Path) -> bool:
-    """Return True if a file is named like a gzip file."""
+    """Return True if a file is named as a gzip file."""
     return str(path).lower().endswith(GZIP)
 
 
@@ -89,7 +90,7 @@ class Unpacked(gzip.GzipFile):
         if self.tell() > max(MIN_UNPACKED, MAX_RATIO * os.path.getsize(self.name)):
             raise UserError(
                 f"{self.name}: unpacks to more than {MAX_RATIO} times its size, which no text "
-                "needs; if it is one, unpack it with gunzip first"
+                "needs; if it is text, unpack it with gunzip first"
             )
         return block
 
@@ -114,11 +115,11 @@ class TextStream:
             self.name += " (unpacked)"
 
     def peek(self) -> bytes:
-        """Return the next bytes, up to HEAD_BYTES of a file, which stay to be read."""
+        """Return up to HEAD_BYTES of the next bytes, without consuming them."""
         return self._try(lambda: self._file.peek(HEAD_BYTES))
 
     def read(self, size: int = -1) -> bytes:
-        """Return up to `size` bytes, all without `size`."""
+        """Return up to `size` bytes; all that remain if `size` is negative."""
         return self._try(lambda: self._file.read(size))
 
     def readline(self) -> bytes:
@@ -148,8 +149,7 @@ def check_content(stream: TextStream, field: str) -> None:
     """Check that a file does not hold something else than its name says.
 
     Raises:
-        UserError: it is an archive, or it holds JSON objects with `field` and its name is that of a
-            text.
+        UserError: it is an archive, or it holds JSON objects with `field` but is not named as JSON.
     """
     head = stream.peek()
     if kind := archive_kind(head):
@@ -180,7 +180,7 @@ def json_documents(stream: TextStream, field: str = DEFAULT_JSON_FIELD) -> Itera
 
 
 def spans_lines(head: bytes) -> bool:
-    """Return whether a file of JSON that begins with `head` does not have a value on each line.
+    """Return True if JSON that begins with `head` does not have one value per line.
 
     >>> spans_lines(b'{"a": 1}'), spans_lines(b'[{"a": 1}]'), spans_lines(b'{')
     (False, True, True)
@@ -192,14 +192,14 @@ def spans_lines(head: bytes) -> bool:
     try:
         json.loads(line)
     except json.JSONDecodeError as error:
-        return error.pos >= len(line) > 0  # it ends too early
+        return error.pos >= len(line) > 0  # the value continues on the next line
     except (ValueError, RecursionError):
         pass
     return False
 
 
 def _json_lines(stream: TextStream) -> Iterator[tuple[str, Any]]:
-    """Yield file and line, and the value on it, of each line that is not blank."""
+    """Yield "FILE:LINE" and the value on that line, for each line that is not blank."""
     number = 0
     while line := stream.readline():
         number += 1
@@ -232,7 +232,7 @@ class JSONValues:
         self._text, self._position, self._line = "", 0, 1
 
     def values(self) -> Iterator[tuple[str, Any]]:
-        """Yield file and line, and the value that begins there.
+        """Yield "FILE:LINE" where a value begins, and the value.
 
         Raises:
             UserError: not UTF-8 or not JSON.
@@ -288,7 +288,10 @@ class JSONValues:
         self._position = end
 
     def _read_more(self) -> bool:
-        """Drop the consumed text and read as much as is left, so that the work stays linear."""
+        """Drop the consumed text and read at least as much as remains; return False at the end.
+
+        Reading as much as remains keeps the total work linear.
+        """
         kept = self._text[self._position :]
         new = "".join(islice(self._blocks, 1 + len(kept) // HEAD_BYTES))
         self._text, self._position = kept + new, 0
@@ -320,7 +323,9 @@ def _field_of(found: Any, field: str, where: str) -> bytes:
         raise UserError(f'{where}: expected an object such as {{"{field}": "..."}}')
     if field not in found:
         names = ", ".join(sorted(map(repr, found))[:8]) or "nothing"
-        raise UserError(f"{where}: no field {field!r}; it has {names}; name the field that has it")
+        raise UserError(
+            f"{where}: no field {field!r}; it has {names}; name the field with the text"
+        )
     if not isinstance(found[field], str):
         kind = type(found[field]).__name__
         raise UserError(
@@ -332,5 +337,5 @@ def _field_of(found: Any, field: str, where: str) -> bytes:
     except UnicodeEncodeError as error:
         raise UserError(
             f"{where}: the field {field!r} holds half a character (a lone surrogate) at "
-            f"{error.start}, which is not text"
+            f"character {error.start}, which is not text"
         ) from None

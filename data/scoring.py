@@ -1,4 +1,4 @@
-"""The data that a trained model is scored on: its validation part, or a text cut the same way."""
+"""The data that a trained model is scored on: the validation part of its run, or another text."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def plan_validation(
 def val_batches(
     folder: Path, config: DataConfig, *, block_size: int, eot_id: int, windows: str
 ) -> Batches:
-    """Open val.npy with windows as in training. Packed ones are at most as long as the text."""
+    """Open val.npy with windows as in training. Packed windows are no longer than the text."""
     if windows == "packed":
         with contextlib.closing(TokenFile(folder / "val.npy")) as tokens:
             block_size = min(block_size, max(1, tokens.n_tokens))
@@ -118,7 +118,7 @@ def encode_text(
     into: Path,
     hint: str,
 ) -> int:
-    """Encode text files into `into`/val.npy; return the longest document's length.
+    """Encode text files into `into`/val.npy; return the longest document's length in tokens.
 
     Raises:
         UserError: a file can't be read, is not UTF-8 although `errors` is strict, or holds no text.

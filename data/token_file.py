@@ -14,7 +14,7 @@ from tok.vocabulary import dtype_for
 from utils.errors import UserError, describe_os_error
 from utils.files import atomic_file
 
-BLOCK_TOKENS = 1 << 20  # tokens read at a time by scans
+BLOCK_TOKENS = 1 << 20  # tokens read at a time when a whole file is read
 
 
 @contextlib.contextmanager

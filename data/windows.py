@@ -28,7 +28,7 @@ class Targets(NamedTuple):
     Attributes:
         start_B: position of the first target.
         length_B: number of targets.
-        context_B: how many of the first targets do not count: an earlier window has them.
+        context_B: number of targets at the start that do not count, as an earlier window has them.
     """
 
     start_B: np.ndarray
@@ -76,8 +76,8 @@ class Windows(ABC):
             return np.concatenate(([self.eot_id], self.tokens.read(0, stop)))
         n = self.tokens.n_tokens
         start, stop = start % n, start % n + stop - start
-        head = self.tokens.read(start, stop)
-        return head if stop <= n else np.concatenate((head, self.tokens.read(0, stop - n)))
+        ids = self.tokens.read(start, stop)
+        return ids if stop <= n else np.concatenate((ids, self.tokens.read(0, stop - n)))
 
 
 class PackedWindows(Windows):
@@ -105,7 +105,11 @@ class PackedWindows(Windows):
 
 
 class DocumentWindows(Windows):
-    """Windows of one document each: an end-of-text token, then the document with its own."""
+    """Windows of one document each.
+
+    The targets are the document and the end-of-text token after it; the first input is the
+    end-of-text token before it.
+    """
 
     def __init__(self, tokens: TokenFile, *, block_size: int, eot_id: int) -> None:
         ends = tokens.positions_of(eot_id) + 1
@@ -139,7 +143,8 @@ def cut_windows(
         stride: of packed windows, in tokens; 0 = block_size.
 
     Raises:
-        UserError: too few tokens, a document longer than block_size, or a stride that skips text.
+        UserError: too few tokens, a document longer than block_size, or a stride that would leave
+            out text.
     """
     if kind == "documents":
         return DocumentWindows(tokens, block_size=block_size, eot_id=eot_id)

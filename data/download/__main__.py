@@ -269,10 +269,7 @@ def describe(corpus: KnownCorpus) -> str:
         lines += [f"  {content.name}, {content.size_bytes} bytes, sha256 {content.sha256}"]
         lines += [f"    from {url}" for url in source.urls]
         tried = "tried" if source.tried_by_us else "not tried"
-        lines += [
-            f"    sha256 published by {source.published}; "
-            f"download {tried} by the authors of llm-tiny"
-        ]
+        lines += [f"    sha256 published by {source.published}; {tried} by llm-tiny's authors"]
     return "\n".join(lines)
 
 

@@ -101,11 +101,7 @@ def make_parser() -> Parser:
         help="print the entropy floor, the loss that no model can beat: of the grammar, or of the "
         "stories in FILE",
     )
-    task.add_argument(
-        "--check",
-        metavar="FILE",
-        help="print how many stories in FILE the grammar accepts, and where it rejects the others",
-    )
+    task.add_argument("--check", metavar="FILE", help="print which stories the grammar rejects")
     task.add_argument(
         "--stats",
         nargs="?",
@@ -120,8 +116,7 @@ def make_parser() -> Parser:
         "--stories",
         type=int,
         default=20000,
-        help="number of stories sampled to estimate --stats, and --floor of the grammar "
-        "(default: 20000)",
+        help="stories to sample for estimates (default: 20000)",
     )
     parser.add_argument("--out", metavar="FILE", help="file that --bytes writes (default: stdout)")
     return parser

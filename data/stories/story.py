@@ -96,7 +96,7 @@ def generate_text(rng: random.Random) -> str:
 
 
 def generate_story(rng: random.Random) -> Story:
-    """Generate a story. It calls only `rng.random()`, the same in all Python versions."""
+    """Generate a story from `rng.random()` alone, which is the same in all Python versions."""
     derivation: Derivation = []
     return make_story(story_grammar().write(rng.random, derivation), derivation)
 
@@ -201,7 +201,7 @@ def floor_of(pairs: Sequence[tuple[int, float]]) -> Floor:
 
 
 def sample_stories(seed: int, n_stories: int) -> list[Story]:
-    """Return the first `n_stories` stories that `generate_stories` yields with this seed."""
+    """Return the first `n_stories` stories of `generate_stories`, with their derivations."""
     rng = random.Random(seed)
     return [generate_story(rng) for _ in range(n_stories)]
 

@@ -209,7 +209,7 @@ def test_wrong_names_and_the_list(capsys: pytest.CaptureFixture[str]) -> None:
         for source in corpus.sources:
             wanted = (corpus.name, corpus.licence, *source.urls, source.content.sha256)
             assert all(text in listed for text in (*wanted, source.published))
-    assert listed.count("; download not tried by the authors of llm-tiny\n") == 5
+    assert listed.count("; not tried by llm-tiny's authors\n") == 5
 
 
 def archive(path: Path, raw: bytes) -> Path:
