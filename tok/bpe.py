@@ -68,7 +68,7 @@ def encode(text: str | bytes, merges: Sequence[Pair], pattern: Pattern = GPT2) -
 
 
 def encode_pretoken(word: bytes, merges: Sequence[Pair]) -> list[int]:
-    """Apply the merges, in the order in which they were learned."""
+    """Return the ids of a pre-token: apply the merges in the order of learning."""
     ids = list(word)
     for new_id, pair in enumerate(merges, start=256):
         ids = merge(ids, pair, new_id)
@@ -101,7 +101,7 @@ def merge(ids: Sequence[int], pair: Pair, new_id: int) -> list[int]:
 
 
 def pretokens(text: str | bytes, pattern: Pattern) -> list[bytes]:
-    """Split a text. Bytes that are not UTF-8 are kept."""
+    """Return the pre-tokens of a text as bytes. Bytes that are not UTF-8 are kept."""
     return [to_bytes(word) for word in split(to_text(text), pattern)]
 
 

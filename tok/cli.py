@@ -15,13 +15,7 @@ from tok.encoding.progress import ProgressLine
 from tok.errors import TokenizerError
 from tok.formats import convert
 from tok.patterns import PATTERNS
-from tok.text_files import (
-    STDIN,
-    check_include,
-    check_plain_text,
-    expand_folders,
-    include_hint,
-)
+from tok.text_files import STDIN, check_include, check_plain_text, expand_folders, include_hint
 from tok.tokenizer import BPETokenizer
 from tok.vocabulary import BYTE_ORDERS
 from utils.cli import Parser, nonnegative_int
@@ -101,7 +95,7 @@ def _add_train(commands: Any) -> None:
     )
     sub.add_argument("files", nargs="+", metavar="FILE", help="text files, or folders of them")
     about = "patterns of the files to read in folders, such as '*.md' (default: all files)"
-    sub.add_argument("--include", nargs="+", default=(), metavar="TEXT", help=about)
+    sub.add_argument("--include", nargs="+", default=(), metavar="PATTERN", help=about)
     sub.add_argument(
         "--vocab-size",
         type=int,
@@ -113,8 +107,8 @@ def _add_train(commands: Any) -> None:
         "--byte-order",
         choices=tuple(BYTE_ORDERS),
         default="value",
-        help="order of the ids of the 256 bytes, which decides ties: by value (default), or as in "
-        "GPT-2 and Hugging Face",
+        help="order of the ids of the 256 bytes, which decides between equally frequent pairs: by "
+        "value (default), or as in GPT-2 and Hugging Face",
     )
     sub.add_argument(
         "--pattern",
@@ -129,7 +123,10 @@ def _add_train(commands: Any) -> None:
 def _add_encode(commands: Any) -> None:
     sub = _add_command(commands, "encode", "convert text to ids, separated by blanks")
     sub.add_argument(
-        "text", nargs="*", metavar="TEXT", help="one line of ids per text (default: standard input)"
+        "text",
+        nargs="*",
+        metavar="TEXT",
+        help="texts, one line of ids for each (default: standard input)",
     )
     sub.add_argument(
         "--allow-special",
@@ -202,7 +199,7 @@ def _add_errors(parser: argparse.ArgumentParser) -> None:
 def _add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--file", metavar="FILE", help="read a file instead of standard input")
     parser.add_argument(
-        "--tokenizer", metavar="FILE", help="tokenizer file (default: the committed tok/bpe.json)"
+        "--tokenizer", metavar="FILE", help="tokenizer file (default: tok/bpe.json)"
     )
 
 
@@ -258,7 +255,7 @@ def encode(arguments: argparse.Namespace) -> None:
 
 
 def decode(arguments: argparse.Namespace) -> None:
-    """Write the bytes of ids to stdout, followed by a newline only if it is a terminal."""
+    """Write the bytes of ids to stdout; a newline follows only if stdout is a terminal."""
     tokenizer = _load_tokenizer(arguments)
     if arguments.ids and arguments.file:
         raise UserError("give either ids or --file, not both")

@@ -33,7 +33,7 @@ class Pattern:
     regex: str  #: as published
     equivalents: tuple[str, ...]  #: other regular expressions that split every text identically
     #: The same rule for class strings (see class_table): ASCII characters represent all classes.
-    #: Not with Python's \\s, which matches U+001C to U+001F; Unicode's White_Space does not.
+    #: Without \\s: in Python it matches U+001C to U+001F, which are not White_Space in Unicode.
     class_regex: re.Pattern[str]
     #: The same rule on arrays: (class string, classes) -> starts; see tok.split_arrays.
     array_rule: Callable[[np.ndarray, np.ndarray], np.ndarray]

@@ -199,11 +199,11 @@ def cl100k_starts(ascii_C: np.ndarray, class_C: np.ndarray) -> np.ndarray:
     # it is a newline.
     last_C = space_C[:-1] & ~space_C[1:] & ~newline_C[:-1]
     start_C[:-1] |= last_C
-    # Letters after it belong to the same pre-token; other characters only if it is a blank.
+    # Letters after it belong to the same pre-token; the class "other" does only if it is a blank.
     blank_C = ascii_C[:-1] == ord(" ")
     start_C[1:] &= ~(last_C & (letter_C[1:] | (blank_C & other_C[1:])))
-    # [^\r\n\p{L}\p{N}]?\p{L}+: letters also belong to a single other character before them, unless
-    # that character belongs to a blank.
+    # [^\r\n\p{L}\p{N}]?\p{L}+: letters also join a single character of class "other" before them,
+    # unless that character has joined a blank.
     start_C[1:] &= ~(letter_C[1:] & other_C[:-1] & start_C[:-1])
     _cut_newlines(start_C, newline_C, space_C, other_C)
     _cut_numbers(start_C, class_C)
@@ -235,8 +235,8 @@ def _cut_newlines(
 ) -> None:
     r"""Apply [^\s\p{L}\p{N}]+[\r\n]* and \s*[\r\n]+: a pre-token ends after its newlines.
 
-    Newlines directly after other characters belong to them. Otherwise white space up to its last
-    newline is one pre-token. "!\n \n  x" is split into  !\n | " \n" | " " | " x".
+    Newlines directly after the class "other" belong to its pre-token. Otherwise white space up to
+    its last newline is one pre-token. "!\n \n  x" is split into  !\n | " \n" | " " | " x".
     """
     n = len(newline_C)
     start_C[1:] &= ~(newline_C[1:] & other_C[:-1])

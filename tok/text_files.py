@@ -36,7 +36,7 @@ def expand_folders(
     hint: Callable[[Path], str] = lambda path: "",
     include: Sequence[str] = (),
 ) -> list[Path]:
-    """Return the given files, with each folder replaced by all files below it.
+    """Return the given files, with each folder replaced by the files below it.
 
     The files of a folder are sorted by path; hidden files and folders are left out. Links to files
     and folders are followed.
@@ -77,11 +77,11 @@ def expand_folders(
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Yield what is not a folder at any depth in a folder, in no order, without hidden entries.
+    """Yield the files (and pipes, devices) at any depth in a folder, unsorted, except hidden ones.
 
     Raises:
         UserError: a folder can't be read, or a link is dangling or leads to a folder around it. If
-            it were skipped, two users of one folder could get two corpora.
+            such an entry were skipped, two users of one folder could get two corpora.
     """
     remove = "repair it, or move it out of the folder"
     pending: list[tuple[Path, frozenset[str]]] = [(folder, frozenset())]
@@ -110,8 +110,8 @@ def files_below(folder: Path) -> Iterator[Path]:
 def is_included(path: Path, include: Sequence[str]) -> bool:
     """Return whether a file matches one of the patterns; without patterns, every file does.
 
-    A pattern without a slash is compared with the name, any other with the path in the folder.
-    There * also matches slashes.
+    A pattern without a slash is compared with the file's name, any other
+    with its path in the folder; then * also matches slashes.
 
     >>> is_included(Path("a/b.md"), ["*.md"]), is_included(Path("a/b.md"), ["c/*", "a/*.txt"])
     (True, False)
@@ -168,7 +168,7 @@ def first_json_object(head: bytes) -> dict[str, Any] | None:
 
 
 def check_plain_text(files: Sequence[Path]) -> str:
-    """Return a warning about JSON, or ""; refuse compressed files. Name and content both count.
+    """Return a warning about JSON, or ""; refuse compressed files. Names and contents are checked.
 
     data.readers could read them, but tok must not import data.
 

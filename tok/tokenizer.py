@@ -2,7 +2,7 @@
 
 Encoding splits text into pre-tokens (tok.patterns) and applies the learned merges to each in order.
 The ids are those of the 256 bytes, then of the merges in the order of learning, then of the special
-tokens (elsewhere in some imported vocabularies: see tok.vocabulary).
+tokens (which have other ids in some imported vocabularies: see tok.vocabulary).
 
 This command reproduces the committed tok/bpe.json byte for byte:
     python -m tok.bpe train data/tiny.txt --vocab-size 2048 --out tok/bpe.json

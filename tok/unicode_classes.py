@@ -5,7 +5,7 @@ Letters are the general categories L*, numbers N*, white space is the property W
 disagree on thousands of letters), so the same tokenizer would give different ids.
 
 Source of the tables: tiktoken 0.14 encoded every code point except surrogates with the patterns
-\\p{L}, \\p{N} and \\s. It drops text that does not match, so the output is the class. The tests
+\\p{L}, \\p{N} and \\s. It drops what a pattern does not match, so the rest is the class. The tests
 repeat this where tiktoken is installed. The version is 16.0 because U+1C89 (new in 16.0) is among
 the letters and U+10940 (new in 17.0) is not.
 """

@@ -1,7 +1,7 @@
-"""Vocabulary: ids of bytes, merges and special tokens, their bytes, and checks of both.
+"""Vocabulary: the ids and bytes of all tokens (bytes, merges, special tokens), and their checks.
 
-Ordinary tokens have a *rank*, as in tiktoken: the 256 bytes have ranks 0 to 255 in byte order, and
-the token of merge i has rank 256 + i. Special tokens may have any id. The ordinary tokens get the
+Ordinary tokens have a *rank*, as in tiktoken: the 256 bytes have ranks 0 to 255 (see BYTE_ORDERS),
+and the token of merge i has rank 256 + i. Special tokens may have any id. The ordinary tokens get the
 lowest remaining ids, in the order of their ranks. So rank and id are equal if all special tokens
 come last, as they do in every vocabulary that this package trains.
 """
@@ -28,7 +28,7 @@ END_OF_TEXT = "<|endoftext|>"
 # Bytes of all tokens together. Without a limit, a hostile file of 40 merges could need 2^40 bytes.
 MAX_VOCABULARY_BYTES = 1 << 28
 
-# Of a special token. Without a limit, a hostile file of one line could need a list of 2^60 ids.
+# The largest id of a special token. Without a limit, a hostile file of one line could need a list of 2^60 ids.
 MAX_ID = (1 << 22) - 1
 
 
@@ -118,7 +118,7 @@ def byte_ranks(byte_order: Any) -> bytes:
     given = list(byte_order) if isinstance(byte_order, (list, tuple, bytes)) else []
     if any(type(rank) is not int for rank in given) or sorted(given) != list(range(256)):
         raise TokenizerError(
-            "a byte order must be a name or the numbers 0 to 255, one of each byte"
+            "a byte order must be a name or the numbers 0 to 255, one for each byte"
         )
     return bytes(given)
 

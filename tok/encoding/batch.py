@@ -23,9 +23,9 @@ from tok.encoding.block import MAX_PRETOKEN_BYTES, WIDTHS, Block
 from tok.encoding.hash_table import HashTable
 from tok.encoding.merge_many import MAX_LENGTH, PairTable, merge_many
 
-LONG_PRETOKEN_BYTES = 32  # from this length on, pre-tokens are split further
-BLOCKS_PER_GROUP = 8  # whose new pre-tokens are merged together: fewer calls with longer arrays
-MAX_CACHE_BYTES = 1 << 26  # of pre-tokens other than the vocabulary; then the cache is cleared
+LONG_PRETOKEN_BYTES = 32  # pre-tokens of at least this length are split into pieces
+BLOCKS_PER_GROUP = 8  # their new pre-tokens are merged together: fewer calls, longer arrays
+MAX_CACHE_BYTES = 1 << 26  # limit of what is cached beyond the tokens of the vocabulary
 
 assert MAX_PRETOKEN_BYTES < MAX_LENGTH
 
@@ -50,7 +50,7 @@ class BatchEncoder:
         lengths = np.array([len(token) for token in tokens], dtype=np.int64)
         self._token_starts = np.cumsum(lengths) - lengths
         self._unmergeable = self._find_unmergeable_bytes()
-        # int64[T]: the ids of all pre-tokens that have several, concatenated.
+        # int64[T]: the ids of all pre-tokens that have more than one id, concatenated.
         self._store: np.ndarray
         self._reset_cache()
 
@@ -117,7 +117,7 @@ class BatchEncoder:
     def _split_long_pretokens(self, raw: bytes, starts: np.ndarray) -> np.ndarray:
         """Split long pre-tokens between bytes that no merge can join: the ids stay the same.
 
-        In an English vocabulary this splits Chinese or Japanese text into characters, which recur
+        With an English vocabulary this splits Chinese or Japanese text into characters, which recur
         and so are found in the cache. The pre-tokens themselves are sentences, which do not recur.
         """
         lengths = np.diff(starts, append=len(raw))
@@ -136,7 +136,7 @@ class BatchEncoder:
 def expand_ids(store: np.ndarray, first_P: np.ndarray, count_P: np.ndarray) -> np.ndarray:
     """Return int64[T]: the ids of all pre-tokens of a block, concatenated.
 
-    A pre-token with one id (count_P[p] == 1) has it in first_P[p]. One with several has them at
+    If pre-token p has one id (count_P[p] == 1), it is first_P[p]. If it has several, they are
     store[first_P[p] : first_P[p] + count_P[p]].
 
     >>> expand_ids(np.array([7, 8, 9]), np.array([3, 1, 5]), np.array([1, 2, 1])).tolist()
@@ -168,7 +168,7 @@ class PretokenTable:
     def __init__(self, width: int) -> None:
         self._table = HashTable(width)
         self.max_length = 8 * width - 1  # bytes
-        #: int64[U]: position of a pre-token's ids in the store; the id itself if it has one only.
+        #: int64[U]: position of a pre-token's ids in the store; the id itself if there is only one.
         self.first = np.zeros(0, dtype=np.int64)
         #: int64[U]: number of ids.
         self.count = np.zeros(0, dtype=np.int64)

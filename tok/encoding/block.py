@@ -44,7 +44,7 @@ class Block:
         return words
 
     def by_width(self, widths: Sequence[int] = WIDTHS) -> Iterator[np.ndarray]:
-        """Yield for each width the pre-tokens that need it, then the longer ones: int64[S] each."""
+        """Yield the indices of the pre-tokens that need each width, then of the longer ones."""
         short = self.lengths < 8 * widths[0]
         yield np.flatnonzero(short)
         longer = np.flatnonzero(~short)
@@ -57,7 +57,7 @@ class Block:
     def columns(self, selected_S: np.ndarray, max_length: int) -> np.ndarray:
         """Return uint8[max_length, S]: column s starts with the bytes of selected pre-token s.
 
-        The bytes of the text that follow it fill the rest of the column.
+        The bytes that follow that pre-token in the text fill the rest of the column.
         """
         return self.raw[self.starts[selected_S] + np.arange(max_length)[:, None]]
 

@@ -1,7 +1,7 @@
-"""Encoder: text to ids, short texts one pre-token at a time, long ones in arrays (encoding.batch).
+"""Encoder: text to ids. Short texts one pre-token at a time, long ones in arrays.
 
-Both paths give the same ids. Arrays have a fixed cost of about a millisecond per call, and then
-process tens of MB per second.
+Both paths give the same ids. Arrays (tok.encoding.batch) have a fixed cost of about
+a millisecond per call, and then process tens of MB per second.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Encoder:
         self.encode_short("It's 1 word unheardof.", allowed_special=False)
 
     def encode_short(self, text: str, allowed_special: bool | Collection[str]) -> list[int]:
-        """Return the ids of a text in the form that `tok.patterns.to_text` returns."""
+        """Return the ids of `text`, which must be as `tok.patterns.to_text` returns it."""
         tokens = allowed_tokens(self.special_ids, allowed_special)
         if not tokens:
             return list(self._encode_plain(text))
@@ -76,7 +76,7 @@ class Encoder:
     def parts(
         self, read: Callable[[int], bytes], allowed_special: bool | Collection[str] = False
     ) -> Iterator[Part]:
-        """Split a stream of bytes into parts, to be encoded in order by this or other processes.
+        """Split a stream of bytes into parts, which this or other processes encode in order.
 
         Args:
             read: returns at most the given number of next bytes, b"" at the end.
@@ -88,10 +88,10 @@ class Encoder:
         reader = SpecialReader(read, tokens)
         while True:
             yield from self._split_stream(reader.read)
-            found = reader.next_part()
-            if found is None:
+            token = reader.pop_special()
+            if token is None:
                 return
-            yield self.special_ids[found]
+            yield self.special_ids[token]
 
     def _split_stream(self, read: Callable[[int], bytes]) -> Iterator[Part]:
         begin = read(BLOCK_BYTES)
@@ -100,7 +100,7 @@ class Encoder:
             if begin:
                 yield begin
             return
-        ahead = [part for part in (more, begin) if part]
+        ahead = [raw for raw in (more, begin) if raw]
         yield from blocks(lambda size: ahead.pop() if ahead else read(size), self.pattern)
 
     def encode_parts(self, parts: Iterable[Part]) -> Iterator[np.ndarray]:

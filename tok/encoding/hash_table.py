@@ -1,6 +1,6 @@
 """A hash table in NumPy arrays: assigns consecutive indices to distinct keys, many at a time.
 
-A key is a row of `width` uint64 words. Its index is the order of insertion, counted from 0. Open
+A key consists of `width` uint64 words. Keys get the indices 0, 1, ... as they are inserted. Open
 addressing with quadratic probing: the hash of a key gives its first slot; if another key is there,
 the slots 1, 3, 6, 10, ... further on are tried. All keys of a call are probed together, and those
 that have found their slot leave the loop:

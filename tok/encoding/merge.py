@@ -1,4 +1,6 @@
-"""Apply merges to one pre-token in plain Python, in linear time: short texts, very long pre-tokens.
+"""Apply merges to one pre-token in plain Python, in linear time.
+
+This serves short texts and very long pre-tokens; tok.encoding.merge_many does all others.
 
 The data structure is a *row* with one cell per byte, which training (tok.training.learn) and
 tok.encoding.merge_many use too. A token writes its id into its first and its last cell; the cells
@@ -69,7 +71,7 @@ def merge_ids(
 
     The textbook algorithm repeats: find the pair with the lowest new id, and merge its leftmost
     occurrence. Here each new id is handled once, lowest first, at all its occurrences. This is
-    equivalent: a pair that a merge creates contains the new id, so it can only become a higher id.
+    equivalent: a pair that a merge creates contains the new id, so it is merged to a higher id.
 
     Args:
         ids: the ids of the single bytes.

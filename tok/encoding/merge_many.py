@@ -3,16 +3,15 @@
 The state is a matrix of ids: a column for each of P pre-tokens, a row for each byte position, and a
 row of edges above and below (so the code counts positions from 1). A token has its id in its first
 and in its last cell. A second matrix holds the *candidate* of each cell: the new id that the token
-starting there and the next token merge to.
+starting there and the next token merge to. With 256 = "ab" and 257 = "c" 256:
 
     "cab", "ab"      ids        candidates       the lowest candidate of each column is merged:
     position 0     99   97       -   256         256 at position 1, and at position 0
     position 1     97   98      256   -
     position 2     98  EDGE      -    -
 
-With 256 = "ab" and 257 = "c" 256, the first column is now "c" 256, whose candidate is 257; the
-second is 256 and finished. This is the textbook order: the lowest new id first, and of its
-occurrences the leftmost.
+After this round, the first column is "c" 256, whose candidate is 257; the second is 256, and
+finished. This is the textbook order: the lowest new id first, and of its occurrences the leftmost.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ POSITION_BITS = 8
 # Each round reads all positions of a column, so long pre-tokens would take quadratic time.
 MAX_LENGTH = 1 << POSITION_BITS
 _POSITION_MASK = MAX_LENGTH - 1
-_CHUNK = 1 << 16  # pairs
+_CHUNK = 1 << 16  # pairs that are looked up together
 NO_CANDIDATE = np.int64(np.iinfo(np.int64).max)
 
 
@@ -84,8 +83,8 @@ class PairTable:
     def _insert(self, key_M: np.ndarray) -> None:
         """Fill the slots with pair << id bits | new id, so that a look-up reads memory once.
 
-        A free slot is 0, which is not a new id. If a pair occurs twice, its first merge counts: it
-        is written last.
+        A free slot is 0, which is not a new id. If a pair occurs twice, its first merge counts,
+        because that is written last.
         """
         bits = max(10, (4 * len(key_M)).bit_length())
         self._shift, self._last_slot = np.uint64(64 - bits), (1 << bits) - 1

@@ -17,7 +17,7 @@ def allowed_tokens(
     (('<a>', '<b>'), ())
 
     Raises:
-        TokenizerError: a token in `allowed` that is not one of `special_ids`.
+        TokenizerError: a token in `allowed` is not in `special_ids`.
     """
     if isinstance(allowed, str):
         raise TokenizerError(f"allowed_special must be True, False or a set, not {allowed!r}")
@@ -43,13 +43,13 @@ def special_pattern(tokens: Collection[str]) -> re.Pattern[str]:
 
 
 class SpecialReader:
-    """Reads a stream in parts that end before a special token.
+    """Reads a stream of bytes. `read` stops before each special token; `pop_special` returns it.
 
     >>> from io import BytesIO
     >>> reader = SpecialReader(BytesIO(b"one<a>two").read, ["<a>"])
-    >>> reader.read(100), reader.read(100), reader.next_part()
+    >>> reader.read(100), reader.read(100), reader.pop_special()
     (b'one', b'', '<a>')
-    >>> reader.read(100), reader.read(100), reader.next_part()
+    >>> reader.read(100), reader.read(100), reader.pop_special()
     (b'two', b'', None)
     """
 
@@ -64,10 +64,10 @@ class SpecialReader:
         self._found: str | None = None
 
     def read(self, size: int) -> bytes:
-        """Return about `size` next bytes of this part of the stream, b"" at its end."""
+        """Return about `size` next bytes; b"" before a special token and at the end."""
         while self._found is None:
             found = self._pattern.search(self._buffer, self._position)
-            # A match that starts before this offset is final. From it on, bytes that are not read
+            # A match that starts before `final_end` is final. From there on, bytes that are not read
             # yet could start a match or make it longer.
             final_end = len(self._buffer) - (0 if self._at_end else self._longest - 1)
             if found and found.start() < final_end:
@@ -82,7 +82,7 @@ class SpecialReader:
             self._buffer, self._position = self._buffer[self._position :] + more, 0
         return b""
 
-    def next_part(self) -> str | None:
-        """Return the special token that ended this part and start the next; None at the end."""
+    def pop_special(self) -> str | None:
+        """Return the special token at which `read` stopped, and skip it; None at the end."""
         found, self._found = self._found, None
         return found

@@ -1,4 +1,4 @@
-"""Decode token by token, for text that is streamed while it is sampled."""
+"""Decode token by token, to show a text while it is sampled."""
 
 from __future__ import annotations
 

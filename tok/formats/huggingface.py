@@ -1,8 +1,8 @@
 """Hugging Face's tokenizer.json of a byte-level BPE.
 
-A file is read only if this package gives exactly the ids of the `tokenizers` library. Anything else
-that would change an id (a normalizer, another pre-tokenizer, a prefix, dropout, ...) is an error
-that names it.
+A file is read only if this package gives exactly the ids of the `tokenizers` library. Any
+other feature that would change an id (a normalizer, another pre-tokenizer, a prefix, dropout, ...)
+is refused with an error that names it.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def _check_other_steps(content: dict[str, Any]) -> None:
 def _is_bare_template(step: dict[str, Any]) -> bool:
     """Return True for a template that adds no token.
 
-    transformers 5 writes one when it saves a tokenizer of ours.
+    transformers 5 writes such a template when it saves a tokenizer of ours.
 
     >>> _is_bare_template({"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A"}}]})
     True
@@ -173,14 +173,9 @@ def _is_bare_template(step: dict[str, Any]) -> bool:
 def _check_model_settings(model: dict[str, Any]) -> None:
     """Raise TokenizerError for settings that change ids.
 
-    unk_token and fuse_unk do not: a vocabulary with all 256 bytes has no unknown text.
+    unk_token and fuse_unk do not change any: a vocabulary with all 256 bytes has no unknown text.
     """
-    for name in (
-        "dropout",
-        "continuing_subword_prefix",
-        "end_of_word_suffix",
-        "byte_fallback",
-    ):
+    for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
         if model.get(name):
             raise TokenizerError(f"model.{name} is {model[name]!r:.40}; not supported")
 

@@ -143,10 +143,10 @@ def _byte_ranks(ids: Mapping[str, int], special_ids: Mapping[str, int]) -> bytes
 
 
 def _effective_merge(found: Sequence[Pair], token: str, byte_ranks: bytes, merger: Merger) -> Pair:
-    """Return the only one of several merges to the same token that is ever applied.
+    """Return the one pair, of several that merge to the same token, whose merge is ever applied.
 
     Files made from tiktoken's ranks list every pair of tokens that concatenates to a token, also
-    pairs with later tokens. Those are never applied: by then the token itself has been merged
+    pairs with later tokens. These pairs are never merged: by then the token itself has been merged
     wherever possible (see reachability.py).
     """
     raw = from_printable(token)

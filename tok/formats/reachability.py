@@ -5,10 +5,10 @@ by rank: two adjacent tokens merge if their bytes together are a token, lowest r
 pre-token that is a token is taken whole. All three give the same ids for every text if the bytes of
 each token merge to that token.
 
-Proof: after all merges below t, let two adjacent tokens together have the bytes of t. No merge
-crossed their outer borders, so these bytes were merged as they are on their own. Hence the two are
-the tokens that merge t joins. A trained vocabulary always has the property, by the same argument
-for the occurrence from which t was learned.
+Proof: let merge i make the token t. After the merges before i, let two adjacent tokens together
+have the bytes of t. No merge crossed their outer borders, so these bytes were merged as they are on
+their own. Hence the two are the tokens that merge i joins. A trained vocabulary always has the
+property, by the same argument for the occurrence from which t was learned.
 """
 
 from __future__ import annotations

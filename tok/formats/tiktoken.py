@@ -61,7 +61,7 @@ def read_tiktoken(raw: bytes, special_ids: Mapping[str, int]) -> dict[str, Any]:
 def merges_of(tokens: list[bytes]) -> list[tuple[int, int]]:
     """Return the pair that each token after the 256 bytes is merged from.
 
-    These are the two tokens that remain when all lower ranks are applied to its bytes.
+    These are the two tokens that remain when all merges of lower rank are applied to its bytes.
 
     Raises:
         TokenizerError: a token of which more than two tokens remain.

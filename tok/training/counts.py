@@ -15,13 +15,13 @@ from tok.encoding.hash_table import HashTable
 # In words (tok.encoding.block). The few longer pre-tokens are counted in a Python dict.
 WIDTHS = (1, 2, 4)
 
-SLOT_BITS = 13
+SLOT_BITS = 13  # the table of `dedup_keys` has 2^13 slots, so it stays in the cache
 
 
 class PartialCounts(NamedTuple):
     """Counts of a part of a corpus, in a form that is cheap to send to another process."""
 
-    by_width: list[tuple[list[np.ndarray], np.ndarray]]  #: keys (tok.encoding.block), int64[U]
+    by_width: list[tuple[list[np.ndarray], np.ndarray]]  #: keys, counts int64[U]
     longer: dict[bytes, int]
     n_bytes: int
 
@@ -90,7 +90,7 @@ class PretokenCounts:
 def dedup_keys(words: Sequence[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
     """Merge most duplicate keys (approximate); return fewer keys and their counts, int64.
 
-    This reduces the look-ups in the table of all pre-tokens, which is too large for the cache. All
+    This reduces the look-ups in the table of all pre-tokens, which exceeds the processor's cache. All
     keys are written to the slots of a small direct-mapped table; the last key in a slot stays:
 
         key             the   cat   the   mat
@@ -133,7 +133,9 @@ class _WidthCounts:
     def __init__(self, width: int) -> None:
         self.width = width
         self._table = HashTable(width, n_keys=1 << 12)
-        self._counts = np.zeros(0, dtype=np.int64)  # may be longer or shorter than the table
+        self._counts = np.zeros(
+            0, dtype=np.int64
+        )  # longer than the table, or shorter until `_grow`
 
     def add(self, words: Sequence[np.ndarray], counts_K: np.ndarray) -> None:
         """Add counts_K[k] to the count of key k. Keys may repeat."""

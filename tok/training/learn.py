@@ -92,16 +92,16 @@ class Overlap(NamedTuple):
     """Two pairs whose occurrences share a token: (a, b) and (b, c) in "abc"."""
 
     earlier: int  #: position of the pair with the higher priority in the merge order
-    later: int
+    later: int  #: position of the other pair
     shared: int  #: occurrences in the corpus that share a token
 
 
 def select_merges(priorities: Sequence[Priority], overlaps: Iterable[Overlap]) -> list[int]:
     """Return the indices of those pairs that are certain to be the next merges, in order.
 
-    If a pair overlaps no earlier pair, merging those does not change its count. If it overlaps a
-    merged pair, it loses the shared occurrences. Then it must wait for the next step, and so must
-    every pair that it may now rank behind: those with a count of at most `limit`.
+    If a pair overlaps no earlier pair, their merges do not change its count. If it overlaps a pair
+    that is merged, it loses the shared occurrences. Then it must wait for the next step, and so
+    must every pair that it may still come before: those with a count of at most `limit`.
 
     A new pair cannot come in between either. If (a, b) becomes n, each (x, n) was an (x, a) that
     overlapped (a, b). (x, a) ranks before (x, n): it is at least as frequent and has smaller ids.

@@ -44,11 +44,11 @@ class Occurrences:
         new_index_N = new_index_A[self.pair_N]
         keep = np.flatnonzero(new_index_N >= 0)
         return Occurrences(
-            self.first_A[selected_S], self.second_A[selected_S], *self._rows(keep, new_index_N)
+            self.first_A[selected_S], self.second_A[selected_S], *self._keep(keep, new_index_N)
         )
 
     def without_self_overlaps(self) -> Occurrences:
-        """Drop overlapping occurrences of pairs (a, a): of "aaaa" every second, from the left."""
+        """Drop overlapping occurrences of pairs (a, a): of the three in "aaaa", the second."""
         if not (self.first_A == self.second_A).any():
             return self
         index_N = np.arange(len(self.start_N))
@@ -58,9 +58,9 @@ class Occurrences:
         # "aaaa": overlaps 0 1 1, position within the run of overlaps 0 1 2, kept are 0 and 2.
         run_begin_N = np.maximum.accumulate(np.where(overlaps_N, 0, index_N))
         keep = np.flatnonzero((index_N - run_begin_N) % 2 == 0)
-        return Occurrences(self.first_A, self.second_A, *self._rows(keep, self.pair_N))
+        return Occurrences(self.first_A, self.second_A, *self._keep(keep, self.pair_N))
 
-    def _rows(self, keep: np.ndarray, pair_N: np.ndarray) -> list[np.ndarray]:
+    def _keep(self, keep: np.ndarray, pair_N: np.ndarray) -> list[np.ndarray]:
         return [a[keep] for a in (pair_N, self.start_N, self.middle_N, self.count_N)]
 
 

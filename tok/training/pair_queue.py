@@ -2,8 +2,8 @@
 
 Training creates many more pairs than it merges, and the count of a waiting pair can only fall. So
 the queue stores counts that may be too high (upper bounds) and corrects them only for pairs that
-come to the front. All pairs are in arrays, in the order of creation; a pair is known by its index
-there. With a floor of 40:
+come to the front. All pairs are in arrays, in the order of creation; the index of a pair
+identifies it. With a floor of 40:
 
     index     first  second  count  occurrences
     0             5       6      0  [11 12]      merged
@@ -152,7 +152,7 @@ class PairQueue:
         self._classify(pair_A[count_A >= self._floor])
 
     def occurrences(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return where the active pairs were found, pair by pair. Some may have been merged since.
+        """Return the occurrences of the active pairs, pair by pair. Some may not exist any more.
 
         Returns:
             int64[N], the start cells; int64[N], the counts of their pre-tokens; int64[A], the
