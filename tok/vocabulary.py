@@ -1,9 +1,9 @@
 """Vocabulary: the ids and bytes of all tokens (bytes, merges, special tokens), and their checks.
 
 Ordinary tokens have a *rank*, as in tiktoken: the 256 bytes have ranks 0 to 255 (see BYTE_ORDERS),
-and the token of merge i has rank 256 + i. Special tokens may have any id. The ordinary tokens get the
-lowest remaining ids, in the order of their ranks. So rank and id are equal if all special tokens
-come last, as they do in every vocabulary that this package trains.
+and the token of merge i has rank 256 + i. Special tokens may have any id. The ordinary tokens get
+the lowest remaining ids, in the order of their ranks. So rank and id are equal if all special
+tokens come last, as they do in every vocabulary that this package trains.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ END_OF_TEXT = "<|endoftext|>"
 # Bytes of all tokens together. Without a limit, a hostile file of 40 merges could need 2^40 bytes.
 MAX_VOCABULARY_BYTES = 1 << 28
 
-# The largest id of a special token. Without a limit, a hostile file of one line could need a list of 2^60 ids.
+# The largest id of a special token. Without a limit, a hostile file of one line could need a list
+# of 2^60 ids.
 MAX_ID = (1 << 22) - 1
 
 

@@ -67,8 +67,8 @@ class SpecialReader:
         """Return about `size` next bytes; b"" before a special token and at the end."""
         while self._found is None:
             found = self._pattern.search(self._buffer, self._position)
-            # A match that starts before `final_end` is final. From there on, bytes that are not read
-            # yet could start a match or make it longer.
+            # A match that starts before `final_end` is final. From there on, bytes that are not
+            # read yet could start a match or make it longer.
             final_end = len(self._buffer) - (0 if self._at_end else self._longest - 1)
             if found and found.start() < final_end:
                 text = self._buffer[self._position : found.start()]

@@ -90,8 +90,8 @@ class PretokenCounts:
 def dedup_keys(words: Sequence[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
     """Merge most duplicate keys (approximate); return fewer keys and their counts, int64.
 
-    This reduces the look-ups in the table of all pre-tokens, which exceeds the processor's cache. All
-    keys are written to the slots of a small direct-mapped table; the last key in a slot stays:
+    This reduces the look-ups in the table of all pre-tokens, which exceeds the processor's cache.
+    All keys are written to the slots of a small direct-mapped table; the last key in a slot stays:
 
         key             the   cat   the   mat
         slot              5     2     5     2       table afterwards   [. . mat . . the]
