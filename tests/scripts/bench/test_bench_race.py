@@ -168,9 +168,7 @@ def test_the_score_of_a_checkpoint_is_the_sum_over_its_windows(checkout, tmp_pat
         nats -= float(logits.double().log_softmax(0)[ids[t]])
     assert found == pytest.approx(nats, rel=1e-6)
     assert parameters == sum(weight.numel() for weight in state.values())
-    with pytest.raises(
-        UserError, match=r"scored: it knows \d+ characters, the text has 6"
-    ):
+    with pytest.raises(UserError, match=r"scored: it knows \d+ characters, the text has 6"):
         nanogpt.score_checkpoint(tmp_path, "the cat", "cat")
     (tmp_path / nanogpt.OUT / "ckpt.pt").unlink()
     with pytest.raises(UserError, match="left no checkpoint"):
