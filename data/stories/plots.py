@@ -6,14 +6,16 @@ of a turn are the templates from which its text is chosen.
 
 from __future__ import annotations
 
-from data.stories.words import read_tables
+from pathlib import Path
+
+from utils.config.tables import read_table
 
 Rules = dict[str, list[str]]
 
 
 def sections() -> dict[str, Rules]:
     """Return section -> rule -> alternatives, in the order of the file."""
-    return read_tables("plots.yaml")
+    return read_table(Path(__file__).with_name("plots.yaml"))
 
 
 def sentence_frames() -> Rules:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from data.stories.template_grammar import Entry, Variable
+from utils.config.tables import read_table
 
 VARIABLES = {
     "hero": Variable("name", distinct_from="friend"),
@@ -29,16 +27,9 @@ VARIABLES = {
 }
 
 
-@lru_cache(maxsize=2)
-def read_tables(name: str) -> dict[str, Any]:
-    """Read a YAML file of this folder. Keys keep the order of the file."""
-    with open(Path(__file__).with_name(name), encoding="utf-8") as file:
-        return yaml.load(file, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-
-
 def tables() -> dict[str, Any]:
     """Return the tables of words.yaml by name."""
-    return read_tables("words.yaml")
+    return read_table(Path(__file__).with_name("words.yaml"))
 
 
 def table(words: str) -> list[str]:

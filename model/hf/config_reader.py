@@ -7,62 +7,15 @@ A key that is neither read nor listed as harmless could change the outputs of th
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from utils.config.tables import read_table
 from utils.errors import UserError
 
-# Reason -> keys that are harmless with any value.
-HARMLESS = {
-    "names and versions": (
-        "model_type architectures _name_or_path name_or_path transformers_version _commit_hash "
-        "transformers.js_config is_llama_config unsloth_fixed unsloth_version finetuning_task"
-    ),
-    "number format of the file or of a computation; tensors are converted to fp32": (
-        "dtype torch_dtype use_bfloat16 reorder_and_upcast_attn pretraining_tp "
-        "chunk_size_feed_forward"
-    ),
-    "how the same function is computed, or what else is returned": (
-        "use_cache attn_implementation _attn_implementation _attn_implementation_autoset "
-        "_attn_implementation_internal _experts_implementation gradient_checkpointing "
-        "output_attentions output_hidden_states return_dict torchscript is_decoder"
-    ),
-    "initial weights": "initializer_range",
-    "dropout, which a run sets itself": (
-        "attn_pdrop resid_pdrop embd_pdrop attention_dropout hidden_dropout classifier_dropout "
-        "summary_first_dropout"
-    ),
-    "heads of other tasks": (
-        "id2label label2id num_labels _num_labels problem_type task_specific_params tf_legacy_loss "
-        "summary_type summary_use_proj summary_activation summary_proj_to_labels"
-    ),
-    "the tokenizer, which has its own files": (
-        "bos_token_id eos_token_id pad_token_id sep_token_id cls_token_id mask_token_id "
-        "unk_token_id decoder_start_token_id tokenizer_class prefix"
-    ),
-    "sampling, which has its own flags": (
-        "do_sample temperature top_k top_p typical_p max_length min_length num_beams "
-        "num_beam_groups num_return_sequences early_stopping diversity_penalty length_penalty "
-        "repetition_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size bad_words_ids "
-        "forced_bos_token_id forced_eos_token_id suppress_tokens begin_suppress_tokens "
-        "remove_invalid_values exponential_decay_length_penalty output_scores "
-        "return_dict_in_generate"
-    ),
-    "the window of attention, which use_sliding_window turns on": (
-        "sliding_window max_window_layers"
-    ),
-    "the size of a mask; positions end at n_positions": "n_ctx",
-}
-# Key -> the value with which it is harmless: the default of the classes, or what TinyGPT does.
-HARMLESS_VALUES: dict[str, Any] = {
-    "is_encoder_decoder": False,
-    "add_cross_attention": False,
-    "tie_encoder_decoder": False,
-    "pruned_heads": {},
-    "rope_interleaved": False,
-    "use_sliding_window": False,
-    "auto_map": {},
-    "quantization_config": {},
-}
+_KEYS = read_table(Path(__file__).with_name("harmless_keys.yaml"))
+HARMLESS: dict[str, str] = _KEYS["any_value"]  # reason -> keys
+HARMLESS_VALUES: dict[str, Any] = _KEYS["this_value"]
 _NAMES = frozenset(name for names in HARMLESS.values() for name in names.split())
 
 

@@ -63,11 +63,11 @@ def copy_checkout(to: Path, raw: bytes, url: str) -> None:
     corpus = next(one for one in CORPORA if one.name == "tinyshakespeare")
     content = corpus.sources[0].content
     replace(
-        to / "data" / "download" / "known_corpora.py",
+        to / "data" / "download" / "corpora.yaml",
         {
             f"{content.size_bytes:_}": str(len(raw)),
             content.sha256: hashlib.sha256(raw).hexdigest(),
-            r'"https://raw[^)]*/input.txt"': f'"{url}"',
+            r'"https://raw.*/input.txt"': f'"{url}"',
         },
     )
     replace(to / "data" / "download" / "__main__.py", {'SCHEME = "https"': 'SCHEME = "http"'})
