@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from data.batches import Batches
 from data.config import DataConfig
 from data.download.known_corpora import corpus_name
 from data.prepared_folder import read_meta, val_coverage
-from data.scoring import plan_validation
+from data.token_file import TokenFile
 from tok.tokenizer import BPETokenizer
 from utils.errors import UserError
 
@@ -21,7 +24,7 @@ class Dataset:
 
     Attributes:
         meta: content of meta.json.
-        val_windows: kind of windows of val.npy, see `data.scoring.plan_validation`.
+        val_windows: kind of windows of val.npy, see `plan_validation`.
         floor: entropy floor of val.npy; None if unknown or not comparable with the loss.
         note: a line for the user about the floor; may be empty.
     """
@@ -90,6 +93,33 @@ class Dataset:
             "data": data | {"corpus": corpus_name(self.meta["recipe"])},
             "floor_nats_per_token": floor_nats,
         }
+
+
+def longest_document(path: Path, eot_id: int) -> int:
+    """Return the longest document's length in tokens, including its end-of-text token."""
+    with contextlib.closing(TokenFile(path)) as tokens:
+        return int(np.diff(tokens.positions_of(eot_id), prepend=-1).max(initial=0))
+
+
+def plan_validation(
+    folder: Path, windows: str, block_size: int, eot_id: int
+) -> tuple[str, dict[str, float] | None, str]:
+    """Return how val.npy is scored: kind of windows, entropy floor, and a note for the user.
+
+    Each story is scored from its start, even if training cuts stories elsewhere: without its
+    beginning a story has a higher loss, which cannot be compared with the floor. The floor is
+    None if it is unknown, or if the longest story does not fit into block_size.
+    """
+    floor = read_meta(folder)["floor"]
+    if floor is None:
+        return windows, None, ""
+    longest = longest_document(folder / "val.npy", eot_id)
+    if longest <= block_size:
+        return "documents", floor, ""
+    note = (
+        f"a story holds {longest} tokens, more than block_size {block_size}: no floor is reported"
+    )
+    return windows, None, note
 
 
 def check_run_tokenizer(path: Path, identity: str) -> None:

@@ -21,13 +21,13 @@ if __name__ == "__main__":  # before the slow imports
 import torch
 from tqdm import tqdm
 
-from data.scoring import TokenScores, token_records
 from model.sampling.flags import add_sampling_flags, sampling_params
 from model.sampling.sampler import SamplingParams
 from model.training.evaluate import evaluate
 from sample import load_run
 from scripts.eval.coherence import measure_coherence
 from scripts.eval.eval_sets import STDIN, EvalSet, Run
+from scripts.eval.scoring import TokenScores, token_records
 from scripts.eval.visible_text import cells
 from train import Config
 from utils.cli import Parser, nonnegative_int

@@ -1,18 +1,22 @@
-"""Coherence of sampled stories (`--coherence N`): the share that the story grammar accepts."""
+"""Coherence of sampled stories (`--coherence N`): how many are accepted, distinct and new."""
 
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from data.stories.coherence import Coherence, common_failures, score_coherence, texts_in_training
+from data.stories.story import NotAStory, parse
 from data.token_file import TokenFile
 from model.sampling.generate import generate_ids
 from model.sampling.sampler import SamplingParams
 from sample import LoadedRun
+from tok.tokenizer import BPETokenizer
 from utils.output import log
 
 SAMPLES_PER_BATCH = 50
@@ -73,3 +77,119 @@ def describe(result: Coherence, n_samples: int) -> None:
         log(f"  sample {failure.sample} goes wrong: {failure.hint}")
     if result.failures:
         log(f"  most often: {', '.join(common_failures(result))}")
+
+
+@dataclass(frozen=True)
+class ParseFailure:
+    """Why a sampled text is not accepted: a position where the grammar rejects it, or no end."""
+
+    sample: int  # number of the text, from 0
+    what: str  # the wrong word, or another reason; failures with equal reasons are counted together
+    hint: str  # position and context for the user
+
+
+@dataclass(frozen=True)
+class Coherence:
+    """Counts over the sampled stories, and the failures of those that are not accepted."""
+
+    samples: int
+    accepted: int  # ended, and the grammar accepts them
+    distinct: int  # different texts
+    new: int  # samples that are not a document of the training text
+    ended: int  # reached the end-of-text token
+    failures: list[ParseFailure] = field(default_factory=list)
+
+    def shares(self) -> dict[str, float]:
+        """Return the counts divided by the number of samples.
+
+        >>> Coherence(samples=4, accepted=2, distinct=4, new=3, ended=4).shares()
+        {'accepted': 0.5, 'distinct': 1.0, 'new': 0.75, 'ended': 1.0}
+        """
+        names = ("accepted", "distinct", "new", "ended")
+        return {name: getattr(self, name) / self.samples for name in names}
+
+
+def score_coherence(
+    texts: Sequence[str], ended: Sequence[bool], in_training: Collection[str]
+) -> Coherence:
+    """Return how many of the sampled texts are accepted, distinct, new and ended.
+
+    >>> score_coherence(["no story", "no story"], [True, False], in_training=set()).shares()
+    {'accepted': 0.0, 'distinct': 0.5, 'new': 1.0, 'ended': 0.5}
+
+    Args:
+        ended: for each text, whether it reached the end-of-text token; others are not accepted.
+        in_training: those of the texts that are documents of the training text.
+    """
+    accepted, failures = 0, []
+    for number, (text, has_ended) in enumerate(zip(texts, ended, strict=True)):
+        if not has_ended:
+            failures.append(ParseFailure(number, "never ends", "never ends"))
+            continue
+        try:
+            parse(text)
+            accepted += 1
+        except NotAStory as error:
+            failures.append(failure_at(number, text, error.position))
+    return Coherence(
+        samples=len(texts),
+        accepted=accepted,
+        distinct=len(set(texts)),
+        new=sum(text not in in_training for text in texts),
+        ended=sum(ended),
+        failures=failures,
+    )
+
+
+def failure_at(sample: int, text: str, position: int, *, before: int = 40) -> ParseFailure:
+    """Return the failure at a position: the word there in angle brackets, after its context.
+
+    `before` is the number of characters of context.
+
+    >>> failure_at(0, "Mia lost her red ball. He cried.", 23).hint
+    'at 23: Mia lost her red ball. >>He<<'
+    >>> failure_at(0, "Mia lost", 8).hint
+    'at 8: ends too early'
+    """
+    if position >= len(text):
+        return ParseFailure(sample, "ends too early", f"at {position}: ends too early")
+    start, end = position, position + 1
+    if text[position].isalnum():
+        while start > 0 and text[start - 1].isalnum():
+            start -= 1
+        while end < len(text) and text[end].isalnum():
+            end += 1
+    word, context = text[start:end], text[max(0, start - before) : start]
+    return ParseFailure(sample, f"at {word!r}", f"at {position}: {context}>>{word}<<")
+
+
+def common_failures(coherence: Coherence, limit: int = 5) -> list[str]:
+    """Return the most frequent failures with their counts.
+
+    >>> texts = ["Not a story.", "Not one either.", "Not"]
+    >>> common_failures(score_coherence(texts, [True, True, False], in_training=set()))
+    ["2 at 'Not'", '1 never ends']
+    """
+    counts = Counter(failure.what for failure in coherence.failures)
+    return [f"{count} {what}" for what, count in counts.most_common(limit)]
+
+
+def texts_in_training(
+    tokens: TokenFile, tokenizer: BPETokenizer, texts: Collection[str]
+) -> set[str]:
+    """Return those of `texts` that are documents of a token file.
+
+    Texts are compared, not ids: a model may write a text with other tokens than the tokenizer.
+    """
+    wanted = set(texts)
+    return {text for text in decoded_documents(tokens, tokenizer) if text in wanted}
+
+
+def decoded_documents(tokens: TokenFile, tokenizer: BPETokenizer) -> Iterator[str]:
+    """Yield each document's text without its end-of-text token, decoding one at a time."""
+    start = 0
+    for end in tokens.positions_of(tokenizer.eot_id).tolist():
+        yield tokenizer.decode(tokens.read(start, end).tolist())
+        start = end + 1
+    if start < tokens.n_tokens:
+        yield tokenizer.decode(tokens.read(start, tokens.n_tokens).tolist())

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.batches import Batches
+from data.dataset import plan_validation
 from data.prepared_folder import is_up_to_date, read_meta, val_coverage
 from data.readers import check_json_field
-from data.scoring import (
+from sample import LoadedRun
+from scripts.eval.scoring import (
     document_separator,
     encode_text,
-    plan_validation,
     rebuild_run_data,
     text_floor,
     val_batches,
 )
-from sample import LoadedRun
 from tok.text_files import check_include, expand_folders, include_hint
 from train import Config
 from utils.errors import UserError

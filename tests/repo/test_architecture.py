@@ -67,7 +67,7 @@ ROWS = {
         "data.stories",
         "data.document_source",
         "data.prepare",
-        "data.scoring data.dataset",
+        "data.dataset",
     ),
 }
 SUB_PACKAGES = {module_of(path) for path in PRODUCT if path.name == "__init__.py"}

@@ -14,12 +14,12 @@ import torch
 
 import train
 from data.stories import story as stories
-from data.stories.coherence import common_failures, score_coherence, texts_in_training
 from data.token_file import TokenFile
 from model.sampling.sampler import SamplingParams
 from sample import load_run
 from scripts.eval import __main__ as script
 from scripts.eval import coherence
+from scripts.eval.coherence import common_failures, score_coherence, texts_in_training
 from tests.helpers.runs import flags, make_corpus
 from utils.errors import UserError
 from utils.metrics import read_rows

@@ -1,4 +1,4 @@
-"""The data that a trained model is scored on: the validation part of its run, or another text."""
+"""The data that an evaluation scores, prepared as in training, and the loss of each token."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 
 from data.batches import Batches
 from data.config import DataConfig
+from data.dataset import longest_document
 from data.documents import BLANK_LINE, read_documents
 from data.prepare import prepare, write_split
 from data.prepared_folder import META, read_meta
@@ -60,33 +61,6 @@ def document_separator(folder: Path, config: DataConfig) -> str:
         corpus = read_meta(folder)["recipe"]["corpus"]
         return BLANK_LINE if "stories" in corpus else corpus["settings"][0]
     return config.doc_sep if config.files or config.dir else BLANK_LINE
-
-
-def longest_document(path: Path, eot_id: int) -> int:
-    """Return the longest document's length in tokens, including its end-of-text token."""
-    with contextlib.closing(TokenFile(path)) as tokens:
-        return int(np.diff(tokens.positions_of(eot_id), prepend=-1).max(initial=0))
-
-
-def plan_validation(
-    folder: Path, windows: str, block_size: int, eot_id: int
-) -> tuple[str, dict[str, float] | None, str]:
-    """Return how val.npy is scored: kind of windows, entropy floor, and a note for the user.
-
-    Each story is scored from its start, even if training cuts stories elsewhere: without its
-    beginning a story has a higher loss, which cannot be compared with the floor. The floor is
-    None if it is unknown, or if the longest story does not fit into block_size.
-    """
-    floor = read_meta(folder)["floor"]
-    if floor is None:
-        return windows, None, ""
-    longest = longest_document(folder / "val.npy", eot_id)
-    if longest <= block_size:
-        return "documents", floor, ""
-    note = (
-        f"a story holds {longest} tokens, more than block_size {block_size}: no floor is reported"
-    )
-    return windows, None, note
 
 
 def val_batches(

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from data.batches import Batches
-from data.scoring import TokenScores, token_records
 from data.token_file import token_writer
+from scripts.eval.scoring import TokenScores, token_records
 from tok.tokenizer import BPETokenizer
 
 END = 256
