@@ -30,7 +30,7 @@ from tok.tokenizer import BPETokenizer
 from tok.vocabulary import END_OF_TEXT
 from utils.cli import Parser, nonempty_text, positive_int
 from utils.device import limit_threads, pick_device
-from utils.errors import UserError, run_cli, with_fix
+from utils.errors import UserError, errors_at, run_cli
 from utils.files import decode_utf8, read_bytes, read_stdin
 from utils.output import json_line, log
 from utils.repl import run_repl
@@ -89,10 +89,8 @@ def load_run(run_dir: str | Path, which: str = "best", device: str = "auto") -> 
         )
     target = pick_device(device)
     limit_threads()
-    try:
+    with errors_at(path, f"try --checkpoint {other}"):
         model = load_model(state, target)
-    except UserError as error:
-        raise UserError(f"{path}: {with_fix(error, f'try --checkpoint {other}')}") from None
     return LoadedRun(model, tokenizer, state, path)
 
 
@@ -130,10 +128,8 @@ class SampleRequest:
 
 def encode_prompt(loaded: LoadedRun, prompt: str) -> list[int]:
     """Return end-of-text and the ids of a prompt, cut to the last block_size ids."""
-    try:
+    with errors_at("--prompt"):
         ids = [loaded.tokenizer.eot_id, *loaded.tokenizer.encode(prompt)]
-    except UserError as error:
-        raise UserError(f"--prompt: {error}") from None
     block_size = loaded.model.config.block_size
     if len(ids) - 1 > block_size:
         log(f"warning: the prompt has {len(ids) - 1} tokens, only its last {block_size} are read")
@@ -297,12 +293,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = arguments(argv)
     params, prompts = sampling_params(args), read_prompts(args)
     loaded = load_run(args.run, args.checkpoint, args.device)
-    try:
-        stop_id = (
-            find_token(loaded.tokenizer, unescape(args.stop_token)) if args.stop_token else None
-        )
-    except UserError as error:
-        raise UserError(f"--stop-token: {error}") from None
+    stop_id = None
+    if args.stop_token:
+        with errors_at("--stop-token"):
+            stop_id = find_token(loaded.tokenizer, unescape(args.stop_token))
     request = SampleRequest(
         n_samples=args.num_samples,
         seed=args.seed,

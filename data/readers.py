@@ -18,10 +18,10 @@ from tok.text_files import (
     HEAD_BYTES,
     JSON_SUFFIXES,
     archive_kind,
-    end_of_whole_characters,
+    blocks_of_whole_characters,
     first_json_object,
 )
-from utils.errors import UserError, describe_os_error
+from utils.errors import UserError, user_error_if_os_error
 from utils.files import decode_utf8, readable_again
 
 GZIP = ".gz"
@@ -106,10 +106,8 @@ class TextStream:
         self.name = str(path)
         packed = is_gzip(path)
         source = readable_again(path)
-        try:
+        with user_error_if_os_error():
             file = Unpacked(source, "rb") if packed else open(source, "rb", buffering=0)
-        except OSError as error:
-            raise UserError(describe_os_error(error)) from None
         self._file = io.BufferedReader(file, HEAD_BYTES)
         if packed:
             self.name += " (unpacked)"
@@ -303,14 +301,11 @@ class JSONValues:
 
 def _text_blocks(stream: TextStream) -> Iterator[str]:
     """Yield the text of a stream in blocks, without a byte order mark."""
-    rest, offset = b"", 0
-    while block := stream.read(HEAD_BYTES):
-        raw = rest + block
-        end = end_of_whole_characters(raw)
-        text = decode_utf8(raw[:end], stream.name, hint=UTF8_HINT, offset=offset)
+    offset = 0
+    for raw in blocks_of_whole_characters(stream.read):
+        text = decode_utf8(raw, stream.name, hint=UTF8_HINT, offset=offset)
         yield text if offset else text.removeprefix(BOM.decode())
-        rest, offset = raw[end:], offset + end
-    decode_utf8(rest, stream.name, hint=UTF8_HINT, offset=offset)
+        offset += len(raw)
 
 
 def _field_of(found: Any, field: str, where: str) -> bytes:

@@ -11,7 +11,7 @@ from typing import BinaryIO
 import numpy as np
 
 from tok.vocabulary import dtype_for
-from utils.errors import UserError, describe_os_error
+from utils.errors import UserError, describe_os_error, user_error_if_os_error
 from utils.files import atomic_file
 
 BLOCK_TOKENS = 1 << 20  # tokens read at a time when a whole file is read
@@ -71,10 +71,8 @@ class TokenFile:
                 its size does not match its header.
         """
         self.path = Path(path)
-        try:
+        with user_error_if_os_error():
             self._file = open(path, "rb", buffering=0)
-        except OSError as error:
-            raise UserError(describe_os_error(error)) from None
         try:
             self._read_header()
         except BaseException:

@@ -13,7 +13,7 @@ from torch import Tensor
 from model.config import ModelConfig
 from model.gpt import TinyGPT
 from utils.config.load import cast, unknown_key
-from utils.errors import UserError
+from utils.errors import UserError, errors_at
 
 
 def load_model(checkpoint: Mapping[str, Any], device: torch.device | str = "cpu") -> TinyGPT:
@@ -55,10 +55,8 @@ def model_config(settings: Mapping[str, Any]) -> ModelConfig:
     for where, field in fields.items():
         if field.name not in values:
             raise UserError(f"checkpoint config: {where} is missing; another version wrote it")
-    try:
+    with errors_at("checkpoint config"):
         return ModelConfig(**values)
-    except UserError as error:
-        raise UserError(f"checkpoint config: {error}") from None
 
 
 def load_weights(model: TinyGPT, weights: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from tok.text_files import STDIN, check_include, check_plain_text, expand_folder
 from tok.tokenizer import BPETokenizer
 from tok.vocabulary import BYTE_ORDERS
 from utils.cli import Parser, nonnegative_int
-from utils.errors import UserError, with_fix
+from utils.errors import UserError, errors_at
 from utils.files import check_writable, read_bytes
 
 DEFAULT_TOKENIZER = Path(__file__).with_name("bpe.json")
@@ -59,14 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         UserError: the user made a mistake; nothing was written.
     """
     arguments = _parser().parse_args(argv)
-    commands = {
-        "train": train,
-        "encode": encode,
-        "decode": decode,
-        "import": import_vocabulary,
-        "export": export,
-    }
-    commands[arguments.command](arguments)
+    arguments.run(arguments)
     return 0
 
 
@@ -84,14 +77,16 @@ def _parser() -> Parser:
     return parser
 
 
-def _add_command(commands: Any, name: str, text: str) -> Parser:
+def _add_command(commands: Any, name: str, run: Callable[..., None], text: str) -> Parser:
     description = f"{text[0].upper()}{text[1:]}."
-    return commands.add_parser(name, help=text, description=description, examples=EXAMPLES[name])
+    sub = commands.add_parser(name, help=text, description=description, examples=EXAMPLES[name])
+    sub.set_defaults(run=run)
+    return sub
 
 
 def _add_train(commands: Any) -> None:
     sub = _add_command(
-        commands, "train", "learn a vocabulary from text files and write a tokenizer file"
+        commands, "train", train, "learn a vocabulary from text files and write a tokenizer file"
     )
     sub.add_argument("files", nargs="+", metavar="FILE", help="text files, or folders of them")
     about = "patterns of the files to read in folders, such as '*.md' (default: all files)"
@@ -121,7 +116,7 @@ def _add_train(commands: Any) -> None:
 
 
 def _add_encode(commands: Any) -> None:
-    sub = _add_command(commands, "encode", "convert text to ids, separated by blanks")
+    sub = _add_command(commands, "encode", encode, "convert text to ids, separated by blanks")
     sub.add_argument(
         "text",
         nargs="*",
@@ -141,14 +136,17 @@ def _add_encode(commands: Any) -> None:
 
 
 def _add_decode(commands: Any) -> None:
-    sub = _add_command(commands, "decode", "convert ids to text, byte for byte")
+    sub = _add_command(commands, "decode", decode, "convert ids to text, byte for byte")
     sub.add_argument("ids", nargs="*", metavar="INT", help="ids (default: standard input)")
     _add_source(sub)
 
 
 def _add_import(commands: Any) -> None:
     sub = _add_command(
-        commands, "import", "convert another project's vocabulary to a tokenizer file"
+        commands,
+        "import",
+        import_vocabulary,
+        "convert another project's vocabulary to a tokenizer file",
     )
     sub.add_argument(
         "files",
@@ -170,7 +168,9 @@ def _add_import(commands: Any) -> None:
 
 
 def _add_export(commands: Any) -> None:
-    sub = _add_command(commands, "export", "convert a tokenizer file to another project's format")
+    sub = _add_command(
+        commands, "export", export, "convert a tokenizer file to another project's format"
+    )
     sub.add_argument("tokenizer", metavar="FILE", help="a tokenizer file of llm-tiny")
     sub.add_argument(
         "--to",
@@ -264,10 +264,8 @@ def decode(arguments: argparse.Namespace) -> None:
     else:
         raw, name = _read_input(arguments)
         words = raw.split()
-    try:
+    with errors_at(name):
         decoded = tokenizer.decode_bytes([_parse_id(word) for word in words])
-    except TokenizerError as error:
-        raise UserError(f"{name}: {error}") from None
     if sys.stdout.isatty():
         decoded += b"\n"
     sys.stdout.buffer.write(decoded)
@@ -301,11 +299,8 @@ def export(arguments: argparse.Namespace) -> None:
     out = Path(arguments.out)
     check_writable(out, "--out", "folder" if arguments.to == "gpt2" else "file")
     tokenizer = BPETokenizer.load(arguments.tokenizer)
-    try:
+    with errors_at(arguments.tokenizer, "name another format with --to", TokenizerError):
         paths = convert.export_tokenizer(tokenizer, arguments.to, out)
-    except TokenizerError as error:
-        fix = "name another format with --to"
-        raise TokenizerError(f"{arguments.tokenizer}: {with_fix(error, fix)}") from None
     missing = convert.missing_from_export(tokenizer, arguments.to)
     _log(f"wrote {', '.join(map(str, paths))}" + (f"; not in it: {missing}" if missing else ""))
 

@@ -21,7 +21,7 @@ from tok.encoding.parallel import encode_parts
 from tok.encoding.progress import ProgressLine
 from tok.text_files import STDIN, check_stream
 from tok.tokenizer import BPETokenizer
-from utils.errors import UserError, describe_os_error
+from utils.errors import user_error_if_os_error
 
 SPOOL_BYTES = 1 << 24  # a larger input from a pipe is copied to a temporary file
 
@@ -68,11 +68,12 @@ def _streams(arguments: Namespace) -> Iterator[tuple[str, BinaryIO]]:
         for text in arguments.text:
             yield f"text {text!r:.40}", BytesIO(os.fsencode(text))
     elif arguments.file:
-        try:
-            with open(arguments.file, "rb") as file, _seekable(file) as stream:
-                yield arguments.file, stream
-        except OSError as error:
-            raise UserError(describe_os_error(error)) from None
+        with (
+            user_error_if_os_error(),
+            open(arguments.file, "rb") as file,
+            _seekable(file) as stream,
+        ):
+            yield arguments.file, stream
     else:
         with _seekable(sys.stdin.buffer) as stream:
             yield STDIN, stream

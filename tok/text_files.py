@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from tok.errors import TokenizerError
-from utils.errors import UserError, describe_os_error, looked_in
+from utils.errors import UserError, describe_os_error, looked_in, user_error_if_os_error
 from utils.files import decode_utf8
 from utils.suggest import did_you_mean
 
@@ -179,11 +179,8 @@ def check_plain_text(files: Sequence[Path]) -> str:
     for path in files:
         head = b""
         if path.is_file():  # a pipe can be read only once
-            try:
-                with open(path, "rb") as file:
-                    head = file.read(HEAD_BYTES)
-            except OSError as error:
-                raise UserError(describe_os_error(error)) from None
+            with user_error_if_os_error(), open(path, "rb") as file:
+                head = file.read(HEAD_BYTES)
         if path.suffix.lower() == ".gz" or archive_kind(head):
             raise UserError(f"{path}: compressed; decompress it first (gunzip --keep)")
         if path.suffix.lower() in JSON_SUFFIXES or first_json_object(head):
@@ -229,15 +226,21 @@ def check_stream(stream: BinaryIO, name: str | Path, errors: str) -> int:
         TokenizerError: as in `check_text`.
     """
     n_bytes = 0
+    for raw in blocks_of_whole_characters(stream.read):
+        check_text(raw, name, errors, offset=n_bytes)
+        n_bytes += len(raw)
+    return n_bytes
+
+
+def blocks_of_whole_characters(read: Callable[[int], bytes]) -> Iterator[bytes]:
+    """Yield a stream in blocks that end between two UTF-8 characters; the last one may not."""
     rest = b""
-    while block := stream.read(READ_BYTES):
+    while block := read(READ_BYTES):
         raw = rest + block
         end = end_of_whole_characters(raw)
-        check_text(raw[:end], name, errors, offset=n_bytes - len(rest))
-        n_bytes += len(block)
+        yield raw[:end]
         rest = raw[end:]
-    check_text(rest, name, errors, offset=n_bytes - len(rest))
-    return n_bytes
+    yield rest
 
 
 def end_of_whole_characters(raw: bytes) -> int:

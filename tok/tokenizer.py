@@ -43,7 +43,7 @@ from tok.vocabulary import (
     token_bytes,
     token_lengths,
 )
-from utils.errors import with_fix
+from utils.errors import errors_at
 from utils.files import read_bytes, write_atomic
 
 
@@ -209,12 +209,9 @@ class BPETokenizer:
             UserError: the file can't be read.
             TokenizerError: the file is not a tokenizer file, or damaged; the message names it.
         """
-        try:
-            tokenizer = cls(**from_json(read_bytes(path)))
-        except TokenizerError as error:
-            raise TokenizerError(
-                f"{path}: {with_fix(error, 'put the original file back')}"
-            ) from None
+        raw = read_bytes(path)
+        with errors_at(path, "put the original file back", TokenizerError):
+            tokenizer = cls(**from_json(raw))
         tokenizer.encoder.warm_up()
         return tokenizer
 

@@ -78,12 +78,7 @@ def from_json(raw: bytes) -> dict[str, Any]:
         TokenizerError: not JSON, another format or version, a key that is missing, unknown or of
             the wrong type, or a content that does not match the file's "identity".
     """
-    try:
-        found = json.loads(raw, object_pairs_hook=no_duplicates)
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, TokenizerError):
-            raise
-        raise TokenizerError(f"not valid JSON: {error}") from None
+    found = parse_json(raw)
     _check_shape(found)
     identity = found.pop("identity")
     if identity != identity_of(found):
@@ -104,6 +99,20 @@ def from_json(raw: bytes) -> dict[str, Any]:
         "pattern": known.name,
         "byte_order": found["byte_order"],
     }
+
+
+def parse_json(raw: bytes) -> Any:
+    """Return the value of a JSON text.
+
+    Raises:
+        TokenizerError: it is not JSON, or an object has a key twice.
+    """
+    try:
+        return json.loads(raw, object_pairs_hook=no_duplicates)
+    except TokenizerError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise TokenizerError(f"not valid JSON: {error}") from None
 
 
 def no_duplicates(items: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from utils.suggest import misplaced, nearest
 
 T = TypeVar("T")
 PATH_METAVARS = ("FILE", "FOLDER", "PATH")  # of arguments that hold a path
-METAVARS = {"int": "INT", "float": "FLOAT", "str": "TEXT", "Path": "PATH"}  # by the type's name
+# Placeholder of a value in --help, by the name of its type.
+METAVARS = {"int": "INT", "float": "FLOAT", "bool": "BOOL", "str": "TEXT", "Path": "PATH"}
 
 
 def checked(kind: Callable[[str], T], words: str, holds: Callable[[T], bool]) -> Callable[[str], T]:

@@ -6,7 +6,6 @@ import contextlib
 import functools
 import getpass
 import os
-import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -192,10 +191,9 @@ def compile_or_eager(
         return compiled
     except Exception as error:  # compilers fail in many ways; none of them should end a run
         first = str(error).strip().splitlines()[0] if str(error).strip() else ""
-        print(
+        log(
             "warning: torch.compile failed, training continues without it: "
-            f"{type(error).__name__}: {first[:150]}",
-            file=sys.stderr,
+            f"{type(error).__name__}: {first[:150]}"
         )
         return model
     finally:

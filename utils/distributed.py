@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import cast
 
 import torch
 import torch.distributed as torch_dist
@@ -122,9 +123,7 @@ class Distributed:
         if self.size == 1:
             return nats
         trained = [weight for weight in weights if weight.grad is not None]
-        gradients = [
-            weight.grad for weight in trained if weight.grad is not None
-        ]  # the condition is for mypy
+        gradients = [cast(Tensor, weight.grad) for weight in trained]
         flat = torch.cat([*(gradient.reshape(-1) for gradient in gradients), nats.reshape(1)])
         with self._user_error_if_rank_lost():
             torch_dist.all_reduce(flat)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 from utils.suggest import did_you_mean
@@ -36,12 +37,17 @@ def shorten_values(message: str) -> str:
     >>> shorten_values("a.txt: expected a number, got " + "9" * 5000).count("9")
     199
     """
-    message = message if len(message) <= 10**6 else _cut(message, 10**6)  # the pattern is slow
-    return _cut(VALUES.sub(lambda found: _cut(found[0], MAX_VALUE), message), MAX_MESSAGE)
+    message = cut_middle(message, 10**6)  # the pattern is slow
+    message = VALUES.sub(lambda found: cut_middle(found[0], MAX_VALUE), message)
+    return cut_middle(message, MAX_MESSAGE)
 
 
-def _cut(text: str, size: int) -> str:
-    """Return at most `size` characters: the start and the end of the text."""
+def cut_middle(text: str, size: int) -> str:
+    """Return at most `size` characters: the start and the end of the text.
+
+    >>> cut_middle("d_model=64, lr=0.001", 13)
+    'd_mode…=0.001'
+    """
     half = size // 2
     return text if len(text) <= size else f"{text[:half]}…{text[len(text) - (size - half - 1):]}"
 
@@ -66,6 +72,19 @@ def with_fix(error: UserError, fix: str) -> str:
     """
     message = str(error)
     return message if FIX.search(message) else f"{message}; {fix}"
+
+
+@contextlib.contextmanager
+def errors_at(where: object, fix: str = "", kind: type[UserError] = UserError) -> Iterator[None]:
+    """Put `where` before the message of the block's UserError; append `fix` if it has none.
+
+    Args:
+        kind: the class of the new error.
+    """
+    try:
+        yield
+    except UserError as error:
+        raise kind(f"{where}: {with_fix(error, fix) if fix else error}") from None
 
 
 OS_ERROR_HINTS = {
@@ -106,6 +125,15 @@ def describe_os_error(error: OSError) -> str:
     if error.errno == errno.ENOENT and error.filename is not None:
         return line + did_you_mean(os.fsdecode(error.filename))
     return f"{line}; {OS_ERROR_HINTS[error.errno]}" if error.errno in OS_ERROR_HINTS else line
+
+
+@contextlib.contextmanager
+def user_error_if_os_error() -> Iterator[None]:
+    """Turn an OSError of the block into a UserError with its `describe_os_error`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(describe_os_error(error)) from None
 
 
 def run_cli(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from utils.errors import UserError, describe_os_error
+from utils.errors import UserError, user_error_if_os_error
 
 
 def expand_home(path: str, name: str) -> str:
@@ -43,10 +43,8 @@ def read_bytes(path: str | Path) -> bytes:
     Raises:
         UserError: the file is missing, a folder, or can't be read.
     """
-    try:
+    with user_error_if_os_error():
         return Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(describe_os_error(error)) from None
 
 
 def readable_again(path: str | Path) -> str | Path:
@@ -57,7 +55,7 @@ def readable_again(path: str | Path) -> str | Path:
     Raises:
         UserError: the file is missing, a device, or an empty pipe.
     """
-    try:
+    with user_error_if_os_error():
         status = os.stat(path)
         if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
             raise UserError(f"{path}: a device, not a file; name a file or a pipe")
@@ -75,8 +73,6 @@ def readable_again(path: str | Path) -> str | Path:
                 )
             _pipe_copies[key] = copy
         return str(_pipe_copies[key].name)
-    except OSError as error:
-        raise UserError(describe_os_error(error)) from None
 
 
 def read_stdin() -> bytes:
@@ -295,10 +291,7 @@ def sha256_file(path: str | Path) -> str:
         UserError: the file is missing, a folder, or can't be read.
     """
     digest = hashlib.sha256()
-    try:
-        with open(readable_again(path), "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except OSError as error:
-        raise UserError(describe_os_error(error)) from None
+    with user_error_if_os_error(), open(readable_again(path), "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
     return digest.hexdigest()

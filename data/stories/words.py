@@ -87,13 +87,8 @@ def pools() -> dict[str, tuple[Entry, ...]]:
     made["weather"] = entries(tables()["weathers"], "noun")
     made["promise"] = entries(tables()["promises"], "did")
     made["when"] = entries(tables()["whens"], "Then")
-    for name, words in (
-        ("kind", tables()["kinds"]),
-        ("elder", tables()["elders"]),
-        ("animal", tables()["animals"]),
-        ("food", tables()["foods"]),
-    ):
-        made[name] = entries(words)
+    for name in ("kind", "elder", "animal", "food"):
+        made[name] = entries(tables()[f"{name}s"])
     return made
 
 

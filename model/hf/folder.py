@@ -5,7 +5,7 @@ The tokenizer files of the same folder are handled by tok/formats/convert.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from model.config import ModelConfig
-from model.hf.config import from_hf, hf_model_type, to_hf
-from model.hf.weights import from_hf_weights, to_hf_weights
-from utils.errors import UserError, missing_package, with_fix
-from utils.files import json_bytes, parse_json, read_bytes
+from model.hf.config import from_hf
+from model.hf.weights import from_hf_weights
+from utils.errors import UserError, errors_at, missing_package, with_fix
+from utils.files import parse_json, read_bytes
 
 WEIGHTS = "model.safetensors"
 FOLDER_FIX = "get the folder again, or name another"
@@ -31,32 +31,6 @@ class Pretrained:
 
     config: ModelConfig
     weights: dict[str, Tensor]
-
-
-def model_files(
-    config: ModelConfig, weights: Mapping[str, Tensor], end_id: int
-) -> dict[str, bytes]:
-    """Return {name: content} of the files that AutoModelForCausalLM loads.
-
-    Args:
-        end_id: id of the end-of-text token.
-
-    Raises:
-        UserError: no Hugging Face class supports the model, or safetensors is not installed.
-    """
-    model_type = hf_model_type(config)
-    try:
-        from safetensors.torch import save
-    except ImportError:
-        raise missing_package("safetensors", "--to hf") from None
-    # A text begins after an end-of-text token, as in training. No pad token is named: transformers
-    # masks pad tokens in prompts, which must not happen to the end-of-text token.
-    special = {"bos_token_id": end_id, "eos_token_id": end_id, "pad_token_id": None}
-    return {
-        "config.json": json_bytes(to_hf(config) | special),
-        "generation_config.json": json_bytes(special | {"max_length": config.block_size}),
-        WEIGHTS: save(to_hf_weights(model_type, config, weights), metadata={"format": "pt"}),
-    }
 
 
 def read_config(folder: Path) -> ModelConfig:
@@ -78,11 +52,8 @@ def read_folder(folder: str | Path) -> Pretrained:
     config = read_config(folder)
     tensors = read_tensors(folder)
     model_type = _parse_json(folder / "config.json", lambda content: str(content["model_type"]))
-    try:
-        weights = from_hf_weights(model_type, config, tensors)
-    except UserError as error:
-        raise UserError(f"{folder}: {with_fix(error, FOLDER_FIX)}") from None
-    return Pretrained(config, weights)
+    with errors_at(folder, FOLDER_FIX):
+        return Pretrained(config, from_hf_weights(model_type, config, tensors))
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:

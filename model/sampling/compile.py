@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import torch
+
+from utils.output import log
 
 # With this option PyTorch generates its own kernel for a matrix times a single row, fused with the
 # neighbouring norm or activation, instead of calling a library.
@@ -59,8 +60,5 @@ class CompiledStep(Generic[T]):
         except failures as error:
             self.compiled, self.stats.works = None, False
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:150]
-            print(
-                f"warning: torch.compile failed, sampling continues without it: {reason}",
-                file=sys.stderr,
-            )
+            log(f"warning: torch.compile failed, sampling continues without it: {reason}")
             self.function(state)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 
 import torch
+
+from utils.output import log
 
 WARMUP_CALLS = 2  # libraries initialise in their first calls, and that cannot be captured
 
@@ -47,6 +48,6 @@ class CudaGraphRunner:
         except RuntimeError as error:
             self.can_capture = False
             reason = str(error).partition("\n")[0]
-            print(f"warning: no CUDA graph, sampling is slower: {reason}", file=sys.stderr)
+            log(f"warning: no CUDA graph, sampling is slower: {reason}")
         else:
             self.graph = graph

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence, Set
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -117,28 +117,11 @@ def _steps(
 
 
 def generate_ids(
-    model: nn.Module,
-    prompts: Sequence[Sequence[int]],
-    *,
-    seeds: Sequence[int],
-    max_new_tokens: int,
-    params: SamplingParams | None = None,
-    stop_id: int | None = None,
-    engine: InferenceEngine | None = None,
-    compiled: bool = False,
+    model: nn.Module, prompts: Sequence[Sequence[int]], *, seeds: Sequence[int], **options: Any
 ) -> list[list[int]]:
     """Return all new ids of each sample, including the stop id; arguments as in `generate`."""
     samples: list[list[int]] = [[] for _ in seeds]
-    for step in generate(
-        model,
-        prompts,
-        seeds=seeds,
-        max_new_tokens=max_new_tokens,
-        params=params,
-        stop_id=stop_id,
-        engine=engine,
-        compiled=compiled,
-    ):
+    for step in generate(model, prompts, seeds=seeds, **options):
         for sample, token in zip(samples, step.ids, strict=True):
             if token is not None:
                 sample.append(token)

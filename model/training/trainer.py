@@ -21,7 +21,7 @@ from model.training.optim import clip_gradients, set_step
 from model.training.protocols import Batches, Tokenizer
 from utils import device
 from utils.distributed import SINGLE_PROCESS, Distributed
-from utils.errors import UserError, with_fix
+from utils.errors import UserError, errors_at
 from utils.metrics import Throughput
 from utils.output import log
 from utils.run import checkpoint
@@ -101,10 +101,8 @@ class Trainer:
         Raises:
             UserError: the checkpoint's weights do not match the settings.
         """
-        try:
+        with errors_at(self.run.last, "start a new run"):
             load_weights(self.model, state["model"])
-        except UserError as error:
-            raise UserError(f"{self.run.last}: {with_fix(error, 'start a new run')}") from None
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         for name in COUNTERS:

@@ -26,7 +26,7 @@ from scripts.export.model_card import check_licence, model_card
 from train import Config
 from utils.cli import Parser
 from utils.config.load import load
-from utils.errors import UserError, run_cli, with_fix
+from utils.errors import errors_at, run_cli
 from utils.files import atomic_folder, check_writable
 from utils.output import json_line, log
 from utils.run.folder import DEFAULT_RUN, RunFolder
@@ -78,10 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     config, _ = load(Config, [str(run.config)], {})
     name, exporter = out.absolute().name, EXPORTERS[args.to]
     with atomic_folder(out) as temporary:
-        try:
+        with errors_at(loaded.path, EXPORT_FIX):
             kind = exporter.write(temporary, loaded, name)
-        except UserError as error:
-            raise UserError(f"{loaded.path}: {with_fix(error, EXPORT_FIX)}") from None
         card = model_card(loaded, run, config, exporter, name=name, kind=kind, licence=args.license)
         (temporary / "README.md").write_bytes(card)
     files = sorted(path.name for path in out.iterdir())

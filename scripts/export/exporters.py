@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model.hf.config import CLASSES, hf_model_type
-from model.hf.folder import model_files
 from sample import LoadedRun
 from scripts.export.gguf import FILE_NAME, write_gguf
-from tok.formats.convert import folder_tokenizer_files
+from scripts.export.hf_folder import folder_tokenizer_files, model_files
 
 
 @dataclass(frozen=True)

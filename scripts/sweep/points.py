@@ -16,7 +16,7 @@ from train import Config, apply_pretrained_config
 from utils.config.load import build, load
 from utils.config.schema import flatten
 from utils.config.strict_yaml import format_value
-from utils.errors import UserError
+from utils.errors import UserError, errors_at
 from utils.metrics import CLOCK_COLUMNS, run_figures
 from utils.output import as_utf8
 from utils.run import checkpoint
@@ -96,12 +96,10 @@ def make_jobs(sweep: Sweep, path: str, out: Path, threads: int) -> list[Job]:
     jobs = []
     for point in sweep.points():
         settings, run = shared | point.settings, RunFolder(out / point.name)
-        try:
+        with errors_at(f"{path}: point {point.name}"):
             config = build(Config, flatten(base) | settings | {"run_dir": str(run.path)})
             config = apply_pretrained_config(config, given | settings)
             status = point_status(run, config)
-        except UserError as error:
-            raise UserError(f"{path}: point {point.name}: {error}") from None
         jobs.append(Job(point, settings, config, run, out / "logs" / f"{point.name}.log", status))
     check_duplicates(jobs, path)
     return jobs

@@ -12,8 +12,9 @@ import torch
 from model.config import ModelConfig
 from model.gpt import TinyGPT
 from model.hf.config import hf_model_type
-from model.hf.folder import Pretrained, model_files, read_config, read_folder
-from tok.formats.convert import folder_tokenizer_files, read_folder_tokenizer
+from model.hf.folder import Pretrained, read_config, read_folder
+from scripts.export.hf_folder import folder_tokenizer_files, model_files
+from tok.formats.convert import read_folder_tokenizer
 from tok.tokenizer import BPETokenizer
 from utils.errors import UserError
 

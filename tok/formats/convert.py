@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,9 @@ from tok.formats.gpt2 import read_gpt2, write_gpt2
 from tok.formats.huggingface import read_huggingface, write_huggingface
 from tok.formats.tiktoken import read_tiktoken, write_tiktoken
 from tok.tokenizer import BPETokenizer
-from tok.tokenizer_file import FORMAT, no_duplicates
-from tok.vocabulary import END_OF_TEXT
-from utils.errors import UserError, with_fix
-from utils.files import decode_utf8, json_bytes, read_bytes, write_atomic
+from tok.tokenizer_file import FORMAT, parse_json
+from utils.errors import UserError, errors_at
+from utils.files import decode_utf8, read_bytes, write_atomic
 
 FORMATS = ("hf", "tiktoken", "gpt2")
 
@@ -40,11 +38,8 @@ def import_tokenizer(
             the reason.
     """
     raws = [read_bytes(path) for path in paths]
-    name = ", ".join(map(str, paths))
-    try:
+    with errors_at(", ".join(map(str, paths)), "use another file", TokenizerError):
         return BPETokenizer(**_tokenizer_kwargs(raws, pattern, dict(special or {})))
-    except UserError as error:
-        raise TokenizerError(f"{name}: {with_fix(error, 'use another file')}") from None
 
 
 def export_tokenizer(tokenizer: BPETokenizer, kind: str, out: str | Path) -> list[Path]:
@@ -95,30 +90,6 @@ def read_folder_tokenizer(folder: Path, vocab_size: int) -> BPETokenizer:
             "resize the embeddings to the tokenizer's size first"
         )
     return tokenizer
-
-
-def folder_tokenizer_files(tokenizer: BPETokenizer, max_length: int) -> dict[str, bytes]:
-    """Return name -> content of the files that transformers' AutoTokenizer loads.
-
-    Args:
-        max_length: context length of the model, in tokens.
-
-    Raises:
-        TokenizerError: tokenizer.json can't represent the tokenizer.
-    """
-    names = {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT}
-    settings = {
-        # By default the class depends on model_type, and some of those classes change ids.
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "clean_up_tokenization_spaces": False,
-        "model_max_length": max_length,
-        **names,
-    }
-    return {
-        "tokenizer.json": write_huggingface(tokenizer),
-        "tokenizer_config.json": json_bytes(settings),
-        "special_tokens_map.json": json_bytes(names),
-    }
 
 
 def _tokenizer_kwargs(
@@ -177,14 +148,7 @@ def _reject_unused_settings(
 
 def _parse_json(raw: bytes) -> dict[str, Any] | None:
     """Return the object in a JSON file; None if the content is not a JSON object."""
-    if not raw.lstrip().startswith(b"{"):
-        return None
-    try:
-        return json.loads(raw, object_pairs_hook=no_duplicates)
-    except TokenizerError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise TokenizerError(f"not valid JSON: {error}") from None
+    return parse_json(raw) if raw.lstrip().startswith(b"{") else None
 
 
 def missing_from_export(tokenizer: BPETokenizer, kind: str) -> str:

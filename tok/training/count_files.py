@@ -24,7 +24,7 @@ from tok.patterns import PATTERNS, Pattern, to_bytes, to_text
 from tok.split_arrays import BLOCK_BYTES, blocks, split_starts
 from tok.text_files import check_errors, check_text
 from tok.training.counts import PartialCounts, PretokenCounts
-from utils.errors import UserError, describe_os_error
+from utils.errors import user_error_if_os_error
 from utils.processes import group_by_size, map_in_order
 
 # Size of a span, and of the work for one worker. Small, so that all workers end at about the same
@@ -116,11 +116,8 @@ def _spans(source: bytes | Path, pattern: str) -> Iterator[Span]:
 
 def _file_size(path: Path) -> int | None:
     """Return the size in bytes; None for pipes, devices and files that report 0 (as in /proc)."""
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        raise UserError(describe_os_error(error)) from None
-    return status.st_size or None
+    with user_error_if_os_error():
+        return os.stat(path).st_size or None
 
 
 def _next_cut(file: BinaryIO, at: int, safe_cut: re.Pattern[bytes]) -> int | None:
@@ -171,20 +168,17 @@ def _count_job(pattern: str, errors: str, job: list[Span]) -> PartialCounts:
 
 def _blocks(span: Span, pattern: Pattern, errors: str) -> Iterator[tuple[bytes, np.ndarray]]:
     """Yield the blocks of one span, as tok.split_arrays.blocks does."""
-    try:
-        with closing(span.open()) as file:
-            if span.end is not None and span.size <= BLOCK_BYTES:
-                raw = file.read(span.size)
-                found = iter([(raw, split_starts(raw, pattern))] if raw else [])
-            else:
-                found = blocks(_reader(file, span), pattern, BLOCK_BYTES)
-            offset = span.begin
-            for raw, starts_P in found:
-                check_text(raw, str(span.source), errors, offset=offset)
-                offset += len(raw)
-                yield raw, starts_P
-    except OSError as error:
-        raise UserError(describe_os_error(error)) from None
+    with user_error_if_os_error(), closing(span.open()) as file:
+        if span.end is not None and span.size <= BLOCK_BYTES:
+            raw = file.read(span.size)
+            found = iter([(raw, split_starts(raw, pattern))] if raw else [])
+        else:
+            found = blocks(_reader(file, span), pattern, BLOCK_BYTES)
+        offset = span.begin
+        for raw, starts_P in found:
+            check_text(raw, str(span.source), errors, offset=offset)
+            offset += len(raw)
+            yield raw, starts_P
 
 
 def _reader(file: BinaryIO, span: Span) -> Callable[[int], bytes]:

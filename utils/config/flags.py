@@ -7,11 +7,9 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from utils.cli import SettingAction
+from utils.cli import METAVARS, SettingAction
 from utils.config.load import format_value
 from utils.config.schema import describe, flat_fields
-
-METAVARS = {int: "INT", float: "FLOAT", bool: "BOOL", str: "TEXT"}
 
 
 def add_flags(parser: argparse.ArgumentParser, cls: type) -> None:
@@ -45,7 +43,8 @@ def metavar(kind: Any, metadata: Mapping[str, Any]) -> str:
     if metadata.get("choices"):
         return "{" + ",".join(metadata["choices"]) + "}"
     arguments = [one for one in typing.get_args(kind) if one not in (type(None), Ellipsis)]
-    return METAVARS[arguments[0] if arguments else kind]  # X | None, or a list of X: X
+    kind = arguments[0] if arguments else kind  # X | None, or a list of X: X
+    return METAVARS[kind.__name__]
 
 
 def given_flags(args: argparse.Namespace, cls: type) -> dict[str, str | list[str]]:

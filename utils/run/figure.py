@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 from unittest import mock
 
-from utils.errors import UserError, describe_os_error, one_line
+from utils.errors import UserError, cut_middle, describe_os_error, one_line
 from utils.files import check_writable, write_atomic
 from utils.output import log
 
@@ -168,17 +168,7 @@ def plain_text(text: str, limit: int = MAX_TEXT) -> str:
         one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode()
         for one in text
     )
-    return "\n".join(shorten(line, limit) for line in shown.split("\n"))
-
-
-def shorten(line: str, limit: int) -> str:
-    """Return a line with its middle cut out if it is longer than the limit.
-
-    >>> shorten("d_model=64, lr=0.001", 13)
-    'd_mode…=0.001'
-    """
-    head, tail = limit // 2, (limit - 1) // 2
-    return line if len(line) <= limit else f"{line[:head]}…{line[len(line) - tail:]}"
+    return "\n".join(cut_middle(line, limit) for line in shown.split("\n"))
 
 
 def picture_format(out: Path) -> str:
