@@ -88,7 +88,7 @@ class Memory:
         return self.weights + self.gradients + self.moments + self.activations
 
 
-def activation_elements(config: ModelConfig, length: int | None = None) -> int:
+def activation_elements(config: ModelConfig) -> int:
     """Estimate the elements kept per token for the backward pass, in eager mode (within 15%).
 
     A block keeps inputs and outputs of its two norms, 4 D (with rmsnorm 6 D); the attention's
@@ -99,12 +99,9 @@ def activation_elements(config: ModelConfig, length: int | None = None) -> int:
     values. qk_norm also keeps normed queries and keys. Without norm_gain, rmsnorm's extra 2 D and
     these are not kept.
     Outside the blocks: 2 D, and three (softcap: four) times V for the logits, their softmax and
-    their gradient. See the code for the optional parts.
-
-    Args:
-        length: T; None = block_size.
+    their gradient. See the code for the optional parts. T is block_size.
     """
-    D, T = config.n_embd, config.block_size if length is None else length
+    D, T = config.n_embd, config.block_size
     hidden = (4 if config.mlp == "swiglu" else 2) * config.mlp_width
     q, k, v = config.qkv_sizes
     block = 4 * D + q + hidden
@@ -153,7 +150,7 @@ def training_memory(
     )
 
 
-def kv_cache_bytes(config: ModelConfig, element_bytes: int = FLOAT32_BYTES) -> int:
+def kv_cache_bytes(config: ModelConfig) -> int:
     """Return the bytes of the KV cache for one sample of block_size tokens, pointer included.
 
     >>> kv_cache_bytes(ModelConfig(block_size=256, n_layer=4, n_embd=192))  # 2 * 4 * 256 * 192 * 4
@@ -161,7 +158,7 @@ def kv_cache_bytes(config: ModelConfig, element_bytes: int = FLOAT32_BYTES) -> i
     """
     _, k, v = config.qkv_sizes
     per_token = config.n_layer * (k + v) + (2 * config.n_embd if config.pointer else 0)
-    return config.block_size * per_token * element_bytes
+    return config.block_size * per_token * FLOAT32_BYTES
 
 
 def forward_flops_per_token(

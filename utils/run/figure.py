@@ -117,7 +117,7 @@ def new_figure(width: float = 8, height: float = 4.8) -> Any:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def style_axes(axes: Any, *, legend: bool = False) -> None:
+def style_axes(axes: Any) -> None:
     """Set the common style: no frame at the top and the right, a faint grid, plain numbers.
 
     Call it last, when the axes have their scales and lines.
@@ -131,8 +131,6 @@ def style_axes(axes: Any, *, legend: bool = False) -> None:
             axis.set_major_formatter(StrMethodFormatter("{x:g}"))
         if isinstance(axis.get_minor_formatter(), LogFormatterMathtext):
             axis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
-    if legend:
-        add_legend(axes)
 
 
 def add_legend(axes: Any, *, below: bool = False, **options: Any) -> None:
