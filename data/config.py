@@ -59,13 +59,15 @@ class DataConfig:
         DEFAULT_JSON_FIELD, "field of JSON objects with the document; empty = read as plain text"
     )
     split: str = setting(
-        "auto", "split off documents or the last bytes; auto: by their number", choices=SPLITS
+        "auto",
+        "validation part: whole documents, or the last bytes; auto = bytes if documents are few",
+        choices=SPLITS,
     )
     val_fraction: float = setting(
         0.1, "share of the documents or bytes that is kept for validation", above=0, below=1
     )
     val_max_bytes: int = setting(
-        0, "bytes of the validation part, from its start, to evaluate on; 0 = all", minimum=0
+        0, "keep only this many bytes of the validation part, from its start; 0 = all", minimum=0
     )
     errors: str = setting("strict", "strict = UTF-8 only; bytes = any bytes", choices=ERRORS)
     stories: bool = setting(

@@ -11,7 +11,8 @@ from torch import nn
 def unwrap(model: nn.Module) -> nn.Module:
     """Return the module inside torch.compile and DistributedDataParallel, however they are nested.
 
-    State dicts and attributes are read from it, so no stored key contains a wrapper's name.
+    Our training uses no DistributedDataParallel, but code that imports these modules may. State
+    dicts and attributes are read from it, so no stored key contains a wrapper's name.
     """
     while True:
         inner = getattr(model, "_orig_mod", None)  # torch.compile

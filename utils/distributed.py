@@ -167,7 +167,7 @@ class Distributed:
         self.all_reduce_max(0)
 
     def check_weights_in_sync(self, weights: Sequence[Tensor]) -> None:
-        """Check that the weights of all ranks are equal bit for bit.
+        """Check, by a sum of the bits, that the weights of all ranks are equal.
 
         All ranks start equal and take the same steps, but different CPUs or GPUs may round
         differently.
@@ -179,7 +179,7 @@ class Distributed:
             return
         bits = torch.stack([w.detach().view(torch.int32).sum() for w in weights])
         total = int(bits.sum())
-        if sum(self.all_reduce_max(total, -total)) != 0:
+        if sum(self.all_reduce_max(total, -total)) != 0:  # the largest sum minus the smallest
             raise UserError(
                 "the weights of the ranks differ; this checkpoint is not saved, the earlier ones "
                 "are intact; run all ranks on the same kind of processor"
@@ -247,7 +247,9 @@ def init_distributed() -> Iterator[Distributed]:
                 stack.enter_context(contextlib.redirect_stdout(devnull))
                 stack.enter_context(contextlib.redirect_stderr(devnull))
             yield dist
-            dist.barrier()  # torchrun kills the others when a rank exits with a nonzero status
+            # A rank may return a nonzero status, as after Ctrl-C. When it exits, torchrun kills the
+            # others, so it waits for them.
+            dist.barrier()
         torch_dist.destroy_process_group()
     except (Exception, KeyboardInterrupt) as error:
         if dist.claim_error_report():

@@ -188,6 +188,7 @@ class Decoder:
         """
         cache, n, D = self.cache, self.cache.n_visible, self.config.n_embd
         B = len(cache.starts)
+        # The weights of the query are already divided by sqrt(D).
         query_BD, key_BD, gate_B1 = self.weights.pointer_inputs(h_BD).split((D, D, 1), dim=1)
         keys_BnD, values_BnD = cache.pointer_2BSD[:, :, :n]
         query_BD1 = query_BD[:, :, None]
@@ -256,8 +257,9 @@ def cache_size_for(
 ) -> tuple[int, int]:
     """Return the number of cache slots, and of positions in the first RoPE table.
 
-    Without RoPE both numbers are equal. Compiled steps get powers of two, so that few shapes are
-    compiled, and a RoPE table that never has to grow.
+    The two numbers differ only for compiled steps with RoPE, whose table must never grow. For
+    compiled steps the number of tokens is rounded up to a power of two, so that few shapes are
+    compiled. There are never more than block_size slots.
 
     >>> config, prompts = ModelConfig(vocab_size=11, block_size=64), [[1, 2, 3], [4]]
     >>> cache_size_for(config, prompts, 20), cache_size_for(config, prompts, 100, compiled=True)

@@ -1,4 +1,8 @@
-"""Occurrences of pairs in the training row, and array operations that group them by pair."""
+"""Occurrences of pairs in the training row, and array operations that group them by pair.
+
+The training row is one array of all distinct pre-tokens, with a cell for each byte: a token of n
+bytes covers n cells (see tok.training.learn).
+"""
 
 from __future__ import annotations
 
@@ -38,7 +42,11 @@ class Occurrences:
         return order_A, list(zip(*(column[order_A].tolist() for column in columns), strict=True))
 
     def select(self, selected_S: np.ndarray) -> Occurrences:
-        """Return the occurrences of some pairs, whose new indices are positions in `selected_S`."""
+        """Return the occurrences of some pairs, whose new indices are positions in `selected_S`.
+
+        They keep their order. If `selected_S` does not ascend, they are not sorted by the new
+        index, and `bounds` and `pair_counts` must not be used.
+        """
         new_index_A = np.full(len(self.first_A), -1)
         new_index_A[selected_S] = np.arange(len(selected_S))
         new_index_N = new_index_A[self.pair_N]

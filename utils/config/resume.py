@@ -35,7 +35,8 @@ def resumed_config(
     """
     stored_config, known = load(cls, [str(config_file)], {})
     run_dir = config_file.parent
-    completed = flatten(stored_config)  # the settings of the completed steps
+    # What config.yaml says, which may have been edited; below, what the completed steps used.
+    completed = flatten(stored_config)
     fields = flat_fields(cls)
     newer = {
         name
@@ -45,7 +46,7 @@ def resumed_config(
     for name in newer:
         if given[name] != completed[name]:
             kept = f"keeps {completed[name]}"
-            log(f"warning: {name} is newer than the run in {run_dir}, which {kept}")
+            log(f"warning: the run in {run_dir} is older than the setting {name}, and {kept}")
     kept_given = {name: value for name, value in given.items() if name not in newer}
     requested = completed | kept_given | {"run_dir": str(run_dir)}
     if checkpoint:
@@ -61,7 +62,7 @@ def resumed_config(
         allowed = name == MAX_STEPS and value >= (checkpoint["step"] if checkpoint else 0)
         if not allowed and not fields[name][1].metadata["may_change_on_resume"]:
             raise UserError(
-                f"--resume: {name} is {completed[name]} in {run_dir}, not {value}; "
+                f"--resume: {name} was {completed[name]} in {run_dir}, not {value}; "
                 "drop the change, or start a new run"
             )
     if requested[MAX_STEPS] != completed[MAX_STEPS]:
