@@ -80,7 +80,7 @@ def load_run(run_dir: str | Path, which: str = "best", device: str = "auto") -> 
             f"{path}: no checkpoint yet; wait for the run's first evaluation after step 0{other}"
         )
     other = "last" if which == "best" else "best"
-    state = checkpoint.load(path, hint=f"try --checkpoint {other}")
+    state = checkpoint.load(path, hint=f"try --checkpoint {other}", required=checkpoint.SCHEMA)
     tokenizer = BPETokenizer.load(run.tokenizer)
     if tokenizer.identity != state.get("tokenizer_sha256"):
         raise UserError(

@@ -26,7 +26,7 @@ from data.dataset import Dataset, check_run_tokenizer
 from data.prepare import prepare
 from data.prepared_folder import check_compatible, check_content, check_val_bytes
 from model.config import ModelConfig
-from model.flops import describe
+from model.flops import check_size, describe
 from model.gpt import TinyGPT
 from model.hf.pretrained import load_initial_weights, pretrained_settings
 from model.load import load_weights
@@ -34,7 +34,7 @@ from model.training.config import TrainConfig, is_complete
 from model.training.fit import fit
 from model.training.optim import OPTIMIZERS, OptimConfig, make_optimizer
 from model.training.step_log import describe_run, run_metadata
-from model.training.trainer import REQUIRED_KEYS, Trainer
+from model.training.trainer import Trainer
 from tok.formats.convert import read_folder_tokenizer
 from tok.tokenizer import BPETokenizer
 from utils import device
@@ -202,6 +202,7 @@ def build_trainer(
         state: the checkpoint to resume from.
         data: used instead of the data that the settings describe.
     """
+    check_size(config.model, n_rows=config.train.batch_size * config.train.grad_accum_steps)
     torch_device = set_up_device(config.train, state, dist)
     train, weights = config.train, None
     if train.init_from and not state:  # first: if damaged, no data is prepared
@@ -324,7 +325,7 @@ def load_state(run: RunFolder, dist: Distributed) -> dict[str, Any] | None:
         hint = f"copy {run.best} over it to continue from there, or {hint}"
     if not run.last.exists():
         raise UserError(f"{run.last}: missing; {hint}")
-    state = checkpoint.load(run.last, hint=hint, required=REQUIRED_KEYS)
+    state = checkpoint.load(run.last, hint=hint, required=checkpoint.SCHEMA)
     check_run_tokenizer(run.tokenizer, state["tokenizer_sha256"])
     check_logs(run, state)
     return state

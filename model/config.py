@@ -47,7 +47,9 @@ class ModelConfig:
     mlp: str = setting(
         "gelu", "activation of the MLP", choices=("gelu", "gelu_tanh", "relu2", "swiglu")
     )
-    mlp_ratio: float = setting(4.0, "MLP width / n_embd; swiglu: 2/3 of that width", above=0.0)
+    mlp_ratio: float = setting(
+        4.0, "MLP width / n_embd; swiglu: 2/3 of that width", above=0.0, maximum=1e6
+    )
     qk_norm: bool = setting(False, "apply RMSNorm to each head's queries and keys, before RoPE")
     tie_weights: bool = setting(False, "the output head shares the token embedding's weights")
     softcap: float = setting(

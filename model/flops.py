@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import psutil
+
 from model.config import ModelConfig
+from utils.errors import UserError
 
 FLOAT32_BYTES = 4
+BLOCK_OBJECT_BYTES = 30_000  # of Python's objects in a block, at least, besides its weights
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,33 @@ def count_parameters(config: ModelConfig) -> Parameters:
         bigram_embedding=config.bigram_rows * D,
         embedding_norm=norm if config.embedding_norm else 0,
     )
+
+
+def check_size(config: ModelConfig, n_tensors: int | None = None, n_rows: int = 0) -> None:
+    """Check that a model can be built, before building it takes all memory or hours.
+
+    Args:
+        n_tensors: number of the stored weights that the model is to get; every block has some.
+        n_rows: rows of a training step, each with int64 inputs and targets.
+
+    Raises:
+        UserError: this machine has too little memory, or there are fewer weights than blocks.
+    """
+    if n_tensors is not None and config.n_layer > n_tensors:
+        raise UserError(
+            f"model.n_layer is {config.n_layer}, but there are only {n_tensors} weights; "
+            "put the original file back"
+        )
+    elements = count_parameters(config).total
+    if config.position == "rope":
+        elements += 2 * config.block_size * config.head_dim
+    needed = elements * FLOAT32_BYTES + config.n_layer * BLOCK_OBJECT_BYTES
+    needed += n_rows * config.block_size * 16
+    if needed > (total := psutil.virtual_memory().total):
+        raise UserError(
+            f"this needs {float(needed):.2g} bytes of memory, the machine has {float(total):.2g}; "
+            "lower model.n_layer, n_embd, vocab_size, block_size or train.batch_size"
+        )
 
 
 @dataclass(frozen=True)

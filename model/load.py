@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from model.config import ModelConfig
+from model.flops import check_size
 from model.gpt import TinyGPT
 from utils.config.load import cast, unknown_key
 from utils.errors import UserError, errors_at
@@ -32,9 +33,12 @@ def load_model(checkpoint: Mapping[str, Any], device: torch.device | str = "cpu"
     settings = _section(_section(checkpoint, "config", "checkpoint"), "model", "checkpoint config")
     weights = _section(checkpoint, "model", "checkpoint")
     config = model_config(settings)
+    check_size(config, len(weights))
     with torch.random.fork_rng(devices=[]):
+        with torch.device("meta"):  # shapes without memory
+            check_weights(TinyGPT(config), weights)
         model = TinyGPT(config)
-    load_weights(model, weights)
+    model.load_state_dict(weights)
     return model.to(device).eval()
 
 
@@ -65,6 +69,16 @@ def load_weights(model: TinyGPT, weights: Mapping[str, Any]) -> None:
     Raises:
         UserError: a weight is missing, unexpected, of another shape or not a tensor.
     """
+    check_weights(model, weights)
+    model.load_state_dict(weights)
+
+
+def check_weights(model: TinyGPT, weights: Mapping[str, Any]) -> None:
+    """Check that a state dict has the names and shapes of the model's.
+
+    Raises:
+        UserError: a weight is missing, unexpected, of another shape or not a tensor.
+    """
     expected = model.state_dict()
     for name, parameter in expected.items():
         if name not in weights:
@@ -80,7 +94,6 @@ def load_weights(model: TinyGPT, weights: Mapping[str, Any]) -> None:
     for name in weights:
         if name not in expected:
             raise UserError(f"weight {name} is unknown to the model of the checkpoint's config")
-    model.load_state_dict(weights)
 
 
 def _section(container: Any, key: str, name: str) -> Mapping[str, Any]:

@@ -165,13 +165,21 @@ def run_cli(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
         print(f"error: {one_line(describe_os_error(error))}", file=sys.stderr)
         status = EXIT_USER_ERROR
         _discard_stdout()
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
         print("error: not enough memory; give it less, or larger memory", file=sys.stderr)
         status = EXIT_USER_ERROR
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         status = EXIT_INTERRUPTED
     sys.exit(status)
+
+
+def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
+    """Return whether Python, NumPy or PyTorch, on any device, could not allocate memory."""
+    is_python = isinstance(error, MemoryError)
+    return is_python or re.search("out of memory|can't allocate memory", str(error)) is not None
 
 
 def _discard_stdout() -> None:

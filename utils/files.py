@@ -43,8 +43,11 @@ def read_bytes(path: str | Path) -> bytes:
     Raises:
         UserError: the file is missing, a folder, or can't be read.
     """
-    with user_error_if_os_error():
-        return Path(path).read_bytes()
+    try:
+        with user_error_if_os_error():
+            return Path(path).read_bytes()
+    except ValueError as error:  # a NUL character, or half of a surrogate pair
+        raise UserError(f"{str(path)!r}: not a file name ({error}); name another") from None
 
 
 def readable_again(path: str | Path) -> str | Path:

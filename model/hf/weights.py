@@ -13,6 +13,7 @@ from torch import Tensor
 
 from model.attention import split_qkv
 from model.config import ModelConfig
+from model.flops import check_size
 from model.gpt import TinyGPT
 from utils.errors import UserError
 
@@ -135,6 +136,7 @@ def from_hf_weights(
     if config.tie_weights and embedding not in tensors and head in tensors:
         tensors = {**tensors, embedding: tensors[head]}  # one tensor, saved under its other name
     weights: dict[str, Tensor] = {}
+    check_size(config, len(tensors))
     shapes = _shapes(kind, config)
     entries = _entries(kind, config, shapes)
     for name, entry in entries.items():

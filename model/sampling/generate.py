@@ -20,6 +20,7 @@ from model.sampling.cuda_graph import CudaGraphRunner
 from model.sampling.decoder import Decoder, cache_size_for
 from model.sampling.inference_weights import InferenceWeights
 from model.sampling.sampler import SamplingParams, TokenSelector, UniformStreams
+from utils.errors import UserError
 
 
 class Step(NamedTuple):
@@ -150,7 +151,7 @@ class PendingTokens:
         """Wait for the copy; return the step without the samples that are already finished.
 
         Raises:
-            ValueError: a logit of the model is not finite.
+            NonFiniteLogitsError: a logit of the model is not finite.
         """
         if self.arrived is not None:
             self.arrived.synchronize()
@@ -159,9 +160,16 @@ class PendingTokens:
             if i in finished:
                 continue
             if math.isnan(logprob):
-                raise ValueError("the model's logits are not finite; its weights are damaged")
+                raise NonFiniteLogitsError(
+                    "the model's logits are not finite: its weights are damaged, or a setting is "
+                    "extreme; train it with other settings"
+                )
             step.ids[i], step.logprobs[i] = int(token), logprob
         return step
+
+
+class NonFiniteLogitsError(UserError, ValueError):
+    """A logit is infinite or NaN, so no token can be chosen."""
 
 
 class BatchKey(NamedTuple):

@@ -10,6 +10,7 @@ from model.config import ModelConfig
 from model.training.optim import OptimConfig
 from utils.config.schema import check, check_dependencies, setting
 from utils.device import AMP
+from utils.run.checkpoint import MAX_THREADS
 
 DEPENDS_ON = {"sample_prompt": {"sample_tokens": True}}
 
@@ -56,7 +57,9 @@ class TrainConfig:
     device: str = setting("auto", "auto (cuda, else mps, else cpu), or a device of PyTorch")
     amp: str = setting("auto", "number format of matrix products; off = fp32", choices=AMP)
     compile: bool = setting(False, "use torch.compile; if that fails, train without it")
-    num_threads: int = setting(0, "CPU threads; 0 = PyTorch's default", minimum=0)
+    num_threads: int = setting(
+        0, "CPU threads; 0 = PyTorch's default", minimum=0, maximum=MAX_THREADS
+    )
 
     def __post_init__(self) -> None:
         check(self)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from model.config import ModelConfig
 from model.training.muon import MuonAdamW
 from utils.config.schema import Dependencies, check, check_dependencies, setting
+from utils.errors import UserError
 
 SCHEDULES = ("cosine", "linear", "wsd", "constant")
 
@@ -38,10 +39,14 @@ class OptimizerSpec:
     """Returns new values of a step for group settings; each applies to the groups that have it."""
     moments: int = 2
     """The most tensors it keeps for each weight, of the weight's size; for the memory estimate."""
+    state_names: Callable[[Mapping[str, Any]], set[str]] | None = None
+    """Returns the names of the fp32 tensors that it keeps for a parameter of a group: `step`, a
+    scalar, and tensors of the parameter's shape. Without it, stored ones are not checked."""
 
 
+ADAMW_STATE = {"step", "exp_avg", "exp_avg_sq"}
 OPTIMIZERS = {
-    "adamw": OptimizerSpec(torch.optim.AdamW),
+    "adamw": OptimizerSpec(torch.optim.AdamW, state_names=lambda group: ADAMW_STATE),
     "muon": OptimizerSpec(
         MuonAdamW,
         settings=("muon_lr", "muon_momentum", "muon_warmup_steps"),
@@ -52,6 +57,7 @@ OPTIMIZERS = {
             "split": rows,
         },
         at_step=lambda config, step: {"momentum": config.momentum_at(step)},
+        state_names=lambda group: ({"momentum_buffer"} if group.get("muon") else ADAMW_STATE),
     ),
 }
 DEPENDS_ON: Dependencies = {
@@ -201,6 +207,46 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimiz
     """
     return OPTIMIZERS[config.name].make(
         param_groups(model, config), lr=config.lr, betas=config.betas, eps=config.eps, fused=True
+    )
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, stored: Mapping[str, Any], config: OptimConfig
+) -> None:
+    """Restore the tensors of a state dict, and the group settings that change at each step.
+
+    All other group settings follow from `config`, which made the optimizer.
+
+    Raises:
+        UserError: the state is not that of this optimizer for these parameters.
+    """
+    groups, spec = optimizer.state_dict()["param_groups"], OPTIMIZERS[config.name]
+    layout = [group["params"] for group in groups]
+    fits = [group.get("params") for group in stored["param_groups"]] == layout
+    if fits and spec.state_names:
+        expected = {
+            number: (parameter.shape, spec.state_names(group))
+            for numbers, group in zip(layout, optimizer.param_groups, strict=True)
+            for number, parameter in zip(numbers, group["params"], strict=True)
+        }
+        fits = stored["state"].keys() <= expected.keys() and all(
+            _are_state(tensors, *expected[number]) for number, tensors in stored["state"].items()
+        )
+    if not fits:
+        raise UserError("its optimizer state does not fit the model of its config; start a new run")
+    for ours, theirs in zip(groups, stored["param_groups"], strict=True):
+        changing = ("lr", *spec.at_step(config, 0))
+        ours |= {name: theirs[name] for name in changing if type(theirs.get(name)) is float}
+    optimizer.load_state_dict({"state": stored["state"], "param_groups": groups})
+
+
+def _are_state(tensors: Mapping[str, Any], shape: torch.Size, names: set[str]) -> bool:
+    """Return whether these are the tensors that an optimizer keeps for a parameter."""
+    return tensors.keys() == names and all(
+        isinstance(tensor, Tensor)
+        and tensor.dtype == torch.float32
+        and tensor.shape == (() if name == "step" else shape)
+        for name, tensor in tensors.items()
     )
 
 

@@ -17,7 +17,7 @@ from model.sampling.sampler import sample_seeds
 from model.training.config import RunConfig, is_finished
 from model.training.evaluate import Evaluation, StopCheck, evaluate_split, never_stop
 from model.training.loss import ModelWithLoss
-from model.training.optim import clip_gradients, set_step
+from model.training.optim import clip_gradients, restore_optimizer, set_step
 from model.training.protocols import Batches, Tokenizer
 from utils import device
 from utils.distributed import SINGLE_PROCESS, Distributed
@@ -30,9 +30,6 @@ from utils.run.folder import RunFolder
 from utils.run.log import RunLog, sync_logs
 
 COUNTERS = ("step", "tokens", "bad_evals", "best_val", "last_val", "elapsed_s")
-# train.py compares the tokenizer and the data with the run's, and uses the number of threads.
-ORIGIN = ("tokenizer_sha256", "data_identity", "threads", "torch")
-REQUIRED_KEYS = ("model", "optimizer", "scaler", "config", *COUNTERS, *ORIGIN)
 
 
 def ignore_phase(phase: str) -> None:
@@ -103,8 +100,9 @@ class Trainer:
         """
         with errors_at(self.run.last, "start a new run"):
             load_weights(self.model, state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+            restore_optimizer(self.optimizer, state["optimizer"], self.config.optim)
+        if state["scaler"].keys() == self.scaler.state_dict().keys():  # {} without fp16
+            self.scaler.load_state_dict(state["scaler"])
         for name in COUNTERS:
             setattr(self, name, state[name])
         self.val_step = checkpoint.evaluated_step(state)

@@ -138,7 +138,7 @@ def point_status(run: RunFolder, config: Config) -> str:
                 "name another --out, or remove that folder"
             )
     try:
-        state = checkpoint.load(run.last)
+        state = checkpoint.load(run.last, required=checkpoint.SCHEMA)
     except UserError:  # missing or damaged: train.py reports it
         return "resumable"
     return "done" if is_complete(stored.train, state) else "resumable"

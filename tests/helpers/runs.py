@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import sys
 import time
@@ -232,3 +233,15 @@ def hang_at(where: str, call: int, marker: Path) -> None:
         return result if where == "step" else original(*args, **kwargs)
 
     setattr(owner, name, wrapped)
+
+
+def training(tmp_path: Path, *more: str, **changes: object) -> list[str]:
+    """Return arguments of train.py that keep all files below tmp_path."""
+    text = tmp_path / "text.txt"
+    same = {**TINY, "data.files": text, "data.cache_dir": tmp_path / "cache"}
+    return flags(tmp_path / "runs" / "x", same, *more, **changes)
+
+
+def copy(done: Path, tmp_path: Path) -> Path:
+    """A copy of a run, which the test may damage."""
+    return Path(shutil.copytree(done, tmp_path / "run"))

@@ -15,61 +15,15 @@ import torch
 import sample
 import train
 from data import prepare
-from tests.helpers.runs import TINY, flags, make_text
+from tests.helpers.runs import copy, flags, make_text, training
 from tok.tokenizer import BPETokenizer
 from utils import errors
-from utils.run import checkpoint, plot
+from utils.run import checkpoint
 
 pytestmark = pytest.mark.usefixtures("quick")
 
 Settings = dict[str, object]
 Fails = Callable[..., str]
-
-# Warnings and progress that may precede the error.
-PROGRESS = re.compile("^warning: |^encoding the (train|val) documents$|: training a tokenizer of ")
-
-
-@pytest.fixture(scope="module")
-def done(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a short run that can be resumed; tests copy it."""
-    run = tmp_path_factory.mktemp("done") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plot, "plot_losses", lambda *args, **kwargs: None)
-        assert train.main(flags(run, settings, train__max_steps=4)) == 0
-    return run
-
-
-@pytest.fixture
-def fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Fails:
-    """Return fails(main, argv) -> the program's one error line; it may not change tmp_path."""
-
-    def tree() -> dict[str, bytes | None]:
-        return {
-            str(path.relative_to(tmp_path)): path.read_bytes() if path.is_file() else None
-            for path in tmp_path.rglob("*")
-        }
-
-    def run(main: Callable[[list[str]], int], argv: list[str]) -> str:
-        before = tree()
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            errors.run_cli(lambda _: main(argv))
-        lines = capsys.readouterr().err.splitlines()
-        assert stop.value.code == 2
-        assert lines and lines[-1].startswith("error: "), lines
-        assert not [line for line in lines if "Traceback" in line]
-        assert [line for line in lines if not PROGRESS.search(line)] == lines[-1:]
-        assert tree() == before, "no file is left behind"
-        return lines[-1]
-
-    return run
-
-
-def training(tmp_path: Path, *more: str, **changes: object) -> list[str]:
-    """Return arguments of train.py that keep all files below tmp_path."""
-    text = tmp_path / "text.txt"
-    same = {**TINY, "data.files": text, "data.cache_dir": tmp_path / "cache"}
-    return flags(tmp_path / "runs" / "x", same, *more, **changes)
 
 
 def on_folder(tmp_path: Path, data: Path) -> list[str]:
@@ -193,10 +147,6 @@ def test_config_files(text: str, message: str, fails: Fails, tmp_path: Path) -> 
     (tmp_path / "c.yaml").write_text(text, encoding="utf-8")
     line = fails(train.main, training(tmp_path, "--config", str(tmp_path / "c.yaml")))
     assert f"c.yaml{message}" in line
-
-
-def copy(done: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(done, tmp_path / "run"))
 
 
 def flip(path: Path) -> None:

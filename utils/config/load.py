@@ -8,6 +8,8 @@ raises a UserError that names the file and line (or the flag) and suggests the n
 from __future__ import annotations
 
 import dataclasses
+import math
+import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -99,7 +101,7 @@ def cast(value: Any, kind: Any, where: str, text: str | None = None) -> Any:
         # A flag's text is taken literally, except for quotes around it: `--name 1` is the text "1".
         return value if isinstance(value, str) and text[:1] in ("'", '"') else text
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return float(value) if abs(value) <= sys.float_info.max else math.inf
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)  # YAML reads 1e4 as a float
     if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):

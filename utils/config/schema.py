@@ -147,11 +147,14 @@ def check_range(value: Any, metadata: Mapping[str, Any], where: str) -> None:
         return
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{where}: must be a finite number, got {value}")
+    is_count = isinstance(value, int) and metadata.get("minimum") is not None
+    largest = 2**63 - 1 if is_count else None  # torch's integers have 64 bits
     for limit, holds, words in (
         (metadata.get("minimum"), lambda a, b: a >= b, "at least"),
         (metadata.get("maximum"), lambda a, b: a <= b, "at most"),
         (metadata.get("above"), lambda a, b: a > b, "above"),
         (metadata.get("below"), lambda a, b: a < b, "below"),
+        (largest, lambda a, b: a <= b, "at most"),
     ):
         if limit is not None and not holds(value, limit):
             raise UserError(f"{where}: must be {words} {limit}, got {value}")

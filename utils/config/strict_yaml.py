@@ -48,6 +48,22 @@ class _Loader(yaml.SafeLoader):
             pending += nodes
         return root
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Return the value of a node.
+
+        Raises:
+            ConstructorError: none, as in `!!bool 3`, or an integer of more than 1000 digits.
+        """
+        try:
+            value = super().construct_object(node, deep)
+            valid = not isinstance(value, int) or abs(value) < 10**1000
+        except (LookupError, ValueError, TypeError, AttributeError):
+            valid = False
+        if not valid:
+            problem = f"{str(node.value):.40} is not a value of type {node.tag.rpartition(':')[2]}"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        return value
+
 
 _Loader.yaml_implicit_resolvers = {}
 for _tag, _pattern, _first in (
@@ -66,7 +82,7 @@ def parse_scalar(text: str) -> Any:
     """Parse the value of a flag as YAML: `3e-4` is a number, `[a, b]` a list, the rest text."""
     try:
         return yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError, RecursionError):  # such as an integer of 9999 digits
+    except (yaml.YAMLError, RecursionError):  # RecursionError: hundreds of brackets
         return text
 
 
@@ -123,7 +139,7 @@ def read_yaml(path: str, fields: Mapping[str, Any]) -> dict[str, tuple[Any, int]
         if root is not None and not _is_null(root):
             _collect(loader, root, "", path, fields, found, {})
         return found
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: such as `!!int x`
+    except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else path
         raise UserError(
@@ -140,7 +156,7 @@ def mapping_keys(path: str, section: str) -> list[str]:
         root = _Loader(
             decode_utf8(read_bytes(path), path, hint="save it as UTF-8")
         ).get_single_node()
-    except (yaml.YAMLError, ValueError):
+    except (yaml.YAMLError, RecursionError):
         return []
     pairs = root.value if isinstance(root, yaml.MappingNode) else []
     sections = [node for key, node in pairs if key.value == section]

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import warnings
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -21,6 +22,79 @@ from utils.errors import UserError, one_line
 from utils.files import read_bytes, write_atomic
 
 FORMAT = 1
+MAX_THREADS = 4096  # more than any machine has; OpenMP ends the process if it can't start them
+
+PENDING_METRICS = {"lr", "train_loss", "grad_norm", "tokens_per_s"}
+
+
+def _is_count(value: Any, least: int = 0, most: int = 2**63 - 1) -> bool:
+    return type(value) is int and least <= value <= most
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is float or _is_count(value, least=-(2**63))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, (bool, str)) or _is_number(value)
+
+
+def _is_mapping(value: Any, key: type, holds: Callable[[Any], bool] = lambda item: True) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(name, key) and holds(item) for name, item in value.items()
+    )
+
+
+def _is_config(value: Any) -> bool:
+    if not _is_mapping(value, str) or "train" not in value:
+        return False
+    sections = [item for name, item in value.items() if name != "run_dir"]
+    train = value["train"]
+    return all(_is_mapping(section, str, _is_plain) for section in sections) and all(
+        _is_count(train.get(name), 1) for name in ("max_steps", "eval_every_steps")
+    )
+
+
+def _is_optimizer(value: Any) -> bool:
+    return (
+        _is_mapping(value, str)
+        and _is_mapping(value.get("state"), int, lambda item: _is_mapping(item, str))
+        and isinstance(value.get("param_groups"), list)
+        and all(_is_mapping(group, str, _is_plain) for group in value["param_groups"])
+    )
+
+
+# The keys of a run's checkpoint, each with the condition that its value meets. A file with a valid
+# checksum may come from anywhere, so `load` checks them before any other code reads the values.
+SCHEMA: dict[str, Callable[[Any], bool]] = {
+    "model": lambda value: _is_mapping(value, str, lambda item: isinstance(item, torch.Tensor)),
+    "optimizer": _is_optimizer,
+    "scaler": lambda value: _is_mapping(value, str, _is_number),
+    "config": _is_config,
+    "step": _is_count,
+    "tokens": _is_count,
+    "bad_evals": _is_count,
+    "best_val": _is_number,
+    "last_val": _is_number,
+    "elapsed_s": lambda value: _is_number(value) and math.isfinite(value) and value >= 0,
+    "tokenizer_sha256": _is_text,
+    "data_identity": _is_text,
+    "threads": lambda value: _is_count(value, 1, MAX_THREADS),
+    "torch": _is_text,
+}
+# Older versions did not write `ranks`; the others are there in some states of a run only.
+OPTIONAL: dict[str, Callable[[Any], bool]] = {
+    "ranks": lambda value: _is_count(value, 1),
+    "val_step": lambda value: value is None or _is_count(value),
+    "pending_evaluation": lambda value: value is None
+    or (_is_mapping(value, str, _is_number) and value.keys() <= PENDING_METRICS),
+}
 
 
 def digest(value: Any) -> str:
@@ -138,15 +212,17 @@ def check_size(content: Any, n_bytes: int) -> None:
             raise ValueError("larger than its file")
 
 
-def load(path: str | Path, hint: str = "", required: Sequence[str] = ()) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU and verify its checksum. Code in the file is never run.
+def load(path: str | Path, hint: str = "", required: Iterable[str] = ()) -> dict[str, Any]:
+    """Read a run's checkpoint onto the CPU; verify its checksum, then the types of its values.
+
+    Code in the file is never run.
 
     Args:
         hint: a fix, at the end of the message about a damaged file.
-        required: keys that the caller needs.
+        required: keys that the caller needs; SCHEMA has all of a run.
 
     Raises:
-        UserError: missing, truncated, damaged, or not a checkpoint of llm-tiny.
+        UserError: missing, truncated, damaged, or not a checkpoint of a run of llm-tiny.
     """
     raw, ending = read_bytes(path), f"; {hint}" if hint else ""
     if not raw:
@@ -170,17 +246,19 @@ def load(path: str | Path, hint: str = "", required: Sequence[str] = ()) -> dict
         ) from None
     if not isinstance(content, dict) or "sha256" not in content or "format" not in content:
         raise UserError(f"{path}: not a checkpoint of this program{ending}")
-    if content["format"] != FORMAT:
-        raise UserError(
-            f"{path}: checkpoint format {content['format']}, this program reads {FORMAT}"
-        )
+    if not _is_count(version := content["format"]) or version != FORMAT:
+        found = version if _is_count(version) else f"of type {type(version).__name__}"
+        raise UserError(f"{path}: checkpoint format {found}, this program reads {FORMAT}{ending}")
     expected = content.pop("sha256")
     try:
         intact = digest(content) == expected
-    except (AssertionError, TypeError, RuntimeError):
+    except (AssertionError, TypeError, RuntimeError, ValueError):
         intact = False
     if not intact:
         raise UserError(f"{path}: damaged, its checksum does not match{ending}")
     if missing := [name for name in required if name not in content]:
         raise UserError(f"{path}: not a training checkpoint, it has no {missing[0]}{ending}")
+    for name, holds in (SCHEMA | OPTIONAL).items():
+        if name in content and not holds(content[name]):
+            raise UserError(f"{path}: refused, its {name} has a wrong type or value{ending}")
     return content
