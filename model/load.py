@@ -16,6 +16,9 @@ from model.gpt import TinyGPT
 from utils.config.load import cast, unknown_key
 from utils.errors import UserError, errors_at
 
+# Settings that checkpoints of version 0.2 lack. Their defaults are what models did before.
+ADDED_LATER = ("n_kv_head", "head_size")
+
 
 def load_model(checkpoint: Mapping[str, Any], device: torch.device | str = "cpu") -> TinyGPT:
     """Build the model of a checkpoint, in eval mode, on `device`.
@@ -43,7 +46,7 @@ def load_model(checkpoint: Mapping[str, Any], device: torch.device | str = "cpu"
 
 
 def model_config(settings: Mapping[str, Any]) -> ModelConfig:
-    """Return the ModelConfig of {name: value}, which must hold exactly its settings.
+    """Return the ModelConfig of {name: value}, which must hold its settings and no others.
 
     Raises:
         UserError: a setting is unknown, missing, of the wrong type or out of range.
@@ -57,7 +60,7 @@ def model_config(settings: Mapping[str, Any]) -> ModelConfig:
             raise UserError(f"checkpoint config: {unknown_key(where, fields)}")
         values[name] = cast(value, hints[name], f"checkpoint config: {where}")
     for where, field in fields.items():
-        if field.name not in values:
+        if field.name not in (*values, *ADDED_LATER):
             raise UserError(f"checkpoint config: {where} is missing; another version wrote it")
     with errors_at("checkpoint config"):
         return ModelConfig(**values)

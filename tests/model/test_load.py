@@ -98,6 +98,13 @@ def test_wrong_settings_are_refused(tiny, changes, expected):
     assert expected in message(checkpoint)
 
 
+def test_a_checkpoint_from_before_grouped_query_attention_is_loaded(tiny):
+    checkpoint = checkpoint_of(tiny())
+    for name in ("n_kv_head", "head_size"):
+        del checkpoint["config"]["model"][name]
+    assert load_model(checkpoint).config == tiny().config
+
+
 def test_a_missing_setting_is_not_guessed(tiny):
     checkpoint = checkpoint_of(tiny(norm_eps=0.1))
     del checkpoint["config"]["model"]["norm_eps"]
