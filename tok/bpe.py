@@ -44,7 +44,7 @@ Pair = tuple[int, int]
 def train(text: str | bytes, n_merges: int, pattern: Pattern = GPT2) -> list[Pair]:
     """Learn at most `n_merges` merges. Merge i makes the id 256 + i.
 
-    Of equally frequent pairs, the one with the smallest ids is merged first.
+    Of equally frequent pairs, the one with the smaller first id (then second id) is merged first.
     """
     words = Counter(pretokens(text, pattern))
     ids_of_word = {word: list(word) for word in words}

@@ -9,7 +9,7 @@ from typing import Any, NoReturn, TypeVar
 
 from utils.errors import UserError
 from utils.files import expand_home
-from utils.suggest import misplaced, nearest
+from utils.suggest import flag_for_stray, nearest
 
 T = TypeVar("T")
 PATH_METAVARS = ("FILE", "FOLDER", "PATH")  # of arguments that hold a path
@@ -147,8 +147,8 @@ class Parser(argparse.ArgumentParser):
                     self.error(unknown_flag(flag, flags))
             raise
         if unknown:
-            flags, words = long_flags(self, parsed), [one for one in unknown if one[:1] != "-"]
-            if unknown[0] in words and (meant := misplaced(words, flags)):
+            flags, stray = long_flags(self, parsed), [one for one in unknown if one[:1] != "-"]
+            if unknown[0] in stray and (meant := flag_for_stray(stray, flags)):
                 self.error(f"unknown argument {unknown[0]} (did you mean {meant}?)")
             self.error(unknown_flag(unknown[0], flags))
         return parsed

@@ -86,7 +86,7 @@ def did_you_mean(path: str | Path, holding: str = "") -> str:
     return f"; did you mean {near}?" if near else ""
 
 
-def misplaced(words: Sequence[str], flags: Collection[str]) -> str | None:
+def flag_for_stray(words: Sequence[str], flags: Collection[str]) -> str | None:
     """Return the flag, with its value, that may be missing before stray words; None if unknown.
 
     Args:

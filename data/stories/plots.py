@@ -25,5 +25,8 @@ def sentence_frames() -> Rules:
 
 
 def rules() -> Rules:
-    """Return all rules of the plots and turns. The word classes are in data/stories/words.py."""
+    """Return the rules of plots, turns, and uses (what the hero does with a thing).
+
+    The classes of words are in data/stories/words.py.
+    """
     return {**sections()["plots"], **sentence_frames(), **sections()["uses"]}

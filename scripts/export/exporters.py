@@ -46,7 +46,8 @@ generate = pipeline("text-generation", model="{name}")  # this folder
 print(generate("<|endoftext|>", do_sample=True, top_k=0)[0]["generated_text"])
 ```
 """
-GGUF_USE = """For llama.cpp and programs based on it (`llama-cli` in versions before December 2025):
+GGUF_USE = """For llama.cpp and programs based on it (before December 2025 the command was
+`llama-cli`):
 
     llama-completion -m model.gguf -no-cnv -p "<|endoftext|>"
 """

@@ -207,7 +207,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # One thread per run on a cluster: a result must not depend on the worker that computes it.
     threads = 1 if args.cluster is not None else threads_per_run(args.workers)
     jobs = make_jobs(sweep, source, out, threads)
-    if len(sweep.combinations()) < sweep.n_points:
+    if len(sweep.combinations()) < sweep.n_combinations:
         log(f"{source}: the ranges have no more than {len(sweep.combinations())} combinations")
     if args.dry_run:
         for job in jobs:

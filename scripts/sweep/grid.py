@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from scripts.sweep.random_search import Range, sample_points
+from scripts.sweep.random_search import Range, sample_combinations
 from utils.config.strict_yaml import format_value
 from utils.run.figure import FORMATS
 from utils.suggest import SYNONYMS, leaf_of
@@ -36,14 +36,14 @@ class Point:
 class Sweep:
     """A sweep as its file describes it. Settings have dotted names."""
 
-    config: str = ""
+    config: str = ""  # the base config, not the sweep's own file
     out: str = ""
     axes: dict[str, list[Any]] = field(default_factory=dict)
-    fixed: dict[str, Any] = field(default_factory=dict)
+    fixed: dict[str, Any] = field(default_factory=dict)  # settings of every point
     seeds: tuple[int, ...] = ()
     changes: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> settings
     ranges: dict[str, Range] = field(default_factory=dict)
-    n_points: int = 0  # number of combinations to sample from the ranges
+    n_combinations: int = 0  # to sample from the ranges; each gives a point for each seed
     random_seed: int | None = None
 
     @property
@@ -58,7 +58,10 @@ class Sweep:
             return [(BASE, {}), *self.changes.items()]
         if self.ranges:
             seed = 1 if self.random_seed is None else self.random_seed
-            return [("", point) for point in sample_points(self.ranges, self.n_points, seed)]
+            return [
+                ("", values)
+                for values in sample_combinations(self.ranges, self.n_combinations, seed)
+            ]
         products = itertools.product(*self.axes.values())
         return [("", dict(zip(self.axes, values, strict=True))) for values in products]
 

@@ -99,7 +99,7 @@ def make_sweep(
                     raise UserError(f"{entry.where}: a change {change} already exists; rename it")
                 changes[change] = {name: value}
     sweep = Sweep(axes=axes, fixed=fixed, ranges=ranges, changes=changes)
-    others = {"n_points" if key == "points" else key: value for key, value in plain.items()}
+    others = {"n_combinations" if key == "points" else key: value for key, value in plain.items()}
     sweep = dataclasses.replace(sweep, **others)
     check_sweep(sweep, path)
     return sweep
@@ -180,8 +180,8 @@ def check_sweep(sweep: Sweep, path: str) -> None:
         raise UserError(f"{path}: each: {SEED}: a seed is not a change; give seeds: [1, 2]")
     if len(set(sweep.seeds)) != len(sweep.seeds) or any(seed < 0 for seed in sweep.seeds):
         raise UserError(f"{path}: seeds: must be different whole numbers of 0 or more")
-    if sweep.ranges and sweep.n_points < 1:
+    if sweep.ranges and sweep.n_combinations < 1:
         raise UserError(f"{path}: random needs the number of points, such as points: 20")
-    if not sweep.ranges and (sweep.n_points or sweep.random_seed is not None):
-        name = "points" if sweep.n_points else "random_seed"
+    if not sweep.ranges and (sweep.n_combinations or sweep.random_seed is not None):
+        name = "points" if sweep.n_combinations else "random_seed"
         raise UserError(f"{path}: {name} has an effect only with random; drop it")

@@ -15,7 +15,7 @@ from scripts.sweep.grid_entries import (
     setting_fields,
 )
 from utils.config.load import cast
-from utils.config.strict_yaml import mapping_keys, parse_scalar, read_yaml, unknown_key
+from utils.config.strict_yaml import mapping_keys, parse_value, read_yaml, unknown_key
 from utils.errors import UserError
 from utils.files import expand_home
 
@@ -84,7 +84,7 @@ def flag_values(flags: Mapping[str, Any]) -> dict[str, Any]:
     for key, kind in SWEEP_KEYS.items():
         if (text := flags.get(key)) is not None:
             many = key == "seeds"
-            value = parse_scalar(f"[{text}]" if many else text)
+            value = parse_value(f"[{text}]" if many else text)
             found[key] = cast(value, kind, f"--{key.replace('_', '-')}", None if many else text)
     return found
 
@@ -105,7 +105,7 @@ def flag_entries(part: str, words: Sequence[str], cls: type) -> list[Entry]:
             raise UserError(f"--{part} {word}: expected a setting and =, such as {example}")
         if name is None:
             raise UserError(f"--{part} {given}: {unknown_key(given, fields)}")
-        value = parse_scalar(text if part == "set" else f"[{text}]")
+        value = parse_value(text if part == "set" else f"[{text}]")
         if part == "set" and fields[name][0] is str and not isinstance(value, str):
             value = text  # YAML parses 12 as a number, but the setting is text
         entries.append(Entry(part, "", name, value, f"--{part} {given}"))

@@ -27,7 +27,7 @@ from scripts.sweep.ranking import (
     label_of,
     loss_of,
 )
-from utils.config.strict_yaml import parse_scalar
+from utils.config.strict_yaml import parse_value
 from utils.metrics import read_column, read_rows
 from utils.run.figure import (
     BLUE,
@@ -87,7 +87,7 @@ def axis_scale(texts: Sequence[str]) -> tuple[Callable[[str], float], list[str],
     >>> axis_scale(["gelu", "relu2"])[0]("relu2")
     1.0
     """
-    values = {text: parse_scalar(text) for text in texts}
+    values = {text: parse_value(text) for text in texts}
     numbers = all(type(value) in (int, float) for value in values.values())
     if not numbers:
         order = list(dict.fromkeys(texts))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 SIGNIFICANT_DIGITS = 4  # of a sampled number, which is a part of the folder's name
-MAX_DRAWS_PER_POINT = 100  # after so many samples the ranges are assumed to have no new points
+MAX_DRAWS_EACH = 100  # after so many samples the ranges are assumed to have no new points
 
 
 @dataclass(frozen=True)
@@ -43,22 +43,24 @@ class Range:
         return min(max(value, self.low), self.high)
 
 
-def sample_points(ranges: Mapping[str, Range], n_points: int, seed: int) -> list[dict[str, Any]]:
-    """Return `n_points` different points (setting -> value), or fewer if there are no more.
+def sample_combinations(
+    ranges: Mapping[str, Range], n_combinations: int, seed: int
+) -> list[dict[str, Any]]:
+    """Return different combinations (setting -> value): `n_combinations`, or all if there are fewer.
 
-    Each setting has its own random stream, so additional ranges or points don't change the values,
-    as long as no point is sampled twice.
+    Each setting has its own random stream, so additional ranges or combinations change no values,
+    as long as no combination is sampled twice.
 
     >>> two = {"a": Range(0, 1), "b": Range(1, 9, whole=True)}
-    >>> sample_points(two, 3, 1)[:2] == sample_points(two, 2, 1)
+    >>> sample_combinations(two, 3, 1)[:2] == sample_combinations(two, 2, 1)
     True
     """
     streams = {name: random.Random(f"{seed} {name}") for name in ranges}
     found: list[dict[str, Any]] = []
-    for _ in range(n_points * MAX_DRAWS_PER_POINT):
+    for _ in range(n_combinations * MAX_DRAWS_EACH):
         point = {name: ranges[name].sample(streams[name]) for name in ranges}
         if point not in found:
             found.append(point)
-        if len(found) == n_points:
+        if len(found) == n_combinations:
             break
     return found

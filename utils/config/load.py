@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from utils.config.schema import check_range, describe, expand_paths, flat_fields, flatten
-from utils.config.strict_yaml import format_value, parse_scalar, read_yaml, unknown_key
+from utils.config.strict_yaml import format_value, parse_value, read_yaml, unknown_key
 from utils.errors import UserError
 
 T = TypeVar("T")
@@ -119,10 +119,10 @@ def cast_flag(text: str | list[str], kind: Any, where: str) -> Any:
         UserError: the value is not of that type.
     """
     if not isinstance(text, list):
-        return cast(parse_scalar(text), kind, where, text)
-    if len(text) == 1 and isinstance(items := parse_scalar(text[0]), list):
+        return cast(parse_value(text), kind, where, text)
+    if len(text) == 1 and isinstance(items := parse_value(text[0]), list):
         return cast(items, kind, where)
-    words = text if typing.get_args(kind)[0] is str else [parse_scalar(word) for word in text]
+    words = text if typing.get_args(kind)[0] is str else [parse_value(word) for word in text]
     return cast(words, kind, where)
 
 

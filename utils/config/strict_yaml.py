@@ -12,7 +12,7 @@ from utils.errors import UserError, one_line
 from utils.files import decode_utf8, read_bytes
 from utils.suggest import nearest
 
-MAX_NODES = 100_000  # values in a file or flag, counted wherever an alias repeats them
+MAX_NODES = 100_000  # values in a file or flag; an aliased value counts at each use
 
 
 class _Loader(yaml.SafeLoader):
@@ -78,8 +78,11 @@ for _tag, _pattern, _first in (
     )
 
 
-def parse_scalar(text: str) -> Any:
-    """Parse the value of a flag as YAML: `3e-4` is a number, `[a, b]` a list, the rest text."""
+def parse_value(text: str) -> Any:
+    """Parse the value of a flag as YAML: `3e-4` is a number, `[a, b]` a list, `abc` text.
+
+    What is not valid YAML is text, too.
+    """
     try:
         return yaml.load(text, _Loader)
     except (yaml.YAMLError, RecursionError):  # RecursionError: hundreds of brackets
@@ -98,7 +101,7 @@ def format_value(value: Any) -> str:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, str):
         plain = re.fullmatch(r"[A-Za-z_./][A-Za-z0-9_./-]*", value)
-        reserved = parse_scalar(value) != value or value.lower() in {"yes", "no", "on", "off"}
+        reserved = parse_value(value) != value or value.lower() in {"yes", "no", "on", "off"}
         return value if plain and not reserved else '"' + _escape(value) + '"'
     return repr(value)
 
@@ -148,7 +151,9 @@ def read_yaml(path: str, fields: Mapping[str, Any]) -> dict[str, tuple[Any, int]
 
 
 def mapping_keys(path: str, section: str) -> list[str]:
-    """Return the keys of a section that hold mappings: names that the author of the file chose.
+    """Return those keys of a section whose values are mappings.
+
+    In a sweep's `each`, these are the names of changes, which its author chose: not settings.
 
     The list is empty if the file is not YAML or the section not a mapping; `read_yaml` reports it.
     """

@@ -17,6 +17,7 @@ from tok.patterns import PATTERNS
 from tok.tokenizer import BPETokenizer
 from tok.vocabulary import END_OF_TEXT, from_printable
 
+# What a worker process measures: corpus, vocab_size, pattern, files, ...; made in command.py.
 Job = dict[str, Any]
 Calls = dict[str, Callable[[str], Any]]
 
@@ -63,7 +64,7 @@ def train_ours(job: Job) -> Callable[[], Callable[[], list[bytes]]]:
                 trained = BPETokenizer.train(lines, **settings)
         else:
             trained = BPETokenizer.train_files([job["corpus"]], **settings)
-        if "save" in job:
+        if "save" in job:  # only in the reference run, which is not timed
             trained.save(job["save"])
         return lambda: trained.token_bytes[256:]
 
@@ -145,7 +146,8 @@ TRAINERS: dict[str, Callable[[Job], Callable[[], Callable[[], list[bytes]]]]] = 
 def load_ours(job: Job) -> Callable[[], Calls]:
     """Return a function that loads our tokenizer and returns its ways to encode, by name.
 
-    For every library in LOADERS, the first way returns a list of ids and is used for prompts.
+    For every library in LOADERS, the first way returns a list of ids and is also timed on prompts:
+    short texts, one at a time.
     """
 
     def load() -> Calls:
@@ -222,6 +224,7 @@ def write_quicktok(tokenizer: BPETokenizer, folder: Path) -> None:
 
     folder.mkdir()
     ranks = {tokenizer.token_bytes[token_id]: token_id for token_id in tokenizer.ordinary_ids}
+    # Llama 3's pattern is cl100k's.
     _import_core.write_files(str(folder), "bench", ranks, {}, "llama3", False)
     tables = Path(quicktok.__file__).with_name("data")
     _import_core.ensure_tables(str(folder), str(tables), "llama3", False)

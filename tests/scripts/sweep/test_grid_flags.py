@@ -55,7 +55,7 @@ def test_flags_without_a_file(sweep_of):
     }
     sampled = sweep_of("", random=["dropout=0.1,0.2,log"], points="2", random_seed="5")
     assert sampled.ranges == {"model.dropout": Range(0.1, 0.2, log=True)}
-    assert (sampled.n_points, sampled.random_seed) == (2, 5)
+    assert (sampled.n_combinations, sampled.random_seed) == (2, 5)
 
 
 def test_flags_override_the_settings_of_the_file(sweep_of):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scripts.sweep.grid import Sweep
-from scripts.sweep.random_search import Range, sample_points
+from scripts.sweep.random_search import Range, sample_combinations
 
 SEEDS = st.integers(0, 10_000)
 
@@ -38,15 +38,15 @@ def test_values_of_a_range_are_equally_likely():
 
 def test_more_points_or_ranges_do_not_change_the_first_points():
     lr, width = Range(1e-4, 1e-2, log=True), Range(8, 64, whole=True)
-    few = sample_points({"lr": lr}, 3, seed=1)
-    more = sample_points({"lr": lr, "width": width}, 6, seed=1)
+    few = sample_combinations({"lr": lr}, 3, seed=1)
+    more = sample_combinations({"lr": lr, "width": width}, 6, seed=1)
     assert [point["lr"] for point in more[:3]] == [point["lr"] for point in few]
-    assert sample_points({"lr": lr}, 3, seed=2) != few
+    assert sample_combinations({"lr": lr}, 3, seed=2) != few
 
 
 def test_points_are_different_from_each_other():
     ranges = {"width": Range(1, 3, whole=True)}
-    assert sorted(point["width"] for point in sample_points(ranges, 10, seed=1)) == [1, 2, 3]
-    sweep = Sweep(ranges={"model.n_embd": Range(8, 64, whole=True)}, n_points=3, seeds=(1, 2))
+    assert sorted(point["width"] for point in sample_combinations(ranges, 10, seed=1)) == [1, 2, 3]
+    sweep = Sweep(ranges={"model.n_embd": Range(8, 64, whole=True)}, n_combinations=3, seeds=(1, 2))
     assert len({point.name for point in sweep.points()}) == 6
     assert sweep.setting_names == ["model.n_embd"]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from utils.config.load import build, cast, cast_flag, dump, load
 from utils.config.schema import check, describe, flat_fields, flatten
 from utils.config.schema import setting as make
-from utils.config.strict_yaml import format_value, parse_scalar, unknown_key
+from utils.config.strict_yaml import format_value, parse_value, unknown_key
 from utils.errors import UserError
 
 
@@ -155,8 +155,8 @@ def test_a_missing_file_is_named():
     ],
 )  # fmt: skip
 def test_scalars_are_parsed_without_yaml_1_1_surprises(text, value):
-    assert parse_scalar(text) == value
-    assert type(parse_scalar(text)) is type(value)
+    assert parse_value(text) == value
+    assert type(parse_value(text)) is type(value)
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_a_dumped_config_is_read_back_equal(tmp_path_factory, config, comments):
 @given(st.text(st.characters(codec="utf-8")))
 def test_a_formatted_value_is_one_line(text):
     assert len(format_value(text).splitlines()) == 1
-    assert parse_scalar(format_value(text)) == text
+    assert parse_value(format_value(text)) == text
 
 
 def test_every_line_of_the_dump_has_a_comment():
