@@ -164,6 +164,15 @@ class Parser(argparse.ArgumentParser):
             arg_string = expand_home(arg_string, "/".join(action.option_strings) or action.dest)
         return super()._get_value(action, arg_string)
 
+    def _match_argument(self, action: argparse.Action, arg_strings_pattern: str) -> int:
+        """Return how many words belong to an argument; if too few, say what is missing."""
+        try:
+            return super()._match_argument(action, arg_strings_pattern)
+        except argparse.ArgumentError as error:
+            formatter = self._get_formatter()
+            about = formatter._expand_help(action) if action.help else ""
+            raise argparse.ArgumentError(action, f"{error.message}: {about}".strip(": ")) from None
+
     def _parse_optional(self, arg_string: str) -> Any:
         return super()._parse_optional(self._known_spelling(arg_string))
 

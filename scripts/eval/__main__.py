@@ -73,10 +73,13 @@ def score(
         scores.add if scores else None,
     )
     floor = f" (floor {eval_set.floor:.4f})" if eval_set.floor else ""
+    tokens = eval_set.batches.splits["val"].tokens
+    n_ends = len(tokens.positions_of(loaded.tokenizer.eot_id))
     log(
         f"{evaluation.describe(eval_set.floor)}, perplexity {evaluation.perplexity:.3f}, "
         f"{evaluation.nats_per_byte:.4f} nats/byte{floor} "
-        f"over {evaluation.tokens:,} tokens, {evaluation.bytes:,} bytes"
+        f"over {evaluation.tokens:,} tokens ({n_ends:,} of them end-of-text), "
+        f"{evaluation.bytes:,} bytes"
     )
     results = {name: getattr(evaluation, name) for name in RESULTS}
     results |= {"floor": eval_set.floor, "over_floor": evaluation.over_floor(eval_set.floor)}
@@ -123,7 +126,8 @@ def arguments(argv: Sequence[str] | None) -> Any:
     add(
         "--text",
         metavar="PATH",
-        help="score this file or folder (- is stdin) instead of the run's validation part",
+        help="score this file or folder (- is stdin) instead of the run's validation part; as "
+        "there, the end-of-text token after each document is scored too",
     )
     about = "field with the document, if --text is JSON (default: the run's; '' reads plain text)"
     add("--json-field", metavar="NAME", help=about)
@@ -131,11 +135,10 @@ def arguments(argv: Sequence[str] | None) -> Any:
     add("--include", nargs="+", default=(), metavar="PATTERN", help=about)
     about = "print a JSON line for each token, with its log-probability"
     add("--tokens", action="store_true", help=about)
-    add(
-        "--heat",
-        metavar="FILE",
-        help="save a picture of the text, coloured by its losses; `-` prints coloured text instead",
+    about = (
+        "picture to save, such as heat.png: the text, coloured by its losses; `-` prints it instead"
     )
+    add("--heat", metavar="FILE", help=about)
     add(
         "--batch-size",
         type=nonnegative_int,

@@ -124,6 +124,19 @@ def test_a_text_of_stories_is_scored_story_by_story(story_run, printed, tmp_path
     assert figures["text"] == str(path)
 
 
+def test_the_scored_end_of_text_tokens_are_named(story_run, printed, capsys, tmp_path):
+    written = list(stories.generate_stories(77, 2000))
+    for name, documents in (("one.txt", ["The cat sat."]), ("some.txt", written)):
+        (tmp_path / name).write_text(stories.join(documents), encoding="utf-8")
+        figures, people = printed(script.main, "--run", story_run, "--text", tmp_path / name)
+        ends = f"{figures['tokens']:,} tokens ({len(documents)} of them end-of-text), "
+        assert f"over {ends}{figures['bytes']:,} bytes" in people
+    with pytest.raises(SystemExit):
+        script.main(["--help"])
+    about = " ".join(capsys.readouterr().out.split())
+    assert "the end-of-text token after each document is scored too" in about
+
+
 def test_a_limited_evaluation_says_what_it_covers(printed, capsys, tmp_path):
     settings = make_corpus(tmp_path) | {"train.max_steps": 1, "train.sample_tokens": 0}
     for limit, name in ((0, "all"), (1000, "limited")):

@@ -134,7 +134,7 @@ def test_a_heatmap_of_a_text_or_of_the_validation_part(story_run, capsys, tmp_pa
         (["--heat", "-", "--tokens"], "--heat -: --tokens prints to stdout too"),
         (["--heat", "heat.docx"], "can't write a .docx"),
         (["--heat", "no/such/heat.png"], "there is no folder no.such"),
-        (["--heat"], "expected one argument"),
+        (["--heat"], "--heat: expected one argument: .* such as heat.png: .* `-` prints it"),
     ],
 )
 def test_bad_arguments_are_refused_before_the_run_is_loaded(
