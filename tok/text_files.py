@@ -52,7 +52,7 @@ def expand_folders(
     files: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            visible = [file.relative_to(path) for file in files_below(path)]
+            visible = [file.relative_to(path) for file in files_below(path, include)]
             if not visible:
                 raise UserError(f"{path}: no files in this folder; name one that holds text files")
             chosen = [file for file in visible if is_included(file, include)]
@@ -76,13 +76,18 @@ def expand_folders(
     return files
 
 
-def files_below(folder: Path) -> Iterator[Path]:
+def files_below(folder: Path, include: Sequence[str] = ()) -> Iterator[Path]:
     """Yield the files (and pipes, devices) at any depth in a folder, unsorted, except hidden ones.
+
+    Args:
+        include: file patterns, see `is_included`. An entry without a known type, such as a dangling
+            link, is yielded as a file if its name matches none of them.
 
     Raises:
         UserError: a folder can't be read, or a link is dangling or leads to a folder around it. If
             such an entry were skipped, two users of one folder could get two corpora.
     """
+    top = folder
     remove = "repair it, or move it out of the folder"
     pending: list[tuple[Path, frozenset[str]]] = [(folder, frozenset())]
     while pending:
@@ -99,6 +104,9 @@ def files_below(folder: Path) -> Iterator[Path]:
             try:
                 mode = entry.stat().st_mode
             except OSError as error:
+                if not is_included(path.relative_to(top), include):
+                    yield path
+                    continue
                 link = f" (a link to {os.readlink(path)})" if path.is_symlink() else ""
                 raise UserError(f"{path}{link}: {error.strerror}; {remove}") from None
             if stat.S_ISDIR(mode):
