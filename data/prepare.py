@@ -125,7 +125,8 @@ def train_tokenizer(source: DocumentSource, vocab_size: int | None) -> BPETokeni
     try:
         return BPETokenizer.train(texts, vocab_size=vocab_size, progress=True)
     except TokenizerError as error:
-        raise UserError(f"model.vocab_size: {error}") from None
+        message = str(error).replace("set vocab_size", "set --model.vocab_size")
+        raise UserError(f"model.vocab_size: {message}") from None
 
 
 def write_prepared_files(

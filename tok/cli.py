@@ -234,7 +234,8 @@ def train(arguments: argparse.Namespace) -> None:
     except TokenizerError as error:
         named = arguments.files[:MAX_NAMED_FILES]
         more = ["..."] if len(arguments.files) > len(named) else []
-        raise TokenizerError(f"{', '.join(named + more)}: {error}") from None
+        message = str(error).replace("set vocab_size", "set --vocab-size")
+        raise TokenizerError(f"{', '.join(named + more)}: {message}") from None
     except UserError as error:  # a file can't be read
         raise UserError(f"{error}{include_hint(arguments.files, '--include')}") from None
     finally:

@@ -180,7 +180,7 @@ class BPETokenizer:
             max_size = 256 + len(merges) + len(special_tokens)
             raise TokenizerError(
                 f"vocabulary {vocab_size} can't be filled: this corpus gives at most {max_size}; "
-                "choose a smaller vocabulary or more text"
+                f"use more text, or set vocab_size {max_size}"
             )
         return cls(merges, special_tokens, pattern=pattern, byte_order=byte_order)
 

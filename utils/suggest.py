@@ -25,6 +25,22 @@ SYNONYMS = {
     "eval_interval": "train.eval_every_steps",
     "log_interval": "train.log_every_steps",
     "out_dir": "run_dir",
+    "temperature": "temp",
+    "max_new_tokens": "steps",
+    "max_tokens": "steps",
+    "max_length": "steps",
+    "max_gen_len": "steps",
+    "num_tokens": "steps",
+    "n_tokens": "steps",
+    "n_predict": "steps",
+    "num_return_sequences": "num-samples",
+    "n_samples": "num-samples",
+    "start": "prompt",
+    "input": "prompt",
+    "model": "run",
+    "ckpt": "checkpoint",
+    "nucleus": "top-p",
+    "repeat_penalty": "repetition-penalty",
 }
 
 
@@ -100,6 +116,13 @@ def flag_for_stray(words: Sequence[str], flags: Collection[str]) -> str | None:
         word = str(path if path.is_dir() else path.parent)
     elif path.exists():
         names = ["--data.files", "--text", "--prompt-file"]
+    elif len(words) == 1 and len(path.parts) > 1 and not any(map(str.isspace, word)):
+        # A path that does not exist. Its suffix shows what it may be.
+        names = ["--run", "--run_dir"]
+        if path.suffix == ".pt":
+            word = str(path.parent)
+        elif path.suffix[1:].isalpha():
+            names = ["--data.files", "--text", "--prompt-file"]
     else:
         names, word = ["--prompt"], " ".join(words)
     return next((f"{name} {shlex.quote(word)}" for name in names if name in flags), None)

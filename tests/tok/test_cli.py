@@ -166,7 +166,7 @@ MISTAKES = [
     (["train", "CORPUS", "--vocab-size", "100", "--out", "OUT"], "vocabulary 100 is too small"),
     (
         ["train", "CORPUS", "--vocab-size", "9999", "--out", "OUT"],
-        "vocabulary 9999 can't be filled",
+        "gives at most 287; use more text, or set --vocab-size 287",
     ),
     (
         ["train", "CORPUS", "--vocab-size", "x", "--out", "OUT"],

@@ -163,7 +163,8 @@ def bench_training(
         save = {"save": str(out)} if (order, by_line) == training_variant("ours") else {}
         reference = train_once({**job, "name": "ours", **variant, **save})
         if "error" in reference:
-            raise UserError(f"{path}: {reference['error'].partition('Error: ')[2]}")
+            message = reference["error"].partition("Error: ")[2]
+            raise UserError(f"{path}: {message.replace('set vocab_size', 'set --vocab-size')}")
         expected[order, by_line] = reference["tokens"]
     turns: dict[str, list[dict[str, Any]]] = {name: [] for name in contestants}
     with tqdm(total=runs * len(contestants), desc="train", disable=None, leave=False) as bar:
