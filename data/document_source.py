@@ -15,7 +15,7 @@ from data.documents import cut_at_character, read_documents
 from data.download.known_corpora import download_hint
 from data.readers import DEFAULT_JSON_FIELD, check_json_field, is_json, kind_of
 from data.stories import story as stories
-from tok.text_files import check_include, expand_folders, include_hint
+from tok.text_files import check_include, expand_folders, suggest_include
 from utils.errors import UserError
 from utils.files import sha256_file
 
@@ -160,8 +160,8 @@ class DocumentSource:
     def _read(self, files: Sequence[Path]) -> Iterator[bytes]:
         c = self.config
         hint = "convert the file, or pass --data.errors bytes to take any bytes"
-        hint += include_hint((*c.files, *c.val_files), "--data.include")
-        return read_documents(files, c.doc_sep, c.errors, field=c.json_field, hint=hint)
+        with suggest_include(files, (*c.files, *c.val_files), "--data.include"):
+            yield from read_documents(files, c.doc_sep, c.errors, field=c.json_field, hint=hint)
 
     def _split_bytes(self, part: str) -> Iterator[bytes]:
         """Yield a part. Validation is the last val_fraction of the bytes; one document is cut."""

@@ -15,7 +15,13 @@ from tok.encoding.progress import ProgressLine
 from tok.errors import TokenizerError
 from tok.formats import convert
 from tok.patterns import PATTERNS
-from tok.text_files import STDIN, check_include, check_plain_text, expand_folders, include_hint
+from tok.text_files import (
+    STDIN,
+    check_include,
+    check_plain_text,
+    expand_folders,
+    suggest_include,
+)
 from tok.tokenizer import BPETokenizer
 from tok.vocabulary import BYTE_ORDERS
 from utils.cli import Parser, nonnegative_int
@@ -210,8 +216,9 @@ def train(arguments: argparse.Namespace) -> None:
     check_writable(out, "--out")
     check_include(arguments.files, arguments.include, "--include")
     files = expand_folders(arguments.files, include=arguments.include)
-    if warning := check_plain_text(files):
-        _log(warning)
+    with suggest_include(files, arguments.files, "--include"):
+        if warning := check_plain_text(files):
+            _log(warning)
     show = ProgressLine("bytes", sum(path.stat().st_size for path in files), enabled=True)
     n_bytes = 0
 
@@ -221,23 +228,22 @@ def train(arguments: argparse.Namespace) -> None:
         show(n)
 
     try:
-        tokenizer = BPETokenizer.train_files(
-            files,
-            vocab_size=arguments.vocab_size,
-            byte_order=arguments.byte_order,
-            pattern=arguments.pattern,
-            errors=arguments.errors,
-            workers=arguments.workers,
-            on_bytes=on_bytes,
-            progress=True,
-        )
+        with suggest_include(files, arguments.files, "--include"):
+            tokenizer = BPETokenizer.train_files(
+                files,
+                vocab_size=arguments.vocab_size,
+                byte_order=arguments.byte_order,
+                pattern=arguments.pattern,
+                errors=arguments.errors,
+                workers=arguments.workers,
+                on_bytes=on_bytes,
+                progress=True,
+            )
     except TokenizerError as error:
         named = arguments.files[:MAX_NAMED_FILES]
         more = ["..."] if len(arguments.files) > len(named) else []
         message = str(error).replace("set vocab_size", "set --vocab-size")
         raise TokenizerError(f"{', '.join(named + more)}: {message}") from None
-    except UserError as error:  # a file can't be read
-        raise UserError(f"{error}{include_hint(arguments.files, '--include')}") from None
     finally:
         show.close()
     tokenizer.save(out)

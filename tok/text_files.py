@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import json
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,6 +23,8 @@ BOM = b"\xef\xbb\xbf"
 STDIN = "standard input"  # name in messages
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 HEAD_BYTES = 1 << 20  # of a file, to recognize its format
+HEAD_OF_TEXT = 4096  # bytes, to guess whether a file is text
+MAX_SUGGESTED = 5  # patterns in a hint
 ARCHIVES = {
     "gzip": re.compile(rb"\x1f\x8b\x08"),
     "Zstandard": re.compile(rb"\x28\xb5\x2f\xfd"),
@@ -143,10 +147,55 @@ def check_include(paths: Iterable[str | Path], include: Sequence[str], flag: str
         raise UserError(f"{flag}: has an effect only on folders, and no folder is given; drop it")
 
 
-def include_hint(paths: Iterable[str | Path], flag: str) -> str:
-    """Return the end of a hint about a file that can't be read; empty if no folder is given."""
-    is_folder = any(Path(path).is_dir() for path in paths)
-    return f", or choose files of the folder, such as {flag} '*.txt'" if is_folder else ""
+@contextlib.contextmanager
+def suggest_include(
+    files: Sequence[Path], paths: Iterable[str | Path], flag: str
+) -> Iterator[None]:
+    """Append to an error about a file of a folder which patterns choose the other files.
+
+    Args:
+        files: what `expand_folders` returned for `paths`.
+        flag: the flag of the patterns.
+    """
+    try:
+        yield
+    except UserError as error:
+        folders = {Path(path) for path in paths if Path(path).is_dir()}
+        inside = [file for file in files if not folders.isdisjoint(file.parents)]
+        starts = [str(error).startswith((f"{file}:", f"{file} (")) for file in inside]
+        patterns = patterns_of_others(inside, inside[starts.index(True)]) if any(starts) else ""
+        if not patterns:
+            raise
+        message = f"{error}, or choose files of the folder, such as {flag} {patterns}"
+        raise UserError(message) from None
+
+
+def patterns_of_others(files: Iterable[Path], bad: Path) -> str:
+    """Return patterns of the text files that are not named like `bad`; "" if none leaves it out."""
+    first: dict[str, Path] = {}  # file with each ending
+    counts = Counter[str]()
+    for file in files:
+        ending = "".join(file.suffixes[-2:]) if file.suffix == ".gz" else file.suffix
+        if re.fullmatch(r"(\.\w+)+", ending) and not bad.name.endswith(ending):
+            first.setdefault(ending, file)
+            counts[ending] += 1
+    found = [ending for ending, _ in counts.most_common() if looks_like_text(first[ending])]
+    if not found and bad.suffix != ".txt":
+        found = [".txt"]
+    return " ".join(f"'*{ending}'" for ending in found[:MAX_SUGGESTED])
+
+
+def looks_like_text(path: Path) -> bool:
+    """Return whether a file begins with UTF-8 text, or is named as a gzip file and is one."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(HEAD_OF_TEXT)
+        head[: end_of_whole_characters(head)].decode("utf-8")
+    except UnicodeDecodeError:
+        return path.suffix == ".gz" and archive_kind(head) == "gzip"
+    except OSError:
+        return False
+    return b"\0" not in head and not archive_kind(head)
 
 
 def archive_kind(head: bytes) -> str:

@@ -18,7 +18,7 @@ from scripts.eval.scoring import (
     text_floor,
     val_batches,
 )
-from tok.text_files import check_include, expand_folders, include_hint
+from tok.text_files import check_include, expand_folders
 from train import Config
 from utils.errors import UserError
 from utils.files import read_stdin
@@ -94,13 +94,12 @@ class Run:
         config, tokenizer = self.config.data, self.loaded.tokenizer
         separator = document_separator(Path(self.folder.read_record()["data"]["folder"]), config)
         check_include([path], include, "--include")
-        hint = "convert the file to UTF-8" + include_hint([path], "--include")
         try:
             files = expand_folders([path], include=include or config.include)
             if field:
                 check_json_field(files, "--json-field")
             field = config.json_field if field is None else field
-            longest = encode_text(files, separator, field, config.errors, tokenizer, scratch, hint)
+            longest = encode_text(files, separator, field, config.errors, tokenizer, scratch, path)
             floor = text_floor(files, separator, field)
         except UserError as error:
             message = str(error).replace(path, name).replace("--data.json_field", "--json-field")

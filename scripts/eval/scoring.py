@@ -19,6 +19,7 @@ from data.prepared_folder import META, read_meta
 from data.stories import story as stories
 from data.token_file import TokenFile
 from data.windows import IGNORE_INDEX
+from tok.text_files import suggest_include
 from tok.tokenizer import BPETokenizer
 from utils.errors import UserError, looked_in
 
@@ -90,14 +91,19 @@ def encode_text(
     errors: str,
     tokenizer: BPETokenizer,
     into: Path,
-    hint: str,
+    folder: str,
 ) -> int:
     """Encode text files into `into`/val.npy; return the longest document's length in tokens.
+
+    Args:
+        folder: the value of --text that the files are found from, for the message.
 
     Raises:
         UserError: a file can't be read, is not UTF-8 although `errors` is strict, or holds no text.
     """
-    documents = list(read_documents(files, separator, errors, field=field, hint=hint))
+    hint = "convert the file to UTF-8"
+    with suggest_include(files, [folder], "--include"):
+        documents = list(read_documents(files, separator, errors, field=field, hint=hint))
     if not documents:
         raise UserError(f"{files[0]}: no text in it; name another --text")
     write_split(into / "val.npy", documents, tokenizer, "text")

@@ -10,7 +10,13 @@ import pytest
 
 from tok import text_files
 from tok.errors import TokenizerError
-from tok.text_files import check_include, check_stream, check_text, expand_folders
+from tok.text_files import (
+    check_include,
+    check_stream,
+    check_text,
+    expand_folders,
+    suggest_include,
+)
 from utils.errors import UserError
 
 
@@ -128,6 +134,32 @@ def test_patterns_without_effect_are_refused(tmp_path):
     with pytest.raises(UserError, match="--include: has an effect only on folders"):
         check_include([tmp_path / "a.txt"], ["*.txt"], "--include")
     check_include([tmp_path / "a.txt", tmp_path], ["*.txt"], "--include")
+
+
+@pytest.mark.parametrize(
+    ("names", "bad", "wanted"),
+    [
+        (["a.md", "b.md", "c.jsonl", "cat.png"], "cat.png", "'*.md' '*.jsonl'"),
+        (["a.md", "b.png", "c.jpg", "README"], "c.jpg", "'*.md'"),  # b.png is not text either
+        (["a.md", "d.jsonl.gz", "b.md.png"], "b.md.png", "'*.md' '*.jsonl.gz'"),
+        (["a.md", "a.md.gz"], "a.md.gz", "'*.md'"),
+        (["a.png", "b.png"], "a.png", "'*.txt'"),
+        (["a.txt", "b.txt"], "a.txt", None),  # no pattern helps
+        (["a.md", "b;rm.x y"], "a.md", "'*.txt'"),  # an odd ending is not suggested
+    ],
+)
+def test_an_error_about_a_file_of_a_folder_suggests_the_other_files(tmp_path, names, bad, wanted):
+    contents = {".png": b"\x89PNG", ".jpg": b"\xff\xd8", ".gz": b"\x1f\x8b\x08\x00\xff"}
+    for name in names:
+        (tmp_path / name).write_bytes(contents.get(Path(name).suffix, b"text"))
+    files = expand_folders([tmp_path])
+    with pytest.raises(UserError) as caught, suggest_include(files, [tmp_path], "--include"):
+        raise UserError(f"{tmp_path / bad}: bad; convert it")
+    hint = f", or choose files of the folder, such as --include {wanted}" if wanted else ""
+    assert str(caught.value) == f"{tmp_path / bad}: bad; convert it{hint}"
+    with pytest.raises(UserError, match="convert it$"):
+        with suggest_include(files, [tmp_path / bad], "--include"):  # the file itself is given
+            raise UserError(f"{tmp_path / bad}: bad; convert it")
 
 
 def test_invalid_utf8_is_rejected_unless_errors_is_bytes():
