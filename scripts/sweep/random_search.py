@@ -46,7 +46,7 @@ class Range:
 def sample_combinations(
     ranges: Mapping[str, Range], n_combinations: int, seed: int
 ) -> list[dict[str, Any]]:
-    """Return different combinations (setting -> value): `n_combinations`, or all if there are fewer.
+    """Return different combinations (setting -> value): `n_combinations`, or all there are.
 
     Each setting has its own random stream, so additional ranges or combinations change no values,
     as long as no combination is sampled twice.
