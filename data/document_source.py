@@ -15,9 +15,10 @@ from data.documents import cut_at_character, read_documents
 from data.download.known_corpora import download_hint
 from data.readers import DEFAULT_JSON_FIELD, check_json_field, is_json, kind_of
 from data.stories import story as stories
-from tok.text_files import check_include, expand_folders, suggest_include
+from tok.text_files import check_include, count_left_out, expand_folders, suggest_include
 from utils.errors import UserError
 from utils.files import sha256_file
+from utils.output import plural
 
 MIN_DOCUMENTS = 10  # with fewer documents, `auto` splits by bytes
 
@@ -39,6 +40,7 @@ class DocumentSource:
         self.val_files = expand_folders(config.val_files, download_hint, config.include)
         # Size of the whole validation part; counted while it is read, and only with val_max_bytes.
         self.val_part_bytes = 0
+        self._counts: dict[Path, tuple[int, int]] = {}  # documents and bytes of each file read
         check_include((*config.files, *config.val_files), config.include, "--data.include")
         self._check_json()
 
@@ -87,6 +89,25 @@ class DocumentSource:
             raise UserError(
                 f"the {part} part holds no text; give more text or another --data.val_fraction"
             )
+
+    def describe_files(self) -> str:
+        """Return what was read from the files, and what was left out, as a line for people.
+
+        All documents of both parts must have been read before.
+        """
+        config = self.config
+        counts = [self._counts[path] for path in (*self.files, *self.val_files)]
+        n_documents, n_bytes = map(sum, zip(*counts, strict=True))
+        n_empty = sum(not n for n, _ in counts)
+        left_out = [plural(n_empty, "empty file")] if n_empty else []
+        if n := count_left_out((*config.files, *config.val_files), config.include):
+            patterns = " or ".join(map(repr, config.include))
+            left_out.append(f"{n} that do{'es' * (n == 1)} not match {patterns}")
+        return (
+            f"read {plural(len(counts) - n_empty, 'file')}: {plural(n_documents, 'document')}, "
+            f"{n_bytes:,} bytes of text"
+            + "".join(["; left out: ", ", ".join(left_out)] if left_out else [])
+        )
 
     def _first_bytes(self, documents: Iterator[bytes]) -> Iterator[bytes]:
         """Yield the first documents that fit into val_max_bytes; count the bytes of all documents.
@@ -161,7 +182,14 @@ class DocumentSource:
         c = self.config
         hint = "convert the file, or pass --data.errors bytes to take any bytes"
         with suggest_include(files, (*c.files, *c.val_files), "--data.include"):
-            yield from read_documents(files, c.doc_sep, c.errors, field=c.json_field, hint=hint)
+            for path in files:
+                n_documents = n_bytes = 0
+                for document in read_documents(
+                    [path], c.doc_sep, c.errors, field=c.json_field, hint=hint
+                ):
+                    n_documents, n_bytes = n_documents + 1, n_bytes + len(document)
+                    yield document
+                self._counts[path] = n_documents, n_bytes
 
     def _split_bytes(self, part: str) -> Iterator[bytes]:
         """Yield a part. Validation is the last val_fraction of the bytes; one document is cut."""

@@ -38,7 +38,7 @@ from tok.tokenizer import BPETokenizer
 from utils.cli import Parser
 from utils.errors import UserError, run_cli
 from utils.files import sha256_file, write_atomic
-from utils.output import log_if_not_tty
+from utils.output import log, log_if_not_tty
 
 EXAMPLES = (
     "python -m data.prepare data/tiny.txt --doc-sep blank-line --out artifacts/tiny",
@@ -92,6 +92,8 @@ def prepare(
                 tokenizer = train_tokenizer(source, vocab_size)
             meta = {"identity": identity, "recipe": recipe}
             write_prepared_files(temporary, source, tokenizer, meta, block_size)
+            if source.files:
+                log(source.describe_files())
     return folder
 
 

@@ -133,6 +133,16 @@ def is_included(path: Path, include: Sequence[str]) -> bool:
     return not include or any(map(fnmatch.fnmatchcase, names, patterns))
 
 
+def count_left_out(paths: Iterable[str | Path], include: Sequence[str]) -> int:
+    """Return how many files `expand_folders` leaves out because no pattern matches them."""
+    folders = [Path(path) for path in paths if include and Path(path).is_dir()]
+    return sum(
+        not is_included(file.relative_to(folder), include)
+        for folder in folders
+        for file in files_below(folder, include)
+    )
+
+
 def check_include(paths: Iterable[str | Path], include: Sequence[str], flag: str) -> None:
     """Check that file patterns have an effect.
 

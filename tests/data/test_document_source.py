@@ -41,6 +41,48 @@ def test_a_picture_among_the_notes_is_left_out(tmp_path: Path) -> None:
         parts((str(tmp_path / "notes" / "cat.png"),))
 
 
+NOTES = {"a.md": b"one\n\ntwo", "b.md": b"", "sub/c.md": b"three", "cat.png": b"\x89PNG"}
+
+
+@pytest.mark.parametrize(
+    ("more", "changes", "wanted"),
+    [
+        ({}, {}, "read 2 files: 3 documents, 11 bytes of text; left out: 1 empty file, 1 that"),
+        ({"x.jpg": b"\xff"}, {}, "1 empty file, 2 that do not match '*.md' or '*.jsonl'\n"),
+        (
+            {"d.jsonl": b'{"text": "\\u00e9"}\n' * 9},
+            {},
+            "read 3 files: 12 documents, 29 bytes of text; ",
+        ),
+        ({}, {"val_files": True}, "read 3 files: 5 documents, 20 bytes of text; "),
+        ({}, {"val_files": True, "val_max_bytes": 4}, "3 files: 5 documents, 20 bytes of text; "),
+    ],
+)
+def test_preparing_says_what_was_read_and_what_was_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], more: Any, changes: Any, wanted: str
+) -> None:
+    for name, raw in (NOTES | more).items():
+        write(tmp_path / "notes" / name, raw)
+    if "val_files" in changes:
+        changes = changes | {"val_files": (write(tmp_path / "val.txt", b"four\n\nfive."),)}
+    config = DataConfig(
+        files=(str(tmp_path / "notes"),),
+        include=("*.md", "*.jsonl"),
+        doc_sep="blank-line",
+        tokenizer=str(ROOT / "tok" / "bpe.json"),
+        cache_dir=str(tmp_path / "cache"),
+        **changes,
+    )
+    prepare(config, None)
+    assert wanted in capsys.readouterr().err
+    prepare(config, None)  # reused
+    assert capsys.readouterr().err == ""
+    text = write(tmp_path / "text.txt", b"one two.")
+    plain = DataConfig(files=(text,), val_fraction=0.5, tokenizer=config.tokenizer)
+    prepare(plain, None, tmp_path / "plain")
+    assert "read 1 file: 1 document, 8 bytes of text\n" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("limit", "wanted"),
     [
