@@ -16,7 +16,8 @@ time and vocabulary. Docstrings give shapes with the same letters:
     n  slots of the KV cache that a step reads: the first n of S
     r  heads of queries that share a head of keys and values, H / G
     R  rows of the batch that share a prompt
-    X  several axes flattened into one, such as B * H
+    X  several axes flattened or joined into one, such as B * H or H + G
     k  top_k, the number of ids that the sampler keeps
-    1  an axis of size 1, for broadcasting; other digits are sizes too, 2D is twice D
+    1  an axis of size 1, for broadcasting; other digits are sizes too: 2 in
+       kv_2BGK is an axis of keys and values
 """

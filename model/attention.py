@@ -53,8 +53,8 @@ def split_heads(qkv: Tensor, config: ModelConfig) -> tuple[Tensor, Tensor]:
     The first tensor has the queries' heads, then the keys' heads, because norm and rotation treat
     them alike and each split costs a copy in the backward pass. The second has the values' heads.
     """
-    q, k, v = config.qkv_heads
-    qk, v = qkv.unflatten(-1, (-1, config.head_dim)).split((q + k, v), dim=-2)
+    n_q, n_k, n_v = config.qkv_heads
+    qk, v = qkv.unflatten(-1, (-1, config.head_dim)).split((n_q + n_k, n_v), dim=-2)
     return qk, v
 
 
@@ -120,20 +120,20 @@ class CausalSelfAttention(nn.Module):
                 v_BTN.unflatten(-1, heads).transpose(1, 2),
             )
         n_heads = self.config.qkv_heads[:2]
-        qk_BTHK, v_BTGK = split_heads(qkv_BTN, self.config)
+        qk_BTXK, v_BTGK = split_heads(qkv_BTN, self.config)
         if self.q_norm is not None and self.q_norm.weight is None:  # no gain: one call for q and k
-            qk_BTHK = self.q_norm(qk_BTHK)
+            qk_BTXK = self.q_norm(qk_BTXK)
         elif self.q_norm is not None and self.k_norm is not None:
-            q_BTHK, k_BTGK = qk_BTHK.split(n_heads, dim=2)
-            qk_BTHK = torch.cat((self.q_norm(q_BTHK), self.k_norm(k_BTGK)), dim=2)
+            q_BTHK, k_BTGK = qk_BTXK.split(n_heads, dim=2)
+            qk_BTXK = torch.cat((self.q_norm(q_BTHK), self.k_norm(k_BTGK)), dim=2)
         # After the norms, as in Qwen3. Without gain the order is irrelevant: RoPE keeps lengths.
         if rope is not None:
-            qk_BTHK = apply_rope(qk_BTHK, *rope).to(v_BTGK.dtype)
-        q_BHTK, k_BGTK = qk_BTHK.transpose(1, 2).split(n_heads, dim=1)
+            qk_BTXK = apply_rope(qk_BTXK, *rope).to(v_BTGK.dtype)
+        q_BHTK, k_BGTK = qk_BTXK.transpose(1, 2).split(n_heads, dim=1)
         return q_BHTK, k_BGTK, v_BTGK.transpose(1, 2)
 
     def _attend_fused(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        # The function does not know eval mode: without this, evaluations would use dropout.
+        # The function below ignores eval mode: without this line, evaluations would use dropout.
         dropout = self.dropout if self.training else 0.0
         # On a GPU, PyTorch's fast kernels for fp32 and for masks do not accept groups.
         on_cpu = q.device.type == "cpu"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# Fibonacci hashing: multiplying by the odd number next to 2^32 / golden ratio spreads neighbouring
-# keys far apart (Knuth, The Art of Computer Programming, volume 3, section 6.4).
+# Fibonacci hashing: a product with the odd number next to 2^32 / golden ratio, modulo 2^32, spreads
+# neighbouring integers far apart (Knuth, The Art of Computer Programming, volume 3, section 6.4).
 FIBONACCI_MULTIPLIER = 2654435769
 
 
@@ -17,12 +17,12 @@ def hash_bigrams(ids_BT: Tensor, vocab_size: int, n_rows: int, doc_BT: Tensor | 
     document has no previous token: it forms a pair with an extra id, vocab_size.
 
     >>> ids_BT = torch.tensor([[5, 7, 5, 7]])
-    >>> row = hash_bigrams(ids_BT, vocab_size=10, n_rows=1000, doc_BT=None)[0]
-    >>> bool(row[1] == row[3]), bool(row[0] == row[2])
+    >>> rows_T = hash_bigrams(ids_BT, vocab_size=10, n_rows=1000, doc_BT=None)[0]
+    >>> bool(rows_T[1] == rows_T[3]), bool(rows_T[0] == rows_T[2])
     (True, False)
 
     Args:
-        doc_BT: document number of each token; None where attention crosses documents.
+        doc_BT: document number of each token; None if attention crosses documents.
     """
     previous_BT = ids_BT.roll(1, dims=1)
     is_first_BT = torch.zeros_like(ids_BT, dtype=torch.bool)
@@ -33,12 +33,13 @@ def hash_bigrams(ids_BT: Tensor, vocab_size: int, n_rows: int, doc_BT: Tensor | 
 
 
 def hash_pairs(previous: Tensor, ids: Tensor, vocab_size: int, n_rows: int) -> Tensor:
-    """Return the table row of each pair, int64 in the shape of `previous` and `ids`.
+    """Return the table row of each pair (previous, id), int64 in the shape of both arguments.
 
     A `previous` of vocab_size means that there is no previous token.
 
     >>> hash_pairs(torch.tensor([5]), torch.tensor([7]), vocab_size=10, n_rows=1000).tolist()
     [227]
     """
-    keys = previous.long() * vocab_size + ids  # the product overflows in int32
-    return (keys * FIBONACCI_MULTIPLIER & 0xFFFFFFFF) * n_rows >> 32
+    pairs = previous.long() * vocab_size + ids  # one number per pair; overflows in int32
+    # The low 32 bits, as a fraction of 2^32, choose the row. An int64 overflow keeps them intact.
+    return (pairs * FIBONACCI_MULTIPLIER & 0xFFFFFFFF) * n_rows >> 32

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from utils.config.schema import Dependencies, check, check_dependencies, setting
 from utils.errors import UserError
 
-INIT_STD = 0.02  # GPT-2's
+INIT_STD = 0.02  # standard deviation of initial weights, as in GPT-2
 
+# Setting -> the settings without which it has no effect: their values, or True = not 0.
 DEPENDS_ON: Dependencies = {
     "rope_theta": {"position": ("rope",)},
     "bigram_dropout": {"bigram_rows": True},
@@ -42,7 +43,9 @@ class ModelConfig:
     rope_theta: float = setting(10000.0, "base of the rotary frequencies", above=0.0)
     norm: str = setting("layernorm", "kind of norm", choices=("layernorm", "rmsnorm"))
     norm_gain: bool = setting(True, "norms have a learned gain for each dimension")
-    norm_eps: float = setting(1e-5, "added to the variance in every norm", above=0.0)
+    norm_eps: float = setting(
+        1e-5, "added to the variance (rmsnorm: mean square) in every norm", above=0.0
+    )
     embedding_norm: bool = setting(False, "add a norm after the embeddings")
     mlp: str = setting(
         "gelu", "activation of the MLP", choices=("gelu", "gelu_tanh", "relu2", "swiglu")
@@ -134,8 +137,8 @@ class ModelConfig:
     def mlp_width(self) -> int:
         """The MLP's hidden width: mlp_ratio * n_embd; for swiglu 2/3 of that.
 
-        With 2/3, three matrices have the parameters of the usual two. A width that is not whole is
-        rounded up to a multiple of 8, which matrix kernels prefer.
+        With 2/3, three matrices have the parameters of the usual two. A width that is not whole
+        (rounding errors aside) is rounded up to a multiple of 8, which matrix kernels prefer.
 
         >>> ModelConfig(n_embd=192).mlp_width, ModelConfig(n_embd=192, mlp="swiglu").mlp_width
         (768, 512)

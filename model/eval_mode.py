@@ -12,7 +12,7 @@ def unwrap(model: nn.Module) -> nn.Module:
     """Return the module inside torch.compile and DistributedDataParallel, however they are nested.
 
     Our training uses no DistributedDataParallel, but code that imports these modules may. State
-    dicts and attributes are read from it, so no stored key contains a wrapper's name.
+    dicts and attributes are read from the module returned, so no stored key names a wrapper.
     """
     while True:
         inner = getattr(model, "_orig_mod", None)  # torch.compile

@@ -71,7 +71,7 @@ def count_parameters(config: ModelConfig) -> Parameters:
         blocks=config.n_layer * block,
         final_norm=norm,
         head=0 if config.tie_weights else config.vocab_size * D,
-        pointer=3 * D * D + D + 1 if config.pointer else 0,
+        pointer=3 * D * D + D + 1 if config.pointer else 0,  # query, key, out; gate and its bias
         bigram_embedding=config.bigram_rows * D,
         embedding_norm=norm if config.embedding_norm else 0,
     )
@@ -125,10 +125,10 @@ def activation_elements(config: ModelConfig) -> int:
     A block keeps inputs and outputs of its two norms, 4 D (with rmsnorm 6 D); the attention's
     output, as wide as the queries; in the MLP 2 (swiglu 4) times mlp_width; and for attention:
     with the fused kernel, queries, keys, values, and with RoPE the rotated queries and keys;
-    without it (dropout, or attention: manual), three tensors as wide as the queries, the attention
-    weights H * T (with dropout three times, and 2 D of noise), and with qk_norm queries, keys and
-    values. qk_norm also keeps normed queries and keys. Without norm_gain, rmsnorm's extra 2 D and
-    these are not kept.
+    without it (attention: manual, or dropout, which it lacks on a CPU), three tensors as wide as
+    the queries, the attention weights H * T (with dropout three times, and 2 D of noise), and
+    with qk_norm queries, keys and values. qk_norm also keeps normed queries and keys. Without
+    norm_gain, neither these nor rmsnorm's extra 2 D are kept.
     Outside the blocks: 2 D, and three (softcap: four) times V for the logits, their softmax and
     their gradient. See the code for the optional parts. T is block_size.
     """

@@ -124,7 +124,7 @@ class TinyGPT(nn.Module):
         """Return cosine and sine of positions 0 to T - 1, each (T, 1, K); None without RoPE.
 
         Raises:
-            ValueError: T is above block_size.
+            ValueError: T is above block_size, also without RoPE.
         """
         if T > self.config.block_size:
             raise ValueError(f"{T} tokens do not fit in block_size {self.config.block_size}")
@@ -177,7 +177,7 @@ class TinyGPT(nn.Module):
         """Initialise all weights by PyTorch's global random generator; the loss starts near ln V.
 
         As in GPT-2: normal with standard deviation 0.02, and biases 0. For the output matrices of
-        attention and MLP it is divided by sqrt(2 * n_layer), because the residual stream adds up
+        attention and MLP 0.02 is divided by sqrt(2 * n_layer), because the residual stream adds up
         2 * n_layer of their outputs (Radford et al. 2019, section 2.3).
         """
         config = self.config
@@ -188,8 +188,8 @@ class TinyGPT(nn.Module):
                 nn.init.zeros_(module.bias)
         nn.init.normal_(self.token_embedding.weight, std=config.embedding_std)
         if config.tie_weights:
-            # The logit for repeating the current token starts at up to n_embd * std. In a wide
-            # model with a small vocabulary, its exp must stay well below vocab_size.
+            # The current token's logit is its embedding, normed to length sqrt(n_embd), times its
+            # embedding: at first up to n_embd * std. Its exp must stay well below vocab_size.
             std = max(math.log(config.vocab_size) - 1.5, 0.1) / config.n_embd
             nn.init.normal_(self.token_embedding.weight, std=min(INIT_STD, std))
         if config.bigram_rows:

@@ -21,7 +21,8 @@ class Internals(NamedTuple):
 
     logits_BTV: Tensor
     hidden: list[Tensor]
-    """The residual stream (B, T, D): the first block's input, then each block's output."""
+    """The residual stream (B, T, D): the first block's input, then each block's output;
+    all before the final norm."""
     attention: list[Tensor]
     """Attention weights of each block, (B, H, T, T): [t, s] is how much token t reads token s."""
     gains_BTT: Tensor | None

@@ -70,17 +70,17 @@ def load_weights(model: TinyGPT, weights: Mapping[str, Any]) -> None:
     """Copy a state dict into the model. On an error the model is unchanged.
 
     Raises:
-        UserError: a weight is missing, unexpected, of another shape or not a tensor.
+        UserError: a weight is missing, unexpected, of another shape or not a tensor of floats.
     """
     check_weights(model, weights)
     model.load_state_dict(weights)
 
 
 def check_weights(model: TinyGPT, weights: Mapping[str, Any]) -> None:
-    """Check that a state dict has the names and shapes of the model's.
+    """Check that a state dict has the model's names and shapes, and holds tensors of floats.
 
     Raises:
-        UserError: a weight is missing, unexpected, of another shape or not a tensor.
+        UserError: a weight is missing, unexpected, of another shape or not a tensor of floats.
     """
     expected = model.state_dict()
     for name, parameter in expected.items():

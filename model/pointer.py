@@ -20,15 +20,15 @@ from model.attention import causal_mask
 from model.config import ModelConfig
 from model.linear import Linear
 
-# An attention weight of 1 at first raises a logit by about softplus of this, 2.1.
+# Before training, an attention weight of 1 raises a logit by about softplus of this bias, 2.1.
 INITIAL_GATE_BIAS = 2.0
 
 
 class Pointer(nn.Module):
     """a_ts = softmax over s <= t of q(h_t) . k(h_(s-1)) / sqrt(D), for token s; s = 0 is "none".
 
-    For 1 <= s <= t, token s gets the logit gain gate(h_t) * a_ts at position t. The output head
-    reads h_t + out(sum of a_ts * layer_norm(e_s)), with the embedding e_s of token s.
+    For 1 <= s <= t, token s gets the logit gain softplus(gate(h_t)) * a_ts at position t. The
+    output head reads h_t + out(sum of a_ts * layer_norm(e_s)), with the embedding e_s of token s.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -51,14 +51,14 @@ class Pointer(nn.Module):
             mask_B1TT: True where a position may attend; None = causal.
         """
         D = h_BTD.shape[-1]
-        # Shifted by one: the key of token s is the state before it. Column 0 means "none of them".
+        # Shifted by one: the key of token s is the state before it. Column 0, zeros, means "none".
         keys_BTD = F.pad(self.key(h_BTD[:, :-1]), (0, 0, 1, 0))
         scores_BTT = self.query(h_BTD) @ keys_BTD.mT / D**0.5
-        weights_BTT = scores_BTT.masked_fill(~self._allowed(h_BTD, mask_B1TT), float("-inf"))
-        found_BTT = F.pad(weights_BTT.softmax(dim=-1)[:, :, 1:], (1, 0))
+        scores_BTT = scores_BTT.masked_fill(~self._allowed(h_BTD, mask_B1TT), float("-inf"))
+        weights_BTT = F.pad(scores_BTT.softmax(dim=-1)[:, :, 1:], (1, 0))
         embedded_BTD = F.layer_norm(embedded_BTD, (D,))  # whatever its scale, to the scale of h
-        retrieved_BTD = self.out(found_BTT @ embedded_BTD.to(found_BTT.dtype))
-        return retrieved_BTD, F.softplus(self.gate(h_BTD)) * found_BTT
+        retrieved_BTD = self.out(weights_BTT @ embedded_BTD.to(weights_BTT.dtype))
+        return retrieved_BTD, F.softplus(self.gate(h_BTD)) * weights_BTT
 
     def _allowed(self, h_BTD: Tensor, mask_B1TT: Tensor | None) -> Tensor:
         """Return where s <= t and t may attend to position s - 1, bools (..., T, T).

@@ -12,6 +12,7 @@ from utils.config.schema import check, check_dependencies, setting
 from utils.device import AMP
 from utils.run.checkpoint import MAX_THREADS
 
+# Setting -> the settings without which it has no effect; True = not 0.
 DEPENDS_ON = {"sample_prompt": {"sample_tokens": True}}
 
 

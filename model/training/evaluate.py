@@ -88,7 +88,7 @@ class EvaluationStoppedError(Exception):
 
 
 def never_stop(number: int, n_batches: int) -> bool:
-    """Continue the evaluation."""
+    """Return False: continue the evaluation."""
     return False
 
 
@@ -101,7 +101,7 @@ def evaluate_split(
     dist: Distributed,
     stop: StopCheck = never_stop,
 ) -> Evaluation:
-    """Evaluate the whole validation split. Rank r takes the batches r, r + size, ...
+    """Evaluate the whole validation split. Rank r of n takes the batches r, r + n, r + 2 n, ...
 
     Args:
         rows: rows in one batch.
@@ -170,7 +170,7 @@ def evaluate(
                 on_batch(targets_BT.cpu(), nats_BT.cpu())
             scored_BT = targets_BT != IGNORE_INDEX
             tokens += scored_BT.sum()
-            # A sum over all positions: selecting the scored ones would make the host wait.
+            # A sum over all positions, ignored ones times 0: a selection would make the host wait.
             n_bytes += (byte_lengths_V[targets_BT.clamp(min=0)] * scored_BT).sum()
     all_nats, all_tokens, all_bytes = all_reduce((nats.item(), int(tokens), int(n_bytes)))
     if not all_tokens or not all_bytes:

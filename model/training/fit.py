@@ -22,7 +22,7 @@ def fit(trainer: Trainer, *, resumed: bool) -> int:
     run, dist = trainer.run, trainer.dist
     if resumed and not run.metrics.exists():
         log(f"warning: {run.metrics} is missing: earlier metrics are lost, a new file is started")
-    pending = trainer.pending_evaluation if resumed else {}  # a new run begins with an evaluation
+    pending = trainer.pending_evaluation if resumed else {}  # {}: a new run evaluates first
     run_log, signal_number = None, 0
     if dist.is_main:
         run_log = RunLog(

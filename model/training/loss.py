@@ -43,7 +43,7 @@ class ModelWithLoss(nn.Module):
         self.model = model
 
     def forward(self, ids_BT: Tensor, targets_BT: Tensor, *doc_BT: Tensor) -> Tensor:
-        """Return the `cross_entropy_sum` of the model's logits."""
+        """Return the `cross_entropy_sum` of the model's logits; `doc_BT` is one tensor or none."""
         logits_BTV = self.model(ids_BT, doc_BT=doc_BT[0]) if doc_BT else self.model(ids_BT)
         return cross_entropy_sum(logits_BTV, targets_BT)
 

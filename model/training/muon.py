@@ -83,14 +83,15 @@ def bf16_is_fast(device: torch.device) -> bool:
 class MuonAdamW(torch.optim.AdamW):
     """AdamW for ordinary groups; Muon for groups with `muon` set, whose parameters are matrices.
 
-    A Muon group also holds `momentum`. Matrices of the same shape are orthogonalized together. If a
-    group has `split`, each of its matrices is a stack of matrices with these numbers of rows
-    (queries, keys, values), which are orthogonalized separately.
+    A Muon group also holds `momentum`. Matrices of the same shape are orthogonalized together. If
+    a group's `split` is not (), each of its matrices is a stack of matrices with these numbers of
+    rows (queries, keys, values), which are orthogonalized separately.
     """
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore the state. AdamW's own method would require a step count, which Muon lacks."""
         groups = state["param_groups"]
+        # A copy that is being made by copy or pickle has no param_groups yet.
         for group, ours in zip(groups, getattr(self, "param_groups", groups), strict=True):
             if "split" in group:  # version 0.2 stored a bool instead of the rows
                 group["split"] = ours["split"]

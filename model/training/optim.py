@@ -34,14 +34,16 @@ class OptimizerSpec:
     hidden_matrix: Callable[[OptimConfig, tuple[int, ...]], dict[str, Any]] = (
         lambda config, rows: {}
     )
-    """Returns additional group settings of a hidden matrix; rows: of each matrix stacked in it."""
+    """Returns additional group settings of a matrix in the blocks or the pointer. rows: numbers
+    of rows of the matrices stacked in it (queries, keys, values); () if it is one matrix.
+    """
     at_step: Callable[[OptimConfig, int], dict[str, float]] = lambda config, step: {}
     """Returns new values of a step for group settings; each applies to the groups that have it."""
     moments: int = 2
-    """The most tensors it keeps for each weight, of the weight's size; for the memory estimate."""
+    """Maximum number of numbers that the optimizer keeps for each weight; for memory estimates."""
     state_names: Callable[[Mapping[str, Any]], set[str]] | None = None
-    """Returns the names of the fp32 tensors that it keeps for a parameter of a group: `step`, a
-    scalar, and tensors of the parameter's shape. Without it, stored ones are not checked."""
+    """Returns the names of the fp32 tensors kept for each parameter of a group: `step`, a scalar,
+    and tensors of the parameter's shape. None: tensors from a checkpoint are not checked."""
 
 
 ADAMW_STATE = {"step", "exp_avg", "exp_avg_sq"}
@@ -60,10 +62,11 @@ OPTIMIZERS = {
         state_names=lambda group: ({"momentum_buffer"} if group.get("muon") else ADAMW_STATE),
     ),
 }
+# Setting -> the settings without which it has no effect, with the values that give it one.
 DEPENDS_ON: Dependencies = {
     "decay_fraction": {"schedule": ("wsd",)},
     "min_lr_ratio": {"schedule": ("cosine", "linear", "wsd")},
-    **{name: {"name": (one,)} for one, spec in OPTIMIZERS.items() for name in spec.settings},
+    **{key: {"name": (name,)} for name, spec in OPTIMIZERS.items() for key in spec.settings},
 }
 
 
@@ -215,7 +218,8 @@ def restore_optimizer(
 ) -> None:
     """Restore the tensors of a state dict, and the group settings that change at each step.
 
-    All other group settings follow from `config`, which made the optimizer.
+    `set_step` sets the latter again; they are restored so that a checkpoint saved before that is
+    the same. All other group settings follow from `config`, which made the optimizer.
 
     Raises:
         UserError: the state is not that of this optimizer for these parameters.
@@ -255,7 +259,7 @@ def set_step(
 ) -> float:
     """Set the learning rate and the other values of a step in every group; return the rate.
 
-    It is called before each step, so the values in a restored state have no effect.
+    It is called before each step, so the values in a restored state do not affect training.
     """
     lr, settings = config.lr_at(step, max_steps), OPTIMIZERS[config.name].at_step(config, step)
     for group in optimizer.param_groups:

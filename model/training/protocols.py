@@ -15,13 +15,13 @@ class Batches(Protocol):
     """
 
     def training_batch(self, step: int) -> tuple[Sequence[torch.Tensor | None], int]:
-        """Return the batch of a step and the number of its targets."""
+        """Return the batch of a step, rows of all ranks; and the number of its targets."""
 
     def eval_batches(self, split: str, rows: int) -> Iterator[Sequence[torch.Tensor | None]]:
-        """Yield batches of `rows` rows that hold every window of a split once."""
+        """Yield batches of at most `rows` rows that together cover a split once."""
 
     def n_eval_batches(self, split: str, rows: int) -> int:
-        """Return the number of `eval_batches`."""
+        """Return the number of batches that `eval_batches` yields."""
 
     def n_tokens(self, split: str) -> int:
         """Return the number of tokens in a split."""

@@ -17,7 +17,7 @@ from utils.run.log import RunLog
 
 ANNOUNCE_AFTER_S = 1.0  # after this time in an evaluation its duration can be estimated
 LONG_EVALUATION_S = 5.0  # shorter evaluations are not announced
-WIDE_COLUMNS = 70
+WIDE_COLUMNS = 70  # from this width of the terminal on, WIDE_BAR; below, NARROW_BAR
 WIDE_BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps, {remaining} left{postfix}"
 NARROW_BAR = "{n_fmt}/{total_fmt}, {remaining} left{postfix}"
 
@@ -33,6 +33,7 @@ class StepLog:
             quiet: print nothing, only write rows.
         """
         self.trainer, self.run_log, self.quiet = trainer, run_log, quiet
+        # Seconds of all steps since first_step, and of the latest evaluation.
         self.first_step, self.train_s, self.eval_s = trainer.step, 0.0, 0.0
         self._since = self._eval_started = time.perf_counter()
         self._announced = self._warned = False
@@ -83,18 +84,18 @@ class StepLog:
         Raises:
             UserError: the loss or the gradient of a step since the last call is not finite.
         """
-        trainer, evaluate = self.trainer, self.trainer.evaluation_due()
+        trainer, evaluation_due = self.trainer, self.trainer.evaluation_due()
         self.bar.update()
         now = time.perf_counter()
         self.train_s, self._since = self.train_s + now - self._since, now
-        if not evaluate and trainer.step % trainer.config.train.log_every_steps:
+        if not evaluation_due and trainer.step % trainer.config.train.log_every_steps:
             return None
         metrics = trainer.pop_metrics()
         epoch = trainer.batches.epoch_at(trainer.step)
         show_metrics(self.bar, metrics)
         if not self.quiet:
             self.warn_about_evaluations()
-        if evaluate:
+        if evaluation_due:
             return metrics
         if self.run_log is not None:
             self.run_log.write(trainer.row(metrics))
@@ -118,14 +119,18 @@ class StepLog:
 
 
 def step_bar(max_steps: int, step: int, disable: bool | None) -> Any:
-    """Return a progress bar that has room for the loss in 40 columns, and for the rate in 80."""
+    """Return a progress bar that fits a terminal of 40 columns; from WIDE_COLUMNS on it says more.
+
+    Args:
+        disable: None = only if stderr is not a terminal.
+    """
     bar = tqdm(total=max_steps, initial=step, unit="step", disable=disable)
     bar.bar_format = WIDE_BAR if is_wide(bar) else NARROW_BAR
     return bar
 
 
 def show_metrics(bar: Any, metrics: Mapping[str, float]) -> None:
-    """Show the loss and, if there is room, the rate."""
+    """Show the loss and, in a wide bar, the tokens per second."""
     rate = f", {metrics['tokens_per_s']:,.0f} tokens/s" if is_wide(bar) else ""
     bar.set_postfix_str(f"loss {metrics['train_loss']:.3f}{rate}")
 

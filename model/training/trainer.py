@@ -74,7 +74,7 @@ class Trainer:
         self.step, self.tokens, self.bad_evals, self.elapsed_s = 0, 0, 0, 0.0
         self.best_val, self.last_val = math.inf, math.nan
         self.val_step: int | None = None  # the step of last_val
-        self.pending_evaluation: dict[str, float] | None = None  # metrics of an unevaluated step
+        self.pending_evaluation: dict[str, float] | None = None  # metrics of the step to evaluate
         self.stop_evaluation: StopCheck = never_stop
         if state:
             self.restore(state)
@@ -284,7 +284,7 @@ class Trainer:
         return self.step == train.max_steps or self.step % train.eval_every_steps == 0
 
     def evaluate_and_save(self, run_log: RunLog | None, metrics: dict[str, float]) -> None:
-        """Evaluate; write the metrics, best.pt if the loss is the best, a sample, last.pt.
+        """Evaluate; write the metrics, best.pt (if the best, or missing), a sample, last.pt.
 
         Step 0 is never the best: its weights are untrained, or those that fine-tuning starts from.
         A kill between any two of these writes is safe: resuming gives the same run. Only the main
