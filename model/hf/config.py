@@ -23,6 +23,7 @@ from utils.config.schema import flatten
 from utils.config.strict_yaml import format_value
 from utils.errors import UserError
 
+# Parts of SUPPORTED_VALUES below.
 PLAIN_MLP = ("gelu", "gelu_tanh", "relu2")
 ROPE = {"position": ("rope",)}
 NO_EXTRAS = {"embedding_norm": (False,), "qk_norm": (False,), "softcap": (0.0,)}
@@ -292,7 +293,7 @@ def _read_llama(reader: Reader, head_dim: int | None = None) -> dict[str, Any]:
 
 
 def _read_qwen3(reader: Reader) -> dict[str, Any]:
-    # The class's default if the key is missing. If its value is null, it means the number of heads.
+    # A missing key means 32, the class's default; null means num_attention_heads.
     reader.content = {"num_key_value_heads": 32, **reader.content}
     values = _read_llama(reader, head_dim=128)
     reader.require("attention_bias", False, NO_MLP_BIAS)

@@ -1,7 +1,7 @@
 """Read keys of a Hugging Face config.json, check their types, and refuse those that are not read.
 
 A key that is neither read nor listed as harmless could change the outputs of the model, as
-`logit_scale` does. If it were skipped, they would be wrong without a message.
+`logit_scale` does. If it were skipped, the outputs would be wrong without a message.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from utils.config.tables import read_table
 from utils.errors import UserError
 
 _KEYS = read_table(Path(__file__).with_name("harmless_keys.yaml"))
-HARMLESS: dict[str, str] = _KEYS["any_value"]  # reason -> keys
-HARMLESS_VALUES: dict[str, Any] = _KEYS["this_value"]
+# Keys of config.json itself, not of objects in it.
+HARMLESS: dict[str, str] = _KEYS["any_value"]  # reason -> keys, separated by spaces
+HARMLESS_VALUES: dict[str, Any] = _KEYS["this_value"]  # key -> the value that is harmless
 _NAMES = frozenset(name for names in HARMLESS.values() for name in names.split())
 
 
@@ -111,5 +112,5 @@ class Reader:
                 continue
             raise UserError(
                 f"{self.where}{key} is {value!r:.40}: TinyGPT does not read this key, which could "
-                "change the numbers; if it does not change them, remove it"
+                "change the outputs; if it does not change them, remove it"
             )

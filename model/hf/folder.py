@@ -90,7 +90,7 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
 
 
 def _parse_json(path: Path, use: Callable[[dict[str, Any]], T]) -> T:
-    """Parse a JSON file and return `use(object)`, its object being a dict; errors name the file."""
+    """Return `use(content)` for the JSON object in a file; errors of both name the file."""
     raw = read_bytes(path)
     try:
         content = parse_json(raw)

@@ -145,7 +145,7 @@ def from_hf_weights(
         weights[name] = _from_hf(entry.layout, parts, config)
     used = {name for entry in entries.values() for name in entry.names}
     _check_unused(names, config, tensors, used)
-    if kind == "gpt_neox" and not config.bias:
+    if kind == "gpt_neox" and not config.bias:  # this class always has the other biases
         for name in [name for name in weights if name.endswith(".bias")]:
             if weights.pop(name).any():
                 raise UserError(
@@ -183,16 +183,16 @@ def _shapes(kind: str, config: ModelConfig) -> dict[str, Tensor]:
 def _entries(kind: str, config: ModelConfig, ours: Iterable[str]) -> dict[str, Entry]:
     names, found = NAMES[kind], {}
     for name in ours:
-        part, _, leaf = name.rpartition(".")
-        if part == "head":
+        module, _, leaf = name.rpartition(".")
+        if module == "head":
             found[name] = Entry((f"{names.head}.{leaf}",))
             continue
-        if part in names.outer:
-            found[name] = Entry((f"{names.base}{names.outer[part]}.{leaf}",))
+        if module in names.outer:
+            found[name] = Entry((f"{names.base}{names.outer[module]}.{leaf}",))
             continue
-        _, layer, inner = part.split(".", 2)
+        _, layer, inner = module.split(".", 2)
         if kind == "gpt_neox" and not config.bias and inner.startswith("attn.") and leaf == "bias":
-            continue  # the only biases that this class can lack
+            continue  # with attention_bias false, this class lacks only these
         theirs = names.inner[inner]
         words = (theirs,) if isinstance(theirs, str) else theirs
         layout = "same"
@@ -212,9 +212,10 @@ def _entries(kind: str, config: ModelConfig, ours: Iterable[str]) -> dict[str, E
 def _to_hf(layout: str, tensor: Tensor, config: ModelConfig) -> list[Tensor]:
     """Convert a tensor to its Hugging Face layout; several where q, k and v are separate tensors.
 
-    transposed: GPT-2's matrices are (in, out). by head: GPT-NeoX's rows are [q; k; v] of head 0,
-    then of head 1; those of TinyGPT are q of all heads, then k, then v. swapped: NanoChat
-    rotates in the opposite direction, so the halves of each head's q and k are swapped.
+    split: q, k and v. transposed: GPT-2's matrices are (in, out). by head: GPT-NeoX's rows are
+    [q; k; v] of head 0, then of head 1; those of TinyGPT are q of all heads, then k, then v.
+    swapped: NanoChat rotates in the opposite direction, so the halves of each head's q and k are
+    swapped.
     """
     if layout == "transposed":
         return [tensor.mT if tensor.ndim == 2 else tensor]

@@ -35,7 +35,7 @@ class CompiledStep(Generic[T]):
     """
 
     def __init__(self, function: Callable[[T], None], stats: CompileStats) -> None:
-        """Compile time and failures are recorded in `stats`."""
+        """Store the function; its compile time and failures are recorded in `stats`."""
         self.function, self.stats = function, stats
         self.compiled: Callable[[T], None] | None = torch.compile(
             function, fullgraph=True, dynamic=False, **COMPILER

@@ -76,7 +76,7 @@ class Decoder:
         return self.compute(ids_B)
 
     def prepare(self) -> None:
-        """Do the host's part of a step: advance the cache; make room in full rows and tables."""
+        """Do the host's part of a step: advance the cache; make room in full rows and the RoPE table."""
         if self.config.position == "learned":
             self._shorten_full_rows()
         self.cache.advance()
@@ -84,7 +84,7 @@ class Decoder:
             self.rope = self._rope_table(2 * self.cache.column)
 
     def compute(self, ids_B: Tensor) -> Tensor:
-        """Do the device's part of a step. With a `StaticKVCache` it can be captured."""
+        """Do the device's part of a step. With a `StaticKVCache` a CUDA graph can capture it."""
         cache, weights = self.cache, self.weights
         previous_B = cache.previous_ids() if self.config.bigram_rows else None
         cache.append_ids(ids_B)
@@ -97,7 +97,7 @@ class Decoder:
             q_BGrK, kv_2BGK = self._queries_keys_values(layer, x_BD, rope)
             cache.write(targets[i], kv_2BGK)
             y_BGrK = weights.attention(q_BGrK, kv_views[2 * i], kv_views[2 * i + 1], mask_X1n)
-            x_BD = layer.attn_proj(y_BGrK.flatten(1), x_BD)
+            x_BD = layer.attn_proj(y_BGrK.flatten(1), x_BD)  # x + proj(y)
             h_BD = layer.mlp_norm(x_BD)
             hidden = layer.fc(h_BD)
             if layer.gate is None:
@@ -180,7 +180,7 @@ class Decoder:
         return logits_BV
 
     def _point(self, h_BD: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the pointer's output (B, D), and the logit gain of each slot's id (B, n).
+        """Return the retrieved embeddings (B, D), and the logit gain of each slot's id (B, n).
 
         It also stores the key of the next token, which is computed from h. The key of a row's
         oldest visible column was computed from the column before it, which is not visible. So that
@@ -227,9 +227,9 @@ class Decoder:
             self._prefill_rows(last_BT[row], [row], starts[row])
 
     def _prefill_rows(self, ids_T: Tensor, rows: Sequence[int], first: int) -> Tensor:
-        """Fill the rows with a context from column `first` on; return h of its last token, (D,).
+        """Fill the rows with a context from column `first` on; return the last token's h, (D,).
 
-        Each context is computed separately, so that a row does not depend on other rows.
+        h is the final norm's output. Each context is computed separately, so that a row does not depend on other rows.
         """
         cache, T = self.cache, len(ids_T)
         slots_T = cache.slots(first, first + T)
@@ -238,8 +238,8 @@ class Decoder:
         with eval_mode(self.model):
             h_TD = self.model.hidden(ids_T[None], kv_out=kv_L)[0]
         for kv_2BGSK, kv in zip(cache.kv_L2BGSK, kv_L, strict=True):
-            for rows_BGSK, new_1GTK in zip(kv_2BGSK, kv, strict=True):
-                rows_BGSK[rows_R1, :, slots_T] = new_1GTK.transpose(1, 2)
+            for cached_BGSK, new_1GTK in zip(kv_2BGSK, kv, strict=True):
+                cached_BGSK[rows_R1, :, slots_T] = new_1GTK.transpose(1, 2)
         cache.ids_BS[rows_R1, slots_T] = ids_T
         if self.config.pointer:
             keys_TD, values_TD = self.model.pointer.key(h_TD), self._pointer_values(ids_T)

@@ -32,7 +32,7 @@ def sampling_params(args: Namespace) -> SamplingParams:
         return SamplingParams(
             args.temp, args.top_k or None, args.top_p, args.min_p, args.repetition_penalty
         )
-    except ValueError as error:
+    except ValueError as error:  # "FIELD must be ..."
         name, _, problem = str(error).partition(" ")
         flag = "temp" if name == "temperature" else name.replace("_", "-")
         raise UserError(f"--{flag}: {problem}") from None

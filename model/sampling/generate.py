@@ -218,7 +218,7 @@ class InferenceEngine:
         return DecodeBatch(self.weights, self.compile_stats, key, prompts, seeds)
 
     def release_batch(self, batch: DecodeBatch) -> None:
-        """Cache a batch for the next call. A batch of a single step has captured nothing."""
+        """Cache a batch for the next call. One of a single step has no graph, so it replaces none."""
         if batch.reusable and (batch.n_steps > 1 or self.cached_batch is None):
             self.cached_batch = batch
 
@@ -237,11 +237,11 @@ class DecodeBatch:
         """Allocate everything. The first `step` reads the prompts, each of 1 to block_size ids."""
         self.key, self.device = key, weights.embedding.device
         uses_graphs = supports_cuda_graphs(self.device)
-        # Finished rows are removed once their share reaches this bound. If another number of
-        # rows needs a new CUDA graph or a new compilation, removing each at once would cost more.
+        # Finished rows are removed once their share of all rows reaches this bound. Another number
+        # of rows needs a new CUDA graph or compilation, which costs more than computing idle rows.
         self.max_idle_share = 1.0 if key.compiled else 0.5 if uses_graphs else 0.0
         self.reusable = uses_graphs or key.compiled
-        self.decoder = Decoder(weights, prompts, key.cache_size, self.reusable)
+        self.decoder = Decoder(weights, prompts, key.cache_size, static=self.reusable)
         vocab_size = weights.model.config.vocab_size
         self.selector = TokenSelector(key.params, key.n_rows, vocab_size, self.device)
         self.ids_B = torch.zeros(key.n_rows, dtype=torch.int64, device=self.device)  # newest ids

@@ -45,7 +45,7 @@ class Layer(NamedTuple):
     qk_gain: Tensor | None  # gains of the norms of queries and keys, (H + G, K)
     attn_proj: Matmul
     mlp_norm: TensorFunction
-    gate: Matmul | None
+    gate: Matmul | None  # only with swiglu
     fc: Matmul
     mlp_proj: Matmul
 
@@ -84,7 +84,7 @@ class InferenceWeights:
         self.head = self._make_linear((raw.head_weight, None))
         if config.pointer:
             pointer, scale = raw.pointer, config.n_embd**-0.5
-            # One product for queries, keys and gate.
+            # One product for queries, keys and gate; the decoder adds the gate's bias.
             parts = (pointer.query.weight * scale, pointer.key.weight, pointer.gate.weight)
             self.pointer_inputs = self._make_linear((torch.cat(parts), None))
             self.pointer_out = self._make_linear(weight_and_bias(pointer.out))

@@ -62,7 +62,7 @@ class KVCache:
         return n_columns
 
     def align_rows(self, lengths: Sequence[int]) -> None:
-        """Give each row a length; all rows end at the newest column, the longest starts at 0."""
+        """Set each row's length and the newest column, where all end; the longest starts at 0."""
         self.column = max(lengths) - 1
         self.set_starts([max(lengths) - length for length in lengths])
 
@@ -104,7 +104,7 @@ class KVCache:
 
     def previous_ids(self) -> Tensor:
         """Return the ids of the column before the newest, (B,); call it before `append_ids`."""
-        # With block_size 1 both columns share a slot.
+        # A copy: with block_size 1 both columns share a slot.
         return self.ids_BS[:, (self.column - 1) % self.n_slots].clone()
 
     def append_ids(self, ids_B: Tensor) -> None:
@@ -177,7 +177,7 @@ class StaticKVCache(KVCache):
         return self.n_slots
 
     def align_rows(self, lengths: Sequence[int]) -> None:
-        """Give each row a length; all rows end at the newest column, the longest starts at 0."""
+        """Set each row's length and the newest column, where all end; the longest starts at 0."""
         if not hasattr(self, "column_1"):
             self.column_1 = torch.zeros(1, dtype=torch.int64, device=self._ids.device)
             self.slot_1 = torch.zeros_like(self.column_1)

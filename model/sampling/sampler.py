@@ -72,7 +72,7 @@ def keep_top_k(logits_BV: Tensor, k: int | None) -> Tensor:
             return logits_BV.masked_fill(descending_ranks(logits_BV) >= k, -math.inf)
         smallest_B1 = logits_BV.topk(k, dim=-1, sorted=False).values.amin(dim=-1, keepdim=True)
     else:
-        edge_B2 = logits_BV.topk(k + 1, dim=-1).values[:, -2:]
+        edge_B2 = logits_BV.topk(k + 1, dim=-1).values[:, -2:]  # the k-th and the next
         smallest_B1 = edge_B2[:, :1]
         if not _has_ties(edge_B2):
             return logits_BV.masked_fill(logits_BV < smallest_B1, -math.inf)
@@ -242,10 +242,10 @@ def k_largest(logits_BV: Tensor, k: int | None) -> tuple[Tensor, Tensor] | None:
     V = logits_BV.shape[-1]
     if not k or k >= V or V <= SMALL_VOCAB_THRESHOLD or not _host_can_read(logits_BV):
         return None
-    largest_Bk, ids_Bk = logits_BV.topk(k + 1, dim=-1)
-    if _has_ties(largest_Bk[:, -2:]):
+    values, ids = logits_BV.topk(k + 1, dim=-1)  # each (B, k + 1)
+    if _has_ties(values[:, -2:]):
         return None
-    ids_Bk = ids_Bk[:, :k].sort(dim=-1).values
+    ids_Bk = ids[:, :k].sort(dim=-1).values
     return logits_BV.gather(1, ids_Bk), ids_Bk
 
 
@@ -277,7 +277,7 @@ def sample_seeds(seed: int, n_samples: int) -> list[int]:
     """
     # A hash, because with seed + i, sample 1 of seed 0 would be sample 0 of seed 1.
     names = [f"{seed} {i}".encode("ascii") for i in range(n_samples)]
-    return [int.from_bytes(hashlib.sha256(name).digest()[:7], "big") for name in names]
+    return [int.from_bytes(hashlib.sha256(name).digest()[:7], "big") for name in names]  # < 2^56
 
 
 class UniformStreams:

@@ -133,9 +133,9 @@ class Sample:
         }
 
 
-def is_sample_finished(samples: Sequence[Sample], index: int) -> bool:
-    """Return whether a sample needs no more tokens; for `generate(is_finished=)`."""
-    return bool(samples[index].finish_reason)
+def is_sample_finished(samples: Sequence[Sample], i: int) -> bool:
+    """Return whether samples[i] needs no more tokens; for `generate(is_finished=)`."""
+    return bool(samples[i].finish_reason)
 
 
 def emit_in_order(samples: Sequence[Sample], steps: Iterable[Step]) -> Iterator[tuple[Sample, str]]:
