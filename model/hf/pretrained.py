@@ -27,7 +27,7 @@ def pretrained_settings(folder: str, given: Mapping[str, Any]) -> dict[str, Any]
     """
     values: dict[str, Any] = {}
     config = read_config(Path(folder))
-    explicit = {"n_kv_head": config.kv_heads, "head_size": config.head_dim}  # what 0 means here
+    explicit = {"n_kv_head": config.kv_heads, "head_size": config.head_dim}  # 0 means these
     for leaf, value in flatten(config).items():
         name = f"model.{leaf}"
         shorter = leaf == "block_size" and name in given and given[name] <= value
@@ -57,7 +57,7 @@ def load_initial_weights(folder: str, config: ModelConfig) -> dict[str, Tensor]:
 
 
 def truncate_positions(weights: Mapping[str, Tensor], theirs: int, ours: int) -> dict[str, Tensor]:
-    """Return the weights for a block_size `ours` that is at most `theirs`."""
+    """Return the weights for block_size `ours`; refuse an `ours` above `theirs`, the folder's."""
     if ours > theirs:
         raise UserError(
             f"model.block_size is {ours}, but {theirs} in the folder of train.init_from"

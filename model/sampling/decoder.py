@@ -76,7 +76,7 @@ class Decoder:
         return self.compute(ids_B)
 
     def prepare(self) -> None:
-        """Do the host's part of a step: advance the cache; make room in full rows and the RoPE table."""
+        """Do the host's part of a step: advance the cache, shorten full rows, extend the RoPE table."""
         if self.config.position == "learned":
             self._shorten_full_rows()
         self.cache.advance()
@@ -229,7 +229,8 @@ class Decoder:
     def _prefill_rows(self, ids_T: Tensor, rows: Sequence[int], first: int) -> Tensor:
         """Fill the rows with a context from column `first` on; return the last token's h, (D,).
 
-        h is the final norm's output. Each context is computed separately, so that a row does not depend on other rows.
+        h is the final norm's output. Each context is computed separately, so that a row does not
+        depend on other rows.
         """
         cache, T = self.cache, len(ids_T)
         slots_T = cache.slots(first, first + T)

@@ -218,7 +218,7 @@ class InferenceEngine:
         return DecodeBatch(self.weights, self.compile_stats, key, prompts, seeds)
 
     def release_batch(self, batch: DecodeBatch) -> None:
-        """Cache a batch for the next call. One of a single step has no graph, so it replaces none."""
+        """Cache a batch for the next call. One of a single step has no graph: it replaces none."""
         if batch.reusable and (batch.n_steps > 1 or self.cached_batch is None):
             self.cached_batch = batch
 

@@ -196,7 +196,7 @@ def group_settings(
     elif name.startswith("head."):
         settings["lr_ratio"] = config.head_lr_ratio
     elif name.startswith(("blocks.", "pointer.")) and len(parameter) > 1:
-        # A hidden matrix. The pointer's gate, a single row, is not one.
+        # A hidden matrix, one row per output. The pointer's gate, a single row, is not one.
         settings |= OPTIMIZERS[config.name].hidden_matrix(
             config, qkv_sizes if ".qkv." in name else ()
         )

@@ -72,7 +72,7 @@ class Trainer:
         self.weights = list(model.parameters())
         self.local_rows = dist.local_rows(config.train.batch_size * config.train.grad_accum_steps)
         self.step, self.tokens, self.bad_evals, self.elapsed_s = 0, 0, 0, 0.0
-        self.best_val, self.last_val = math.inf, math.nan
+        self.best_val, self.last_val = math.inf, math.nan  # nats per token
         self.val_step: int | None = None  # the step of last_val
         self.pending_evaluation: dict[str, float] | None = None  # metrics of the step to evaluate
         self.stop_evaluation: StopCheck = never_stop
@@ -111,7 +111,7 @@ class Trainer:
             log(line)
 
     def state(self) -> dict[str, Any]:
-        """Return the content of a checkpoint. Its step determines data order and dropout."""
+        """Return the content of a checkpoint; its step stands in for all random states."""
         more: dict[str, Any] = {"logs": sync_logs(self.run)}
         if self.val_step != self.step:
             more["val_step"] = self.val_step
