@@ -76,7 +76,7 @@ class Decoder:
         return self.compute(ids_B)
 
     def prepare(self) -> None:
-        """Do the host's part of a step: advance the cache, shorten full rows, extend the RoPE table."""
+        """Do the host's part: shorten full rows, advance the cache, extend the RoPE table."""
         if self.config.position == "learned":
             self._shorten_full_rows()
         self.cache.advance()
