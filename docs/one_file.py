@@ -54,7 +54,7 @@ def merge(ids: list[int], pair: Pair, new_id: int) -> list[int]:
 
 
 def learn_merges(text: str, vocab_size: int) -> dict[Pair, int]:
-    """Merge the most frequent pair of neighbouring ids, again and again (Sennrich et al. 2016)."""
+    """Return pair -> new id. The most frequent pair is merged, again and again (Sennrich 2016)."""
     words = [(list(word), count) for word, count in Counter(pretokens(text)).items()]
     merges: dict[Pair, int] = {}
     for new_id in range(256, vocab_size):
@@ -187,7 +187,7 @@ def lr_at(step: int) -> float:
 
 
 def make_optimizer(model: nn.Module) -> torch.optim.Optimizer:
-    """AdamW. The weights of matrices decay, the gains of norms do not."""
+    """Return AdamW. Matrices decay, gains of norms do not. `train_step` sets the learning rate."""
     matrices = [weight for weight in model.parameters() if weight.dim() == 2]
     vectors = [weight for weight in model.parameters() if weight.dim() < 2]
     groups = [

@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(words)
     if args.json not in (None, STDOUT):
         check_writable(args.json, "--json")
-    record = args.measure(args)
+    record = args.measure(args)  # `measure` and `show` are set by the module's add_command
     line = json_line({"command": args.command, **record})
     print(args.show(record), file=sys.stderr if args.json == STDOUT else sys.stdout)
     if args.json == STDOUT:

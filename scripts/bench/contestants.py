@@ -39,14 +39,14 @@ LOG_EVERY = 10  # steps between two log lines, as in nanoGPT's recipe
 
 CLASSIC_SETTINGS = {
     "model.position": "learned",
-    "model.tie_weights": "true",
+    "model.tie_weights": "true",  # values become text, as given to a flag
     "model.mlp": "gelu",
     "model.norm": "layernorm",
     "model.dropout": 0.0,
     "optim.weight_decay": 0.1,
     "optim.grad_clip": 1.0,
     "train.log_every_steps": LOG_EVERY,
-    "train.max_steps": 100_000,
+    "train.max_steps": 100_000,  # far more than are timed, so that no evaluation is due
     "train.eval_every_steps": 100_000,
     "train.sample_tokens": 0,
 }
@@ -108,7 +108,7 @@ def random_data(folder: Path, model: ModelConfig) -> Dataset:
     write_random(folder, model.vocab_size, n_tokens)
     meta = {"identity": "", "train": {"tokens": n_tokens, "documents": 1}}
     tokenizer = cast(BPETokenizer, RandomTokens(model.vocab_size))
-    return Dataset(folder, meta, tokenizer, "packed", None, "")
+    return Dataset(folder, meta, tokenizer, val_windows="packed", floor=None, note="")
 
 
 def write_random(folder: Path, vocab_size: int, n_tokens: int) -> None:
@@ -161,6 +161,7 @@ class NanoGPT:
         rng = np.random.default_rng(1)
         n_tokens = max(RANDOM_TOKENS, 2 * model.block_size)
         rng.integers(0, model.vocab_size, n_tokens).astype(np.uint16).tofile(scratch / "train.bin")
+        # get_batch reads these settings as global variables of its module.
         vars(data).update(data_dir=str(scratch), device_type=kind, device=self.device)
         vars(data).update(block_size=model.block_size, batch_size=train.batch_size)
         self.get_batch = data.get_batch
@@ -230,7 +231,7 @@ def time_steps(contestant: Contestant, counts: Mapping[str, int]) -> Iterator[Wi
 
 
 def time_phases(contestant: Contestant, steps: int) -> dict[str, float]:
-    """Return the median seconds of each phase of a step.
+    """Return the median seconds of each phase of a step; for logging, the mean.
 
     On a GPU the device is synchronised after each phase, which makes the step slower.
     """
@@ -250,7 +251,7 @@ def time_phases(contestant: Contestant, steps: int) -> dict[str, float]:
         contestant.step(on_phase_end)
         for phase, value in spent.items():
             seconds[phase].append(value)
-    # The mean for logging: only every LOG_EVERY-th step logs, so the median would be about 0.
+    # Only every LOG_EVERY-th step logs, so the median of logging would be about 0.
     return {
         phase: statistics.fmean(each) if phase == "logging" else statistics.median(each)
         for phase, each in seconds.items()
@@ -264,6 +265,7 @@ def matmul_peak(on: torch.device, amp: str) -> float:
     for size in (512, 1024) if on.type == "cpu" else (4096, 8192):
         left = torch.randn(size, size, device=on, dtype=dtype)
         right = torch.randn(size, size, device=on, dtype=dtype)
+        # Our `linear` may compute the product as a convolution, which is faster on some CPUs.
         for product in (torch.mm, lambda x, y: linear(x[None], y)) * 10:
             seconds = time_call(partial(product, left, right), partial(device.synchronize, on))
             best = max(best, 2.0 * size**3 / seconds)

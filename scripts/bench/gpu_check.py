@@ -37,7 +37,7 @@ EXAMPLES = (
 
 
 def run_part(command: Sequence[str], limit_s: float) -> dict[str, Any]:
-    """Run a program; return its status (None: timed out), seconds, and the end of its output."""
+    """Run a program; return its status (None: no time left), seconds, and the end of its output."""
     if limit_s <= 0:
         return {"status": None, "seconds": 0.0, "tail": "no time was left"}
     start = time.perf_counter()
@@ -51,7 +51,7 @@ def run_part(command: Sequence[str], limit_s: float) -> dict[str, Any]:
 
 
 def parts(corpus: Path, nanogpt: str, scratch: Path) -> dict[str, list[str]]:
-    """Return the command of each part by name, the most important first."""
+    """Return the command of each part by name, the most important first (tests: with pytest)."""
     python = [sys.executable, "-m"]
     rival = ["--nanogpt", nanogpt] if nanogpt else []
     few = ["--windows", "3", "--runs", "1", *rival]
@@ -76,7 +76,7 @@ def parts(corpus: Path, nanogpt: str, scratch: Path) -> dict[str, list[str]]:
 
 
 def figures(name: str, scratch: Path) -> dict[str, Any]:
-    """Return the figures that a part wrote: a benchmark's record, or the run's evaluations."""
+    """Return the figures that a part wrote, if any: a benchmark's record or a run's evaluations."""
     if (scratch / name).is_file():
         return {"record": json.loads((scratch / name).read_text(encoding="utf-8"))}
     metrics = scratch / "run" / "metrics.csv"
@@ -111,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def check(corpus: Path, nanogpt: str, out: Path) -> int:
-    """Run the parts one after the other; rewrite the file after each of them."""
+    """Run the parts in order and rewrite `out` after each; return 1 if one of them failed."""
     end = time.perf_counter() + LIMIT_S
     record: dict[str, Any] = {"torch": str(torch.__version__), "parts": {}}
     if torch.cuda.is_available():

@@ -23,8 +23,8 @@ ONE_CORE = {"OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALL
 ALL_CORES = {"TOKENIZERS_PARALLELISM": "true"}
 POLL_S = 0.1
 
-Job = dict[str, Any]
-Figures = dict[str, Any]
+Job = dict[str, Any]  # what a worker process measures, as JSON; its keys are up to the worker
+Figures = dict[str, Any]  # what it has measured, or {"error": reason}
 
 
 @contextlib.contextmanager
@@ -65,6 +65,7 @@ def run_job(
 
     Args:
         environment: variables to add, such as ONE_CORE.
+        module: calls `run_worker` when it is run.
         measure_memory: "peak_bytes" also counts the child processes of the job. Polling their
             memory takes CPU time, which slows a job that is timed on all cores.
     """
@@ -96,12 +97,16 @@ def wait_and_measure_peak(process: subprocess.Popen[bytes]) -> int:
     peak = 0
     while process.poll() is None:
         peak = max(peak, process_tree_bytes(process.pid))
+        # Shorter before the first measurement, so that a short process has one.
         time.sleep(POLL_S if peak else POLL_S / 10)
     return peak
 
 
 def process_tree_bytes(pid: int) -> int:
-    """Return the bytes that a process and its descendants use. Linux: shared pages count once."""
+    """Return the bytes that a process and its descendants use.
+
+    Pages that they share count once on Linux, and not at all elsewhere.
+    """
     total = 0
     for one in process_tree(pid):
         with contextlib.suppress(psutil.Error):  # it has ended, or access is denied

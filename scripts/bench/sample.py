@@ -17,7 +17,7 @@ from model.sampling.generate import InferenceEngine, generate_ids
 from model.sampling.inference_weights import count_weights_read
 from model.sampling.sampler import SamplingParams, sample_seeds
 from sample import load_run
-from scripts.bench.sample_peers import Engine, make_hf, make_nanogpt
+from scripts.bench.sample_peers import Sampler, make_hf, make_nanogpt
 from scripts.bench.timing import Spread, ratios, summary, time_call
 from utils.cli import checked, nonnegative_int, positive_int
 from utils.device import describe_device, pick_device, synchronize
@@ -93,7 +93,7 @@ def bench_sample(args: argparse.Namespace) -> dict[str, Any]:
         UserError: an argument is wrong, or a library or checkout to compare with is missing.
     """
     if bool(args.run) == bool(args.shape):
-        raise UserError("give one of --run DIR and --shape " + "|".join(SHAPES))
+        raise UserError("give one of --run FOLDER and --shape " + "|".join(SHAPES))
     device = pick_device(args.device)
     model = load_run(args.run, device=args.device).model if args.run else None
     if model is None:
@@ -103,17 +103,17 @@ def bench_sample(args: argparse.Namespace) -> dict[str, Any]:
             model = TinyGPT(ModelConfig(**settings)).to(device).eval()
     config = model.config
     n_tokens = args.new_tokens or min(NEW_TOKENS.get(args.shape, 240), config.block_size)
-    # Weights are gathered once, as in sample.py. Ours eager and ours compiled have separate
-    # engines, because an engine keeps its cached batch and its CUDA graphs.
+    # An engine gathers the weights when it is made, as in sample.py. Ours eager and ours compiled
+    # have separate engines, because an engine keeps its cached batch and its CUDA graphs.
     compiled = InferenceEngine(model)
-    engines: dict[str, Engine] = {OURS: make_ours(InferenceEngine(model))}
+    samplers: dict[str, Sampler] = {OURS: make_ours(InferenceEngine(model))}
     if args.compiled:
-        engines[COMPILED] = make_ours(compiled, compiled=True)
+        samplers[COMPILED] = make_ours(compiled, compiled=True)
     if args.nanogpt:
-        engines["nanoGPT"] = make_nanogpt(args.nanogpt, config, TOP_K, device)
+        samplers["nanoGPT"] = make_nanogpt(args.nanogpt, config, TOP_K, device)
     if args.hf:
-        engines["transformers"] = make_hf(config, TOP_K, device)
-    measure = SampleBenchmark(engines, compiled, n_tokens, args.runs, args.limit_s)
+        samplers["transformers"] = make_hf(config, TOP_K, device)
+    benchmark = SampleBenchmark(samplers, compiled, n_tokens, args.runs, args.limit_s)
     return {
         "device": describe_device(device),
         "threads": torch.get_num_threads(),
@@ -124,12 +124,12 @@ def bench_sample(args: argparse.Namespace) -> dict[str, Any]:
         "new_tokens": n_tokens,
         "top_k": TOP_K,
         "runs": args.runs,
-        "batches": [measure.batch(size) for size in args.batch_sizes],
-        "bandwidth_bytes_per_s": summary(measure.bandwidths),
+        "batches": [benchmark.batch(size) for size in args.batch_sizes],
+        "bandwidth_bytes_per_s": summary(benchmark.bandwidths),
     }
 
 
-def make_ours(engine: InferenceEngine, compiled: bool = False) -> Engine:
+def make_ours(engine: InferenceEngine, compiled: bool = False) -> Sampler:
     """Return a function that samples with our engine."""
 
     def generate(n_samples: int, n_tokens: int) -> None:
@@ -147,25 +147,26 @@ def make_ours(engine: InferenceEngine, compiled: bool = False) -> Engine:
 
 
 class SampleBenchmark:
-    """Times the engines in turns, and the memory bandwidth between the turns."""
+    """Times the samplers in turns, and the memory bandwidth between the turns."""
 
     def __init__(
         self,
-        engines: dict[str, Engine],
+        samplers: dict[str, Sampler],
         compiled: InferenceEngine,
         n_tokens: int,
         runs: int,
         limit_s: float,
     ) -> None:
-        """Store the engines and the limits.
+        """Store the samplers and the limits.
 
         Args:
             compiled: the engine of ours compiled, for its compile statistics.
-            limit_s: skip another project's engine whose call would take longer.
+            limit_s: skip another project's sampler if one call would take longer.
         """
-        self.engines, self.n_tokens, self.runs = engines, n_tokens, runs
+        self.samplers, self.n_tokens, self.runs = samplers, n_tokens, runs
         self.limit_s, self.compiled = limit_s, compiled
         self.device = compiled.weights.embedding.device
+        # Rows of 1024 numbers, each of 4 bytes.
         self.memory = torch.ones(BANDWIDTH_BYTES // 4 // 1024, 1024, device=self.device)
         self.bandwidths: list[float] = []
 
@@ -174,32 +175,32 @@ class SampleBenchmark:
         return time_call(work, lambda: synchronize(self.device))
 
     def bandwidth(self) -> float:
-        """Return bytes per second, by a sum over the memory or a product with it: the faster."""
+        """Return bytes per second: of a sum over the memory or a product with it, the faster."""
         columns = self.memory.new_ones(1024, 2)
         times = [self.seconds(self.memory.sum), self.seconds(lambda: self.memory @ columns)]
         return BANDWIDTH_BYTES / min(times)
 
     def batch(self, size: int) -> dict[str, Any]:
-        """Time all engines at one batch size: whole calls, and calls of one token."""
+        """Time all samplers at one batch size: whole calls, and calls of one token."""
         whole: dict[str, list[float]] = {}
         first: dict[str, list[float]] = {}
         left_out, warm_up_s = {}, {}
-        for name, engine in self.engines.items():  # warm-up, not counted
+        for name, sampler in self.samplers.items():  # warm-up, not counted
             # Ours captures or compiles a step for the cache size, so warm up with the full length.
             n_tokens = self.n_tokens if name in (OURS, COMPILED) else WARMUP_TOKENS
-            warm_up_s[name] = self.seconds(partial(engine, size, n_tokens))
-            guess_s = self.seconds(partial(engine, size, 1)) * self.n_tokens
+            warm_up_s[name] = self.seconds(partial(sampler, size, n_tokens))
+            guess_s = self.seconds(partial(sampler, size, 1)) * self.n_tokens
             if name not in (OURS, COMPILED) and guess_s > self.limit_s:
                 left_out[name] = guess_s
             elif name != COMPILED or self.compiled.compile_stats.works:
                 whole[name], first[name] = [], []
         turns = [(turn, name) for turn in range(self.runs) for name in whole]
         for turn, name in tqdm(turns, desc=f"batch {size}", disable=None, leave=False):
-            engine = self.engines[name]
+            sampler = self.samplers[name]
             if name == OURS:
                 self.bandwidths.append(self.bandwidth())
-            first[name].append(self.seconds(partial(engine, size, 1)))
-            whole[name].append(self.seconds(partial(engine, size, self.n_tokens)))
+            first[name].append(self.seconds(partial(sampler, size, 1)))
+            whole[name].append(self.seconds(partial(sampler, size, self.n_tokens)))
             rate = size * self.n_tokens / whole[name][-1]
             log_if_not_tty(
                 f"batch {size}, run {turn + 1}/{self.runs}, {name}: {rate:,.0f} tokens/s"
@@ -259,7 +260,7 @@ def compile_seconds(record: dict[str, Any]) -> str:
 
 
 def batch_rows(batch: dict[str, Any]) -> Iterator[list[str]]:
-    """Yield the table row of each engine at one batch size."""
+    """Yield the table row of each sampler at one batch size."""
     for row in batch["rows"]:
         yield [
             row["who"],

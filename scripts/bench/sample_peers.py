@@ -12,10 +12,10 @@ from model.config import ModelConfig
 from scripts.bench.checkout import make_model
 from utils.errors import UserError
 
-Engine = Callable[[int, int], None]  # called with (samples, new tokens per sample)
+Sampler = Callable[[int, int], None]  # called with (samples, new tokens per sample)
 
 
-def make_nanogpt(path: str, config: ModelConfig, top_k: int, device: torch.device) -> Engine:
+def make_nanogpt(path: str, config: ModelConfig, top_k: int, device: torch.device) -> Sampler:
     """Return nanoGPT's `GPT.generate`. The model.py of the user's checkout is run.
 
     Raises:
@@ -31,7 +31,7 @@ def make_nanogpt(path: str, config: ModelConfig, top_k: int, device: torch.devic
     return generate
 
 
-def make_hf(config: ModelConfig, top_k: int, device: torch.device) -> Engine:
+def make_hf(config: ModelConfig, top_k: int, device: torch.device) -> Sampler:
     """Return `generate` of Hugging Face's GPT-2, with its KV cache.
 
     Raises:

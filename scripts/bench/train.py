@@ -32,7 +32,7 @@ from utils.config.load import load
 from utils.device import describe_device, peak_memory_bytes, synchronize
 from utils.output import log_if_not_tty, plural
 
-FORMULA = "3 x forward; forward = 2 per matrix weight + 4 D per token looked at and layer, causal"
+FORMULA = "3 x forward; forward = 2 per matrix weight + 4 D per layer and visible token, causal"
 FETCHES = 20  # batches timed in measure_fetch
 PHASE_STEPS = 20  # steps whose phases are timed separately
 HELP = "speed and memory of training steps"
@@ -84,7 +84,9 @@ def bench_train(args: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         if args.nanogpt:
             check_same_shape(config)
-            load_get_batch(Path(args.nanogpt), Path(scratch))
+            load_get_batch(
+                Path(args.nanogpt), Path(scratch)
+            )  # only a check, before anything is timed
         ours = LlmTiny(config, Path(scratch), random=bool(args.shape))
         windows: list[Window] = []
         timed = time_steps(ours, counts)
@@ -94,7 +96,7 @@ def bench_train(args: argparse.Namespace) -> dict[str, Any]:
         rate = Spread.of([window.rate for window in windows])
         step_s = Spread.of([window.seconds / args.steps_per_window for window in windows])
         record = describe_training(ours.trainer, rate, step_s) | counts
-        record["compile"] = ours.compiled
+        record["compile"] = ours.compiled  # false if torch.compile was asked for but failed
         record["parts_s"] = time_phases(ours, PHASE_STEPS)
         record |= measure_evaluation(ours.trainer)
     turns: dict[str, Any] = {}
@@ -120,7 +122,12 @@ def measure_evaluation(trainer: Trainer) -> dict[str, Any]:
 
 
 def peak_shares(trainer: Trainer, length: int, rate: float) -> dict[str, Any]:
-    """Return FLOPs per token, counted in three ways, and the share of the peak by each count."""
+    """Return FLOPs per token, counted in three ways, and the share of the peak by each count.
+
+    Args:
+        length: mean number of tokens in a row.
+        rate: tokens per second.
+    """
     model = trainer.config.model
     ways = {
         "causal": training_flops_per_token(model, length),
@@ -163,7 +170,7 @@ def describe_training(trainer: Trainer, rate: Spread, step_s: Spread) -> dict[st
 
 
 def measure_fetch(trainer: Trainer) -> tuple[float, int, int, int]:
-    """Return the mean seconds to make a batch; targets, rows and positions of all FETCHES."""
+    """Return the mean seconds to make a batch; targets, rows and positions of FETCHES batches."""
     seconds, tokens, rows, positions = 0.0, 0, 0, 0
     for step in range(FETCHES):
         start = time.perf_counter()

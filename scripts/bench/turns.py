@@ -50,7 +50,7 @@ def check_same_shape(config: Config) -> None:
 def interleave(
     config: Config, counts: dict[str, int], *, runs: int, random: bool, nanogpt: str, compiled: bool
 ) -> dict[str, Any]:
-    """Return each program's rate and phase times, and the ratio of our rate to nanoGPT's.
+    """Return mode (eager, compiled) -> each program's figures, and our rate divided by nanoGPT's.
 
     Args:
         counts: steps_per_window, windows, warmup_steps, phase_steps.
@@ -98,6 +98,7 @@ def measure(job: Job) -> Figures:
             contestant = LlmTiny(config, Path(scratch), random=job["random"])
         if job["compile"] and not contestant.compiled:
             return {"error": "torch.compile does not work here"}
+        # The job has the counts that time_steps reads, among other keys.
         rate = Spread.of([window.rate for window in time_steps(contestant, job)])
         parts = time_phases(contestant, job["phase_steps"])
     peak = peak_memory_bytes(contestant.device)

@@ -41,7 +41,7 @@ from utils.run.figure import FORMATS, import_matplotlib, warn_if_not_drawn
 from utils.signals import SignalCatcher
 
 POLL_S = 0.2  # seconds between two checks for a signal
-LOCK_TIMEOUT_S = 2.0  # a process of an earlier sweep takes the lock briefly to see if it is free
+LOCK_TIMEOUT_S = 2.0  # watchdogs of an earlier sweep take the lock briefly to see if it is free
 EXAMPLES = (
     "python -m scripts.sweep --config configs/sweep.yaml --workers 2",
     "python -m scripts.sweep --base configs/tiny.yaml --grid lr=0.001,0.003 --seeds 1,2,3",
@@ -135,8 +135,8 @@ def make_pool(args: Any, jobs: Sequence[Job], lock: FileLock) -> Pool:
         log(f"{args.cluster}: {pool.n_threads()} points in parallel")
         return pool
     # cuda:1 is a number among all GPUs: with such a device no worker may be limited to one GPU.
-    shared = args.workers > 1 and all(job.config.train.device in ("auto", "cuda") for job in jobs)
-    return LocalPool(args.workers, visible_gpus() if shared else [])
+    divide = args.workers > 1 and all(job.config.train.device in ("auto", "cuda") for job in jobs)
+    return LocalPool(args.workers, visible_gpus() if divide else [])
 
 
 def lock_folder(lock: FileLock) -> None:
@@ -174,8 +174,8 @@ def check_out(out: Path) -> None:
     """
     results = out / "results.csv"
     own = results.exists() and read_bytes(results).startswith(b"point,")
-    found = [results, *(path for name in PICTURES for path in out.glob(f"{name}.*"))]
-    if not own and (others := [path for path in found if path.exists()]):
+    written = [results, *(path for name in PICTURES for path in out.glob(f"{name}.*"))]
+    if not own and (others := [path for path in written if path.exists()]):
         raise UserError(f"{others[0]}: not written by a sweep; move it away, or name another --out")
 
 
@@ -197,9 +197,10 @@ def report_results(jobs: Sequence[Job], sweep: Sweep, out: Path, plot_format: st
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a sweep to its end; return 1 if a point failed."""
+    """Run a sweep to its end; return 1 if a point failed, or the exit status after a signal."""
     args = arguments(argv)
     given = {key: value for key, value in vars(args).items() if key in (*PARTS, *SWEEP_KEYS)}
+    # The flag --config names the sweep's file. The key `config` in that file is the flag --base.
     sweep = load_sweep(args.config, Config, given | {"config": args.base})
     source = args.config or args.base
     prefix = "sweep-" if args.base else ""  # runs/NAME would be the base's own run
@@ -217,9 +218,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     lock = FileLock(out / "lock", timeout=LOCK_TIMEOUT_S, thread_local=False)
     pool = make_pool(args, jobs, lock)
     for job in jobs:  # before any run: data errors appear here, and points share the prepared data
-        # Not with init_from: its data needs the tokenizer of the pretrained model.
-        prepared = job.config.data.dir or job.config.train.init_from
-        if job.status != "done" and not prepared:
+        # data.dir is prepared already. With init_from, train.py prepares the data, which needs the
+        # tokenizer of the pretrained model.
+        not_here = job.config.data.dir or job.config.train.init_from
+        if job.status != "done" and not not_here:
             prepare(job.config.data, job.config.model.vocab_size)
     (out / "logs").mkdir(parents=True, exist_ok=True)
     lock_folder(lock)  # after prepare, whose child processes would inherit the lock

@@ -26,7 +26,7 @@ class Point:
     """One run: the name of its folder, and the settings that differ from the base config."""
 
     name: str
-    values: dict[str, Any]  # settings of the grid or the change, dotted name -> value
+    values: dict[str, Any]  # of the grid, the change or the random sample; dotted name -> value
     seed: int | None  # None: the seed of the base config
     settings: dict[str, Any]  # all settings given to the run, including the seed
     change: str = ""  # name of the change (or `base`), if the sweep makes one change at a time
@@ -37,8 +37,8 @@ class Sweep:
     """A sweep as its file describes it. Settings have dotted names."""
 
     config: str = ""  # the base config, not the sweep's own file
-    out: str = ""
-    axes: dict[str, list[Any]] = field(default_factory=dict)
+    out: str = ""  # folder of the runs; "": the default
+    axes: dict[str, list[Any]] = field(default_factory=dict)  # of a grid: setting -> values
     fixed: dict[str, Any] = field(default_factory=dict)  # settings of every point
     seeds: tuple[int, ...] = ()
     changes: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> settings
@@ -53,7 +53,7 @@ class Sweep:
         return list(dict.fromkeys([*self.axes, *self.ranges, *changed]))
 
     def combinations(self) -> list[tuple[str, dict[str, Any]]]:
-        """Return every combination of settings, without seeds, and its change's name or ""."""
+        """Return (name of the change or "", settings without the seed) for each combination."""
         if self.changes:
             return [(BASE, {}), *self.changes.items()]
         if self.ranges:

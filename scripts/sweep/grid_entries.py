@@ -37,7 +37,10 @@ class Entry:
 
     @property
     def key(self) -> tuple[str, str]:
-        """Identifies the entry: two entries with the same key contradict each other."""
+        """Two entries with the same key contradict each other, even if in different parts.
+
+        Not so in `each`: a setting may be part of several changes, and of `set`.
+        """
         return (f"each {self.change}" if self.part == "each" else "", self.name)
 
 
@@ -82,18 +85,18 @@ def make_sweep(
     ranges: dict[str, Range] = {}
     changes: dict[str, dict[str, Any]] = {change: {} for change in named}
     for entry in entries:
-        name, field = entry.name, fields[entry.name]
+        name, kind_and_field = entry.name, fields[entry.name]
         if entry.part == "random":
-            ranges[name] = range_of(entry, field)
+            ranges[name] = range_of(entry, kind_and_field)
         elif entry.change:
-            changes[entry.change][name] = checked(entry.value, field, entry.where)
+            changes[entry.change][name] = checked(entry.value, kind_and_field, entry.where)
         elif entry.part == "set":
-            fixed[name] = checked(entry.value, field, entry.where)
+            fixed[name] = checked(entry.value, kind_and_field, entry.where)
         elif entry.part == "grid":
-            axes[name] = values_of(entry, field)
+            axes[name] = values_of(entry, kind_and_field)
         else:
             label = leaf_of(name) if names.get(leaf_of(name)) == name else name
-            for value in values_of(entry, field):
+            for value in values_of(entry, kind_and_field):
                 change = f"{label}={format_setting(value)}"
                 if change in changes:
                     raise UserError(f"{entry.where}: a change {change} already exists; rename it")

@@ -34,8 +34,8 @@ def load_sweep(path: str, cls: type, flags: Mapping[str, Any] | None = None) -> 
 
     Args:
         path: the file; empty for none.
-        flags: key -> texts such as `lr=1e-3,3e-3` for a part, or a text such as `1,2,3` for a list.
-            A setting's flag replaces its entry in the file.
+        flags: a key of PARTS -> texts such as `lr=1e-3,3e-3`; a key of SWEEP_KEYS -> one text, such
+            as `1,2,3` for seeds. A setting's flag replaces its entry in the file.
 
     Raises:
         UserError: the first mistake, with file and line, or flag.

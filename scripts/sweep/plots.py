@@ -48,6 +48,7 @@ MANY_COLOURS = "viridis"  # even steps of lightness for any colour vision
 MAX_TICKS = 8  # of an axis
 TICK_LENGTH, LABEL_LENGTH = 18, 40  # characters of a tick's text, and of a change's name
 # How plot_changes shows a change: what `Difference.describe` returns -> style, text of the legend.
+# "" stands for all else that it returns, and for changes with unfinished runs.
 VERDICTS: dict[str, tuple[dict[str, Any], str]] = {
     "better": ({"color": BLUE, "marker": "o"}, "lower loss than the base"),
     "worse": ({"color": RED, "marker": "s"}, "higher loss than the base"),
@@ -79,7 +80,7 @@ def finite(rows: Rows) -> Rows:
 def axis_scale(texts: Sequence[str]) -> tuple[Callable[[str], float], list[str], bool]:
     """Return a function value -> position on an axis, the values in order, and if it is log.
 
-    A number is its own position. If a value is not a number, all values are numbered in order.
+    A number is its own position. If one value is not a number, all are numbered as they appear.
 
     >>> position, order, log = axis_scale(["0.1", "0.001", "0.1"])
     >>> position("0.1"), order, log
@@ -125,9 +126,9 @@ def plot_axes(rows: Rows, settings: Sequence[str], out: Path) -> bool:
     if not settings:
         return False
     columns = len(settings) if len(settings) < 4 else math.ceil(math.sqrt(len(settings)))
-    lines = math.ceil(len(settings) / columns)
-    figure = new_figure(max(6.0, 3.6 * columns), 3.2 * lines + 0.4)
-    grid = figure.subplots(lines, columns, squeeze=False, sharey=True)
+    grid_rows = math.ceil(len(settings) / columns)
+    figure = new_figure(max(6.0, 3.6 * columns), 3.2 * grid_rows + 0.4)
+    grid = figure.subplots(grid_rows, columns, squeeze=False, sharey=True)
     for number, axes in enumerate(grid.flat):
         if number >= len(settings):
             axes.set_visible(False)
@@ -169,6 +170,7 @@ def plot_setting(axes: Any, rows: Rows, name: str, settings: Sequence[str]) -> N
     axes.set_title(words, loc="left", fontsize=8)
     if log:
         axes.set_xscale("log")
+    # Values in order get a tick each, however many: words, or the numbers of a grid.
     numbers = order != list(dict.fromkeys(row[name] for row in rows)) or log
     label_ticks(axes.xaxis, [position(text) for text in order], order, numbers)
     axes.set_xlabel(f"{name} (log scale)" if log else name)
@@ -231,9 +233,9 @@ def plot_curves(
                 "linestyle": "-",
                 "linewidth": 1.0,
             }
-        ends = not many or number in (0, len(shown) - 1)
+        named = not many or number in (0, len(shown) - 1)  # of many, the best and the worst
         steps, means, lows, highs = mean_curve(curves[one.label])
-        axes.plot(steps, means, label=one.describe() if ends else None, **style)
+        axes.plot(steps, means, label=one.describe() if named else None, **style)
         if len(curves[one.label]) > 1:
             axes.fill_between(steps, lows, highs, color=style["color"], alpha=0.2, linewidth=0)
     if many:

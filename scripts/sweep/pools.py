@@ -29,7 +29,11 @@ class Pool(Protocol):
     """Runs commands in watchdogs. A command begins with options of scripts/sweep/watchdog.py."""
 
     def submit(self, command: Sequence[str], log: Path) -> Future[int | None]:
-        """Return the future exit status of a command; None if the command was never started."""
+        """Return the future exit status of a command; None if the command was never started.
+
+        Args:
+            log: where its output goes; the command's own option --log names the same file.
+        """
 
     def stop(self) -> None:
         """Start nothing more, and ask the running commands to end; do not wait for them."""
@@ -49,6 +53,7 @@ class LocalPool:
                 if empty, every process sees the same GPUs as this one.
         """
         self._executor = ThreadPoolExecutor(workers)
+        # One for each worker; None: the environment of this process.
         self._environments: queue.SimpleQueue[dict[str, str] | None] = queue.SimpleQueue()
         for worker in range(workers):
             own = {**os.environ, GPU_VARIABLE: gpus[worker % len(gpus)]} if gpus else None
@@ -100,7 +105,7 @@ class LocalPool:
 
 
 class ClusterPool:
-    """Workers of a dask.distributed cluster, which must see this folder under the same path.
+    """Workers of a dask.distributed cluster, with the same paths to Python, this code and the runs.
 
     Only command lines are sent: the workers import no code of this project. If a worker dies, its
     command is given to another one.
@@ -137,7 +142,7 @@ class ClusterPool:
         return sum(self._client.nthreads().values())
 
     def submit(self, command: Sequence[str], log: Path) -> Future[int | None]:
-        """Return the future exit status of a command; see `Pool`."""
+        """See `Pool`. `log` is not used: the command's option --log writes it on the worker."""
         lock = Path(self._lock.lock_file).resolve()
         watchdog = [sys.executable, str(WATCHDOG), "--while-locked", str(lock)]
         return self._executor.submit(
@@ -167,7 +172,7 @@ def visible_gpus() -> list[str]:
 
 
 def last_line(log: Path) -> str:
-    """Return the last line of a log that is not empty; for a progress bar, its last state."""
+    """Return the last non-empty line of a log; for a progress bar, its last state."""
     text = log.read_bytes().decode("utf-8", errors="replace") if log.exists() else ""
     lines = [line.strip() for line in text.replace("\r", "\n").split("\n")]
     return next((line for line in reversed(lines) if line), "")

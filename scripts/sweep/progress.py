@@ -28,7 +28,7 @@ class SweepBar:
     def __init__(self, jobs: Sequence[Job]) -> None:
         """Start the bar; end it with `close`."""
         self.jobs = jobs
-        self.waiting = [job for job in jobs if job.status != "done"]
+        self.waiting = [job for job in jobs if job.status != "done"]  # not ended; some are running
         self.total = {job.point.name: job.config.train.max_steps for job in jobs}
         self.steps = dict(self.total)  # a point that has ended counts as complete: none are left
         self.read_steps()
@@ -47,6 +47,7 @@ class SweepBar:
         self.refreshed = time.monotonic()
         self.read_steps()
         self.bar.n = sum(self.steps[name] / total for name, total in self.total.items())
+        # bar_format is a format string: a brace in a name must be doubled.
         text = self.describe().replace("{", "{{").replace("}", "}}")
         self.bar.bar_format = f"{{percentage:3.0f}}%|{{bar:10}}| {text}"
         self.bar.refresh()

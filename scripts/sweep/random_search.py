@@ -1,4 +1,4 @@
-"""Random search: ranges of settings, and points sampled from them."""
+"""Random search: ranges of settings, and combinations sampled from them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 SIGNIFICANT_DIGITS = 4  # of a sampled number, which is a part of the folder's name
-MAX_DRAWS_EACH = 100  # after so many samples the ranges are assumed to have no new points
+MAX_DRAWS_EACH = 100  # samples per wanted combination; then the ranges seem to have no new ones
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Range:
     choices: tuple[Any, ...] = ()
 
     def sample(self, rng: random.Random) -> Any:
-        """Return one value. Every range consumes exactly one number of `rng`.
+        """Return one value. Every call takes exactly one number from `rng`.
 
         >>> Range(1e-4, 1e-2, log=True).sample(random.Random(1))
         0.0001857
@@ -31,6 +31,7 @@ class Range:
         share = rng.random()
         if self.choices:
             return self.choices[int(share * len(self.choices))]
+        # Whole numbers are rounded below: so low and high are as probable as those between them.
         low, high = (self.low - 0.5, self.high + 0.5) if self.whole else (self.low, self.high)
         if self.log:
             value = low * (high / low) ** share
@@ -58,9 +59,9 @@ def sample_combinations(
     streams = {name: random.Random(f"{seed} {name}") for name in ranges}
     found: list[dict[str, Any]] = []
     for _ in range(n_combinations * MAX_DRAWS_EACH):
-        point = {name: ranges[name].sample(streams[name]) for name in ranges}
-        if point not in found:
-            found.append(point)
+        combination = {name: ranges[name].sample(streams[name]) for name in ranges}
+        if combination not in found:
+            found.append(combination)
         if len(found) == n_combinations:
             break
     return found

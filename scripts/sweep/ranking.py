@@ -170,6 +170,8 @@ def difference(base: Group, other: Group, figure: str = BITS) -> Difference | No
 def verdict(groups: Sequence[Group], n_points: int) -> str:
     """Return a sentence on whether the first group beats every other one by more than the noise.
 
+    It is empty if all points are done but there is nothing to compare.
+
     Args:
         n_points: of the sweep. No winner is named before all of them are done.
 
@@ -218,18 +220,19 @@ def ranking_table(groups: Sequence[Group]) -> str:
     return f"{table(header, rows)}\nmean over the seeds, {STD} the standard deviation of one run"
 
 
-def changes_table(groups: Sequence[Group], base: str) -> str:
+def changes_table(groups: Sequence[Group], base_label: str) -> str:
     """Return the changes as a text table: each one's difference to the base, and 95% interval."""
-    first = next((one for one in groups if one.label == base), None)
-    if first is None:
+    base = next((one for one in groups if one.label == base_label), None)
+    if base is None:
         return "nothing to compare with: the base has no finished run"
-    rows = [[base, f"{first.mean(LOSS):.4f}", "", "", "", "", str(len(first.figures[LOSS])), ""]]
+    n_seeds = str(len(base.figures[LOSS]))
+    rows = [[base_label, f"{base.mean(LOSS):.4f}", "", "", "", "", n_seeds, ""]]
     for other in groups:
-        loss, bits = difference(first, other, LOSS), difference(first, other, BITS)
-        if other is first or loss is None or bits is None:
+        loss, bits = difference(base, other, LOSS), difference(base, other, BITS)
+        if other is base or loss is None or bits is None:
             continue
         cells = [f"{loss.mean:+.4f}", cell(loss.noise), f"{bits.mean:+.4f}", cell(bits.noise)]
-        missing = max(first.unfinished, other.unfinished)
+        missing = max(base.unfinished, other.unfinished)
         words = f"{missing} unfinished" if missing else bits.describe()
         rows.append([other.label, f"{other.mean(LOSS):.4f}", *cells, str(loss.seeds), words])
     header = ["change", "val nats/token", "adds nats/token", INTERVAL, "adds bits/byte", INTERVAL]
@@ -260,7 +263,9 @@ def t_cdf_two_sided(t: float, freedom: int) -> float:
     odd = freedom % 2
     term = math.cos(angle) if odd else 1.0
     total = 0.0
-    for k in range(1 + odd, freedom, 2):  # powers of the cosine: 1, 3, ... or 0, 2, ...
+    for k in range(
+        1 + odd, freedom, 2
+    ):  # the terms' powers of the cosine are 1, 3, ... or 0, 2, ...
         total += term
         term *= k / (k + 1) * math.cos(angle) ** 2
     total *= math.sin(angle)

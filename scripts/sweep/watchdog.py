@@ -6,7 +6,8 @@ for any reason, including kill -9, the command is asked to end (SIGTERM).
     --while-locked FILE   also ask it to end when no process holds the lock FILE
     --log FILE            append its output to this file
     --run FOLDER          wait for any process that still writes this run or its log; if the run has
-                          started, replace the words of COMMAND after `--` by --resume
+                          started, replace `--` in COMMAND and the words after it by --resume,
+                          else drop only `--`; needs --log
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from collections.abc import Sequence
 from filelock import FileLock, Timeout
 
 POLL_S = 0.2
-ENDED = 128 + signal.SIGTERM  # what a shell reports for a command that was asked to end
+ENDED = 128 + signal.SIGTERM  # what a shell reports for a command that SIGTERM ended
 
 
 class Watchdog:

@@ -108,7 +108,7 @@ def bench_race(args: argparse.Namespace) -> dict[str, Any]:
     """
     checkout, config = Path(args.nanogpt), Path(args.config).resolve()
     check_checkout(checkout, *nanogpt.USED_FILES)
-    load(Config, [args.config], {})
+    load(Config, [args.config], {})  # only a check, before anything is trained
     text = Text(args.corpus)
     if args.plot:
         check_picture(Path(args.plot), "--plot")
@@ -135,7 +135,7 @@ def log_run(label: str, run: dict[str, Any]) -> None:
 
 def race_nanogpt(checkout: Path, text: Text, seed: int, scratch: Path) -> dict[str, Any]:
     """Train nanoGPT once; return time, score and loss curve."""
-    copy, log = scratch / "nanogpt", scratch / "log"
+    copy, log_file = scratch / "nanogpt", scratch / "log"
     nanogpt.copy_checkout(checkout, copy, text.path, seed)
     chars_per_byte = len(text.val) / len(text.val.encode())
     timed = run_timed(
@@ -143,8 +143,8 @@ def race_nanogpt(checkout: Path, text: Text, seed: int, scratch: Path) -> dict[s
         nanogpt.train_command(),
         cwd=copy,
         env=nanogpt.environment(),
-        log=log,
-        read_values=lambda: nanogpt.read_losses(log, chars_per_byte),
+        log=log_file,
+        read_values=lambda: nanogpt.read_losses(log_file, chars_per_byte),
     )
     nats, parameters = nanogpt.score_checkpoint(copy, text.whole, text.val)
     return {
@@ -161,7 +161,7 @@ def race_ours(config: Path, text: Text, seed: int, scratch: Path) -> dict[str, A
     The second score is that of the trained model with its blocks disabled: what embeddings and head
     predict alone.
     """
-    run, log = scratch / "run", scratch / "log"
+    run, log_file = scratch / "run", scratch / "log"
     flags = [f"--data.files={text.path}", f"--data.cache_dir={scratch / 'cache'}"]
     timed = run_timed(
         "our train.py",
@@ -169,7 +169,7 @@ def race_ours(config: Path, text: Text, seed: int, scratch: Path) -> dict[str, A
         + [f"--run_dir={run}", f"--train.seed={seed}"],
         cwd=ROOT,
         env=os.environ,
-        log=log,
+        log=log_file,
         read_values=lambda: val_bits(run / "metrics.csv"),
     )
     loaded = load_run(run, "last", "cpu")
@@ -219,7 +219,7 @@ def describe_race(
     """Return the measured figures, and those derived from them."""
     tokenizer = ours[0]["tokenizer"]
     for one in ours:
-        del one["tokenizer"]
+        del one["tokenizer"]  # not a figure: the record is written as JSON
     target = statistics.mean(one["bits_per_byte"] for one in theirs)
     reached = [time_to_reach(one["curve"], target) for one in ours]
     their_s = statistics.median(one["seconds"] for one in theirs)

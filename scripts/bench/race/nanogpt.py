@@ -123,10 +123,10 @@ def consecutive_windows(
     [[[1, 2], [3, 4]], [[5]]]
     """
     ids = ids.astype(np.int64)
-    whole = (len(ids) - 1) // block_size
-    x_NT = ids[: whole * block_size].reshape(whole, block_size)
-    y_NT = ids[1 : whole * block_size + 1].reshape(whole, block_size)
-    for start in range(0, whole, rows):
+    n_windows = (len(ids) - 1) // block_size  # the N of the names below
+    x_NT = ids[: n_windows * block_size].reshape(n_windows, block_size)
+    y_NT = ids[1 : n_windows * block_size + 1].reshape(n_windows, block_size)
+    for start in range(0, n_windows, rows):
         yield torch.from_numpy(x_NT[start : start + rows]), torch.from_numpy(
             y_NT[start : start + rows]
         )
@@ -165,7 +165,7 @@ def score_checkpoint(folder: Path, whole: str, val: str) -> tuple[float, int]:
     nats = 0.0
     with torch.inference_mode():
         for x_BT, y_BT in consecutive_windows(character_ids(whole, val), arguments["block_size"]):
-            logits_BTV, _ = model(x_BT, y_BT)  # without targets, it returns the last only
+            logits_BTV, _ = model(x_BT, y_BT)  # without targets, it returns only the last logits
             nats += F.cross_entropy(logits_BTV.double().mT, y_BT, reduction="sum").item()
     assert math.isfinite(nats)
     return nats, sum(weight.numel() for weight in model.parameters())

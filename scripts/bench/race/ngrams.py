@@ -23,7 +23,7 @@ def ngram_bits(train: np.ndarray, text: np.ndarray, vocab_size: int, order: int)
     True
 
     Args:
-        train, text: token ids from 0 to vocab_size - 1; vocab_size ** order below 2^63.
+        train, text: token ids from 0 to vocab_size - 1; (vocab_size + 1) ** order below 2^63.
     """
     assert (vocab_size + 1) ** order < 2**63, "a sequence must fit in 64 bits"
     p_T = np.full(len(text), 1.0 / vocab_size)  # order 0: uniform

@@ -103,6 +103,7 @@ def bench_tokenizer(args: argparse.Namespace) -> dict[str, Any]:
             "path": str(path),
             "bytes": len(raw),
             "sha256": hashlib.sha256(raw).hexdigest(),
+            # The python corpus is cut at a character, so it may be up to 3 bytes shorter.
             "complete": args.corpus != "python" or len(raw) > MAX_CORPUS_BYTES - 4,
         },
         "machine": f"{platform.machine()}, Python {platform.python_version()}",
@@ -156,13 +157,14 @@ def bench_training(
     """
     job = {"what": "train", "corpus": str(path.resolve()), "vocab_size": vocab_size}
     contestants = ["ours", *(name for name in TRAINERS if name in peers)]
-    # Untimed references: our merges for each byte order and input mode of the contestants.
+    # Untimed references: our merges for each variant (byte order, by line or not) that occurs.
     expected = {}
     for order, by_line in sorted({training_variant(name) for name in contestants}):
         variant = {"byte_order": order, "by_line": by_line}
         save = {"save": str(out)} if (order, by_line) == training_variant("ours") else {}
         reference = train_once({**job, "name": "ours", **variant, **save})
         if "error" in reference:
+            # The error is the last line of a traceback, `SomeError: reason`.
             message = reference["error"].partition("Error: ")[2]
             raise UserError(f"{path}: {message.replace('set vocab_size', 'set --vocab-size')}")
         expected[order, by_line] = reference["tokens"]
@@ -200,10 +202,10 @@ def training_row(
     if errors:
         return {"who": name, "error": errors[0]}
     row: dict[str, Any] = {"who": name}
-    for key, its_ratio in (("seconds", "ratio"), ("cpu_s", "cpu_ratio")):
+    for key, ratio_key in (("seconds", "ratio"), ("cpu_s", "cpu_ratio")):
         taken = [turn[key] for turn in turns]
         row[key] = summary(taken)
-        row[its_ratio] = ratios(taken, [turn[key] for turn in ours])
+        row[ratio_key] = ratios(taken, [turn[key] for turn in ours])
     return row | {
         "peak_bytes": max(turn["peak_bytes"] for turn in turns),
         "equal": all(turn["tokens"] == tokens for turn in turns),

@@ -19,7 +19,7 @@ from tok.vocabulary import END_OF_TEXT, from_printable
 
 # What a worker process measures: corpus, vocab_size, pattern, files, ...; made in command.py.
 Job = dict[str, Any]
-Calls = dict[str, Callable[[str], Any]]
+Calls = dict[str, Callable[[str], Any]]  # name of a method -> function that encodes a text
 
 # Import name -> name on PyPI.
 PEERS = {
@@ -144,10 +144,10 @@ TRAINERS: dict[str, Callable[[Job], Callable[[], Callable[[], list[bytes]]]]] = 
 
 
 def load_ours(job: Job) -> Callable[[], Calls]:
-    """Return a function that loads our tokenizer and returns its ways to encode, by name.
+    """Return a function that loads our tokenizer and returns its methods that encode, by name.
 
-    For every library in LOADERS, the first way returns a list of ids and is also timed on prompts:
-    short texts, one at a time.
+    For every library in LOADERS, the first method returns a list of ids and is also timed on
+    prompts: short texts, one at a time.
     """
 
     def load() -> Calls:
@@ -158,7 +158,7 @@ def load_ours(job: Job) -> Callable[[], Calls]:
 
 
 def load_tiktoken(job: Job) -> Callable[[], Calls]:
-    """Do the same for tiktoken's file of ranks."""
+    """Return what `load_ours` returns, for tiktoken's file of ranks."""
     import tiktoken
     from tiktoken.load import load_tiktoken_bpe
 
@@ -183,12 +183,12 @@ def load_tiktoken(job: Job) -> Callable[[], Calls]:
 
 
 def load_tokenizers(job: Job) -> Callable[[], Calls]:
-    """Do the same for tokenizer.json. `encode_batch` gets the text in blocks."""
+    """Return what `load_ours` returns, for tokenizer.json; encode_batch gets blocks."""
     import tokenizers
 
     def load() -> Calls:
         theirs = tokenizers.Tokenizer.from_file(job["files"]["hf"])
-        theirs.encode_special_tokens = True
+        theirs.encode_special_tokens = True  # as ordinary text, as the other libraries do here
 
         def batch(text: str) -> list[list[int]]:
             parts = [
@@ -202,7 +202,10 @@ def load_tokenizers(job: Job) -> Callable[[], Calls]:
 
 
 def load_quicktok(job: Job) -> Callable[[], Calls]:
-    """Do the same for the files of `write_quicktok`. quicktok has cl100k's pattern, not GPT-2's."""
+    """Return what `load_ours` returns, for the files of `write_quicktok`.
+
+    quicktok has cl100k's pattern, not GPT-2's.
+    """
     import quicktok
 
     folder = job["files"]["quicktok"]

@@ -107,8 +107,8 @@ def time_call(step: Callable[..., Any], *arguments: Any) -> tuple[float, float, 
 
 def cpu_seconds() -> float:
     """Return the CPU seconds of this process, its threads, and its finished child processes."""
-    children = os.times()
-    return time.process_time() + children.children_user + children.children_system
+    times = os.times()
+    return time.process_time() + times.children_user + times.children_system
 
 
 def measure(job: Job) -> Figures:

@@ -161,7 +161,7 @@ def test_transformers_has_a_row(printed):
             ["--nanogpt", "nowhere"],
             "nowhere: not a nanoGPT checkout, it has no model.py; git clone",
         ),
-        (["--run", "runs/x"], "give one of --run DIR and --shape"),
+        (["--run", "runs/x"], "give one of --run FOLDER and --shape"),
     ],
 )
 def test_bad_arguments_are_refused(argv, message):
@@ -170,7 +170,7 @@ def test_bad_arguments_are_refused(argv, message):
 
 
 def test_a_run_or_a_shape_is_required():
-    with pytest.raises(UserError, match="give one of --run DIR and --shape"):
+    with pytest.raises(UserError, match="give one of --run FOLDER and --shape"):
         script.main(["sample"])
 
 
