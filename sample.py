@@ -48,7 +48,7 @@ EXAMPLES = (
 
 @dataclass
 class LoadedRun:
-    """A trained model, its tokenizer, and the checkpoint that both came from."""
+    """A trained model, its tokenizer, and the content (`state`) and path of its checkpoint."""
 
     model: TinyGPT
     tokenizer: BPETokenizer
@@ -75,9 +75,9 @@ def load_run(run_dir: str | Path, which: str = "best", device: str = "auto") -> 
     run.check_has_run()
     path = run.path / f"{which}.pt"
     if not path.exists():
-        other = ", or use --checkpoint last" if which == "best" and run.last.exists() else ""
+        instead = ", or use --checkpoint last" if which == "best" and run.last.exists() else ""
         raise UserError(
-            f"{path}: no checkpoint yet; wait for the run's first evaluation after step 0{other}"
+            f"{path}: no checkpoint yet; wait for the run's first evaluation after step 0{instead}"
         )
     other = "last" if which == "best" else "best"
     state = checkpoint.load(path, hint=f"try --checkpoint {other}", required=checkpoint.SCHEMA)
@@ -116,14 +116,14 @@ def find_token(tokenizer: BPETokenizer, text: str) -> int:
 class SampleRequest:
     """What to sample for each prompt, and how to write it."""
 
-    n_samples: int
+    n_samples: int  # of each prompt
     seed: int
-    max_new_tokens: int
+    max_new_tokens: int  # of each sample
     params: SamplingParams
-    stop_id: int | None
-    stops: tuple[str, ...]
+    stop_id: int | None  # a sample ends after this token; None = at no token
+    stops: tuple[str, ...]  # a sample ends before these strings
     as_json: bool
-    compiled: bool
+    compiled: bool  # generate with torch.compile
 
 
 def encode_prompt(loaded: LoadedRun, prompt: str) -> list[int]:
@@ -131,7 +131,7 @@ def encode_prompt(loaded: LoadedRun, prompt: str) -> list[int]:
     with errors_at("--prompt"):
         ids = [loaded.tokenizer.eot_id, *loaded.tokenizer.encode(prompt)]
     block_size = loaded.model.config.block_size
-    if len(ids) - 1 > block_size:
+    if len(ids) - 1 > block_size:  # -1: the user has not written the end-of-text token
         log(f"warning: the prompt has {len(ids) - 1} tokens, only its last {block_size} are read")
     return ids[-block_size:]
 
@@ -154,22 +154,22 @@ def sample_texts(
     """
     seeds = sample_seeds(request.seed, first_seed + request.n_samples)[first_seed:]
     encoded = [encode_prompt(loaded, prompt) for prompt in prompts]
-    rows = [(prompt, i) for prompt in range(len(prompts)) for i in range(request.n_samples)]
+    pairs = [(p, i) for p in range(len(prompts)) for i in range(request.n_samples)]
     size = batch_size_for(loaded.model.config)
-    for batch in (rows[start : start + size] for start in range(0, len(rows), size)):
+    for batch in (pairs[start : start + size] for start in range(0, len(pairs), size)):
         samples = [
             Sample(
                 loaded.tokenizer.stream_decoder(),
-                prompts[prompt],
+                prompts[p],
                 i,
                 request.stop_id,
                 request.stops,
             )
-            for prompt, i in batch
+            for p, i in batch
         ]
         steps = generate(
             loaded.model,
-            [encoded[prompt] for prompt, _ in batch],
+            [encoded[p] for p, _ in batch],
             seeds=[seeds[i] for _, i in batch],
             max_new_tokens=request.max_new_tokens,
             params=request.params,
@@ -280,8 +280,8 @@ def read_prompts(args: Any) -> list[str]:
         piped = args.prompt_file == "-"
         name = "standard input" if piped else args.prompt_file
         raw = read_stdin() if piped else read_bytes(name)
-        decode_utf8(raw, name, hint="convert it to UTF-8")
-        found = split_documents(raw, args.prompt_sep or "\\n")
+        decode_utf8(raw, name, hint="convert it to UTF-8")  # only a check
+        found = split_documents(raw, args.prompt_sep or "\\n")  # which unescapes the separator
         if not found:
             raise UserError(f"{name}: no prompt in it; write one per line")
         prompts += [part.decode() for part in found]
@@ -308,7 +308,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         compiled=args.compile,
     )
     log(f"{loaded.path}: {checkpoint.describe(loaded.state)}")
-    if hasattr(sys.stdout, "reconfigure"):  # UTF-8, whatever the locale of the terminal
+    if hasattr(sys.stdout, "reconfigure"):  # UTF-8, and no line end becomes \r\n on Windows
         sys.stdout.reconfigure(encoding="utf-8", newline="\n")
     if not args.interactive:
         write_samples(loaded, prompts, request)

@@ -112,11 +112,11 @@ def parse(argv: Sequence[str] | None) -> tuple[Config, dict[str, Any], argparse.
 
 
 def note_default_config(args: argparse.Namespace, flags: Mapping[str, Any]) -> None:
-    """Use the default config if no setting but run_dir is given; log which settings apply."""
+    """Use the default config if no setting but run_dir is given; log which settings apply now."""
     if not flags.keys() - {"run_dir"}:
         args.config = [str(Path(__file__).resolve().parent / DEFAULT_CONFIG)]
         log(f"no settings are given, so --config {DEFAULT_CONFIG} is used (see --help)")
-    elif not any(name.startswith("model.") for name in flags):
+    elif not any(name.startswith("model.") for name in flags):  # the user has chosen no model
         log(
             "no --config: other settings have the defaults that --print_config shows; for your own "
             "text, --config configs/text.yaml is better"
@@ -172,7 +172,7 @@ def load_data(
 def set_up_device(
     config: TrainConfig, state: dict[str, Any] | None, dist: Distributed
 ) -> torch.device:
-    """Set the number of CPU threads and return the device to train on.
+    """Set the number of CPU threads, let malloc keep freed memory, return the device to train on.
 
     A run resumed with the same number of ranks keeps its number of threads, because floating-point
     sums depend on it.
@@ -205,7 +205,7 @@ def build_trainer(
     check_size(config.model, n_rows=config.train.batch_size * config.train.grad_accum_steps)
     torch_device = set_up_device(config.train, state, dist)
     train, weights = config.train, None
-    if train.init_from and not state:  # first: if damaged, no data is prepared
+    if train.init_from and not state:  # before load_data: bad weights are an early error
         weights = load_initial_weights(train.init_from, config.model)
     data = data or load_data(config, run, state, dist)
     batches = data.batches(
@@ -216,7 +216,7 @@ def build_trainer(
         fixed_length=train.compile,
     )
     batches.cache_on_device(torch_device, device.free_gpu_memory_bytes(torch_device))
-    device.seed_all(train.seed, 0)
+    device.seed_all(train.seed, 0)  # for the initial weights
     model = TinyGPT(config.model).to(torch_device)
     if weights:
         load_weights(model, weights)
@@ -254,7 +254,7 @@ def run_training(
             log(f"{run.path}: finished at step {state['step']}, nothing to do")
             return 0
     else:
-        run.check_has_no_run(dump(config).encode())
+        run.check_has_no_run(dump(config).encode())  # a killed start may have left this file
     if config.train.tensorboard:
         tensorboard.import_library()  # if it is not installed, fail before anything is written
     trainer, data = build_trainer(config, run, state, dist)
@@ -265,7 +265,7 @@ def run_training(
         claim_run_folder(run, config, trainer, data, resume)
     with contextlib.closing(trainer.batches):
         status = fit(trainer, resumed=state is not None)
-    if dist.is_main and trainer.step:
+    if dist.is_main and trainer.step:  # 0: a signal came before the first step
         report_end(run, trainer)
     return status
 
@@ -333,7 +333,7 @@ def load_state(run: RunFolder, dist: Distributed) -> dict[str, Any] | None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train or resume a run, or print the settings; return the exit status."""
-    with init_distributed() as dist:
+    with init_distributed() as dist:  # before parsing: only one rank prints a wrong flag
         config, given, args = parse(argv)
         if args.print_config:
             train, moments = config.train, OPTIMIZERS[config.optim.name].moments

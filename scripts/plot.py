@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="loss: nats per token; bpb: bits per byte",
     )
     args = parser.parse_args(argv)
-    runs = [RunFolder(path) for path in dict.fromkeys(args.run)]
+    runs = [RunFolder(path) for path in dict.fromkeys(args.run)]  # without repeated paths
     for run in runs:
         run.check_has_run()
     if not args.out and len(runs) > 1:

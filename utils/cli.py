@@ -64,14 +64,14 @@ class StoreOnce(argparse._StoreAction):
             UserError: the flag is given a second time.
         """
         assert isinstance(parser, Parser)
-        if option_string and self.dest in parser._given:
+        if option_string and self.dest in parser._given:  # None: a positional argument
             parser.error(f"{option_string}: given twice; give it once")
         parser._given.add(self.dest)
         super().__call__(parser, namespace, values, option_string)
 
 
 class SettingAction(StoreOnce):
-    """The flag of a setting. The usage block shows one entry for all settings."""
+    """Action of a setting's flag, as --train.seed. The usage shows one entry for all of them."""
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -96,7 +96,7 @@ class Parser(argparse.ArgumentParser):
         kwargs.setdefault("allow_abbrev", False)
         kwargs.setdefault("formatter_class", HelpFormatter)
         super().__init__(**kwargs)
-        self.register("action", None, StoreOnce)
+        self.register("action", None, StoreOnce)  # None: arguments that name no action
         self.examples = examples
         self._given: set[str] = set()  # destinations of the flags parsed so far
 
@@ -190,7 +190,7 @@ class Parser(argparse.ArgumentParser):
 def long_flags(
     parser: argparse.ArgumentParser, parsed: argparse.Namespace | None = None
 ) -> list[str]:
-    """Return the long flags of a parser and of the sub-command in `parsed`; None: of every one."""
+    """Return a parser's long flags, and those of the sub-command in `parsed` (None: of all)."""
     flags = [flag for flag in parser._option_string_actions if flag.startswith("--")]
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):

@@ -21,7 +21,7 @@ from utils.processes import available_cores, peak_rss_bytes
 COMPILER_CACHE = "TORCHINDUCTOR_CACHE_DIR"  # environment variable, read by torch
 _temporary_folders: list[tempfile.TemporaryDirectory[str]] = []  # removed when the process ends
 
-AMP = ("auto", "off", "bf16", "fp16")
+AMP = ("auto", "off", "bf16", "fp16")  # values of train.amp, see `pick_amp`
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -66,7 +66,7 @@ def check_compiler_cache() -> None:
     except (KeyError, ImportError, OSError):  # a container's user without a name
         user = f"uid_{os.getuid()}"
     default = os.path.join(tempfile.gettempdir(), f"torchinductor_{user}")
-    folder = os.environ.get(COMPILER_CACHE, default)
+    folder = os.environ.get(COMPILER_CACHE, default)  # may be empty: the current folder
     with contextlib.suppress(OSError):
         os.makedirs(folder or ".", exist_ok=True)
         if os.access(folder or ".", os.W_OK | os.X_OK):
@@ -114,7 +114,10 @@ def synchronize(device: torch.device) -> None:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Return the peak memory so far, in bytes: of the GPU's allocator, else of this process."""
+    """Return the peak memory so far, in bytes: of the GPU's allocator, else of this process.
+
+    On mps, which records no peak, it is the memory that the driver holds now.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if device.type == "mps":
@@ -148,7 +151,7 @@ def free_gpu_memory_bytes(device: torch.device) -> int:
 
 
 def copy_to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Return a copy of the tensor on the device. A copy to a GPU is asynchronous."""
+    """Return the tensor on the device. If it is elsewhere, copy it; to a GPU asynchronously."""
     if device.type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()  # a copy from pageable memory would be synchronous
     return tensor.to(device, non_blocking=True)
@@ -161,7 +164,8 @@ def seed_all(seed: int, step: int, rank: int = 0) -> None:
     """
     numbers = [seed, step, rank] if rank else [seed, step]
     mixed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
-    # torch.manual_seed seeds the same generators, but stores a call stack for each missing device.
+    # torch.manual_seed seeds the same generators, but each call stores a call stack for each kind
+    # of device that is missing.
     torch.default_generator.manual_seed(mixed)
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(mixed)
@@ -181,7 +185,8 @@ def compile_or_eager(
 
     Args:
         context: makes the context of the forward pass (autocast).
-        output_index: of several outputs, the one that the backward pass starts from.
+        output_index: of several outputs, the one that the backward pass starts from; None if the
+            model has only one.
     """
     try:
         compiled = torch.compile(model)

@@ -23,10 +23,12 @@ from torch import Tensor
 from utils.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, one_line
 from utils.processes import available_cores
 
-# Ranks wait this long for one another, as while the main process saves, then stop with an error.
+# Ranks wait at most this long for one another, for example while the main process saves. Then they
+# stop with an error.
 TIMEOUT = timedelta(minutes=10)
-POLL_S = 0.05
-# When one rank exits, torchrun soon kills the rest. The reporting rank needs this time to print.
+POLL_S = 0.05  # seconds between two looks into the store
+# When one rank exits, torchrun soon kills the rest. So ranks that fail silently wait this long
+# (seconds) before they exit: the rank that reports the error needs the time to print.
 GRACE_S = 1.0
 STOP = "stop"  # key in the store: a rank has received a signal
 REPORTER = "error_reporter"  # key in the store; its value is the rank that prints the error
@@ -40,7 +42,8 @@ class Distributed:
         rank: the number of this process, from 0.
         size: the number of processes, called world size in PyTorch.
         local_rank, local_size: number and count of the processes on this machine only.
-        store: key-value store shared by all processes, see torch.distributed.Store.
+        store: key-value store shared by all processes, see torch.distributed.Store; None with one
+            process.
     """
 
     rank: int = 0
@@ -83,7 +86,9 @@ class Distributed:
         return f"{self.size} ranks, each takes {each} of the {n_rows} rows of a step"
 
     def device_name(self, name: str) -> str:
-        """Return the device of this rank for the setting `train.device`. Each rank has its own GPU.
+        """Return the device of this rank for `name`, the value of `train.device`.
+
+        Each of several ranks has its own GPU, which becomes the current device of PyTorch.
 
         Raises:
             UserError: there are too few GPUs, or ranks cannot use this kind of device.
@@ -115,10 +120,10 @@ class Distributed:
     def all_reduce_gradients(self, weights: Sequence[Tensor], nats: Tensor) -> Tensor:
         """Replace every gradient by its sum over all ranks; return the sum of the scalar `nats`.
 
-        There is one all-reduce per step, after all micro-batches. DistributedDataParallel overlaps
-        it with the backward pass, which saves at most its duration. But it averages instead of
-        summing, reduces after each micro-batch unless `no_sync` is used, and wraps the model, which
-        checkpoints and torch.compile would have to unwrap.
+        There is one all-reduce per step, after all micro-batches. DistributedDataParallel (DDP)
+        overlaps the all-reduce with the backward pass, which saves at most the all-reduce's time.
+        But DDP averages instead of summing, reduces after each micro-batch unless `no_sync` is
+        used, and wraps the model, which checkpoints and torch.compile would have to unwrap.
         """
         if self.size == 1:
             return nats
@@ -195,7 +200,7 @@ class Distributed:
         if self.store is not None and not self.is_main:
             with self._user_error_if_rank_lost():
                 while not self.store.check([name]):
-                    if self.store.check([REPORTER]):
+                    if self.store.check([REPORTER]):  # a rank has failed, and prints its error
                         raise SystemExit(EXIT_USER_ERROR)
                     time.sleep(POLL_S)
         yield
@@ -205,7 +210,7 @@ class Distributed:
     def claim_error_report(self) -> bool:
         """Return whether this rank is the first to call this. Only that rank prints the error."""
         assert self.store is not None
-        try:
+        try:  # "": set the key only if it does not exist; the result is its value
             return self.store.compare_set(REPORTER, "", str(self.rank)) == str(self.rank).encode()
         except RuntimeError:  # the process that holds the store has ended, perhaps silently
             return True
@@ -248,12 +253,12 @@ def init_distributed() -> Iterator[Distributed]:
                 stack.enter_context(contextlib.redirect_stderr(devnull))
             yield dist
             # A rank may return a nonzero status, as after Ctrl-C. When it exits, torchrun kills the
-            # others, so it waits for them.
+            # others, so each rank waits here until all are done.
             dist.barrier()
         torch_dist.destroy_process_group()
     except (Exception, KeyboardInterrupt) as error:
         if dist.claim_error_report():
-            raise
+            raise  # to run_cli, which can print on any rank: stderr is restored by now
         time.sleep(GRACE_S)
         interrupted = isinstance(error, KeyboardInterrupt)
         raise SystemExit(EXIT_INTERRUPTED if interrupted else EXIT_USER_ERROR) from None
@@ -272,7 +277,7 @@ def connect() -> Distributed:
     if missing := [name for name in names if not os.environ.get(name)]:
         raise UserError(f"WORLD_SIZE is set, but {missing[0]} is not; {hint}")
     try:
-        numbers = [int(os.environ[name]) for name in names[:4]]
+        numbers = [int(os.environ[name]) for name in names[:4]]  # RANK to LOCAL_WORLD_SIZE
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         store, *_ = next(torch_dist.rendezvous("env://", timeout=TIMEOUT))
         dist = Distributed(numbers[0], numbers[1], numbers[2], numbers[3], store)

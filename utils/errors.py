@@ -18,7 +18,8 @@ EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report Ctrl-C
 
 
 MAX_VALUE = 200  # characters of one value that a message repeats
-# Values in messages: words (with paths), quoted texts, and lists. Each is cut if it is longer.
+# Values with more than MAX_VALUE characters: words (with paths), quoted texts, and lists. 199 and
+# more characters between two quotes or brackets are 201 and more with them.
 VALUES = re.compile(r"\S{201,}|'[^']{199,}'|\"[^\"]{199,}\"|\[[^\[\]]{199,}\]")
 MAX_MESSAGE = 1000
 
@@ -37,7 +38,7 @@ def shorten_values(message: str) -> str:
     >>> shorten_values("a.txt: expected a number, got " + "9" * 5000).count("9")
     199
     """
-    message = cut_middle(message, 10**6)  # the pattern is slow
+    message = cut_middle(message, 10**6)  # the pattern would be slow on longer messages
     message = VALUES.sub(lambda found: cut_middle(found[0], MAX_VALUE), message)
     return cut_middle(message, MAX_MESSAGE)
 
@@ -61,11 +62,12 @@ def one_line(message: object) -> str:
     return shorten_values(" ".join(str(message).split()))
 
 
+# A message says how to fix the error if one of these verbs begins a part of it.
 FIX = re.compile(r"[;,:] (?:pip|choose|drop|export|get|give|leave|name|put|resize|set|train|use)\b")
 
 
 def with_fix(error: UserError, fix: str) -> str:
-    """Return the message of an error, with a fix unless it has one.
+    """Return the message of an error; append `fix` unless the message has a fix already.
 
     >>> with_fix(UserError("weight a is missing"), "put the original back")
     'weight a is missing; put the original back'
@@ -76,7 +78,7 @@ def with_fix(error: UserError, fix: str) -> str:
 
 @contextlib.contextmanager
 def errors_at(where: object, fix: str = "", kind: type[UserError] = UserError) -> Iterator[None]:
-    """Put `where` before the message of the block's UserError; append `fix` if it has none.
+    """Put `where` before the message of the block's UserError; append `fix` as `with_fix` does.
 
     Args:
         kind: the class of the new error.
@@ -148,9 +150,8 @@ def run_cli(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
     if hasattr(sys.stdout, "reconfigure"):  # a test may have replaced it by a simpler object
         # A path that is not UTF-8 is printed with its own bytes.
         sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
-    if (
-        signal.getsignal(signal.SIGINT) is signal.SIG_DFL
-    ):  # see utils.signals.exit_silently_on_sigint
+    # SIG_DFL: utils.signals.exit_silently_on_sigint was called. From here on, Ctrl-C raises.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         status = main(None) or 0
@@ -168,7 +169,7 @@ def run_cli(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
-        print("error: not enough memory; give it less, or larger memory", file=sys.stderr)
+        print("error: not enough memory; reduce the work, or add memory", file=sys.stderr)
         status = EXIT_USER_ERROR
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -16,6 +16,11 @@ from typing import Any, BinaryIO, Literal
 
 from utils.errors import UserError, user_error_if_os_error
 
+_pipe_copies: dict[tuple[int, int], Any] = {}  # (device, inode) of a pipe -> temporary file
+PathKind = Literal["file", "folder", "new folder"]
+MAX_JSON_NODES = 1_000_000  # lists and objects in a JSON text
+ANY_BYTES_HINT = "convert the file, or pass --errors bytes to take any bytes"
+
 
 def expand_home(path: str, name: str) -> str:
     """Return a path with `~` or `~user` at its start replaced by the home folder.
@@ -26,7 +31,7 @@ def expand_home(path: str, name: str) -> str:
         name: the flag or setting that holds the path, for the message.
 
     Raises:
-        UserError: there is no such user, and no such file.
+        UserError: there is no such user, and no file of which `path` is the literal name.
     """
     expanded = os.path.expanduser(path)
     if expanded.startswith("~") and not os.path.lexists(expanded):
@@ -87,12 +92,6 @@ def read_stdin() -> bytes:
     if sys.stdin is None:
         raise UserError("standard input: closed; give it a file or a pipe")
     return sys.stdin.buffer.read()
-
-
-_pipe_copies: dict[tuple[int, int], Any] = {}  # (device, inode) of a pipe -> temporary file
-PathKind = Literal["file", "folder", "new folder"]
-MAX_JSON_NODES = 1_000_000
-ANY_BYTES_HINT = "convert the file, or pass --errors bytes to take any bytes"
 
 
 def json_bytes(content: Mapping[str, Any]) -> bytes:
@@ -208,7 +207,7 @@ def atomic_folder(path: str | Path, *, replaces: Sequence[str] = ()) -> Iterator
             yield temporary
             files = list(temporary.iterdir())
             for file in files:
-                with open(file, "rb+") as handle:
+                with open(file, "rb+") as handle:  # Windows syncs only writable files
                     os.fsync(handle.fileno())
             if files:
                 for name in replaces:
@@ -252,7 +251,7 @@ def check_writable(path: str | Path, name: str, kind: PathKind = "file") -> None
     Args:
         name: the flag or setting that holds the path, for messages.
         kind: `file` (its folder must exist), `folder` (it and its parents may be missing) or
-            `new folder` (the same, but it may hold no files).
+            `new folder` (the same, but if it exists, it must be empty).
 
     Raises:
         UserError: it can't be written; the message names the reason and a fix.
@@ -267,6 +266,7 @@ def check_writable(path: str | Path, name: str, kind: PathKind = "file") -> None
     if kind == "new folder" and path.is_dir() and any(path.iterdir()):
         raise UserError(f"{name} {path}: the folder is not empty; name another, or remove it")
     absolute = path.absolute()
+    # A file or a new folder is renamed into place, so the folder above it must be writable.
     candidates = (absolute, *absolute.parents) if kind == "folder" else absolute.parents
     folder = next(candidate for candidate in candidates if candidate.exists())
     if not folder.is_dir():

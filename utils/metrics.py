@@ -47,16 +47,16 @@ COLUMNS = (
     "val_ppl",
     "val_bpb",
 )
-NUMBER = re.compile(r"-?(\d+(\.\d+)?(e[-+]?\d+)?|inf)|nan", re.ASCII)  # as repr writes it
-STEP = re.compile(r"\d{1,18}", re.ASCII)
 CLOCK_COLUMNS = ("tokens_per_s", "elapsed_s", "memory_bytes")
+NUMBER = re.compile(r"-?(\d+(\.\d+)?(e[-+]?\d+)?|inf)|nan", re.ASCII)  # as repr writes it
+STEP = re.compile(r"\d{1,18}", re.ASCII)  # 18 digits fit into 64 bits
 
 
 class CsvLog:
     """Writer of metrics.csv: a header, then rows of increasing steps, each flushed when written."""
 
     def __init__(self, path: Path, *, after_step: int = -1) -> None:
-        """Open the file. Drop rows after the step `after_step`, and an incomplete last line."""
+        """Open the file. Drop rows after step `after_step` (-1: all), and an unfinished line."""
         self.path = path
         rows = read_rows(path) if path.exists() else []
         kept = [row for row in rows if int(row["step"]) <= after_step]
@@ -112,7 +112,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     rows: list[dict[str, str]] = []
     for number, line in enumerate(lines[1:], start=2):
         cells = line.split(",")
-        row = dict(zip(header, cells, strict=False))
+        row = dict(zip(header, cells, strict=False))  # the number of cells is checked below
         wrong = [name for name, cell in row.items() if cell and not NUMBER.fullmatch(cell)]
         if not STEP.fullmatch(row["step"]):
             problem = f"line {number}: step {row['step']!r} is not a number"
@@ -138,8 +138,8 @@ def read_column(rows: list[dict[str, str]], name: str) -> tuple[list[int], list[
 def run_figures(metrics: Path) -> dict[str, str]:
     """Return a run's main results as its metrics.csv has them, without those not written yet.
 
-    They are the last step and training loss, the best validation loss after step 0 with its step
-    and its bits per byte, and the `CLOCK_COLUMNS`.
+    They are `step` and `train_loss`, the last ones; `val_loss`, the lowest after step 0, with its
+    `val_bpb` and `best_step`; and the last row's `CLOCK_COLUMNS`.
     """
     rows = read_rows(metrics) if metrics.exists() else []
     found = {"step": rows[-1]["step"]} if rows else {}

@@ -40,9 +40,10 @@ def cpu_quota(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs
     """Return how many cores of CPU time a container may use, infinity without a limit.
 
     A limit may be set on the process's control group or on any group above it. Version 2 has one
-    tree of groups; version 1 has one tree for each controller, below a folder of its name.
+    tree of groups; version 1 has one tree for each controller, below a folder of its name. Tests
+    pass other paths.
     """
-    try:
+    try:  # each line is number:controllers:group; in version 2, `controllers` is empty
         lines = [line.split(":", 2) for line in proc.read_text(encoding="utf-8").splitlines()]
     except OSError:  # not Linux
         return math.inf
@@ -157,7 +158,7 @@ def map_in_order(
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
-    except BaseException as error:
+    except BaseException as error:  # also GeneratorExit: the caller wants no more results
         _kill_workers(pool)
         if isinstance(error, BrokenProcessPool):
             raise UserError(
@@ -176,7 +177,7 @@ def map_in_order(
 def _make_pool(work: Callable[[Any], Any], workers: int, method: str) -> Executor | None:
     """Return a pool of workers; None, with a warning, on a system without semaphores.
 
-    That is the case if /dev/shm is full, read-only or missing.
+    Semaphores can't be made if /dev/shm is full, read-only or missing.
     """
     if method == "thread":
         return ThreadPoolExecutor(workers)
@@ -197,9 +198,8 @@ def _start_worker(work: Callable[[Any], Any]) -> None:
     global _work
     _work = work
     keep_freed_memory()
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches all processes; the parent handles it
+    # Ctrl-C reaches all processes; the parent handles it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -216,10 +216,10 @@ def _end_with_parent() -> None:
 
 
 def _kill_workers(pool: Executor) -> None:
-    """Kill the processes of a pool, if it has any.
+    """Kill the processes of a pool, if it has any (a pool of threads has none).
 
     After Ctrl-C they would finish their jobs first. When one of them has been killed, Python ends
-    the rest, but may miss one that has just been started, and then waits for it forever.
+    the others, but may miss a process that has just been started, and then waits for it forever.
     """
     # Python 3.14 has `kill_workers`. Before, only a private attribute lists the pool's processes.
     for worker in list((getattr(pool, "_processes", None) or {}).values()):

@@ -44,10 +44,13 @@ def run_repl(answer: Callable[[str], None]) -> None:
 
 
 def line_reader() -> Callable[[], str]:
-    """Return a function that reads a line, at a terminal with prompt, history and editing."""
+    """Return a function that reads a line; at a terminal with a prompt, history and editing.
+
+    If only stdin is a terminal, there is no history and no editing.
+    """
     if not sys.stdin.isatty():
         return input
-    if not sys.stdout.isatty():
+    if not sys.stdout.isatty():  # input() would print the prompt among the answers
 
         def ask() -> str:
             print(PROMPT, end="", file=sys.stderr, flush=True)

@@ -56,12 +56,13 @@ def nearest(name: str, known: Collection[str]) -> str | None:
     """
     name = normalize(name)
     synonyms = {other: ours for other, ours in SYNONYMS.items() if ours in known}
-    leaves = {leaf_of(normalize(other)): other for other in known} | synonyms
+    leaves = {leaf_of(normalize(one)): one for one in known} | synonyms
     if leaf_of(name) in leaves:
         return leaves[leaf_of(name)]
-    names = {normalize(other): other for other in known} | synonyms
+    names = {normalize(one): one for one in known} | synonyms
+    # Synonyms with a section, such as optim.learning_rate.
     names |= {f"{ours.rpartition('.')[0]}.{other}": ours for other, ours in synonyms.items()}
-    completions = [other for other in names if other.startswith(name)]
+    completions = [one for one in names if one.startswith(name)]
     if len(completions) == 1:
         return names[completions[0]]
     if close := difflib.get_close_matches(name, names, n=1):
@@ -76,7 +77,7 @@ def nearest_path(path: str | Path, holding: str = "") -> Path | None:
     It is in configs/ or runs/, or differs only in the first folder or file that does not exist.
 
     Args:
-        holding: the path must be a folder that holds this file.
+        holding: the returned path must be a folder that holds this file; empty = any path.
     """
     path = Path(path)
     for folder, suffix in (("configs", ""), ("configs", ".yaml"), ("runs", "")):
@@ -106,7 +107,8 @@ def flag_for_stray(words: Sequence[str], flags: Collection[str]) -> str | None:
     """Return the flag, with its value, that may be missing before stray words; None if unknown.
 
     Args:
-        flags: of the program.
+        words: arguments that no flag takes as its value.
+        flags: those of the program; no other flag is returned.
     """
     word, path = words[0], Path(words[0])
     if word.lower().endswith((".yaml", ".yml")):

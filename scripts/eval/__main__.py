@@ -39,7 +39,7 @@ from utils.run import checkpoint
 from utils.run.figure import check_picture, import_matplotlib, warn_if_not_drawn
 from utils.run.folder import DEFAULT_RUN, RunFolder
 
-STDOUT = "-"  # --heat - prints coloured text
+STDOUT = "-"  # value of --heat: print coloured text
 EXAMPLES = (
     "python -m scripts.eval --run runs/tiny",
     "python -m scripts.eval --run runs/tiny --text mytext.txt --heat heat.png",
@@ -51,7 +51,7 @@ RESULTS = ("nats_per_token", "perplexity", "bits_per_byte", "nats_per_byte", "to
 def score(
     run: Run, eval_set: EvalSet, batch_size: int, scores: TokenScores | None
 ) -> dict[str, Any]:
-    """Score each window once, as the evaluations of training do; return the results by name.
+    """Score each window once, as the evaluations of training do; return the results by JSON key.
 
     Args:
         scores: records the loss of each token, unless it is None.
@@ -60,7 +60,7 @@ def score(
     device = next(loaded.model.parameters()).device
     bar = tqdm(
         eval_set.batches.eval_batches("val", batch_size),
-        total=-(-eval_set.batches.splits["val"].n_windows // batch_size),
+        total=-(-eval_set.batches.splits["val"].n_windows // batch_size),  # rounded up
         desc="evaluate",
         disable=None,
         leave=False,
@@ -126,8 +126,8 @@ def arguments(argv: Sequence[str] | None) -> Any:
     add(
         "--text",
         metavar="PATH",
-        help="score this file or folder (- is stdin) instead of the run's validation part; as "
-        "there, the end-of-text token after each document is scored too",
+        help="score this file or folder (- is stdin) instead of the run's validation part; in "
+        "both, the end-of-text token after each document is scored too",
     )
     about = "field with the document, if --text is JSON (default: the run's; '' reads plain text)"
     add("--json-field", metavar="NAME", help=about)

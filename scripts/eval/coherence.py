@@ -54,7 +54,9 @@ def sample_stories(
 def measure_coherence(
     loaded: LoadedRun, n_samples: int, params: SamplingParams, train: Path
 ) -> dict[str, Any]:
-    """Sample stories and compare them with the grammar and the training text; return the shares.
+    """Sample stories and compare them with the grammar and the training text.
+
+    Return `samples`, their number, and the shares of `Coherence.shares`.
 
     Args:
         train: train.npy, whose stories don't count as new.
@@ -84,8 +86,8 @@ class ParseFailure:
     """Why a sampled text is not accepted: a position where the grammar rejects it, or no end."""
 
     sample: int  # number of the text, from 0
-    what: str  # the wrong word, or another reason; failures with equal reasons are counted together
-    hint: str  # position and context for the user
+    what: str  # the wrong word, or another reason; `common_failures` counts equal ones together
+    hint: str  # for the user: the same, after its position and context
 
 
 @dataclass(frozen=True)

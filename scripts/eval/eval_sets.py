@@ -32,7 +32,7 @@ STDIN = "-"  # value of --text
 class EvalSet:
     """The windows to score, and their entropy floor if it is known."""
 
-    name: str
+    name: str  # for the title of a heat map
     batches: Batches
     floor: float | None  # nats per byte
     part_bytes: int | None = None  # of the whole validation part, if only its start is scored
@@ -67,10 +67,8 @@ class Run:
         batches, meta = self._batches(folder, windows), read_meta(folder)
         if coverage := val_coverage(meta):
             log(f"scoring {coverage} (data.val_max_bytes of the run)")
-        floor_nats, part_bytes = floor["nats_per_byte"] if floor else None, meta["val"].get(
-            "part_bytes"
-        )
-        return EvalSet("validation part", batches, floor_nats, part_bytes)
+        floor_nats = floor["nats_per_byte"] if floor else None
+        return EvalSet("validation part", batches, floor_nats, meta["val"].get("part_bytes"))
 
     def text_set(
         self, path: str, field: str | None, scratch: Path, include: Sequence[str] = ()
@@ -91,20 +89,20 @@ class Run:
         if path == STDIN:
             name, path = "standard input", str(scratch / "standard input")
             Path(path).write_bytes(read_stdin())
-        config, tokenizer = self.config.data, self.loaded.tokenizer
-        separator = document_separator(Path(self.folder.read_record()["data"]["folder"]), config)
+        data, tokenizer = self.config.data, self.loaded.tokenizer
+        separator = document_separator(Path(self.folder.read_record()["data"]["folder"]), data)
         check_include([path], include, "--include")
         try:
-            files = expand_folders([path], include=include or config.include)
+            files = expand_folders([path], include=include or data.include)
             if field:
                 check_json_field(files, "--json-field")
-            field = config.json_field if field is None else field
-            longest = encode_text(files, separator, field, config.errors, tokenizer, scratch, path)
+            field = data.json_field if field is None else field
+            longest = encode_text(files, separator, field, data.errors, tokenizer, scratch, path)
             floor = text_floor(files, separator, field)
-        except UserError as error:
+        except UserError as error:  # name what the user has given: standard input, our flag
             message = str(error).replace(path, name).replace("--data.json_field", "--json-field")
             raise UserError(message) from None
-        windows, block_size = config.windows, self.config.model.block_size
+        windows, block_size = data.windows, self.config.model.block_size
         if floor is not None:
             windows = "documents"
         if windows == "documents" and longest > block_size:

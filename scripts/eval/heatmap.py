@@ -27,17 +27,18 @@ PICTURE_COLOURS = "YlOrRd"  # Matplotlib's name of the colour scale of pictures
 # xterm-256 colours, one for each whole number of nats: pale yellow to dark red.
 BACKGROUNDS = (231, 230, 229, 222, 215, 209, 203, 196, 124)
 BLACK, WHITE = 16, 231  # xterm-256 colours of the letters
-# Nats from which the background is so dark that its letters are white; a picture's darken earlier.
+# Nats from which the background is so dark that letters on it are white. The colours of a picture
+# darken earlier than those of a terminal.
 WHITE_FROM_TERMINAL, WHITE_FROM_PICTURE = 7, 6
 
-LINE_COLUMNS = 100
+LINE_COLUMNS = 100  # of a picture
 MAX_LINES = 120  # of a picture: a longer one is slow to draw and hard to read
 FONT_POINTS = 9.0
 MAX_TITLE = 80  # characters of the title: more would overlap the colour scale
 MAX_NAMED = 4  # characters without a font that a message names
-MONOSPACED, REGULAR = "DejaVu Sans Mono", 400
+MONOSPACED, REGULAR = "DejaVu Sans Mono", 400  # family and weight of a font
 COLUMN_EM = 0.602  # width of a letter in em, from the font file of DejaVu Sans Mono
-LINE_POINTS = 15.0
+LINE_POINTS = 15.0  # height of a line
 POINTS_PER_INCH = 72
 
 
@@ -75,7 +76,7 @@ def coloured_text(cells: Iterable[Cell]) -> str:
 def wrap_cells(
     cells: Iterable[Cell], line_columns: int, max_lines: int
 ) -> Iterator[tuple[int, int, Cell]]:
-    """Yield (line, column, cell) of the cells that fit into `max_lines`; split cells that are wide.
+    """Yield (line, column, cell) of the cells that fit into `max_lines`; split what is too wide.
 
     >>> words = [Cell("one", 1.0), Cell("two", 2.0), Cell("three", 0.5)]
     >>> [(line, column, cell.text) for line, column, cell in wrap_cells(words, 4, 9)]
@@ -134,7 +135,7 @@ def save_heatmap(cells: Sequence[Cell], out: Path, title: str) -> int:
         )
         note = f"no font has {' '.join(map(escape, names))}{more}; try --heat -"
     draw_cells(figure, positions, n_lines, fonts, title, note)
-    save_figure(figure, out, limit=LINE_COLUMNS)
+    save_figure(figure, out, limit=LINE_COLUMNS)  # the text of a cell is at most a line
     return sum(1 for _ in _complete_cells(positions, drawable))
 
 
@@ -142,7 +143,7 @@ def _complete_cells(
     positions: Sequence[tuple[int, int, Cell]], cells: Sequence[Cell]
 ) -> Iterator[Cell]:
     """Yield the cells that were placed completely."""
-    room = sum(columns(cell.text) for _, _, cell in positions)
+    room = sum(columns(cell.text) for _, _, cell in positions)  # columns, of all parts of cells
     for cell in cells:
         room -= columns(cell.text)
         if room < 0:
@@ -163,13 +164,13 @@ def draw_cells(
     Args:
         note: a second line below the title.
     """
-    column = FONT_POINTS * COLUMN_EM / POINTS_PER_INCH  # inches, as all sizes below
-    line, margin, bar = LINE_POINTS / POINTS_PER_INCH, 0.2, 0.6
-    width = LINE_COLUMNS * column + 2 * margin
-    height = n_lines * line + 2 * margin + bar
+    column_width = FONT_POINTS * COLUMN_EM / POINTS_PER_INCH  # inches, as all sizes below
+    line_height, margin, header = LINE_POINTS / POINTS_PER_INCH, 0.2, 0.6
+    width = LINE_COLUMNS * column_width + 2 * margin
+    height = n_lines * line_height + 2 * margin + header
     figure.set_size_inches(width, height)
     axes = figure.add_axes(
-        (margin / width, margin / height, 1 - 2 * margin / width, n_lines * line / height)
+        (margin / width, margin / height, 1 - 2 * margin / width, n_lines * line_height / height)
     )
     axes.set(xlim=(0, LINE_COLUMNS), ylim=(n_lines, 0))
     axes.axis("off")
@@ -193,7 +194,7 @@ def draw_cells(
     scale.tick_params(labelsize=7)
     label = "-ln p of a token (or of the tokens of one character), nats"
     scale.set_xlabel(label, fontsize=7, labelpad=1)
-    for text, below in ((title, 0.15), (note, 0.4)):
+    for text, below in ((title, 0.15), (note, 0.4)):  # inches below the margin at the top
         place = (margin / width, 1 - (margin + below) / height)
         figure.text(*place, plain_text(text, MAX_TITLE), fontsize=8, parse_math=False)
 

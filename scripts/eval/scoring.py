@@ -60,6 +60,7 @@ def document_separator(folder: Path, config: DataConfig) -> str:
     """Return the document separator of the run's text. Stories are separated by blank lines."""
     if (folder / META).exists():
         corpus = read_meta(folder)["recipe"]["corpus"]
+        # The first of the settings is data.doc_sep, see data/document_source.py.
         return BLANK_LINE if "stories" in corpus else corpus["settings"][0]
     return config.doc_sep if config.files or config.dir else BLANK_LINE
 
@@ -74,7 +75,7 @@ def val_batches(
     return Batches(
         folder,
         block_size=block_size,
-        rows=1,
+        rows=1,  # of a training batch, as is the seed: no effect here
         eot_id=eot_id,
         seed=0,
         windows=windows,
@@ -96,6 +97,7 @@ def encode_text(
     """Encode text files into `into`/val.npy; return the longest document's length in tokens.
 
     Args:
+        separator, field, errors: see `read_documents`.
         folder: the value of --text that the files are found from, for the message.
 
     Raises:
@@ -148,9 +150,9 @@ class TokenScores:
 
 
 def token_records(scores: TokenScores, tokenizer: BPETokenizer) -> Iterator[dict[str, Any]]:
-    """Yield each token's place (from 0), id, text and log-probability in nats.
+    """Yield a JSON record for each token: place (from 0), id, text, logprob (in nats).
 
-    A token that is not valid UTF-8 has its bytes in hexadecimal instead of a text.
+    A token that is not valid UTF-8 has its bytes in hexadecimal, `hex`, and None as its text.
     """
     assert scores.n_scored == len(scores.ids_N), "each token is scored once"
     pairs = zip(scores.ids_N.tolist(), scores.nats_N.tolist(), strict=True)

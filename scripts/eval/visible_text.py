@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 MARKS = {" ": "·", "\n": "↵", "\t": "→", "\r": "␍"}
 HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"}  # Unicode categories without a glyph
-COMBINING = {"Mn", "Me"}
+COMBINING = {"Mn", "Me"}  # categories of characters that are drawn over the one before
 
 
 def visible(text: str) -> str:
@@ -61,7 +61,7 @@ class Cell:
 
     text: str  # visible
     nats: float
-    ends_line: bool = False
+    ends_line: bool = False  # the next cell is on a new line
 
 
 def cells(tokens: Iterable[tuple[bytes, float, bool]]) -> Iterator[Cell]:

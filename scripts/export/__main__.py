@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     name, exporter = out.absolute().name, EXPORTERS[args.to]
     with atomic_folder(out) as temporary:
         with errors_at(loaded.path, EXPORT_FIX):
-            kind = exporter.write(temporary, loaded, name)
+            kind = exporter.write(temporary, loaded, name)  # its class or architecture
         card = model_card(loaded, run, config, exporter, name=name, kind=kind, licence=args.license)
         (temporary / "README.md").write_bytes(card)
     files = sorted(path.name for path in out.iterdir())

@@ -25,7 +25,10 @@ class Exporter:
 
 
 def export_hf(folder: Path, loaded: LoadedRun, name: str) -> str:
-    """Write the files that transformers loads; return the name of the model's class."""
+    """Write the files that transformers loads; return the name of the model's class.
+
+    Only GGUF files hold the model's name, so `name` is not used.
+    """
     config, tokenizer = loaded.model.config, loaded.tokenizer
     files = model_files(config, loaded.model.state_dict(), tokenizer.eot_id)
     for file, content in (files | folder_tokenizer_files(tokenizer, config.block_size)).items():

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 FILE_NAME = "model.gguf"
 # Hugging Face's model type -> llama.cpp's architecture.
 ARCHITECTURES = {"gpt2": "gpt2", "gpt_neox": "gptneox", "llama": "llama", "qwen3": "qwen3"}
-# Split pattern -> llama.cpp's name. "llama-bpe" splits like "dbrx", but makes a pre-token that is a
-# token this token without merging it, which differs where merges can't make the token.
+# Split pattern -> llama.cpp's name. "llama-bpe" splits like "dbrx", but encodes a pre-token that is
+# in the vocabulary as that one token, even where the merges do not lead to it.
 PRE_TOKENIZERS = {"gpt2": "gpt-2", "cl100k": "dbrx"}
-# Our module name -> llama.cpp's, outside and inside a block.
+# Our module names -> llama.cpp's, outside blocks and inside a block.
 TOP_LEVEL_NAMES = {
     "token_embedding": "token_embd",
     "position_embedding": "position_embd",
@@ -111,7 +111,7 @@ def write_gguf(
 def gguf_tensors(
     kind: str, config: ModelConfig, weights: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Return the tensors by llama.cpp's names, fp32.
+    """Return the tensors by llama.cpp's names, fp32; `kind` is Hugging Face's model type.
 
     Matrices have our layout, (out, in), and the joint qkv matrix has our order. The llama and qwen3
     architectures have separate q, k and v matrices. llama.cpp's RoPE for llama rotates pairs of
@@ -119,11 +119,11 @@ def gguf_tensors(
     """
     found: dict[str, Tensor] = {}
     for name, tensor in fill_missing_weights(kind, config, weights).items():
-        part, _, leaf = name.rpartition(".")
-        if part in TOP_LEVEL_NAMES:
-            found[f"{TOP_LEVEL_NAMES[part]}.{leaf}"] = tensor.contiguous()
+        module, _, leaf = name.rpartition(".")
+        if module in TOP_LEVEL_NAMES:
+            found[f"{TOP_LEVEL_NAMES[module]}.{leaf}"] = tensor.contiguous()
             continue
-        _, layer, inner = part.split(".", 2)
+        _, layer, inner = module.split(".", 2)  # blocks.LAYER.INNER
         where = f"blk.{layer}."
         if inner != "attn.qkv" or kind in ("gpt2", "gpt_neox"):
             found[f"{where}{BLOCK_NAMES[inner]}.{leaf}"] = tensor.contiguous()
@@ -139,7 +139,7 @@ def gguf_tensors(
 
 
 def _interleave_rotary_rows(rows: Tensor, config: ModelConfig) -> Tensor:
-    """Put rows k and k + K/2 of each head, which RoPE rotates as a pair, next to each other."""
+    """Put rows i and i + K/2 of a head's K rows, which RoPE rotates as a pair, side by side."""
     halves = rows.unflatten(0, (-1, 2, config.head_dim // 2))
     return halves.transpose(1, 2).flatten(0, 2)
 
@@ -178,6 +178,7 @@ def _add_tokenizer(writer: GGUFWriter, tokenizer: BPETokenizer) -> None:
             if token_id in special
             else TokenType.NORMAL if raw else TokenType.UNUSED
         )
+    # Merges join ranks, see tok/vocabulary.py; `spelled` holds the tokens in order of rank.
     spelled = [to_printable(tokenizer.token_bytes[token_id]) for token_id in tokenizer.ordinary_ids]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(PRE_TOKENIZERS[tokenizer.pattern])

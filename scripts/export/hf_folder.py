@@ -20,7 +20,7 @@ from utils.files import json_bytes
 def model_files(
     config: ModelConfig, weights: Mapping[str, Tensor], end_id: int
 ) -> dict[str, bytes]:
-    """Return {name: content} of the files that AutoModelForCausalLM loads.
+    """Return name -> content of the files that AutoModelForCausalLM loads.
 
     Args:
         end_id: id of the end-of-text token.

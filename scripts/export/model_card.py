@@ -97,7 +97,7 @@ def model_card(
 def strip_paths(config: Config) -> Config:
     """Return the settings with paths reduced to file names, so that the card reveals no folders.
 
-    >>> from data.prepare import DataConfig
+    >>> from data.config import DataConfig
     >>> strip_paths(Config(run_dir="runs/x", data=DataConfig(files=("a/b.txt",)))).data.files
     ('b.txt',)
     """
@@ -108,7 +108,7 @@ def strip_paths(config: Config) -> Config:
         files=tuple(Path(path).name for path in data.files),
         val_files=tuple(Path(path).name for path in data.val_files),
         tokenizer=Path(data.tokenizer).name,
-        cache_dir=data.cache_dir if data.dir else "artifacts",
+        cache_dir="artifacts",  # the default, the only value that is valid with data.dir
     )
     train = dataclasses.replace(config.train, init_from=Path(config.train.init_from).name)
     return dataclasses.replace(config, run_dir=Path(config.run_dir).name, data=data, train=train)
