@@ -91,12 +91,13 @@ class Batches:
         self.rows, self.eot_id, self.seed, self.mask_documents = rows, eot_id, seed, mask_documents
         self.shift, self.block_size = shift, block_size
         self.splits: dict[str, Windows] = {}
-        self.pad_to: dict[str, int] = {}
+        self.pad_to: dict[str, int] = {}  # split -> least width of its batches
         for split in splits:
             kind = val_windows or windows if split == "val" else windows
             self.pad_to[split] = block_size if fixed_length or kind == "packed" else 0
             tokens = TokenFile(folder / f"{split}.npy")
             self.splits[split] = cut_windows(tokens, kind, block_size, stride, eot_id=eot_id)
+        # The last result of `_epoch_order`: split, epoch, order of the windows, shift.
         self._order: tuple[str, int, np.ndarray, int] | None = None
         self._on_device: DeviceTokens | None = None
 
@@ -126,7 +127,11 @@ class Batches:
         return batch, targets.n_targets
 
     def get_batch(self, split: str, step: int) -> Batch:
-        """Return the batch of a step (from 0) in host memory: windows step * rows and following."""
+        """Return the batch of a step (from 0) in host memory.
+
+        The windows of all epochs, each epoch in its own random order, are numbered from 0. The
+        batch holds the windows from step * rows on.
+        """
         return self._batch(split, *self._windows_at(split, step))
 
     def _windows_at(self, split: str, step: int) -> tuple[np.ndarray, np.ndarray]:
@@ -209,6 +214,7 @@ class Batches:
         return self._with_document_ids(torch.from_numpy(x_BT), torch.from_numpy(y_BT))
 
     def _with_document_ids(self, x_BT: Tensor, y_BT: Tensor) -> Batch:
+        # A document begins with the end-of-text token that precedes it.
         doc_BT = torch.cumsum(x_BT == self.eot_id, dim=1) if self.mask_documents else None
         return Batch(x_BT, y_BT, doc_BT)
 
@@ -232,6 +238,7 @@ class DeviceTokens:
         start_B, length_B, context_B = targets
         copied_3B1 = np.stack((start_B + shift_B, length_B, context_B))[:, :, None]
         first_B1, length_B1, context_B1 = copy_to_device(torch.from_numpy(copied_3B1), self.device)
+        # S = block_size + 1: the inputs of a window and its last target.
         column_S = torch.arange(block_size + 1, device=self.device)
         position_BS = first_B1 - 1 + column_S
         stream_BS = self.tokens_N[position_BS % len(self.tokens_N)].long()

@@ -25,7 +25,8 @@ class Dataset:
     Attributes:
         meta: content of meta.json.
         val_windows: kind of windows of val.npy, see `plan_validation`.
-        floor: entropy floor of val.npy; None if unknown or not comparable with the loss.
+        floor: entropy floor of val.npy, the fields of data.stories.story.Floor; None if unknown or
+            not comparable with the loss.
         note: a line for the user about the floor; may be empty.
     """
 

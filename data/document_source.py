@@ -57,7 +57,7 @@ class DocumentSource:
             "val_files": [sha256_file(path) for path in self.val_files],
             "settings": [c.doc_sep, c.split, c.val_fraction, c.errors],
         }
-        # A file name decides how its bytes are read.
+        # A file name decides how its bytes are read. No entry if all are text, as in old recipes.
         kinds = [kind_of(path) for path in (*self.files, *self.val_files)]
         if any(kinds):
             found |= {"kinds": kinds, "json_field": c.json_field}
@@ -128,6 +128,7 @@ class DocumentSource:
             room = 0
 
     def _choose(self, part: str) -> Iterator[bytes]:
+        """Return all documents of a part; `documents` applies val_max_bytes."""
         c = self.config
         if not self.files:
             is_val = part == "val"  # validation uses the next seed

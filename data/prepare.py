@@ -103,7 +103,7 @@ def given_tokenizer(
     """Return `tokenizer`, or else the one that the settings name; None if one must be trained.
 
     Raises:
-        UserError: the file can't be read, or its vocabulary size is not `vocab_size`.
+        UserError: the file can't be read, or the tokenizer's vocabulary size is not `vocab_size`.
     """
     if config.tokenizer and not tokenizer:
         tokenizer = BPETokenizer.load(config.tokenizer)
@@ -122,7 +122,7 @@ def train_tokenizer(source: DocumentSource, vocab_size: int | None) -> BPETokeni
     Raises:
         UserError: the vocabulary is too small, or the text has too few pairs for it.
     """
-    assert vocab_size is not None
+    assert vocab_size is not None, "without a size, a tokenizer must be given"
     texts = source.documents("train")
     try:
         return BPETokenizer.train(texts, vocab_size=vocab_size, progress=True)
@@ -194,7 +194,10 @@ def write_split(
 
 
 def story_floor(source: DocumentSource) -> dict[str, float] | None:
-    """Return the entropy floor of the validation split; None if a document is not a story."""
+    """Return the entropy floor of the validation split; None if a document is not a story.
+
+    Documents from files are examined only if split at blank lines, as files of stories are.
+    """
     if source.files and source.config.doc_sep != BLANK_LINE:
         return None
     floor = stories.floor_if_stories(source.documents("val"))

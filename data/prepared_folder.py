@@ -16,10 +16,10 @@ from tok.tokenizer import BPETokenizer
 from utils.errors import UserError, looked_in
 from utils.files import atomic_folder, make_parents, parse_json, read_bytes, sha256_file
 
-FORMAT = 1
+FORMAT = 1  # of meta.json
 META = "meta.json"
 SPLITS = ("train", "val")
-COUNTS = ("tokens", "bytes", "documents")
+COUNTS = ("tokens", "bytes", "documents")  # of each split, in meta.json
 # meta.json comes first: it is the first to be removed, and a folder without it is not valid.
 FILES = (META, "tokenizer.json", "train.npy", "val.npy")
 
@@ -111,7 +111,7 @@ def check_compatible(
         state: the checkpoint to resume from.
 
     Raises:
-        UserError: two of them do not fit; names both identities.
+        UserError: two of them do not fit; names both sizes or identities.
     """
     size, meta = tokenizer.vocab_size, read_meta(folder)
     if size != vocab_size:
@@ -159,7 +159,8 @@ def check_overwrite(folder: Path, identity: str) -> None:
             f"{folder}: holds {others[0]}, which is not prepared data; name another folder"
         )
     files = [folder / name for name in FILES if (folder / name).exists()]
-    # The text of a damaged meta.json may still show that the folder is ours.
+    # The first file is meta.json if it exists. Even if damaged, its text may hold the identity and
+    # so show that the folder is ours. No other file holds the identity.
     if files and identity.encode() not in read_bytes(files[0]):
         what = "other prepared data" if files[0].name == META else f"{files[0].name} without {META}"
         raise UserError(f"{folder}: holds {what}; name another folder, or remove this one")

@@ -29,7 +29,7 @@ DEFAULT_JSON_FIELD = "text"  # as in most published JSON-lines corpora
 UTF8_HINT = "JSON lines are UTF-8: convert the file"
 # A gzip file may unpack to MAX_RATIO times its size, and in any case to MIN_UNPACKED bytes.
 MIN_UNPACKED, MAX_RATIO = 1 << 21, 100
-LONGEST_TOKEN = 16  # characters of JSON; an error this near the end may be due to a cut token
+LONGEST_TOKEN = 16  # characters; a JSON error this near the end may be due to a cut JSON token
 BLANKS = re.compile(r"[ \t\r\n]*")
 
 
@@ -63,7 +63,7 @@ def check_json_field(files: Iterable[Path], flag: str) -> None:
 
 
 def kind_of(path: str | Path) -> str:
-    """Return the format of a file by its name; "" is plain text.
+    """Return the format of a file by its name, as recipes store it; "" is plain text.
 
     >>> kind_of("a.txt"), kind_of("a.txt.gz"), kind_of("a.jsonl.gz")
     ('', 'gzip', 'json lines, gzip')
@@ -110,7 +110,7 @@ class TextStream:
             file = Unpacked(source, "rb") if packed else open(source, "rb", buffering=0)
         self._file = io.BufferedReader(file, HEAD_BYTES)
         if packed:
-            self.name += " (unpacked)"
+            self.name += " (unpacked)"  # positions in messages count unpacked bytes
 
     def peek(self) -> bytes:
         """Return up to HEAD_BYTES of the next bytes, without consuming them."""

@@ -19,7 +19,7 @@ BLOCK_TOKENS = 1 << 20  # tokens read at a time when a whole file is read
 
 @contextlib.contextmanager
 def token_writer(path: Path, vocab_size: int) -> Iterator[TokenWriter]:
-    """Yield a writer of a .npy file. The file gets its name when the block succeeds."""
+    """Yield a writer of a .npy file. The file gets its name when the `with` block succeeds."""
     with atomic_file(path) as file:
         writer = TokenWriter(file, vocab_size)
         yield writer

@@ -17,7 +17,7 @@ from data.token_file import TokenFile
 from utils.errors import UserError
 
 IGNORE_INDEX = -100  # a target that does not count: the default of PyTorch's cross_entropy
-WINDOWS = ("documents", "packed")
+WINDOWS = ("documents", "packed")  # kinds of windows
 
 
 class Targets(NamedTuple):

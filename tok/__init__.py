@@ -1,14 +1,16 @@
 """Byte-level BPE tokenizer: text to token ids and back. Depends on NumPy only.
 
-Layers, lowest first; a file imports only from lower ones (docs/tokenizer.md explains them):
+Layers, lowest first; a file imports only from lower ones and from its own (docs/tokenizer.md
+explains them):
 
-    errors, vocabulary, unicode_classes
+    errors, vocabulary, unicode_classes, text_files
     split_arrays, patterns      split text into pre-tokens
     encoding/                   text to ids
     training/                   learn merges from text
     tokenizer                   BPETokenizer; its file format is in tokenizer_file
     formats/                    read and write vocabularies of other projects
-    cli                         the command line, python -m tok.bpe
+    cli, cli_encode             the command line
+    bpe                         the definition in plain Python; python -m tok.bpe starts cli
 
 Suffixes of array names give the shape. A letter has the same meaning in all of tok/:
 

@@ -27,7 +27,7 @@ SPOOL_BYTES = 1 << 24  # a larger input from a pipe is copied to a temporary fil
 
 
 def print_ids(tokenizer: BPETokenizer, arguments: Namespace) -> str:
-    """Print one line of ids per text; return a line with their counts and the time taken.
+    """Print one line of ids per text; return a line with counts of bytes and tokens, and the time.
 
     Raises:
         UserError: a text can't be read or is not UTF-8; none of its ids were printed.
@@ -46,6 +46,7 @@ def print_ids(tokenizer: BPETokenizer, arguments: Namespace) -> str:
 def _print_stream(
     tokenizer: BPETokenizer, stream: BinaryIO, size: int, arguments: Namespace
 ) -> int:
+    """Print the ids of one text of `size` bytes; return how many there are."""
     out = sys.stdout.buffer
     show = ProgressLine("bytes", size, enabled=True)
     parts = tokenizer.encoder.parts(stream.read, arguments.allow_special)
@@ -55,7 +56,8 @@ def _print_stream(
         for text in encode_parts(tokenizer, parts, finish=finish, workers=arguments.workers):
             out.write(text if n_tokens else text[1:])  # each id begins with a blank; omit the first
             n_tokens += text.count(b" ")
-            show(min(stream.tell(), size - 1))  # approximate: the workers are behind the reader
+            # Approximate, as the workers are behind the reader; at `size` the line would end.
+            show(min(stream.tell(), size - 1))
         show(size)
     out.write(b"\n")
     out.flush()

@@ -35,7 +35,8 @@ class Pattern:
     #: The same rule for class strings (see class_table): ASCII characters represent all classes.
     #: Without \\s: in Python it matches U+001C to U+001F, which are not White_Space in Unicode.
     class_regex: re.Pattern[str]
-    #: The same rule on arrays: (class string, classes) -> starts; see tok.split_arrays.
+    #: The same rule on arrays: (class string, classes) -> bool[C], where pre-tokens start; see
+    #: tok.split_arrays.
     array_rule: Callable[[np.ndarray, np.ndarray], np.ndarray]
     exceptions: Mapping[int, str]  #: code point -> ASCII character that represents it instead
     #: Matches the last byte of a pre-token (with a look-ahead to the next byte) at places where a

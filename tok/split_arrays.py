@@ -151,7 +151,7 @@ def _last_run_start(class_C: np.ndarray) -> int:
     they may be the bytes of an incomplete UTF-8 character.
     """
     begun_C = class_C[:-3]
-    n_tail = 64
+    n_tail = 64  # search from the end: the last run is usually short
     while True:
         tail = begun_C[-n_tail:]
         changes = np.flatnonzero(tail[1:] != tail[:-1])
@@ -199,7 +199,8 @@ def cl100k_starts(ascii_C: np.ndarray, class_C: np.ndarray) -> np.ndarray:
     # it is a newline.
     last_C = space_C[:-1] & ~space_C[1:] & ~newline_C[:-1]
     start_C[:-1] |= last_C
-    # Letters after it belong to the same pre-token; the class "other" does only if it is a blank.
+    # Letters after that character belong to its pre-token; characters of class "other" do only if
+    # it is a blank.
     blank_C = ascii_C[:-1] == ord(" ")
     start_C[1:] &= ~(last_C & (letter_C[1:] | (blank_C & other_C[1:])))
     # [^\r\n\p{L}\p{N}]?\p{L}+: letters also join a single character of class "other" before them,
@@ -214,7 +215,7 @@ def cl100k_starts(ascii_C: np.ndarray, class_C: np.ndarray) -> np.ndarray:
 def _cut_contractions(
     start_C: np.ndarray, ascii_C: np.ndarray, *, ignore_case: bool = False
 ) -> None:
-    """Make 's 't 'm 'd 're 've 'll pre-tokens wherever an apostrophe starts a pre-token."""
+    """Change `start_C`: 's 't 'm 'd 're 've 'll are pre-tokens where an apostrophe starts one."""
     n = len(ascii_C)
     at_Q = np.flatnonzero(start_C & (ascii_C == ord("'")))
     at_Q = at_Q[at_Q < n - 1]
@@ -246,6 +247,7 @@ def _cut_newlines(
         return
     newlines = np.flatnonzero(newline_C)
     first_newlines = newlines[np.diff(newlines, prepend=-2) > 1]  # of each run of newlines
+    # The ends of the runs of white space.
     run_ends = np.append(np.flatnonzero(space_C[:-1] & ~space_C[1:]) + 1, n)
     next_newline_E = np.append(newlines, n)[np.searchsorted(newlines, end_E)]
     is_last_E = next_newline_E >= run_ends[np.searchsorted(run_ends, end_E, side="right")]
@@ -261,7 +263,6 @@ def _cut_numbers(start_C: np.ndarray, class_C: np.ndarray) -> None:
         return
     digit_D = np.arange(len(number_D))
     begins_D = np.diff(number_D, prepend=-2) > 1
-    position_D = digit_D - np.maximum.accumulate(
-        np.where(begins_D, digit_D, 0)
-    )  # 0 1 2 3 ... in run
+    # 0 1 2 3 ... in each run of digits
+    position_D = digit_D - np.maximum.accumulate(np.where(begins_D, digit_D, 0))
     start_C[number_D[position_D % 3 == 0]] = True

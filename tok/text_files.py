@@ -25,6 +25,7 @@ JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 HEAD_BYTES = 1 << 20  # of a file, to recognize its format
 HEAD_OF_TEXT = 4096  # bytes, to guess whether a file is text
 MAX_SUGGESTED = 5  # patterns in a hint
+# Kind -> what such a file begins with.
 ARCHIVES = {
     "gzip": re.compile(rb"\x1f\x8b\x08"),
     "Zstandard": re.compile(rb"\x28\xb5\x2f\xfd"),
@@ -92,7 +93,8 @@ def files_below(folder: Path, include: Sequence[str] = ()) -> Iterator[Path]:
             such an entry were skipped, two users of one folder could get two corpora.
     """
     top = folder
-    remove = "repair it, or move it out of the folder"
+    fix = "repair it, or move it out of the folder"
+    # Folders to list, each with the real paths of the folders around it.
     pending: list[tuple[Path, frozenset[str]]] = [(folder, frozenset())]
     while pending:
         folder, above = pending.pop()
@@ -102,7 +104,7 @@ def files_below(folder: Path, include: Sequence[str] = ()) -> Iterator[Path]:
         try:
             entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
         except OSError as error:
-            raise UserError(f"{describe_os_error(error)}; {remove}") from None
+            raise UserError(f"{describe_os_error(error)}; {fix}") from None
         for entry in entries:
             path = folder / entry.name
             try:
@@ -112,7 +114,7 @@ def files_below(folder: Path, include: Sequence[str] = ()) -> Iterator[Path]:
                     yield path
                     continue
                 link = f" (a link to {os.readlink(path)})" if path.is_symlink() else ""
-                raise UserError(f"{path}{link}: {error.strerror}; {remove}") from None
+                raise UserError(f"{path}{link}: {error.strerror}; {fix}") from None
             if stat.S_ISDIR(mode):
                 pending.append((path, above | {real}))
             else:
@@ -172,6 +174,7 @@ def suggest_include(
     except UserError as error:
         folders = {Path(path) for path in paths if Path(path).is_dir()}
         inside = [file for file in files if not folders.isdisjoint(file.parents)]
+        # For each file whether the error is about it: errors begin with the name of a file.
         starts = [str(error).startswith((f"{file}:", f"{file} (")) for file in inside]
         patterns = patterns_of_others(inside, inside[starts.index(True)]) if any(starts) else ""
         if not patterns:
@@ -182,7 +185,7 @@ def suggest_include(
 
 def patterns_of_others(files: Iterable[Path], bad: Path) -> str:
     """Return patterns of the text files that are not named like `bad`; "" if none leaves it out."""
-    first: dict[str, Path] = {}  # file with each ending
+    first: dict[str, Path] = {}  # ending -> the first file with it
     counts = Counter[str]()
     for file in files:
         ending = "".join(file.suffixes[-2:]) if file.suffix == ".gz" else file.suffix
@@ -237,7 +240,7 @@ def first_json_object(head: bytes) -> dict[str, Any] | None:
 def check_plain_text(files: Sequence[Path]) -> str:
     """Return a warning about JSON, or ""; refuse compressed files. Names and contents are checked.
 
-    data.readers could read them, but tok must not import data.
+    data.readers could read both kinds of files, but tok must not import data.
 
     Raises:
         UserError: a file is compressed, or can't be read.
@@ -300,7 +303,7 @@ def check_stream(stream: BinaryIO, name: str | Path, errors: str) -> int:
 
 
 def blocks_of_whole_characters(read: Callable[[int], bytes]) -> Iterator[bytes]:
-    """Yield a stream in blocks that end between two UTF-8 characters; the last one may not."""
+    """Yield a stream in blocks that end between UTF-8 characters. The last may not, or be empty."""
     rest = b""
     while block := read(READ_BYTES):
         raw = rest + block

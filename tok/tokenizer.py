@@ -79,8 +79,8 @@ class BPETokenizer:
         self.special_tokens = tuple(self.special_ids)
         # Rank -> id; None if every rank equals its id (special tokens come last).
         self._id_of_rank = assign_ordinary_ids(n_ordinary, list(self.special_ids.values()))
+        ordinary = token_bytes(self.merges, self.byte_ranks)  # rank -> bytes
         #: Id -> bytes; for a special token its text in UTF-8, for an unused id b"".
-        ordinary = token_bytes(self.merges, self.byte_ranks)
         self.token_bytes: list[bytes] = bytes_by_id(ordinary, self._id_of_rank, self.special_ids)
         #: Encodes text; also used directly for streams (tok.encoding.parallel).
         self.encoder = Encoder(
@@ -168,9 +168,9 @@ class BPETokenizer:
         progress: bool,
     ) -> BPETokenizer:
         """Check the settings, count the pre-tokens (which may take long) and learn the merges."""
-        special_tokens = tuple(check_special_tokens(special_tokens, 256))
+        special_tokens = tuple(check_special_tokens(special_tokens, 256))  # these ids are not used
         n_merges = count_merges(vocab_size, len(special_tokens))
-        byte_ids = byte_ranks(byte_order)
+        byte_ids = byte_ranks(byte_order)  # ranks are ids here: special tokens come last
         pretokens = count()
         if not pretokens.n_bytes:
             raise TokenizerError("no text to train on: the corpus is empty")
@@ -222,7 +222,7 @@ class BPETokenizer:
 
     @property
     def ordinary_ids(self) -> Sequence[int]:
-        """Rank -> id: the ids of the bytes in byte order, then of the merges; no special tokens."""
+        """Rank -> id: the ids of the bytes by rank, then of the merges; no special tokens."""
         return self._id_of_rank or range(len(self._lengths))
 
     @property

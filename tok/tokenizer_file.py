@@ -19,7 +19,7 @@ VERSION = 1
 _KEYS: dict[str, type | tuple[type, ...]] = {
     "format": str,
     "version": int,
-    "pattern": dict,
+    "pattern": dict,  # as from _pattern_entry
     "byte_order": (str, list),  # a name, or the rank of each byte
     "special_tokens": (list, dict),  # tokens whose ids follow the merges, or token -> id
     "merges": list,
@@ -73,6 +73,8 @@ def to_json(content: dict[str, Any]) -> bytes:
 
 def from_json(raw: bytes) -> dict[str, Any]:
     """Parse the bytes of a tokenizer file; return the keyword arguments of BPETokenizer.
+
+    BPETokenizer itself checks the merges, special tokens and byte order.
 
     Raises:
         TokenizerError: not JSON, another format or version, a key that is missing, unknown or of

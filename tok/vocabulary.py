@@ -20,8 +20,8 @@ from tok.errors import TokenizerError
 # Bytes that GPT-2's bytes_to_unicode leaves as they are.
 _PRINTABLE = (range(0x21, 0x7F), range(0xA1, 0xAD), range(0xAE, 0x100))
 
-Pair = tuple[int, int]
-ByteOrder = str | Sequence[int]
+Pair = tuple[int, int]  # two ranks
+ByteOrder = str | Sequence[int]  # a name in BYTE_ORDERS, or the rank of each byte
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -94,11 +94,10 @@ def _unicode_to_bytes() -> dict[str, int]:
     return {character: byte for byte, character in enumerate(bytes_to_unicode())}
 
 
+# All bytes, sorted by their printable character: 0x21 first, 0xAD last.
+_SORTED_BY_CHARACTER = bytes(sorted(range(256), key=bytes_to_unicode().__getitem__))
 # Name -> the rank of each byte. "value": byte b has rank b. "gpt2": bytes sorted by their printable
 # character, as in GPT-2's vocabulary, tiktoken's files and the output of Hugging Face's trainers.
-_SORTED_BY_CHARACTER = bytes(
-    sorted(range(256), key=bytes_to_unicode().__getitem__)
-)  # 0x21 first, 0xAD last
 BYTE_ORDERS = {"value": bytes(range(256)), "gpt2": inverse(_SORTED_BY_CHARACTER)}
 
 

@@ -35,6 +35,7 @@ TIMEOUT_S = 30.0  # without receiving a byte
 RETRIES = 3
 RETRY_STATUSES = (408, 425, 429, 500, 502, 503, 504)  # HTTP statuses of temporary errors
 CHUNK_BYTES = 1 << 20
+# Options of the progress bar. disable None: no bar if stderr is not a terminal.
 BAR: dict[str, Any] = {"unit_scale": True, "disable": None, "leave": False}
 
 

@@ -143,9 +143,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(json.dumps(check(args.check)))
     elif args.stats is not None:
         print(json.dumps(stats(args.stats or None, args.seed, args.stories), indent=2))
-    elif args.floor:
+    elif args.floor:  # --floor FILE
         print(json.dumps(as_json(floor_of_file(args.floor))))
-    else:
+    else:  # --floor without FILE: of the grammar, estimated from a sample
         pairs = [(len(one.text), -one.log_prob) for one in sample_stories(args.seed, args.stories)]
         print(json.dumps(as_json(floor_of(pairs))))
 

@@ -20,6 +20,7 @@ def sections() -> dict[str, Rules]:
 
 def sentence_frames() -> Rules:
     """Return turn -> its sentence frames."""
+    # "plots" and "uses" are described at `rules`; all other sections hold turns.
     turns = [rules for name, rules in sections().items() if name not in ("plots", "uses")]
     return {name: texts for rules in turns for name, texts in rules.items()}
 

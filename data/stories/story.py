@@ -39,7 +39,8 @@ class Story:
     """A story and its derivation.
 
     Attributes:
-        choices: (name, index, number of alternatives) in the order of the text.
+        choices: (name of the rule or variable, index of the chosen alternative, number of
+            alternatives) in the order of the text.
         log_prob: natural logarithm of the story's probability.
     """
 
@@ -193,11 +194,11 @@ def floor_of(pairs: Sequence[tuple[int, float]]) -> Floor:
     """
     if not pairs:
         raise ValueError("there are no stories")
-    n_bytes, nats = sum(size for size, _ in pairs), math.fsum(nats for _, nats in pairs)
-    ratio, count = nats / n_bytes, len(pairs)
+    n_bytes, total_nats = sum(size for size, _ in pairs), math.fsum(nats for _, nats in pairs)
+    ratio, count = total_nats / n_bytes, len(pairs)
     squares = math.fsum((nats - ratio * size) ** 2 for size, nats in pairs)
     error = math.sqrt(count * squares / (count - 1)) / n_bytes if count > 1 else math.nan
-    return Floor(ratio, error, count, n_bytes, nats)
+    return Floor(ratio, error, count, n_bytes, total_nats)
 
 
 def sample_stories(seed: int, n_stories: int) -> list[Story]:

@@ -21,7 +21,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Entry = Mapping[str, str]  # form -> text; "" is the main form, "class" names the entry's class
-Derivation = list[tuple[str, int, int]]  # (name, index, number of alternatives) of each choice made
+# Of each choice made: name of the rule or variable, index chosen, number of alternatives.
+Derivation = list[tuple[str, int, int]]
 TOKEN = re.compile(r"\{[^{}]*\}|<[^<>]*>|[\[|\]]|[^\[\]{}<>|]+")
 
 
@@ -126,15 +127,15 @@ class Grammar:
         self.slots = {name: slot for slot, name in enumerate(variables)}
         self.choices = {name: Choice(name) for name in rules}
         for name, templates in rules.items():
-            self.n_inline = (
-                0  # brackets compiled so far; their choices are named RULE.1, RULE.2, ...
-            )
+            # Brackets of the rule compiled so far; their choices are named RULE.1, RULE.2, ...
+            self.n_inline = 0
             self._fill(self.choices[name], [self._compile(name, text) for text in templates])
         self.start = (self.choices[start],)
 
     # Compiling
 
     def _fill(self, choice: Choice, sequences: Sequence[tuple[Part, ...]]) -> Choice:
+        """Set the alternatives of a choice; an empty one becomes the literal ""."""
         plain = [s[0] if len(s) == 1 and isinstance(s[0], str) else s for s in sequences]
         choice.alternatives, choice.count = tuple(part or "" for part in plain), len(plain)
         return choice
@@ -191,7 +192,7 @@ class Grammar:
     def _mention(self, rule: str, name: str) -> VariableRef:
         name, _, pool = name.partition("=")
         name, _, form = name.partition(".")
-        if name not in self.slots:
+        if name not in self.slots:  # {form}, of the variable declared first
             name, form = next(iter(self.slots)), name
         pool = pool or self.variables[name].pool
         entries = self.pools.get(pool, ())
@@ -280,7 +281,7 @@ class Grammar:
                     break
                 position, rest, bindings, derivation = branches.pop()
                 stack += branches
-            else:
+            else:  # no part is left
                 furthest = max(furthest, position)
                 if position == len(text):
                     found.append(list_of_linked(derivation))

@@ -41,7 +41,7 @@ def table(words: str) -> list[str]:
     return " ".join(words.split()).replace("| ", "|").split("|") if "|" in words else words.split()
 
 
-def entries(words: str, form: str = "", kind: str = "") -> tuple[Entry, ...]:
+def entries(words: str, form: str = "", class_name: str = "") -> tuple[Entry, ...]:
     """Return the entries of a table. After a colon follows the form that `form` names.
 
     >>> entries("sunny:sun", "noun")
@@ -50,7 +50,7 @@ def entries(words: str, form: str = "", kind: str = "") -> tuple[Entry, ...]:
     pool = []
     for word in table(words):
         main, _, other = word.partition(":")
-        pool.append({"class": kind, "": main, **({form: other} if form else {})})
+        pool.append({"class": class_name, "": main, **({form: other} if form else {})})
     return tuple(pool)
 
 
@@ -60,11 +60,11 @@ def people(gender: str, names: str) -> tuple[Entry, ...]:
     return tuple({"class": gender, "": name, **forms} for name in names.split())
 
 
-def spots(kind: str) -> tuple[Entry, ...]:
+def spots(class_name: str) -> tuple[Entry, ...]:
     """Return the spots of a class of place. Their form for later mentions is named "the"."""
     return tuple(
-        {"class": kind, "": spot, "the": re.sub(r" (a|some) ", " the ", spot, count=1)}
-        for spot in table(tables()["spots"][kind])
+        {"class": class_name, "": spot, "the": re.sub(r" (a|some) ", " the ", spot, count=1)}
+        for spot in table(tables()["spots"][class_name])
     )
 
 
@@ -73,17 +73,21 @@ def pools() -> dict[str, tuple[Entry, ...]]:
     made = {"girl": people("girl", tables()["girls"]), "boy": people("boy", tables()["boys"])}
     made["name"] = made["girl"] + made["boy"]
     made["thing"] = tuple(
-        e for kind, words in tables()["things"].items() for e in entries(words, "", kind)
+        e
+        for class_name, words in tables()["things"].items()
+        for e in entries(words, "", class_name)
     )
     made["place"] = tuple(
-        {"class": kind, "": noun, "at": f"{preposition} the {noun}"}
-        for kind, by_preposition in tables()["places"].items()
+        {"class": class_name, "": noun, "at": f"{preposition} the {noun}"}
+        for class_name, by_preposition in tables()["places"].items()
         for preposition, nouns in by_preposition.items()
         for noun in nouns.split()
     )
-    for kind in tables()["spots"]:
-        made[f"spot.{kind}"] = spots(kind)
-    made["spot"] = tuple(entry for kind in tables()["spots"] for entry in made[f"spot.{kind}"])
+    for class_name in tables()["spots"]:
+        made[f"spot.{class_name}"] = spots(class_name)
+    made["spot"] = tuple(
+        entry for class_name in tables()["spots"] for entry in made[f"spot.{class_name}"]
+    )
     made["weather"] = entries(tables()["weathers"], "noun")
     made["promise"] = entries(tables()["promises"], "did")
     made["when"] = entries(tables()["whens"], "Then")
@@ -98,6 +102,6 @@ def rules() -> dict[str, list[str]]:
         name: table(words) for name, words in {**tables()["words"], **tables()["phrases"]}.items()
     }
     rules["hero_named"] = ["girl named {hero=girl}", "boy named {hero=boy}"]
-    for kind in tables()["spots"]:
-        rules[f"spot.{kind}"] = [f"{{spot=spot.{kind}}}"]
+    for class_name in tables()["spots"]:
+        rules[f"spot.{class_name}"] = [f"{{spot=spot.{class_name}}}"]
     return rules

@@ -9,6 +9,9 @@ With "the then the" and a vocabulary in which 257 is "the" and 258 " the":
 
 Few pre-tokens are new: the vocabulary's own tokens are in the table from the start, and others are
 cached. So the time is spent in steps 1, 2 and 4, a fixed number of array operations per block.
+
+The ids of this file are ranks (tok.vocabulary); tok.encoding.encoder converts them where they
+differ from the ids of the vocabulary.
 """
 
 from __future__ import annotations
@@ -24,7 +27,8 @@ from tok.encoding.hash_table import HashTable
 from tok.encoding.merge_many import MAX_LENGTH, PairTable, merge_many
 
 LONG_PRETOKEN_BYTES = 32  # pre-tokens of at least this length are split into pieces
-BLOCKS_PER_GROUP = 8  # their new pre-tokens are merged together: fewer calls, longer arrays
+# Blocks whose new pre-tokens are merged together: fewer calls, longer arrays.
+BLOCKS_PER_GROUP = 8
 MAX_CACHE_BYTES = 1 << 26  # limit of what is cached beyond the tokens of the vocabulary
 
 assert MAX_PRETOKEN_BYTES < MAX_LENGTH
@@ -41,6 +45,7 @@ class BatchEncoder:
     ) -> None:
         """
         Args:
+            pairs: the merges of the vocabulary.
             tokens: tokens[id] is the bytes of an id, for all ids of bytes and merges.
             merge_long: returns the ids of one pre-token longer than MAX_PRETOKEN_BYTES.
         """
@@ -50,7 +55,8 @@ class BatchEncoder:
         lengths = np.array([len(token) for token in tokens], dtype=np.int64)
         self._token_starts = np.cumsum(lengths) - lengths
         self._unmergeable = self._find_unmergeable_bytes()
-        # int64[T]: the ids of all pre-tokens that have more than one id, concatenated.
+        # int64[T]: the ids of all cached pre-tokens, concatenated. A single id is stored too, but
+        # read from PretokenTable.first.
         self._store: np.ndarray
         self._reset_cache()
 
@@ -101,6 +107,7 @@ class BatchEncoder:
     def _reset_cache(self) -> None:
         self._pretokens = [PretokenTable(width) for width in WIDTHS]
         self._store = np.zeros(0, dtype=np.int64)
+        # All tokens of the vocabulary, as the pre-tokens of one block.
         ((first_P, count_P, _),) = self._look_up([Block(self._tokens, self._token_starts)])
         #: bool[V]: True if the bytes of an id, as a pre-token, merge to that id.
         self.is_whole = (count_P == 1) & (first_P == np.arange(len(first_P)))

@@ -35,10 +35,14 @@ class Block:
         self._words = words.astype(np.uint64)
 
     def keys(self, selected_S: np.ndarray, width: int) -> list[np.ndarray]:
-        """Return `width` arrays uint64[S]: the keys of the selected pre-tokens, as shown above."""
+        """Return `width` arrays uint64[S]: the keys of the selected pre-tokens, as shown above.
+
+        The pre-tokens must need this width.
+        """
         starts, lengths = self.starts.take(selected_S), self.lengths.take(selected_S)
         words = [self._words.take(starts + 8 * w) for w in range(width)]
-        for w in range(width // 2, width):  # earlier words are full
+        # A pre-token that needs this width fills the first half: widths double (WIDTHS).
+        for w in range(width // 2, width):
             words[w] &= _LOW_BYTES.take(lengths - 8 * w, mode="clip")
         words[-1] |= lengths.view(np.uint64) << np.uint64(56)
         return words

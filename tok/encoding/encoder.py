@@ -1,7 +1,7 @@
 """Encoder: text to ids. Short texts one pre-token at a time, long ones in arrays.
 
-Both paths give the same ids. Arrays (tok.encoding.batch) have a fixed cost of about
-a millisecond per call, and then process tens of MB per second.
+Both paths give the same ids. Arrays (tok.encoding.batch) have a fixed cost of about a millisecond
+per call, and then process tens of MB per second.
 """
 
 from __future__ import annotations
@@ -94,13 +94,14 @@ class Encoder:
             yield self.special_ids[token]
 
     def _split_stream(self, read: Callable[[int], bytes]) -> Iterator[Part]:
+        """Yield a text without special tokens: one short part, or the blocks of a long text."""
         begin = read(BLOCK_BYTES)
         more = read(BLOCK_BYTES) if len(begin) <= SHORT_TEXT_THRESHOLD else None
         if more == b"":
             if begin:
                 yield begin
             return
-        ahead = [raw for raw in (more, begin) if raw]
+        ahead = [raw for raw in (more, begin) if raw]  # read already; the next one last
         yield from blocks(lambda size: ahead.pop() if ahead else read(size), self.pattern)
 
     def encode_parts(self, parts: Iterable[Part]) -> Iterator[np.ndarray]:

@@ -66,7 +66,8 @@ class HashTable:
         while len(missing):
             capacity = self._free_capacity()
             # Equal missing keys need one slot together. So only as many as fit are inserted first;
-            # afterwards many of the others are found.
+            # afterwards many of the others are found. The table grows first if there is room
+            # neither for all of them nor for as many keys as it has.
             if capacity < min(len(missing), self._n_keys):
                 self._grow(2 * self._n_keys)
                 capacity = self._free_capacity()
@@ -146,6 +147,7 @@ class HashTable:
         return same
 
     def _make_slots(self, n_keys: int) -> None:
+        """Make free slots, at least four for each of `n_keys` keys."""
         bits = max(10, (4 * n_keys - 1).bit_length())
         self._shift = np.uint64(64 - bits)
         self._last_slot = (1 << bits) - 1
@@ -153,6 +155,7 @@ class HashTable:
         self._indices = np.zeros(1 << bits, dtype=np.int64)
 
     def _grow(self, n_keys: int) -> None:
+        """Move all keys to a new array of slots for `n_keys` keys."""
         taken = np.flatnonzero(self._words[-1])
         words, indices = [column[taken] for column in self._words], self._indices[taken]
         self._make_slots(n_keys)

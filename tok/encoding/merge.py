@@ -13,7 +13,8 @@ further on, and the cell before a token holds the id of the previous one. With "
     after a b -> 256  256  256   99  100
     after 256 c       257   -2  257  100
 
-EDGE cells before, between and after the pre-tokens of a row prevent pairs across boundaries.
+EDGE cells before, between and after the pre-tokens of a row prevent pairs across boundaries. The
+ids here are ranks (tok.vocabulary).
 """
 
 from __future__ import annotations

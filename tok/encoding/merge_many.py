@@ -12,6 +12,7 @@ starting there and the next token merge to. With 256 = "ab" and 257 = "c" 256:
 
 After this round, the first column is "c" 256, whose candidate is 257; the second is 256, and
 finished. This is the textbook order: the lowest new id first, and of its occurrences the leftmost.
+The ids here are ranks (tok.vocabulary).
 """
 
 from __future__ import annotations
@@ -45,13 +46,13 @@ class PairTable:
         if 3 * self.edge.bit_length() > 64:  # a slot holds three ids in one word
             raise TokenizerError(f"{len(merges):,} merges are more than encoding supports")
         self.byte_ids = np.frombuffer(byte_ids, dtype=np.uint8).astype(np.int64)
-        self.lengths = np.array([*lengths, 1], dtype=np.int64)
+        self.lengths = np.array([*lengths, 1], dtype=np.int64)  # 1: of the edge
         pairs_M2 = np.array(merges, dtype=np.int64).reshape(-1, 2)
         self._insert(self._key(pairs_M2[:, 0], pairs_M2[:, 1]))
-        # int64[256, 256]: new id of two bytes; the first round needs no hashing.
-        of_bytes = np.flatnonzero((pairs_M2 < 256).all(axis=1))
+        two_bytes = np.flatnonzero((pairs_M2 < 256).all(axis=1))  # the merges of two bytes
         of_ids = np.full((256, 256), NO_MERGE, dtype=np.int64)
-        of_ids[pairs_M2[of_bytes, 0], pairs_M2[of_bytes, 1]] = 256 + of_bytes
+        of_ids[pairs_M2[two_bytes, 0], pairs_M2[two_bytes, 1]] = 256 + two_bytes
+        # int64[256, 256]: new id of two bytes; the first round needs no hashing.
         self.of_bytes = of_ids[self.byte_ids[:, None], self.byte_ids]
 
     def find(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -81,7 +82,7 @@ class PairTable:
         return new_K
 
     def _insert(self, key_M: np.ndarray) -> None:
-        """Fill the slots with pair << id bits | new id, so that a look-up reads memory once.
+        """Fill the slots with key << id bits | new id, so that a look-up reads memory once.
 
         A free slot is 0, which is not a new id. If a pair occurs twice, its first merge counts,
         because that is written last.

@@ -18,7 +18,7 @@ from tok.encoding.encoder import Encoder, Part
 from utils.processes import group_by_size, map_in_order
 
 JOB_BYTES = 1 << 20
-MAX_SERIAL_JOBS = 16  # up to this many, no worker is started
+MAX_SERIAL_JOBS = 16  # a stream of at most this many jobs is encoded by the calling process
 
 
 class Tokenizer(Protocol):

@@ -152,7 +152,7 @@ def _parse_json(raw: bytes) -> dict[str, Any] | None:
 
 
 def missing_from_export(tokenizer: BPETokenizer, kind: str) -> str:
-    """Describe the settings that an exported file can't contain; "" if there are none."""
+    """Describe what a file of format `kind` (one of FORMATS) can't contain; "" if nothing."""
     special = ", ".join(f"{token}={i}" for token, i in tokenizer.special_ids.items())
     if kind == "tiktoken":
         return f"pattern {tokenizer.pattern}; special tokens {special or 'none'}"

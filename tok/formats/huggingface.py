@@ -97,6 +97,7 @@ def read_huggingface(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pattern_of(step: Any) -> str:
+    """Return the name of the pattern that a pre_tokenizer splits by."""
     steps = _steps_of(step, "pretokenizers")
     *before, last = steps or [{}]
     if last.get("type") != "ByteLevel" or len(before) > 1:
@@ -181,6 +182,7 @@ def _check_model_settings(model: dict[str, Any]) -> None:
 
 
 def _special_ids(added: Any, ids: dict[str, Any]) -> dict[str, int]:
+    """Return special token -> id from `added_tokens`; `ids` is the model's vocab, token -> id."""
     found: dict[str, int] = {}
     if not isinstance(added, list) or not all(isinstance(token, dict) for token in added):
         raise TokenizerError("added_tokens must be a list of objects")
@@ -195,8 +197,8 @@ def _special_ids(added: Any, ids: dict[str, Any]) -> dict[str, int]:
             raise TokenizerError(f"added token {text!r:.40} is not a str, or given twice")
         # The library ignores this id: it uses the vocabulary's, or else the next one after the size
         # of the vocabulary, and after the added tokens: after all of them, or (in newer versions)
-        # after those that are not in the vocabulary.
-        others = [i for token, i in found.items() if token not in ids]
+        # after those that are not in the vocabulary. `theirs`: the ids that its versions give.
+        others = [i for name, i in found.items() if name not in ids]
         theirs = (
             {ids[text]}
             if text in ids

@@ -82,6 +82,7 @@ def _ranked_merges(
     merger = Merger()
     last = {pair: i for i, pair in enumerate(pairs)}
     counted = [(i, pair) for i, pair in enumerate(pairs) if last[pair] == i]
+    # Adjacent merges that make the same token are alternatives, see `_effective_merge`.
     for token, group in groupby(counted, key=lambda item: "".join(item[1])):
         alternatives = list(group)
         i, parts = alternatives[0]

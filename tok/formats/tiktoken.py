@@ -1,7 +1,8 @@
 """tiktoken's file of ranks: one line per token, with its bytes in base64 and its id.
 
-The file contains neither the split pattern nor the special tokens; tiktoken takes them as
-arguments.
+tiktoken calls this id the rank of the token. If a special token has a lower id, it differs from the
+rank in tok.vocabulary, which counts ordinary tokens only. The file contains neither the split
+pattern nor the special tokens; tiktoken takes them as arguments.
 """
 
 from __future__ import annotations

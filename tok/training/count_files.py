@@ -27,15 +27,15 @@ from tok.training.counts import PartialCounts, PretokenCounts
 from utils.errors import user_error_if_os_error
 from utils.processes import group_by_size, map_in_order
 
-# Size of a span, and of the work for one worker. Small, so that all workers end at about the same
-# time.
+# Size of a span, and of a job: the spans that a worker counts at a time. Small, so that all workers
+# end at about the same time.
 PART_BYTES = 1 << 24
 
 
 class Span(NamedTuple):
     """Bytes `begin` to `end` of a text. `end` is None if the size of the text is unknown."""
 
-    source: bytes | Path
+    source: bytes | Path  #: the text itself, or the file that holds it
     begin: int
     end: int | None
 
@@ -129,7 +129,7 @@ def _next_cut(file: BinaryIO, at: int, safe_cut: re.Pattern[bytes]) -> int | Non
         if found := safe_cut.search(window):
             return at - len(kept) + found.end()
         at += len(more)
-        kept = window[-1:]
+        kept = window[-1:]  # `safe_cut` matches one byte and looks at the next
     return None
 
 
@@ -152,7 +152,7 @@ def _count(
 
 def _count_job(pattern: str, errors: str, job: list[Span]) -> PartialCounts:
     counts = PretokenCounts()
-    kept: list[tuple[bytes, np.ndarray]] = []  # short texts, collected until they fill a block
+    kept: list[tuple[bytes, np.ndarray]] = []  # small blocks, collected to be counted together
     n_kept = 0
     for span in job:
         for raw, starts_P in _blocks(span, PATTERNS[pattern], errors):
@@ -169,7 +169,7 @@ def _count_job(pattern: str, errors: str, job: list[Span]) -> PartialCounts:
 def _blocks(span: Span, pattern: Pattern, errors: str) -> Iterator[tuple[bytes, np.ndarray]]:
     """Yield the blocks of one span, as tok.split_arrays.blocks does."""
     with user_error_if_os_error(), closing(span.open()) as file:
-        if span.end is not None and span.size <= BLOCK_BYTES:
+        if span.end is not None and span.size <= BLOCK_BYTES:  # the span is one block
             raw = file.read(span.size)
             found = iter([(raw, split_starts(raw, pattern))] if raw else [])
         else:
@@ -196,10 +196,11 @@ def _reader(file: BinaryIO, span: Span) -> Callable[[int], bytes]:
     return read
 
 
-def _concatenated(texts: list[tuple[bytes, np.ndarray]]) -> tuple[bytes, np.ndarray]:
-    if len(texts) == 1:
-        return texts[0]
-    return b"".join(raw for raw, _ in texts), np.concatenate([starts for _, starts in texts])
+def _concatenated(kept: list[tuple[bytes, np.ndarray]]) -> tuple[bytes, np.ndarray]:
+    """Return blocks as one block. Their starts must already be offsets in that block."""
+    if len(kept) == 1:
+        return kept[0]
+    return b"".join(raw for raw, _ in kept), np.concatenate([starts for _, starts in kept])
 
 
 def _start_method() -> str:

@@ -12,7 +12,8 @@ from tok.encoding.arrays import GOLDEN
 from tok.encoding.block import Block
 from tok.encoding.hash_table import HashTable
 
-# In words (tok.encoding.block). The few longer pre-tokens are counted in a Python dict.
+# Widths of keys, in words of 8 bytes (tok.encoding.block). The few pre-tokens that need a wider key
+# are counted in a Python dict.
 WIDTHS = (1, 2, 4)
 
 SLOT_BITS = 13  # the table of `dedup_keys` has 2^13 slots, so it stays in the cache
@@ -21,8 +22,9 @@ SLOT_BITS = 13  # the table of `dedup_keys` has 2^13 slots, so it stays in the c
 class PartialCounts(NamedTuple):
     """Counts of a part of a corpus, in a form that is cheap to send to another process."""
 
-    by_width: list[tuple[list[np.ndarray], np.ndarray]]  #: keys, counts int64[U]
-    longer: dict[bytes, int]
+    #: For each of WIDTHS: the keys, one array uint64[U] per word; and their counts, int64[U].
+    by_width: list[tuple[list[np.ndarray], np.ndarray]]
+    longer: dict[bytes, int]  #: longer pre-token -> count
     n_bytes: int
 
 
@@ -66,7 +68,7 @@ class PretokenCounts:
         raw, lengths, counts = [], [], []
         for part in self._by_width:
             bytes_UB = np.stack(part.keys(), axis=1).astype("<u8").view(np.uint8)
-            lengths_U = bytes_UB[:, -1].astype(np.int64)
+            lengths_U = bytes_UB[:, -1].astype(np.int64)  # the last byte of a key is the length
             raw.append(bytes_UB[np.arange(8 * part.width) < lengths_U[:, None]])
             lengths.append(lengths_U)
             counts.append(part.counts())
@@ -88,7 +90,7 @@ class PretokenCounts:
 
 
 def dedup_keys(words: Sequence[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
-    """Merge most duplicate keys (approximate); return fewer keys and their counts, int64.
+    """Merge most duplicate keys; return fewer keys, of which some may repeat, and their counts.
 
     This reduces the look-ups in the table of all pre-tokens, which exceeds the processor's cache.
     All keys are written to the slots of a small direct-mapped table; the last key in a slot stays:
@@ -133,9 +135,8 @@ class _WidthCounts:
     def __init__(self, width: int) -> None:
         self.width = width
         self._table = HashTable(width, n_keys=1 << 12)
-        self._counts = np.zeros(
-            0, dtype=np.int64
-        )  # longer than the table, or shorter until `_grow`
+        # By index in the table; has room for further keys, or too little until `_grow` is called.
+        self._counts = np.zeros(0, dtype=np.int64)
 
     def add(self, words: Sequence[np.ndarray], counts_K: np.ndarray) -> None:
         """Add counts_K[k] to the count of key k. Keys may repeat."""

@@ -72,6 +72,7 @@ def learn_merges(
         ids = queue.first.values[active_A], queue.second.values[active_A]
         found = row.find(*ids, *queue.occurrences())
         order_A, priorities = found.merge_order()
+        # So many pairs come before every inactive pair.
         n_comparable = bisect_left(priorities, queue.inactive_bound())
         overlaps = row.overlaps(found, order_A[:n_comparable])
         selected = select_merges(priorities[:n_comparable], overlaps)
@@ -79,6 +80,7 @@ def learn_merges(
         count_A = found.pair_counts.copy()
         count_A[order_A[selected]] = 0
         queue.update(count_A, found.start_N, found.count_N, np.diff(found.bounds))
+        # Examine about as many pairs as the next step is likely to merge, with some reserve.
         n_active = min(2 * len(selected) + 64, MAX_ACTIVE_PAIRS)
         if selected:
             queue.add(row.merge(found.select(order_A[selected]), 256 + len(merges)))
@@ -112,6 +114,10 @@ def select_merges(priorities: Sequence[Priority], overlaps: Iterable[Overlap]) -
     >>> priorities = [(-9, 97, 98), (-8, 98, 99), (-7, 100, 101), (-5, 102, 103)]
     >>> select_merges(priorities, [Overlap(0, 1, 2)])  # (98, 99) will have a count of 6
     [0, 2]
+
+    Args:
+        priorities: of the pairs, ascending; each is (minus count, first id, second id).
+        overlaps: between these pairs, known by their index in `priorities`.
     """
     overlaps_of: dict[int, list[Overlap]] = defaultdict(list)
     for overlap in overlaps:
@@ -158,6 +164,7 @@ class TokenRow:
         narrow = np.int16 if 256 + n_merges <= 1 << 15 else np.int32
         self.row_R = np.full(n_cells, EDGE, dtype=narrow)
         self.row_R[inside_R] = np.frombuffer(byte_ids, dtype=np.uint8)[raw]
+        # How often the pre-token of each cell is in the corpus.
         self._count_R = np.repeat(np.append(count_U, 0), np.append(length_U + 1, 1))
         # Scratch memory of `overlaps`, -1 between calls. Values stay below MAX_ACTIVE_PAIRS.
         self._pair_R = np.full(n_cells, -1, dtype=np.int16)

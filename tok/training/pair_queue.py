@@ -2,8 +2,9 @@
 
 Training creates many more pairs than it merges, and the count of a waiting pair can only fall. So
 the queue stores counts that may be too high (upper bounds) and corrects them only for pairs that
-come to the front. All pairs are in arrays, in the order of creation; the index of a pair
-identifies it. With a floor of 40:
+come to the front. Pairs whose count is below the *floor*, a limit that falls step by step, are not
+sorted yet. All pairs are in arrays, in the order of creation; the index of a pair identifies it.
+With a floor of 40:
 
     index     first  second  count  occurrences
     0             5       6      0  [11 12]      merged
@@ -79,7 +80,7 @@ class PairQueue:
         self._occurrence_starts, self._occurrence_counts = GrowingArray(), GrowingArray()
         self.active_A = np.zeros(0, dtype=np.int64)  #: the indices of the active pairs
         self._late_S = self._bucket_S = self.active_A
-        self._floor = int(new.count_G.max(initial=0)) + 1
+        self._floor = int(new.count_G.max(initial=0)) + 1  # above all counts; `refill` lowers it
         self.add(new)
 
     def add(self, new: NewPairs) -> None:
@@ -165,7 +166,7 @@ class PairQueue:
 
     def inactive_bound(self) -> Priority:
         """Return a priority that no inactive pair comes before."""
-        if not len(self._bucket_S):
+        if not len(self._bucket_S):  # then no pair is late: all inactive ones are below the floor
             return 1 - self._floor, 0, 0
         best = self._bucket_S[0]
         count, *ids = (int(column.values[best]) for column in (self.count, self.first, self.second))
@@ -186,6 +187,7 @@ class PairQueue:
         self._late_S = np.concatenate((self._late_S, pair_S[~before_S]))
 
     def _lower_floor(self) -> None:
+        """Halve the floor, and fill the empty bucket with the pairs that are now at or above it."""
         floor, self._floor = self._floor, max(self._floor // 2, 1)
         in_bucket = (self.count.values >= self._floor) & (self.count.values < floor)
         self._bucket_S = self._sorted(np.flatnonzero(in_bucket))
