@@ -27,7 +27,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
-    """Name bytes by their parameter: compressed ones contain the time and differ between workers."""
+    """Name bytes by their parameter: compressed ones hold the time and differ between workers."""
     return argname if isinstance(val, bytes) else None
 
 
