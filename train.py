@@ -51,7 +51,7 @@ from utils.processes import keep_freed_memory
 from utils.run import checkpoint, tensorboard
 from utils.run.environment import VERSION
 from utils.run.folder import FLAGS_RUN, RunFolder, run_to_resume
-from utils.run.log import check_logs
+from utils.run.log import check_logs, worse_than_start
 from utils.run.plot import plot_finished_run
 from utils.suggest import did_you_mean
 
@@ -148,8 +148,7 @@ def load_data(
     vocab_size, block_size = config.model.vocab_size, config.model.block_size
     pretrained_tokenizer = None
     if config.train.init_from:
-        # When resuming, the pretrained folder may no longer exist.
-        if state and run.tokenizer.exists():
+        if state and run.tokenizer.exists():  # the pretrained folder may no longer exist
             pretrained_tokenizer = BPETokenizer.load(run.tokenizer)
         else:
             pretrained_tokenizer = read_folder_tokenizer(Path(config.train.init_from), vocab_size)
@@ -276,6 +275,7 @@ def report_end(run: RunFolder, trainer: Trainer) -> None:
     command, best = f"python sample.py --run {shell_quote(run.path)}", "no best.pt yet"
     if run.best.exists():
         best = f"best val {trainer.best_val:.4f}"
+        best += worse_than_start(run, trainer.best_val) if trainer.config.train.init_from else ""
     else:  # stopped before the first evaluation of trained weights
         command += " --checkpoint last"
     log(f"{run.path}: {best}; {plot}sample with `{command}`")

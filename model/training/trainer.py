@@ -27,7 +27,7 @@ from utils.output import log
 from utils.run import checkpoint
 from utils.run.environment import resume_warnings
 from utils.run.folder import RunFolder
-from utils.run.log import RunLog, sync_logs
+from utils.run.log import RunLog, sync_logs, worse_than_start
 
 COUNTERS = ("step", "tokens", "bad_evals", "best_val", "last_val", "elapsed_s")
 
@@ -314,7 +314,9 @@ class Trainer:
             "val_bpb": result.bits_per_byte,
         }
         run_log.write(self.row(metrics))
-        log(f"step {self.step}: {self.summary(metrics, result)}{' (best)' if improved else ''}")
+        worse = worse_than_start(self.run, self.last_val) if self.config.train.init_from else ""
+        note = worse or (" (best)" if improved else "")
+        log(f"step {self.step}: {self.summary(metrics, result)}{note}")
         if self.step > 0 and (improved or not self.run.best.exists()):
             checkpoint.save(self.run.best, self.state())
         if self.config.train.sample_tokens:

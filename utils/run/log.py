@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -120,6 +121,14 @@ def check_logs(run: RunFolder, state: Mapping[str, Any] | None) -> None:
                 f"{path}: not as it was when {run.last.name} was saved; put the original back, or "
                 "move it away to continue without it"
             )
+
+
+def worse_than_start(run: RunFolder, val_loss: float) -> str:
+    """Return a note if a validation loss is above that of step 0 in metrics.csv, else ""."""
+    rows = read_rows(run.metrics) if run.metrics.exists() else []
+    losses = [row["val_loss"] for row in rows if row["step"] == "0" and row.get("val_loss")]
+    start = float(losses[0]) if losses else math.inf  # the file may have been moved away
+    return f" (worse than the starting model, {start:.4f})" if val_loss > start else ""
 
 
 def append_sample(path: Path, step: int, text: str) -> None:

@@ -89,7 +89,8 @@ def plot_run(axes: Any, name: str, path: Path, number: int, unit: str) -> list[f
     """Plot one run's train and val curves, and return the finite values plotted.
 
     The val curve starts at the first evaluation after step 0: a line from step 0 would show losses
-    that nobody has measured. If there is only step 0, it is a single marker.
+    that nobody has measured. Step 0 is a single marker if there is no other evaluation, or if its
+    loss is lower than all others.
     """
     rows, values, style = read_rows(path), [], line_style(number)
     if unit == "loss":
@@ -102,13 +103,17 @@ def plot_run(axes: Any, name: str, path: Path, number: int, unit: str) -> list[f
             axes.plot(steps, train, marker="." if len(steps) == 1 else "", label=label, **plain)
         values += train
     steps, val = read_column(rows, "val_loss" if unit == "loss" else "val_bpb")
+    start = math.nan
     if len(steps) > 1 and steps[0] == 0:
-        steps, val = steps[1:], val[1:]
+        start, steps, val = val[0], steps[1:], val[1:]
     if steps:
         lowest = min(filter(math.isfinite, val), default=math.nan)
         when = f" at step {steps[val.index(lowest)]}" if math.isfinite(lowest) else ""
         words = "before training" if steps == [0] else f"lowest {lowest:.4f}{when}"
         axes.plot(steps, val, label=f"{name}val, {words}", **style)
+        if lowest > start:
+            axes.plot([0], [start], label=f"{name}val, {start:.4f} before training", **style)
+            values.append(start)
     return [value for value in values + val if math.isfinite(value)]
 
 

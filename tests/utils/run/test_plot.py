@@ -78,6 +78,15 @@ def test_a_run_stopped_before_its_first_evaluation_shows_step_0_as_a_marker(tmp_
     assert val.get_label() == "val, lowest 9.0000 at step 40" and list(val.get_xdata()) == [40]
 
 
+def test_step_0_is_a_marker_if_no_later_loss_is_lower(tmp_path: Path) -> None:
+    worse, better = metrics(tmp_path / "w.csv", 2.0, 3.0, 2.5), metrics(tmp_path / "b.csv", 2.0, 1)
+    _, val, start = drawn({"run": worse}, tmp_path / "loss.png").axes[0].get_lines()
+    assert list(val.get_xdata()) == [1, 2] and val.get_label() == "val, lowest 2.5000 at step 2"
+    assert (list(start.get_xdata()), list(start.get_ydata())) == ([0], [2.0])
+    assert start.get_label() == "val, 2.0000 before training" and start.get_marker() == "o"
+    assert len(drawn({"run": better}, tmp_path / "loss.png").axes[0].get_lines()) == 2
+
+
 def test_an_empty_run_and_an_unknown_format_are_refused(tmp_path: Path) -> None:
     empty = metrics(tmp_path / "m.csv")
     with pytest.raises(UserError, match="nothing to plot yet"):
