@@ -35,7 +35,8 @@ def bits_per_byte(total_nats: float, total_bytes: int) -> float:
     return total_nats / total_bytes / math.log(2) if total_bytes else math.nan
 
 
-# These columns are reproducible: equal whenever the same run is repeated. CLOCK_COLUMNS are not.
+# Columns of metrics.csv, see docs/formats.md. COLUMNS are reproducible: equal whenever the same run
+# is repeated. CLOCK_COLUMNS are not.
 COLUMNS = (
     "step",
     "tokens",
