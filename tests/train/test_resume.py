@@ -275,7 +275,7 @@ def test_a_config_that_was_edited_after_the_run_began_is_refused(
     assert "dropout: 0.1" in text and "max_steps: 4" in text
     edited = text.replace("dropout: 0.1", "dropout: 0.3").replace("max_steps: 4", "max_steps: 5")
     path.write_text(edited, encoding="utf-8")
-    with pytest.raises(UserError, match=r"model\.dropout is 0\.1 in .*, not 0\.3"):
+    with pytest.raises(UserError, match=r"model\.dropout was 0\.1 in .*, not 0\.3"):
         train.main(["--run_dir", str(run), "--resume"])
 
 
