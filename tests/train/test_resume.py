@@ -246,11 +246,11 @@ def test_max_steps_may_grow_with_a_warning(
     assert [int(row["step"]) for row in rows_of(run)] == list(range(7))
     assert "max_steps: 6" in (run / "config.yaml").read_text(encoding="utf-8")
     capsys.readouterr()
-    with pytest.raises(UserError, match=r"optim\.lr is"):
+    with pytest.raises(UserError, match=r"optim\.lr was"):
         more = ["--train.max_steps", "7", "--optim.lr", "0.5"]
         train.main(["--run_dir", str(run), "--resume", *more])
     assert "warning" not in capsys.readouterr().err
-    with pytest.raises(UserError, match=r"train\.max_steps is 6.*not 2"):
+    with pytest.raises(UserError, match=r"train\.max_steps was 6.*not 2"):
         train.main(["--run_dir", str(run), "--resume", "--train.max_steps", "2"])
 
 
@@ -260,7 +260,7 @@ def test_a_setting_that_affects_completed_steps_is_refused(
     run = uninterrupted()
     before = (run / "config.yaml").read_bytes()
     for name, value in [("optim.lr", "0.5"), ("train.seed", "2"), ("model.n_layer", "2")]:
-        with pytest.raises(UserError, match=rf"{name} is .*, not {value}"):
+        with pytest.raises(UserError, match=rf"{name} was .*, not {value}"):
             train.main(["--run_dir", str(run), "--resume", f"--{name}", value])
     assert (run / "config.yaml").read_bytes() == before
 
