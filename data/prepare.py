@@ -15,8 +15,6 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from data.config import DataConfig
 from data.document_source import DocumentSource
 from data.documents import BLANK_LINE
@@ -38,7 +36,7 @@ from tok.tokenizer import BPETokenizer
 from utils.cli import Parser
 from utils.errors import UserError, run_cli
 from utils.files import sha256_file, write_atomic
-from utils.output import log, log_if_not_tty
+from utils.output import log, log_if_not_tty, progress_bar
 
 EXAMPLES = (
     "python -m data.prepare data/tiny.txt --doc-sep blank-line --out artifacts/tiny",
@@ -180,9 +178,7 @@ def write_split(
 
     def counted() -> Iterator[bytes]:
         nonlocal n_bytes, n_documents
-        for document in tqdm(
-            documents, desc=f"{label} documents", unit="", disable=None, leave=False
-        ):
+        for document in progress_bar(documents, desc=f"{label} documents", unit="", leave=False):
             n_bytes += len(document)
             n_documents += 1
             yield document

@@ -26,6 +26,20 @@ def log(line: str) -> None:
     tqdm.write(as_utf8(line), file=sys.stderr)
 
 
+def progress_bar(iterable: Any = None, *, disable: bool | None = None, **settings: Any) -> Any:
+    """Return a tqdm bar; by default, it is silent unless stderr is a terminal.
+
+    tqdm hides the bar in a terminal that reports no size, such as those of some containers. Here
+    such a terminal has 80 columns.
+    """
+    with contextlib.suppress(AttributeError, OSError, ValueError):  # stderr has no descriptor
+        columns, lines = os.get_terminal_size(sys.stderr.fileno())
+        if not columns or not lines:
+            size = {"ncols": (columns or 80) - 1, "nrows": 24}  # the last column stays empty
+            settings |= size | {"dynamic_ncols": False}
+    return tqdm(iterable, disable=disable, **settings)
+
+
 def describe_count(count: float) -> str:
     """Return a rounded number for people: as it is, or in thousands (k) or millions (M).
 

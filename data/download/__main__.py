@@ -17,13 +17,12 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from filelock import FileLock, Timeout
-from tqdm import tqdm
 
 from data.download.known_corpora import CORPORA, CORPORA_FOLDER, Content, KnownCorpus, Source
 from utils.cli import Parser
 from utils.errors import UserError, run_cli
 from utils.files import make_parents, sha256_file, write_atomic
-from utils.output import log
+from utils.output import log, progress_bar
 from utils.suggest import nearest
 
 EXAMPLES = (
@@ -176,7 +175,7 @@ def fetch(url: str, target: Path, content: Content) -> None:
 
     def download_once(url: str, output: str, registry: pooch.Pooch) -> None:
         Path(output).unlink()  # pooch creates it readable by its owner only
-        bar = tqdm(total=content.size_bytes, desc=content.name, unit="B", **BAR)
+        bar = progress_bar(total=content.size_bytes, desc=content.name, unit="B", **BAR)
         with bar, SizeLimitedFile(output, content.size_bytes) as file:
             pooch.HTTPDownloader(
                 progressbar=bar,

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from model.flops import count_parameters
 from model.training.trainer import Trainer
 from utils import device
-from utils.output import describe_count, log, log_if_not_tty
+from utils.output import describe_count, log, log_if_not_tty, progress_bar
 from utils.run.environment import environment
 from utils.run.log import RunLog
 
@@ -124,7 +124,7 @@ def step_bar(max_steps: int, step: int, disable: bool | None) -> Any:
     Args:
         disable: None = only if stderr is not a terminal.
     """
-    bar = tqdm(total=max_steps, initial=step, unit="step", disable=disable)
+    bar = progress_bar(total=max_steps, initial=step, unit="step", disable=disable)
     bar.bar_format = WIDE_BAR if is_wide(bar) else NARROW_BAR
     return bar
 

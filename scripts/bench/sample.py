@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from model.config import ModelConfig
 from model.flops import count_parameters
@@ -22,7 +21,7 @@ from scripts.bench.timing import Spread, ratios, summary, time_call
 from utils.cli import checked, nonnegative_int, positive_int
 from utils.device import describe_device, pick_device, synchronize
 from utils.errors import UserError
-from utils.output import log_if_not_tty, plural, table
+from utils.output import log_if_not_tty, plural, progress_bar, table
 
 TOP_K = 50
 WARMUP_TOKENS = 4
@@ -195,7 +194,7 @@ class SampleBenchmark:
             elif name != COMPILED or self.compiled.compile_stats.works:
                 whole[name], first[name] = [], []
         turns = [(turn, name) for turn in range(self.runs) for name in whole]
-        for turn, name in tqdm(turns, desc=f"batch {size}", disable=None, leave=False):
+        for turn, name in progress_bar(turns, desc=f"batch {size}", leave=False):
             sampler = self.samplers[name]
             if name == OURS:
                 self.bandwidths.append(self.bandwidth())

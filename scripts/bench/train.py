@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from model.flops import count_parameters, training_flops_per_token, training_memory
 from model.training.trainer import Trainer
@@ -30,7 +29,7 @@ from utils.cli import nonnegative_int, positive_int
 from utils.config.flags import add_flags, given_flags
 from utils.config.load import load
 from utils.device import describe_device, peak_memory_bytes, synchronize
-from utils.output import log_if_not_tty, plural
+from utils.output import log_if_not_tty, plural, progress_bar
 
 FORMULA = "3 x forward; forward = 2 per matrix weight + 4 D per layer and visible token, causal"
 FETCHES = 20  # batches timed in measure_fetch
@@ -90,7 +89,7 @@ def bench_train(args: argparse.Namespace) -> dict[str, Any]:
         ours = LlmTiny(config, Path(scratch), random=bool(args.shape))
         windows: list[Window] = []
         timed = time_steps(ours, counts)
-        for window in tqdm(timed, total=args.windows, desc="windows", disable=None, leave=False):
+        for window in progress_bar(timed, total=args.windows, desc="windows", leave=False):
             windows.append(window)
             log_if_not_tty(f"window {len(windows)}/{args.windows}: {window.rate:,.0f} tokens/s")
         rate = Spread.of([window.rate for window in windows])

@@ -19,7 +19,6 @@ if __name__ == "__main__":  # before the slow imports
     exit_silently_on_sigint()
 
 import torch
-from tqdm import tqdm
 
 from model.sampling.flags import add_sampling_flags, sampling_params
 from model.sampling.sampler import SamplingParams
@@ -34,7 +33,7 @@ from utils.cli import Parser, nonnegative_int
 from utils.config.load import load
 from utils.device import autocast, pick_amp
 from utils.errors import UserError, run_cli
-from utils.output import json_line, log
+from utils.output import json_line, log, progress_bar
 from utils.run import checkpoint
 from utils.run.figure import check_picture, import_matplotlib, warn_if_not_drawn
 from utils.run.folder import DEFAULT_RUN, RunFolder
@@ -58,11 +57,10 @@ def score(
     """
     loaded = run.loaded
     device = next(loaded.model.parameters()).device
-    bar = tqdm(
+    bar = progress_bar(
         eval_set.batches.eval_batches("val", batch_size),
         total=-(-eval_set.batches.splits["val"].n_windows // batch_size),  # rounded up
         desc="evaluate",
-        disable=None,
         leave=False,
     )
     evaluation = evaluate(

@@ -9,15 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from data.stories.story import NotAStory, parse
 from data.token_file import TokenFile
 from model.sampling.generate import generate_ids
 from model.sampling.sampler import SamplingParams
 from sample import LoadedRun
 from tok.tokenizer import BPETokenizer
-from utils.output import log
+from utils.output import log, progress_bar
 
 SAMPLES_PER_BATCH = 50
 MAX_FAILURES_SHOWN = 5
@@ -33,7 +31,7 @@ def sample_stories(
     eot_id = loaded.tokenizer.eot_id
     texts: list[str] = []
     ended: list[bool] = []
-    with tqdm(total=n_samples, desc="sample stories", disable=None, leave=False) as bar:
+    with progress_bar(total=n_samples, desc="sample stories", leave=False) as bar:
         for first in range(0, n_samples, SAMPLES_PER_BATCH):
             seeds = list(range(first, min(first + SAMPLES_PER_BATCH, n_samples)))
             for ids in generate_ids(

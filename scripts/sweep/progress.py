@@ -15,7 +15,7 @@ from scripts.sweep.pools import last_line
 from scripts.sweep.ranking import BITS
 from utils.errors import one_line
 from utils.metrics import run_figures
-from utils.output import log, log_if_not_tty
+from utils.output import log, log_if_not_tty, progress_bar
 from utils.run.folder import RunFolder
 
 TAIL_BYTES = 4096  # the end of a metrics.csv: longer than one row
@@ -34,7 +34,7 @@ class SweepBar:
         self.read_steps()
         self.first = dict(self.steps)  # steps taken before this sweep started
         self.started = self.refreshed = time.monotonic()
-        self.bar = tqdm(total=len(jobs), bar_format="{desc}", disable=None, dynamic_ncols=True)
+        self.bar = progress_bar(total=len(jobs), bar_format="{desc}", dynamic_ncols=True)
         self.refresh()
 
     def read_steps(self) -> None:

@@ -194,12 +194,12 @@ def test_a_warning_if_evaluations_take_longer_than_training(
     ]
 
 
-@pytest.mark.parametrize("columns", [40, 72, 80, 200])
+@pytest.mark.parametrize("columns", [0, 40, 72, 80, 200])
 def test_the_bar_shows_the_loss_in_40_columns_and_the_rate_in_80(
     columns: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     master, slave = os.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24 if columns else 0, columns, 0, 0))
     with open(slave, "w", encoding="utf-8") as terminal:
         monkeypatch.setattr("sys.stderr", terminal)
         bar = step_log.step_bar(19073, 12345, disable=False)
@@ -210,5 +210,6 @@ def test_the_bar_shows_the_loss_in_40_columns_and_the_rate_in_80(
             shown += os.read(master, 1 << 16).decode()
     os.close(master)
     line = shown.rstrip().split("\r")[-1]
+    columns = columns or 80  # a terminal without a size
     assert len(line) <= columns and "12345/19073" in line and "loss 3.142" in line
     assert ("812,346 tokens/s" in line) == (columns > 40)

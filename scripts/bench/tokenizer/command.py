@@ -17,8 +17,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from scripts.bench.process import ALL_CORES, ONE_CORE, Figures, Job, run_job
 from scripts.bench.timing import ratios, summary
 from scripts.bench.tokenizer.corpus import MAX_CORPUS_BYTES, python_corpus
@@ -40,6 +38,7 @@ from tok.vocabulary import count_merges
 from utils.cli import checked, positive_int
 from utils.errors import UserError
 from utils.files import decode_utf8, read_bytes
+from utils.output import progress_bar
 from utils.processes import available_cores
 
 WORKER = "scripts.bench.tokenizer.worker"
@@ -169,7 +168,7 @@ def bench_training(
             raise UserError(f"{path}: {message.replace('set vocab_size', 'set --vocab-size')}")
         expected[order, by_line] = reference["tokens"]
     turns: dict[str, list[dict[str, Any]]] = {name: [] for name in contestants}
-    with tqdm(total=runs * len(contestants), desc="train", disable=None, leave=False) as bar:
+    with progress_bar(total=runs * len(contestants), desc="train", leave=False) as bar:
         for _ in range(runs):
             for name in contestants:
                 turns[name].append(train_once({**job, "name": name}))
