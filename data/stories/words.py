@@ -13,11 +13,11 @@ VARIABLES = {
     "hero": Variable("name", distinct_from="friend"),
     "friend": Variable("name", distinct_from="hero"),
     "thing": Variable("thing", distinct_from="swap"),
-    "kind": Variable("kind", distinct_from="tint"),
-    "swap": Variable("thing", distinct_from="thing"),
-    "tint": Variable("kind", distinct_from="kind"),
+    "kind": Variable("kind", distinct_from="tint"),  # of the thing: red, spotted
+    "swap": Variable("thing", distinct_from="thing"),  # a second thing, of another kind
+    "tint": Variable("kind", distinct_from="kind"),  # the kind of the second thing
     "place": Variable("place"),
-    "spot": Variable("spot"),
+    "spot": Variable("spot"),  # where in the place something lies
     "weather": Variable("weather"),
     "elder": Variable("elder"),
     "animal": Variable("animal"),
@@ -97,7 +97,7 @@ def pools() -> dict[str, tuple[Entry, ...]]:
 
 
 def rules() -> dict[str, list[str]]:
-    """Return the word classes as rules of the grammar."""
+    """Return the rules for interchangeable words and phrases, for the hero and for the spots."""
     rules = {
         name: table(words) for name, words in {**tables()["words"], **tables()["phrases"]}.items()
     }

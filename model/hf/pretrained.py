@@ -27,13 +27,14 @@ def pretrained_settings(folder: str, given: Mapping[str, Any]) -> dict[str, Any]
     """
     values: dict[str, Any] = {}
     config = read_config(Path(folder))
-    explicit = {"n_kv_head": config.kv_heads, "head_size": config.head_dim}  # 0 means these
+    # What 0 stands for in these settings; a user may give the number instead.
+    derived = {"n_kv_head": config.kv_heads, "head_size": config.head_dim}
     for leaf, value in flatten(config).items():
         name = f"model.{leaf}"
         shorter = leaf == "block_size" and name in given and given[name] <= value
         if leaf in RUN_OWNED or shorter:
             continue
-        if name in given and given[name] not in (value, explicit.get(leaf, value)):
+        if name in given and given[name] not in (value, derived.get(leaf, value)):
             raise UserError(f"{name} is {given[name]}, but {value} in {folder}; leave it out")
         values[name] = value
     return values

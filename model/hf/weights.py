@@ -137,15 +137,16 @@ def from_hf_weights(
         tensors = {**tensors, embedding: tensors[head]}  # one tensor, saved under its other name
     weights: dict[str, Tensor] = {}
     check_size(config, len(tensors))
-    shapes = _shapes(kind, config)
-    entries = _entries(kind, config, shapes)
+    meta = _meta_state_dict(kind, config)
+    entries = _entries(kind, config, meta)
     for name, entry in entries.items():
-        shapes_hf = [part.shape for part in _to_hf(entry.layout, shapes[name], config)]
+        shapes_hf = [part.shape for part in _to_hf(entry.layout, meta[name], config)]
         parts = [_checked_tensor(tensors, *one) for one in zip(entry.names, shapes_hf, strict=True)]
         weights[name] = _from_hf(entry.layout, parts, config)
     used = {name for entry in entries.values() for name in entry.names}
     _check_unused(names, config, tensors, used)
-    if kind == "gpt_neox" and not config.bias:  # this class always has the other biases
+    # Without attention_bias this class still has the biases of the MLP and the norms.
+    if kind == "gpt_neox" and not config.bias:
         for name in [name for name in weights if name.endswith(".bias")]:
             if weights.pop(name).any():
                 raise UserError(
@@ -166,13 +167,13 @@ def fill_missing_weights(
         name: (
             weights[name].detach().float().cpu()
             if name in weights
-            else torch.full(shape.shape, 1.0 if name.endswith("weight") else 0.0)
+            else torch.full(meta.shape, 1.0 if name.endswith("weight") else 0.0)
         )
-        for name, shape in _shapes(kind, config).items()
+        for name, meta in _meta_state_dict(kind, config).items()
     }
 
 
-def _shapes(kind: str, config: ModelConfig) -> dict[str, Tensor]:
+def _meta_state_dict(kind: str, config: ModelConfig) -> dict[str, Tensor]:
     """Return the state dict, on the meta device, of the TinyGPT with all weights of the class."""
     bias = config.bias or kind in ("gpt2", "gpt_neox")
     config = replace(config, bias=bias, norm_gain=kind != "nanochat")

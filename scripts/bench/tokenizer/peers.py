@@ -64,7 +64,7 @@ def train_ours(job: Job) -> Callable[[], Callable[[], list[bytes]]]:
                 trained = BPETokenizer.train(lines, **settings)
         else:
             trained = BPETokenizer.train_files([job["corpus"]], **settings)
-        if "save" in job:  # only in the reference run, which is not timed
+        if "save" in job:  # in the run, not timed, whose merges the other trainers must equal
             trained.save(job["save"])
         return lambda: trained.token_bytes[256:]
 
