@@ -17,7 +17,9 @@ Settings = dict[str, object]
 Fails = Callable[..., str]
 
 # Warnings and progress that may precede the error.
-PROGRESS = re.compile("^warning: |^encoding the (train|val) documents$|: training a tokenizer of ")
+PROGRESS = re.compile(
+    r"^warning: |^read \d+ files?: |^encoding the (train|val) documents$|: training a tokenizer of "
+)
 
 
 @pytest.fixture(scope="module")
