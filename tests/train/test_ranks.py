@@ -115,7 +115,7 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_step(
         child.release()
     assert launcher.statuses(ranks) == [143, 143] and launcher.errors(ranks) == []
     assert state_of(run / "last.pt")["step"] == 6
-    assert ranks[0].errors().count("stopped at step 6; continue with --resume") == 1
+    assert ranks[0].errors().count("stopped at step 6, not evaluated since step 4; continue") == 1
     ranks = launcher.start(flags(run, settings, "--resume"), tmp_path / "log")
     assert launcher.statuses(ranks) == [0, 0]
     assert_same_run(run, uninterrupted())
