@@ -75,7 +75,6 @@ class CausalSelfAttention(nn.Module):
         self.config = config
         self.dropout = config.dropout
         self.manual = config.attention == "manual"
-        self.grouped = config.kv_heads != config.n_head
         self.qkv = Linear(config.n_embd, sum(config.qkv_sizes), bias=config.bias)
         self.proj = Linear(config.qkv_sizes[0], config.n_embd, bias=config.bias)
         norm = (config.head_dim, config.norm_eps, config.norm_gain)
@@ -136,8 +135,7 @@ class CausalSelfAttention(nn.Module):
         # The function below ignores eval mode: without this line, evaluations would use dropout.
         dropout = self.dropout if self.training else 0.0
         # On a GPU, PyTorch's fast kernels for fp32 and for masks do not accept groups.
-        on_cpu = q.device.type == "cpu"
-        if self.grouped and not on_cpu:
+        if q.device.type != "cpu":
             k, v = repeat_heads(k, q.shape[1]), repeat_heads(v, q.shape[1])
         return F.scaled_dot_product_attention(
             q,
@@ -146,7 +144,7 @@ class CausalSelfAttention(nn.Module):
             attn_mask=mask,
             dropout_p=dropout,
             is_causal=mask is None,
-            enable_gqa=self.grouped and on_cpu,
+            enable_gqa=k.shape[1] != q.shape[1],
         )
 
     def _attend_manual(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:

@@ -16,8 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from model.config import ModelConfig
-from model.gpt import INIT_STD
+from model.config import INIT_STD, ModelConfig
 from model.hf.config_reader import Reader
 from utils.config.schema import flatten
 from utils.config.strict_yaml import format_value
