@@ -28,10 +28,10 @@ from model.sampling.sampler import SamplingParams, sample_seeds
 from model.sampling.stream import Sample, ThroughputMeter, emit_in_order, is_sample_finished
 from tok.tokenizer import BPETokenizer
 from tok.vocabulary import END_OF_TEXT
-from utils.cli import Parser, nonempty_text, positive_int
+from utils.cli import Parser, nonempty_text, positive_int, read_stdin
 from utils.device import limit_threads, pick_device
 from utils.errors import UserError, errors_at, run_cli
-from utils.files import decode_utf8, read_bytes, read_stdin
+from utils.files import decode_utf8, read_bytes
 from utils.output import json_line, log
 from utils.repl import run_repl
 from utils.run import checkpoint

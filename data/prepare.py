@@ -19,12 +19,14 @@ from data.config import DataConfig
 from data.document_source import DocumentSource
 from data.documents import BLANK_LINE
 from data.prepared_folder import (
+    CHECKSUM,
     FORMAT,
     META,
     SPLITS,
     check_overwrite,
     is_up_to_date,
     locked_atomic_folder,
+    meta_sha256,
     read_meta,
 )
 from data.stories import story as stories
@@ -83,6 +85,8 @@ def prepare(
         check_overwrite(out, identity)
     with locked_atomic_folder(folder) as temporary:
         if not is_up_to_date(folder, identity):  # another process may have made it
+            if out:  # ... from other settings
+                check_overwrite(out, identity)
             if tokenizer is None:
                 log_if_not_tty(
                     f"{folder}: training a tokenizer of {vocab_size} tokens on the {kind}"
@@ -155,6 +159,7 @@ def write_prepared_files(
     meta["sha256"] = {split: sha256_file(folder / f"{split}.npy") for split in SPLITS}
     meta["split"] = source.split
     meta["floor"] = story_floor(source)
+    meta[CHECKSUM] = meta_sha256(meta)
     write_atomic(folder / META, (json.dumps(meta, indent=1) + "\n").encode())
 
 

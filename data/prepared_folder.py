@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -15,6 +17,7 @@ from filelock import FileLock
 from tok.tokenizer import BPETokenizer
 from utils.errors import UserError, looked_in
 from utils.files import atomic_folder, make_parents, parse_json, read_bytes, sha256_file
+from utils.run.locks import acquire
 
 FORMAT = 1  # of meta.json
 META = "meta.json"
@@ -22,6 +25,15 @@ SPLITS = ("train", "val")
 COUNTS = ("tokens", "bytes", "documents")  # of each split, in meta.json
 # meta.json comes first: it is the first to be removed, and a folder without it is not valid.
 FILES = (META, "tokenizer.json", "train.npy", "val.npy")
+META_KEYS = {"identity", "recipe", "tokenizer_sha256", "vocab_size", "end_id", *SPLITS}
+META_KEYS |= {"sha256", "split", "floor"}
+CHECKSUM = "meta_sha256"
+
+
+def meta_sha256(meta: Mapping[str, Any]) -> str:
+    """Return the sha256 of meta.json's content, without the entry CHECKSUM itself."""
+    content = {name: value for name, value in meta.items() if name != CHECKSUM}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
@@ -37,6 +49,9 @@ def read_meta(folder: Path) -> dict[str, Any]:
         valid = valid and isinstance(meta["identity"] + meta["tokenizer_sha256"], str)
         valid = valid and all(isinstance(meta["sha256"][split], str) for split in SPLITS)
         valid = valid and isinstance(meta["floor"], (dict, type(None)))
+        # Older versions wrote no checksum. A name that they did not write may be a damaged one.
+        old = CHECKSUM not in meta and meta.keys() <= META_KEYS
+        valid = valid and (old or meta[CHECKSUM] == meta_sha256(meta))
     except (OSError, ValueError, KeyError, TypeError):
         valid, version = False, None
     if version not in (None, FORMAT):
@@ -77,17 +92,20 @@ def check_val_bytes(folder: Path, limit: int) -> None:
 
 
 def check_content(folder: Path) -> None:
-    """Check the sha256 of both token files against meta.json.
+    """Check the sha256 of both token files, and the tokenizer, against meta.json.
 
-    This reads both files: one or two seconds per gigabyte.
+    This reads all files: one or two seconds per gigabyte.
 
     Raises:
         UserError: not a prepared folder, or a file is missing or has changed.
     """
-    expected = read_meta(folder)["sha256"]
+    meta, path = read_meta(folder), folder / "tokenizer.json"
+    pairs = [(path, meta["tokenizer_sha256"], BPETokenizer.load(path).identity)]
     for split in SPLITS:
         path = folder / f"{split}.npy"
-        if sha256_file(path) != expected[split]:
+        pairs.append((path, meta["sha256"][split], sha256_file(path)))
+    for path, expected, found in pairs:
+        if found != expected:
             raise UserError(
                 f"{path}: not what data.prepare wrote, its sha256 differs from the one in "
                 "meta.json; put the original back, or run data.prepare again"
@@ -178,13 +196,16 @@ def locked_atomic_folder(folder: Path) -> Iterator[Path]:
     """
     folder = Path(os.path.realpath(folder))
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
-    with make_parents(folder), lock:
+    with make_parents(folder):
+        has_lock = acquire(lock)
         try:
-            for stale in folder.parent.glob(f".{glob.escape(folder.name)}.tmp*"):
-                shutil.rmtree(stale)
+            if has_lock:
+                for stale in folder.parent.glob(f".{glob.escape(folder.name)}.tmp*"):
+                    shutil.rmtree(stale)
             with atomic_folder(folder, replaces=FILES) as temporary:
                 yield temporary
         finally:
             # Remove the lock file while it is locked: a waiting process notices and makes another.
             with contextlib.suppress(OSError):  # Windows: removed on release
                 os.unlink(lock.lock_file)
+            lock.release()

@@ -209,3 +209,14 @@ def unknown_flag(given: str, flags: Sequence[str]) -> str:
     flag = given.partition("=")[0]
     near = nearest(flag.lstrip("-"), [other[2:] for other in flags])
     return f"unknown argument {flag}" + (f" (did you mean --{near}?)" if near else "")
+
+
+def read_stdin() -> bytes:
+    """Return all of standard input.
+
+    Raises:
+        UserError: standard input is closed (`<&-`).
+    """
+    if sys.stdin is None:
+        raise UserError("standard input: closed; give it a file or a pipe")
+    return sys.stdin.buffer.read()

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +29,7 @@ from utils.processes import available_cores
 # stop with an error.
 TIMEOUT = timedelta(minutes=10)
 POLL_S = 0.05  # seconds between two looks into the store
+PARENT_POLL_S = 0.5  # seconds between two looks whether torchrun still runs
 # When one rank exits, torchrun soon kills the rest. So ranks that fail silently wait this long
 # (seconds) before they exit: the rank that reports the error needs the time to print.
 GRACE_S = 1.0
@@ -163,9 +166,12 @@ class Distributed:
         """
         if self.store is None:
             return here
-        if here:
-            self.store.set(STOP, "requested")
-        return here or self.store.check([STOP])
+        try:
+            if here:
+                self.store.set(STOP, "requested")
+            return here or self.store.check([STOP])
+        except RuntimeError:  # torchrun, which holds the store, was killed
+            return True
 
     def barrier(self) -> None:
         """Wait until all ranks have reached this call."""
@@ -288,4 +294,12 @@ def connect() -> Distributed:
         raise UserError(f"the ranks can't reach each other: {one_line(error)[:200]}; {hint}") from (
             None
         )
+    threading.Thread(target=_stop_with_parent, args=(os.getppid(),), daemon=True).start()
     return dist
+
+
+def _stop_with_parent(parent: int) -> None:
+    """Stop this rank, as SIGTERM does, when the process that started it (torchrun) was killed."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_POLL_S)
+    os.kill(os.getpid(), signal.SIGTERM)

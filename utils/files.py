@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import functools
 import hashlib
 import json
 import os
@@ -83,17 +85,6 @@ def readable_again(path: str | Path) -> str | Path:
         return str(_pipe_copies[key].name)
 
 
-def read_stdin() -> bytes:
-    """Return all of standard input.
-
-    Raises:
-        UserError: standard input is closed (`<&-`).
-    """
-    if sys.stdin is None:
-        raise UserError("standard input: closed; give it a file or a pipe")
-    return sys.stdin.buffer.read()
-
-
 def json_bytes(content: Mapping[str, Any]) -> bytes:
     """Return indented JSON, for files that people read.
 
@@ -145,6 +136,22 @@ def decode_utf8(
         ) from None
 
 
+def write_all_atomic(contents: Mapping[Path, bytes]) -> None:
+    """Replace the contents of several files; all are on the disk before the first is renamed.
+
+    Raises:
+        OSError: no space or no permission; the old files are unchanged.
+    """
+    with contextlib.ExitStack() as stack:
+        for path, content in contents.items():
+            file = stack.enter_context(atomic_file(path))
+            with replace_path_in_errors(path, path):
+                file.write(content)
+                if len(contents) > 1:
+                    file.flush()
+                    sync(file.fileno())
+
+
 def write_atomic(path: str | Path, content: bytes) -> None:
     """Replace the content of a file atomically, see `atomic_file`.
 
@@ -175,14 +182,29 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
     temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
     try:
         with replace_path_in_errors(path, temporary):
-            with open(temporary, "wb") as file:
+            with open(_make_new(temporary, target), "wb") as file:
                 yield file
                 file.flush()
-                os.fsync(file.fileno())
+                sync(file.fileno())
             os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
     fsync_folder(target.parent)
+
+
+def _make_new(temporary: Path, target: Path) -> int:
+    """Make a new file with the mode of `target`; a link planted there is removed, not followed."""
+    temporary.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    handle = os.open(temporary, flags, 0o600 if target.exists() else 0o666)
+    copy_mode(target, temporary)
+    return handle
+
+
+def copy_mode(old: Path, new: Path) -> None:
+    """Give `new` the permissions of `old`, which it replaces, if that exists."""
+    with contextlib.suppress(OSError):  # missing, or a file system without permissions
+        new.chmod(stat.S_IMODE(old.stat().st_mode))
 
 
 @contextlib.contextmanager
@@ -203,12 +225,17 @@ def atomic_folder(path: str | Path, *, replaces: Sequence[str] = ()) -> Iterator
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     with make_parents(path), replace_path_in_errors(path, temporary):
         try:
+            if temporary.is_symlink():
+                temporary.unlink()
+            shutil.rmtree(temporary, ignore_errors=True)  # of a killed process with this number
             temporary.mkdir()
             yield temporary
             files = list(temporary.iterdir())
             for file in files:
                 with open(file, "rb+") as handle:  # Windows syncs only writable files
-                    os.fsync(handle.fileno())
+                    sync(handle.fileno())
+                copy_mode(path / file.name, file)
+            copy_mode(path, temporary)
             if files:
                 for name in replaces:
                     (path / name).unlink(missing_ok=True)
@@ -279,12 +306,35 @@ def fsync_folder(folder: Path) -> None:
     """Make a rename in `folder` durable. Does nothing where a folder can't be opened (Windows)."""
     try:
         handle = os.open(folder, os.O_RDONLY)
-    except OSError:
+    except PermissionError:
         return
     try:
-        os.fsync(handle)
+        with replace_path_in_errors(folder, folder):
+            sync(handle)
     finally:
         os.close(handle)
+
+
+def sync(handle: int) -> None:
+    """Write an open file or folder to the disk; warn once if its file system can't.
+
+    CIFS, vboxsf and FUSE can't for folders.
+
+    Raises:
+        OSError: the disk is full or fails.
+    """
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP):
+            raise
+        _warn_of_sync(error.strerror)
+
+
+@functools.cache
+def _warn_of_sync(reason: str) -> None:
+    what = f"the file system can't sync ({reason}): a power failure may undo the last writes"
+    print(f"warning: {what}", file=sys.stderr)
 
 
 def sha256_file(path: str | Path) -> str:

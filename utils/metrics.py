@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from utils.errors import UserError
-from utils.files import decode_utf8, read_bytes, write_atomic
+from utils.files import decode_utf8, read_bytes, replace_path_in_errors, write_atomic
 
 
 def perplexity(nats_per_token: float) -> float:
@@ -73,7 +73,10 @@ class CsvLog:
         assert int(row["step"] or 0) > self.last_step, "steps must increase"
         self.last_step = int(row["step"] or 0)
         cells = [format_cell(row.get(name)) for name in COLUMNS + CLOCK_COLUMNS]
-        with open(self.path, "a", encoding="utf-8", newline="") as file:
+        with (
+            replace_path_in_errors(self.path, self.path),
+            open(self.path, "a", encoding="utf-8", newline="") as file,
+        ):
             file.write(",".join(cells) + "\n")
 
 

@@ -14,6 +14,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+tqdm.get_lock()  # made here: Ctrl-C while it is made, during the first message, would break tqdm
+
 
 def log_if_not_tty(line: str) -> None:
     """Print a line on stderr unless it is a terminal, where a progress bar replaces such lines."""

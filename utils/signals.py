@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
+import stat
+import sys
 from types import FrameType
 from typing import Any
 
+SIGHUP = getattr(signal, "SIGHUP", None)  # the terminal was closed; not on Windows
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -17,6 +22,15 @@ def exit_silently_on_sigint() -> None:
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def discard_terminal() -> None:
+    """Redirect output from a terminal that was closed to /dev/null, as writing would fail."""
+    for stream in (sys.stdout, sys.stderr):
+        # isatty() is False once the terminal is closed; a terminal is a character device.
+        with contextlib.suppress(AttributeError, OSError):  # no stream, or one without a file
+            if stat.S_ISCHR(os.fstat(stream.fileno()).st_mode):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class SignalCatcher:
@@ -31,7 +45,10 @@ class SignalCatcher:
         self._previous_handlers: dict[int, Any] = {}
 
     def __enter__(self) -> SignalCatcher:
-        self._previous_handlers = {n: signal.signal(n, self._on_signal) for n in SIGNALS}
+        numbers = [*SIGNALS]
+        if SIGHUP is not None and signal.getsignal(SIGHUP) != signal.SIG_IGN:  # not below nohup
+            numbers.append(SIGHUP)
+        self._previous_handlers = {n: signal.signal(n, self._on_signal) for n in numbers}
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -39,10 +56,12 @@ class SignalCatcher:
             signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.number is not None:
+        if number == SIGHUP:  # may come twice, from the system and from the shell
+            discard_terminal()
+        elif self.number is not None:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
-        self.number = number
+        self.number = self.number or number
 
     @property
     def exit_status(self) -> int:

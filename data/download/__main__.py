@@ -23,6 +23,7 @@ from utils.cli import Parser
 from utils.errors import UserError, run_cli
 from utils.files import make_parents, sha256_file, write_atomic
 from utils.output import log, progress_bar
+from utils.run.locks import acquire
 from utils.suggest import nearest
 
 EXAMPLES = (
@@ -90,7 +91,7 @@ def download_lock(target: Path) -> Iterator[None]:
     path = target.with_name(f".{target.name}.lock")
     lock = FileLock(path, blocking=False)
     try:
-        lock.acquire()
+        acquire(lock)
     except Timeout:
         raise UserError(f"{target}: another process is downloading it; wait for it") from None
     try:

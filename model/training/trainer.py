@@ -323,6 +323,8 @@ class Trainer:
             text = self.sample()
             run_log.write_sample(self.step, text)
             log(f"  {text[:240]!r}")
+        if self.finished():  # a kill before the new plot must not leave the old one
+            self.run.plot.unlink(missing_ok=True)
         checkpoint.save(self.run.last, self.state())
 
     def summary(self, metrics: dict[str, float], result: Evaluation) -> str:

@@ -29,6 +29,7 @@ from tok.tokenizer import BPETokenizer
 from train import Config, build_trainer
 from utils import device
 from utils.errors import UserError
+from utils.files import write_atomic
 from utils.run.folder import RunFolder
 from utils.run.log import RunLog
 
@@ -160,7 +161,8 @@ class NanoGPT:
         data = load_get_batch(checkout, scratch)
         rng = np.random.default_rng(1)
         n_tokens = max(RANDOM_TOKENS, 2 * model.block_size)
-        rng.integers(0, model.vocab_size, n_tokens).astype(np.uint16).tofile(scratch / "train.bin")
+        tokens = rng.integers(0, model.vocab_size, n_tokens).astype(np.uint16)
+        write_atomic(scratch / "train.bin", tokens.tobytes())
         # get_batch reads these settings as global variables of its module.
         vars(data).update(data_dir=str(scratch), device_type=kind, device=self.device)
         vars(data).update(block_size=model.block_size, batch_size=train.batch_size)

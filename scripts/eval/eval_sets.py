@@ -20,8 +20,8 @@ from scripts.eval.scoring import (
 )
 from tok.text_files import check_include, expand_folders
 from train import Config
+from utils.cli import read_stdin
 from utils.errors import UserError
-from utils.files import read_stdin
 from utils.output import log
 from utils.run.folder import RunFolder
 

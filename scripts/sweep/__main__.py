@@ -38,6 +38,7 @@ from utils.files import read_bytes, write_atomic
 from utils.output import log, shell_quote
 from utils.processes import available_cores
 from utils.run.figure import FORMATS, import_matplotlib, warn_if_not_drawn
+from utils.run.locks import acquire
 from utils.signals import SignalCatcher
 
 POLL_S = 0.2  # seconds between two checks for a signal
@@ -146,7 +147,7 @@ def lock_folder(lock: FileLock) -> None:
         UserError: another sweep holds it.
     """
     try:
-        lock.acquire()
+        acquire(lock)
     except Timeout:
         folder = Path(lock.lock_file).parent
         raise UserError(

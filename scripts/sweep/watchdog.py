@@ -43,7 +43,7 @@ class Watchdog:
 
     def must_end(self) -> bool:
         """Return True if the command has been asked to end, or --while-locked FILE is free."""
-        if self._while_locked is not None and not is_locked(self._while_locked):
+        if self._while_locked is not None and is_locked(self._while_locked) is False:
             self.end()
         return self._ended.is_set()
 
@@ -51,7 +51,7 @@ class Watchdog:
         """Wait until no other process writes the run or its log, or the command must end."""
         self._log_lock = FileLock(f"{log}.lock")  # held until this process ends
         while not self.must_end():
-            free = self._log_lock.is_locked or try_lock(self._log_lock)
+            free = self._log_lock.is_locked or try_lock(self._log_lock) is not False
             if free and not is_locked(f"{run}/lock"):
                 return
             self._ended.wait(POLL_S)
@@ -80,23 +80,28 @@ def shell_status(status: int) -> int:
     return status if status >= 0 else 128 - status
 
 
-def try_lock(lock: FileLock) -> bool:
-    """Take a lock without waiting; return whether it was free."""
+def try_lock(lock: FileLock) -> bool | None:
+    """Take a lock without waiting; return whether it was free, None if there are no locks here."""
     try:
         lock.acquire(blocking=False)
     except Timeout:
         return False
+    except OSError:
+        return None
     return True
 
 
-def is_locked(path: str) -> bool:
-    """Return True if a process holds the lock file; False if the file does not exist."""
+def is_locked(path: str) -> bool | None:
+    """Return True if a process holds the lock file; False if the file does not exist.
+
+    None means that this file system has no locks.
+    """
     if not os.path.exists(path):
         return False
     lock = FileLock(path)
     free = try_lock(lock)
     lock.release()
-    return not free
+    return None if free is None else not free
 
 
 def main(argv: Sequence[str] | None = None) -> int:

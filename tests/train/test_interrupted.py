@@ -213,3 +213,20 @@ def test_the_bar_shows_the_loss_in_40_columns_and_the_rate_in_80(
     columns = columns or 80  # a terminal without a size
     assert len(line) <= columns and "12345/19073" in line and "loss 3.142" in line
     assert ("812,346 tokens/s" in line) == (columns > 40)
+
+
+def test_a_kill_before_the_plot_leaves_no_plot_of_an_earlier_state(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    assert train.main(flags(run, settings)) == 0
+    (run / "loss.png").write_bytes(b"the plot of the first steps")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "report_end", killed)
+    more = ["--run_dir", str(run), "--resume", "--train.max_steps", "20"]
+    with pytest.raises(KeyboardInterrupt):
+        train.main(more)
+    assert checkpoint.load(run / "last.pt")["step"] == 20 and not (run / "loss.png").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -196,6 +197,31 @@ def test_each_rank_has_different_dropout_masks(
     )
     second.train_step()
     assert seen == [(1, 0), (1, 1, 1)], "the same initial weights, but different masks"
+
+
+@pytest.mark.slow
+def test_ranks_stop_and_save_when_torchrun_is_killed(settings: Settings, tmp_path: Path) -> None:
+    run, log = tmp_path / "run", tmp_path / "log"
+    words = flags(run, settings, train__max_steps=10**6)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "train.py"]
+    with open(log, "wb") as file:
+        torchrun = subprocess.Popen(
+            [*launch, *words], cwd=ROOT, env=clean_environment(), stderr=file
+        )
+    end = time.monotonic() + 600
+    while not (run / "last.pt").exists():
+        assert torchrun.poll() is None and time.monotonic() < end, log.read_text(encoding="utf-8")
+        time.sleep(0.02)
+    torchrun.kill()
+    torchrun.wait()
+    end = time.monotonic() + 60
+    while "continue with --resume" not in log.read_text(encoding="utf-8"):
+        assert time.monotonic() < end, log.read_text(encoding="utf-8")
+        time.sleep(0.1)
+    time.sleep(2)
+    with contextlib.closing(runs.RunFolder(run)) as folder:
+        folder.lock()  # no rank holds it any more
+    assert state_of(run / "last.pt")["step"] > 0
 
 
 @pytest.mark.slow

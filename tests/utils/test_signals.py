@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,12 @@ import pytest
 from tests.conftest import uncovered_environment
 from utils.signals import SignalCatcher
 
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+if hasattr(signal, "SIGHUP"):
+    SIGNALS.append((signal.SIGHUP, 129))
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+
+@pytest.mark.parametrize(("number", "status"), SIGNALS)
 def test_the_first_signal_is_recorded(number: signal.Signals, status: int) -> None:
     before = signal.getsignal(number)
     with SignalCatcher() as catcher:
@@ -68,3 +73,44 @@ def test_an_error_restores_the_signal_handlers() -> None:
     with pytest.raises(KeyError), SignalCatcher():
         raise KeyError
     assert signal.getsignal(signal.SIGINT) == before
+
+
+HANGUP = """
+import signal, sys
+from utils.signals import SignalCatcher
+with SignalCatcher() as catcher:
+    print("ready", flush=True)
+    sys.stdin.readline()
+    print("to a closed terminal", file=sys.stderr, flush=True)
+    open(sys.argv[1], "w").write(str(catcher.number))
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="oracle: no SIGHUP on Windows")
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_closed_terminal_is_recorded_unless_ignored(
+    ignored: bool, root: Path, tmp_path: Path
+) -> None:
+    import pty
+
+    master, terminal = pty.openpty()
+    child = subprocess.Popen(
+        [sys.executable, "-c", HANGUP, str(tmp_path / "number")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE if ignored else terminal,
+        cwd=root,
+        env=uncovered_environment(),
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN) if ignored else None,
+    )
+    assert child.stdin and child.stdout and child.stdout.readline() == b"ready\n"
+    os.close(terminal)
+    os.close(master)
+    for _ in range(2):  # the system and the shell may both send it
+        child.send_signal(signal.SIGHUP)
+        time.sleep(0.2)
+    child.communicate(b"\n", timeout=60)
+    assert child.returncode == 0
+    assert (tmp_path / "number").read_text(encoding="utf-8") == str(
+        None if ignored else int(signal.SIGHUP)
+    )

@@ -91,6 +91,9 @@ SCHEMA: dict[str, Callable[[Any], bool]] = {
 # Older versions did not write `ranks`; the others are there in some states of a run only.
 OPTIONAL: dict[str, Callable[[Any], bool]] = {
     "ranks": lambda value: _is_count(value, 1),
+    "logs": lambda value: _is_mapping(
+        value, str, lambda item: isinstance(item, list) and [*map(type, item)] == [int, str]
+    ),
     "val_step": lambda value: value is None or _is_count(value),
     "pending_evaluation": lambda value: value is None
     or (_is_mapping(value, str, _is_number) and value.keys() <= PENDING_METRICS),

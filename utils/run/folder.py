@@ -12,6 +12,7 @@ import filelock
 from utils.errors import UserError, looked_in
 from utils.files import check_writable, parse_json, read_bytes, write_atomic
 from utils.output import shell_quote
+from utils.run.locks import acquire
 from utils.suggest import did_you_mean
 
 DEFAULT_RUN = "runs/tiny"  # of a run with the default config, as `make train` starts
@@ -98,7 +99,8 @@ class RunFolder:
         check_writable(self.path, "run_dir", "folder")
         self.path.mkdir(parents=True, exist_ok=True)
         try:
-            self._lock.acquire()
+            if not acquire(self._lock):
+                return
         except filelock.Timeout:
             raise UserError(
                 f"{self.path}: another process is writing this run; wait for it or stop it"

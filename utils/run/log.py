@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from utils.errors import UserError
-from utils.files import read_bytes, write_atomic
+from utils.files import read_bytes, replace_path_in_errors, sync, write_atomic
 from utils.metrics import CsvLog, read_rows
 from utils.output import log
 from utils.run.checkpoint import evaluated_step
@@ -85,7 +84,7 @@ def sync_logs(run: RunFolder) -> dict[str, list[Any]]:
     for path in (run.metrics, run.samples):
         if path.exists():
             with open(path, "rb+") as file:
-                os.fsync(file.fileno())
+                sync(file.fileno())
                 raw = file.read()
             found[path.name] = [len(raw), hashlib.sha256(raw).hexdigest()]
     return found
@@ -134,7 +133,10 @@ def worse_than_start(run: RunFolder, val_loss: float) -> str:
 def append_sample(path: Path, step: int, text: str) -> None:
     """Append a sample under a header with its step. Indent lines that look like a header."""
     text = re.sub(f"(?m)^{SAMPLE_HEADER}", f" {SAMPLE_HEADER}", text)
-    with open(path, "a", encoding="utf-8", newline="") as file:
+    with (
+        replace_path_in_errors(path, path),
+        open(path, "a", encoding="utf-8", newline="") as file,
+    ):
         file.write(f"{SAMPLE_HEADER}{step}\n{text}\n\n")
 
 
