@@ -92,11 +92,9 @@ def check_size(config: ModelConfig, n_tensors: int | None = None, n_rows: int = 
             f"model.n_layer is {config.n_layer}, but there are only {n_tensors} weights; "
             "put the original file back"
         )
-    elements = count_parameters(config).total
-    if config.position == "rope":
-        elements += 2 * config.block_size * config.head_dim
-    needed = elements * FLOAT32_BYTES + config.n_layer * BLOCK_OBJECT_BYTES
-    needed += n_rows * config.block_size * 16
+    rope_table = 2 * config.block_size * config.head_dim * (config.position == "rope")
+    needed = (count_parameters(config).total + rope_table) * FLOAT32_BYTES
+    needed += config.n_layer * BLOCK_OBJECT_BYTES + n_rows * config.block_size * 16
     if needed > (total := psutil.virtual_memory().total):
         raise UserError(
             f"this needs {float(needed):.2g} bytes of memory, the machine has {float(total):.2g}; "

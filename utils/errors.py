@@ -89,6 +89,7 @@ def errors_at(where: object, fix: str = "", kind: type[UserError] = UserError) -
         raise kind(f"{where}: {with_fix(error, fix) if fix else error}") from None
 
 
+OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory")  # torch's errors, on any device
 OS_ERROR_HINTS = {
     errno.ENOSPC: "free some space there, or write to another disk",
     errno.EDQUOT: "delete files there to get below your quota, or write to another disk",
@@ -167,7 +168,7 @@ def run_cli(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
         status = EXIT_USER_ERROR
         _discard_stdout()
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if isinstance(error, RuntimeError) and not OUT_OF_MEMORY.search(str(error)):
             raise
         print("error: not enough memory; reduce the work, or add memory", file=sys.stderr)
         status = EXIT_USER_ERROR
@@ -175,12 +176,6 @@ def run_cli(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
         print("interrupted", file=sys.stderr)
         status = EXIT_INTERRUPTED
     sys.exit(status)
-
-
-def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
-    """Return whether Python, NumPy or PyTorch, on any device, could not allocate memory."""
-    is_python = isinstance(error, MemoryError)
-    return is_python or re.search("out of memory|can't allocate memory", str(error)) is not None
 
 
 def _discard_stdout() -> None:

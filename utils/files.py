@@ -137,18 +137,22 @@ def decode_utf8(
 
 
 def write_all_atomic(contents: Mapping[Path, bytes]) -> None:
-    """Replace the contents of several files; all are on the disk before the first is renamed.
+    """Replace the contents of files of one folder; all are on the disk before any gets its name.
+
+    Of several files, the folder is made if it is missing.
 
     Raises:
         OSError: no space or no permission; the old files are unchanged.
     """
     with contextlib.ExitStack() as stack:
         for path, content in contents.items():
+            if len(contents) > 1:
+                stack.enter_context(make_parents(path))
             file = stack.enter_context(atomic_file(path))
             with replace_path_in_errors(path, path):
                 file.write(content)
+                file.flush()
                 if len(contents) > 1:
-                    file.flush()
                     sync(file.fileno())
 
 
@@ -182,7 +186,9 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
     temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
     try:
         with replace_path_in_errors(path, temporary):
-            with open(_make_new(temporary, target), "wb") as file:
+            temporary.unlink(missing_ok=True)  # a planted link, which must not be followed
+            with open(temporary, "xb") as file:
+                copy_mode(target, temporary)
                 yield file
                 file.flush()
                 sync(file.fileno())
@@ -190,15 +196,6 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
     finally:
         temporary.unlink(missing_ok=True)
     fsync_folder(target.parent)
-
-
-def _make_new(temporary: Path, target: Path) -> int:
-    """Make a new file with the mode of `target`; a link planted there is removed, not followed."""
-    temporary.unlink(missing_ok=True)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    handle = os.open(temporary, flags, 0o600 if target.exists() else 0o666)
-    copy_mode(target, temporary)
-    return handle
 
 
 def copy_mode(old: Path, new: Path) -> None:

@@ -73,11 +73,17 @@ class CsvLog:
         assert int(row["step"] or 0) > self.last_step, "steps must increase"
         self.last_step = int(row["step"] or 0)
         cells = [format_cell(row.get(name)) for name in COLUMNS + CLOCK_COLUMNS]
-        with (
-            replace_path_in_errors(self.path, self.path),
-            open(self.path, "a", encoding="utf-8", newline="") as file,
-        ):
-            file.write(",".join(cells) + "\n")
+        append_text(self.path, ",".join(cells) + "\n")
+
+
+def append_text(path: Path, text: str) -> None:
+    """Append UTF-8 to a file, which is made if it is missing.
+
+    Raises:
+        OSError: no space or no permission.
+    """
+    with replace_path_in_errors(path, path), open(path, "ab") as file:
+        file.write(text.encode())
 
 
 def format_cell(value: float | int | None) -> str:
@@ -137,23 +143,6 @@ def read_column(rows: list[dict[str, str]], name: str) -> tuple[list[int], list[
     """Return steps and values of the rows in which column `name` is not empty."""
     filled = [(int(row["step"]), float(row[name])) for row in rows if row[name]]
     return [step for step, _ in filled], [value for _, value in filled]
-
-
-def run_figures(metrics: Path) -> dict[str, str]:
-    """Return a run's main results as its metrics.csv has them, without those not written yet.
-
-    They are `step` and `train_loss`, the last ones; `val_loss`, the lowest after step 0, with its
-    `val_bpb` and `best_step`; and the last row's `CLOCK_COLUMNS`.
-    """
-    rows = read_rows(metrics) if metrics.exists() else []
-    found = {"step": rows[-1]["step"]} if rows else {}
-    if val := [row for row in rows if row["val_loss"] and row["step"] != "0"]:
-        best = min(val, key=lambda row: float(row["val_loss"]))
-        found |= {"best_step": best["step"]}
-        found |= {name: best[name] for name in ("val_loss", "val_bpb")}
-    if train := [row["train_loss"] for row in rows if row["train_loss"]]:
-        found["train_loss"] = train[-1]
-    return found | ({name: rows[-1][name] for name in CLOCK_COLUMNS} if rows else {})
 
 
 class Throughput:

@@ -160,10 +160,7 @@ class PendingTokens:
             if i in finished:
                 continue
             if math.isnan(logprob):
-                raise NonFiniteLogitsError(
-                    "the model's logits are not finite: its weights are damaged, or a setting is "
-                    "extreme; train it with other settings"
-                )
+                raise NonFiniteLogitsError("the model's logits are not finite; train it again")
             step.ids[i], step.logprobs[i] = int(token), logprob
         return step
 

@@ -41,14 +41,10 @@ class OptimizerSpec:
     """Returns new values of a step for group settings; each applies to the groups that have it."""
     moments: int = 2
     """Maximum number of numbers that the optimizer keeps for each weight; for memory estimates."""
-    state_names: Callable[[Mapping[str, Any]], set[str]] | None = None
-    """Returns the names of the fp32 tensors kept for each parameter of a group: `step`, a scalar,
-    and tensors of the parameter's shape. None: tensors from a checkpoint are not checked."""
 
 
-ADAMW_STATE = {"step", "exp_avg", "exp_avg_sq"}
 OPTIMIZERS = {
-    "adamw": OptimizerSpec(torch.optim.AdamW, state_names=lambda group: ADAMW_STATE),
+    "adamw": OptimizerSpec(torch.optim.AdamW),
     "muon": OptimizerSpec(
         MuonAdamW,
         settings=("muon_lr", "muon_momentum", "muon_warmup_steps"),
@@ -59,7 +55,6 @@ OPTIMIZERS = {
             "split": rows,
         },
         at_step=lambda config, step: {"momentum": config.momentum_at(step)},
-        state_names=lambda group: ({"momentum_buffer"} if group.get("muon") else ADAMW_STATE),
     ),
 }
 # Setting -> the settings without which it has no effect, with the values that give it one.
@@ -213,45 +208,35 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimiz
     )
 
 
-def restore_optimizer(
-    optimizer: torch.optim.Optimizer, stored: Mapping[str, Any], config: OptimConfig
-) -> None:
+def restore_optimizer(optimizer: torch.optim.Optimizer, stored: Mapping[str, Any]) -> None:
     """Restore the tensors of a state dict, and the group settings that change at each step.
 
     `set_step` sets the latter again; they are restored so that a checkpoint saved before that is
-    the same. All other group settings follow from `config`, which made the optimizer.
+    the same. All other group settings are those of `optimizer`, which follow from the run's.
 
     Raises:
         UserError: the state is not that of this optimizer for these parameters.
     """
-    groups, spec = optimizer.state_dict()["param_groups"], OPTIMIZERS[config.name]
-    layout = [group["params"] for group in groups]
-    fits = [group.get("params") for group in stored["param_groups"]] == layout
-    if fits and spec.state_names:
-        expected = {
-            number: (parameter.shape, spec.state_names(group))
-            for numbers, group in zip(layout, optimizer.param_groups, strict=True)
-            for number, parameter in zip(numbers, group["params"], strict=True)
-        }
-        fits = stored["state"].keys() <= expected.keys() and all(
-            _are_state(tensors, *expected[number]) for number, tensors in stored["state"].items()
-        )
+    groups, expected = optimizer.state_dict()["param_groups"], {}
+    for ours, group in zip(groups, optimizer.param_groups, strict=True):
+        for number, parameter in zip(ours["params"], group["params"], strict=True):
+            step = {} if group.get("muon") else {"step": torch.Size()}
+            names = ("exp_avg", "exp_avg_sq") if step else ("momentum_buffer",)
+            expected[number] = step | dict.fromkeys(names, parameter.shape)
+    try:
+        layouts = [[one["params"] for one in x] for x in (stored["param_groups"], groups)]
+        fits = layouts[0] == layouts[1]
+        for number, tensors in stored["state"].items() if fits else ():
+            fp32 = {name: x.shape for name, x in tensors.items() if x.dtype == torch.float32}
+            # Other optimizers, which someone may add, have other tensors.
+            fits &= not isinstance(optimizer, torch.optim.AdamW) or fp32 == expected[number]
+        for ours, theirs in zip(groups, stored["param_groups"], strict=True):
+            ours |= {name: float(theirs[name]) for name in ("lr", "momentum") if name in ours}
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
+        fits = False
     if not fits:
         raise UserError("its optimizer state does not fit the model of its config; start a new run")
-    for ours, theirs in zip(groups, stored["param_groups"], strict=True):
-        changing = ("lr", *spec.at_step(config, 0))
-        ours |= {name: theirs[name] for name in changing if type(theirs.get(name)) is float}
     optimizer.load_state_dict({"state": stored["state"], "param_groups": groups})
-
-
-def _are_state(tensors: Mapping[str, Any], shape: torch.Size, names: set[str]) -> bool:
-    """Return whether these are the tensors that an optimizer keeps for a parameter."""
-    return tensors.keys() == names and all(
-        isinstance(tensor, Tensor)
-        and tensor.dtype == torch.float32
-        and tensor.shape == (() if name == "step" else shape)
-        for name, tensor in tensors.items()
-    )
 
 
 def set_step(

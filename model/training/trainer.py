@@ -100,7 +100,7 @@ class Trainer:
         """
         with errors_at(self.run.last, "start a new run"):
             load_weights(self.model, state["model"])
-            restore_optimizer(self.optimizer, state["optimizer"], self.config.optim)
+            restore_optimizer(self.optimizer, state["optimizer"])
         if state["scaler"].keys() == self.scaler.state_dict().keys():  # {} without fp16
             self.scaler.load_state_dict(state["scaler"])
         for name in COUNTERS:

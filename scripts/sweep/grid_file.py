@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import yaml
+
 from scripts.sweep.grid import Sweep
 from scripts.sweep.grid_entries import (
     PARTS,
@@ -15,9 +17,9 @@ from scripts.sweep.grid_entries import (
     setting_fields,
 )
 from utils.config.load import cast
-from utils.config.strict_yaml import mapping_keys, parse_value, read_yaml, unknown_key
+from utils.config.strict_yaml import StrictLoader, parse_value, read_yaml, unknown_key
 from utils.errors import UserError
-from utils.files import expand_home
+from utils.files import decode_utf8, expand_home, read_bytes
 
 
 def load_sweep(path: str, cls: type, flags: Mapping[str, Any] | None = None) -> Sweep:
@@ -110,3 +112,27 @@ def flag_entries(part: str, words: Sequence[str], cls: type) -> list[Entry]:
             value = text  # YAML parses 12 as a number, but the setting is text
         entries.append(Entry(part, "", name, value, f"--{part} {given}"))
     return entries
+
+
+def mapping_keys(path: str, section: str) -> list[str]:
+    """Return those keys of a section whose values are mappings.
+
+    In a sweep's `each`, these are the names of changes, which its author chose: not settings.
+
+    The list is empty if the file is not YAML or the section not a mapping; `read_yaml` reports it.
+    """
+    try:
+        root = StrictLoader(
+            decode_utf8(read_bytes(path), path, hint="save it as UTF-8")
+        ).get_single_node()
+    except (yaml.YAMLError, RecursionError):
+        return []
+    pairs = root.value if isinstance(root, yaml.MappingNode) else []
+    sections = [node for key, node in pairs if key.value == section]
+    return [
+        str(key.value)
+        for node in sections
+        if isinstance(node, yaml.MappingNode)
+        for key, value in node.value
+        if isinstance(key, yaml.ScalarNode) and isinstance(value, yaml.MappingNode)
+    ]

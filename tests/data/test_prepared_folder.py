@@ -11,7 +11,8 @@ import pytest
 
 from data import prepare
 from data.config import DataConfig
-from data.prepared_folder import check_content, locked_atomic_folder, read_meta
+from data.prepared_folder import locked_atomic_folder, read_meta
+from tok.tokenizer import BPETokenizer
 from utils.errors import UserError
 
 
@@ -56,7 +57,7 @@ def test_a_damaged_tokenizer_is_repaired_in_the_cache(damage: bytes | None, tmp_
     if damage is not None:
         (folder / "tokenizer.json").write_bytes(damage)
     assert make(path) == folder
-    check_content(folder)
+    assert BPETokenizer.load(folder / "tokenizer.json").vocab_size > 256
 
 
 def test_any_changed_byte_of_meta_json_is_noticed(tmp_path: Path) -> None:

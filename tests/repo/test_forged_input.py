@@ -41,9 +41,9 @@ FORGED = [
     ("scaler", [1], "its scaler has"),
     ("model", {1: torch.zeros(2)}, "its model has"),
     ("model head.weight", 3, "its model has"),
-    ("optimizer", {"state": {}}, "its optimizer has"),
+    ("optimizer", [1], "its optimizer has"),
     ("optimizer param_groups", [], "its optimizer state does not fit"),
-    ("optimizer param_groups", [{"params": torch.zeros(3)}], "its optimizer has"),
+    ("optimizer param_groups", [{"params": torch.zeros(3)}], "its optimizer state does not fit"),
     ("optimizer state", {0: {"step": torch.zeros(())}}, "its optimizer state does not fit"),
     ("optimizer state", {99: {}}, "its optimizer state does not fit"),
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from tok.formats.tiktoken import read_tiktoken, write_tiktoken
 from tok.tokenizer import BPETokenizer
 from tok.tokenizer_file import FORMAT, parse_json
 from utils.errors import UserError, errors_at
-from utils.files import decode_utf8, make_parents, read_bytes, write_all_atomic
+from utils.files import decode_utf8, read_bytes, write_all_atomic
 
 FORMATS = ("hf", "tiktoken", "gpt2")
 
@@ -62,13 +61,10 @@ def export_tokenizer(tokenizer: BPETokenizer, kind: str, out: str | Path) -> lis
         for path, raw in contents.items():
             if path.exists() and path.read_bytes() != raw:
                 raise TokenizerError(f"{path} exists and is different; name another --out")
-        parents: contextlib.AbstractContextManager[None] = make_parents(out / "encoder.json")
     else:
-        parents = contextlib.nullcontext()
         write = write_huggingface if kind == "hf" else write_tiktoken
         contents = {out: write(tokenizer)}
-    with parents:
-        write_all_atomic(contents)
+    write_all_atomic(contents)
     return list(contents)
 
 

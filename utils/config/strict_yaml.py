@@ -15,7 +15,7 @@ from utils.suggest import nearest
 MAX_NODES = 100_000  # values in a file or flag; an aliased value counts at each use
 
 
-class _Loader(yaml.SafeLoader):
+class StrictLoader(yaml.SafeLoader):
     """YAML without the traps of version 1.1: 3e-4 is a number, but yes, on and 1:30 are text."""
 
     n_nodes = 0
@@ -65,7 +65,7 @@ class _Loader(yaml.SafeLoader):
         return value
 
 
-_Loader.yaml_implicit_resolvers = {}
+StrictLoader.yaml_implicit_resolvers = {}
 for _tag, _pattern, _first in (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
@@ -73,7 +73,7 @@ for _tag, _pattern, _first in (
     ("float", r"[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9]+)([eE][-+]?[0-9]+)?", "-+.0123456789"),
     ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+."),
 ):
-    _Loader.add_implicit_resolver(
+    StrictLoader.add_implicit_resolver(
         f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first)
     )
 
@@ -84,7 +84,7 @@ def parse_value(text: str) -> Any:
     What is not valid YAML is text, too.
     """
     try:
-        return yaml.load(text, _Loader)
+        return yaml.load(text, StrictLoader)
     except (yaml.YAMLError, RecursionError):  # RecursionError: hundreds of brackets
         return text
 
@@ -137,7 +137,7 @@ def read_yaml(path: str, fields: Mapping[str, Any]) -> dict[str, tuple[Any, int]
     text = decode_utf8(read_bytes(path), path, hint="save it as UTF-8")
     found: dict[str, tuple[Any, int]] = {}
     try:
-        loader = _Loader(text)
+        loader = StrictLoader(text)
         root = loader.get_single_node()
         if root is not None and not _is_null(root):
             _collect(loader, root, "", path, fields, found, {})
@@ -150,37 +150,13 @@ def read_yaml(path: str, fields: Mapping[str, Any]) -> dict[str, tuple[Any, int]
         ) from None
 
 
-def mapping_keys(path: str, section: str) -> list[str]:
-    """Return those keys of a section whose values are mappings.
-
-    In a sweep's `each`, these are the names of changes, which its author chose: not settings.
-
-    The list is empty if the file is not YAML or the section not a mapping; `read_yaml` reports it.
-    """
-    try:
-        root = _Loader(
-            decode_utf8(read_bytes(path), path, hint="save it as UTF-8")
-        ).get_single_node()
-    except (yaml.YAMLError, RecursionError):
-        return []
-    pairs = root.value if isinstance(root, yaml.MappingNode) else []
-    sections = [node for key, node in pairs if key.value == section]
-    return [
-        str(key.value)
-        for node in sections
-        if isinstance(node, yaml.MappingNode)
-        for key, value in node.value
-        if isinstance(key, yaml.ScalarNode) and isinstance(value, yaml.MappingNode)
-    ]
-
-
 def _is_null(node: yaml.Node) -> bool:
     """Return whether a node is empty, as in `model:` with nothing below it."""
     return isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:null"
 
 
 def _collect(
-    loader: _Loader,
+    loader: StrictLoader,
     node: yaml.Node,
     prefix: str,
     path: str,

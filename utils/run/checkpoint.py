@@ -35,10 +35,6 @@ def _is_number(value: Any) -> bool:
     return type(value) is float or _is_count(value, least=-(2**63))
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
 def _is_plain(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return all(map(_is_plain, value))
@@ -61,32 +57,18 @@ def _is_config(value: Any) -> bool:
     )
 
 
-def _is_optimizer(value: Any) -> bool:
-    return (
-        _is_mapping(value, str)
-        and _is_mapping(value.get("state"), int, lambda item: _is_mapping(item, str))
-        and isinstance(value.get("param_groups"), list)
-        and all(_is_mapping(group, str, _is_plain) for group in value["param_groups"])
-    )
-
-
 # The keys of a run's checkpoint, each with the condition that its value meets. A file with a valid
 # checksum may come from anywhere, so `load` checks them before any other code reads the values.
 SCHEMA: dict[str, Callable[[Any], bool]] = {
     "model": lambda value: _is_mapping(value, str, lambda item: isinstance(item, torch.Tensor)),
-    "optimizer": _is_optimizer,
+    "optimizer": lambda value: _is_mapping(value, str),
     "scaler": lambda value: _is_mapping(value, str, _is_number),
     "config": _is_config,
-    "step": _is_count,
-    "tokens": _is_count,
-    "bad_evals": _is_count,
-    "best_val": _is_number,
-    "last_val": _is_number,
-    "elapsed_s": lambda value: _is_number(value) and math.isfinite(value) and value >= 0,
-    "tokenizer_sha256": _is_text,
-    "data_identity": _is_text,
+    **dict.fromkeys(("step", "tokens", "bad_evals"), _is_count),
+    **dict.fromkeys(("best_val", "last_val"), _is_number),
+    "elapsed_s": lambda value: _is_number(value) and 0 <= value < math.inf,
+    **dict.fromkeys(("tokenizer_sha256", "data_identity", "torch"), lambda x: isinstance(x, str)),
     "threads": lambda value: _is_count(value, 1, MAX_THREADS),
-    "torch": _is_text,
 }
 # Older versions did not write `ranks`; the others are there in some states of a run only.
 OPTIONAL: dict[str, Callable[[Any], bool]] = {

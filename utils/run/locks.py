@@ -34,11 +34,9 @@ def why_no_locks(folder: Path) -> str:
         except OSError as error:
             if error.errno not in UNSUPPORTED:
                 raise OSError(error.errno, error.strerror, str(folder)) from None
-            log(
-                f"warning: {folder}: its file system has no locks ({error.strerror}); make sure "
-                "that no other process writes the same files"
-            )
-            return str(error.strerror)
+            reason = f"its file system has no locks ({error.strerror})"
+            log(f"warning: {folder}: {reason}; make sure that no other process writes there")
+            return reason
     return ""
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import UserError
-from utils.files import read_bytes, replace_path_in_errors, sync, write_atomic
-from utils.metrics import CsvLog, read_rows
+from utils.files import read_bytes, sync, write_atomic
+from utils.metrics import CsvLog, append_text, read_rows
 from utils.output import log
 from utils.run.checkpoint import evaluated_step
 from utils.run.folder import RunFolder
@@ -133,11 +133,7 @@ def worse_than_start(run: RunFolder, val_loss: float) -> str:
 def append_sample(path: Path, step: int, text: str) -> None:
     """Append a sample under a header with its step. Indent lines that look like a header."""
     text = re.sub(f"(?m)^{SAMPLE_HEADER}", f" {SAMPLE_HEADER}", text)
-    with (
-        replace_path_in_errors(path, path),
-        open(path, "a", encoding="utf-8", newline="") as file,
-    ):
-        file.write(f"{SAMPLE_HEADER}{step}\n{text}\n\n")
+    append_text(path, f"{SAMPLE_HEADER}{step}\n{text}\n\n")
 
 
 def read_samples(path: Path) -> list[tuple[int, str]]:
