@@ -19,15 +19,13 @@ from data.config import DataConfig
 from data.document_source import DocumentSource
 from data.documents import BLANK_LINE
 from data.prepared_folder import (
-    CHECKSUM,
     FORMAT,
-    META,
     SPLITS,
     check_overwrite,
     is_up_to_date,
     locked_atomic_folder,
-    meta_sha256,
     read_meta,
+    write_meta,
 )
 from data.stories import story as stories
 from data.token_file import TokenFile, token_writer
@@ -37,7 +35,7 @@ from tok.errors import TokenizerError
 from tok.tokenizer import BPETokenizer
 from utils.cli import Parser
 from utils.errors import UserError, run_cli
-from utils.files import sha256_file, write_atomic
+from utils.files import sha256_file
 from utils.output import log, log_if_not_tty, progress_bar
 
 EXAMPLES = (
@@ -159,8 +157,7 @@ def write_prepared_files(
     meta["sha256"] = {split: sha256_file(folder / f"{split}.npy") for split in SPLITS}
     meta["split"] = source.split
     meta["floor"] = story_floor(source)
-    meta[CHECKSUM] = meta_sha256(meta)
-    write_atomic(folder / META, (json.dumps(meta, indent=1) + "\n").encode())
+    write_meta(folder, meta)
 
 
 def write_split(

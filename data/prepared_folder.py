@@ -16,7 +16,14 @@ from filelock import FileLock
 
 from tok.tokenizer import BPETokenizer
 from utils.errors import UserError, looked_in
-from utils.files import atomic_folder, make_parents, parse_json, read_bytes, sha256_file
+from utils.files import (
+    atomic_folder,
+    make_parents,
+    parse_json,
+    read_bytes,
+    sha256_file,
+    write_atomic,
+)
 from utils.run.locks import acquire
 
 FORMAT = 1  # of meta.json
@@ -25,8 +32,7 @@ SPLITS = ("train", "val")
 COUNTS = ("tokens", "bytes", "documents")  # of each split, in meta.json
 # meta.json comes first: it is the first to be removed, and a folder without it is not valid.
 FILES = (META, "tokenizer.json", "train.npy", "val.npy")
-META_KEYS = {"identity", "recipe", "tokenizer_sha256", "vocab_size", "end_id", *SPLITS}
-META_KEYS |= {"sha256", "split", "floor"}
+META_KEYS = "identity recipe tokenizer_sha256 vocab_size end_id train val sha256 split floor"
 CHECKSUM = "meta_sha256"
 
 
@@ -50,7 +56,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
         valid = valid and all(isinstance(meta["sha256"][split], str) for split in SPLITS)
         valid = valid and isinstance(meta["floor"], (dict, type(None)))
         # Older versions wrote no checksum. A name that they did not write may be a damaged one.
-        checksum = meta[CHECKSUM] if meta.keys() - META_KEYS else meta_sha256(meta)
+        checksum = meta[CHECKSUM] if meta.keys() - META_KEYS.split() else meta_sha256(meta)
         valid = valid and checksum == meta_sha256(meta)
     except (OSError, ValueError, KeyError, TypeError):
         valid, version = False, None
@@ -64,6 +70,12 @@ def read_meta(folder: Path) -> dict[str, Any]:
             f"{folder}: not a prepared folder{where}; make it with `python -m data.prepare`"
         )
     return meta
+
+
+def write_meta(folder: Path, meta: Mapping[str, Any]) -> None:
+    """Write meta.json with its checksum."""
+    content = {**meta, CHECKSUM: meta_sha256(meta)}
+    write_atomic(folder / META, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def val_coverage(meta: dict[str, Any]) -> str:
@@ -196,9 +208,9 @@ def locked_atomic_folder(folder: Path) -> Iterator[Path]:
     with make_parents(folder):
         has_lock = acquire(lock)
         try:
-            if has_lock:
-                for stale in folder.parent.glob(f".{glob.escape(folder.name)}.tmp*"):
-                    shutil.rmtree(stale)
+            stale_files = folder.parent.glob(f".{glob.escape(folder.name)}.tmp*")
+            for stale in stale_files if has_lock else ():
+                shutil.rmtree(stale)
             with atomic_folder(folder, replaces=FILES) as temporary:
                 yield temporary
         finally:

@@ -166,12 +166,11 @@ class Distributed:
         """
         if self.store is None:
             return here
-        try:
+        with contextlib.suppress(RuntimeError):  # torchrun, which holds the store, was killed
             if here:
                 self.store.set(STOP, "requested")
             return here or self.store.check([STOP])
-        except RuntimeError:  # torchrun, which holds the store, was killed
-            return True
+        return True
 
     def barrier(self) -> None:
         """Wait until all ranks have reached this call."""

@@ -147,8 +147,8 @@ def check_range(value: Any, metadata: Mapping[str, Any], where: str) -> None:
         return
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{where}: must be a finite number, got {value}")
-    is_count = isinstance(value, int) and metadata.get("minimum") is not None
-    largest = 2**63 - 1 if is_count else None  # torch's integers have 64 bits
+    # torch's integers have 64 bits
+    largest = 2**63 - 1 if isinstance(value, int) and metadata.get("minimum") is not None else None
     for limit, holds, words in (
         (metadata.get("minimum"), lambda a, b: a >= b, "at least"),
         (metadata.get("maximum"), lambda a, b: a <= b, "at most"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -54,15 +55,12 @@ class StrictLoader(yaml.SafeLoader):
         Raises:
             ConstructorError: none, as in `!!bool 3`, or an integer of more than 1000 digits.
         """
-        try:
+        with contextlib.suppress(LookupError, ValueError, TypeError, AttributeError):
             value = super().construct_object(node, deep)
-            valid = not isinstance(value, int) or abs(value) < 10**1000
-        except (LookupError, ValueError, TypeError, AttributeError):
-            valid = False
-        if not valid:
-            problem = f"{str(node.value):.40} is not a value of type {node.tag.rpartition(':')[2]}"
-            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
-        return value
+            if not isinstance(value, int) or abs(value) < 10**1000:
+                return value
+        problem = f"{str(node.value):.40} is not a value of type {node.tag.rpartition(':')[2]}"
+        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
 
 StrictLoader.yaml_implicit_resolvers = {}

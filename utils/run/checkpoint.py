@@ -51,9 +51,8 @@ def _is_config(value: Any) -> bool:
     if not _is_mapping(value, str) or "train" not in value:
         return False
     sections = [item for name, item in value.items() if name != "run_dir"]
-    train = value["train"]
     return all(_is_mapping(section, str, _is_plain) for section in sections) and all(
-        _is_count(train.get(name), 1) for name in ("max_steps", "eval_every_steps")
+        _is_count(value["train"].get(name), 1) for name in ("max_steps", "eval_every_steps")
     )
 
 

@@ -14,7 +14,7 @@ from utils import files
 from utils.errors import UserError
 from utils.files import write_all_atomic, write_atomic
 from utils.run.folder import RunFolder
-from utils.run.locks import why_no_locks
+from utils.run.locks import warn_once
 
 fcntl = pytest.importorskip("fcntl", reason="oracle: no flock on Windows")
 
@@ -23,7 +23,7 @@ fcntl = pytest.importorskip("fcntl", reason="oracle: no flock on Windows")
 def forget_warnings() -> Iterator[None]:
     """Each test gets its own warnings, which are printed once per process."""
     yield
-    why_no_locks.cache_clear()
+    warn_once.cache_clear()
     files._warn_of_sync.cache_clear()
 
 
@@ -39,7 +39,7 @@ def failing(number: int, where: str = "any") -> object:
     return call
 
 
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
 def test_a_run_is_written_without_locks(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -48,6 +48,18 @@ def test_a_run_is_written_without_locks(
         RunFolder(tmp_path).lock()
     err = capsys.readouterr().err
     assert err.count("has no locks") == 1 and os.strerror(number) in err
+
+
+@pytest.mark.filterwarnings("ignore:flock not supported")
+def test_without_the_system_call_a_lock_file_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fcntl, "flock", failing(errno.ENOSYS))
+    one = RunFolder(tmp_path)
+    one.lock()
+    with pytest.raises(UserError, match="another process is writing this run"):
+        RunFolder(tmp_path).lock()
+    one.close()
 
 
 def test_a_failing_disk_is_not_a_missing_lock(
