@@ -1,1 +1,1 @@
-"""Hugging Face model folders: reading and writing."""
+"""Read Hugging Face model folders; scripts/export writes them."""

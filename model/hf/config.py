@@ -1,4 +1,4 @@
-"""Model settings to and from a Hugging Face config.json.
+"""Model settings from a Hugging Face config.json; scripts/export/hf_config.py writes these files.
 
 Supported are the classes that compute the same function as TinyGPT:
 
@@ -16,30 +16,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from model.config import INIT_STD, ModelConfig
+from model.config import ModelConfig
 from model.hf.config_reader import Reader
-from utils.config.schema import flatten
-from utils.config.strict_yaml import format_value
 from utils.errors import UserError
 
-# Parts of SUPPORTED_VALUES below.
 PLAIN_MLP = ("gelu", "gelu_tanh", "relu2")
-ROPE = {"position": ("rope",)}
-NO_EXTRAS = {"embedding_norm": (False,), "qk_norm": (False,), "softcap": (0.0,)}
-EQUAL_HEADS = {"n_kv_head": (0,), "head_size": (0,)}
-LAYER_NORMS = {"norm": ("layernorm",), "mlp": PLAIN_MLP} | NO_EXTRAS | EQUAL_HEADS
-LLAMA = ROPE | {"norm": ("rmsnorm",), "mlp": ("swiglu",)} | NO_EXTRAS
-# Model type -> setting -> supported values. A setting absent from a class's entry may have any
-# value, except those of UNSUPPORTED. Settings for training are not exported.
-SUPPORTED_VALUES: dict[str, dict[str, tuple[Any, ...]]] = {
-    "gpt2": {"position": ("learned",)} | LAYER_NORMS,
-    "gpt_neox": ROPE | LAYER_NORMS,
-    "llama": LLAMA,
-    "qwen3": LLAMA | {"qk_norm": (True,), "bias": (False,)},
-    "nanochat": ROPE
-    | {"norm": ("rmsnorm",), "norm_gain": (False,), "embedding_norm": (True,)}
-    | {"mlp": PLAIN_MLP, "qk_norm": (True,), "bias": (False,)},
-}
 CLASSES = {
     "gpt2": "GPT2LMHeadModel",
     "gpt_neox": "GPTNeoXForCausalLM",
@@ -47,7 +28,6 @@ CLASSES = {
     "qwen3": "Qwen3ForCausalLM",
     "nanochat": "NanoChatForCausalLM",
 }
-UNSUPPORTED = ("bigram_rows", "pointer")  # by every class
 NO_MLP_BIAS = "this class's MLP has no biases; TinyGPT with bias: true would have them"
 HF_ACTIVATION = {
     "gelu": "gelu",
@@ -60,123 +40,13 @@ MLP_BY_HF_ACTIVATION = {theirs: ours for ours, theirs in HF_ACTIVATION.items()}
 MLP_BY_HF_ACTIVATION["gelu_new"] = "gelu_tanh"
 
 
-def hf_model_type(config: ModelConfig) -> str:
-    """Return the key of CLASSES whose class computes the same function as TinyGPT with `config`.
-
-    >>> hf_model_type(ModelConfig()), hf_model_type(ModelConfig(position="learned"))
-    ('gpt_neox', 'gpt2')
-
-    Raises:
-        UserError: there is none; the message names what the most similar class does not support.
-    """
-    ours = flatten(config)
-    if config.kv_heads == config.n_head:
-        ours["n_kv_head"] = 0
-    if config.head_dim * config.n_head == config.n_embd:
-        ours["head_size"] = 0
-    for name in UNSUPPORTED:
-        if ours[name]:
-            raise UserError(
-                f"model.{name} {format_value(ours[name])}: no Hugging Face class supports it"
-            )
-    unsupported = {
-        model_type: [name for name, values in supported.items() if ours[name] not in values]
-        for model_type, supported in SUPPORTED_VALUES.items()
-    }
-    nearest = min(unsupported, key=lambda model_type: len(unsupported[model_type]))
-    if not unsupported[nearest]:
-        if nearest == "llama" and config.n_embd % config.n_head:  # the class checks it
-            raise UserError(
-                f"{CLASSES[nearest]} needs a model.n_embd that is a multiple of model.n_head "
-                f"(here {config.n_embd} and {config.n_head}); train with other sizes, or with "
-                "model.qk_norm true and model.bias false, as Qwen3ForCausalLM"
-            )
-        return nearest
-    reasons = [
-        f"model.{name} {' or '.join(map(format_value, SUPPORTED_VALUES[nearest][name]))} "
-        f"(here {format_value(ours[name])})"
-        for name in unsupported[nearest]
-    ]
-    raise UserError(
-        f"no Hugging Face class supports this model; the nearest, {CLASSES[nearest]}, needs "
-        f"{', '.join(reasons)}"
-    )
-
-
-def to_hf(config: ModelConfig) -> dict[str, Any]:
-    """Return the content of config.json, without the ids of special tokens.
-
-    Raises:
-        UserError: no Hugging Face class supports the settings.
-    """
-    model_type = hf_model_type(config)
-    content = {
-        "model_type": model_type,
-        "architectures": [CLASSES[model_type]],
-        "dtype": "float32",
-        "vocab_size": config.vocab_size,
-        "tie_word_embeddings": config.tie_weights,
-        "initializer_range": INIT_STD,
-        "use_cache": True,
-    }
-    if model_type == "gpt2":
-        return content | {
-            "n_positions": config.block_size,
-            "n_embd": config.n_embd,
-            "n_layer": config.n_layer,
-            "n_head": config.n_head,
-            "n_inner": config.mlp_width,
-            "activation_function": HF_ACTIVATION[config.mlp],
-            "layer_norm_epsilon": config.norm_eps,
-            **dict.fromkeys(("attn_pdrop", "resid_pdrop", "embd_pdrop"), config.dropout),
-        }
-    return content | _rope_keys(config, model_type)
-
-
-def _rope_keys(config: ModelConfig, model_type: str) -> dict[str, Any]:
-    """Return the keys of the classes with RoPE, under the names of transformers 5 and 4."""
-    content = {
-        "max_position_embeddings": config.block_size,
-        "hidden_size": config.n_embd,
-        "num_hidden_layers": config.n_layer,
-        "num_attention_heads": config.n_head,
-        "intermediate_size": config.mlp_width,
-        "hidden_act": HF_ACTIVATION[config.mlp],
-        "attention_bias": config.bias,
-        "attention_dropout": config.dropout,
-    }
-    rope = {"rope_type": "default", "rope_theta": config.rope_theta}
-    if model_type == "gpt_neox":
-        return content | {
-            "rope_parameters": rope | {"partial_rotary_factor": 1.0},
-            "rotary_pct": 1.0,
-            "rotary_emb_base": config.rope_theta,
-            "layer_norm_eps": config.norm_eps,
-            "use_parallel_residual": False,
-            "hidden_dropout": config.dropout,
-        }
-    content |= {
-        "rope_parameters": rope,
-        "rope_theta": config.rope_theta,
-        "num_key_value_heads": config.kv_heads,
-        "head_dim": config.head_dim,
-        "rms_norm_eps": config.norm_eps,
-    }
-    if model_type == "llama":
-        content["mlp_bias"] = config.bias
-    if model_type == "qwen3":
-        content["use_sliding_window"] = False
-    if model_type == "nanochat":
-        content["final_logit_softcapping"] = config.softcap or None
-    return content
-
-
 def from_hf(content: Mapping[str, Any]) -> ModelConfig:
     """Return the settings of the equivalent TinyGPT; dropout keeps its default.
 
-    >>> config = ModelConfig(position="learned", bias=True)
-    >>> from_hf(to_hf(config)) == config
-    True
+    >>> sizes = {"n_positions": 64, "n_layer": 2, "n_head": 2, "n_embd": 32}
+    >>> config = from_hf({"model_type": "gpt2", "vocab_size": 300} | sizes)
+    >>> config.position, config.mlp, config.tie_weights
+    ('learned', 'gelu_tanh', True)
 
     Raises:
         UserError: a key has no equivalent setting; the message names the first such key.

@@ -1,6 +1,6 @@
-"""Weights of a TinyGPT to and from tensors of the Hugging Face classes in model/hf/config.py.
+"""Weights of a TinyGPT from tensors of the Hugging Face classes in model/hf/config.py.
 
-Both directions use one table of names.
+The opposite direction, scripts/export/hf_weights.py, uses the same table of names.
 """
 
 from __future__ import annotations
@@ -91,27 +91,7 @@ class Entry:
     """The counterparts of one TinyGPT tensor in a Hugging Face file."""
 
     names: tuple[str, ...]
-    layout: str = "same"  # see `_to_hf`
-
-
-def to_hf_weights(
-    kind: str, config: ModelConfig, weights: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """Return the tensors that a Hugging Face class loads, in fp32 on the CPU; none share memory.
-
-    Where the class has biases and gains that the model lacks, they are zeros and ones.
-
-    Args:
-        kind: the model type from `hf_model_type`, a key of NAMES.
-        weights: state dict of the TinyGPT.
-    """
-    found: dict[str, Tensor] = {}
-    complete = fill_missing_weights(kind, config, weights)
-    for name, entry in _entries(kind, config, complete).items():
-        parts = _to_hf(entry.layout, complete[name], config)
-        for theirs, part in zip(entry.names, parts, strict=True):
-            found[theirs] = part.clone(memory_format=torch.contiguous_format)
-    return found
+    layout: str = "same"  # see `to_hf_layout`
 
 
 def from_hf_weights(
@@ -137,10 +117,10 @@ def from_hf_weights(
         tensors = {**tensors, embedding: tensors[head]}  # one tensor, saved under its other name
     weights: dict[str, Tensor] = {}
     check_size(config, len(tensors))
-    meta = _meta_state_dict(kind, config)
-    entries = _entries(kind, config, meta)
+    meta = meta_state_dict(kind, config)
+    entries = entries_of(kind, config, meta)
     for name, entry in entries.items():
-        shapes_hf = [part.shape for part in _to_hf(entry.layout, meta[name], config)]
+        shapes_hf = [part.shape for part in to_hf_layout(entry.layout, meta[name], config)]
         parts = [_checked_tensor(tensors, *one) for one in zip(entry.names, shapes_hf, strict=True)]
         weights[name] = _from_hf(entry.layout, parts, config)
     used = {name for entry in entries.values() for name in entry.names}
@@ -156,24 +136,7 @@ def from_hf_weights(
     return weights
 
 
-def fill_missing_weights(
-    kind: str, config: ModelConfig, weights: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """Return a state dict with all weights that a class has, in fp32 on the CPU.
-
-    Biases that the model lacks are zeros, gains are ones.
-    """
-    return {
-        name: (
-            weights[name].detach().float().cpu()
-            if name in weights
-            else torch.full(meta.shape, 1.0 if name.endswith("weight") else 0.0)
-        )
-        for name, meta in _meta_state_dict(kind, config).items()
-    }
-
-
-def _meta_state_dict(kind: str, config: ModelConfig) -> dict[str, Tensor]:
+def meta_state_dict(kind: str, config: ModelConfig) -> dict[str, Tensor]:
     """Return the state dict, on the meta device, of the TinyGPT with all weights of the class."""
     bias = config.bias or kind in ("gpt2", "gpt_neox")
     config = replace(config, bias=bias, norm_gain=kind != "nanochat")
@@ -181,7 +144,8 @@ def _meta_state_dict(kind: str, config: ModelConfig) -> dict[str, Tensor]:
         return TinyGPT(config).state_dict()
 
 
-def _entries(kind: str, config: ModelConfig, ours: Iterable[str]) -> dict[str, Entry]:
+def entries_of(kind: str, config: ModelConfig, ours: Iterable[str]) -> dict[str, Entry]:
+    """Return the counterparts of TinyGPT's tensors, by our name; `ours` are the names."""
     names, found = NAMES[kind], {}
     for name in ours:
         module, _, leaf = name.rpartition(".")
@@ -210,7 +174,7 @@ def _entries(kind: str, config: ModelConfig, ours: Iterable[str]) -> dict[str, E
     return found
 
 
-def _to_hf(layout: str, tensor: Tensor, config: ModelConfig) -> list[Tensor]:
+def to_hf_layout(layout: str, tensor: Tensor, config: ModelConfig) -> list[Tensor]:
     """Convert a tensor to its Hugging Face layout; several where q, k and v are separate tensors.
 
     split: q, k and v. transposed: GPT-2's matrices are (in, out). by head: GPT-NeoX's rows are
@@ -232,7 +196,7 @@ def _to_hf(layout: str, tensor: Tensor, config: ModelConfig) -> list[Tensor]:
 
 
 def _from_hf(layout: str, parts: list[Tensor], config: ModelConfig) -> Tensor:
-    """Invert `_to_hf`."""
+    """Invert `to_hf_layout`."""
     if layout == "by head":
         by_head = parts[0].unflatten(0, (-1, 3, config.head_dim))
         return torch.cat([part.flatten(0, 1) for part in by_head.unbind(1)])
@@ -241,7 +205,7 @@ def _from_hf(layout: str, parts: list[Tensor], config: ModelConfig) -> Tensor:
         if layout == "split, swapped":
             q, k = _swap_halves(q, config), _swap_halves(k, config)
         return torch.cat((q, k, v))
-    return _to_hf(layout, parts[0], config)[0].clone(memory_format=torch.contiguous_format)
+    return to_hf_layout(layout, parts[0], config)[0].clone(memory_format=torch.contiguous_format)
 
 
 def _swap_halves(rows: Tensor, config: ModelConfig) -> Tensor:

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from model.hf.config import CLASSES, hf_model_type
+from model.hf.config import CLASSES
 from sample import LoadedRun
 from scripts.export.gguf import FILE_NAME, write_gguf
+from scripts.export.hf_config import hf_model_type
 from scripts.export.hf_folder import folder_tokenizer_files, model_files
 
 

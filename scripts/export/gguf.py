@@ -15,8 +15,9 @@ from torch import Tensor
 
 from model.attention import split_qkv
 from model.config import ModelConfig
-from model.hf.config import CLASSES, hf_model_type
-from model.hf.weights import fill_missing_weights
+from model.hf.config import CLASSES
+from scripts.export.hf_config import hf_model_type
+from scripts.export.hf_weights import fill_missing_weights
 from tok.formats.printable_vocab import vocab_dict
 from tok.tokenizer import BPETokenizer
 from tok.vocabulary import to_printable

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from model.config import ModelConfig
-from model.hf.config import hf_model_type, to_hf
 from model.hf.folder import WEIGHTS
-from model.hf.weights import to_hf_weights
+from scripts.export.hf_config import hf_model_type, to_hf
+from scripts.export.hf_weights import to_hf_weights
 from tok.formats.huggingface import write_huggingface
 from tok.tokenizer import BPETokenizer
 from tok.vocabulary import END_OF_TEXT

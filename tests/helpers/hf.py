@@ -11,8 +11,8 @@ import torch
 
 from model.config import ModelConfig
 from model.gpt import TinyGPT
-from model.hf.config import hf_model_type
 from model.hf.folder import Pretrained, read_config, read_folder
+from scripts.export.hf_config import hf_model_type
 from scripts.export.hf_folder import folder_tokenizer_files, model_files
 from tok.formats.convert import read_folder_tokenizer
 from tok.tokenizer import BPETokenizer

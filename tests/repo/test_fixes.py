@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from model.hf.config import hf_model_type
 from model.hf.pretrained import pretrained_settings
 from scripts.export import __main__ as export
+from scripts.export.hf_config import hf_model_type
 from tests.conftest import ROOT
 from tests.helpers.source import PRODUCT
 from tok.formats.convert import import_tokenizer

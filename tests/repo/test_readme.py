@@ -21,7 +21,7 @@ import sample
 import scripts.eval.__main__
 import train
 from data.download.known_corpora import Content, KnownCorpus, Source
-from model.hf.config import hf_model_type
+from scripts.export.hf_config import hf_model_type
 from tests.conftest import ROOT, run_program
 from tests.data.download.serving import good, serving
 from tests.helpers.commands import help_examples, indented_commands, mistakes, shell_commands

@@ -13,10 +13,11 @@ import sample
 import train
 from model.gpt import TinyGPT
 from model.hf import folder as hf_folder
-from model.hf.config import hf_model_type
-from model.hf.weights import NAMES, from_hf_weights, to_hf_weights
+from model.hf.weights import NAMES, from_hf_weights
 from model.training.trainer import Trainer
 from scripts.eval import __main__ as score
+from scripts.export.hf_config import hf_model_type
+from scripts.export.hf_weights import to_hf_weights
 from scripts.sweep import __main__ as sweep
 from scripts.sweep.grid_file import load_sweep
 from tests.helpers.hf import COMBINATIONS, ORACLE, config_of, make_model, name_of, read, write

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from model.gpt import TinyGPT
-from model.hf.config import CLASSES, from_hf, hf_model_type, to_hf
+from model.hf.config import CLASSES, from_hf
 from model.hf.config_reader import HARMLESS, HARMLESS_VALUES
+from scripts.export.hf_config import hf_model_type, to_hf
 from tests.helpers.hf import COMBINATIONS, ORACLE, config_of, make_model, read, write
 from tests.helpers.runs import make_text
 from tok.tokenizer import BPETokenizer

@@ -14,9 +14,10 @@ import torch
 
 from model.gpt import TinyGPT
 from model.hf import folder as hf_folder
-from model.hf.config import CLASSES, SUPPORTED_VALUES, from_hf, hf_model_type, to_hf
+from model.hf.config import CLASSES, from_hf
 from model.sampling.generate import generate_ids
 from model.sampling.sampler import SamplingParams
+from scripts.export.hf_config import SUPPORTED_VALUES, hf_model_type, to_hf
 from tests.helpers.hf import (
     COMBINATIONS,
     ORACLE,

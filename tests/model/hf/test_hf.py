@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from model.config import ModelConfig
 from model.flops import count_parameters
 from model.gpt import TinyGPT
-from model.hf.config import SUPPORTED_VALUES, from_hf, hf_model_type, to_hf
-from model.hf.weights import from_hf_weights, to_hf_weights
+from model.hf.config import from_hf
+from model.hf.weights import from_hf_weights
+from scripts.export.hf_config import SUPPORTED_VALUES, hf_model_type, to_hf
+from scripts.export.hf_weights import to_hf_weights
 from utils.errors import UserError
 
 kinds = st.sampled_from(sorted(SUPPORTED_VALUES))

@@ -16,9 +16,9 @@ import yaml
 import train
 from data.download import known_corpora as corpora
 from model.config import ModelConfig
-from model.hf.config import hf_model_type
 from scripts.export import __main__ as export
 from scripts.export import model_card
+from scripts.export.hf_config import hf_model_type
 from tests.helpers.runs import flags, make_corpus
 from utils.errors import UserError
 from utils.metrics import read_rows

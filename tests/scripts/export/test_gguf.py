@@ -14,10 +14,10 @@ import torch
 
 from model.config import ModelConfig
 from model.gpt import TinyGPT
-from model.hf.config import hf_model_type
 from model.sampling.generate import generate_ids
 from model.sampling.sampler import SamplingParams
 from scripts.export import gguf as gguf_file
+from scripts.export.hf_config import hf_model_type
 from tests.helpers.hf import COMBINATIONS, GROUPED, config_of, make_model, name_of
 from tests.helpers.hostile import hostile_strings
 from tests.helpers.runs import make_text

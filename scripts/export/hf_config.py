@@ -1,0 +1,144 @@
+"""A model's settings as a Hugging Face config.json; model/hf/config.py reads these files.
+
+Keys are those of transformers 5 (Apache-2.0), and where they differ also those of version 4.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from model.config import INIT_STD, ModelConfig
+from model.hf.config import CLASSES, HF_ACTIVATION, PLAIN_MLP
+from utils.config.schema import flatten
+from utils.config.strict_yaml import format_value
+from utils.errors import UserError
+
+# Parts of SUPPORTED_VALUES below.
+ROPE = {"position": ("rope",)}
+NO_EXTRAS = {"embedding_norm": (False,), "qk_norm": (False,), "softcap": (0.0,)}
+EQUAL_HEADS = {"n_kv_head": (0,), "head_size": (0,)}
+LAYER_NORMS = {"norm": ("layernorm",), "mlp": PLAIN_MLP} | NO_EXTRAS | EQUAL_HEADS
+LLAMA = ROPE | {"norm": ("rmsnorm",), "mlp": ("swiglu",)} | NO_EXTRAS
+# Model type -> setting -> supported values. A setting absent from a class's entry may have any
+# value, except those of UNSUPPORTED. Settings for training are not exported.
+SUPPORTED_VALUES: dict[str, dict[str, tuple[Any, ...]]] = {
+    "gpt2": {"position": ("learned",)} | LAYER_NORMS,
+    "gpt_neox": ROPE | LAYER_NORMS,
+    "llama": LLAMA,
+    "qwen3": LLAMA | {"qk_norm": (True,), "bias": (False,)},
+    "nanochat": ROPE
+    | {"norm": ("rmsnorm",), "norm_gain": (False,), "embedding_norm": (True,)}
+    | {"mlp": PLAIN_MLP, "qk_norm": (True,), "bias": (False,)},
+}
+UNSUPPORTED = ("bigram_rows", "pointer")  # by every class
+
+
+def hf_model_type(config: ModelConfig) -> str:
+    """Return the key of CLASSES whose class computes the same function as TinyGPT with `config`.
+
+    >>> hf_model_type(ModelConfig()), hf_model_type(ModelConfig(position="learned"))
+    ('gpt_neox', 'gpt2')
+
+    Raises:
+        UserError: there is none; the message names what the most similar class does not support.
+    """
+    ours = flatten(config)
+    if config.kv_heads == config.n_head:
+        ours["n_kv_head"] = 0
+    if config.head_dim * config.n_head == config.n_embd:
+        ours["head_size"] = 0
+    for name in UNSUPPORTED:
+        if ours[name]:
+            raise UserError(
+                f"model.{name} {format_value(ours[name])}: no Hugging Face class supports it"
+            )
+    unsupported = {
+        model_type: [name for name, values in supported.items() if ours[name] not in values]
+        for model_type, supported in SUPPORTED_VALUES.items()
+    }
+    nearest = min(unsupported, key=lambda model_type: len(unsupported[model_type]))
+    if not unsupported[nearest]:
+        if nearest == "llama" and config.n_embd % config.n_head:  # the class checks it
+            raise UserError(
+                f"{CLASSES[nearest]} needs a model.n_embd that is a multiple of model.n_head "
+                f"(here {config.n_embd} and {config.n_head}); train with other sizes, or with "
+                "model.qk_norm true and model.bias false, as Qwen3ForCausalLM"
+            )
+        return nearest
+    reasons = [
+        f"model.{name} {' or '.join(map(format_value, SUPPORTED_VALUES[nearest][name]))} "
+        f"(here {format_value(ours[name])})"
+        for name in unsupported[nearest]
+    ]
+    raise UserError(
+        f"no Hugging Face class supports this model; the nearest, {CLASSES[nearest]}, needs "
+        f"{', '.join(reasons)}"
+    )
+
+
+def to_hf(config: ModelConfig) -> dict[str, Any]:
+    """Return the content of config.json, without the ids of special tokens.
+
+    Raises:
+        UserError: no Hugging Face class supports the settings.
+    """
+    model_type = hf_model_type(config)
+    content = {
+        "model_type": model_type,
+        "architectures": [CLASSES[model_type]],
+        "dtype": "float32",
+        "vocab_size": config.vocab_size,
+        "tie_word_embeddings": config.tie_weights,
+        "initializer_range": INIT_STD,
+        "use_cache": True,
+    }
+    if model_type == "gpt2":
+        return content | {
+            "n_positions": config.block_size,
+            "n_embd": config.n_embd,
+            "n_layer": config.n_layer,
+            "n_head": config.n_head,
+            "n_inner": config.mlp_width,
+            "activation_function": HF_ACTIVATION[config.mlp],
+            "layer_norm_epsilon": config.norm_eps,
+            **dict.fromkeys(("attn_pdrop", "resid_pdrop", "embd_pdrop"), config.dropout),
+        }
+    return content | _rope_keys(config, model_type)
+
+
+def _rope_keys(config: ModelConfig, model_type: str) -> dict[str, Any]:
+    """Return the keys of the classes with RoPE, under the names of transformers 5 and 4."""
+    content = {
+        "max_position_embeddings": config.block_size,
+        "hidden_size": config.n_embd,
+        "num_hidden_layers": config.n_layer,
+        "num_attention_heads": config.n_head,
+        "intermediate_size": config.mlp_width,
+        "hidden_act": HF_ACTIVATION[config.mlp],
+        "attention_bias": config.bias,
+        "attention_dropout": config.dropout,
+    }
+    rope = {"rope_type": "default", "rope_theta": config.rope_theta}
+    if model_type == "gpt_neox":
+        return content | {
+            "rope_parameters": rope | {"partial_rotary_factor": 1.0},
+            "rotary_pct": 1.0,
+            "rotary_emb_base": config.rope_theta,
+            "layer_norm_eps": config.norm_eps,
+            "use_parallel_residual": False,
+            "hidden_dropout": config.dropout,
+        }
+    content |= {
+        "rope_parameters": rope,
+        "rope_theta": config.rope_theta,
+        "num_key_value_heads": config.kv_heads,
+        "head_dim": config.head_dim,
+        "rms_norm_eps": config.norm_eps,
+    }
+    if model_type == "llama":
+        content["mlp_bias"] = config.bias
+    if model_type == "qwen3":
+        content["use_sliding_window"] = False
+    if model_type == "nanochat":
+        content["final_logit_softcapping"] = config.softcap or None
+    return content
