@@ -13,6 +13,7 @@ from model.config import INIT_STD, ModelConfig
 from model.layers import MLP, check_ids, make_norm, rope_table
 from model.linear import Linear, linear
 from model.pointer import INITIAL_GATE_BIAS, Pointer
+from utils.device import check_compiler_cache
 
 
 class Block(nn.Module):
@@ -52,6 +53,7 @@ class TinyGPT(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        check_compiler_cache()  # weights on the meta device and optimizers import the compiler
         self.config = config
         self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
         if config.position == "learned":

@@ -7,21 +7,16 @@ libraries add the same products, possibly in different orders.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from utils.device import check_compiler_cache, cpu_has
-
-check_compiler_cache()  # the decorator below imports torch's compiler
+from utils.device import cpu_has
 
 # With fewer multiplications, starting a convolution takes longer than it saves (AMD Zen 5).
 MIN_MULTIPLICATIONS = 10_000_000
 
 
-@lru_cache(maxsize=1)
 def convolution_is_faster() -> bool:
     """Return whether oneDNN uses instructions of this processor that MKL does not use."""
     libraries = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
@@ -29,9 +24,7 @@ def convolution_is_faster() -> bool:
     return libraries and amd and cpu_has("avx512_f")
 
 
-@torch.compiler.assume_constant_result  # torch.compile cannot trace the queries
-def _convolution_is_faster() -> bool:
-    return convolution_is_faster()
+CONVOLUTION_IS_FASTER = convolution_is_faster()  # torch.compile cannot trace the queries
 
 
 def linear(x_BTD: Tensor, weight_ND: Tensor, bias_N: Tensor | None = None) -> Tensor:
@@ -61,7 +54,7 @@ def use_conv(x: Tensor, weight_ND: Tensor) -> bool:
         and x.numel() * len(weight_ND) >= MIN_MULTIPLICATIONS
         and (torch.compiler.is_compiling() or torch.get_num_threads() > 1)
         and not torch.is_autocast_enabled("cpu")
-        and _convolution_is_faster()
+        and CONVOLUTION_IS_FASTER
     )
 
 

@@ -21,7 +21,7 @@ def convolved(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
         shapes.append(image.shape)
         return real(image, *rest)
 
-    monkeypatch.setattr(module, "convolution_is_faster", lambda: True)
+    monkeypatch.setattr(module, "CONVOLUTION_IS_FASTER", True)
     monkeypatch.setattr(module, "MIN_MULTIPLICATIONS", 0)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     monkeypatch.setattr(F, "conv2d", conv2d)
@@ -86,10 +86,9 @@ def test_the_processors_that_use_convolutions(
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": name})
     monkeypatch.setattr(module, "cpu_has", lambda feature: avx512)
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
-    is_faster = module.convolution_is_faster.__wrapped__  # without the cache
-    assert is_faster() is expected
+    assert module.convolution_is_faster() is expected
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
-    assert is_faster() is False
+    assert module.convolution_is_faster() is False
 
 
 def test_a_layer_has_pytorchs_parameters_and_initial_values() -> None:

@@ -129,11 +129,20 @@ def test_an_unwritable_folder_for_compiled_programs_ends_nothing(
     variables = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / name / "below")}
     if how == "default":
         variables = {"TMPDIR": str(tmp_path)}
-    done = run_program([sys.executable, "-c", "import model.gpt"], env=variables)
+    program = "from model.gpt import *; model = TinyGPT(ModelConfig()); import torch._dynamo"
+    done = run_program([sys.executable, "-c", program], env=variables)
     assert done.returncode == 0
     assert done.stderr.count("\n") == 1
     assert "warning: TORCHINDUCTOR_CACHE_DIR" in done.stderr and "can't be written" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("module", ["train", "sample", "scripts.export.__main__"])
+def test_starting_a_program_does_not_import_the_compiler(module: str) -> None:
+    # It takes longer than all other imports together, also before the error about a wrong flag.
+    program = f"import sys, {module}; print('torch._dynamo' in sys.modules)"
+    done = run_program([sys.executable, "-c", program])
+    assert (done.stdout, done.stderr) == ("False\n", "")
 
 
 def test_threads_do_not_exceed_the_cores_of_a_container(monkeypatch: pytest.MonkeyPatch) -> None:
