@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from data.documents import ERRORS
 from data.readers import DEFAULT_JSON_FIELD
 from data.windows import WINDOWS
-from utils.config.schema import Dependencies, check, check_dependencies, setting
+from utils.config.schema import Dependencies, check, check_dependencies, path_setting, setting
 
 SPLITS = ("auto", "documents", "bytes")  # ways to split off the validation part
 # The values that other settings must have for a setting to have an effect. True: any but the empty
@@ -29,23 +29,14 @@ DEPENDS_ON: Dependencies = {
 class DataConfig:
     """Settings that choose the training and validation text, and how it is cut into windows."""
 
-    dir: str = setting(
-        "",
-        "folder made by data.prepare; empty = prepare one from the other data settings",
-        may_change_on_resume=True,
-        is_path=True,
+    dir: str = path_setting(
+        "", "folder made by data.prepare; empty = prepare one from the other data settings"
     )
-    files: tuple[str, ...] = setting(
-        (),
-        "files (text, .json, .jsonl, .gz) or folders for training; empty = generate stories",
-        may_change_on_resume=True,
-        is_path=True,
+    files: tuple[str, ...] = path_setting(
+        (), "files (text, .json, .jsonl, .gz) or folders for training; empty = generate stories"
     )
-    val_files: tuple[str, ...] = setting(
-        (),
-        "files or folders for validation; empty = split off a part of data.files",
-        may_change_on_resume=True,
-        is_path=True,
+    val_files: tuple[str, ...] = path_setting(
+        (), "files or folders for validation; empty = split off a part of data.files"
     )
     include: tuple[str, ...] = setting(
         (),
@@ -78,18 +69,10 @@ class DataConfig:
     story_seed: int = setting(
         1, "seed of the training stories; validation uses the next seed", minimum=0
     )
-    tokenizer: str = setting(
-        "",
-        "tokenizer file; empty = train one with model.vocab_size tokens on the training text",
-        may_change_on_resume=True,
-        is_path=True,
+    tokenizer: str = path_setting(
+        "", "tokenizer file; empty = train one with model.vocab_size tokens on the training text"
     )
-    cache_dir: str = setting(
-        "artifacts",
-        "folder that holds the prepared folders",
-        may_change_on_resume=True,
-        is_path=True,
-    )
+    cache_dir: str = path_setting("artifacts", "folder that holds the prepared folders")
     windows: str = setting(
         "packed", "row of a batch: one document, or text cut at any place", choices=WINDOWS
     )

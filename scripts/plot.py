@@ -18,9 +18,9 @@ if __name__ == "__main__":  # before the slow imports
 
 from tqdm import tqdm
 
+from scripts.run_figures import run_figures
 from utils.cli import Parser
 from utils.errors import UserError, run_cli
-from utils.metrics import run_figures
 from utils.output import log, table
 from utils.run.figure import plain_text
 from utils.run.folder import DEFAULT_RUN, RunFolder

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from tok import vocabulary
 from tok.encoding.encoder import Encoder, is_long
 from tok.encoding.progress import ProgressLine
 from tok.encoding.stream_decoder import StreamDecoder
@@ -29,20 +30,7 @@ from tok.tokenizer_file import content_of, from_json, identity_of, to_json
 from tok.training.count_files import count_files, count_texts
 from tok.training.counts import PretokenCounts
 from tok.training.learn import learn_merges
-from tok.vocabulary import (
-    END_OF_TEXT,
-    ByteOrder,
-    assign_ordinary_ids,
-    byte_ranks,
-    bytes_by_id,
-    check_merges,
-    check_special_tokens,
-    count_merges,
-    dtype_for,
-    name_byte_order,
-    token_bytes,
-    token_lengths,
-)
+from tok.vocabulary import END_OF_TEXT, ByteOrder
 from utils.errors import errors_at
 from utils.files import read_bytes, write_atomic
 
@@ -69,19 +57,22 @@ class BPETokenizer:
             TokenizerError: a merge, special token, pattern or byte order is invalid.
         """
         self.pattern = pattern
-        self.byte_ranks = byte_ranks(byte_order)  # bytes: rank of each byte
-        self.byte_order = name_byte_order(self.byte_ranks)
-        self.merges = check_merges(merges)
-        self._lengths = token_lengths(self.merges)  # rank -> length in bytes
+        self.byte_ranks = vocabulary.byte_ranks(byte_order)  # bytes: rank of each byte
+        self.byte_order = vocabulary.name_byte_order(self.byte_ranks)
+        self.merges = vocabulary.check_merges(merges)
+        self._lengths = vocabulary.token_lengths(self.merges)  # rank -> length in bytes
         n_ordinary = len(self._lengths)
         #: Special token -> id, sorted by id.
-        self.special_ids = check_special_tokens(special_tokens, n_ordinary)
+        self.special_ids = vocabulary.check_special_tokens(special_tokens, n_ordinary)
         self.special_tokens = tuple(self.special_ids)
         # Rank -> id; None if every rank equals its id (special tokens come last).
-        self._id_of_rank = assign_ordinary_ids(n_ordinary, list(self.special_ids.values()))
-        ordinary = token_bytes(self.merges, self.byte_ranks)  # rank -> bytes
+        special_ids = list(self.special_ids.values())
+        self._id_of_rank = vocabulary.assign_ordinary_ids(n_ordinary, special_ids)
+        ordinary = vocabulary.token_bytes(self.merges, self.byte_ranks)  # rank -> bytes
         #: Id -> bytes; for a special token its text in UTF-8, for an unused id b"".
-        self.token_bytes: list[bytes] = bytes_by_id(ordinary, self._id_of_rank, self.special_ids)
+        self.token_bytes: list[bytes] = vocabulary.bytes_by_id(
+            ordinary, self._id_of_rank, self.special_ids
+        )
         #: Encodes text; also used directly for streams (tok.encoding.parallel).
         self.encoder = Encoder(
             self.merges,
@@ -168,9 +159,10 @@ class BPETokenizer:
         progress: bool,
     ) -> BPETokenizer:
         """Check the settings, count the pre-tokens (which may take long) and learn the merges."""
-        special_tokens = tuple(check_special_tokens(special_tokens, 256))  # these ids are not used
-        n_merges = count_merges(vocab_size, len(special_tokens))
-        byte_ids = byte_ranks(byte_order)  # ranks are ids here: special tokens come last
+        # These ids of the special tokens are not used.
+        special_tokens = tuple(vocabulary.check_special_tokens(special_tokens, 256))
+        n_merges = vocabulary.count_merges(vocab_size, len(special_tokens))
+        byte_ids = vocabulary.byte_ranks(byte_order)  # ranks are ids here: special tokens come last
         pretokens = count()
         if not pretokens.n_bytes:
             raise TokenizerError("no text to train on: the corpus is empty")
@@ -239,7 +231,7 @@ class BPETokenizer:
     @property
     def dtype(self) -> np.dtype[Any]:
         """The smallest array type that holds every id: uint16 or uint32."""
-        return dtype_for(self.vocab_size)
+        return vocabulary.dtype_for(self.vocab_size)
 
     @cached_property
     def byte_lengths(self) -> np.ndarray:
@@ -268,7 +260,7 @@ class BPETokenizer:
         """Return the ids of a text.
 
         Args:
-            text: a str, or bytes as in `encode_bytes`.
+            text: a str, or any bytes, UTF-8 or not. `decode_bytes` inverts this exactly.
             allowed_special: the special tokens to recognise: False = none (they are plain text),
                 True = all, or a set. Where several match, the longest is taken.
 
@@ -279,12 +271,6 @@ class BPETokenizer:
         if is_long(text):
             return self.encode_array(text, allowed_special=allowed_special).tolist()
         return self.encoder.encode_short(to_text(text), allowed_special)
-
-    def encode_bytes(
-        self, raw: bytes, *, allowed_special: bool | Collection[str] = False
-    ) -> list[int]:
-        """Return the ids of any bytes, UTF-8 or not. `decode_bytes` inverts this exactly."""
-        return self.encode(raw, allowed_special=allowed_special)
 
     def encode_array(
         self, text: str | bytes, *, allowed_special: bool | Collection[str] = False

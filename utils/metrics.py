@@ -145,23 +145,6 @@ def read_column(rows: list[dict[str, str]], name: str) -> tuple[list[int], list[
     return [step for step, _ in filled], [value for _, value in filled]
 
 
-def run_figures(metrics: Path) -> dict[str, str]:
-    """Return a run's main results as its metrics.csv has them, without those not written yet.
-
-    They are `step` and `train_loss`, the last ones; `val_loss`, the lowest after step 0, with its
-    `val_bpb` and `best_step`; and the last row's `CLOCK_COLUMNS`.
-    """
-    rows = read_rows(metrics) if metrics.exists() else []
-    found = {"step": rows[-1]["step"]} if rows else {}
-    if val := [row for row in rows if row["val_loss"] and row["step"] != "0"]:
-        best = min(val, key=lambda row: float(row["val_loss"]))
-        found |= {"best_step": best["step"]}
-        found |= {name: best[name] for name in ("val_loss", "val_bpb")}
-    if train := [row["train_loss"] for row in rows if row["train_loss"]]:
-        found["train_loss"] = train[-1]
-    return found | ({name: rows[-1][name] for name in CLOCK_COLUMNS} if rows else {})
-
-
 class Throughput:
     """Tokens per second of training alone: the clock is stopped during evaluation and saving."""
 

@@ -7,41 +7,31 @@ import shlex
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-# Name of a setting in other programs -> its name here.
-SYNONYMS = {
-    "d_model": "model.n_embd",
-    "hidden_size": "model.n_embd",
-    "num_layers": "model.n_layer",
-    "num_heads": "model.n_head",
-    "num_key_value_heads": "model.n_kv_head",
-    "head_dim": "model.head_size",
-    "context_length": "model.block_size",
-    "max_seq_len": "model.block_size",
-    "learning_rate": "optim.lr",
-    "max_lr": "optim.lr",
-    "optimizer": "optim.name",
-    "max_iters": "train.max_steps",
-    "gradient_accumulation_steps": "train.grad_accum_steps",
-    "eval_interval": "train.eval_every_steps",
-    "log_interval": "train.log_every_steps",
-    "out_dir": "run_dir",
-    "temperature": "temp",
-    "max_new_tokens": "steps",
-    "max_tokens": "steps",
-    "max_length": "steps",
-    "max_gen_len": "steps",
-    "num_tokens": "steps",
-    "n_tokens": "steps",
-    "n_predict": "steps",
-    "num_return_sequences": "num-samples",
-    "n_samples": "num-samples",
-    "start": "prompt",
-    "input": "prompt",
-    "model": "run",
-    "ckpt": "checkpoint",
-    "nucleus": "top-p",
-    "repeat_penalty": "repetition-penalty",
+# Our name of a setting -> its names in other programs.
+OTHER_NAMES = {
+    "model.n_embd": "d_model hidden_size",
+    "model.n_layer": "num_layers",
+    "model.n_head": "num_heads",
+    "model.n_kv_head": "num_key_value_heads",
+    "model.head_size": "head_dim",
+    "model.block_size": "context_length max_seq_len",
+    "optim.lr": "learning_rate max_lr",
+    "optim.name": "optimizer",
+    "train.max_steps": "max_iters",
+    "train.grad_accum_steps": "gradient_accumulation_steps",
+    "train.eval_every_steps": "eval_interval",
+    "train.log_every_steps": "log_interval",
+    "run_dir": "out_dir",
+    "temp": "temperature",
+    "steps": "max_new_tokens max_tokens max_length max_gen_len num_tokens n_tokens n_predict",
+    "num-samples": "num_return_sequences n_samples",
+    "prompt": "start input",
+    "run": "model",
+    "checkpoint": "ckpt",
+    "top-p": "nucleus",
+    "repetition-penalty": "repeat_penalty",
 }
+SYNONYMS = {other: ours for ours, others in OTHER_NAMES.items() for other in others.split()}
 
 
 def nearest(name: str, known: Collection[str]) -> str | None:

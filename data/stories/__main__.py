@@ -11,21 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from data.stories import plots
-from data.stories.story import (
-    MAX_STORY_BYTES,
-    SEPARATOR,
-    Floor,
-    NotAStory,
-    floor_of,
-    floor_of_file,
-    generate_stories,
-    join,
-    parse,
-    read_stories,
-    sample_stories,
-    story_grammar,
-)
+from data.stories import plots, story
 from utils.cli import Parser
 from utils.errors import UserError, run_cli
 from utils.files import write_atomic
@@ -43,11 +29,11 @@ def check(path: str | Path) -> dict[str, Any]:
     Stories are numbered from 0.
     """
     rejected = []
-    stories = read_stories(path)
+    stories = story.read_stories(path)
     for number, one in enumerate(stories):
         try:
-            parse(one)
-        except NotAStory as error:
+            story.parse(one)
+        except story.NotAStory as error:
             rejected.append({"story": number, "byte": error.position})
     accepted = len(stories) - len(rejected)
     return {"stories": len(stories), "accepted": accepted, "refused": rejected}
@@ -55,11 +41,10 @@ def check(path: str | Path) -> dict[str, Any]:
 
 def stats(path: str | None, seed: int, n_stories: int) -> dict[str, Any]:
     """Return statistics of the grammar and of a sample of its stories, and the floor of a file."""
-    made = sample_stories(seed, n_stories)
-    pools = story_grammar().pools
+    made = story.sample_stories(seed, n_stories)
+    pools = story.story_grammar().pools
     texts = [one.text for one in made]
     sizes, counts = [len(one) for one in texts], [len(one.choices) for one in made]
-    floor = floor_of([(len(one.text), -one.log_prob) for one in made])
     statistics: dict[str, Any] = {
         "frames": sum(len(sentences) for sentences in plots.sentence_frames().values()),
         "names": len(pools["name"]),
@@ -70,10 +55,10 @@ def stats(path: str | None, seed: int, n_stories: int) -> dict[str, Any]:
         "bytes_per_story": {"min": min(sizes), "mean": mean(sizes), "max": max(sizes)},
         "choices_per_story": {"min": min(counts), "mean": mean(counts), "max": max(counts)},
         "bits_per_story": mean([one.bits for one in made]),
-        "floor": as_json(floor),
+        "floor": as_json(floor_of_sample(made)),
     }
     if path is not None:
-        statistics["file"] = {"path": path, **as_json(floor_of_file(path))}
+        statistics["file"] = {"path": path, **as_json(story.floor_of_file(path))}
     return statistics
 
 
@@ -82,7 +67,12 @@ def mean(values: Sequence[float]) -> float:
     return round(math.fsum(values) / len(values), 2)
 
 
-def as_json(floor: Floor) -> dict[str, Any]:
+def floor_of_sample(stories: Sequence[story.Story]) -> story.Floor:
+    """Return the floor of stories whose probabilities are known."""
+    return story.floor_of([(len(one.text), -one.log_prob) for one in stories])
+
+
+def as_json(floor: story.Floor) -> dict[str, Any]:
     """Return a floor in nats and bits per byte."""
     bits = {"bits_per_byte": floor.bits_per_byte, "bits_error": floor.standard_error / math.log(2)}
     return {**asdict(floor), **bits}
@@ -144,23 +134,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     elif args.stats is not None:
         print(json.dumps(stats(args.stats or None, args.seed, args.stories), indent=2))
     elif args.floor:  # --floor FILE
-        print(json.dumps(as_json(floor_of_file(args.floor))))
+        print(json.dumps(as_json(story.floor_of_file(args.floor))))
     else:  # --floor without FILE: of the grammar, estimated from a sample
-        pairs = [(len(one.text), -one.log_prob) for one in sample_stories(args.seed, args.stories)]
-        print(json.dumps(as_json(floor_of(pairs))))
+        print(json.dumps(as_json(floor_of_sample(story.sample_stories(args.seed, args.stories)))))
 
 
 def write(n_bytes: int, seed: int, out: str | None) -> None:
     """Write stories to a file atomically, or to stdout as they are generated."""
-    if n_bytes <= MAX_STORY_BYTES:
-        raise UserError(f"--bytes {n_bytes}: give at least {MAX_STORY_BYTES + 1}, room for a story")
+    least = story.MAX_STORY_BYTES + 1
+    if n_bytes < least:
+        raise UserError(f"--bytes {n_bytes}: give at least {least}, room for a story")
     if out is not None:
-        write_atomic(out, join(generate_stories(seed, n_bytes)).encode("ascii"))
+        write_atomic(out, story.join(story.generate_stories(seed, n_bytes)).encode("ascii"))
         return
     before = ""
-    for one in generate_stories(seed, n_bytes):
+    for one in story.generate_stories(seed, n_bytes):
         sys.stdout.write(before + one)
-        before = SEPARATOR
+        before = story.SEPARATOR
     sys.stdout.write("\n")
 
 

@@ -87,15 +87,6 @@ def make_story(text: str, derivation: Derivation) -> Story:
     return Story(text, tuple(derivation), -sum(math.log(count) for _, _, count in derivation))
 
 
-def generate_text(rng: random.Random) -> str:
-    """Return the text that `generate_story` would generate from the same random numbers.
-
-    >>> generate_text(random.Random(1)) == generate_story(random.Random(1)).text
-    True
-    """
-    return story_grammar().write(rng.random, [])
-
-
 def generate_story(rng: random.Random) -> Story:
     """Generate a story from `rng.random()` alone, which is the same in all Python versions."""
     derivation: Derivation = []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from model.attention import split_qkv
 from model.config import ModelConfig
 from model.flops import check_size
 from model.gpt import TinyGPT
+from utils.config.tables import read_table
 from utils.errors import UserError
 
 
@@ -25,65 +27,13 @@ class Names:
     base: str  # prefix of all names but the output head's; files of the base model lack it
     outer: Mapping[str, str]  # of modules outside the blocks
     block: str  # of the list of blocks
-    inner: Mapping[str, str | tuple[str, str, str]]  # in a block; three names for q, k and v
-    head: str = "lm_head"
-    # Suffixes of buffers that older versions saved: masks, frequencies.
-    ignored: tuple[str, ...] = ()
+    inner: Mapping[str, str | list[str]]  # in a block; three names for q, k and v
+    head: str
+    ignored: list[str]  # suffixes of buffers that older versions saved: masks, frequencies
 
 
-_LLAMA = Names(
-    base="model.",
-    outer={"token_embedding": "embed_tokens", "final_norm": "norm"},
-    block="layers",
-    inner={
-        "attn_norm": "input_layernorm",
-        "attn.qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-        "attn.q_norm": "self_attn.q_norm",
-        "attn.k_norm": "self_attn.k_norm",
-        "attn.proj": "self_attn.o_proj",
-        "mlp_norm": "post_attention_layernorm",
-        "mlp.gate": "mlp.gate_proj",
-        "mlp.fc": "mlp.up_proj",
-        "mlp.proj": "mlp.down_proj",
-    },
-    ignored=(".self_attn.rotary_emb.inv_freq",),
-)
-NAMES = {
-    "gpt2": Names(
-        base="transformer.",
-        outer={"token_embedding": "wte", "position_embedding": "wpe", "final_norm": "ln_f"},
-        block="h",
-        inner={
-            "attn_norm": "ln_1",
-            "attn.qkv": "attn.c_attn",
-            "attn.proj": "attn.c_proj",
-            "mlp_norm": "ln_2",
-            "mlp.fc": "mlp.c_fc",
-            "mlp.proj": "mlp.c_proj",
-        },
-        ignored=(".attn.bias", ".attn.masked_bias"),
-    ),
-    "gpt_neox": Names(
-        base="gpt_neox.",
-        outer={"token_embedding": "embed_in", "final_norm": "final_layer_norm"},
-        block="layers",
-        inner={
-            "attn_norm": "input_layernorm",
-            "attn.qkv": "attention.query_key_value",
-            "attn.proj": "attention.dense",
-            "mlp_norm": "post_attention_layernorm",
-            "mlp.fc": "mlp.dense_h_to_4h",
-            "mlp.proj": "mlp.dense_4h_to_h",
-        },
-        head="embed_out",
-        ignored=(".attention.bias", ".attention.masked_bias", ".attention.rotary_emb.inv_freq"),
-    ),
-    "llama": _LLAMA,
-    "qwen3": _LLAMA,
-    "nanochat": replace(
-        _LLAMA, inner=dict(_LLAMA.inner) | {"mlp.fc": "mlp.fc1", "mlp.proj": "mlp.fc2"}
-    ),
-}
+_TABLE = read_table(Path(__file__).with_name("tensor_names.yaml"))
+NAMES = {kind: Names(**names) for kind, names in _TABLE.items()}
 
 
 @dataclass(frozen=True)
@@ -159,7 +109,7 @@ def entries_of(kind: str, config: ModelConfig, ours: Iterable[str]) -> dict[str,
         if kind == "gpt_neox" and not config.bias and inner.startswith("attn.") and leaf == "bias":
             continue  # with attention_bias false, this class lacks only these
         theirs = names.inner[inner]
-        words = (theirs,) if isinstance(theirs, str) else theirs
+        words = [theirs] if isinstance(theirs, str) else theirs
         layout = "same"
         if inner == "attn.qkv":
             layout = {
@@ -236,7 +186,7 @@ def _check_unused(
     """Check that unused tensors are buffers or a tied head saved separately."""
     for name in sorted(tensors):
         tensor = tensors[name]
-        if name in used or name.endswith(names.ignored):
+        if name in used or name.endswith(tuple(names.ignored)):
             continue
         embedding = tensors[f"{names.base}{names.outer['token_embedding']}.weight"]
         if name == f"{names.head}.weight" and config.tie_weights and torch.equal(tensor, embedding):

@@ -17,18 +17,8 @@ from torch import Tensor, nn
 from model.eval_mode import unwrap
 from model.gpt import Block, TinyGPT
 from model.layers import RMSNorm, activate
-from model.sampling.matmul import (
-    Affine,
-    Matmul,
-    batch_invariant_attention,
-    batch_invariant_elementwise,
-    batch_invariant_matmul,
-    can_pack,
-    default_attention,
-    default_matmul,
-    gelu,
-    packed_matmul,
-)
+from model.sampling import matmul
+from model.sampling.matmul import Affine, Matmul
 
 # A row is one sample of the batch. Models that read at most this many weights per step multiply
 # each row separately: with so few weights, starting oneDNN takes longer than oneDNN saves.
@@ -69,14 +59,16 @@ class InferenceWeights:
         config = raw.config
         self.embedding = raw.token_embedding.weight
         on_cpu = self.embedding.device.type == "cpu"
-        self._make_linear = default_matmul
+        self._make_linear = matmul.default_matmul
         if on_cpu and count_weights_read(raw) <= PACKING_THRESHOLD:
-            self._make_linear = batch_invariant_matmul
-        elif can_pack(self.embedding):
-            self._make_linear = packed_matmul
-        elementwise = batch_invariant_elementwise if on_cpu else lambda function: function
+            self._make_linear = matmul.batch_invariant_matmul
+        elif matmul.can_pack(self.embedding):
+            self._make_linear = matmul.packed_matmul
+        elementwise = matmul.batch_invariant_elementwise if on_cpu else lambda function: function
         self.activate = elementwise(activation_function(config.mlp, on_cpu))
-        self.attention = default_attention if self.embedding.is_cuda else batch_invariant_attention
+        self.attention = matmul.batch_invariant_attention
+        if self.embedding.is_cuda:
+            self.attention = matmul.default_attention
         self.softplus, self.tanh = elementwise(F.softplus), elementwise(torch.tanh)
         self.layers = [self._layer(block) for block in raw.blocks]
         self.final_norm = norm_function(raw.final_norm)
@@ -122,7 +114,7 @@ def activation_function(kind: str, on_cpu: bool) -> TensorFunction:
     """Return the activation function of an MLP; for swiglu, that of its gate."""
     if kind == "swiglu":
         return F.silu
-    return gelu if kind == "gelu" and on_cpu else partial(activate, kind)
+    return matmul.gelu if kind == "gelu" and on_cpu else partial(activate, kind)
 
 
 def weight_and_bias(linear: nn.Linear) -> Affine:

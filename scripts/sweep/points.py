@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from model.training.config import is_complete
+from scripts.run_figures import run_figures
 from scripts.sweep.grid import Point, Sweep, format_setting
 from train import Config, apply_pretrained_config
 from utils.config.load import build, load
 from utils.config.schema import flatten
 from utils.config.strict_yaml import format_value
 from utils.errors import UserError, errors_at
-from utils.metrics import CLOCK_COLUMNS, run_figures
+from utils.metrics import CLOCK_COLUMNS
 from utils.output import as_utf8
 from utils.run import checkpoint
 from utils.run.folder import RunFolder

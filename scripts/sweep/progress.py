@@ -10,11 +10,11 @@ from concurrent.futures import Future
 
 from tqdm import tqdm
 
+from scripts.run_figures import run_figures
 from scripts.sweep.points import Job
 from scripts.sweep.pools import last_line
 from scripts.sweep.ranking import BITS
 from utils.errors import one_line
-from utils.metrics import run_figures
 from utils.output import log, log_if_not_tty, progress_bar
 from utils.run.folder import RunFolder
 

@@ -326,6 +326,6 @@ def test_the_token_file_does_not_depend_on_the_number_of_workers(
         counts = prepare.write_split(path, iter(documents), loaded, "train", workers)
         made.append((counts, path.read_bytes()))
     assert made[0] == made[1]
-    ids = [token for raw in documents for token in [*loaded.encode_bytes(raw), loaded.eot_id]]
+    ids = [token for raw in documents for token in [*loaded.encode(raw), loaded.eot_id]]
     assert np.load(path).tolist() == ids
     assert made[0][0] == {"tokens": len(ids), "bytes": sum(map(len, documents)), "documents": 12}

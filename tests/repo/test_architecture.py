@@ -101,6 +101,8 @@ LATE_HERE = {
     "scripts.sweep.__main__": {"scripts.sweep.plots": "loads Matplotlib; needed at the end only"},
 }
 
+SHARED = "scripts.run_figures"  # not a program: all programs in scripts/ may import it
+
 
 def fits(name: str, prefixes: str) -> bool:
     return any(is_inside(name, prefix) for prefix in prefixes.split())
@@ -141,7 +143,7 @@ def rule_layers(module: str, tree: ast.Module) -> Iterator[tuple[int, str]]:
 def rule_scripts(module: str, tree: ast.Module) -> Iterator[tuple[int, str]]:
     """A program may not import another program, nor a subpackage of a program a sibling."""
     for line, name in imports(tree):
-        if top_of(name) != "scripts" or top_of(module) != "scripts":
+        if top_of(name) != "scripts" or top_of(module) != "scripts" or fits(name, SHARED):
             continue
         upwards = is_inside(module, home_of(name)) and home_of(name) != "scripts"
         if not upwards and not (module.endswith("__main__") and is_inside(name, home_of(module))):

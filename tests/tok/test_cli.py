@@ -315,7 +315,7 @@ def test_workers_give_the_same_ids_and_nothing_is_printed_for_invalid_text(
     monkeypatch.setattr("tok.encoding.parallel.MAX_SERIAL_JOBS", 1)
     path = tmp_path / "large.txt"
     path.write_bytes(CORPUS * 2000)
-    expected = BPETokenizer.load(folder / "tok.json").encode_bytes(CORPUS * 2000)
+    expected = BPETokenizer.load(folder / "tok.json").encode(CORPUS * 2000)
     source = ["--tokenizer", str(folder / "tok.json"), "--file", str(path)]
     for workers in ("1", "2"):
         main(["encode", *source, "--workers", workers])

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import ROOT
 from tests.helpers.hostile import hostile_strings
+from tests.helpers.pretokens import as_dict
 from tok.errors import TokenizerError
 from tok.formats.convert import export_tokenizer, import_tokenizer
 from tok.patterns import PATTERNS, Pattern, class_string, find_pattern, split, to_bytes, to_text
@@ -243,7 +244,7 @@ def test_a_third_pattern_is_used_everywhere(monkeypatch, tmp_path):
     text = REAL[:20_000] + "é年😀 \n12345 it's"
     raw = text.encode()
     for workers in (1, 2):
-        counts = count_texts([raw], "characters", workers).as_dict()
+        counts = as_dict(count_texts([raw], "characters", workers))
         assert counts == Counter(c.encode() for c in text)
     tokenizer = BPETokenizer([(97, 98), (32, 97), (0xC3, 0xA9)], pattern="characters")
     expected = [i for c in text for i in ([258] if c == "é" else c.encode())]

@@ -47,7 +47,7 @@ def test_text_round_trip(text):
 @settings(deadline=None, max_examples=200)
 @given(st.binary(max_size=80))
 def test_bytes_round_trip(raw):
-    ids = TOKENIZER.encode_bytes(raw)
+    ids = TOKENIZER.encode(raw)
     assert TOKENIZER.decode_bytes(ids) == raw
     assert TOKENIZER.decode(ids) == raw.decode("utf-8", "replace")
     assert TOKENIZER.byte_lengths[ids].sum() == len(raw)
@@ -57,7 +57,7 @@ def test_bytes_round_trip(raw):
 @settings(deadline=None)
 @given(st.text(max_size=60))
 def test_text_and_its_bytes_have_the_same_ids(text):
-    assert TOKENIZER.encode(text) == TOKENIZER.encode_bytes(text.encode())
+    assert TOKENIZER.encode(text) == TOKENIZER.encode(text.encode())
 
 
 @settings(deadline=None)
@@ -104,7 +104,7 @@ def test_special_tokens_in_text_are_plain_text_by_default():
     assert allowed == TOKENIZER.encode("one") + [TOKENIZER.eot_id] + TOKENIZER.encode("two")
     assert TOKENIZER.encode(text, allowed_special={END_OF_TEXT}) == allowed
     assert TOKENIZER.encode(text, allowed_special=set()) == plain
-    assert TOKENIZER.encode_bytes(text.encode(), allowed_special=True) == allowed
+    assert TOKENIZER.encode(text.encode(), allowed_special=True) == allowed
     assert TOKENIZER.encode_array(text, allowed_special=True).tolist() == allowed
     assert TOKENIZER.decode(plain) == TOKENIZER.decode(allowed) == text
 
@@ -122,7 +122,7 @@ def test_only_allowed_special_tokens_are_recognised_longest_first():
 
 def test_bytes_next_to_a_special_token_may_be_invalid():
     raw = b"\xff<|endoftext|>\xe5\xb9"
-    ids = TOKENIZER.encode_bytes(raw, allowed_special=True)
+    ids = TOKENIZER.encode(raw, allowed_special=True)
     assert ids.count(TOKENIZER.eot_id) == 1 and TOKENIZER.decode_bytes(ids) == raw
 
 
@@ -233,7 +233,7 @@ def test_train_files_rejects_invalid_utf8_unless_errors_is_bytes(tmp_path):
     with pytest.raises(UserError, match=r"latin\.txt: not UTF-8 at byte 3 \(0xe9\)"):
         BPETokenizer.train_files([path], vocab_size=260)
     tokenizer = BPETokenizer.train_files([path], vocab_size=260, errors="bytes")
-    assert tokenizer.encode_bytes(b"caf")[0] >= 256
+    assert tokenizer.encode(b"caf")[0] >= 256
     with pytest.raises(ValueError, match="errors must be 'strict' or 'bytes'"):
         BPETokenizer.train_files([path], vocab_size=260, errors="ignore")
     with pytest.raises(UserError, match=r"none\.txt: No such file"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from tok.errors import TokenizerError
@@ -17,6 +18,7 @@ from tok.patterns import GPT2, PATTERNS, find_pattern
 from tok.tokenizer import BPETokenizer
 from tok.vocabulary import to_printable
 
+TEMPLATE = Path(__file__).with_name("tokenizer.json.template")  # with one added token
 _FLAGS = ("single_word", "lstrip", "rstrip")  # of an added token: they change what it matches
 
 
@@ -28,42 +30,15 @@ def write_huggingface(tokenizer: BPETokenizer) -> bytes:
     """
     ids = vocab_dict(tokenizer)
     texts = [to_printable(tokenizer.token_bytes[token_id]) for token_id in tokenizer.ordinary_ids]
-    split = {
-        "type": "Split",
-        "pattern": {"Regex": PATTERNS[tokenizer.pattern].regex},
-        "behavior": "Isolated",
-        "invert": False,
-    }
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
-    content = {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [
-            {"id": token_id, "content": token, "single_word": False, "lstrip": False}
-            | {"rstrip": False, "normalized": False, "special": True}
-            for token, token_id in tokenizer.special_ids.items()
-        ],
-        "normalizer": None,
-        "pre_tokenizer": {
-            "type": "Sequence",
-            "pretokenizers": [split, byte_level | {"use_regex": False}],
-        },
-        "post_processor": None,
-        "decoder": byte_level | {"use_regex": True},
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": False,
-            "vocab": ids,
-            "merges": [[texts[first], texts[second]] for first, second in tokenizer.merges],
-        },
-    }
+    content = json.loads(TEMPLATE.read_text(encoding="utf-8"))
+    content["added_tokens"] = [
+        {"id": token_id, "content": token} | content["added_tokens"][0]
+        for token, token_id in tokenizer.special_ids.items()
+    ]
+    split = content["pre_tokenizer"]["pretokenizers"][0]
+    split["pattern"] = {"Regex": PATTERNS[tokenizer.pattern].regex}
+    merges = [[texts[first], texts[second]] for first, second in tokenizer.merges]
+    content["model"] |= {"vocab": ids, "merges": merges}
     return (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode("utf-8")
 
 

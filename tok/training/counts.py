@@ -41,8 +41,8 @@ class PretokenCounts:
 
         >>> counts = PretokenCounts()
         >>> counts.add(b"the cat the", np.array([0, 3, 7]))
-        >>> sorted(counts.as_dict().items())
-        [(b' cat', 1), (b' the', 1), (b'the', 1)]
+        >>> [array.tolist() for array in counts.flattened()[1:]]  # lengths and counts
+        [[3, 4, 4], [1, 1, 1]]
         """
         block = Block(raw, starts_P)
         *by_width, long = block.by_width(WIDTHS)
@@ -76,17 +76,6 @@ class PretokenCounts:
         lengths.append(np.array([len(pretoken) for pretoken in self._longer], dtype=np.int64))
         counts.append(np.array([*self._longer.values()], dtype=np.int64))
         return np.concatenate(raw), np.concatenate(lengths), np.concatenate(counts)
-
-    def as_dict(self) -> dict[bytes, int]:
-        """Return pre-token -> count."""
-        raw, lengths_U, counts_U = self.flattened()
-        whole, ends_U = raw.tobytes(), lengths_U.cumsum()
-        return {
-            whole[end - length : end]: count
-            for end, length, count in zip(
-                ends_U.tolist(), lengths_U.tolist(), counts_U.tolist(), strict=True
-            )
-        }
 
 
 def dedup_keys(words: Sequence[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:

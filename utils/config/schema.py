@@ -53,6 +53,11 @@ def setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def path_setting(default: Any, help: str) -> Any:
+    """Return the field of a path or paths that a resumed run may change."""
+    return setting(default, help, may_change_on_resume=True, is_path=True)
+
+
 def flat_fields(cls: type, prefix: str = "") -> dict[str, tuple[Any, dataclasses.Field[Any]]]:
     """Return dotted name -> (type, field) for every setting of a dataclass and its sections."""
     found: dict[str, tuple[Any, dataclasses.Field[Any]]] = {}

@@ -182,7 +182,7 @@ def test_the_number_of_workers_does_not_change_ids(monkeypatch):
     shared = list(parallel.encode_documents(TRAINED, iter(documents), workers=2))
     assert len(alone) > 4 and [ids.tolist() for ids in shared] == [ids.tolist() for ids in alone]
     assert {ids.dtype for ids in shared} == {np.dtype(np.uint16)}
-    one_by_one = [[*TRAINED.encode_bytes(raw), TRAINED.eot_id] for raw in documents]
+    one_by_one = [[*TRAINED.encode(raw), TRAINED.eot_id] for raw in documents]
     assert np.concatenate(alone).tolist() == sum(one_by_one, [])
 
 

@@ -13,6 +13,7 @@ from collections import Counter
 
 import pytest
 
+from tests.helpers.pretokens import as_dict
 from tok.errors import TokenizerError
 from tok.patterns import PATTERNS, split, to_bytes, to_text
 from tok.training import count_files as module
@@ -53,12 +54,12 @@ def test_parts_blocks_and_workers_do_not_change_counts(small, tmp_path, pattern,
     for seed in range(5):
         texts = random_texts(seed)
         counts = count_texts(iter(texts), pattern, workers)
-        assert counts.as_dict() == expected(texts, pattern)
+        assert as_dict(counts) == expected(texts, pattern)
         assert counts.n_bytes == sum(len(text.encode()) for text in texts)
         paths = [tmp_path / f"{i}.txt" for i in range(len(texts))]
         for path, text in zip(paths, texts):
             path.write_bytes(text.encode())
-        assert count_files(paths, pattern, workers=workers).as_dict() == expected(texts, pattern)
+        assert as_dict(count_files(paths, pattern, workers=workers)) == expected(texts, pattern)
 
 
 def test_threads_where_forking_is_unsafe(small, forks, monkeypatch):
@@ -67,7 +68,7 @@ def test_threads_where_forking_is_unsafe(small, forks, monkeypatch):
     forked = count_texts(texts, workers=3)
     monkeypatch.setitem(sys.modules, "torch", object())
     assert module._start_method() == "thread"
-    assert count_texts(texts, workers=3).as_dict() == forked.as_dict() == expected(texts)
+    assert as_dict(count_texts(texts, workers=3)) == as_dict(forked) == expected(texts)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux only")
@@ -100,11 +101,12 @@ def _first_then_sleep(pattern, errors, job):
 
 IN_A_POOL = """
 import multiprocessing, sys
+from tests.helpers.pretokens import as_dict
 from tok.training import count_files as module
 
 def count(path):
     module.PART_BYTES = 100
-    return module.count_files([path], workers=2).as_dict()
+    return as_dict(module.count_files([path], workers=2))
 
 with multiprocessing.get_context("fork").Pool(1) as pool:
     print(pool.apply(count, sys.argv[1:]))
@@ -137,14 +139,14 @@ def forks(monkeypatch):
 @pytest.mark.parametrize("unit", ["a", " ", "年", "\n", "!", b"\xff", "x y"])
 def test_text_without_a_boundary(small, pattern, unit):
     raw = (unit if isinstance(unit, bytes) else unit.encode()) * 500 + TEXT
-    assert count_texts([raw], pattern, 2).as_dict() == expected([raw], pattern)
+    assert as_dict(count_texts([raw], pattern, 2)) == expected([raw], pattern)
 
 
 def test_a_long_text_in_parts_of_the_default_size():
     raw = TEXT * (2 * module.PART_BYTES // len(TEXT) + 2)
     once = expected([TEXT])
     assert len(list(module._spans(raw, "gpt2"))) == 3
-    counts = count_texts([raw, TEXT], workers=2).as_dict()
+    counts = as_dict(count_texts([raw, TEXT], workers=2))
     assert {pretoken: n / once[pretoken] for pretoken, n in counts.items()} == dict.fromkeys(
         once, len(raw) // len(TEXT) + 1
     )
@@ -162,7 +164,7 @@ def test_the_first_invalid_byte_is_named(small, tmp_path, workers):
         with pytest.raises(UserError, match=message):
             count_files([bad, good, bad] if i % 2 else [good, bad], workers=workers)
     raw = bad.read_bytes()
-    assert count_files([bad], errors="bytes", workers=workers).as_dict() == expected([raw])
+    assert as_dict(count_files([bad], errors="bytes", workers=workers)) == expected([raw])
 
 
 def test_a_boundary_is_found_across_reads(monkeypatch):
@@ -201,7 +203,7 @@ def test_a_pipe_is_read_once(small, tmp_path):
     writer.start()
     counts = count_files([path], workers=2)
     writer.join()
-    assert counts.as_dict() == expected([TEXT * 30])
+    assert as_dict(counts) == expected([TEXT * 30])
 
 
 def test_memory_does_not_depend_on_the_file_size(monkeypatch, tmp_path):
@@ -223,4 +225,4 @@ def test_types_of_texts():
         count_texts([5])
     with pytest.raises(TokenizerError, match="lone surrogate"):
         count_texts(["\ud800"])
-    assert count_texts([bytearray(b"a b"), memoryview(b"a")]).as_dict() == {b"a": 2, b" b": 1}
+    assert as_dict(count_texts([bytearray(b"a b"), memoryview(b"a")])) == {b"a": 2, b" b": 1}

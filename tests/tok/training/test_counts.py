@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.helpers.pretokens import as_dict
 from tok.patterns import GPT2
 from tok.split_arrays import split_starts
 from tok.training import counts as counts_module
@@ -34,7 +35,7 @@ def test_counts_of_blocks_and_parts_are_added(monkeypatch, slot_bits):
     whole = PretokenCounts()
     for part in parts:
         whole.update(part.partial_counts())
-    assert whole.as_dict() == expected
+    assert as_dict(whole) == expected
     assert whole.n_bytes == sum(len(word) * n for word, n in expected.items())
     raw, lengths, counts = whole.flattened()
     assert len(raw) == lengths.sum() and counts.sum() == sum(expected.values())
@@ -43,7 +44,7 @@ def test_counts_of_blocks_and_parts_are_added(monkeypatch, slot_bits):
 def test_no_text():
     raw, lengths, counts = PretokenCounts().flattened()
     assert len(raw) == len(lengths) == len(counts) == 0
-    assert PretokenCounts().as_dict() == {}
+    assert as_dict(PretokenCounts()) == {}
 
 
 @settings(deadline=None, max_examples=200)
@@ -59,7 +60,7 @@ def test_no_text():
 def test_equal_to_a_dict(words):
     counts = PretokenCounts()
     add(counts, words)
-    assert counts.as_dict() == Counter(words)
+    assert as_dict(counts) == Counter(words)
 
 
 def test_many_words_of_few_letters():
@@ -68,7 +69,7 @@ def test_many_words_of_few_letters():
     counts = PretokenCounts()
     add(counts, words)
     add(counts, words)
-    assert counts.as_dict() == Counter(words + words)
+    assert as_dict(counts) == Counter(words + words)
 
 
 def test_pretokens_of_a_text():
@@ -76,4 +77,4 @@ def test_pretokens_of_a_text():
     starts = split_starts(raw, GPT2)
     counts = PretokenCounts()
     counts.add(raw, starts)
-    assert counts.as_dict() == Counter(raw[a:b] for a, b in pairwise([*starts.tolist(), len(raw)]))
+    assert as_dict(counts) == Counter(raw[a:b] for a, b in pairwise([*starts.tolist(), len(raw)]))
