@@ -16,8 +16,9 @@ from model.gpt import TinyGPT
 from utils.config.load import cast, unknown_key
 from utils.errors import UserError, errors_at
 
-# Settings that checkpoints of version 0.2 lack. Their defaults are what models did before.
-ADDED_LATER = ("n_kv_head", "head_size")
+# Settings that checkpoints of older versions lack. Their defaults are what models did before.
+ADDED_LATER = "n_kv_head head_size norm_gain embedding_norm embedding_std".split()
+ADDED_LATER += ["bigram_rows", "bigram_dropout", "pointer"]
 
 
 def load_model(checkpoint: Mapping[str, Any], device: torch.device | str = "cpu") -> TinyGPT:
