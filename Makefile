@@ -6,6 +6,7 @@ CONFIG  ?= configs/tiny.yaml
 SWEEP   ?= configs/sweep.yaml
 RUN     ?= runs/$(basename $(notdir $(CONFIG)))
 ARGS    ?=
+MINUTES ?=
 CORPUS  ?=
 NANOGPT ?=
 PIPARGS ?=
@@ -81,8 +82,9 @@ check-sweep:
 install: $(READY) ## make the virtual environment and install the requirements, and EXTRAS="NAME ..."
 	$(if $(strip $(EXTRAS)),$(if $(strip $(VENV)),$(PIP_INSTALL) $(EXTRAS)))
 
-train: check-config $(READY) ## train a model or resume its training, then plot the loss and print a sample
-	$(PY) train.py --config "$(CONFIG)" --run_dir "$(RUN)" $$(test ! -f "$(RUN)/run.json" || echo --resume) $(ARGS)
+train: check-config $(READY) ## train a model (in MINUTES=4) or resume it, then plot the loss and print a sample
+	$(PY) train.py --config "$(CONFIG)" --run_dir "$(RUN)" $$(test ! -f "$(RUN)/run.json" || echo --resume) \
+		$(if $(MINUTES),--train.max_minutes "$(MINUTES)") $(ARGS)
 	$(PY) sample.py --run "$(RUN)" --seed 1
 	@echo "loss plot: $(RUN)/loss.png"
 

@@ -19,7 +19,6 @@ if __name__ == "__main__":  # before the slow imports
 
     exit_silently_on_sigint()
 
-import torch
 
 from data.config import DataConfig
 from data.dataset import Dataset, check_run_tokenizer
@@ -31,6 +30,7 @@ from model.gpt import TinyGPT
 from model.hf.pretrained import load_initial_weights, pretrained_settings
 from model.load import load_weights
 from model.training.config import TrainConfig, is_complete
+from model.training.duration import describe_rest, plan, trial_settings
 from model.training.fit import fit
 from model.training.optim import OPTIMIZERS, OptimConfig, make_optimizer
 from model.training.step_log import describe_run, run_metadata
@@ -47,7 +47,6 @@ from utils.distributed import SINGLE_PROCESS, Distributed, init_distributed
 from utils.errors import UserError, looked_in, run_cli
 from utils.files import write_atomic
 from utils.output import log, shell_quote
-from utils.processes import keep_freed_memory
 from utils.run import checkpoint, tensorboard
 from utils.run.environment import VERSION
 from utils.run.folder import FLAGS_RUN, RunFolder, run_to_resume
@@ -168,26 +167,6 @@ def load_data(
     return data
 
 
-def set_up_device(
-    config: TrainConfig, state: dict[str, Any] | None, dist: Distributed
-) -> torch.device:
-    """Set the number of CPU threads, let malloc keep freed memory, return the device to train on.
-
-    A run resumed with the same number of ranks keeps its number of threads, because floating-point
-    sums depend on it.
-    """
-    if state and state.get("ranks", 1) == dist.size:  # older checkpoints have no ranks
-        threads = state["threads"]
-    else:
-        threads = config.num_threads or dist.threads()
-    if threads:
-        torch.set_num_threads(threads)
-    else:
-        device.limit_threads()
-    keep_freed_memory()
-    return device.pick_device(dist.device_name(config.device))
-
-
 def build_trainer(
     config: Config,
     run: RunFolder,
@@ -202,8 +181,11 @@ def build_trainer(
         data: used instead of the data that the settings describe.
     """
     check_size(config.model, n_rows=config.train.batch_size * config.train.grad_accum_steps)
-    torch_device = set_up_device(config.train, state, dist)
     train, weights = config.train, None
+    threads = train.num_threads or dist.threads()
+    if state and state.get("ranks", 1) == dist.size:  # older checkpoints have no ranks
+        threads = state["threads"]  # floating-point sums depend on it
+    torch_device = device.set_up(dist.device_name(train.device), threads)
     if train.init_from and not state:  # before load_data: bad weights are an early error
         weights = load_initial_weights(train.init_from, config.model)
     data = data or load_data(config, run, state, dist)
@@ -256,12 +238,19 @@ def run_training(
         run.check_has_no_run(dump(config).encode())  # a killed start may have left this file
     if config.train.tensorboard:
         tensorboard.import_library()  # if it is not installed, fail before anything is written
-    trainer, data = build_trainer(config, run, state, dist)
+    data, duration = None, describe_rest(config.train, state) if state else ""
+    if not state and (config.train.max_minutes or not config.train.compile):  # compiling is slow
+        trial = trial_settings(config.train, dist.size)
+        trainer, data = build_trainer(dataclasses.replace(config, train=trial), run, None, dist)
+        train, duration = plan(config.train, trainer)
+        config = dataclasses.replace(config, train=train)
+        trainer.batches.close()
+    trainer, data = build_trainer(config, run, state, dist, data)
     if resume:
         check_run_tokenizer(run.tokenizer, data.tokenizer.identity)
     dist.barrier()  # all ranks have read the folder before the main process changes it
     if dist.is_main:
-        claim_run_folder(run, config, trainer, data, resume)
+        claim_run_folder(run, config, trainer, data, resume, duration)
     with contextlib.closing(trainer.batches):
         status = fit(trainer, resumed=state is not None)
     if dist.is_main and trainer.step:  # 0: a signal came before the first step
@@ -282,9 +271,12 @@ def report_end(run: RunFolder, trainer: Trainer) -> None:
 
 
 def claim_run_folder(
-    run: RunFolder, config: Config, trainer: Trainer, data: Dataset, resume: bool
+    run: RunFolder, config: Config, trainer: Trainer, data: Dataset, resume: bool, duration: str
 ) -> None:
     """Lock the run folder, log what will run; write config.yaml, tokenizer.json and run.json.
+
+    Args:
+        duration: a line about the duration of the run; empty if it is not known.
 
     Raises:
         UserError: another process has locked it, or has started a run in it meanwhile.
@@ -293,8 +285,9 @@ def claim_run_folder(
     if not resume:
         run.check_has_no_run(dump(config).encode())
     tokens_per_row, formula = data.tokens_per_row(config.data.windows, config.model.block_size)
-    for line in [*describe_run(trainer, tokens_per_row, formula), *data.notes]:
-        log(line)
+    for line in [*describe_run(trainer, tokens_per_row, formula), *data.notes, duration]:
+        if line:
+            log(line)
     write_atomic(run.config, dump(config).encode())
     data.tokenizer.save(run.tokenizer)
     run.write_record(data.metadata() | run_metadata(trainer))

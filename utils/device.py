@@ -16,13 +16,28 @@ import torch
 
 from utils.errors import UserError
 from utils.output import log, plural
-from utils.processes import available_cores, peak_rss_bytes
+from utils.processes import available_cores, keep_freed_memory, peak_rss_bytes
 
 COMPILER_CACHE = "TORCHINDUCTOR_CACHE_DIR"  # environment variable, read by torch
 _temporary_folders: list[tempfile.TemporaryDirectory[str]] = []  # removed when the process ends
 
 AMP = ("auto", "off", "bf16", "fp16")  # values of train.amp, see `pick_amp`
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def set_up(name: str, threads: int) -> torch.device:
+    """Set the number of CPU threads, let malloc keep freed memory, return the device to train on.
+
+    Args:
+        name: as for `pick_device`.
+        threads: 0 = as many as the process may use.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    else:
+        limit_threads()
+    keep_freed_memory()
+    return pick_device(name)
 
 
 def pick_device(name: str) -> torch.device:

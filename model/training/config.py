@@ -21,6 +21,12 @@ class TrainConfig:
     """Settings of the training loop: number of steps, batch size, logging, device."""
 
     max_steps: int = setting(1000, "optimizer steps", minimum=1)
+    max_minutes: float = setting(
+        0.0,
+        "set max_steps to what fits into this time, measured before the first step; 0 = off",
+        minimum=0,
+        instead_of="train.max_steps",
+    )
     batch_size: int = setting(32, "rows (token sequences) in one forward pass", minimum=1)
     grad_accum_steps: int = setting(1, "forward passes in one optimizer step", minimum=1)
     eval_every_steps: int = setting(

@@ -100,6 +100,8 @@ def make_jobs(sweep: Sweep, path: str, out: Path, threads: int) -> list[Job]:
         with errors_at(f"{path}: point {point.name}"):
             config = build(Config, flatten(base) | settings | {"run_dir": str(run.path)})
             config = apply_pretrained_config(config, given | settings)
+            if config.train.max_minutes:  # each point would take another number of steps
+                raise UserError("train.max_minutes: set train.max_steps instead in a sweep")
             status = point_status(run, config)
         jobs.append(Job(point, settings, config, run, out / "logs" / f"{point.name}.log", status))
     check_duplicates(jobs, path)

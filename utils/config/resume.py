@@ -12,6 +12,7 @@ from utils.errors import UserError
 from utils.output import log
 
 T = TypeVar("T")
+MAX_MINUTES = "train.max_minutes"  # has set max_steps when the run started
 MAX_STEPS = "train.max_steps"  # may change, but not to fewer steps than are completed
 
 
@@ -34,6 +35,9 @@ def resumed_config(
         UserError: a change would have altered completed steps.
     """
     stored_config, known = load(cls, [str(config_file)], {})
+    if given.get(MAX_MINUTES):
+        log(f"{MAX_MINUTES} has no effect: the run has had its {MAX_STEPS} from the start")
+        given = {name: value for name, value in given.items() if name != MAX_MINUTES}
     run_dir = config_file.parent
     # What config.yaml says, which may have been edited; below, what the completed steps used.
     completed = flatten(stored_config)

@@ -32,6 +32,7 @@ def setting(
     choices: Sequence[str] | None = None,
     may_change_on_resume: bool = False,
     is_path: bool = False,
+    instead_of: str = "",
 ) -> Any:
     """Return a dataclass field with its help text (unit included) and its range.
 
@@ -39,6 +40,7 @@ def setting(
         may_change_on_resume: the setting does not affect the results of a run, so a resumed run may
             change it.
         is_path: the value is a path (or paths), in which ~ is the home folder.
+        instead_of: the dotted name of another setting, which must not be set together with it.
     """
     metadata = {
         "help": help,
@@ -49,6 +51,7 @@ def setting(
         "choices": choices,
         "may_change_on_resume": may_change_on_resume,
         "is_path": is_path,
+        "instead_of": instead_of,
     }
     return dataclasses.field(default=default, metadata=metadata)
 

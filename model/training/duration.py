@@ -1,0 +1,160 @@
+"""How long a run takes: measured before its first step, on a trainer that is thrown away."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+from tqdm import tqdm
+
+from model.training.config import TrainConfig
+from model.training.evaluate import evaluate
+from model.training.trainer import Trainer
+from utils.device import synchronize
+from utils.output import plural
+
+ESTIMATE_S = 0.5  # spent on steps for the line that estimates the duration of a run
+BUDGET_SHARE = 0.03  # of train.max_minutes, spent on steps to find the number that fits
+MAX_SAMPLE_TOKENS = 16  # sampled to measure the time of a token
+
+
+@dataclass(frozen=True)
+class Duration:
+    """Seconds of one step, and of one evaluation with its sample."""
+
+    step_s: float
+    evaluation_s: float
+
+    def total_s(self, train: TrainConfig) -> float:
+        """Return the seconds of a run: one evaluation before the first step, one after the last.
+
+        >>> Duration(step_s=0.1, evaluation_s=2.0).total_s(TrainConfig(max_steps=1000))
+        112.0
+        """
+        n_evaluations = 1 - -train.max_steps // train.eval_every_steps
+        return train.max_steps * self.step_s + n_evaluations * self.evaluation_s
+
+    def steps_within(self, seconds: float, eval_every_steps: int) -> int:
+        """Return the largest number of steps, at least 1, whose run takes at most `seconds`.
+
+        >>> Duration(step_s=0.1, evaluation_s=2.0).steps_within(112.0, eval_every_steps=200)
+        1000
+        """
+        cycle_s = eval_every_steps * self.step_s + self.evaluation_s
+        cycles, rest_s = divmod(seconds - self.evaluation_s, cycle_s)
+        # The last cycle may be shorter, but it ends with an evaluation, too.
+        more = max(0.0, rest_s - self.evaluation_s) / self.step_s
+        return max(1, int(cycles) * eval_every_steps + int(more))
+
+    def describe(self, train: TrainConfig) -> str:
+        """Return a line for the user.
+
+        >>> Duration(step_s=0.1, evaluation_s=2.0).describe(TrainConfig(max_steps=1000))
+        'about 01:52 here, 1000 steps of 100 ms and 6 evaluations of 2.0 s'
+        """
+        n_evaluations = 1 - -train.max_steps // train.eval_every_steps
+        step = f"{self.step_s * 1000:.3g} ms" if self.step_s < 1 else f"{self.step_s:.1f} s"
+        total = tqdm.format_interval(self.total_s(train))
+        return (
+            f"about {total} here, {plural(train.max_steps, 'step')} of {step} "
+            f"and {plural(n_evaluations, 'evaluation')} of {self.evaluation_s:.1f} s"
+        )
+
+
+def describe_rest(train: TrainConfig, state: Mapping[str, Any]) -> str:
+    """Return a line with the time left for a resumed run, at the rate of its earlier steps.
+
+    >>> describe_rest(TrainConfig(max_steps=300), {"step": 100, "elapsed_s": 30.0})
+    'about 01:00 left, at the rate of the first 100 steps'
+    """
+    step, elapsed_s = state["step"], state["elapsed_s"]
+    if not step:
+        return ""
+    left = tqdm.format_interval(elapsed_s / step * (train.max_steps - step))
+    return f"about {left} left, at the rate of the first {plural(step, 'step')}"
+
+
+def trial_settings(train: TrainConfig, n_ranks: int) -> TrainConfig:
+    """Return the settings of the trainer to measure: few passes and tokens, scaled up later."""
+    accum = 1 if n_ranks == 1 else train.grad_accum_steps
+    return replace(
+        train,
+        grad_accum_steps=accum,
+        sample_tokens=min(train.sample_tokens, MAX_SAMPLE_TOKENS),
+    )
+
+
+def plan(train: TrainConfig, trial: Trainer) -> tuple[TrainConfig, str]:
+    """Return the settings with a number of steps that fits train.max_minutes, and a log line.
+
+    Args:
+        train: the settings of the run.
+        trial: a trainer with `trial_settings`; its steps are taken, so it cannot train the run.
+    """
+    budget_s = 60 * train.max_minutes
+    seconds, limit = (BUDGET_SHARE * budget_s, 1000) if budget_s else (ESTIMATE_S, 20)
+    limit = limit if budget_s else min(limit, train.max_steps // 50)
+    duration = measure(trial, train, seconds, limit)
+    fits = ""
+    if budget_s:
+        max_steps = duration.steps_within(budget_s, train.eval_every_steps)
+        train = replace(train, max_minutes=0.0, max_steps=max_steps)
+        fits = f"{plural(max_steps, 'step')} fit into {budget_s / 60:g} minutes: "
+    return train, f"{fits}{duration.describe(train)}"
+
+
+def measure(trial: Trainer, train: TrainConfig, seconds: float, max_steps: int) -> Duration:
+    """Measure a few training steps, a batch of an evaluation, and a short sample.
+
+    Args:
+        train: the settings of the run, to which the times are scaled.
+        seconds: to spend on steps, approximately.
+        max_steps: maximum number of steps.
+    """
+    phases: dict[str, float] = defaultdict(float)
+    clock = time.perf_counter()
+
+    def end_phase(phase: str) -> None:
+        nonlocal clock
+        synchronize(trial.device)
+        now = time.perf_counter()
+        phases[phase] += now - clock
+        clock = now
+
+    trial.train_step(end_phase)  # slower than the others: it allocates memory
+    n_steps = min(int(seconds / sum(phases.values())), max_steps)
+    (n_steps,) = trial.dist.all_reduce_max(n_steps)  # all ranks must take as many
+    if n_steps:
+        phases.clear()
+    clock = time.perf_counter()
+    for _ in range(n_steps):
+        trial.train_step(end_phase)
+    repeats = train.grad_accum_steps / trial.config.train.grad_accum_steps
+    once_s = phases["optimizer"] + phases["clip"]
+    step_s = (once_s + repeats * (sum(phases.values()) - once_s)) / max(n_steps, 1)
+    microseconds = [round(1e6 * s) for s in (step_s, evaluation_seconds(trial, train))]
+    step_us, evaluation_us = trial.dist.all_reduce_max(*microseconds)
+    return Duration(max(step_us, 1) / 1e6, evaluation_us / 1e6)
+
+
+def evaluation_seconds(trial: Trainer, train: TrainConfig) -> float:
+    """Return the seconds of an evaluation and its sample, from one batch and a few tokens."""
+    n_batches = trial.batches.n_eval_batches("val", train.batch_size)
+    # From the middle, because documents are in order of length.
+    middle = islice(trial.batches.eval_batches("val", train.batch_size), n_batches // 2, None)
+    batch = next(middle)
+    for _ in range(2):  # the first pass allocates memory
+        start = time.perf_counter()
+        evaluate(trial.model, [batch], trial.byte_lengths, trial.autocast)
+        batch_s = time.perf_counter() - start
+    start = time.perf_counter()
+    sample_s = 0.0
+    if trial.config.train.sample_tokens:
+        trial.sample()
+        sample_s = (time.perf_counter() - start) * train.sample_tokens
+        sample_s /= trial.config.train.sample_tokens
+    return batch_s * -(-n_batches // trial.dist.size) + sample_s
