@@ -12,6 +12,7 @@ NANOGPT ?=
 PIPARGS ?=
 EXTRAS  ?=
 TO      ?= hf
+BUDGET   = $(if $(MINUTES),--train.max_minutes "$(MINUTES)")
 OUT     ?= exported/$(notdir $(RUN))$(filter-out -hf,-$(TO))
 
 # `make VENV= PYTHON=python3 ...` uses that Python and installs nothing.
@@ -83,8 +84,7 @@ install: $(READY) ## make the virtual environment and install the requirements, 
 	$(if $(strip $(EXTRAS)),$(if $(strip $(VENV)),$(PIP_INSTALL) $(EXTRAS)))
 
 train: check-config $(READY) ## train a model (in MINUTES=4) or resume it, then plot the loss and print a sample
-	$(PY) train.py --config "$(CONFIG)" --run_dir "$(RUN)" $$(test ! -f "$(RUN)/run.json" || echo --resume) \
-		$(if $(MINUTES),--train.max_minutes "$(MINUTES)") $(ARGS)
+	$(PY) train.py --config "$(CONFIG)" --run_dir "$(RUN)" $$(test ! -f "$(RUN)/run.json" || echo --resume) $(BUDGET) $(ARGS)
 	$(PY) sample.py --run "$(RUN)" --seed 1
 	@echo "loss plot: $(RUN)/loss.png"
 
@@ -135,6 +135,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "  CONFIG=$(CONFIG)  RUN=$(RUN)  SWEEP=$(SWEEP)"
+	@echo "  MINUTES=  of training, in place of the config's number of steps"
 	@echo "  ARGS=     more flags for the command, such as ARGS=\"--train.max_steps 50\""
 	@echo "  PYTHON=$(PYTHON)  VENV=$(VENV) (empty: use PYTHON, install nothing)"
 	@echo "  TO=$(TO)  OUT=$(OUT)"

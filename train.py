@@ -30,7 +30,7 @@ from model.gpt import TinyGPT
 from model.hf.pretrained import load_initial_weights, pretrained_settings
 from model.load import load_weights
 from model.training.config import TrainConfig, is_complete
-from model.training.duration import describe_rest, plan, trial_settings
+from model.training.duration import describe_rest, is_worth_measuring, plan, trial_settings
 from model.training.fit import fit
 from model.training.optim import OPTIMIZERS, OptimConfig, make_optimizer
 from model.training.step_log import describe_run, run_metadata
@@ -239,7 +239,7 @@ def run_training(
     if config.train.tensorboard:
         tensorboard.import_library()  # if it is not installed, fail before anything is written
     data, duration = None, describe_rest(config.train, state) if state else ""
-    if not state and (config.train.max_minutes or not config.train.compile):  # compiling is slow
+    if not state and is_worth_measuring(config):
         trial = trial_settings(config.train, dist.size)
         trainer, data = build_trainer(dataclasses.replace(config, train=trial), run, None, dist)
         train, duration = plan(config.train, trainer)

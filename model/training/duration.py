@@ -11,12 +11,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from model.training.config import TrainConfig
+from model.flops import training_flops_per_token
+from model.training.config import RunConfig, TrainConfig
 from model.training.evaluate import evaluate
 from model.training.trainer import Trainer
 from utils.device import synchronize
 from utils.output import plural
 
+MIN_FLOPS = 1e10  # of a run, to estimate its duration: a CPU takes about a second for them
 ESTIMATE_S = 0.5  # spent on steps for the line that estimates the duration of a run
 BUDGET_SHARE = 0.03  # of train.max_minutes, spent on steps to find the number that fits
 MAX_SAMPLE_TOKENS = 16  # sampled to measure the time of a token
@@ -76,6 +78,14 @@ def describe_rest(train: TrainConfig, state: Mapping[str, Any]) -> str:
         return ""
     left = tqdm.format_interval(elapsed_s / step * (train.max_steps - step))
     return f"about {left} left, at the rate of the first {plural(step, 'step')}"
+
+
+def is_worth_measuring(config: RunConfig) -> bool:
+    """Return whether to measure before the run: not if it takes seconds, or has to be compiled."""
+    model, train = config.model, config.train
+    tokens = train.max_steps * train.batch_size * train.grad_accum_steps * model.block_size
+    slow = tokens * training_flops_per_token(model) >= MIN_FLOPS and not train.compile
+    return slow or train.max_minutes > 0
 
 
 def trial_settings(train: TrainConfig, n_ranks: int) -> TrainConfig:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import train
 from model.training import duration as duration_module
 from model.training.config import TrainConfig
-from model.training.duration import Duration, measure
+from model.training.duration import Duration, is_worth_measuring, measure
 from tests.helpers.runs import assert_same_run, flags
 from utils.config.load import load
 from utils.errors import UserError
@@ -136,10 +136,23 @@ def test_one_slow_step_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     assert trial.steps == 1
 
 
+def test_only_long_runs_are_measured(settings: dict[str, object], tmp_path: Path) -> None:
+    tiny, tiny_config = train.parse(flags(tmp_path, settings))[0], "configs/tiny.yaml"
+    assert not is_worth_measuring(tiny)
+    long = train.parse(["--config", tiny_config])[0]
+    assert is_worth_measuring(long)
+    compiled = train.parse(["--config", tiny_config, "--train.compile=true"])[0]
+    assert not is_worth_measuring(compiled), "compiling it twice would be slow"
+
+
 def test_a_resumed_run_logs_the_time_left(
-    settings: dict[str, object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    settings: dict[str, object],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run = tmp_path / "run"
+    monkeypatch.setattr(duration_module, "MIN_FLOPS", 0)  # measure tiny runs, too
     assert train.main(flags(run, settings)) == 0
     assert re.search(r"^about \d\d:\d\d here, 9 steps of ", capsys.readouterr().err, re.M)
     assert train.main(flags(run, settings, "--resume", train__max_steps=12)) == 0

@@ -105,6 +105,8 @@ def test_bad_arguments_are_refused(sweep_file, tmp_path):
         script.main([*sweep_file(""), "--workers", "0"])
     with pytest.raises(UserError, match="--workers and --cluster: drop one"):
         script.main([*sweep_file(""), "--workers", "2", "--cluster", "tcp://127.0.0.1:9"])
+    with pytest.raises(UserError, match="train.max_minutes: set train.max_steps instead"):
+        script.main(sweep_file("set: {train.max_minutes: 1}"))
     with pytest.raises(UserError, match="nowhere.yaml"):
         script.main(["--config", "nowhere.yaml"])
     (tmp_path / "sweep.yaml").write_text("config: nowhere.yaml\n", encoding="utf-8")
