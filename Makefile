@@ -37,7 +37,7 @@ PIP_INSTALL = $(PY) -m pip install --disable-pip-version-check $(PIPARGS) -c con
 # Targets run one after the other even with -j, because they share the cores and the virtual environment.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: install train test test-all format lint sample eval sweep plot export bench gpu-check clean help \
+.PHONY: install train test test-all torture format lint sample eval sweep plot export bench gpu-check clean help \
         check-python check-config check-sweep
 
 # A missing or old Python prints one line instead of pip's page of errors.
@@ -109,6 +109,9 @@ bench: check-config $(READY) ## measure tokens per second and memory of training
 gpu-check: $(READY) ## run tests and benchmarks on a GPU, write gpu-check.json: CORPUS=FILE [NANOGPT=PATH]
 	@test -n "$(CORPUS)" || { echo 'error: gpu-check needs a text: make gpu-check CORPUS=FILE [NANOGPT=PATH]' >&2; exit 2; }
 	$(PY) -m scripts.bench.gpu_check --corpus "$(CORPUS)" $(if $(NANOGPT),--nanogpt "$(NANOGPT)") $(ARGS)
+
+torture: $(READY_TEST) ## try to lose data for MINUTES: kills, full disks, damaged files, fuzzing, races
+	$(PY) -m scripts.torture --minutes "$(or $(MINUTES),5)" $(ARGS)
 
 test: $(READY_TEST) ## run the fast tests with coverage; ARGS="--no-cov tests/tok" runs some of them
 	$(PY) -m pytest -m "not slow" $(PARALLEL) $(TIMEOUT_S)=300 --cov --cov-report=term-missing $(ARGS)

@@ -81,7 +81,7 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
         raise missing_package("safetensors", "train.init_from") from None
     tensors: dict[str, Tensor] = {}
     for name in names:
-        path = folder / Path(name).name  # only files of this folder
+        path = folder / Path(str(name)).name  # only files of this folder
         try:
             tensors |= load(read_bytes(path))
         except (SafetensorError, KeyError, ValueError) as error:

@@ -89,6 +89,7 @@ LATE = {
     "rustbpe gigabpe tiktoken quicktok": "another project, timed by a benchmark if installed",
     "distributed": "an extra, for clusters",
     "resource readline": "not on every system",
+    "hypothesis": "for tests, and for the fuzzing of scripts.torture",
     "matplotlib": "takes a second to import; only plots need it",
 }
 # Imports that are allowed inside functions of one module, with the reason:

@@ -32,6 +32,7 @@ from tests.helpers.hf import (
 from tests.helpers.hostile import hostile_strings
 from tests.helpers.runs import make_text
 from tok.tokenizer import BPETokenizer
+from utils.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -143,3 +144,14 @@ def test_folders_saved_by_transformers_are_read(kind, tokenizer, auto, tmp_path)
     assert replace(found.config, mlp_ratio=UNUSUAL["mlp_ratio"]) == model.config
     for name, weight in model.state_dict().items():
         assert torch.equal(found.weights[name], weight.half().float())
+
+
+@pytest.mark.parametrize("name", [None, 3, 1.5, "", "..", [], {}])
+def test_a_weight_index_that_names_no_file(name, tokenizer, tmp_path):
+    pytest.importorskip("safetensors.torch", reason=ORACLE)
+    write(tmp_path, make_model(config_of(COMBINATIONS[0])), tokenizer)
+    (tmp_path / hf_folder.WEIGHTS).unlink()
+    index = json.dumps({"weight_map": {"a": name}})
+    (tmp_path / hf_folder.INDEX).write_text(index, encoding="utf-8")
+    with pytest.raises(UserError, match=str(tmp_path)):
+        hf_folder.read_folder(tmp_path)

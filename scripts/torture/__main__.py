@@ -1,0 +1,134 @@
+"""Try to lose data: `python -m scripts.torture --minutes 5 [--only KIND ...] [--seed S]`.
+
+Runs of a tiny model are killed, stopped, starved of disk space, damaged and raced; each must then
+equal the same run without interruption, bit for bit, or be refused with a message. Every reader is
+given damaged files. The last line of stdout is one JSON object; the exit status is 1 if a trial has
+failed. docs/reliability.md says what is promised.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+if __name__ == "__main__":  # before the slow imports
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `python scripts/torture`
+    from utils.signals import exit_silently_on_sigint
+
+    exit_silently_on_sigint()
+
+import torch
+
+from scripts.torture.child import DefectError
+from scripts.torture.fuzz import fuzz
+from scripts.torture.reference import Reference
+from scripts.torture.trials import damage, disk, forge, kill, nan, race, stop
+from utils.cli import Parser, checked, nonnegative_int
+from utils.errors import UserError, missing_package, run_cli
+from utils.output import json_line, log, progress_bar
+from utils.run import environment, plot
+
+MEMORY_FOLDER = "/dev/shm"  # a kill does not lose what a process has written, so memory will do
+KINDS = {"kill": kill, "signal": stop, "disk": disk, "nan": nan}
+KINDS |= {"damage": damage, "forge": forge, "race": race, "fuzz": fuzz}
+SHARES = {"kill": 3, "fuzz": 3, "damage": 2}  # of the time; of other kinds 1
+EXAMPLES = (
+    "python -m scripts.torture --minutes 5",
+    "python -m scripts.torture --only kill --seed 17 --minutes 0  # one trial again",
+)
+
+
+def arguments(argv: Sequence[str] | None) -> Any:
+    """Parse and check the command line.
+
+    Raises:
+        UserError: an argument is wrong, hypothesis is missing, or this is not Linux.
+    """
+    parser = Parser(prog="scripts.torture", description=__doc__, examples=EXAMPLES)
+    add, minutes = parser.add_argument, checked(float, "at least 0", lambda value: value >= 0)
+    about = "how long to try; 0 = one trial of each kind (default: %(default)s)"
+    add("--minutes", type=minutes, default=1.0, help=about)
+    about = f"kinds of trials, of {', '.join(KINDS)} (default: all)"
+    add("--only", nargs="+", choices=KINDS, default=[*KINDS], metavar="KIND", help=about)
+    about = "seed of the first trial of each kind; later ones count up (default: %(default)s)"
+    add("--seed", type=nonnegative_int, default=0, help=about)
+    add("--json", action="store_true", help="print no table, only the JSON line")
+    if importlib.util.find_spec("hypothesis") is None:
+        raise missing_package("hypothesis", "scripts.torture")
+    if sys.platform != "linux":
+        raise UserError("scripts.torture needs Linux: its trials are forked processes")
+    return parser.parse_args(argv)
+
+
+class Campaign:
+    """The trials so far: time, counts and failures of each kind."""
+
+    def __init__(self, kinds: Sequence[str], seed: int) -> None:
+        self.seed = seed
+        self.seconds = dict.fromkeys(kinds, 0.0)
+        self.trials = Counter(dict.fromkeys(kinds, 0))
+        self.counts: dict[str, Counter[str]] = {kind: Counter() for kind in kinds}
+        self.failures: list[dict[str, str]] = []
+
+    def next_kind(self) -> str:
+        """Return the kind that has had the smallest part of its time."""
+        return min(self.seconds, key=lambda kind: (self.seconds[kind] / SHARES.get(kind, 1), kind))
+
+    def run_trial(self, reference: Reference, kind: str) -> None:
+        """Run the next trial of a kind; record its counts or its failure."""
+        seed = self.seed + self.trials[kind]
+        self.trials[kind] += 1
+        started = time.monotonic()
+        try:
+            self.counts[kind] += KINDS[kind](reference, Random(seed))
+        except (DefectError, UserError) as error:
+            command = f"python -m scripts.torture --only {kind} --seed {seed} --minutes 0"
+            self.failures.append({"kind": kind, "reproduce": command, "error": str(error)})
+            log(f"FAILED {kind}: {error}\n  again: {command}")
+        self.seconds[kind] += time.monotonic() - started
+
+    def table(self) -> str:
+        """Return a line for each kind."""
+        lines = [f"{'kind':<8} {'trials':>7} {'failed':>7} {'seconds':>8}  counts"]
+        failed = Counter(failure["kind"] for failure in self.failures)
+        for kind, counts in self.counts.items():
+            found = ", ".join(f"{name} {n:,}" for name, n in sorted(counts.items()))
+            row = f"{kind:<8} {self.trials[kind]:>7,} {failed[kind]:>7} {self.seconds[kind]:>8.0f}"
+            lines.append(f"{row}  {found}")
+        return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run trials until the time is over; print the table and one JSON object."""
+    args = arguments(argv)
+    # torch imports this with the first optimizer: now once, instead of in each trial.
+    importlib.import_module("torch._dynamo")
+    torch.set_num_threads(1)
+    # They take longer than a run, and say nothing about lost data.
+    plot.plot_losses = lambda *args, **kwargs: None
+    environment.git_commit = lambda: None
+    campaign, end = Campaign(args.only, args.seed), time.monotonic() + 60 * args.minutes
+    parent = MEMORY_FOLDER if os.path.isdir(MEMORY_FOLDER) else None
+    with tempfile.TemporaryDirectory(dir=parent, prefix="torture-") as folder:
+        reference = Reference(Path(os.path.realpath(folder)))
+        with progress_bar(desc="trials", unit="") as bar:
+            while not all(campaign.trials.values()) or time.monotonic() < end:
+                campaign.run_trial(reference, campaign.next_kind())
+                bar.update()
+    if not args.json:
+        print(campaign.table())
+    results = {"seed": args.seed, "trials": campaign.trials, "counts": campaign.counts}
+    print(json_line({**results, "failures": campaign.failures}))
+    return 1 if campaign.failures else 0
+
+
+if __name__ == "__main__":
+    run_cli(main)

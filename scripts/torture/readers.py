@@ -1,0 +1,124 @@
+"""All readers of files and values that someone else may have written, with valid contents."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gzip
+import json
+import runpy
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from data.documents import read_documents
+from data.prepared_folder import read_meta
+from data.stories.story import floor_if_stories, sample_stories
+from data.token_file import TokenFile
+from model.hf.folder import INDEX, WEIGHTS, read_folder
+from model.load import load_model
+from sample import read_prompts
+from scripts.torture.reference import Reference
+from tok.formats.convert import export_tokenizer, import_tokenizer
+from tok.formats.gpt2 import ENCODER, MERGES
+from tok.tokenizer import BPETokenizer
+from train import Config
+from utils.config.load import load
+from utils.metrics import read_rows
+from utils.run import checkpoint
+from utils.run.folder import RunFolder
+from utils.run.log import read_samples
+
+TEXT = b"Once upon a time.\n\nTom \xc3\xa9 saw 12 dogs!  He ran.\n\n" * 3
+FILES = {
+    "a.txt": TEXT,
+    "a.jsonl": b'{"text": "a b", "n": 1}\n{"text": "\\u00e9"}\n',
+    "a.json": b'[{"text": "one"}, {"text": "two\\n", "more": [1, {}]}]',
+    "encoded": TEXT,
+    "prompts": b"Once\nTom said \xc3\xa9\n",
+    "flag": b"optim.lr=1e-3",
+    "config.yaml": b"model: {n_layer: 2}\noptim:\n  lr: 3e-3  # high\n  betas: [0.9, 0.95]\n",
+    "sweep.yaml": b"out: a\nseeds: [1, 2]\neach:\n  gelu: {model.mlp: gelu}\n  lr: [1e-3, 3e-3]\n",
+}
+
+
+def valid_folder(reference: Reference) -> Path:
+    """Return a folder with a valid file for each reader, which is made at the first call."""
+    folder = reference.folder / "valid"
+    if folder.exists():
+        return folder
+    shutil.copytree(reference.done, folder)
+    for path in reference.cache.glob("*/*"):
+        shutil.copy(path, folder)
+    for name, content in FILES.items():
+        (folder / name).write_bytes(content)
+    (folder / "a.txt.gz").write_bytes(gzip.compress(TEXT))
+    (folder / "story").write_bytes(sample_stories(0, 1)[0].text.encode())
+    tokenizer = BPETokenizer.load(folder / "tokenizer.json")
+    export_tokenizer(tokenizer, "gpt2", folder)
+    export_tokenizer(tokenizer, "tiktoken", folder / "ranks")
+    reference.export(folder / "hf").wait(0)
+    shutil.copytree(folder / "hf", folder / "shards")
+    (folder / "shards" / WEIGHTS).rename(folder / "shards" / "a")
+    (folder / "shards" / INDEX).write_text(json.dumps({"weight_map": {"b": "a"}}), encoding="utf-8")
+    return folder
+
+
+def read_flag(path: Path) -> None:
+    """Read a setting and its value as from the command line."""
+    name, _, value = path.read_bytes().decode("utf-8", "surrogateescape").partition("=")
+    load(Config, [], {name: value})
+
+
+load_tokenizer = functools.cache(BPETokenizer.load)
+
+
+def encode(path: Path) -> None:
+    """Encode any bytes, and decode them."""
+    raw, tokenizer = path.read_bytes(), load_tokenizer(path.with_name("tokenizer.json"))
+    assert tokenizer.decode_bytes(tokenizer.encode_bytes(raw)) == raw
+
+
+def read_tokens(path: Path) -> None:
+    """Read a whole token file."""
+    with contextlib.closing(TokenFile(path)) as file:
+        file.positions_of(0)
+
+
+@functools.cache
+def sweep_reader() -> Callable[..., Any]:
+    """Return `load_sweep` of scripts.sweep, which other scripts do not import."""
+    return runpy.run_module("scripts.sweep.grid_file")["load_sweep"]
+
+
+READERS: dict[str, Callable[[Path], object]] = {
+    **dict.fromkeys(
+        ("a.txt", "a.txt.gz", "a.json", "a.jsonl"),
+        lambda path: list(read_documents([path], "blank-line", "strict")),
+    ),
+    **dict.fromkeys(
+        ("hf/config.json", f"hf/{WEIGHTS}", f"shards/{INDEX}"),
+        lambda path: read_folder(path.parent),
+    ),
+    "tokenizer.json": BPETokenizer.load,
+    "hf/tokenizer.json": lambda path: import_tokenizer([path]),
+    "ranks": lambda path: import_tokenizer([path], pattern="gpt2"),
+    ENCODER: lambda path: import_tokenizer([path, path.with_name(MERGES)]),
+    MERGES: lambda path: import_tokenizer([path.with_name(ENCODER), path]),
+    "config.yaml": lambda path: load(Config, [str(path)], {}),
+    "sweep.yaml": lambda path: sweep_reader()(str(path), Config).points(),
+    "flag": read_flag,
+    "prompts": lambda path: read_prompts(
+        SimpleNamespace(prompt=None, prompt_file=str(path), prompt_sep=None)
+    ),
+    "encoded": encode,
+    "story": lambda path: floor_if_stories([path.read_bytes()]),
+    "metrics.csv": read_rows,
+    "samples.txt": read_samples,
+    "run.json": lambda path: RunFolder(path.parent).read_record(),
+    "meta.json": lambda path: read_meta(path.parent),
+    "val.npy": read_tokens,
+    "best.pt": lambda path: load_model(checkpoint.load(path, required=checkpoint.SCHEMA)),
+}

@@ -1,0 +1,122 @@
+"""The run that all trials are compared with: the same settings, trained without interruption."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import sample
+import train
+from scripts.torture.child import Child, DefectError, at_change
+from utils.errors import UserError
+from utils.metrics import CLOCK_COLUMNS, read_rows
+from utils.run import checkpoint
+from utils.run.checkpoint import digest  # this name stays the real one if a plant replaces it
+
+MAX_STEPS, HALF = 6, 3
+SETTINGS = (
+    "model.vocab_size=300 model.block_size=32 model.n_layer=1 model.n_head=2 model.n_embd=16 "
+    "model.dropout=0.1 data.story_bytes=20000 data.val_story_bytes=2000 train.sample_tokens=5 "
+    f"train.num_threads=1 train.max_steps={MAX_STEPS} train.eval_every_steps={HALF}"
+)
+
+
+class Reference:
+    """A finished run `done`, and `half`, a run killed after half of its steps.
+
+    Attributes:
+        cache: the folder of their prepared data.
+        seconds: what a run takes.
+        n_changes: about the number of changes of files in a run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Train both runs below `folder`."""
+        self.folder, self.cache, numbers = folder, folder / "cache", iter(range(10**9))
+        self.new_folder = lambda: folder / f"trial{next(numbers)}"
+        self.done, self.half = folder / "done", folder / "half"
+        self.train(self.done).wait(0)  # also makes the prepared data
+        self.wanted, started = fingerprint(self.done), time.monotonic()
+        self.finish(folder / "again")
+        self.seconds, self.n_changes = time.monotonic() - started, 0
+        last = self.half / "last.pt"
+        while not last.exists() or checkpoint.load(last)["step"] < HALF:
+            self.n_changes += 1
+            shutil.rmtree(self.half, ignore_errors=True)
+            before = partial(at_change, self.half, self.n_changes, kill_this)
+            self.train(self.half, before=before).wait(-signal.SIGKILL)
+        self.n_changes *= 2
+
+    def train(
+        self, run: Path, cache: Path | None = None, before: Callable[[], object] = list
+    ) -> Child:
+        """Start or resume a run; `before` is called in its process, before training."""
+        words = [f"--{one}" for one in f"{SETTINGS} data.cache_dir={cache or self.cache}".split()]
+
+        def work() -> int:
+            before()
+            resumes = (run / "run.json").exists()
+            return train.main(["--run_dir", str(run), *(["--resume"] if resumes else words)])
+
+        return Child(work)
+
+    def export(self, out: Path) -> Child:
+        """Export the finished run."""
+
+        def work() -> None:
+            sys.argv = ["scripts.export", "--run", str(self.done), "--out", str(out)]
+            runpy.run_module("scripts.export", run_name="__main__", alter_sys=True)
+
+        return Child(work)
+
+    def finish(self, run: Path, cache: Path | None = None) -> None:
+        """Resume a run to its end and compare it; raise DefectError if a bit differs."""
+        self.train(run, cache).wait(0)
+        if difference := self.difference(run):
+            raise DefectError(difference)
+        shutil.rmtree(run)
+
+    def difference(self, run: Path) -> str:
+        """Return the first thing in which a run differs from the uninterrupted one; "" if none."""
+        try:
+            found = fingerprint(run)
+        except (UserError, OSError) as error:
+            return str(error)
+        names = [name for name in self.wanted if found.get(name) != self.wanted[name]]
+        names += [name for name in os.listdir(run) if ".tmp" in name]
+        return f"{run}: {names[0]} differs" if names else ""
+
+
+def load(run: Path, name: str) -> Child:
+    """Load the model of a checkpoint, as all programs but train.py do."""
+
+    def work() -> None:
+        sample.load_run(run, name, "cpu")
+
+    return Child(work)
+
+
+def kill_this(event: str) -> None:
+    """End this process as a power cut would: nothing is flushed, no handler runs."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fingerprint(run: Path) -> dict[str, Any]:
+    """Return all that must be equal in equal runs: everything but times and paths."""
+    rows = read_rows(run / "metrics.csv")
+    found: dict[str, Any] = {"samples.txt": (run / "samples.txt").read_bytes()}
+    found["metrics.csv"] = [[v for k, v in row.items() if k not in CLOCK_COLUMNS] for row in rows]
+    for name in ("last.pt", "best.pt"):
+        state = checkpoint.load(run / name)
+        del state["elapsed_s"], state["logs"], state["config"]["run_dir"]
+        del state["config"]["data"]["cache_dir"]
+        found |= {f"{key} of {name}": digest(value) for key, value in state.items()}
+    return found
