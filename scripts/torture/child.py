@@ -38,7 +38,8 @@ class Child:
     """
 
     def __init__(self, work: Callable[[], int | None]) -> None:
-        self._before, self.text = psutil.Process().memory_info().rss, ""
+        memory, self.text = psutil.Process().memory_info(), ""
+        self._before = memory.rss - memory.shared  # a fork does not inherit pages of files
         # A pipe, as files would meet the limits on file sizes. It holds more than any child prints.
         self._pipe, output = os.pipe()
         self.pid = os.fork()
