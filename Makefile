@@ -138,7 +138,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "  CONFIG=$(CONFIG)  RUN=$(RUN)  SWEEP=$(SWEEP)"
-	@echo "  MINUTES=  of training, in place of the config's number of steps"
+	@echo "  MINUTES=  of training, in place of the config's number of steps; of torture"
 	@echo "  ARGS=     more flags for the command, such as ARGS=\"--train.max_steps 50\""
 	@echo "  PYTHON=$(PYTHON)  VENV=$(VENV) (empty: use PYTHON, install nothing)"
 	@echo "  TO=$(TO)  OUT=$(OUT)"
