@@ -100,7 +100,9 @@ plot: $(READY) ## plot the loss of RUN
 sweep: check-sweep $(READY) ## train every point of the grid in SWEEP; a killed sweep is resumed
 	$(PY) -m scripts.sweep --config "$(SWEEP)" $(ARGS)
 
-export: $(READY) ## write the model of RUN (made by configs/text.yaml) to OUT: TO=hf for transformers, gguf for llama.cpp
+# The default config's models can't be exported.
+export: CONFIG = configs/text.yaml
+export: $(READY) ## write the model of RUN (here runs/text) to OUT: TO=hf for transformers, gguf for llama.cpp
 	$(PY) -m scripts.export --run "$(RUN)" --to "$(TO)" --out "$(OUT)" $(ARGS)
 
 bench: check-config $(READY) ## measure tokens per second and memory of training CONFIG

@@ -128,7 +128,7 @@ class SampleRequest:
 
 def encode_prompt(loaded: LoadedRun, prompt: str) -> list[int]:
     """Return end-of-text and the ids of a prompt, cut to the last block_size ids."""
-    with errors_at("--prompt"):
+    with errors_at("the prompt"):  # of a flag, a file or the terminal
         ids = [loaded.tokenizer.eot_id, *loaded.tokenizer.encode(prompt)]
     block_size = loaded.model.config.block_size
     if len(ids) - 1 > block_size:  # -1: the user has not written the end-of-text token

@@ -15,7 +15,7 @@ from data.documents import cut_at_character, read_documents
 from data.download.known_corpora import download_hint
 from data.readers import DEFAULT_JSON_FIELD, check_json_field, is_json, kind_of
 from data.stories import story as stories
-from tok.text_files import check_include, count_left_out, expand_folders, suggest_include
+from tok.text_files import check_include, describe_left_out, expand_folders, suggest_include
 from utils.errors import UserError
 from utils.files import sha256_file
 from utils.output import plural
@@ -99,14 +99,10 @@ class DocumentSource:
         counts = [self._counts[path] for path in (*self.files, *self.val_files)]
         n_documents, n_bytes = map(sum, zip(*counts, strict=True))
         n_empty = sum(not n for n, _ in counts)
-        left_out = [plural(n_empty, "empty file")] if n_empty else []
-        if n := count_left_out((*config.files, *config.val_files), config.include):
-            patterns = " or ".join(map(repr, config.include))
-            left_out.append(f"{n} that do{'es' * (n == 1)} not match {patterns}")
+        paths = (*config.files, *config.val_files)
         return (
             f"read {plural(len(counts) - n_empty, 'file')}: {plural(n_documents, 'document')}, "
-            f"{n_bytes:,} bytes of text"
-            + "".join(["; left out: ", ", ".join(left_out)] if left_out else [])
+            f"{n_bytes:,} bytes of text{describe_left_out(paths, config.include, n_empty)}"
         )
 
     def _first_bytes(self, documents: Iterator[bytes]) -> Iterator[bytes]:
@@ -173,11 +169,13 @@ class DocumentSource:
         json_files = [path for path in files if is_json(path)]
         if c.json_field not in (DEFAULT_JSON_FIELD, ""):
             check_json_field(files, "--data.json_field")
-        if c.doc_sep and c.json_field and json_files and len(json_files) == len(files):
-            raise UserError(
-                f"--data.doc_sep: has no effect on {json_files[0]}, where each object is a "
-                "document; leave it out"
-            )
+        if not c.json_field or not json_files or len(json_files) < len(files):
+            return
+        if c.doc_sep or c.errors != "strict":
+            name, why = "errors", "because JSON is always UTF-8"
+            if c.doc_sep:
+                name, why = "doc_sep", "where each object is a document"
+            raise UserError(f"--data.{name}: has no effect on {files[0]}, {why}; leave it out")
 
     def _read(self, files: Sequence[Path]) -> Iterator[bytes]:
         c = self.config

@@ -19,6 +19,7 @@ from tok.text_files import (
     STDIN,
     check_include,
     check_plain_text,
+    describe_folders,
     expand_folders,
     suggest_include,
 )
@@ -219,6 +220,8 @@ def train(arguments: argparse.Namespace) -> None:
     with suggest_include(files, arguments.files, "--include"):
         if warning := check_plain_text(files):
             _log(warning)
+    if line := describe_folders(files, arguments.files, arguments.include):
+        _log(line)
     show = ProgressLine("bytes", sum(path.stat().st_size for path in files), enabled=True)
     n_bytes = 0
 

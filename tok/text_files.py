@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 from tok.errors import TokenizerError
 from utils.errors import UserError, describe_os_error, looked_in, user_error_if_os_error
 from utils.files import decode_utf8
+from utils.output import plural
 from utils.suggest import did_you_mean
 
 READ_BYTES = 1 << 20
@@ -135,14 +136,34 @@ def is_included(path: Path, include: Sequence[str]) -> bool:
     return not include or any(map(fnmatch.fnmatchcase, names, patterns))
 
 
-def count_left_out(paths: Iterable[str | Path], include: Sequence[str]) -> int:
-    """Return how many files `expand_folders` leaves out because no pattern matches them."""
+def describe_left_out(paths: Iterable[str | Path], include: Sequence[str], n_empty: int) -> str:
+    """Return what was left out of the files that `expand_folders` was given, for people.
+
+    Args:
+        n_empty: how many of the files that it returned are empty.
+    """
+    parts = [plural(n_empty, "empty file")] if n_empty else []
     folders = [Path(path) for path in paths if include and Path(path).is_dir()]
-    return sum(
+    n_unmatched = sum(
         not is_included(file.relative_to(folder), include)
         for folder in folders
         for file in files_below(folder, include)
     )
+    if n_unmatched:
+        patterns = " or ".join(map(repr, include))
+        parts.append(f"{n_unmatched} that do{'es' * (n_unmatched == 1)} not match {patterns}")
+    return f"; left out: {', '.join(parts)}" if parts else ""
+
+
+def describe_folders(
+    files: Sequence[Path], paths: Sequence[str | Path], include: Sequence[str]
+) -> str:
+    """Return how many files of folders are read, for people; empty if no folder is given."""
+    if not any(Path(path).is_dir() for path in paths):
+        return ""
+    n_empty = sum(path.is_file() and not path.stat().st_size for path in files)
+    n_read = plural(len(files) - n_empty, "file")
+    return f"reading {n_read}{describe_left_out(paths, include, n_empty)}"
 
 
 def check_include(paths: Iterable[str | Path], include: Sequence[str], flag: str) -> None:

@@ -171,6 +171,8 @@ class Parser(argparse.ArgumentParser):
         except argparse.ArgumentError as error:
             formatter = self._get_formatter()
             about = formatter._expand_help(action) if action.help else ""
+            if arg_strings_pattern[:1] == "O":  # the next word is taken for a flag
+                about += f"; if the value begins with -, write {action.option_strings[-1]}=VALUE"
             raise argparse.ArgumentError(action, f"{error.message}: {about}".strip(": ")) from None
 
     def _parse_optional(self, arg_string: str) -> Any:
@@ -206,7 +208,9 @@ def unknown_flag(given: str, flags: Sequence[str]) -> str:
     >>> unknown_flag("--out_dri", ["--out_dir", "--seed"])
     'unknown argument --out_dri (did you mean --out_dir?)'
     """
-    flag = given.partition("=")[0]
+    flag, _, value = given.partition("=")
+    if "." in flag and "--set" in flags:  # a sweep takes settings by --set
+        return f"unknown argument {flag} (did you mean --set {flag[2:]}={value or 'VALUE'}?)"
     near = nearest(flag.lstrip("-"), [other[2:] for other in flags])
     return f"unknown argument {flag}" + (f" (did you mean --{near}?)" if near else "")
 

@@ -18,7 +18,7 @@ from scripts.eval.scoring import (
     text_floor,
     val_batches,
 )
-from tok.text_files import check_include, expand_folders
+from tok.text_files import check_include, describe_folders, expand_folders
 from train import Config
 from utils.cli import read_stdin
 from utils.errors import UserError
@@ -93,7 +93,10 @@ class Run:
         separator = document_separator(Path(self.folder.read_record()["data"]["folder"]), data)
         check_include([path], include, "--include")
         try:
-            files = expand_folders([path], include=include or data.include)
+            include = include or data.include
+            files = expand_folders([path], include=include)
+            if line := describe_folders(files, [path], include):
+                log(line)
             if field:
                 check_json_field(files, "--json-field")
             field = data.json_field if field is None else field

@@ -31,6 +31,7 @@ from utils.files import atomic_folder, check_writable
 from utils.output import json_line, log
 from utils.run.folder import DEFAULT_RUN, RunFolder
 
+EXPORTABLE = "--config configs/text.yaml --data.files mytext.txt"
 EXPORT_FIX = (
     "export a run of configs/text.yaml or of a known corpus's config, whose models other programs "
     "can represent"
@@ -73,6 +74,7 @@ def arguments(argv: Sequence[str] | None) -> Any:
 def main(argv: Sequence[str] | None = None) -> int:
     """Load the run, write the folder, and print its description as one JSON object."""
     args = arguments(argv)
+    RunFolder(args.run).check_has_run(EXPORTABLE)
     loaded = load_run(args.run, args.checkpoint, "cpu")
     run, out = RunFolder(args.run), Path(args.out)
     config, _ = load(Config, [str(run.config)], {})

@@ -247,6 +247,7 @@ def plot_curves(
         fontsize=10,
     )
     axes.set_xlabel("optimizer step")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_ylabel("val bits per byte")
     style_axes(axes)
     add_legend(axes, below=True, title=legend_title(many, curves.values()))

@@ -110,3 +110,17 @@ def test_only_the_first_bytes_of_the_validation_part(
     meta = read_meta(prepare(DataConfig(files=(text,), **config, **own), None))
     assert meta["val"].get("part_bytes") == (15 if limit else None)
     assert ("val_max_bytes" in meta["recipe"]["corpus"]) == (limit > 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"doc_sep": "%"}, "--data.doc_sep: has no"), ({"errors": "bytes"}, "--data.errors: has no")],
+)
+def test_settings_without_effect_on_json(
+    tmp_path: Path, changes: dict[str, str], message: str
+) -> None:
+    path = write(tmp_path / "a.jsonl", b'{"text": "a"}\n{"text": "b"}\n')
+    with pytest.raises(UserError, match=message):
+        parts((path,), **changes)
+    text = write(tmp_path / "b.txt", b"c")
+    assert len(parts((path, text), **changes)) == 2

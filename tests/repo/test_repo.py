@@ -149,7 +149,7 @@ def test_export_has_a_default_folder_for_each_format(checkout):
     assert calls(checkout) == [
         "-m scripts.export --run runs/mine --to hf --out exported/mine",
         "-m scripts.export --run runs/mine --to gguf --out exported/mine-gguf",
-        "-m scripts.export --run runs/tiny --to hf --out there --license mit",
+        "-m scripts.export --run runs/text --to hf --out there --license mit",
     ]
 
 

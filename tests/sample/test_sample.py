@@ -157,6 +157,7 @@ def test_stderr_names_the_checkpoint_that_was_read(run, capsys):
         (["--checkpoint", "newest"], "newest"),
         (["--see", "1"], "unknown argument --see .did you mean --seed"),
         (["--prompt"], "expected one argument"),
+        (["--prompt", "-x"], "if the value begins with -, write --prompt=VALUE"),
         (["--device", "quantum"], "^device quantum: not available"),
         (["stray"], "stray"),
     ],
@@ -168,7 +169,7 @@ def test_bad_arguments_are_refused(run, capsys, argv, message):
 
 
 def test_a_prompt_that_is_not_valid_text_is_refused(run, capsys):
-    with pytest.raises(UserError, match="--prompt: lone surrogate"):
+    with pytest.raises(UserError, match="the prompt: lone surrogate"):
         sample.main(["--run", str(run), "--prompt", "ab\udcff"])
     assert capsys.readouterr().out == ""
 

@@ -50,7 +50,7 @@ def test_train_with_any_number_of_workers(tmp_path, monkeypatch):
     assert not out.exists()
 
 
-def test_a_picture_among_the_texts_is_left_out(tmp_path):
+def test_a_picture_among_the_texts_is_left_out(tmp_path, capsys):
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "a.txt").write_bytes(CORPUS)
     (tmp_path / "texts" / "cat.png").write_bytes(b"\x89PNG")
@@ -59,6 +59,7 @@ def test_a_picture_among_the_texts_is_left_out(tmp_path):
     with pytest.raises(UserError, match=r"cat.png: not UTF-8 .*such as --include '\*.txt'"):
         main(arguments)
     assert main([*arguments, "--include", "*.txt"]) == 0
+    assert "reading 1 file; left out: 1 that does not match '*.txt'\n" in capsys.readouterr().err
     assert BPETokenizer.load(out) == BPETokenizer.train(CORPUS, vocab_size=280)
     arguments[1] += "/a.txt"
     with pytest.raises(UserError, match="--include: has an effect only on folders"):

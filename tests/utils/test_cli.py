@@ -94,6 +94,11 @@ def test_help_has_the_description_first_and_the_examples_last(capsys):
     assert text.endswith("\nexamples:\n  tool a.txt\n  tool 5%\n")
 
 
+def test_a_setting_of_a_sweep_is_given_with_set():
+    expected = "unknown argument --data.files (did you mean --set data.files=a.txt?)"
+    assert unknown_flag("--data.files=a.txt", ["--set", "--base"]) == expected
+
+
 def test_an_unknown_flag_without_a_near_one_has_no_suggestion():
     assert unknown_flag("--xyz", ["--seed"]) == "unknown argument --xyz"
 

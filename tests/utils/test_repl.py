@@ -144,7 +144,7 @@ def test_an_empty_line_or_the_end_of_stdin_quits(run_repl, lines):
 
 def test_an_invalid_line_prints_one_error(run_repl):
     out, err = run_repl("a\udcff\nthe\n", "--steps", "3")
-    assert out.startswith("the") and err.count("error: --prompt: lone surrogate") == 1
+    assert out.startswith("the") and err.count("error: the prompt: lone surrogate") == 1
 
 
 def test_the_prompt_loop_can_print_json(run_repl):

@@ -41,8 +41,11 @@ class RunFolder:
         """Return whether a run was started here."""
         return self.record.exists()
 
-    def check_has_run(self) -> None:
+    def check_has_run(self, settings: str = "--config configs/tiny.yaml") -> None:
         """Check that a run was started here.
+
+        Args:
+            settings: flags for the command of the message.
 
         Raises:
             UserError: no run; the message shows the command that starts one.
@@ -56,7 +59,7 @@ class RunFolder:
             where = looked_in(self.path) + did_you_mean(self.path, "run.json")
             raise UserError(
                 f"{self.path}: no run there{where}; train one with "
-                f"`python train.py --config configs/tiny.yaml --run_dir {folder}`"
+                f"`python train.py {settings} --run_dir {folder}`"
             )
 
     def check_has_no_run(self, config: bytes = b"") -> None:

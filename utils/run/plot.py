@@ -66,6 +66,7 @@ def plot_losses(
     title = f"Loss of {next(iter(runs)) if only_run else f'{len(runs)} runs'} during training"
     axes.set_title(title, loc="left", fontsize=10)
     axes.set_xlabel("optimizer step")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_ylabel(UNITS[unit])
     axes.margins(x=0.02)
     style_axes(axes)

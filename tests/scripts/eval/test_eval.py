@@ -170,7 +170,10 @@ def test_the_files_of_a_folder_are_chosen(story_run, printed, tmp_path):
     with pytest.raises(UserError, match=r"b.png: not UTF-8 .*files of the folder, such as --incl"):
         script.main(["--run", str(story_run), "--text", str(tmp_path)])
     words = ["--run", story_run, "--text", tmp_path, "--include", "*.md"]
-    assert printed(script.main, *words)[0]["bytes"] == 12
+    (tmp_path / "c.md").touch()
+    result, people = printed(script.main, *words)
+    assert result["bytes"] == 12
+    assert "reading 1 file; left out: 1 empty file, 1 that does not match '*.md'\n" in people
     with pytest.raises(UserError, match="--include: has an effect only on folders"):
         script.main([*map(str, words[:3]), str(tmp_path / "a.md"), "--include", "*.md"])
 

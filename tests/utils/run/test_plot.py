@@ -50,6 +50,11 @@ def test_the_plot_shows_curves_and_floor(tmp_path: Path) -> None:
     assert any("val" in label and "1.5" in label for label in labels)
 
 
+def test_the_ticks_of_steps_are_whole_numbers(tmp_path: Path) -> None:
+    figure = drawn({"tiny": metrics(tmp_path / "m.csv", 5.0, 2.0, 1.5)}, tmp_path / "loss.png")
+    assert all(float(tick).is_integer() for tick in figure.axes[0].get_xticks())
+
+
 def test_several_runs_in_bits_per_byte_as_svg(tmp_path: Path) -> None:
     runs = {name: metrics(tmp_path / f"{name}.csv", 5.0, 4.0) for name in ("one", "two")}
     labels = legend_of(runs, tmp_path / "loss.svg", unit="bpb")
