@@ -170,7 +170,7 @@ def test_a_refused_export_names_the_run_and_writes_nothing(tmp_path, capsys):
         ([], "the following arguments are required: --out"),
         (
             ["--out", "new", "--run", "nowhere"],
-            "nowhere: no run there .*--config configs/text.yaml --data.files",
+            "python train.py --config configs/text.yaml --data.files",
         ),
     ],
 )
