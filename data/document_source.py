@@ -16,9 +16,8 @@ from data.download.known_corpora import download_hint
 from data.readers import DEFAULT_JSON_FIELD, check_json_field, is_json, kind_of
 from data.stories import story as stories
 from tok.text_files import check_include, describe_left_out, expand_folders, suggest_include
-from utils.errors import UserError
+from utils.errors import UserError, plural
 from utils.files import sha256_file
-from utils.output import plural
 
 MIN_DOCUMENTS = 10  # with fewer documents, `auto` splits by bytes
 

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from tok.errors import TokenizerError
-from utils.errors import UserError, describe_os_error, looked_in, user_error_if_os_error
+from utils.errors import UserError, describe_os_error, looked_in, plural, user_error_if_os_error
 from utils.files import decode_utf8
-from utils.output import plural
 from utils.suggest import did_you_mean
 
 READ_BYTES = 1 << 20

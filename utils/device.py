@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from utils.errors import UserError
-from utils.output import log, plural
+from utils.errors import UserError, plural
+from utils.output import log
 from utils.processes import available_cores, keep_freed_memory, peak_rss_bytes
 
 COMPILER_CACHE = "TORCHINDUCTOR_CACHE_DIR"  # environment variable, read by torch

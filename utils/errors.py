@@ -62,6 +62,15 @@ def one_line(message: object) -> str:
     return shorten_values(" ".join(str(message).split()))
 
 
+def plural(count: int, word: str) -> str:
+    """Return a number with its word.
+
+    >>> plural(1, "thread"), plural(2, "thread")
+    ('1 thread', '2 threads')
+    """
+    return f"{count} {word}" + "s" * (count != 1)
+
+
 # A message says how to fix the error if one of these verbs begins a part of it.
 FIX = re.compile(r"[;,:] (?:pip|choose|drop|export|get|give|leave|name|put|resize|set|train|use)\b")
 

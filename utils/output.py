@@ -53,15 +53,6 @@ def describe_count(count: float) -> str:
     return f"{count / 1000:.0f}k" if count < 999_500 else f"{count / 1e6:.1f}M"
 
 
-def plural(count: int, word: str) -> str:
-    """Return a number with its word.
-
-    >>> plural(1, "thread"), plural(2, "thread")
-    ('1 thread', '2 threads')
-    """
-    return f"{count} {word}" + "s" * (count != 1)
-
-
 def json_line(record: Mapping[str, Any]) -> str:
     r"""Return one line of JSON. Infinities and NaN, which JSON does not have, become null.
 

@@ -16,7 +16,7 @@ from model.training.config import RunConfig, TrainConfig
 from model.training.evaluate import evaluate
 from model.training.trainer import Trainer
 from utils.device import synchronize
-from utils.output import plural
+from utils.errors import plural
 
 MIN_FLOPS = 1e10  # of a run, to estimate its duration: a CPU takes about a second for them
 ESTIMATE_S = 0.5  # spent on steps for the line that estimates the duration of a run

@@ -20,8 +20,8 @@ from scripts.bench.sample_peers import Sampler, make_hf, make_nanogpt
 from scripts.bench.timing import Spread, ratios, summary, time_call
 from utils.cli import checked, nonnegative_int, positive_int
 from utils.device import describe_device, pick_device, synchronize
-from utils.errors import UserError
-from utils.output import log_if_not_tty, plural, progress_bar, table
+from utils.errors import UserError, plural
+from utils.output import log_if_not_tty, progress_bar, table
 
 TOP_K = 50
 WARMUP_TOKENS = 4

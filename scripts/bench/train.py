@@ -29,7 +29,8 @@ from utils.cli import nonnegative_int, positive_int
 from utils.config.flags import add_flags, given_flags
 from utils.config.load import load
 from utils.device import describe_device, peak_memory_bytes, synchronize
-from utils.output import log_if_not_tty, plural, progress_bar
+from utils.errors import plural
+from utils.output import log_if_not_tty, progress_bar
 
 FORMULA = "3 x forward; forward = 2 per matrix weight + 4 D per layer and visible token, causal"
 FETCHES = 20  # batches timed in measure_fetch

@@ -29,10 +29,10 @@ from scripts.bench.timing import Spread
 from train import Config
 from utils.cli import positive_int
 from utils.config.load import load
-from utils.errors import UserError
+from utils.errors import UserError, plural
 from utils.files import decode_utf8, read_bytes
 from utils.metrics import read_rows
-from utils.output import log, plural, table
+from utils.output import log, table
 from utils.run.environment import git_commit
 from utils.run.figure import check_picture, warn_if_not_drawn
 
