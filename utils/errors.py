@@ -107,6 +107,7 @@ OS_ERROR_HINTS = {
     errno.EROFS: "name a path on a disk that can be written",
     errno.EISDIR: "name a file in it",
     errno.ENOTDIR: "name a path below a folder",
+    errno.ENOTEMPTY: "name another folder",
     errno.EIO: "the disk may be failing; copy the file to another one",
     errno.ENAMETOOLONG: "name a shorter path",
 }
@@ -173,9 +174,10 @@ def run_cli(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
         _discard_stdout()
         status = 0
     except OSError as error:
+        if not _discard_stdout() and error.filename is None:
+            error.filename = "stdout"
         print(f"error: {one_line(describe_os_error(error))}", file=sys.stderr)
         status = EXIT_USER_ERROR
-        _discard_stdout()
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not OUT_OF_MEMORY.search(str(error)):
             raise
@@ -187,12 +189,18 @@ def run_cli(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
     sys.exit(status)
 
 
-def _discard_stdout() -> None:
-    """Redirect stdout to /dev/null if it can't be flushed, as Python's flush at exit would fail."""
+def _discard_stdout() -> bool:
+    """Redirect stdout to /dev/null if it can't be flushed, as Python's flush at exit would fail.
+
+    Returns:
+        True if it could be flushed.
+    """
     try:
         sys.stdout.flush()
+        return True
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
 
 
 def missing_package(package: str, what: str) -> UserError:

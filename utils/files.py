@@ -251,6 +251,8 @@ def replace_path_in_errors(path: str | Path, temporary: Path) -> Iterator[None]:
         yield
     except OSError as error:
         inside = error.filename is None or str(error.filename).startswith(str(temporary))
+        if "requested and" in str(error):  # numpy.tofile: "4800 requested and 432 written"
+            error = OSError(errno.ENOSPC, f"not all was written ({error})")
         if error.errno is None or not inside:
             raise
         raise OSError(error.errno, error.strerror, str(path)) from None

@@ -323,8 +323,8 @@ class Trainer:
             text = self.sample()
             run_log.write_sample(self.step, text)
             log(f"  {text[:240]!r}")
-        if self.finished():  # a kill before the new plot must not leave the old one
-            self.run.plot.unlink(missing_ok=True)
+        if self.finished() and self.run.plot.is_file():  # a kill must not leave the old plot
+            self.run.plot.unlink()
         checkpoint.save(self.run.last, self.state())
 
     def summary(self, metrics: dict[str, float], result: Evaluation) -> str:

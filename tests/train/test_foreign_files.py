@@ -88,6 +88,16 @@ def test_a_start_that_was_killed_can_be_repeated(tmp_path: Path, settings: Setti
     assert train.main(flags(run, settings, **STEPS)) == 0
 
 
+def test_a_folder_named_like_the_plot_does_not_lose_the_last_evaluation(
+    run: Path, settings: Settings
+) -> None:
+    (run / "loss.png").unlink(missing_ok=True)
+    (run / "loss.png").mkdir()
+    argv = flags(run, settings, "--resume", **STEPS | {"train__max_steps": 5})
+    assert train.main(argv) == 0
+    assert checkpoint.load(run / "last.pt")["step"] == 5
+
+
 def test_what_a_killed_export_left_does_not_block_a_run(run: Path, settings: Settings) -> None:
     (run / ".hf.tmp-123").mkdir()
     (run / ".hf.tmp-123" / "model.safetensors").write_bytes(b"x")

@@ -104,7 +104,8 @@ def test_stdout_on_a_full_disk_is_a_user_error(run_python, root):
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, cwd=root, env=env)
     assert (done.returncode, done.stderr) == (
         2,
-        b"error: No space left on device; free some space there, or write to another disk\n",
+        b"error: stdout: No space left on device; free some space there, or write to another "
+        b"disk\n",
     )
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from utils import files
-from utils.errors import UserError
+from utils.errors import UserError, describe_os_error
 from utils.files import (
     atomic_file,
     check_writable,
@@ -77,6 +77,14 @@ def test_a_failed_write_leaves_the_old_file(step, fault, tmp_path, monkeypatch):
     if isinstance(fault, OSError):
         assert caught.value.filename == str(path)  # not the temporary file's name
         assert caught.value.errno == errno.ENOSPC
+
+
+def test_a_disk_that_numpy_finds_full_is_reported_with_the_file(tmp_path):
+    path = tmp_path / "x.gguf"
+    with pytest.raises(OSError, match="not all was written") as caught, atomic_file(path):
+        raise OSError("4800 requested and 432 written")
+    line = describe_os_error(caught.value)
+    assert line.startswith(f"{path}: not all was written (4800 requested and 432 written); free")
 
 
 def test_the_content_is_synced_before_the_rename(tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ differ from the ids of the vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import groupby, islice
 
 import numpy as np
 
@@ -27,6 +27,10 @@ from tok.encoding.hash_table import HashTable
 from tok.encoding.merge_many import MAX_LENGTH, PairTable, merge_many
 
 LONG_PRETOKEN_BYTES = 32  # pre-tokens of at least this length are split into pieces
+# A longer block has a pre-token that no place to cut was found in. In arrays it would take 75 bytes
+# of memory for each, so it is divided into parts; a part is shorter than MAX_BLOCK_BYTES.
+PART_BYTES = 1 << 17
+MAX_BLOCK_BYTES = 4 * PART_BYTES
 # Blocks whose new pre-tokens are merged together: fewer calls, longer arrays.
 BLOCKS_PER_GROUP = 8
 MAX_CACHE_BYTES = 1 << 26  # limit of what is cached beyond the tokens of the vocabulary
@@ -41,7 +45,7 @@ class BatchEncoder:
         self,
         pairs: PairTable,
         tokens: Sequence[bytes],
-        merge_long: Callable[[bytes], Sequence[int]],
+        merge_long: Callable[[bytes], np.ndarray],
     ) -> None:
         """
         Args:
@@ -66,15 +70,37 @@ class BatchEncoder:
         Args:
             blocks: bytes and the starts of their pre-tokens, int64[P]; see tok.split_arrays.
         """
-        rest = iter(blocks)
-        while group := [
-            Block(raw, self._split_long_pretokens(raw, starts))
-            for raw, starts in islice(rest, BLOCKS_PER_GROUP)
-        ]:
-            if self._n_bytes() > self._max_bytes:
-                self._reset_cache()
-            for first_P, count_P, store in self._look_up(group):
-                yield expand_ids(store, first_P, count_P)
+        parts = self._parts(blocks)
+        for is_giant, run in groupby(parts, lambda part: len(part[0]) > MAX_BLOCK_BYTES):
+            if is_giant:
+                yield from (self._merge_long(raw) for raw, _ in run)
+                continue
+            while group := [
+                Block(raw, self._split_long_pretokens(raw, starts))
+                for raw, starts in islice(run, BLOCKS_PER_GROUP)
+            ]:
+                if self._n_bytes() > self._max_bytes:
+                    self._reset_cache()
+                for first_P, count_P, store in self._look_up(group):
+                    yield expand_ids(store, first_P, count_P)
+
+    def _parts(
+        self, blocks: Iterable[tuple[bytes, np.ndarray]]
+    ) -> Iterator[tuple[bytes, np.ndarray]]:
+        """Yield the blocks; divide longer ones, except for pre-tokens that merges may join."""
+        for raw, starts in blocks:
+            if len(raw) <= MAX_BLOCK_BYTES:
+                yield raw, starts
+                continue
+            offsets = np.arange(PART_BYTES, len(raw), PART_BYTES)
+            near = (offsets[:, None] - np.arange(min(1 << 10, PART_BYTES))).ravel()
+            cuts = near[self._unmergeable[byte_pairs_at(raw, near)]]
+            starts = np.union1d(starts, cuts[np.unique(cuts // PART_BYTES, return_index=True)[1]])
+            long = np.flatnonzero(np.diff(starts, append=len(raw)) > 2 * PART_BYTES)
+            ends = np.concatenate([long, long + 1, np.searchsorted(starts, offsets)])
+            parts = [part for part in np.split(starts, np.unique(ends)) if len(part)]
+            for part, end in zip(parts, [*(part[0] for part in parts[1:]), len(raw)], strict=True):
+                yield raw[part[0] : end], part - part[0]
 
     def _look_up(
         self, group: Sequence[Block]

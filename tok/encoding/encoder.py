@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain, groupby
 
 import numpy as np
 
 from tok.encoding.batch import BatchEncoder
-from tok.encoding.merge import merge_ids
+from tok.encoding.merge import merge_ids, merge_in_pieces
 from tok.encoding.merge_many import PairTable
 from tok.encoding.special import SpecialReader, allowed_tokens, special_pattern
 from tok.patterns import Pattern, split, to_bytes, to_text
@@ -138,7 +138,8 @@ class Encoder:
     @cached_property
     def _batch(self) -> BatchEncoder:
         pairs = PairTable(self.merges, self.byte_ranks, self.lengths)
-        return BatchEncoder(pairs, self.tokens, self._merge)
+        merge_long = partial(merge_in_pieces, merge=self._merge, lengths=self.lengths)
+        return BatchEncoder(pairs, self.tokens, merge_long)
 
     @cached_property
     def _whole_tokens(self) -> dict[bytes, int]:

@@ -19,12 +19,16 @@ ids here are ranks (tok.vocabulary).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from heapq import heappop, heappush
 from itertools import pairwise
 
+import numpy as np
+
 EDGE = -1
 EMPTY = -2
+PIECE_BYTES = 1 << 16  # of a long pre-token; a byte takes about 70 bytes of memory while it merges
+TAIL_TOKENS = 8  # tokens before the end of a piece, which depend on what follows
 
 
 def apply_merge(
@@ -103,6 +107,33 @@ def merge_ids(
             if after != new:  # otherwise the token on the right adds the pair
                 enqueue(new_ids.get((new, after)), start)
     return read_tokens(row, lengths)
+
+
+def merge_in_pieces(
+    raw: bytes,
+    merge: Callable[[bytes], list[int]],
+    lengths: Sequence[int],
+    piece_bytes: int = PIECE_BYTES,
+    tail_tokens: int = TAIL_TOKENS,
+) -> np.ndarray:
+    """Return `merge(raw)`, int64[T], in pieces that need little memory.
+
+    Tokens are the encoding of their text if every two neighbours are the encoding of theirs: the
+    first merge across a boundary would also be one in the two tokens alone. In a piece that holds
+    for all neighbours; so it is checked where two pieces meet. If it fails there, the whole
+    pre-token is merged.
+    """
+    found, start, piece = [], 0, merge(raw[:piece_bytes])
+    while start + piece_bytes < len(raw):
+        kept = piece[:-tail_tokens]
+        cut = start + sum(map(lengths.__getitem__, kept))
+        piece = merge(raw[cut : cut + piece_bytes])
+        pair = [*kept[-1:], piece[0]]
+        if len(pair) < 2 or pair != merge(raw[cut - lengths[pair[0]] : cut + lengths[pair[1]]]):
+            return np.array(merge(raw), dtype=np.int64)
+        found.append(np.array(kept, dtype=np.int64))
+        start = cut
+    return np.concatenate([*found, np.array(piece, dtype=np.int64)])
 
 
 def read_tokens(row: Sequence[int], lengths: Sequence[int]) -> list[int]:

@@ -110,7 +110,8 @@ class RunFolder:
             ) from None
         for file in (self.record, *self._files):
             for path in self.path.glob(f".{file.name}.tmp-*"):
-                path.unlink(missing_ok=True)
+                if not path.is_dir():
+                    path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Release the lock."""

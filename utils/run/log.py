@@ -142,7 +142,7 @@ def read_samples(path: Path) -> list[tuple[int, str]]:
         return []
     text = path.read_bytes().decode("utf-8", errors="replace")
     text = text[: text.rfind("\n\n") + 2]  # a killed writer leaves an incomplete sample at the end
-    _, *parts = re.split(f"(?m)^{SAMPLE_HEADER}(\\d+)\n", text)
+    _, *parts = re.split(f"(?m)^{SAMPLE_HEADER}(\\d{{1,18}})\n", text)
     pairs = zip(parts[::2], parts[1::2], strict=True)
     return [(int(step), body.removesuffix("\n\n")) for step, body in pairs]
 

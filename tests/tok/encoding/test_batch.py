@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.conftest import ROOT
 from tests.helpers.counting import CountingDict
 from tests.helpers.hostile import hostile_strings
 from tests.helpers.naive_bpe import naive_encode, naive_merge
@@ -17,12 +18,14 @@ from tok.encoding import batch, parallel
 from tok.encoding import encoder as encode
 from tok.encoding.batch import BatchEncoder
 from tok.encoding.block import MAX_PRETOKEN_BYTES, WIDTHS, Block
+from tok.encoding.merge import merge_in_pieces
 from tok.encoding.merge_many import MAX_LENGTH, PairTable, merge_many
 from tok.patterns import GPT2, PATTERNS
 from tok.split_arrays import split_starts
 from tok.tokenizer import BPETokenizer
 from tok.vocabulary import byte_ranks, token_bytes, token_lengths
 from utils.errors import UserError
+from utils.processes import peak_rss_bytes
 
 
 def draw_merges(draw):
@@ -82,6 +85,45 @@ def test_blocks_equal_the_reference_for_any_threshold_of_long_pretokens(
         for _ in range(2):  # the second time from the cache
             found = list(encoder.encode([(b"".join(pretokens), starts)] if pretokens else []))
             assert [ids.tolist() for ids in found] == ([sum(expected, [])] if pretokens else [])
+
+
+@settings(deadline=None, max_examples=200)
+@given(MERGES, st.lists(PRETOKEN, min_size=1, max_size=8), st.integers(1, 9), st.integers(0, 3))
+def test_pieces_equal_the_reference(merges, pretokens, piece_bytes, tail_tokens):
+    """Whatever the size of the pieces, and also where the end of a piece was not enough."""
+    lengths = token_lengths(merges)
+
+    def merge(raw):
+        return naive_merge(raw, merges)
+
+    raw = b"".join(pretokens)
+    found = merge_in_pieces(raw, merge, lengths, piece_bytes, tail_tokens)
+    assert found.tolist() == merge(raw)
+
+
+@settings(deadline=None, max_examples=60)
+@given(MERGES, st.lists(PRETOKEN, min_size=1, max_size=8), st.integers(1, 40))
+def test_divided_blocks_equal_the_reference(merges, pretokens, part_bytes):
+    starts = np.cumsum([0, *map(len, pretokens)])[:-1]
+    expected = [naive_merge(pretoken, merges) for pretoken in pretokens]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch, "PART_BYTES", part_bytes)
+        patch.setattr(batch, "MAX_BLOCK_BYTES", 4 * part_bytes)
+        encoder = batch_encoder(merges)
+        encoder._merge_long = lambda raw: np.array(naive_merge(raw, merges))
+        found = list(encoder.encode([(b"".join(pretokens), starts)] * 2))
+    assert np.concatenate(found).tolist() == sum(expected, []) * 2
+
+
+@pytest.mark.parametrize("text", ["a", "the", " ", "\u00e9"])
+def test_a_giant_pretoken_needs_little_memory(text):
+    """It took up to 75 bytes of memory for each byte, 258 MB here or more."""
+    tokenizer = BPETokenizer.load(ROOT / "tok" / "bpe.json")
+    raw = text.encode() * (6_000_000 // len(text.encode()))
+    tokenizer.encode_array(raw[:200_000])
+    before = peak_rss_bytes()
+    assert len(tokenizer.encode_array(raw)) > 1_000_000
+    assert peak_rss_bytes() - before < 200e6
 
 
 def lengths_around_the_widths():

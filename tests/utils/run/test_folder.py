@@ -34,11 +34,20 @@ def test_only_one_process_can_lock_a_folder(tmp_path: Path) -> None:
 
 def test_temporary_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     (tmp_path / ".last.pt.tmp-77").write_bytes(b"half")
+    (tmp_path / ".best.pt.tmp-77").mkdir()  # not ours, or of an export to r/best.pt
     (tmp_path / "notes.txt").write_bytes(b"of the user")
     run = RunFolder(tmp_path)
     run.lock()
-    assert {path.name for path in tmp_path.iterdir()} == {"lock", "notes.txt"}
+    found = {path.name for path in tmp_path.iterdir()}
+    assert found == {"lock", "notes.txt", ".best.pt.tmp-77"}
     run.close()
+
+
+def test_a_step_with_too_many_digits_is_text_of_a_sample(tmp_path: Path) -> None:
+    path = tmp_path / "samples.txt"
+    line = f"=== step {'9' * 5000}"
+    path.write_text(f"=== step 3\na\n\n{line}\nb\n\n", encoding="utf-8")
+    assert read_samples(path) == [(3, f"a\n\n{line}\nb")]
 
 
 def test_an_invalid_folder_is_refused_and_not_made(
