@@ -17,6 +17,7 @@ from utils.run import checkpoint
 WORDS = rb"""null true NaN Infinity 1e999 -1 0 1.5 {} [] , : &a *a !!bool - ? " ' \ \ud8 == # {["""
 PIECES = [*WORDS.split(), b"[" * 900, b'{"a":' * 900, b"9" * 5000, b"x" * 70_000, b" ", b"\n\n"]
 PIECES += [b"\0", b"\r", b"\n", b"\t", b"\xff", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"<|endoftext|>"]
+LONG = 60_000  # bytes
 ODD: tuple[Any, ...] = (
     *(None, True, -1, 0, 1.5, 10**9, 2**63, 10**30, 10**400, float("nan"), float("inf"), -0.0),
     *("", "a", "9" * 5000, "\ud800", [], {}, [1], {"a": 1}, [[[]]], {"": [0, 0]}, [None] * 1000),
@@ -38,6 +39,8 @@ def mutate_bytes(raw: bytes, other: bytes, rng: Random) -> bytes:
         end = min(len(raw), start + int(2 ** rng.uniform(0, 10)))
         middle, at = raw[start:end], rng.randrange(len(other) + 1)
         piece, foreign = rng.choice(PIECES), other[at : at + len(middle)]
+        if rng.random() < 0.02:  # shows time that grows with the square of the size
+            piece = (piece * LONG)[:LONG]
         choices = (b"", middle * 2, piece, piece + middle, foreign, rng.randbytes(3))
         raw = rng.choice((flip_bit(raw, rng), raw[:start] + rng.choice(choices) + raw[end:]))
     return raw if rng.random() < 0.9 else raw[: rng.randrange(len(raw) + 1)]

@@ -166,6 +166,12 @@ def test_the_text_of_a_flag_is_literal(text):
     assert cast_flag(text, str, "--x") == text
 
 
+@pytest.mark.parametrize("text", ["9" * 100_000 + "x", "9" * 100_000 + "e", "9_" * 50_000 + ":"])
+def test_a_long_number_with_a_wrong_end_is_text(text):
+    """A pattern that tries every position for the decimal point would take minutes."""
+    assert parse_value(text) == text
+
+
 def test_quotes_around_the_text_of_a_flag_are_removed():
     assert cast_flag("'3'", str, "--x") == "3"
     assert cast_flag('""a""', str, "--x") == '""a""'

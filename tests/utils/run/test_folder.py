@@ -117,6 +117,13 @@ def test_samples_after_the_checkpoint_are_dropped(
     assert (path.read_bytes() if path.exists() else b"") == (after[kept] if kept >= 0 else b"")
 
 
+def test_a_step_that_no_run_reaches_is_not_a_header(tmp_path: Path) -> None:
+    (tmp_path / "samples.txt").write_text(
+        f"=== step 1\na\n=== step {'9' * 5000}\nb\n\n", encoding="utf-8"
+    )
+    assert read_samples(tmp_path / "samples.txt") == [(1, f"a\n=== step {'9' * 5000}\nb")]
+
+
 def test_a_missing_samples_file_has_no_samples(tmp_path: Path) -> None:
     truncate_samples(tmp_path / "samples.txt", 3)
     assert read_samples(tmp_path / "samples.txt") == []
