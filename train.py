@@ -32,6 +32,7 @@ from model.load import load_weights
 from model.training.config import TrainConfig, is_complete
 from model.training.duration import describe_rest, is_worth_measuring, plan, trial_settings
 from model.training.fit import fit
+from model.training.memory import describe_memory, hint_if_out_of_memory
 from model.training.optim import OPTIMIZERS, OptimConfig, make_optimizer
 from model.training.step_log import describe_run, run_metadata
 from model.training.trainer import Trainer
@@ -238,24 +239,35 @@ def run_training(
         run.check_has_no_run(dump(config).encode())  # a killed start may have left this file
     if config.train.tensorboard:
         tensorboard.import_library()  # if it is not installed, fail before anything is written
-    data, duration = None, describe_rest(config.train, state) if state else ""
+    data, lines = None, [describe_rest(config.train, state)] if state and state["step"] else []
     if not state and is_worth_measuring(config):
-        trial = trial_settings(config.train, dist.size)
-        trainer, data = build_trainer(dataclasses.replace(config, train=trial), run, None, dist)
-        train, duration = plan(config.train, trainer)
-        config = dataclasses.replace(config, train=train)
-        trainer.batches.close()
+        config, data, lines = plan_run(config, run, dist)
     trainer, data = build_trainer(config, run, state, dist, data)
     if resume:
         check_run_tokenizer(run.tokenizer, data.tokenizer.identity)
     dist.barrier()  # all ranks have read the folder before the main process changes it
     if dist.is_main:
-        claim_run_folder(run, config, trainer, data, resume, duration)
-    with contextlib.closing(trainer.batches):
+        claim_run_folder(run, config, trainer, data, resume)
+        row = data.tokens_per_row(config.data.windows, config.model.block_size)
+        for line in [*describe_run(trainer, *row), *data.notes, *lines]:
+            log(line)
+    with contextlib.closing(trainer.batches), hint_if_out_of_memory(trainer):
         status = fit(trainer, resumed=state is not None)
     if dist.is_main and trainer.step:  # 0: a signal came before the first step
         report_end(run, trainer)
     return status
+
+
+def plan_run(
+    config: Config, run: RunFolder, dist: Distributed
+) -> tuple[Config, Dataset, list[str]]:
+    """Measure a trial: return the config with its number of steps, the data, and log lines."""
+    trial = dataclasses.replace(config, train=trial_settings(config.train, dist.size))
+    trainer, data = build_trainer(trial, run, None, dist)
+    memory = describe_memory(trainer)
+    with contextlib.closing(trainer.batches), hint_if_out_of_memory(trainer):
+        train, duration = plan(config.train, trainer)
+    return dataclasses.replace(config, train=train), data, [memory, duration]
 
 
 def report_end(run: RunFolder, trainer: Trainer) -> None:
@@ -271,12 +283,9 @@ def report_end(run: RunFolder, trainer: Trainer) -> None:
 
 
 def claim_run_folder(
-    run: RunFolder, config: Config, trainer: Trainer, data: Dataset, resume: bool, duration: str
+    run: RunFolder, config: Config, trainer: Trainer, data: Dataset, resume: bool
 ) -> None:
-    """Lock the run folder, log what will run; write config.yaml, tokenizer.json and run.json.
-
-    Args:
-        duration: a line about the duration of the run; empty if it is not known.
+    """Lock the run folder; write config.yaml, tokenizer.json and run.json.
 
     Raises:
         UserError: another process has locked it, or has started a run in it meanwhile.
@@ -284,10 +293,6 @@ def claim_run_folder(
     run.lock()  # makes the folder; an error before this line leaves no folder
     if not resume:
         run.check_has_no_run(dump(config).encode())
-    tokens_per_row, formula = data.tokens_per_row(config.data.windows, config.model.block_size)
-    for line in [*describe_run(trainer, tokens_per_row, formula), *data.notes, duration]:
-        if line:
-            log(line)
     write_atomic(run.config, dump(config).encode())
     data.tokenizer.save(run.tokenizer)
     run.write_record(data.metadata() | run_metadata(trainer))

@@ -237,12 +237,12 @@ def describe(config: ModelConfig, batch_size: int, moments: int = 2) -> str:
         ("  final norm", f"{count.final_norm:,}"),
         ("  head", f"{count.head:,}" + (" (tied)" if config.tie_weights else "")),
         ("  pointer", f"{count.pointer:,}"),
-        (f"memory, {batch_size} x {config.block_size} tokens, fp32", _mib(memory.total)),
-        ("  weights", _mib(memory.weights)),
-        ("  gradients", _mib(memory.gradients)),
-        ("  optimizer's moments", _mib(memory.moments)),
-        ("  activations (estimate)", _mib(memory.activations)),
-        (f"KV cache in sampling, {config.block_size} tokens, fp32", _mib(kv_cache_bytes(config))),
+        (f"memory, {batch_size} x {config.block_size} tokens, fp32", mib(memory.total)),
+        ("  weights", mib(memory.weights)),
+        ("  gradients", mib(memory.gradients)),
+        ("  optimizer's moments", mib(memory.moments)),
+        ("  activations (estimate)", mib(memory.activations)),
+        (f"KV cache in sampling, {config.block_size} tokens, fp32", mib(kv_cache_bytes(config))),
         ("FLOPs per token, causal", ""),
         ("  forward", f"{forward_flops_per_token(config):,.0f}"),
         ("  training", f"{training_flops_per_token(config):,.0f}"),
@@ -250,5 +250,10 @@ def describe(config: ModelConfig, batch_size: int, moments: int = 2) -> str:
     return "\n".join(f"{name:<36} {value}".rstrip() for name, value in rows) + "\n"
 
 
-def _mib(n_bytes: int) -> str:
+def mib(n_bytes: int) -> str:
+    """Return a number of bytes for people.
+
+    >>> mib(5_500_000)
+    '5.2 MiB'
+    """
     return f"{n_bytes / 2**20:,.1f} MiB"

@@ -113,6 +113,11 @@ OS_ERROR_HINTS = {
 }
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether an error says that the memory of this machine or of a device is exhausted."""
+    return isinstance(error, MemoryError) or bool(OUT_OF_MEMORY.search(str(error)))
+
+
 def looked_in(path: object) -> str:
     """Return the end of a message about a missing path: where a relative one was searched.
 
@@ -179,7 +184,7 @@ def run_cli(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
         print(f"error: {one_line(describe_os_error(error))}", file=sys.stderr)
         status = EXIT_USER_ERROR
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not OUT_OF_MEMORY.search(str(error)):
+        if not is_out_of_memory(error):
             raise
         print("error: not enough memory; reduce the work, or add memory", file=sys.stderr)
         status = EXIT_USER_ERROR

@@ -74,8 +74,6 @@ def describe_rest(train: TrainConfig, state: Mapping[str, Any]) -> str:
     'about 01:00 left, at the rate of the first 100 steps'
     """
     step, elapsed_s = state["step"], state["elapsed_s"]
-    if not step:
-        return ""
     left = tqdm.format_interval(elapsed_s / step * (train.max_steps - step))
     return f"about {left} left, at the rate of the first {plural(step, 'step')}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -157,6 +158,11 @@ def describe_run(trainer: Trainer, tokens_per_row: float, row_formula: str) -> l
         f"grad_accum_steps {train.grad_accum_steps} x {row_formula}), "
         f"{1 / trainer.batches.epoch_at(1):,.1f} steps an epoch",
     ]
+    if not train.init_from and trainer.step == 0:  # an untrained model prefers no token
+        vocab_size = trainer.config.model.vocab_size
+        lines.append(
+            f"expected first loss: ln {vocab_size} = {math.log(vocab_size):.2f} nats/token"
+        )
     if trainer.dist.size > 1:
         lines.append(trainer.dist.describe(rows))
     warmup_steps = trainer.config.optim.warmup_steps
