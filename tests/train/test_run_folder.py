@@ -190,7 +190,7 @@ def test_the_log_shows_device_and_tokens_per_step(
     batch = build(tmp_path, settings, **more).batches.get_batch("train", 0)
     capsys.readouterr()  # drops the output of preparing the data
     assert train.main(flags(tmp_path / "run", settings, **more, train__device="cpu")) == 0
-    first, second, third, *_ = capsys.readouterr().err.splitlines()
+    first, second, _, third, *_ = capsys.readouterr().err.splitlines()
     assert first.startswith("device cpu (1 thread), amp off, ")
     assert second.startswith(f"{batch.x_BT.numel()} tokens a step (batch_size 4 x ")
     assert f"x grad_accum_steps {accum} x block_size 32)" in second
