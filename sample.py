@@ -158,13 +158,7 @@ def sample_texts(
     size = batch_size_for(loaded.model.config)
     for batch in (pairs[start : start + size] for start in range(0, len(pairs), size)):
         samples = [
-            Sample(
-                loaded.tokenizer.stream_decoder(),
-                prompts[p],
-                i,
-                request.stop_id,
-                request.stops,
-            )
+            Sample(loaded.tokenizer.stream_decoder(), prompts[p], i, request.stop_id, request.stops)
             for p, i in batch
         ]
         steps = generate(
@@ -204,49 +198,35 @@ def write_samples(
         log(str(meter))
 
 
+def add_run_flags(parser: Parser, with_device: bool = True) -> None:
+    """Add the flags for the arguments of `load_run`, shared by all commands that load a run."""
+    add, default = parser.add_argument, "(default: %(default)s)"
+    add("--run", metavar="FOLDER", default=DEFAULT_RUN, help=f"run folder {default}")
+    about = f"best = lowest validation loss, last = newest {default}"
+    add("--checkpoint", choices=("best", "last"), default="best", help=about)
+    if with_device:
+        add("--device", metavar="DEVICE", default="auto", help=f"auto, cpu, cuda, ... {default}")
+
+
 def add_arguments(parser: Parser) -> None:
     """Add all flags of the command."""
     add, default = parser.add_argument, "(default: %(default)s)"
-    add("--run", metavar="FOLDER", default=DEFAULT_RUN, help=f"run folder {default}")
-    add(
-        "--checkpoint",
-        choices=("best", "last"),
-        default="best",
-        help=f"best = lowest validation loss, last = newest {default}",
-    )
-    add(
-        "--prompt",
-        action="append",
-        metavar="TEXT",
-        help="start of the text; repeatable (default: empty, which starts a document)",
-    )
+    add_run_flags(parser)
+    about = "start of the text; repeatable (default: empty, which starts a document)"
+    add("--prompt", action="append", metavar="TEXT", help=about)
     add("--prompt-file", metavar="FILE", help="file of prompts, one per line; - is stdin")
-    add(
-        "--prompt-sep",
-        type=nonempty_text,
-        metavar="TEXT",
-        help=r"separator in --prompt-file: a text, or the word blank-line (default: \n, a newline)",
-    )
+    about = r"separator in --prompt-file: a text, or the word blank-line (default: \n, a newline)"
+    add("--prompt-sep", type=nonempty_text, metavar="TEXT", help=about)
     add("--interactive", action="store_true", help="ask for prompts; an empty one quits")
     add("--num-samples", type=positive_int, default=1, help=f"samples for each prompt {default}")
     add("--steps", type=positive_int, default=300, help=f"maximum number of new tokens {default}")
     add("--seed", type=int, default=1, help=f"random seed; equal seeds give equal texts {default}")
     add_sampling_flags(parser)
-    add(
-        "--stop",
-        action="append",
-        type=nonempty_text,
-        metavar="TEXT",
-        help=r"stop string: the sample ends before it (\n is a newline); repeatable",
-    )
-    add(
-        "--stop-token",
-        default=END_OF_TEXT,
-        metavar="TEXT",
-        help=f"the sample ends at this token; empty = at no token {default}",
-    )
+    about = r"stop string: the sample ends before it (\n is a newline); repeatable"
+    add("--stop", action="append", type=nonempty_text, metavar="TEXT", help=about)
+    about = f"the sample ends at this token; empty = at no token {default}"
+    add("--stop-token", default=END_OF_TEXT, metavar="TEXT", help=about)
     add("--json", action="store_true", help="write JSON lines with token ids and log-probabilities")
-    add("--device", metavar="DEVICE", default="auto", help=f"auto, cpu, cuda, ... {default}")
     add("--compile", action="store_true", help="use torch.compile: slow to start, faster on a GPU")
 
 

@@ -161,11 +161,7 @@ def write_prepared_files(
 
 
 def write_split(
-    path: Path,
-    documents: Iterable[bytes],
-    tokenizer: BPETokenizer,
-    label: str,
-    workers: int = 0,
+    path: Path, documents: Iterable[bytes], tokenizer: BPETokenizer, label: str, workers: int = 0
 ) -> dict[str, int]:
     """Encode documents into a token file, each followed by the end-of-text token.
 

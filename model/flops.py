@@ -154,10 +154,7 @@ def activation_elements(config: ModelConfig) -> int:
 
 
 def training_memory(
-    config: ModelConfig,
-    batch_size: int,
-    activation_bytes: int = FLOAT32_BYTES,
-    moments: int = 2,
+    config: ModelConfig, batch_size: int, activation_bytes: int = FLOAT32_BYTES, moments: int = 2
 ) -> Memory:
     """Estimate the bytes for training on batches of batch_size rows of block_size tokens.
 

@@ -18,10 +18,10 @@ if __name__ == "__main__":  # before the slow imports
 
 from tqdm import tqdm
 
-from scripts.run_figures import run_figures
+from scripts.report import run_figures, table
 from utils.cli import Parser
 from utils.errors import UserError, run_cli
-from utils.output import log, table
+from utils.output import log
 from utils.run.figure import plain_text
 from utils.run.folder import DEFAULT_RUN, RunFolder
 from utils.run.plot import UNITS, plot_losses
@@ -77,24 +77,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Plot the runs and print the path of the picture."""
     parser = Parser(prog="scripts.plot", description=__doc__, examples=EXAMPLES)
     add = parser.add_argument
-    add(
-        "--run",
-        nargs="+",
-        default=[DEFAULT_RUN],
-        metavar="FOLDER",
-        help=f"run folders (default: {DEFAULT_RUN})",
-    )
-    add(
-        "--out",
-        metavar="FILE",
-        help="PNG, PDF or SVG (default for one run: loss.png in its folder)",
-    )
-    add(
-        "--unit",
-        choices=tuple(UNITS),
-        default="loss",
-        help="loss: nats per token; bpb: bits per byte",
-    )
+    about = f"run folders (default: {DEFAULT_RUN})"
+    add("--run", nargs="+", default=[DEFAULT_RUN], metavar="FOLDER", help=about)
+    about = "PNG, PDF or SVG (default for one run: loss.png in its folder)"
+    add("--out", metavar="FILE", help=about)
+    about = "loss: nats per token; bpb: bits per byte"
+    add("--unit", choices=tuple(UNITS), default="loss", help=about)
     args = parser.parse_args(argv)
     runs = [RunFolder(path) for path in dict.fromkeys(args.run)]  # without repeated paths
     for run in runs:

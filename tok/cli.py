@@ -98,43 +98,24 @@ def _add_train(commands: Any) -> None:
     sub.add_argument("files", nargs="+", metavar="FILE", help="text files, or folders of them")
     about = "patterns of the files to read in folders, such as '*.md' (default: all files)"
     sub.add_argument("--include", nargs="+", default=(), metavar="PATTERN", help=about)
-    sub.add_argument(
-        "--vocab-size",
-        type=int,
-        required=True,
-        help="number of ids: 256 bytes, merges and special tokens",
-    )
+    about = "number of ids: 256 bytes, merges and special tokens"
+    sub.add_argument("--vocab-size", type=int, required=True, help=about)
     sub.add_argument("--out", required=True, metavar="FILE", help="tokenizer file to write")
-    sub.add_argument(
-        "--byte-order",
-        choices=tuple(BYTE_ORDERS),
-        default="value",
-        help="order of the ids of the 256 bytes, which decides between equally frequent pairs: by "
-        "value (default), or as in GPT-2 and Hugging Face",
-    )
-    sub.add_argument(
-        "--pattern",
-        choices=tuple(PATTERNS),
-        default="gpt2",
-        help="how text is split into pre-tokens (default: gpt2)",
-    )
+    about = "order of the ids of the 256 bytes, which decides between equally frequent pairs: by "
+    about += "value (default), or as in GPT-2 and Hugging Face"
+    sub.add_argument("--byte-order", choices=tuple(BYTE_ORDERS), default="value", help=about)
+    about = "how text is split into pre-tokens (default: gpt2)"
+    sub.add_argument("--pattern", choices=tuple(PATTERNS), default="gpt2", help=about)
     _add_workers(sub, "processes that count pre-tokens; 0 = one per core (default)")
     _add_errors(sub)
 
 
 def _add_encode(commands: Any) -> None:
     sub = _add_command(commands, "encode", encode, "convert text to ids, separated by blanks")
-    sub.add_argument(
-        "text",
-        nargs="*",
-        metavar="TEXT",
-        help="texts, one line of ids for each (default: standard input)",
-    )
-    sub.add_argument(
-        "--allow-special",
-        action="store_true",
-        help="encode special tokens in the text as their ids (default: as plain text)",
-    )
+    about = "texts, one line of ids for each (default: standard input)"
+    sub.add_argument("text", nargs="*", metavar="TEXT", help=about)
+    about = "encode special tokens in the text as their ids (default: as plain text)"
+    sub.add_argument("--allow-special", action="store_true", help=about)
     _add_workers(
         sub, "processes for a large text; 0 = one per core (default), 1 = no other process"
     )
@@ -155,23 +136,14 @@ def _add_import(commands: Any) -> None:
         import_vocabulary,
         "convert another project's vocabulary to a tokenizer file",
     )
-    sub.add_argument(
-        "files",
-        nargs="+",
-        metavar="FILE",
-        help="a tokenizer.json, a tiktoken file of ranks, or GPT-2's encoder.json and vocab.bpe",
-    )
+    about = "a tokenizer.json, a tiktoken file of ranks, or GPT-2's encoder.json and vocab.bpe"
+    sub.add_argument("files", nargs="+", metavar="FILE", help=about)
     sub.add_argument("--out", required=True, metavar="FILE", help="tokenizer file to write")
     sub.add_argument(
         "--pattern", choices=tuple(PATTERNS), help="split pattern; required for tiktoken's ranks"
     )
-    sub.add_argument(
-        "--special",
-        action="append",
-        default=[],
-        metavar="TEXT[=ID]",
-        help="a special token: with its id for tiktoken's ranks, without for GPT-2's files",
-    )
+    about = "a special token: with its id for tiktoken's ranks, without for GPT-2's files"
+    sub.add_argument("--special", action="append", default=[], metavar="TEXT[=ID]", help=about)
 
 
 def _add_export(commands: Any) -> None:
@@ -179,12 +151,8 @@ def _add_export(commands: Any) -> None:
         commands, "export", export, "convert a tokenizer file to another project's format"
     )
     sub.add_argument("tokenizer", metavar="FILE", help="a tokenizer file of llm-tiny")
-    sub.add_argument(
-        "--to",
-        required=True,
-        choices=convert.FORMATS,
-        help="hf: a tokenizer.json; tiktoken: a file of ranks; gpt2: encoder.json and vocab.bpe",
-    )
+    about = "hf: a tokenizer.json; tiktoken: a file of ranks; gpt2: encoder.json and vocab.bpe"
+    sub.add_argument("--to", required=True, choices=convert.FORMATS, help=about)
     sub.add_argument(
         "--out", required=True, metavar="PATH", help="file to write (for gpt2: folder)"
     )
@@ -195,12 +163,8 @@ def _add_workers(parser: argparse.ArgumentParser, text: str) -> None:
 
 
 def _add_errors(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--errors",
-        choices=("strict", "bytes"),
-        default="strict",
-        help="strict: reject text that is not UTF-8 (default); bytes: accept any bytes",
-    )
+    about = "strict: reject text that is not UTF-8 (default); bytes: accept any bytes"
+    parser.add_argument("--errors", choices=("strict", "bytes"), default="strict", help=about)
 
 
 def _add_source(parser: argparse.ArgumentParser) -> None:

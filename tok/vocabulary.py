@@ -82,18 +82,13 @@ def from_printable(text: str) -> bytes | None:
     >>> from_printable("nÃ©Ġn").decode(), from_printable("two words")
     ('né n', None)
     """
-    back = _unicode_to_bytes()
     try:
-        return bytes([back[character] for character in text])
+        return bytes([_BYTE_OF[character] for character in text])
     except KeyError:
         return None
 
 
-@lru_cache(maxsize=1)
-def _unicode_to_bytes() -> dict[str, int]:
-    return {character: byte for byte, character in enumerate(bytes_to_unicode())}
-
-
+_BYTE_OF = {character: byte for byte, character in enumerate(bytes_to_unicode())}
 # All bytes, sorted by their printable character: 0x21 first, 0xAD last.
 _SORTED_BY_CHARACTER = bytes(sorted(range(256), key=bytes_to_unicode().__getitem__))
 # Name -> the rank of each byte. "value": byte b has rank b. "gpt2": bytes sorted by their printable

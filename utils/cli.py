@@ -44,6 +44,7 @@ def checked(kind: Callable[[str], T], words: str, holds: Callable[[T], bool]) ->
 
 
 positive_int = checked(int, "at least 1", lambda value: value >= 1)
+positive_float = checked(float, "above 0", lambda value: value > 0)
 nonnegative_int = checked(int, "at least 0", lambda value: value >= 0)
 nonempty_text = checked(str, "some text", bool)
 

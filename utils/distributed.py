@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.distributed as torch_dist
@@ -133,8 +133,7 @@ class Distributed:
         trained = [weight for weight in weights if weight.grad is not None]
         gradients = [cast(Tensor, weight.grad) for weight in trained]
         flat = torch.cat([*(gradient.reshape(-1) for gradient in gradients), nats.reshape(1)])
-        with self._user_error_if_rank_lost():
-            torch_dist.all_reduce(flat)
+        self._all_reduce(flat)
         *sums, nats = flat.split([*(weight.numel() for weight in trained), 1])
         for weight, gradient in zip(trained, sums, strict=True):
             weight.grad = gradient.view_as(weight)
@@ -145,8 +144,7 @@ class Distributed:
         if self.size == 1:
             return list(numbers)
         sums = torch.tensor(numbers, dtype=torch.float64)
-        with self._user_error_if_rank_lost():
-            torch_dist.all_reduce(sums)
+        self._all_reduce(sums)
         return sums.tolist()
 
     def all_reduce_max(self, *numbers: int) -> list[int]:
@@ -154,8 +152,7 @@ class Distributed:
         if self.size == 1:
             return list(numbers)
         maxima = torch.tensor(numbers)
-        with self._user_error_if_rank_lost():
-            torch_dist.all_reduce(maxima, op=torch_dist.ReduceOp.MAX)
+        self._all_reduce(maxima, op=torch_dist.ReduceOp.MAX)
         return maxima.tolist()
 
     def stop_requested(self, here: bool) -> bool:
@@ -219,6 +216,10 @@ class Distributed:
             return self.store.compare_set(REPORTER, "", str(self.rank)) == str(self.rank).encode()
         except RuntimeError:  # the process that holds the store has ended, perhaps silently
             return True
+
+    def _all_reduce(self, tensor: Tensor, **options: Any) -> None:
+        with self._user_error_if_rank_lost():
+            torch_dist.all_reduce(tensor, **options)
 
     @contextlib.contextmanager
     def _user_error_if_rank_lost(self) -> Iterator[None]:

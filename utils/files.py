@@ -85,15 +85,6 @@ def readable_again(path: str | Path) -> str | Path:
         return str(_pipe_copies[key].name)
 
 
-def json_bytes(content: Mapping[str, Any]) -> bytes:
-    """Return indented JSON, for files that people read.
-
-    >>> json_bytes({"n": 1})
-    b'{\\n  "n": 1\\n}\\n'
-    """
-    return (json.dumps(content, indent=2) + "\n").encode()
-
-
 def parse_json(raw: bytes) -> Any:
     """Return the value of a JSON text; for files whose content is not trusted.
 

@@ -37,17 +37,8 @@ def bits_per_byte(total_nats: float, total_bytes: int) -> float:
 
 # Columns of metrics.csv, see docs/formats.md. COLUMNS are reproducible: equal whenever the same run
 # is repeated. CLOCK_COLUMNS are not.
-COLUMNS = (
-    "step",
-    "tokens",
-    "epoch",
-    "lr",
-    "train_loss",
-    "grad_norm",
-    "val_loss",
-    "val_ppl",
-    "val_bpb",
-)
+VAL_COLUMNS = ("val_loss", "val_ppl", "val_bpb")  # only in the rows of evaluations
+COLUMNS = ("step", "tokens", "epoch", "lr", "train_loss", "grad_norm", *VAL_COLUMNS)
 CLOCK_COLUMNS = ("tokens_per_s", "elapsed_s", "memory_bytes")
 NUMBER = re.compile(r"-?(\d+(\.\d+)?(e[-+]?\d+)?|inf)|nan", re.ASCII)  # as repr writes it
 STEP = re.compile(r"\d{1,18}", re.ASCII)  # 18 digits fit into 64 bits

@@ -1,4 +1,4 @@
-"""Output for people and programs: log lines on stderr, JSON lines and tables for stdout."""
+"""Output for people and programs: log lines on stderr, JSON lines for stdout."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -91,22 +91,3 @@ def _replace_nonfinite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_replace_nonfinite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return an aligned table: the first column flush left, the others flush right.
-
-    >>> print(table(["point", "loss"], [["a", "0.5"], ["long name", "12.25"]]))
-    point       loss
-    a            0.5
-    long name  12.25
-    """
-    lines = [list(header), *map(list, rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )

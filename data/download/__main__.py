@@ -26,10 +26,7 @@ from utils.output import log, progress_bar
 from utils.run.locks import acquire
 from utils.suggest import nearest
 
-EXAMPLES = (
-    "python -m data.download --list",
-    "python -m data.download tinyshakespeare",
-)
+EXAMPLES = ("python -m data.download --list", "python -m data.download tinyshakespeare")
 SCHEME = "https"
 TIMEOUT_S = 30.0  # without receiving a byte
 RETRIES = 3
@@ -279,12 +276,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="data.download", description=__doc__, examples=EXAMPLES)
     parser.add_argument("name", nargs="?", metavar="NAME", help="name of the corpus, see --list")
     parser.add_argument("--list", action="store_true", help="print all corpora, download nothing")
-    parser.add_argument(
-        "--out",
-        default=CORPORA_FOLDER,
-        metavar="FOLDER",
-        help="the files go to FOLDER/NAME/ (default: %(default)s)",
-    )
+    about = "the files go to FOLDER/NAME/ (default: %(default)s)"
+    parser.add_argument("--out", default=CORPORA_FOLDER, metavar="FOLDER", help=about)
     args = parser.parse_args(argv)
     if args.list:
         print("\n".join(map(describe, CORPORA)))

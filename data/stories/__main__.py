@@ -83,31 +83,17 @@ def make_parser() -> Parser:
     parser = Parser(prog="python -m data.stories", description=__doc__, examples=EXAMPLES)
     task = parser.add_mutually_exclusive_group(required=True)
     task.add_argument("--bytes", type=int, help="write as many stories as fit into this many bytes")
-    task.add_argument(
-        "--floor",
-        nargs="?",
-        const="",
-        metavar="FILE",
-        help="print the entropy floor, the loss that no model can beat: of the grammar, or of the "
-        "stories in FILE",
-    )
+    about = "print the entropy floor, the loss that no model can beat: of the grammar, or of the "
+    about += "stories in FILE"
+    task.add_argument("--floor", nargs="?", const="", metavar="FILE", help=about)
     task.add_argument("--check", metavar="FILE", help="print which stories the grammar rejects")
-    task.add_argument(
-        "--stats",
-        nargs="?",
-        const="",
-        metavar="FILE",
-        help="print statistics of the grammar; with FILE also the floor of the stories in it",
-    )
+    about = "print statistics of the grammar; with FILE also the floor of the stories in it"
+    task.add_argument("--stats", nargs="?", const="", metavar="FILE", help=about)
     parser.add_argument(
         "--seed", type=int, default=0, help="random seed of the stories (default: 0)"
     )
-    parser.add_argument(
-        "--stories",
-        type=int,
-        default=20000,
-        help="stories to sample for estimates (default: 20000)",
-    )
+    about = "stories to sample for estimates (default: 20000)"
+    parser.add_argument("--stories", type=int, default=20000, help=about)
     parser.add_argument("--out", metavar="FILE", help="file that --bytes writes (default: stdout)")
     return parser
 

@@ -73,12 +73,12 @@ class Floor:
 @lru_cache(maxsize=1)
 def story_grammar() -> Grammar:
     """Return the grammar of the stories, compiled at the first call."""
-    return Grammar({**plots.rules(), **words.rules()}, words.pools(), words.VARIABLES, "story")
+    return Grammar({**plots.rules(), **words.rules()}, words.pools(), words.variables(), "story")
 
 
 def grammar_identity() -> str:
     """Return the hex sha256 of all rules and words."""
-    parts = ({**plots.rules(), **words.rules()}, words.pools(), words.VARIABLES)
+    parts = ({**plots.rules(), **words.rules()}, words.pools(), words.variables())
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 

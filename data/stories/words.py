@@ -9,27 +9,15 @@ from typing import Any
 from data.stories.template_grammar import Entry, Variable
 from utils.config.tables import read_table
 
-VARIABLES = {
-    "hero": Variable("name", distinct_from="friend"),
-    "friend": Variable("name", distinct_from="hero"),
-    "thing": Variable("thing", distinct_from="swap"),
-    "kind": Variable("kind", distinct_from="tint"),  # of the thing: red, spotted
-    "swap": Variable("thing", distinct_from="thing"),  # a second thing, of another kind
-    "tint": Variable("kind", distinct_from="kind"),  # the kind of the second thing
-    "place": Variable("place"),
-    "spot": Variable("spot"),  # where in the place something lies
-    "weather": Variable("weather"),
-    "elder": Variable("elder"),
-    "animal": Variable("animal"),
-    "food": Variable("food"),
-    "promise": Variable("promise"),
-    "when": Variable("when"),
-}
-
 
 def tables() -> dict[str, Any]:
     """Return the tables of words.yaml by name."""
     return read_table(Path(__file__).with_name("words.yaml"))
+
+
+def variables() -> dict[str, Variable]:
+    """Return all variables by name."""
+    return {name: Variable(**one) for name, one in tables()["variables"].items()}
 
 
 def table(words: str) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import torch
 
@@ -16,8 +16,6 @@ from utils.output import log
 COMPILER: dict[str, Any] = {"backend": "inductor", "options": {"coordinate_descent_tuning": True}}
 MAX_PROGRAMS = 256  # per process: one for each combination of shapes, model and sampling settings
 
-T = TypeVar("T")
-
 
 @dataclass
 class CompileStats:
@@ -27,24 +25,24 @@ class CompileStats:
     seconds: float = 0.0
 
 
-class CompiledStep(Generic[T]):
+class CompiledStep:
     """A function of one object, compiled at its first call; run uncompiled if compiling fails.
 
     Compiling takes about half a minute. Another object of the same shapes and settings reuses the
     program. Compiled code adds in another order, so the last digits differ.
     """
 
-    def __init__(self, function: Callable[[T], None], stats: CompileStats) -> None:
+    def __init__(self, function: Callable[[Any], None], stats: CompileStats) -> None:
         """Store the function; its compile time and failures are recorded in `stats`."""
         self.function, self.stats = function, stats
-        self.compiled: Callable[[T], None] | None = torch.compile(
+        self.compiled: Callable[[Any], None] | None = torch.compile(
             function, fullgraph=True, dynamic=False, **COMPILER
         )
         self.is_first = True
         config = torch._dynamo.config
         config.recompile_limit = max(config.recompile_limit, MAX_PROGRAMS)
 
-    def __call__(self, state: T) -> None:
+    def __call__(self, state: Any) -> None:
         """Call the function once. Any call may compile again, as after a change of thread count."""
         if self.compiled is None:
             return self.function(state)

@@ -47,13 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in [name for name in COMMANDS if name in words[:1]] or COMMANDS:
         import_module(COMMANDS[name]).add_command(commands)
     for command in commands.choices.values():
-        command.add_argument(
-            "--json",
-            nargs="?",
-            const=STDOUT,
-            metavar="FILE",
-            help="write the figures as one JSON object to FILE; without FILE, to stdout",
-        )
+        about = "write the figures as one JSON object to FILE; without FILE, to stdout"
+        command.add_argument("--json", nargs="?", const=STDOUT, metavar="FILE", help=about)
     args = parser.parse_args(words)
     if args.json not in (None, STDOUT):
         check_writable(args.json, "--json")

@@ -18,10 +18,11 @@ from model.sampling.sampler import SamplingParams, sample_seeds
 from sample import load_run
 from scripts.bench.sample_peers import Sampler, make_hf, make_nanogpt
 from scripts.bench.timing import Spread, ratios, summary, time_call
-from utils.cli import checked, nonnegative_int, positive_int
+from scripts.report import table
+from utils.cli import nonnegative_int, positive_float, positive_int
 from utils.device import describe_device, pick_device, synchronize
 from utils.errors import UserError, plural
-from utils.output import log_if_not_tty, progress_bar, table
+from utils.output import log_if_not_tty, progress_bar
 
 TOP_K = 50
 WARMUP_TOKENS = 4
@@ -54,33 +55,18 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser("sample", help=HELP, description=__doc__, examples=EXAMPLES)
     add = parser.add_argument
     add("--run", metavar="FOLDER", help="run folder; its model samples")
-    add(
-        "--shape", choices=SHAPES, help="a model of this size with random weights, instead of --run"
-    )
+    about = "a model of this size with random weights, instead of --run"
+    add("--shape", choices=SHAPES, help=about)
     add("--nanogpt", metavar="FOLDER", help="nanoGPT checkout to compare with")
     add("--compiled", action="store_true", help="measure ours with torch.compile, too")
     add("--hf", action="store_true", help="compare with transformers' GPT-2")
-    add(
-        "--batch-sizes",
-        type=positive_int,
-        nargs="+",
-        default=[1, 16, 64],
-        help="numbers of samples generated together (default: 1 16 64)",
-    )
-    add(
-        "--new-tokens",
-        type=nonnegative_int,
-        default=0,
-        help="tokens per sample (default: 64 for 124M, else up to 240)",
-    )
+    about = "numbers of samples generated together (default: 1 16 64)"
+    add("--batch-sizes", type=positive_int, nargs="+", default=[1, 16, 64], help=about)
+    about = "tokens per sample (default: 64 for 124M, else up to 240)"
+    add("--new-tokens", type=nonnegative_int, default=0, help=about)
     add("--runs", type=positive_int, default=3, help="timed calls of each sampler (default: 3)")
-    add(
-        "--limit-s",
-        type=checked(float, "above 0", lambda seconds: seconds > 0),
-        default=60.0,
-        metavar="SECONDS",
-        help="skip another project's sampler if one call would take longer (default: 60)",
-    )
+    about = "skip another project's sampler if one call would take longer (default: 60)"
+    add("--limit-s", type=positive_float, default=60.0, metavar="SECONDS", help=about)
     add("--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda, ... (default: auto)")
     parser.set_defaults(measure=bench_sample, show=show_sample)
 

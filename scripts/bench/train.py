@@ -47,19 +47,11 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser("train", help=HELP, description=__doc__, examples=EXAMPLES)
     add = parser.add_argument
     add("--config", action="append", default=[], metavar="FILE", help="YAML file, as for train.py")
-    add(
-        "--steps-per-window",
-        type=positive_int,
-        default=10,
-        help="steps in a timed window (default: 10)",
-    )
+    about = "steps in a timed window (default: 10)"
+    add("--steps-per-window", type=positive_int, default=10, help=about)
     add("--windows", type=positive_int, default=5, help="timed windows (default: 5)")
-    add(
-        "--warmup-steps",
-        type=nonnegative_int,
-        default=5,
-        help="untimed steps before the windows (default: 5)",
-    )
+    about = "untimed steps before the windows (default: 5)"
+    add("--warmup-steps", type=nonnegative_int, default=5, help=about)
     add("--shape", choices=SHAPES, help="a GPT-2-like model of this shape, on random tokens")
     add("--compiled", action="store_true", help="measure with torch.compile as well as without")
     add("--nanogpt", default="", metavar="FOLDER", help="nanoGPT checkout to compare with")

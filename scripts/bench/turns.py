@@ -15,12 +15,13 @@ import torch
 from scripts.bench.contestants import PHASES, Contestant, LlmTiny, NanoGPT, time_phases, time_steps
 from scripts.bench.process import Figures, Job, run_job, run_worker
 from scripts.bench.timing import Spread, ratios, summary
+from scripts.report import table
 from train import Config
 from utils.config.load import build
 from utils.config.schema import flatten
 from utils.device import peak_memory_bytes
 from utils.errors import UserError
-from utils.output import log_if_not_tty, table
+from utils.output import log_if_not_tty
 
 WORKER = "scripts.bench.turns"
 

@@ -23,7 +23,7 @@ import torch
 from model.sampling.flags import add_sampling_flags, sampling_params
 from model.sampling.sampler import SamplingParams
 from model.training.evaluate import evaluate
-from sample import load_run
+from sample import add_run_flags, load_run
 from scripts.eval.coherence import measure_coherence
 from scripts.eval.eval_sets import STDIN, EvalSet, Run
 from scripts.eval.scoring import TokenScores, token_records
@@ -36,7 +36,7 @@ from utils.errors import UserError, run_cli
 from utils.output import json_line, log, progress_bar
 from utils.run import checkpoint
 from utils.run.figure import check_picture, import_matplotlib, warn_if_not_drawn
-from utils.run.folder import DEFAULT_RUN, RunFolder
+from utils.run.folder import RunFolder
 
 STDOUT = "-"  # value of --heat: print coloured text
 EXAMPLES = (
@@ -114,43 +114,23 @@ def arguments(argv: Sequence[str] | None) -> Any:
     """
     parser = Parser(prog="scripts.eval", description=__doc__, examples=EXAMPLES)
     add = parser.add_argument
-    add("--run", default=DEFAULT_RUN, metavar="FOLDER", help="run folder (default: %(default)s)")
-    add(
-        "--checkpoint",
-        choices=("best", "last"),
-        default="best",
-        help="checkpoint to score (default: %(default)s)",
-    )
-    add(
-        "--text",
-        metavar="PATH",
-        help="score this file or folder (- is stdin) instead of the run's validation part; in "
-        "both, the end-of-text token after each document is scored too",
-    )
+    add_run_flags(parser)
+    about = "score this file or folder (- is stdin) instead of the run's validation part; in both, "
+    about += "the end-of-text token after each document is scored too"
+    add("--text", metavar="PATH", help=about)
     about = "field with the document, if --text is JSON (default: the run's; '' reads plain text)"
     add("--json-field", metavar="NAME", help=about)
     about = "which files to read if --text is a folder (default: the run's patterns, or all files)"
     add("--include", nargs="+", default=(), metavar="PATTERN", help=about)
     about = "print a JSON line for each token, with its log-probability"
     add("--tokens", action="store_true", help=about)
-    about = (
-        "picture to save, such as heat.png: the text, coloured by its losses; `-` prints it instead"
-    )
+    about = "picture to save, such as heat.png: the text, coloured by its losses; `-` prints it"
     add("--heat", metavar="FILE", help=about)
-    add(
-        "--batch-size",
-        type=nonnegative_int,
-        default=0,
-        help="windows in a forward pass (default: the run's train.batch_size)",
-    )
-    add(
-        "--coherence",
-        type=nonnegative_int,
-        default=0,
-        help="sample this many stories and count those that the story grammar accepts",
-    )
+    about = "windows in a forward pass (default: the run's train.batch_size)"
+    add("--batch-size", type=nonnegative_int, default=0, help=about)
+    about = "sample this many stories and count those that the story grammar accepts"
+    add("--coherence", type=nonnegative_int, default=0, help=about)
     add_sampling_flags(parser)
-    add("--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda, ... (default: auto)")
     args = parser.parse_args(argv)
     if sampling_params(args) != SamplingParams() and not args.coherence:
         raise UserError("sampling flags need --coherence N; nothing else is sampled here")

@@ -20,7 +20,7 @@ if __name__ == "__main__":  # before the slow imports
 
     exit_silently_on_sigint()
 
-from sample import load_run
+from sample import add_run_flags, load_run
 from scripts.export.exporters import EXPORTERS
 from scripts.export.model_card import check_licence, model_card
 from train import Config
@@ -29,7 +29,7 @@ from utils.config.load import load
 from utils.errors import errors_at, run_cli
 from utils.files import atomic_folder, check_writable
 from utils.output import json_line, log
-from utils.run.folder import DEFAULT_RUN, RunFolder
+from utils.run.folder import RunFolder
 
 EXPORTABLE = "--config configs/text.yaml --data.files mytext.txt"
 EXPORT_FIX = (
@@ -50,19 +50,9 @@ def arguments(argv: Sequence[str] | None) -> Any:
     """
     parser = Parser(prog="scripts.export", description=__doc__, examples=EXAMPLES)
     add = parser.add_argument
-    add("--run", default=DEFAULT_RUN, metavar="FOLDER", help="run folder (default: %(default)s)")
-    add(
-        "--checkpoint",
-        choices=("best", "last"),
-        default="best",
-        help="checkpoint to export (default: %(default)s)",
-    )
-    add(
-        "--to",
-        choices=EXPORTERS,
-        default="hf",
-        help="hf for transformers, gguf for llama.cpp (default: %(default)s)",
-    )
+    add_run_flags(parser, with_device=False)
+    about = "hf for transformers, gguf for llama.cpp (default: %(default)s)"
+    add("--to", choices=EXPORTERS, default="hf", help=about)
     add("--out", required=True, metavar="FOLDER", help="a new or empty folder")
     add("--license", default="", metavar="ID", help="licence for the model card, such as mit")
     args = parser.parse_args(argv)

@@ -21,6 +21,7 @@ from scripts.export.hf_weights import fill_missing_weights
 from tok.formats.printable_vocab import vocab_dict
 from tok.tokenizer import BPETokenizer
 from tok.vocabulary import to_printable
+from utils.config.tables import read_table
 from utils.errors import UserError, missing_package
 from utils.output import as_utf8
 
@@ -34,23 +35,7 @@ ARCHITECTURES = {"gpt2": "gpt2", "gpt_neox": "gptneox", "llama": "llama", "qwen3
 # in the vocabulary as that one token, even where the merges do not lead to it.
 PRE_TOKENIZERS = {"gpt2": "gpt-2", "cl100k": "dbrx"}
 # Our module names -> llama.cpp's, outside blocks and inside a block.
-TOP_LEVEL_NAMES = {
-    "token_embedding": "token_embd",
-    "position_embedding": "position_embd",
-    "final_norm": "output_norm",
-    "head": "output",
-}
-BLOCK_NAMES = {
-    "attn_norm": "attn_norm",
-    "attn.qkv": "attn_qkv",
-    "attn.q_norm": "attn_q_norm",
-    "attn.k_norm": "attn_k_norm",
-    "attn.proj": "attn_output",
-    "mlp_norm": "ffn_norm",
-    "mlp.gate": "ffn_gate",
-    "mlp.fc": "ffn_up",
-    "mlp.proj": "ffn_down",
-}
+NAMES = read_table(Path(__file__).with_name("gguf_names.yaml"))
 
 
 def gguf_kind(config: ModelConfig, tokenizer: BPETokenizer) -> str:
@@ -121,13 +106,13 @@ def gguf_tensors(
     found: dict[str, Tensor] = {}
     for name, tensor in fill_missing_weights(kind, config, weights).items():
         module, _, leaf = name.rpartition(".")
-        if module in TOP_LEVEL_NAMES:
-            found[f"{TOP_LEVEL_NAMES[module]}.{leaf}"] = tensor.contiguous()
+        if module in NAMES["outer"]:
+            found[f"{NAMES['outer'][module]}.{leaf}"] = tensor.contiguous()
             continue
         _, layer, inner = module.split(".", 2)  # blocks.LAYER.INNER
         where = f"blk.{layer}."
         if inner != "attn.qkv" or kind in ("gpt2", "gpt_neox"):
-            found[f"{where}{BLOCK_NAMES[inner]}.{leaf}"] = tensor.contiguous()
+            found[f"{where}{NAMES['block'][inner]}.{leaf}"] = tensor.contiguous()
             continue
         q, k, v = split_qkv(tensor, config, 0)
         if kind == "llama":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
@@ -14,7 +16,6 @@ from tok.formats.huggingface import write_huggingface
 from tok.tokenizer import BPETokenizer
 from tok.vocabulary import END_OF_TEXT
 from utils.errors import missing_package
-from utils.files import json_bytes
 
 
 def model_files(
@@ -65,3 +66,12 @@ def folder_tokenizer_files(tokenizer: BPETokenizer, max_length: int) -> dict[str
         "tokenizer_config.json": json_bytes(settings),
         "special_tokens_map.json": json_bytes(names),
     }
+
+
+def json_bytes(content: Mapping[str, Any]) -> bytes:
+    """Return indented JSON, for files that people read.
+
+    >>> json_bytes({"n": 1})
+    b'{\\n  "n": 1\\n}\\n'
+    """
+    return (json.dumps(content, indent=2) + "\n").encode()

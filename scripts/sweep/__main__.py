@@ -86,11 +86,8 @@ def arguments(argv: Sequence[str] | None) -> Any:
     """
     parser = Parser(prog="scripts.sweep", description=__doc__, examples=EXAMPLES)
     add = parser.add_argument
-    add(
-        "--config",
-        metavar="FILE",
-        help="the sweep's file (default: configs/sweep.yaml, or none with --base)",
-    )
+    about = "the sweep's file (default: configs/sweep.yaml, or none with --base)"
+    add("--config", metavar="FILE", help=about)
     add("--base", metavar="FILE", help="config of every run (default: as in the sweep's file)")
     add("--out", metavar="FOLDER", help="folder of the runs (default: as in the sweep's file)")
     many: dict[str, Any] = {"action": "append", "default": []}
@@ -104,12 +101,9 @@ def arguments(argv: Sequence[str] | None) -> Any:
     add("--random-seed", metavar="INT", help="seed of the random search (default: 1)")
     add("--set", **many, metavar="NAME=V", help="a setting of every run")
     add("--seeds", metavar="INT[,INT...]", help="train every combination once with each seed")
-    add(
-        "--workers",
-        type=positive_int,
-        help="parallel runs, which share cores and GPUs; the number can change the last digits of "
-        "a loss (default: 1)",
-    )
+    about = "parallel runs, which share cores and GPUs; the number can change the last digits of a "
+    about += "loss (default: 1)"
+    add("--workers", type=positive_int, help=about)
     add("--cluster", metavar="ADDRESS", help="run on this dask scheduler's workers, not here")
     add("--plot-format", choices=FORMATS, default="png", help="format of the plots (default: png)")
     add("--dry-run", action="store_true", help="print the commands and exit")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from model.training.config import is_complete
-from scripts.run_figures import run_figures
+from scripts.report import run_figures
 from scripts.sweep.grid import Point, Sweep, format_setting
 from train import Config, apply_pretrained_config
 from utils.config.load import build, load

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 
 from tqdm import tqdm
 
-from scripts.run_figures import run_figures
+from scripts.report import run_figures
 from scripts.sweep.points import Job
 from scripts.sweep.pools import last_line
 from scripts.sweep.ranking import BITS

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from utils.output import table
+from scripts.report import table
 from utils.suggest import leaf_of
 
 CONFIDENCE = 0.95

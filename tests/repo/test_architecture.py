@@ -102,7 +102,7 @@ LATE_HERE = {
     "scripts.sweep.__main__": {"scripts.sweep.plots": "loads Matplotlib; needed at the end only"},
 }
 
-SHARED = "scripts.run_figures"  # not a program: all programs in scripts/ may import it
+SHARED = "scripts.report"  # not a program: all programs in scripts/ may import it
 
 
 def fits(name: str, prefixes: str) -> bool:

@@ -162,19 +162,14 @@ class PretokenCache(dict[str, tuple[int, ...]]):
     ((97, 98), 1)
     """
 
-    def __init__(
-        self,
-        encode_pretoken: Callable[[str], tuple[int, ...]],
-        max_pretokens: int = MAX_CACHED_PRETOKENS,
-    ) -> None:
+    def __init__(self, encode_pretoken: Callable[[str], tuple[int, ...]]) -> None:
         super().__init__()
         self._encode_pretoken = encode_pretoken
-        self._max_pretokens = max_pretokens
 
     def __missing__(self, pretoken: str) -> tuple[int, ...]:
         ids = self._encode_pretoken(pretoken)
         if len(pretoken) <= MAX_CACHED_CHARS:
-            if len(self) >= self._max_pretokens:
+            if len(self) >= MAX_CACHED_PRETOKENS:
                 self.clear()
             self[pretoken] = ids
         return ids

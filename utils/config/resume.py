@@ -17,10 +17,7 @@ MAX_STEPS = "train.max_steps"  # may change, but not to fewer steps than are com
 
 
 def resumed_config(
-    cls: type[T],
-    config_file: Path,
-    given: Mapping[str, Any],
-    checkpoint: Mapping[str, Any] | None,
+    cls: type[T], config_file: Path, given: Mapping[str, Any], checkpoint: Mapping[str, Any] | None
 ) -> T:
     """Return the config of a run folder with the changes that `given` asks for.
 

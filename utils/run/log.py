@@ -52,7 +52,6 @@ class RunLog:
                 )
             for step, text in read_samples(run.samples):
                 self.tensorboard.add_sample(step, text)
-            self.tensorboard.flush()
 
     def write(self, row: Mapping[str, float | int | None]) -> None:
         """Append a row to metrics.csv.
@@ -63,14 +62,12 @@ class RunLog:
         self.metrics.write(row)
         if self.tensorboard:
             self.tensorboard.add_scalars(row)
-            self.tensorboard.flush()
 
     def write_sample(self, step: int, text: str) -> None:
         """Append a sample to samples.txt."""
         append_sample(self.run.samples, step, text)
         if self.tensorboard:
             self.tensorboard.add_sample(step, text)
-            self.tensorboard.flush()
 
     def close(self) -> None:
         """Close the TensorBoard events."""

@@ -72,24 +72,21 @@ class TensorBoardWriter:
 
         Scalars are in single precision, as TensorBoard shows no others. The time of an event is the
         row's elapsed_s, so TensorBoard's axis RELATIVE shows the time spent training.
+
+        Raises:
+            OSError: the disk is full.
         """
         wall_time = self.run_started + (row.get("elapsed_s") or 0.0)
         for name, value in row.items():
             if name != "step" and value is not None:
                 summary = self.library.summary.scalar(name, value)
                 self._add(int(row["step"] or 0), wall_time, summary=summary)
+        self.file.flush()
 
     def add_sample(self, step: int, text: str) -> None:
         """Write a sample as Markdown, in which two spaces before a newline keep the line break."""
         summary = self.library.summary.text("sample", text.replace("\n", "  \n"))
         self._add(step, time.time(), summary=summary)
-
-    def flush(self) -> None:
-        """Write buffered events to the file.
-
-        Raises:
-            OSError: the disk is full.
-        """
         self.file.flush()
 
     def close(self) -> None:

@@ -26,13 +26,14 @@ from scripts.bench.race import nanogpt
 from scripts.bench.race.ngrams import ngram_bits
 from scripts.bench.race.plot import plot_race
 from scripts.bench.timing import Spread
+from scripts.report import table
 from train import Config
 from utils.cli import positive_int
 from utils.config.load import load
 from utils.errors import UserError, plural
 from utils.files import decode_utf8, read_bytes
 from utils.metrics import read_rows
-from utils.output import log, table
+from utils.output import log
 from utils.run.environment import git_commit
 from utils.run.figure import check_picture, warn_if_not_drawn
 
@@ -54,20 +55,12 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser("race", help=HELP, description=__doc__, examples=EXAMPLES)
     add = parser.add_argument
     add("--nanogpt", required=True, metavar="FOLDER", help="nanoGPT checkout")
-    add(
-        "--corpus",
-        required=True,
-        metavar="FILE",
-        help="UTF-8 text; the last tenth is for validation",
-    )
+    about = "UTF-8 text; the last tenth is for validation"
+    add("--corpus", required=True, metavar="FILE", help=about)
     about = "runs of ours and of nanoGPT's, one for each of the seeds 1, 2, ... (default: 1)"
     add("--seeds", type=positive_int, default=1, help=about)
-    add(
-        "--config",
-        default="configs/shakespeare_cpu.yaml",
-        metavar="FILE",
-        help="settings of our run (default: %(default)s)",
-    )
+    about = "settings of our run (default: %(default)s)"
+    add("--config", default="configs/shakespeare_cpu.yaml", metavar="FILE", help=about)
     add("--plot", metavar="FILE", help="plot bits per byte over time into FILE")
     parser.set_defaults(measure=bench_race, show=show_race)
 

@@ -35,7 +35,7 @@ from tok.formats.convert import export_tokenizer, import_tokenizer
 from tok.patterns import PATTERNS
 from tok.tokenizer import BPETokenizer
 from tok.vocabulary import count_merges
-from utils.cli import checked, positive_int
+from utils.cli import positive_float, positive_int
 from utils.errors import UserError
 from utils.files import decode_utf8, read_bytes
 from utils.output import progress_bar
@@ -56,30 +56,17 @@ def add_command(commands: Any) -> None:
     """Add the command `tokenizer` and its arguments."""
     parser = commands.add_parser("tokenizer", help=HELP, description=__doc__, examples=EXAMPLES)
     add = parser.add_argument
-    add(
-        "--corpus",
-        required=True,
-        metavar="FILE|python",
-        help="text file; python: source and docs of the installed packages, at most 100 MB",
-    )
+    about = "text file; python: source and docs of the installed packages, at most 100 MB"
+    add("--corpus", required=True, metavar="FILE|python", help=about)
     add("--vocab-size", type=int, help="time the training of a vocabulary of this many tokens")
     add("--peers", action="store_true", help="also time installed libraries of other projects")
     about = "encode with the tokens of this tiktoken file (default: with those trained here)"
     add("--ranks", metavar="FILE", help=about)
-    add(
-        "--pattern",
-        choices=tuple(PATTERNS),
-        help="split pattern for --ranks (default: gpt2; quicktok supports only cl100k)",
-    )
+    about = "split pattern for --ranks (default: gpt2; quicktok supports only cl100k)"
+    add("--pattern", choices=tuple(PATTERNS), help=about)
     add("--runs", type=positive_int, default=3, help="timed calls of each contestant (default: 3)")
-    add(
-        "--sizes-mb",
-        type=checked(float, "above 0", lambda size: size > 0),
-        nargs="+",
-        default=[1.0, 10.0],
-        metavar="MB",
-        help="encode the first MB megabytes of the corpus (default: 1 10)",
-    )
+    about = "encode the first MB megabytes of the corpus (default: 1 10)"
+    add("--sizes-mb", type=positive_float, nargs="+", default=[1.0, 10.0], metavar="MB", help=about)
     parser.set_defaults(measure=bench_tokenizer, show=show_tokenizer)
 
 

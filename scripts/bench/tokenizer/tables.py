@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from scripts.bench.timing import Spread
-from utils.output import table
+from scripts.report import table
 
 EQUAL_NOTE = (
     "ids equal: for a trainer, the merges equal those of ours with the same byte order (gigabpe "

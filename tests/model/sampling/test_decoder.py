@@ -47,12 +47,8 @@ def test_logits_equal_those_without_a_cache(tiny, kind, position, prompts, form,
     if form == "packed":
         monkeypatch.setattr("model.sampling.inference_weights.PACKING_THRESHOLD", 0)
     if form == "as on a GPU":
-        monkeypatch.setattr(
-            "model.sampling.inference_weights.batch_invariant_matmul", default_matmul
-        )
-        monkeypatch.setattr(
-            "model.sampling.inference_weights.batch_invariant_attention", default_attention
-        )
+        monkeypatch.setattr("model.sampling.matmul.batch_invariant_matmul", default_matmul)
+        monkeypatch.setattr("model.sampling.matmul.batch_invariant_attention", default_attention)
     for double, atol in ((True, 1e-9), (False, 1e-4)):
         model = tiny(double=double, position=position, **kind)
         n = 3 * model.config.block_size

@@ -6,7 +6,7 @@ import csv
 import io
 import sys
 
-from scripts.run_figures import run_figures
+from scripts.report import run_figures
 from scripts.sweep.points import to_csv
 from scripts.sweep.pools import LocalPool, last_line
 from utils.metrics import CsvLog

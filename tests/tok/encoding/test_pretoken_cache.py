@@ -11,8 +11,9 @@ def test_a_pretoken_is_encoded_once():
     assert encoded == ["a", "b"]
 
 
-def test_the_cache_is_bounded():
-    cache = PretokenCache(lambda pretoken: (1,), max_pretokens=3)
+def test_the_cache_is_bounded(monkeypatch):
+    monkeypatch.setattr("tok.encoding.encoder.MAX_CACHED_PRETOKENS", 3)
+    cache = PretokenCache(lambda pretoken: (1,))
     for i in range(100):
         assert cache[str(i)] == (1,)
         assert len(cache) <= 3
@@ -25,6 +26,6 @@ def test_a_full_cache_does_not_change_ids(monkeypatch):
     text = "one two three four five one two " * 3
     tokenizer = BPETokenizer.train(text, vocab_size=270)
     expected = tokenizer.encode(text)
-    tokenizer.encoder._cache._max_pretokens = 2
+    monkeypatch.setattr("tok.encoding.encoder.MAX_CACHED_PRETOKENS", 2)
     tokenizer.encoder._cache.clear()
     assert tokenizer.encode(text) == expected

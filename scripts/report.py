@@ -1,7 +1,8 @@
-"""The main results of a run, for tables and progress bars."""
+"""What several scripts report: the main results of a run, and text tables."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from utils.metrics import CLOCK_COLUMNS, read_rows
@@ -22,3 +23,22 @@ def run_figures(metrics: Path) -> dict[str, str]:
     if train := [row["train_loss"] for row in rows if row["train_loss"]]:
         found["train_loss"] = train[-1]
     return found | ({name: rows[-1][name] for name in CLOCK_COLUMNS} if rows else {})
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return an aligned table: the first column flush left, the others flush right.
+
+    >>> print(table(["point", "loss"], [["a", "0.5"], ["long name", "12.25"]]))
+    point       loss
+    a            0.5
+    long name  12.25
+    """
+    lines = [list(header), *map(list, rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
