@@ -284,11 +284,11 @@ class Trainer:
         return self.step == train.max_steps or self.step % train.eval_every_steps == 0
 
     def evaluate_and_save(self, run_log: RunLog | None, metrics: dict[str, float]) -> None:
-        """Evaluate; write the metrics, best.pt (if the best, or missing), a sample, last.pt.
+        """Evaluate; write the metrics, a sample, best.pt (if the best, or missing), last.pt.
 
         Step 0 is never the best: its weights are untrained, or those that fine-tuning starts from.
-        A kill between any two of these writes is safe: resuming gives the same run. Only the main
-        process writes; the others wait for it at the next collective operation.
+        A kill between two of these writes is safe: resuming gives the same run. Only the main
+        process writes.
 
         Args:
             run_log: None in all processes but the main one.
@@ -317,15 +317,15 @@ class Trainer:
         worse = worse_than_start(self.run, self.last_val) if self.config.train.init_from else ""
         note = worse or (" (best)" if improved else "")
         log(f"step {self.step}: {self.summary(metrics, result)}{note}")
-        if self.step > 0 and (improved or not self.run.best.exists()):
-            checkpoint.save(self.run.best, self.state())
         if self.config.train.sample_tokens:
-            text = self.sample()
-            run_log.write_sample(self.step, text)
+            run_log.write_sample(self.step, text := self.sample())
             log(f"  {text[:240]!r}")
+        state: dict[str, Any] | bytes = self.state()
+        if self.step > 0 and (improved or not self.run.best.exists()):
+            state = checkpoint.save(self.run.best, state)
         if self.finished() and self.run.plot.is_file():  # a kill must not leave the old plot
             self.run.plot.unlink()
-        checkpoint.save(self.run.last, self.state())
+        checkpoint.save(self.run.last, state)
 
     def summary(self, metrics: dict[str, float], result: Evaluation) -> str:
         """Return the log line of an evaluation."""

@@ -166,6 +166,20 @@ def test_a_checkpoint_loads_in_compiled_and_eager_mode(
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
+def test_the_best_state_is_hashed_once_and_written_twice(
+    tmp_path: Path, settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest, hashed = checkpoint.digest, []
+    monkeypatch.setattr(
+        checkpoint, "digest", lambda value: (hashed.append(value), digest(value))[1]
+    )
+    run = tmp_path / "run"
+    changes = {"train__max_steps": 2, "train__eval_every_steps": 2}
+    assert train.main(flags(run, settings, **changes)) == 0
+    assert len(hashed) == 2  # of step 0 and step 2
+    assert (run / "best.pt").read_bytes() == (run / "last.pt").read_bytes()
+
+
 def test_the_plot_has_the_floor_of_run_json(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

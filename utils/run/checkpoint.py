@@ -144,17 +144,24 @@ def describe(state: Mapping[str, Any]) -> str:
     return f"step {step}, not evaluated" + (f" (step {val_step}: {loss})" if val_step else "")
 
 
-def save(path: str | Path, content: dict[str, Any]) -> None:
+def save(path: str | Path, content: dict[str, Any] | bytes) -> bytes:
     """Write a checkpoint. A crash, a kill or a full disk leaves the old file unchanged.
+
+    Args:
+        content: its values, or the bytes that an earlier call returned, which saves most of the
+            time: hashing and packing take longer than writing.
 
     Raises:
         OSError: the disk is full or the folder can't be written.
     """
-    # To memory first: on a full disk torch.save reports an error of its zip writer instead.
-    buffer = io.BytesIO()
-    content = {"format": FORMAT, **content}
-    torch.save({**content, "sha256": digest(content)}, buffer)
-    write_atomic(path, buffer.getvalue())
+    if isinstance(content, dict):
+        # To memory first: on a full disk torch.save reports an error of its zip writer instead.
+        buffer = io.BytesIO()
+        content = {"format": FORMAT, **content}
+        torch.save({**content, "sha256": digest(content)}, buffer)
+        content = buffer.getvalue()
+    write_atomic(path, content)
+    return content
 
 
 def check_zip(raw: bytes) -> None:
