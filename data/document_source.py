@@ -18,6 +18,7 @@ from data.stories import story as stories
 from tok.text_files import check_include, describe_left_out, expand_folders, suggest_include
 from utils.errors import UserError, plural
 from utils.files import sha256_file
+from utils.output import log
 
 MIN_DOCUMENTS = 10  # with fewer documents, `auto` splits by bytes
 
@@ -42,6 +43,12 @@ class DocumentSource:
         self._counts: dict[Path, tuple[int, int]] = {}  # documents and bytes of each file read
         check_include((*config.files, *config.val_files), config.include, "--data.include")
         self._check_json()
+        known = {path.resolve() for path in self.files}
+        if both := [path for path in self.val_files if path.resolve() in known]:
+            log(
+                f"warning: {both[0]}: a file of data.val_files and of data.files; its validation "
+                "loss is that of known text"
+            )
 
     def recipe(self) -> dict[str, Any]:
         """Return everything that determines the documents: file hashes, settings, story seeds."""

@@ -51,11 +51,15 @@ def expand_folders(
         include: file patterns, see `is_included`; they choose among the files of folders.
 
     Raises:
-        UserError: a path does not exist, a folder contains no files that match, or something in
-            it is neither a readable folder nor a file.
+        UserError: a path is empty or does not exist, a folder contains no files that match, or
+            something in it is neither a readable folder nor a file.
     """
     files: list[Path] = []
-    for path in map(Path, paths):
+    for given in paths:
+        if not str(given) or "://" in str(given):
+            what = "a web address: download it first, and" if str(given) else "an empty path:"
+            raise UserError(f"{str(given)!r} is {what} name a file or folder")
+        path = Path(given)
         if path.is_dir():
             visible = [file.relative_to(path) for file in files_below(path, include)]
             if not visible:

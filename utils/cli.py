@@ -9,7 +9,7 @@ from typing import Any, NoReturn, TypeVar
 
 from utils.errors import UserError
 from utils.files import expand_home
-from utils.suggest import flag_for_stray, nearest
+from utils.suggest import flag_for_stray, leaf_of, nearest
 
 T = TypeVar("T")
 PATH_METAVARS = ("FILE", "FOLDER", "PATH")  # of arguments that hold a path
@@ -145,14 +145,20 @@ class Parser(argparse.ArgumentParser):
             for word in words[: words.index("--") if "--" in words else None]:
                 flag = word.partition("=")[0]
                 if flag.startswith("--") and flag.replace("_", "-") not in spellings:
-                    self.error(unknown_flag(flag, flags))
+                    self._error_unknown(flag, flags)
             raise
         if unknown:
             flags, stray = long_flags(self, parsed), [one for one in unknown if one[:1] != "-"]
             if unknown[0] in stray and (meant := flag_for_stray(stray, flags)):
                 self.error(f"unknown argument {unknown[0]} (did you mean {meant}?)")
-            self.error(unknown_flag(unknown[0], flags))
+            self._error_unknown(unknown[0], flags)
         return parsed
+
+    def _error_unknown(self, flag: str, flags: Sequence[str]) -> NoReturn:
+        leaf = leaf_of(flag.partition("=")[0].lstrip("-"))
+        if any(leaf == one.dest for one in self._actions if not one.option_strings):
+            self.error(f"unknown argument {flag}: name the {leaf} without a flag")
+        self.error(unknown_flag(flag, flags))
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse as argparse does; a flag of an earlier call may be given again."""
@@ -160,9 +166,16 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
-        """Return the value of an argument; in a path, ~ is the home folder."""
+        """Return the value of an argument; in a path, ~ is the home folder.
+
+        Raises:
+            UserError: the path is empty, as `--out "$VARIABLE"` gives if the variable is not set.
+        """
         if str(action.metavar).startswith(PATH_METAVARS):
-            arg_string = expand_home(arg_string, "/".join(action.option_strings) or action.dest)
+            name = "/".join(action.option_strings) or action.dest
+            if not arg_string and "" not in (action.default, action.const):
+                self.error(f"{name}: an empty path; name a {str(action.metavar).lower()}")
+            arg_string = expand_home(arg_string, name)
         return super()._get_value(action, arg_string)
 
     def _match_argument(self, action: argparse.Action, arg_strings_pattern: str) -> int:

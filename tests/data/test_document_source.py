@@ -123,3 +123,13 @@ def test_settings_without_effect_on_json(
     with pytest.raises(UserError, match=message):
         parts((path,), **changes)
     DocumentSource(DataConfig(files=(path, write(tmp_path / "b.txt", b"c")), **changes))
+
+
+def test_a_validation_file_that_is_also_a_training_file_gives_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other = (write(tmp_path / name, b"text") for name in ("a.txt", "b.txt"))
+    DocumentSource(DataConfig(files=(one,), val_files=(other,)))
+    assert capsys.readouterr().err == ""
+    DocumentSource(DataConfig(files=(str(tmp_path),), val_files=(other,)))
+    assert "warning: " in (line := capsys.readouterr().err) and "b.txt: a file of" in line

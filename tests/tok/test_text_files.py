@@ -43,6 +43,14 @@ def test_empty_folder_and_missing_path(tmp_path):
         expand_folders([str(tmp_path / "none")])
 
 
+@pytest.mark.parametrize(
+    ("path", "message"), [("", "an empty path"), ("https://a.org/b.txt", "download it first")]
+)
+def test_an_empty_path_and_a_web_address(path, message):
+    with pytest.raises(UserError, match=message):
+        expand_folders(["README.md", path])
+
+
 def test_links_to_files_and_folders_are_followed(tmp_path):
     corpus, outside = tmp_path / "corpus", tmp_path / "outside"
     for path in (corpus / "sub" / "a.txt", outside / "deep" / "b.txt", tmp_path / "c.txt"):

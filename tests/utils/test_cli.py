@@ -99,6 +99,24 @@ def test_a_setting_of_a_sweep_is_given_with_set():
     assert unknown_flag("--data.files=a.txt", ["--set", "--base"]) == expected
 
 
+def test_an_empty_path_is_refused():
+    parser = Parser(prog="p")
+    parser.add_argument("--out", metavar="FILE")
+    parser.add_argument("--config", metavar="FILE", default="")
+    assert parser.parse_args([]).config == ""
+    with pytest.raises(UserError, match="^--out: an empty path; name a file"):
+        parser.parse_args(["--out", ""])
+
+
+@pytest.mark.parametrize("words", [["--files", "a"], ["--data.files=a"]])
+def test_a_flag_for_a_positional_argument(words):
+    parser = Parser(prog="p")
+    parser.add_argument("files", nargs="+", metavar="FILE")
+    parser.add_argument("--val-files", metavar="FILE")
+    with pytest.raises(UserError, match="^unknown argument --.*: name the files without a flag"):
+        parser.parse_args(words)
+
+
 def test_an_unknown_flag_without_a_near_one_has_no_suggestion():
     assert unknown_flag("--xyz", ["--seed"]) == "unknown argument --xyz"
 
