@@ -147,14 +147,10 @@ def describe_left_out(paths: Iterable[str | Path], include: Sequence[str], n_emp
     """
     parts = [plural(n_empty, "empty file")] if n_empty else []
     folders = [Path(path) for path in paths if include and Path(path).is_dir()]
-    n_unmatched = sum(
-        not is_included(file.relative_to(folder), include)
-        for folder in folders
-        for file in files_below(folder, include)
-    )
-    if n_unmatched:
-        patterns = " or ".join(map(repr, include))
-        parts.append(f"{n_unmatched} that do{'es' * (n_unmatched == 1)} not match {patterns}")
+    files = [file.relative_to(top) for top in folders for file in files_below(top, include)]
+    if n := sum(not is_included(file, include) for file in files):
+        verb = "does" if n == 1 else "do"
+        parts.append(f"{n} that {verb} not match {' or '.join(map(repr, include))}")
     return f"; left out: {', '.join(parts)}" if parts else ""
 
 
@@ -164,9 +160,9 @@ def describe_folders(
     """Return how many files of folders are read, for people; empty if no folder is given."""
     if not any(Path(path).is_dir() for path in paths):
         return ""
-    n_empty = sum(path.is_file() and not path.stat().st_size for path in files)
-    n_read = plural(len(files) - n_empty, "file")
-    return f"reading {n_read}{describe_left_out(paths, include, n_empty)}"
+    empty = [path for path in files if path.is_file() and not path.stat().st_size]
+    left_out = describe_left_out(paths, include, len(empty))
+    return f"reading {plural(len(files) - len(empty), 'file')}{left_out}"
 
 
 def check_include(paths: Iterable[str | Path], include: Sequence[str], flag: str) -> None:
