@@ -60,6 +60,14 @@ def test_a_damaged_tokenizer_is_repaired_in_the_cache(damage: bytes | None, tmp_
     assert BPETokenizer.load(folder / "tokenizer.json").vocab_size > 256
 
 
+def test_another_tokenizer_in_the_cache_is_replaced(tmp_path: Path) -> None:
+    path = text(tmp_path)
+    folder = make(path)
+    BPETokenizer.train(["some text"], vocab_size=258).save(folder / "tokenizer.json")
+    make(path)
+    assert BPETokenizer.load(folder / "tokenizer.json").vocab_size == 2048
+
+
 def test_any_changed_byte_of_meta_json_is_noticed(tmp_path: Path) -> None:
     folder = make(text(tmp_path))
     path = folder / "meta.json"

@@ -14,6 +14,7 @@ from utils.files import decode_utf8, read_bytes
 from utils.suggest import nearest
 
 MAX_NODES = 100_000  # values in a file or flag; an aliased value counts at each use
+MAX_CHARS = 10_000_000  # in a file; PyYAML takes seconds and 10 MB of memory for each million
 
 
 class StrictLoader(yaml.SafeLoader):
@@ -135,6 +136,8 @@ def read_yaml(path: str, fields: Mapping[str, Any]) -> dict[str, tuple[Any, int]
     text = decode_utf8(read_bytes(path), path, hint="save it as UTF-8")
     found: dict[str, tuple[Any, int]] = {}
     try:
+        if len(text) > MAX_CHARS:
+            raise yaml.YAMLError(f"more than {MAX_CHARS:,} characters")
         loader = StrictLoader(text)
         root = loader.get_single_node()
         if root is not None and not _is_null(root):

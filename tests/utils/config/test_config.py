@@ -265,6 +265,7 @@ def test_a_comment_after_a_long_value_is_not_part_of_it(tmp_path):
         ("{a: " * 400 + "1" + "}" * 400, "nested too deeply"),
         ("&a [*a]", "its aliases repeat more than 100,000 values"),
         ("[" + "1," * 200_000 + "1]", "more than 100,000 values"),
+        ("1  # " + "x" * 11_000_000, "more than 10,000,000 characters"),
         (
             "[&a [1,1,1,1,1,1,1,1,1]"
             + "".join(f", &{chr(98 + n)} [{','.join(['*' + chr(97 + n)] * 9)}]" for n in range(9))
@@ -273,7 +274,7 @@ def test_a_comment_after_a_long_value_is_not_part_of_it(tmp_path):
         ),
     ],
 )
-def test_small_files_that_need_much_memory_are_refused(
+def test_files_that_need_much_memory_are_refused(
     tmp_path: Path, value: str, problem: str
 ) -> None:
     path = tmp_path / "c.yaml"
