@@ -260,7 +260,7 @@ class BPETokenizer:
         """Return the ids of a text.
 
         Args:
-            text: a str, or any bytes, UTF-8 or not. `decode_bytes` inverts this exactly.
+            text: a str, or bytes as in `encode_bytes`.
             allowed_special: the special tokens to recognise: False = none (they are plain text),
                 True = all, or a set. Where several match, the longest is taken.
 
@@ -271,6 +271,12 @@ class BPETokenizer:
         if is_long(text):
             return self.encode_array(text, allowed_special=allowed_special).tolist()
         return self.encoder.encode_short(to_text(text), allowed_special)
+
+    def encode_bytes(
+        self, raw: bytes, *, allowed_special: bool | Collection[str] = False
+    ) -> list[int]:
+        """Return the ids of any bytes, UTF-8 or not. `decode_bytes` inverts this exactly."""
+        return self.encode(raw, allowed_special=allowed_special)
 
     def encode_array(
         self, text: str | bytes, *, allowed_special: bool | Collection[str] = False

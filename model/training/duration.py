@@ -90,9 +90,7 @@ def trial_settings(train: TrainConfig, n_ranks: int) -> TrainConfig:
     """Return the settings of the trainer to measure: few passes and tokens, scaled up later."""
     accum = 1 if n_ranks == 1 else train.grad_accum_steps
     return replace(
-        train,
-        grad_accum_steps=accum,
-        sample_tokens=min(train.sample_tokens, MAX_SAMPLE_TOKENS),
+        train, grad_accum_steps=accum, sample_tokens=min(train.sample_tokens, MAX_SAMPLE_TOKENS)
     )
 
 

@@ -17,11 +17,10 @@ from scripts.export.hf_folder import folder_tokenizer_files, model_files
 class Exporter:
     """An export format, a value of `--to`."""
 
-    name: str
     # (folder, run, name of the model) -> the name of its class or architecture in that format.
     # Raises a UserError if the format can't hold the model.
     write: Callable[[Path, LoadedRun, str], str]
-    usage: str  # the card's section on how to use the model; {name} is the folder's name
+    usage: str  # file with the card's section on how to use the model
     front_matter: str = ""  # additional lines of the card's YAML header
 
 
@@ -43,27 +42,8 @@ def export_gguf(folder: Path, loaded: LoadedRun, name: str) -> str:
     return write_gguf(folder / FILE_NAME, model.config, model.state_dict(), loaded.tokenizer, name)
 
 
-HF_USE = """```python
-from transformers import pipeline
-
-generate = pipeline("text-generation", model="{name}")  # this folder
-print(generate("<|endoftext|>", do_sample=True, top_k=0)[0]["generated_text"])
-```
-"""
-GGUF_USE = """For llama.cpp and programs based on it (before December 2025 the command was
-`llama-cli`):
-
-    llama-completion -m model.gguf -no-cnv -p "<|endoftext|>"
-"""
+HF_HEADER = "library_name: transformers\npipeline_tag: text-generation\n"
 EXPORTERS = {
-    one.name: one
-    for one in (
-        Exporter(
-            "hf",
-            export_hf,
-            HF_USE,
-            front_matter="library_name: transformers\npipeline_tag: text-generation\n",
-        ),
-        Exporter("gguf", export_gguf, GGUF_USE),
-    )
+    "hf": Exporter(export_hf, "usage_hf.template", HF_HEADER),
+    "gguf": Exporter(export_gguf, "usage_gguf.template"),
 }

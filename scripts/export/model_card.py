@@ -23,7 +23,10 @@ from utils.run.folder import RunFolder
 STORIES_LICENCE = "mit"  # data/README.md
 UNKNOWN_LICENCE = "other"  # Hugging Face's identifier of a licence that is not in its list
 
-TEMPLATE = Path(__file__).with_name("model_card.template")
+
+def template(name: str) -> str:
+    """Return the text of a template in this folder."""
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
 def check_licence(licence: str) -> None:
@@ -65,7 +68,7 @@ def model_card(
     card_licence = licence or (STORIES_LICENCE if stories else UNKNOWN_LICENCE)
     row = _row(run, state["step"])
     pretrained = Path(config.train.init_from).name
-    text = TEMPLATE.read_text(encoding="utf-8").format(
+    text = template("model_card.template").format(
         licence=card_licence,
         language="language: en\n" if stories or corpus else "",
         front=exporter.front_matter,
@@ -76,7 +79,7 @@ def model_card(
         knows=_knowledge(data["train"]["bytes"], pretrained),
         step=state["step"],
         max_steps=config.train.max_steps,
-        use=exporter.usage.format(name=name),
+        use=template(exporter.usage).format(name=name),
         block_size=config.model.block_size,
         data=_data_words(config, stories, corpus),
         train=_counts(data["train"]),

@@ -67,6 +67,8 @@ NEXT_TO = {  # style of the number next to a mean
     "fontsize": 8,
     "bbox": {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.5},
 }
+# Style of a text at the height of a line in the plot, with x in parts of the axes' width.
+AT_THE_RIGHT = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 8}
 CURVES, AXES, CHANGES = PICTURES
 Rows = Sequence[Mapping[str, Any]]  # of results.csv
 Curve = tuple[list[int], list[float]]  # steps, losses
@@ -148,15 +150,8 @@ def plot_setting(axes: Any, rows: Rows, name: str, settings: Sequence[str]) -> N
     position, order, log = axis_scale([row[name] for row in rows])
     found = [(position(row[name]), loss_of(row)) for row in rows]
     means, n_runs = comparable_means(rows, name, settings)
-    axes.scatter(
-        *zip(*found, strict=True),
-        s=22,
-        color=BLUE,
-        alpha=0.6,
-        linewidths=0,
-        label="a run",
-        zorder=3,
-    )
+    dots = {"s": 22, "color": BLUE, "alpha": 0.6, "linewidths": 0, "zorder": 3}
+    axes.scatter(*zip(*found, strict=True), label="a run", **dots)
     if means:
         label = "mean over those other settings and seeds that all values have"
         xy = [(position(text), means[text]) for text in order]
@@ -241,11 +236,8 @@ def plot_curves(
     if many:
         figure.colorbar(shades, ax=axes, label="best val bits per byte, mean over seeds", pad=0.01)
     scale_y(axes, [y for line in axes.lines for y in line.get_ydata() if math.isfinite(y)])
-    axes.set_title(
-        f"Validation loss during training\n{describe_sweep(rows, settings)}",
-        loc="left",
-        fontsize=10,
-    )
+    title = f"Validation loss during training\n{describe_sweep(rows, settings)}"
+    axes.set_title(title, loc="left", fontsize=10)
     axes.set_xlabel("optimizer step")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_ylabel("val bits per byte")
@@ -313,13 +305,7 @@ def plot_changes(groups: Sequence[Group], base: str, out: Path) -> bool:
             gap.mean, number, linestyle="", **style, label=None if verdict in labelled else label
         )
         labelled.add(verdict)
-        axes.annotate(
-            f"{gap.mean:+.4f}{interval}",
-            (1.01, number),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            fontsize=8,
-        )
+        axes.annotate(f"{gap.mean:+.4f}{interval}", (1.01, number), **AT_THE_RIGHT)
     axes.axvline(0, color="black", linewidth=0.8)
     labels = [plain_text(one.label, LABEL_LENGTH) for one, _ in reversed(known)]
     axes.set_yticks(range(len(known)), labels)

@@ -42,10 +42,7 @@ class BatchEncoder:
     """Encodes blocks of text and caches the ids of their distinct pre-tokens."""
 
     def __init__(
-        self,
-        pairs: PairTable,
-        tokens: Sequence[bytes],
-        merge_long: Callable[[bytes], np.ndarray],
+        self, pairs: PairTable, tokens: Sequence[bytes], merge_long: Callable[[bytes], np.ndarray]
     ) -> None:
         """
         Args:

@@ -32,12 +32,9 @@ def plot_race(record: dict[str, Any], out: Path) -> None:
     low = min(*finals, *record["ngrams"].values())
     axes.set_ylim(low - 0.1, max(finals) + 1.0)  # the first evaluations are far above
     axes.set_xlim(left=0)
-    axes.set_title(
-        f"Validation loss over the time of the whole process, {record['corpus']}\n"
-        "line: evaluations during a run; large marker: its end",
-        loc="left",
-        fontsize=10,
-    )
+    title = f"Validation loss over the time of the whole process, {record['corpus']}\n"
+    title += "line: evaluations during a run; large marker: its end"
+    axes.set_title(title, loc="left", fontsize=10)
     axes.set_xlabel("seconds since the process started")
     axes.set_ylabel("val bits per byte")
     style_axes(axes)
