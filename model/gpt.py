@@ -115,7 +115,7 @@ class TinyGPT(nn.Module):
         Raises:
             ValueError: as `forward`.
         """
-        rope = self.rope(ids_BT.shape[1])
+        rope = self.rope(ids_BT.shape[-1])  # embed checks the shape
         x_BTD = self.embed(ids_BT, doc_BT=doc_BT)
         mask_B1TT = None if doc_BT is None else document_mask(doc_BT)
         for block in self.blocks:

@@ -116,11 +116,13 @@ def check_ids(ids_BT: Tensor, vocab_size: int) -> Tensor:
     """Return token ids as int64: smaller types would overflow in the bigram hash.
 
     Raises:
-        ValueError: not integers, or an id is not in the vocabulary. The range is checked only in
-            eager code on a CPU, in microseconds: on a GPU the check would make the host wait.
+        ValueError: not integers, not of shape (B, T), or an id is not in the vocabulary. The range
+            is checked only in eager code on a CPU, in microseconds: on a GPU the host would wait.
     """
     if ids_BT.is_floating_point() or ids_BT.is_complex() or ids_BT.dtype == torch.bool:
         raise ValueError(f"token ids must be integers, not {ids_BT.dtype}")
+    if ids_BT.ndim != 2 or not ids_BT.shape[1]:
+        raise ValueError(f"token ids need the shape (B, T), T above 0, not {tuple(ids_BT.shape)}")
     ids_BT = ids_BT.long()
     if ids_BT.device.type == "cpu" and ids_BT.numel() and not torch.compiler.is_compiling():
         for extreme in map(int, ids_BT.aminmax()):

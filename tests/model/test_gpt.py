@@ -230,6 +230,9 @@ def test_the_error_names_an_id_that_is_not_in_the_vocabulary(tiny, settings, dty
             tiny(**settings)(ids)
     with pytest.raises(ValueError, match="must be integers, not torch.float32"):
         tiny(**settings)(torch.zeros(1, 3))
+    for shape in ((3,), (1, 2, 3), (1, 0)):
+        with pytest.raises(ValueError, match=r"token ids need the shape \(B, T\)"):
+            tiny(**settings)(torch.zeros(shape, dtype=dtype))
 
 
 @pytest.mark.parametrize("settings", [{}, {"position": "learned", "dropout": 0.5, "softcap": 1.0}])
