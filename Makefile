@@ -37,7 +37,7 @@ PIP_INSTALL = $(PY) -m pip install --disable-pip-version-check $(PIPARGS) -c con
 # Targets run one after the other even with -j, because they share the cores and the virtual environment.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: install train test test-all torture format lint sample eval sweep plot export bench gpu-check clean help \
+.PHONY: install train test test-all torture format lint sample eval sweep plot export doctor bench gpu-check clean help \
         check-python check-config check-sweep
 
 # A missing or old Python prints one line instead of pip's page of errors.
@@ -104,6 +104,9 @@ sweep: check-sweep $(READY) ## train every point of the grid in SWEEP; a killed 
 export: CONFIG = configs/text.yaml
 export: $(READY) ## write the model of RUN (here runs/text) to OUT: TO=hf for transformers, gguf for llama.cpp
 	$(PY) -m scripts.export --run "$(RUN)" --to "$(TO)" --out "$(OUT)" $(ARGS)
+
+doctor: $(READY) ## check this machine: versions, threads, memory, disk, locks, numbers, speed
+	$(PY) -m scripts.doctor $(ARGS)
 
 bench: check-config $(READY) ## measure tokens per second and memory of training CONFIG
 	$(PY) -m scripts.bench train --config "$(CONFIG)" $(ARGS)

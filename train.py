@@ -32,8 +32,8 @@ from model.load import load_weights
 from model.training.config import TrainConfig, is_complete
 from model.training.duration import describe_rest, is_worth_measuring, plan, trial_settings
 from model.training.fit import fit
-from model.training.memory import describe_memory, hint_if_out_of_memory
 from model.training.optim import OPTIMIZERS, OptimConfig, make_optimizer
+from model.training.preflight import check_numbers, describe_memory, hint_if_out_of_memory
 from model.training.step_log import describe_run, run_metadata
 from model.training.trainer import Trainer
 from tok.formats.convert import read_folder_tokenizer
@@ -252,6 +252,7 @@ def run_training(
         for line in [*describe_run(trainer, *row), *data.notes, *lines]:
             log(line)
     with contextlib.closing(trainer.batches), hint_if_out_of_memory(trainer):
+        check_numbers(trainer)
         status = fit(trainer, resumed=state is not None)
     if dist.is_main and trainer.step:  # 0: a signal came before the first step
         report_end(run, trainer)

@@ -274,9 +274,7 @@ def test_a_comment_after_a_long_value_is_not_part_of_it(tmp_path):
         ),
     ],
 )
-def test_files_that_need_much_memory_are_refused(
-    tmp_path: Path, value: str, problem: str
-) -> None:
+def test_files_that_need_much_memory_are_refused(tmp_path: Path, value: str, problem: str) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(f"optim:\n  lr: {value}\n", encoding="utf-8")
     with pytest.raises(UserError, match=f"c.yaml.*: not valid YAML: {problem}") as error:

@@ -1,8 +1,9 @@
-"""The memory of a training run: the estimate, and the setting to change if it is too much."""
+"""Before the first step: the memory and the numbers of the device."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 from pathlib import Path
 
@@ -13,11 +14,11 @@ import train
 from model.config import ModelConfig
 from model.flops import Memory
 from model.training import duration as duration_module
-from model.training import memory as memory_module
+from model.training import preflight
 from model.training.config import TrainConfig
-from model.training.memory import hint_if_out_of_memory, smaller
+from model.training.preflight import check_numbers, compare_with_cpu, hint_if_out_of_memory, smaller
 from model.training.trainer import Trainer
-from tests.helpers.runs import build, flags
+from tests.helpers.runs import assert_same_run, build, flags
 from utils.errors import UserError
 
 
@@ -46,9 +47,9 @@ def test_too_much_memory_is_reported_before_the_first_step(
 ) -> None:
     monkeypatch.setattr(duration_module, "MIN_FLOPS", 0)
     needed = Memory(weights=100, gradients=100, moments=200, activations=4000)
-    monkeypatch.setattr(memory_module, "estimate", lambda trainer: needed)
+    monkeypatch.setattr(preflight, "estimate", lambda trainer: needed)
     free = type("Free", (), {"available": 2400, "total": 2**40})
-    monkeypatch.setattr(memory_module.psutil, "virtual_memory", lambda: free)
+    monkeypatch.setattr(preflight.psutil, "virtual_memory", lambda: free)
     assert train.main(flags(tmp_path / "run", settings)) == 0  # the estimate may be wrong
     err = capsys.readouterr().err
     assert "set train.batch_size 2 and train.grad_accum_steps 2" in err, "2 of 4 rows fit"
@@ -95,3 +96,71 @@ def test_training_reports_it(
     with contextlib.closing(build(tmp_path, settings).batches):
         with pytest.raises(UserError, match="not enough memory; set train.batch_size 2"):
             train.main(flags(tmp_path / "run", settings))
+
+
+@pytest.mark.parametrize("documents", [False, True])
+def test_bf16_is_close_to_fp32(
+    documents: bool,
+    settings: dict[str, object],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    windows = {"data__windows": "documents", "model__block_size": 64} if documents else {}
+    one = build(tmp_path, settings, **windows, model__dropout=0.0, train__amp="bf16")
+    batch = one.micro_batches(one.batches.training_batch(0)[0])[0]
+    found = compare_with_cpu(one.loss, one.model, batch, one.autocast)
+    assert found.is_close and (found.loss_error > 0 or found.cosine < 1), "bf16 rounds"
+    exact = compare_with_cpu(one.loss, one.model, batch, contextlib.nullcontext)
+    assert exact.loss_error < 1e-6 and exact.cosine == pytest.approx(1.0)
+    check_numbers(one)
+    assert "warning" not in capsys.readouterr().err
+    assert all(weight.grad is None for weight in one.weights)
+
+
+@pytest.mark.parametrize(
+    ("amp", "compiled", "fix"),
+    [("bf16", False, "--train.amp off"), ("off", True, "--train.compile false")],
+)
+@pytest.mark.parametrize("factor", [1.02, math.nan])
+def test_a_wrong_loss_is_reported(
+    amp: str,
+    compiled: bool,
+    fix: str,
+    factor: float,
+    settings: dict[str, object],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    one = build(tmp_path, settings, model__dropout=0.0, train__amp=amp)
+    right, one.compiled = one.loss, compiled
+    one.loss = lambda *batch: right(*batch) * factor
+    check_numbers(one)
+    assert f"try {fix}" in capsys.readouterr().err
+
+
+def test_a_wrong_gradient_is_reported(
+    settings: dict[str, object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = build(tmp_path, settings, model__dropout=0.0, train__amp="bf16")
+    one.weights[0].register_hook(lambda gradient: -gradient)
+    check_numbers(one)
+    err = capsys.readouterr().err
+    assert "differs from the CPU's by 0.0%, the cosine of the gradients is " in err
+
+
+def test_plain_training_and_dropout_are_not_compared(
+    settings: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight, "compare_with_cpu", None)
+    check_numbers(build(tmp_path, settings, model__dropout=0.0))
+    check_numbers(build(tmp_path, settings, model__dropout=0.1, train__amp="bf16"))
+
+
+def test_a_run_in_bf16_has_the_bits_of_one_that_is_not_compared(
+    settings: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same = {"model__dropout": 0.0, "train__amp": "bf16"}
+    assert train.main(flags(tmp_path / "compared", settings, **same)) == 0
+    monkeypatch.setattr(train, "check_numbers", lambda trainer: None)
+    assert train.main(flags(tmp_path / "plain", settings, **same)) == 0
+    assert_same_run(tmp_path / "compared", tmp_path / "plain")

@@ -1,0 +1,212 @@
+"""Check this machine: `python -m scripts.doctor [--folder runs]`.
+
+Print a line for each check, `ok` or what to do, and one JSON object. The exit status is 1 if there
+is something to do. Files are written to the folder of runs, and removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+if __name__ == "__main__":  # before the slow imports
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python scripts/doctor.py`
+    from utils.signals import exit_silently_on_sigint
+
+    exit_silently_on_sigint()
+
+import psutil
+import torch
+from filelock import FileLock, Timeout
+
+import train
+from model.flops import mib, training_memory
+from model.gpt import TinyGPT
+from model.training.loss import ModelWithLoss
+from model.training.optim import OPTIMIZERS, make_optimizer, set_step
+from model.training.preflight import compare_with_cpu
+from scripts.bench.contestants import matmul_peak
+from utils import device
+from utils.cli import Parser
+from utils.errors import plural, run_cli
+from utils.output import json_line
+from utils.processes import available_cores
+from utils.run.environment import environment
+
+ROWS, LENGTH = 8, 165  # of a batch of configs/tiny.yaml, on average
+TIMED_STEPS = 3  # for each number of threads
+SLOWER = 1.15  # a number of threads that is this much slower than the fastest is worth a line
+MIN_DISK_BYTES = 2 * 10**9  # the virtual environment needs about as much; a run takes 100 MB
+LIBRARY_BYTES = 350 * 2**20  # of memory: Python, torch and its libraries
+
+
+@dataclass(frozen=True)
+class Check:
+    """The result of a check: what was found, and what to do about it (empty: nothing)."""
+
+    name: str
+    found: str
+    fix: str = ""
+
+
+def check_versions() -> Iterator[Check]:
+    """Compare torch with the version that the project is tested with."""
+    facts = environment()
+    found = f"llm-tiny {facts['version']}, Python {facts['python']}, torch {facts['torch']}"
+    requirements = Path(train.__file__).parent / "requirements.txt"
+    lines = requirements.read_text(encoding="utf-8").split()
+    (tested,) = [line.removeprefix("torch==") for line in lines if line.startswith("torch==")]
+    same = facts["torch"].split("+")[0] == tested
+    fix = "" if same else f"results may differ in the last digits; tested with torch {tested}"
+    yield Check("versions", f"{found}, numpy {facts['numpy']}, {facts['platform']}", fix)
+
+
+def check_threads() -> Iterator[Check]:
+    """Measure a training step of the default config with several numbers of threads."""
+    cores, chosen = available_cores(), torch.get_num_threads()
+    machine = os.cpu_count() or cores
+    quota = f" of {machine}, by affinity or a container's quota" if cores < machine else ""
+    yield Check("cores", plural(cores, "core") + quota)
+    counts = sorted({1, max(1, cores // 2), cores, chosen})
+    seconds = {}
+    for count in counts:
+        torch.set_num_threads(count)
+        seconds[count] = step_seconds()
+    torch.set_num_threads(chosen)
+    fastest = min(seconds, key=lambda count: seconds[count])
+    found = ", ".join(f"{n}: {1000 * s:.0f} ms" for n, s in seconds.items())
+    slower = seconds[chosen] > SLOWER * seconds[fastest]
+    fix = f"train with --train.num_threads {fastest}, or stop other programs" if slower else ""
+    yield Check("threads", f"{chosen} in use; a step by number of threads: {found}", fix)
+
+
+def default_config() -> train.Config:
+    """Return the config of `make train`."""
+    return train.parse(["--config", str(Path(train.__file__).parent / train.DEFAULT_CONFIG)])[0]
+
+
+def step_seconds() -> float:
+    """Return the seconds of the fastest of a few training steps of the default config."""
+    config = default_config()
+    torch.manual_seed(0)
+    model = TinyGPT(config.model)
+    optimizer, loss = make_optimizer(model, config.optim), ModelWithLoss(model)
+    ids_BT = torch.randint(config.model.vocab_size, (ROWS, LENGTH))
+    best = float("inf")
+    for step in range(1 + TIMED_STEPS):
+        start = time.perf_counter()
+        set_step(optimizer, config.optim, step, config.train.max_steps)
+        optimizer.zero_grad(set_to_none=True)
+        (loss(ids_BT, ids_BT) / ids_BT.numel()).backward()
+        optimizer.step()
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def check_memory() -> Iterator[Check]:
+    """Compare the free memory with what the default config needs."""
+    config = default_config()
+    moments = OPTIMIZERS[config.optim.name].moments
+    needed = training_memory(config.model, config.train.batch_size, moments=moments).total
+    needed, free = needed + LIBRARY_BYTES, psutil.virtual_memory().available
+    fix = "" if free > needed else "close other programs, or set a lower train.batch_size"
+    yield Check("memory", f"{mib(free)} free; configs/tiny.yaml takes {mib(needed)}", fix)
+
+
+def check_folder(folder: Path) -> Iterator[Check]:
+    """Check space, locks and durable writes of the folder of runs."""
+    free = shutil.disk_usage(folder).free
+    fix = "" if free > MIN_DISK_BYTES else f"free {mib(MIN_DISK_BYTES - free)}, or use another disk"
+    yield Check("disk", f"{mib(free)} free in {folder}", fix)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".doctor-") as scratch:
+        yield Check("locks", f"in {folder}", lock_problem(Path(scratch) / "lock"))
+        fix = ""
+        try:
+            handle = os.open(scratch, os.O_RDONLY)
+            os.fsync(handle)
+            os.close(handle)
+        except OSError as error:
+            fix = f"a folder can't be synced ({error.strerror}): power loss may lose a checkpoint; "
+            fix += "put --run_dir on a local disk"
+        yield Check("fsync", f"in {folder}", fix if os.name != "nt" else "")
+
+
+def lock_problem(path: Path) -> str:
+    """Return what to do if a file can't be locked; "" if a second lock waits, as it must."""
+    fix = "put --run_dir on a local disk, or start one process per run"
+    try:
+        with FileLock(path), contextlib.suppress(Timeout):
+            FileLock(path, timeout=0).acquire()
+            return f"a lock does not keep others out; {fix}"
+    except OSError as error:
+        return f"there are no locks ({error.strerror}); {fix}"
+    return ""
+
+
+def check_numbers() -> Iterator[Check]:
+    """Compare every device and number format with float64 on the CPU."""
+    config = default_config().model
+    torch.manual_seed(0)
+    model = TinyGPT(config)
+    for weight in model.parameters():  # some are initialised to 0, which would hide errors
+        torch.nn.init.normal_(weight, std=0.05)
+    ids_BT = torch.randint(config.vocab_size, (2, 128))
+    names = ["cpu"] + ["cuda"] * torch.cuda.is_available()
+    for name in names + ["mps"] * torch.backends.mps.is_available():
+        on = torch.device(name)
+        moved = model.to(on)
+        for amp in ("off", "bf16") if name == "cpu" else ("off", "bf16", "fp16"):
+            scale = 2.0**12 if amp == "fp16" else 1.0
+            batch = (ids_BT.to(on), ids_BT.roll(-1, 1).to(on))
+            found = compare_with_cpu(
+                ModelWithLoss(moved),
+                moved,
+                batch,
+                device.autocast(on, amp),
+                scale=partial(torch.mul, other=torch.tensor(scale)),
+                dtype=torch.float64,
+            )
+            fix = "" if found.is_close else "train with --train.amp off"
+            if fix and amp == "off":
+                fix = "train with --train.device cpu" if name != "cpu" else "reinstall torch"
+            detail = f"loss {found.loss_error:.1e} from float64, cosine {found.cosine:.6f}"
+            yield Check(f"{name} {amp}", detail, fix)
+        flops = matmul_peak(on, "off")
+        yield Check(f"{name} peak", f"{flops / 1e9:,.0f} GFLOP/s in fp32 matrix products")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run all checks; return 1 if there is something to do."""
+    parser = Parser(prog="scripts.doctor", description=__doc__, examples=("make doctor",))
+    parser.add_argument("--folder", default="runs", help="folder of runs (default: %(default)s)")
+    folder = Path(parser.parse_args(argv).folder)
+    new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    device.limit_threads()
+    checks: list[Check] = []
+    groups: list[Callable[[], Iterator[Check]]] = [check_versions, check_threads, check_memory]
+    try:
+        for group in [*groups, lambda: check_folder(folder), check_numbers]:
+            for check in group():
+                checks.append(check)
+                print(f"{check.name:<9} {'ok' if not check.fix else 'TO DO'}: {check.found}")
+                if check.fix:
+                    print(f"{'':<9} -> {check.fix}")
+    finally:
+        if new:
+            folder.rmdir()
+    problems = sum(bool(check.fix) for check in checks)
+    print(json_line({"problems": problems, "checks": [asdict(check) for check in checks]}))
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    run_cli(main)
