@@ -33,7 +33,7 @@ from model.gpt import TinyGPT
 from model.training.loss import ModelWithLoss
 from model.training.optim import OPTIMIZERS, make_optimizer, set_step
 from model.training.preflight import compare_with_cpu
-from scripts.bench.contestants import matmul_peak
+from scripts.matmul_peak import matmul_peak
 from utils import device
 from utils.cli import Parser
 from utils.errors import plural, run_cli

@@ -10,7 +10,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol, cast
@@ -21,10 +20,9 @@ import torch
 from data.dataset import Dataset
 from data.token_file import token_writer
 from model.config import ModelConfig
-from model.linear import linear
 from model.training.step_log import StepLog
 from scripts.bench.checkout import check_checkout, load_module, make_model
-from scripts.bench.timing import Window, time_call, time_windows
+from scripts.bench.timing import Window, time_windows
 from tok.tokenizer import BPETokenizer
 from train import Config, build_trainer
 from utils import device
@@ -258,17 +256,3 @@ def time_phases(contestant: Contestant, steps: int) -> dict[str, float]:
         phase: statistics.fmean(each) if phase == "logging" else statistics.median(each)
         for phase, each in seconds.items()
     }
-
-
-def matmul_peak(on: torch.device, amp: str) -> float:
-    """Return the FLOP/s of the fastest square matrix product on a device, in training's dtype."""
-    dtype = device.DTYPES.get(amp, torch.float32)
-    best = 0.0
-    for size in (512, 1024) if on.type == "cpu" else (4096, 8192):
-        left = torch.randn(size, size, device=on, dtype=dtype)
-        right = torch.randn(size, size, device=on, dtype=dtype)
-        # Our `linear` may compute the product as a convolution, which is faster on some CPUs.
-        for product in (torch.mm, lambda x, y: linear(x[None], y)) * 10:
-            seconds = time_call(partial(product, left, right), partial(device.synchronize, on))
-            best = max(best, 2.0 * size**3 / seconds)
-    return best

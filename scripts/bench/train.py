@@ -18,12 +18,12 @@ from scripts.bench.contestants import (
     SHAPES,
     LlmTiny,
     load_get_batch,
-    matmul_peak,
     time_phases,
     time_steps,
 )
 from scripts.bench.timing import Spread, Window, time_call
 from scripts.bench.turns import check_same_shape, interleave, show_turns
+from scripts.matmul_peak import matmul_peak
 from train import Config, apply_pretrained_config
 from utils.cli import nonnegative_int, positive_int
 from utils.config.flags import add_flags, given_flags

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from scripts.bench import __main__ as script
-from scripts.bench.contestants import PHASES, SHAPES, LlmTiny, NanoGPT, matmul_peak, time_phases
+from scripts.bench.contestants import PHASES, SHAPES, LlmTiny, NanoGPT, time_phases
 from scripts.bench.turns import show_turns, summarise
+from scripts.matmul_peak import matmul_peak
 from train import Config
 from utils.config.load import load
 from utils.errors import UserError
