@@ -101,18 +101,19 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         UserError: the file is missing or damaged, or is not a metrics.csv.
     """
     text = decode_utf8(read_bytes(path), path, hint="put the original back")
-    lines = text.split("\n")[:-1]  # a line without a newline is incomplete: the writer was killed
+    # A line without a newline is incomplete: the writer was killed.
+    lines = (match.group()[:-1] for match in re.finditer("[^\n]*\n", text))
     header = list(COLUMNS + CLOCK_COLUMNS)
-    if not lines:
+    if (first := next(lines, None)) is None:
         return []
-    if lines[0].split(",") != header:
+    if first != ",".join(header):
         raise UserError(
             f"{path}: not the metrics of a run: its header should be {','.join(header)}; "
             "put it back"
         )
     rows: list[dict[str, str]] = []
-    for number, line in enumerate(lines[1:], start=2):
-        cells = line.split(",")
+    for number, line in enumerate(lines, start=2):
+        cells = line.split(",", len(header))
         row = dict(zip(header, cells, strict=False))  # the number of cells is checked below
         wrong = [name for name, cell in row.items() if cell and not NUMBER.fullmatch(cell)]
         if not STEP.fullmatch(row["step"]):
@@ -120,7 +121,8 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         elif wrong:
             problem = f"step {row['step']}: {wrong[0]} {row[wrong[0]]!r} is not a number"
         elif len(cells) != len(header):
-            problem = f"step {row['step']}: {len(cells)} cells instead of {len(header)}"
+            n_cells = line.count(",") + 1
+            problem = f"step {row['step']}: {n_cells} cells instead of {len(header)}"
         elif rows and int(row["step"]) <= int(rows[-1]["step"]):
             problem = f"step {row['step']} follows step {rows[-1]['step']}"
         else:

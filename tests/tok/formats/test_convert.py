@@ -1,5 +1,7 @@
 """Import and export: round trips, and errors for what a format can't represent."""
 
+import errno
+import os
 import random
 
 import pytest
@@ -32,6 +34,21 @@ def export_and_import(tokenizer, kind, folder):
         special = {token: None for token in tokenizer.special_tokens if token != END_OF_TEXT}
         return import_tokenizer(paths, special=special)
     return import_tokenizer(paths)
+
+
+def test_gpt2s_two_files_are_written_together_or_not_at_all(tmp_path, monkeypatch):
+    names, fsync = [], os.fsync
+
+    def full(handle):
+        names.append(handle)
+        if len(names) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        export_tokenizer(TRAINED, "gpt2", tmp_path / "out")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("kind", FORMATS)

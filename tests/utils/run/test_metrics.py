@@ -16,11 +16,13 @@ from utils.metrics import (
     COLUMNS,
     CsvLog,
     Throughput,
+    append_text,
     bits_per_byte,
     perplexity,
     read_column,
     read_rows,
 )
+from utils.processes import peak_rss_bytes
 
 HEADER = ",".join(COLUMNS + CLOCK_COLUMNS) + "\n"
 
@@ -125,6 +127,23 @@ def test_a_non_numeric_cell_is_named(cell: str, tmp_path: Path) -> None:
     path.write_text(path.read_text(encoding="utf-8").replace("77.5", "7x"), encoding="utf-8")
     with pytest.raises(UserError, match=f"metrics.csv: damaged, step 3: {cell} '7x' is not a num"):
         read_rows(path)
+
+
+@pytest.mark.parametrize("line", ["\n" * 20_000_000, "1" + "," * 20_000_000 + "\n"])
+def test_a_hostile_file_needs_little_memory(line: str, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text(",".join(COLUMNS + CLOCK_COLUMNS) + "\n" + line, encoding="utf-8", newline="")
+    before = peak_rss_bytes()
+    with pytest.raises(UserError, match="damaged"):
+        read_rows(path)
+    assert peak_rss_bytes() - before < 200e6
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_an_append_on_a_full_disk_names_the_file() -> None:
+    with pytest.raises(OSError, match="No space left") as caught:
+        append_text(Path("/dev/full"), "1,2\n")
+    assert caught.value.filename == "/dev/full"
 
 
 def test_throughput_counts_only_running_time(monkeypatch: pytest.MonkeyPatch) -> None:
