@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import stat
 
 import pytest
 
@@ -23,6 +24,18 @@ def test_a_folder_is_written_atomically(tmp_path, exists):
     assert [path.name for path in folder.parent.iterdir()] == ["two"]
     with pytest.raises(UserError, match="--out .*two: the folder is not empty"):
         check_writable(folder, "--out", "new folder")
+
+
+def test_replaced_files_and_their_folder_keep_their_modes(tmp_path):
+    folder = tmp_path / "x"
+    folder.mkdir()
+    (folder / "a").write_bytes(b"old")
+    (folder / "a").chmod(0o600)
+    folder.chmod(0o700)
+    with atomic_folder(folder, replaces=["a"]) as temporary:
+        (temporary / "a").write_bytes(b"new")
+    assert (folder / "a").read_bytes() == b"new"
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (folder / "a", folder)] == [0o600, 0o700]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])

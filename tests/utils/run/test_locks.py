@@ -107,6 +107,18 @@ def test_a_planted_link_is_not_followed(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["victim", "x"]
 
 
+def test_a_link_planted_at_the_last_moment_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim, link = tmp_path / "victim", tmp_path / f".x.tmp-{os.getpid()}"
+    victim.write_bytes(b"of another")
+    link.symlink_to(victim)
+    monkeypatch.setattr(Path, "unlink", lambda path, missing_ok=False: None)
+    with pytest.raises(FileExistsError):
+        write_atomic(tmp_path / "x", b"new")
+    assert victim.read_bytes() == b"of another"
+
+
 @pytest.mark.parametrize("mode", [0o600, 0o444, 0o640])
 def test_a_replaced_file_keeps_its_mode(mode: int, tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"old")
