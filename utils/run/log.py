@@ -147,6 +147,10 @@ def read_samples(path: Path) -> list[tuple[int, str]]:
 def truncate_samples(path: Path, last_step: int) -> None:
     """Remove the samples of steps after `last_step`, which a resumed run writes again."""
     if path.exists():
-        kept = [(step, text) for step, text in read_samples(path) if step <= last_step]
-        content = "".join(f"{SAMPLE_HEADER}{step}\n{text}\n\n" for step, text in kept)
-        write_atomic(path, content.encode())
+        raw = path.read_bytes()
+        end = raw.rfind(b"\n\n") + 2 if b"\n\n" in raw else 0  # without an incomplete sample
+        for match in re.finditer(b"(?m)^%b(\\d{1,18})\n" % SAMPLE_HEADER.encode(), raw):
+            if int(match[1]) > last_step:
+                end = min(end, match.start())
+                break
+        write_atomic(path, raw[:end])

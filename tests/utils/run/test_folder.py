@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from utils.errors import UserError
+from utils.processes import peak_rss_bytes
 from utils.run import environment as environment_module
 from utils.run.environment import environment, git_commit
 from utils.run.folder import RunFolder
@@ -41,6 +42,16 @@ def test_temporary_files_of_a_killed_process_are_removed(tmp_path: Path) -> None
     found = {path.name for path in tmp_path.iterdir()}
     assert found == {"lock", "notes.txt", ".best.pt.tmp-77"}
     run.close()
+
+
+def test_a_large_samples_file_is_truncated_in_little_memory(tmp_path: Path) -> None:
+    path = tmp_path / "samples.txt"
+    kept = b"=== step 3\n" + b"\n" * 30_000_000 + "\u20ac\n\n".encode()
+    path.write_bytes(kept + b"=== step 4\nx\n\n")
+    before = peak_rss_bytes()
+    truncate_samples(path, 3)
+    assert path.read_bytes() == kept
+    assert peak_rss_bytes() - before < 200e6
 
 
 def test_a_step_with_too_many_digits_is_text_of_a_sample(tmp_path: Path) -> None:
