@@ -69,40 +69,36 @@ def arguments(argv: Sequence[str] | None) -> Any:
 
 
 class Campaign:
-    """The trials so far: time, counts and failures of each kind."""
+    """The trials so far: counts of each kind, and failures."""
 
     def __init__(self, kinds: Sequence[str], seed: int) -> None:
-        self.seed = seed
-        self.seconds = dict.fromkeys(kinds, 0.0)
-        self.trials = Counter(dict.fromkeys(kinds, 0))
-        self.counts: dict[str, Counter[str]] = {kind: Counter() for kind in kinds}
-        self.failures: list[dict[str, str]] = []
+        self.seed, self.failures = seed, list[dict[str, str]]()
+        self.counts = {kind: Counter(trials=0, failed=0, ms=0) for kind in kinds}
 
     def next_kind(self) -> str:
         """Return the kind that has had the smallest part of its time."""
-        return min(self.seconds, key=lambda kind: (self.seconds[kind] / SHARES.get(kind, 1), kind))
+        return min(self.counts, key=lambda kind: self.counts[kind]["ms"] / SHARES.get(kind, 1))
 
     def run_trial(self, reference: Reference, kind: str) -> None:
         """Run the next trial of a kind; record its counts or its failure."""
-        seed = self.seed + self.trials[kind]
-        self.trials[kind] += 1
-        started = time.monotonic()
+        counts, started = self.counts[kind], time.monotonic()
+        seed = self.seed + counts["trials"]
         try:
-            self.counts[kind] += KINDS[kind](reference, Random(seed))
+            counts.update(KINDS[kind](reference, Random(seed)))
         except (DefectError, UserError) as error:
             command = f"python -m scripts.torture --only {kind} --seed {seed} --minutes 0"
             self.failures.append({"kind": kind, "reproduce": command, "error": str(error)})
+            counts["failed"] += 1
             log(f"FAILED {kind}: {error}\n  again: {command}")
-        self.seconds[kind] += time.monotonic() - started
+        counts.update(trials=1, ms=round(1000 * (time.monotonic() - started)))
 
     def table(self) -> str:
         """Return a line for each kind."""
         lines = [f"{'kind':<8} {'trials':>7} {'failed':>7} {'seconds':>8}  counts"]
-        failed = Counter(failure["kind"] for failure in self.failures)
         for kind, counts in self.counts.items():
-            found = ", ".join(f"{name} {n:,}" for name, n in sorted(counts.items()))
-            row = f"{kind:<8} {self.trials[kind]:>7,} {failed[kind]:>7} {self.seconds[kind]:>8.0f}"
-            lines.append(f"{row}  {found}")
+            trials, failed, ms, *rest = counts.items()
+            row = f"{kind:<8} {trials[1]:>7,} {failed[1]:>7,} {ms[1] / 1000:>8,.0f}  "
+            lines.append(row + ", ".join(f"{name} {n:,}" for name, n in sorted(rest)))
         return "\n".join(lines)
 
 
@@ -120,13 +116,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(dir=parent, prefix="torture-") as folder:
         reference = Reference(Path(os.path.realpath(folder)))
         with progress_bar(desc="trials", unit="") as bar:
-            while not all(campaign.trials.values()) or time.monotonic() < end:
+            while time.monotonic() < end or not all(
+                one["trials"] for one in campaign.counts.values()
+            ):
                 campaign.run_trial(reference, campaign.next_kind())
                 bar.update()
     if not args.json:
         print(campaign.table())
-    results = {"seed": args.seed, "trials": campaign.trials, "counts": campaign.counts}
-    print(json_line({**results, "failures": campaign.failures}))
+    print(json_line(vars(campaign)))
     return 1 if campaign.failures else 0
 
 

@@ -37,7 +37,7 @@ class Child:
         text: what it has printed, after `wait`.
     """
 
-    def __init__(self, work: Callable[[], int | None]) -> None:
+    def __init__(self, work: Callable[[], object]) -> None:
         memory, self.text = psutil.Process().memory_info(), ""
         self._before = memory.rss - memory.shared  # a fork does not inherit pages of files
         # A pipe, as files would meet the limits on file sizes. It holds more than any child prints.
@@ -66,7 +66,7 @@ class Child:
         return status
 
 
-def run_and_exit(work: Callable[[], int | None], output: int) -> None:
+def run_and_exit(work: Callable[[], object], output: int) -> None:
     """Run `work` in this process, with stdout and stderr in the pipe `output`."""
     status: Any = 1
     try:
@@ -76,7 +76,7 @@ def run_and_exit(work: Callable[[], int | None], output: int) -> None:
         for number, name in ((1, "stdout"), (2, "stderr")):
             os.dup2(output, number)
             setattr(sys, name, open(number, "w", 1, encoding="utf-8", closefd=False))
-        run_cli(lambda _: work())
+        run_cli(lambda _: found if isinstance(found := work(), int) else 0)
     except SystemExit as stop:
         status = stop.code
     except BaseException:

@@ -40,7 +40,7 @@ def mutate_bytes(raw: bytes, other: bytes, rng: Random) -> bytes:
         middle, at = raw[start:end], rng.randrange(len(other) + 1)
         piece, foreign = rng.choice(PIECES), other[at : at + len(middle)]
         if rng.random() < 0.02:  # shows time that grows with the square of the size
-            piece = (piece * LONG)[:LONG]
+            piece = (piece * (LONG // len(piece) + 1))[:LONG]
         choices = (b"", middle * 2, piece, piece + middle, foreign, rng.randbytes(3))
         raw = rng.choice((flip_bit(raw, rng), raw[:start] + rng.choice(choices) + raw[end:]))
     return raw if rng.random() < 0.9 else raw[: rng.randrange(len(raw) + 1)]

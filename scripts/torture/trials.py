@@ -22,7 +22,7 @@ from data.prepared_folder import is_up_to_date, read_meta
 from model.training.trainer import Trainer
 from scripts.torture.child import Child, DefectError, at_change, limit_file_size
 from scripts.torture.mutation import ODD, change_value, flip_bit, mutate_bytes
-from scripts.torture.reference import MAX_STEPS, Reference, load
+from scripts.torture.reference import MAX_STEPS, N_CHANGES, Reference
 from utils.run import checkpoint
 
 
@@ -36,7 +36,7 @@ def interrupt(
     reference: Reference, rng: Random, run: Path, cache: Path, number: signal.Signals
 ) -> str:
     """Send a signal to a run: before a change of a file, or at any moment."""
-    change, seconds = rng.randint(1, reference.n_changes), rng.uniform(0, reference.seconds)
+    change, seconds = rng.randint(1, N_CHANGES), rng.uniform(0, reference.seconds)
     pending, at_any_moment = [number], rng.random() < 0.5
 
     def send(event: str) -> None:
@@ -85,7 +85,7 @@ def no_space(event: str) -> None:
 def disk(reference: Reference, rng: Random) -> Counter[str]:
     """Fill the disk before a change of a file, or limit the size of files."""
     run, cache = place(reference, rng)
-    full = partial(at_change, run.parent, rng.randint(1, reference.n_changes), no_space)
+    full = partial(at_change, run.parent, rng.randint(1, N_CHANGES), no_space)
     small = partial(limit_file_size, int(10 ** rng.uniform(0, 5)))
     refused = reference.train(run, cache, rng.choice((full, small))).wait(0, 2)
     reference.finish(run, cache)
@@ -147,7 +147,7 @@ def damage(reference: Reference, rng: Random) -> Counter[str]:
     if verdict != "detected" and (difference := reference.difference(run)):
         verdict = "missing" if f"{path.name} is missing" in child.text else "detected later"
         if path.name == "best.pt":
-            load(run, "best").wait(2)
+            Child(partial(sample.load_run, run, "best", "cpu")).wait(2)
         elif verdict != "missing":
             raise DefectError(f"{path.name}: {way} was accepted, but {difference}")
     shutil.rmtree(folder)
@@ -169,7 +169,8 @@ def forge(reference: Reference, rng: Random) -> Counter[str]:
         checkpoint.save(run / f"{name}.pt", state)
     except (AssertionError, ValueError, RuntimeError):
         return Counter({"no checkpoint can hold it": 1})
-    statuses = [child.wait(0, 2) for child in (load(run, name), reference.train(run))]
+    load = Child(partial(sample.load_run, run, name, "cpu"))
+    statuses = [child.wait(0, 2) for child in (load, reference.train(run))]
     shutil.rmtree(run)
     return Counter({"refused" if any(statuses) else "valid": 1})
 

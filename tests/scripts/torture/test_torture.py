@@ -178,7 +178,7 @@ def test_a_short_campaign(run_python: Any) -> None:
     done = run_python("-m", "scripts.torture", "--minutes", "1")
     assert done.returncode == 0, done.stdout + done.stderr
     *table, line = done.stdout.splitlines()
-    assert set(json.loads(line)["trials"]) == set(torture.KINDS) and len(table) == 9
+    assert set(json.loads(line)["counts"]) == set(torture.KINDS) and len(table) == 9
 
 
 @pytest.mark.slow
