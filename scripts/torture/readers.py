@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import gzip
 import json
@@ -81,12 +80,6 @@ def encode(path: Path) -> None:
     assert tokenizer.decode_bytes(tokenizer.encode(raw)) == raw
 
 
-def read_tokens(path: Path) -> None:
-    """Read a whole token file."""
-    with contextlib.closing(TokenFile(path)) as file:
-        file.positions_of(0)
-
-
 @functools.cache
 def sweep_reader() -> Callable[..., Any]:
     """Return `load_sweep` of scripts.sweep, which other scripts do not import."""
@@ -119,6 +112,6 @@ READERS: dict[str, Callable[[Path], object]] = {
     "samples.txt": read_samples,
     "run.json": lambda path: RunFolder(path.parent).read_record(),
     "meta.json": lambda path: read_meta(path.parent),
-    "val.npy": read_tokens,
+    "val.npy": lambda path: TokenFile(path).positions_of(0),
     "best.pt": lambda path: load_model(checkpoint.load(path, required=checkpoint.SCHEMA)),
 }

@@ -148,6 +148,8 @@ def damage(reference: Reference, rng: Random) -> Counter[str]:
         verdict = "missing" if f"{path.name} is missing" in child.text else "detected later"
         if path.name == "best.pt":
             Child(partial(sample.load_run, run, "best", "cpu")).wait(2)
+        elif path.name == "config.yaml":  # only settings that may change on resume are accepted
+            verdict = "edited settings"
         elif verdict != "missing":
             raise DefectError(f"{path.name}: {way} was accepted, but {difference}")
     shutil.rmtree(folder)
