@@ -47,7 +47,7 @@ class Child:
             run_and_exit(work, output)
         os.close(output)
 
-    def wait(self, *allowed: int) -> int:
+    def wait(self, *allowed: int, max_bytes: int = MAX_EXTRA_BYTES) -> int:
         """Wait for the end; return the exit status, or minus the signal that ended it.
 
         Raises:
@@ -61,7 +61,7 @@ class Child:
         silent = status == 2 and "error: " not in self.text
         if status not in allowed or "Traceback" in self.text or silent:
             raise DefectError(f"status {status}, not {allowed}: {self.text[-2000:]}")
-        if (extra_bytes := usage.ru_maxrss * 1024 - self._before) > MAX_EXTRA_BYTES:
+        if (extra_bytes := usage.ru_maxrss * 1024 - self._before) > max_bytes:
             raise DefectError(f"{extra_bytes:,} bytes of memory: {self.text[-500:]}")
         return status
 

@@ -90,7 +90,7 @@ def fuzz(reference: Reference, rng: Random) -> Counter[str]:
             print(json.dumps([name, fuzzer.counts]))
 
     child = Child(work)
-    child.wait(0)
+    child.wait(0, max_bytes=2 * MAX_EXTRA_BYTES)  # of all cases together
     shutil.rmtree(folder)
     counts: Counter[str] = Counter()
     for name, found in map(json.loads, child.text.splitlines()):

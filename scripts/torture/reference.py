@@ -88,15 +88,18 @@ class Reference:
 
 
 def kill_after_half() -> None:
-    """Make this process end when it has saved last.pt at step HALF."""
-    save = checkpoint.save
+    """Make this process end when it has saved last.pt for the second time, at step HALF."""
+    save: Any = checkpoint.save
+    paths: list[Path] = []
 
-    def save_and_end(path: str | Path, content: dict[str, Any]) -> None:
-        save(path, content)
-        if Path(path).name == "last.pt" and content["step"] == HALF:
+    def save_and_end(path: Path, content: Any) -> Any:
+        paths.append(path)
+        result = save(path, content)
+        if [one.name for one in paths].count("last.pt") == 2:
             kill_this("saved")
+        return result
 
-    checkpoint.save = save_and_end
+    checkpoint.save = save_and_end  # type: ignore[assignment]
 
 
 def kill_this(event: str) -> None:
