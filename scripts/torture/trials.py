@@ -37,7 +37,7 @@ def interrupt(
 ) -> str:
     """Send a signal to a run: before a change of a file, or at any moment."""
     change, seconds = rng.randint(1, N_CHANGES), rng.uniform(0, reference.seconds)
-    pending, at_any_moment = [number], rng.random() < 0.5
+    pending, at_any_moment = [number], rng.random() < 0.3
 
     def send(event: str) -> None:
         if pending:  # it is sent once

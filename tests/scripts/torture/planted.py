@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from model.training.trainer import Trainer
-from scripts.torture.__main__ import main
+from scripts.torture import __main__ as torture
+from scripts.torture.__main__ import Campaign
+from scripts.torture.reference import Reference
+from utils.output import json_line
 from utils.run import checkpoint
 
 
@@ -36,10 +39,21 @@ def no_checksum() -> None:
     checkpoint.digest = lambda value: ""
 
 
+class ImpatientCampaign(Campaign):
+    """A campaign that ends with its first failure."""
+
+    def run_trial(self, reference: Reference, kind: str) -> None:
+        super().run_trial(reference, kind)
+        if self.failures:
+            print(json_line(vars(self)))
+            sys.exit(1)
+
+
 PLANTS = {
     plant.__name__: plant for plant in (save_without_rename, row_after_checkpoint, no_checksum)
 }
 
 if __name__ == "__main__":
     PLANTS[sys.argv[1]]()
-    sys.exit(main(sys.argv[2:]))
+    torture.Campaign = ImpatientCampaign
+    sys.exit(torture.main(sys.argv[2:]))

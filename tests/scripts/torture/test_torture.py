@@ -187,7 +187,7 @@ def test_a_short_campaign(run_python: Any) -> None:
     [("save_without_rename", "kill"), ("row_after_checkpoint", "kill"), ("no_checksum", "damage")],
 )
 def test_a_planted_defect_is_found(plant: str, kind: str, run_python: Any) -> None:
-    argv = ["--minutes", "1", "--only", kind]
-    done = run_python("-m", "tests.scripts.torture.planted", plant, *argv)
+    argv = ["--minutes", "4", "--only", kind]
+    done = run_python("-m", "tests.scripts.torture.planted", plant, *argv, timeout_s=300)
     assert done.returncode == 1, done.stdout + done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["failures"][0]["kind"] == kind
