@@ -75,6 +75,7 @@ def fuzz(reference: Reference, rng: Random) -> Counter[str]:
     shutil.copytree(valid, folder)
 
     def work() -> None:
+        results = {}
         signal.signal(signal.SIGALRM, signal.default_int_handler)
         for name, read in READERS.items():
             fuzzer = Fuzzer(folder / name, read)
@@ -87,13 +88,14 @@ def fuzz(reference: Reference, rng: Random) -> Counter[str]:
                 other = rng.choice((fuzzer.valid, fuzzer.path.read_bytes()))
                 fuzzer.case(mutate_bytes(fuzzer.valid, other, rng))
             fuzzer.path.write_bytes(fuzzer.valid)
-            print(json.dumps([name, fuzzer.counts]))
+            results[name] = fuzzer.counts
+        print(json.dumps(results))
 
     child = Child(work)
     child.wait(0, max_bytes=2 * MAX_EXTRA_BYTES)  # of all cases together
     shutil.rmtree(folder)
     counts: Counter[str] = Counter()
-    for name, found in map(json.loads, child.text.splitlines()):
+    for name, found in json.loads(child.text.splitlines()[-1]).items():  # after warnings, if any
         if bad := found.keys() - {"accepted", "refused"}:
             raise DefectError(f"{name}: {len(bad)} defects, such as {sorted(bad)[:3]}")
         counts += Counter({**found, name: CASES, "cases": CASES})
