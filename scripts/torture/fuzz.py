@@ -59,7 +59,7 @@ class Fuzzer:
             change_value(content := values_of(self.valid), which, value, change)
             try:
                 raw = file_of(content, self.valid)
-            except (ValueError, AssertionError, TypeError):
+            except (ValueError, AssertionError, TypeError, RuntimeError):
                 return  # no file can hold this value
             self.case(raw)
 
