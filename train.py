@@ -41,9 +41,9 @@ from tok.tokenizer import BPETokenizer
 from utils import device
 from utils.cli import Parser
 from utils.config.flags import add_flags, given_flags
-from utils.config.load import build, dump, load
+from utils.config.load import dump, load
 from utils.config.resume import resumed_config
-from utils.config.schema import flatten, setting
+from utils.config.schema import setting
 from utils.distributed import SINGLE_PROCESS, Distributed, init_distributed
 from utils.errors import UserError, looked_in, run_cli
 from utils.files import write_atomic
@@ -100,9 +100,10 @@ def parse(argv: Sequence[str] | None) -> tuple[Config, dict[str, Any], argparse.
     flags = given_flags(args, Config)
     if not args.config and not args.resume and not args.print_config:
         note_default_config(args, flags)
-    config, given = load(Config, args.config, flags)
-    if not args.resume:  # a resumed run reads its model settings from its config.yaml
-        config = apply_pretrained_config(config, given)
+    if args.resume:  # a resumed run reads its model settings from its config.yaml
+        config, given = load(Config, args.config, flags)
+    else:
+        config, given = load(Config, args.config, flags, initial_settings)
     if not config.run_dir:
         run_dir = f"runs/{Path(args.config[-1]).stem}" if args.config else FLAGS_RUN
         if args.resume and not args.config:
@@ -123,8 +124,8 @@ def note_default_config(args: argparse.Namespace, flags: Mapping[str, Any]) -> N
         )
 
 
-def apply_pretrained_config(config: Config, given: dict[str, Any]) -> Config:
-    """Return the config with the model settings of the folder `train.init_from`, if it is set.
+def initial_settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the model settings of the folder `train.init_from`; none if it is not set.
 
     Args:
         given: the settings that files or flags have set, by name.
@@ -132,9 +133,8 @@ def apply_pretrained_config(config: Config, given: dict[str, Any]) -> Config:
     Raises:
         UserError: a given setting contradicts the folder, or TinyGPT cannot load its model.
     """
-    if not config.train.init_from:
-        return config
-    return build(Config, flatten(config) | pretrained_settings(config.train.init_from, given))
+    folder = given.get("train.init_from")
+    return pretrained_settings(folder, given) if folder else {}
 
 
 def load_data(

@@ -24,7 +24,7 @@ from scripts.bench.contestants import (
 from scripts.bench.timing import Spread, Window, time_call
 from scripts.bench.turns import check_same_shape, interleave, show_turns
 from scripts.matmul_peak import matmul_peak
-from train import Config, apply_pretrained_config
+from train import Config, initial_settings
 from utils.cli import nonnegative_int, positive_int
 from utils.config.flags import add_flags, given_flags
 from utils.config.load import load
@@ -70,8 +70,7 @@ def bench_train(args: argparse.Namespace) -> dict[str, Any]:
         UserError: a setting is wrong, or nanoGPT has no model of this kind.
     """
     shape = {name: str(value) for name, value in SHAPES.get(args.shape, {}).items()}
-    config, given = load(Config, args.config, shape | given_flags(args, Config))
-    config = apply_pretrained_config(config, given)
+    config, _ = load(Config, args.config, shape | given_flags(args, Config), initial_settings)
     counts = {name: getattr(args, name) for name in ("steps_per_window", "windows", "warmup_steps")}
     with tempfile.TemporaryDirectory() as scratch:
         if args.nanogpt:

@@ -13,7 +13,7 @@ from typing import Any
 from model.training.config import is_complete
 from scripts.report import run_figures
 from scripts.sweep.grid import Point, Sweep, format_setting
-from train import Config, apply_pretrained_config
+from train import Config, initial_settings
 from utils.config.load import build, load
 from utils.config.schema import flatten
 from utils.config.strict_yaml import format_value
@@ -98,8 +98,8 @@ def make_jobs(sweep: Sweep, path: str, out: Path, threads: int) -> list[Job]:
     for point in sweep.points():
         settings, run = shared | point.settings, RunFolder(out / point.name)
         with errors_at(f"{path}: point {point.name}"):
-            config = build(Config, flatten(base) | settings | {"run_dir": str(run.path)})
-            config = apply_pretrained_config(config, given | settings)
+            values = flatten(base) | settings | {"run_dir": str(run.path)}
+            config = build(Config, values | initial_settings(given | settings))
             if config.train.max_minutes:  # each point would take another number of steps
                 raise UserError("train.max_minutes: set train.max_steps instead in a sweep")
             status = point_status(run, config)

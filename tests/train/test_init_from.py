@@ -11,6 +11,7 @@ import torch
 
 import sample
 import train
+from model.config import ModelConfig
 from model.gpt import TinyGPT
 from model.hf import folder as hf_folder
 from model.hf.weights import NAMES, from_hf_weights
@@ -64,6 +65,13 @@ def settings(folder, tmp_path):
         "data.files": tmp_path / "text.txt",
         "data.cache_dir": tmp_path / "cache",
     }
+
+
+def test_settings_may_repeat_those_of_the_folder(folder, settings, tmp_path):
+    model = read(folder)[0].config
+    assert model.n_embd % ModelConfig().n_head  # with the other defaults it would be refused
+    more = {"model.n_embd": model.n_embd, "model.n_kv_head": model.kv_heads}
+    assert train.parse(flags(tmp_path / "run", settings | more))[0].model == model
 
 
 def test_a_run_starts_with_the_pretrained_weights_and_tokenizer(

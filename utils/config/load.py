@@ -12,7 +12,7 @@ import math
 import sys
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from utils.config.schema import check_range, describe, expand_paths, flat_fields, flatten
@@ -23,12 +23,16 @@ T = TypeVar("T")
 
 
 def load(
-    cls: type[T], paths: Sequence[str], overrides: Mapping[str, str | list[str]]
+    cls: type[T],
+    paths: Sequence[str],
+    overrides: Mapping[str, str | list[str]],
+    more: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda given: {},
 ) -> tuple[T, dict[str, Any]]:
     """Fill `cls` from its defaults, then each YAML file, then flags. Later values override.
 
     Args:
         overrides: flags, as dotted name -> text.
+        more: returns settings, by name, that follow from those that files or flags have set.
 
     Returns:
         The config, and the settings that files or flags have set, as dotted name -> value.
@@ -56,7 +60,7 @@ def load(
         metadata, where = fields[name][1].metadata, origins.get(name, "") + name
         check_range(value, metadata, where)
         values[name] = expand_paths(value, metadata, where)
-    return build(cls, values), values
+    return build(cls, {**values, **more(values)}), values
 
 
 def override(
