@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from random import Random
 from typing import Any
@@ -11,7 +10,6 @@ import torch
 
 from data.prepared_folder import CHECKSUM, meta_sha256
 from tok.tokenizer_file import identity_of
-from utils.run import checkpoint
 
 # What parsers of numbers, texts and nesting trip over.
 WORDS = rb"""null true NaN Infinity 1e999 -1 0 1.5 {} [] , : &a *a !!bool - ? " ' \ \ud8 == # {["""
@@ -72,26 +70,12 @@ def change_value(content: Any, which: int, value: Any, change: str) -> None:
         node[str(value)[:40] if change == "add" else key] = value
 
 
-def values_of(raw: bytes) -> Any:
-    """Return the values in a JSON file or a checkpoint; None for other files."""
-    if raw.startswith(b"PK"):
-        return torch.load(io.BytesIO(raw), weights_only=True)
-    try:
-        return json.loads(raw)
-    except ValueError:
-        return None
-
-
-def file_of(content: Any, valid: bytes) -> bytes:
-    """Return a file of the kind of `valid` that holds these values, with a valid checksum."""
-    if valid.startswith(b"PK"):
-        buffer = io.BytesIO()
-        content.pop("sha256", None)
-        torch.save(content | {"sha256": checkpoint.digest(content)}, buffer)
-        return buffer.getvalue()
-    for key, checksum in ((CHECKSUM, meta_sha256), ("identity", identity_of)):
-        if f'"{key}"'.encode() in valid:
-            content.pop(key, None)
-            content[key] = checksum(content)
-            break
+def sealed(content: Any) -> bytes:
+    """Return JSON with these values, and with a valid checksum if it has one."""
+    if isinstance(content, dict) and content.keys() & {CHECKSUM, "merges"}:
+        key, checksum = (
+            (CHECKSUM, meta_sha256) if CHECKSUM in content else ("identity", identity_of)
+        )
+        content.pop(key, None)
+        content[key] = checksum(content)
     return json.dumps(content).encode()

@@ -87,14 +87,6 @@ def sweep_reader() -> Callable[..., Any]:
 
 
 READERS: dict[str, Callable[[Path], object]] = {
-    **dict.fromkeys(
-        ("a.txt", "a.txt.gz", "a.json", "a.jsonl"),
-        lambda path: list(read_documents([path], "blank-line", "strict")),
-    ),
-    **dict.fromkeys(
-        ("hf/config.json", f"hf/{WEIGHTS}", f"shards/{INDEX}"),
-        lambda path: read_folder(path.parent),
-    ),
     "tokenizer.json": BPETokenizer.load,
     "hf/tokenizer.json": lambda path: import_tokenizer([path]),
     "ranks": lambda path: import_tokenizer([path], pattern="gpt2"),
@@ -115,3 +107,6 @@ READERS: dict[str, Callable[[Path], object]] = {
     "val.npy": lambda path: TokenFile(path).positions_of(0),
     "best.pt": lambda path: load_model(checkpoint.load(path, required=checkpoint.SCHEMA)),
 }
+TEXTS, MODELS = ("a.txt", "a.txt.gz", "a.json", "a.jsonl"), ("hf/config.json", f"hf/{WEIGHTS}")
+READERS |= dict.fromkeys(TEXTS, lambda path: [*read_documents([path], "blank-line", "strict")])
+READERS |= dict.fromkeys((*MODELS, f"shards/{INDEX}"), lambda path: read_folder(path.parent))

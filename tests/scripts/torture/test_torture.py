@@ -16,7 +16,7 @@ import pytest
 from scripts.torture import __main__ as torture
 from scripts.torture.child import Child, DefectError, at_change, limit_file_size
 from scripts.torture.fuzz import Fuzzer
-from scripts.torture.mutation import change_value, file_of, flip_bit, mutate_bytes, values_of
+from scripts.torture.mutation import change_value, flip_bit, mutate_bytes, sealed
 from scripts.torture.reference import kill_this
 from scripts.torture.trials import no_space
 from tests.conftest import ROOT
@@ -122,11 +122,10 @@ def test_a_changed_value(change: str, expected: object) -> None:
 
 def test_a_changed_value_has_a_valid_checksum(tmp_path: Path) -> None:
     raw = TOKENIZER.read_bytes()
-    content = values_of(raw)
+    content = json.loads(raw)
     content["merges"] = content["merges"][:-1]
-    (tmp_path / "t.json").write_bytes(file_of(content, raw))
+    (tmp_path / "t.json").write_bytes(sealed(content))
     assert BPETokenizer.load(tmp_path / "t.json").vocab_size == 2047
-    assert values_of(b"not JSON") is None
 
 
 def test_the_oracle_of_fuzzing(tmp_path: Path) -> None:
