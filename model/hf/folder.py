@@ -99,6 +99,6 @@ def _parse_json(path: Path, use: Callable[[dict[str, Any]], T]) -> T:
         return use(content)
     except UserError as error:
         raise UserError(f"{path}: {with_fix(error, FOLDER_FIX)}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise UserError(f"{path}: damaged ({reason}); {FOLDER_FIX}") from None

@@ -155,3 +155,13 @@ def test_a_weight_index_that_names_no_file(name, tokenizer, tmp_path):
     (tmp_path / hf_folder.INDEX).write_text(index, encoding="utf-8")
     with pytest.raises(UserError, match=str(tmp_path)):
         hf_folder.read_folder(tmp_path)
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400), 10**30, 0, -1])
+@pytest.mark.parametrize("name", ["hidden_size", "intermediate_size", "num_attention_heads"])
+def test_an_impossible_size_in_config_json(name, value, tmp_path):
+    settings = next(one for one in COMBINATIONS if hf_model_type(config_of(one)) == "gpt_neox")
+    content = json.dumps(to_hf(config_of(settings)) | {name: value})
+    (tmp_path / "config.json").write_text(content, encoding="utf-8")
+    with pytest.raises(UserError, match="config.json"):
+        hf_folder.read_folder(tmp_path)
