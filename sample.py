@@ -5,17 +5,17 @@ The text is written to stdout as it is generated; speed and warnings go to stder
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the slow imports
+    from utils.signals import exit_silently_on_sigint
+
+    exit_silently_on_sigint()
+
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
-
-if __name__ == "__main__":  # before the slow imports
-    from utils.signals import exit_silently_on_sigint
-
-    exit_silently_on_sigint()
 
 from data.documents import split_documents, unescape
 from model.config import ModelConfig

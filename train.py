@@ -5,6 +5,11 @@ Settings come from YAML files and from flags such as `--model.n_layer 6`, which 
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the slow imports
+    from utils.signals import exit_silently_on_sigint
+
+    exit_silently_on_sigint()
+
 import argparse
 import contextlib
 import dataclasses
@@ -13,12 +18,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-if __name__ == "__main__":  # before the slow imports
-    from utils.signals import exit_silently_on_sigint
-
-    exit_silently_on_sigint()
-
 
 from data.config import DataConfig
 from data.dataset import Dataset, check_run_tokenizer

@@ -6,6 +6,11 @@ The same inputs and settings give the same identity; a folder with that identity
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the slow imports
+    from utils.signals import exit_silently_on_sigint
+
+    exit_silently_on_sigint()
+
 import contextlib
 import hashlib
 import json
@@ -202,9 +207,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Prepare a folder and print its counts as JSON."""
     parser = Parser(prog="data.prepare", description=__doc__, examples=EXAMPLES)
     parser.add_argument("files", nargs="+", metavar="FILE", help="text, .json, .gz, or folders")
-    parser.add_argument(
-        "--tokenizer", default="tok/bpe.json", metavar="FILE", help="file (default: %(default)s)"
-    )
+    bpe_help = "file (default: %(default)s)"
+    parser.add_argument("--tokenizer", default="tok/bpe.json", metavar="FILE", help=bpe_help)
     parser.add_argument("--out", required=True, metavar="FOLDER", help="prepared folder to write")
     val_help = "files or folders for validation (default: a part of the others)"
     parser.add_argument("--val-files", nargs="*", metavar="FILE", default=[], help=val_help)

@@ -6,22 +6,23 @@ is something to do. Files are written to the folder of runs, and removed.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
 import sys
+
+if __name__ == "__main__":  # before the slow imports
+    sys.path.insert(0, os.path.realpath(f"{__file__}/../.."))  # for `python scripts/doctor.py`
+    from utils.signals import exit_silently_on_sigint
+
+    exit_silently_on_sigint()
+
+import contextlib
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-
-if __name__ == "__main__":  # before the slow imports
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python scripts/doctor.py`
-    from utils.signals import exit_silently_on_sigint
-
-    exit_silently_on_sigint()
 
 import psutil
 import torch

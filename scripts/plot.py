@@ -5,16 +5,18 @@ With several runs, also print a table of their steps, losses and times.
 
 from __future__ import annotations
 
-import math
+import os
 import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 if __name__ == "__main__":  # before the slow imports
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python scripts/plot.py`
+    sys.path.insert(0, os.path.realpath(f"{__file__}/../.."))  # for `python scripts/plot.py`
     from utils.signals import exit_silently_on_sigint
 
     exit_silently_on_sigint()
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from tqdm import tqdm
 

@@ -179,7 +179,8 @@ def run_cli(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
         _discard_stdout()
         status = 0
     except OSError as error:
-        if not _discard_stdout() and error.filename is None:
+        unwritten = not _discard_stdout() or getattr(sys.stdout, "write_through", False)
+        if unwritten and error.filename is None:
             error.filename = "stdout"
         print(f"error: {one_line(describe_os_error(error))}", file=sys.stderr)
         status = EXIT_USER_ERROR

@@ -5,6 +5,11 @@ A failed download is retried. The result on stdout is a JSON object with the pat
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the slow imports
+    from utils.signals import exit_silently_on_sigint
+
+    exit_silently_on_sigint()
+
 import contextlib
 import hashlib
 import io

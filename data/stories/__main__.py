@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the slow imports
+    from utils.signals import exit_silently_on_sigint
+
+    exit_silently_on_sigint()
+
+import contextlib
 import json
 import math
 import re
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -12,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from data.stories import plots, story
-from utils.cli import Parser
+from utils.cli import Parser, checked, nonnegative_int
 from utils.errors import UserError, run_cli
-from utils.files import write_atomic
+from utils.files import atomic_file
 
 EXAMPLES = (
     "python -m data.stories --bytes 195000 --seed 1 --out data/tiny.txt",
@@ -89,11 +96,11 @@ def make_parser() -> Parser:
     task.add_argument("--check", metavar="FILE", help="print which stories the grammar rejects")
     about = "print statistics of the grammar; with FILE also the floor of the stories in it"
     task.add_argument("--stats", nargs="?", const="", metavar="FILE", help=about)
-    parser.add_argument(
-        "--seed", type=int, default=0, help="random seed of the stories (default: 0)"
-    )
+    about = "random seed of the stories (default: 0)"
+    parser.add_argument("--seed", type=nonnegative_int, default=0, help=about)
+    several = checked(int, "at least 2, to estimate a standard error", lambda value: value >= 2)
     about = "stories to sample for estimates (default: 20000)"
-    parser.add_argument("--stories", type=int, default=20000, help=about)
+    parser.add_argument("--stories", type=several, default=20000, help=about)
     parser.add_argument("--out", metavar="FILE", help="file that --bytes writes (default: stdout)")
     return parser
 
@@ -105,12 +112,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         UserError: a flag, value or file is wrong.
     """
     args = make_parser().parse_args(argv)
-    if args.seed < 0:
-        raise UserError(f"--seed {args.seed}: must be 0 or more")
-    if args.stories < 2:
-        raise UserError(
-            f"--stories {args.stories}: must be 2 or more, to estimate a standard error"
-        )
     if args.bytes is None and args.out is not None:
         raise UserError("--out is valid only with --bytes; redirect other output with > FILE")
     if args.bytes is not None:
@@ -130,14 +131,14 @@ def write(n_bytes: int, seed: int, out: str | None) -> None:
     least = story.MAX_STORY_BYTES + 1
     if n_bytes < least:
         raise UserError(f"--bytes {n_bytes}: give at least {least}, room for a story")
-    if out is not None:
-        write_atomic(out, story.join(story.generate_stories(seed, n_bytes)).encode("ascii"))
-        return
-    before = ""
-    for one in story.generate_stories(seed, n_bytes):
-        sys.stdout.write(before + one)
-        before = story.SEPARATOR
-    sys.stdout.write("\n")
+    if out is not None and n_bytes > (free := shutil.disk_usage(Path(out).absolute().parent).free):
+        raise UserError(f"--bytes {n_bytes}: the disk of {out} has {free} free bytes; give fewer")
+    with contextlib.nullcontext(sys.stdout.buffer) if out is None else atomic_file(out) as file:
+        before = ""
+        for one in story.generate_stories(seed, n_bytes):
+            file.write((before + one).encode("ascii"))
+            before = story.SEPARATOR
+        file.write(b"\n")
 
 
 if __name__ == "__main__":

@@ -6,18 +6,17 @@ one JSON object. With --json FILE the JSON object is written to the file instead
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Sequence
-from importlib import import_module
-from pathlib import Path
-
-if not __package__:  # started as scripts/bench: the repository root is not on sys.path
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 if __name__ == "__main__":  # before the slow imports
+    sys.path.insert(0, os.path.realpath(f"{__file__}/../../.."))  # for `python scripts/bench`
     from utils.signals import exit_silently_on_sigint
 
     exit_silently_on_sigint()
+
+from collections.abc import Sequence
+from importlib import import_module
 
 from utils.cli import Parser
 from utils.errors import run_cli

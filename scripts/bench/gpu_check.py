@@ -7,6 +7,11 @@ program prints one line and exits with status 2.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the slow imports
+    from utils.signals import exit_silently_on_sigint
+
+    exit_silently_on_sigint()
+
 import contextlib
 import json
 import subprocess

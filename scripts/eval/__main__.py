@@ -6,17 +6,19 @@ comes before that line. Progress and summaries are logged to stderr.
 
 from __future__ import annotations
 
+import os
 import sys
+
+if __name__ == "__main__":  # before the slow imports
+    sys.path.insert(0, os.path.realpath(f"{__file__}/../../.."))  # for `python scripts/eval`
+    from utils.signals import exit_silently_on_sigint
+
+    exit_silently_on_sigint()
+
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-if __name__ == "__main__":  # before the slow imports
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `python scripts/eval`
-    from utils.signals import exit_silently_on_sigint
-
-    exit_silently_on_sigint()
 
 import torch
 

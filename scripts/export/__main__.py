@@ -9,16 +9,18 @@ describes the folder.
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 if __name__ == "__main__":  # before the slow imports
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `python scripts/export`
+    sys.path.insert(0, os.path.realpath(f"{__file__}/../../.."))  # for `python scripts/export`
     from utils.signals import exit_silently_on_sigint
 
     exit_silently_on_sigint()
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from sample import add_run_flags, load_run
 from scripts.export.exporters import EXPORTERS

@@ -7,19 +7,20 @@ point ends. At the end a ranked table is printed and plots are written.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
+
+if __name__ == "__main__":  # before the slow imports
+    sys.path.insert(0, os.path.realpath(f"{__file__}/../../.."))  # for `python scripts/sweep`
+    from utils.signals import exit_silently_on_sigint
+
+    exit_silently_on_sigint()
+
+import contextlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from pathlib import Path
 from typing import Any
-
-if __name__ == "__main__":  # before the slow imports
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `python scripts/sweep`
-    from utils.signals import exit_silently_on_sigint
-
-    exit_silently_on_sigint()
 
 from filelock import FileLock, Timeout
 

@@ -25,6 +25,9 @@ from tests.helpers.source import (
 
 MAX_FILE_LINES = 350
 MAX_FUNCTION_LINES = 60
+DOC = "'Do things.'\nfrom __future__ import annotations\n"
+SIGINT = "if __name__ == '__main__':\n    exit_silently_on_sigint()\n"
+MAIN = "if __name__ == '__main__':\n    run_cli(main)\n"
 
 
 def rule_no_call_at_import(module: str, tree: ast.Module) -> Iterator[tuple[int, str]]:
@@ -83,7 +86,18 @@ def rule_length(module: str, tree: ast.Module) -> Iterator[tuple[int, str]]:
                 yield node.lineno, f"{node.name} has {lines} lines, more than {MAX_FUNCTION_LINES}"
 
 
-RULES = (rule_encoding, rule_safe_loading, rule_length)
+def rule_ctrl_c_first(module: str, tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """A program handles Ctrl-C before all imports but os and sys, which Python has loaded."""
+    if "run_cli(main)" not in ast.unparse(tree.body[-1]) or module == "scripts.torture.__main__":
+        return
+    start = [ast.unparse(node) for node in tree.body[1:6]]  # after the docstring
+    found = next((i for i, code in enumerate(start) if "exit_silently_on_sigint()" in code), 9)
+    early = {"from __future__ import annotations", "import os", "import sys"}
+    if not set(start[:found]) <= early:
+        yield 1, "exit_silently_on_sigint() comes after imports"
+
+
+RULES = (rule_encoding, rule_safe_loading, rule_length, rule_ctrl_c_first)
 TEST_RULES = (rule_encoding, rule_length)
 
 
@@ -127,6 +141,8 @@ def test_importing_a_program_runs_no_calls() -> None:
         (rule_safe_loading, "model", "np.load('x', allow_pickle=True)"),
         (rule_safe_loading, "model", "eval('1')"),
         (rule_safe_loading, "model", "exec('1')"),
+        (rule_ctrl_c_first, "train", f"{DOC}import json\n{SIGINT}{MAIN}"),
+        (rule_ctrl_c_first, "train", f"{DOC}import json\n{MAIN}"),
         (rule_length, "model", "def f():\n" + "    pass\n" * MAX_FUNCTION_LINES),
         (rule_no_call_at_import, "train", "print('hello')"),
         (rule_no_call_at_import, "train", "for i in range(3):\n    pass"),
@@ -145,7 +161,7 @@ def test_a_rule_finds_violations(rule, module: str, source: str) -> None:
         ("utils", "os.open('x', os.O_RDONLY)\nPath('x').read_text(encoding='utf-8')"),
         ("utils", "write_text(path, ids)"),
         ("model", "torch.load('x', weights_only=True)\nmodel.eval()\nre.compile('x')\nf(1).eval()"),
-        ("train", "if __name__ == '__main__':\n    run_cli(main)"),
+        ("train", f"{DOC}import os\nimport sys\n{SIGINT}import json\n{MAIN}"),
     ],
 )
 def test_the_rules_accept_good_code(module: str, source: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -133,3 +134,30 @@ def test_the_main_process_has_the_seeds_of_a_single_process():
         seed_all(*arguments)
         samples.append(tuple(torch.rand(3).tolist()))
     assert samples[0] == samples[1] and len(set(samples)) == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="oracle: no fork on Windows")
+def test_a_rank_is_asked_to_stop_when_its_parent_is_killed(tmp_path, monkeypatch):
+    """A process that connects as a rank outlives its parent; only a thread sends it SIGTERM."""
+    for name, value in launcher.environments(2)[1].items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(module.torch_dist, "rendezvous", lambda *a, **k: iter([(None, 1, 2)]))
+    monkeypatch.setattr(module.torch_dist, "init_process_group", lambda *a, **k: None)
+    monkeypatch.setattr(module, "PARENT_POLL_S", 0.01)
+    reader, writer = os.pipe()
+    if not (parent := os.fork()):
+        if not os.fork():
+            signal.signal(signal.SIGTERM, lambda *_: os._exit(os.write(writer, b"t") and 0))
+            module.connect()
+            os.write(writer, b"c")
+            time.sleep(30)  # ends without a word, like a rank that nobody asked
+            os._exit(0)
+        os.close(writer)
+        time.sleep(60)
+        os._exit(0)
+    os.close(writer)
+    assert os.read(reader, 1) == b"c", "the rank has connected"
+    os.kill(parent, signal.SIGKILL)
+    os.waitpid(parent, 0)
+    assert os.read(reader, 1) == b"t", "the rank has received SIGTERM"
+    os.close(reader)

@@ -58,7 +58,8 @@ def raising(error: BaseException):
         (BrokenPipeError(32, "Broken pipe"), 0, ""),
     ],
 )
-def test_an_error_prints_one_line_and_sets_the_status(error, status, line, capfd):
+def test_an_error_prints_one_line_and_sets_the_status(error, status, line, capfd, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.StringIO())  # as pytest's is not buffered
     assert status_of(raising(error)) == status
     captured = capfd.readouterr()
     assert (captured.out, captured.err) == ("", line)
@@ -94,13 +95,13 @@ def test_closed_streams_change_only_the_output(root):
         assert done.stdout == (b"" if closed.startswith(">") else b"out\n")
 
 
-def test_stdout_on_a_full_disk_is_a_user_error(run_python, root):
+@pytest.mark.parametrize("unbuffered", ["", "1"])  # the flush at exit fails, or print itself
+def test_stdout_on_a_full_disk_is_a_user_error(unbuffered, root):
     if not os.path.exists("/dev/full"):
         pytest.skip("this system has no /dev/full")
     command = [sys.executable, "-c", PROGRAM.format(body="print('x')")]
     with open("/dev/full", "wb") as full:
-        # PYTHONUNBUFFERED would make the print itself fail; the flush at exit is the hard case.
-        env = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+        env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, cwd=root, env=env)
     assert (done.returncode, done.stderr) == (
         2,
