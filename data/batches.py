@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data.config import DataConfig
 from data.token_file import TokenFile
 from data.windows import IGNORE_INDEX, DocumentWindows, PackedWindows, Targets, Windows, cut_windows
 from utils.device import copy_to_device
@@ -58,13 +59,10 @@ class Batches:
 
     Args:
         folder: holds train.npy and val.npy.
+        config: of which `windows`, `stride`, `shift` and `mask_documents` are read.
         rows: windows in one training batch (all micro-batches of a step together).
         eot_id: id of the end-of-text token.
-        windows: `documents` (one document per row) or `packed` (rows of block_size tokens).
-        val_windows: kind of the windows of val.npy; None = as `windows`.
-        stride: distance in tokens between the starts of packed windows; 0 = block_size.
-        shift: cut the training text into packed windows at different positions in each epoch.
-        mask_documents: return `doc_BT`, so that attention can be limited to one document.
+        val_windows: kind of the windows of val.npy; "" = as config.windows.
         fixed_length: pad every row to block_size, for compiled models.
         splits: which of the two files to open, "train" and "val".
 
@@ -75,28 +73,25 @@ class Batches:
     def __init__(
         self,
         folder: Path,
+        config: DataConfig,
         *,
         block_size: int,
         rows: int,
         eot_id: int,
         seed: int,
-        windows: str = "packed",
-        val_windows: str | None = None,
-        stride: int = 0,
-        shift: bool = False,
-        mask_documents: bool = False,
+        val_windows: str = "",
         fixed_length: bool = False,
         splits: Sequence[str] = ("train", "val"),
     ) -> None:
-        self.rows, self.eot_id, self.seed, self.mask_documents = rows, eot_id, seed, mask_documents
-        self.shift, self.block_size = shift, block_size
+        self.config, self.block_size, self.rows = config, block_size, rows
+        self.eot_id, self.seed = eot_id, seed
         self.splits: dict[str, Windows] = {}
         self.pad_to: dict[str, int] = {}  # split -> least width of its batches
         for split in splits:
-            kind = val_windows or windows if split == "val" else windows
+            kind = (split == "val" and val_windows) or config.windows
             self.pad_to[split] = block_size if fixed_length or kind == "packed" else 0
             tokens = TokenFile(folder / f"{split}.npy")
-            self.splits[split] = cut_windows(tokens, kind, block_size, stride, eot_id=eot_id)
+            self.splits[split] = cut_windows(tokens, kind, block_size, config.stride, eot_id=eot_id)
         # The last result of `_epoch_order`: split, epoch, order of the windows, shift.
         self._order: tuple[str, int, np.ndarray, int] | None = None
         self._on_device: DeviceTokens | None = None
@@ -184,7 +179,7 @@ class Batches:
             order = rng.permutation(windows.n_windows)
             if isinstance(windows, DocumentWindows):
                 order = self._bucket(order, windows.lengths, rng)
-            shift = int(rng.integers(windows.tokens.n_tokens)) if self.shift else 0
+            shift = int(rng.integers(windows.tokens.n_tokens)) if self.config.shift else 0
             self._order = (split, epoch, order, shift)
         return self._order[2:]
 
@@ -215,7 +210,7 @@ class Batches:
 
     def _with_document_ids(self, x_BT: Tensor, y_BT: Tensor) -> Batch:
         # A document begins with the end-of-text token that precedes it.
-        doc_BT = torch.cumsum(x_BT == self.eot_id, dim=1) if self.mask_documents else None
+        doc_BT = torch.cumsum(x_BT == self.eot_id, dim=1) if self.config.mask_documents else None
         return Batch(x_BT, y_BT, doc_BT)
 
 

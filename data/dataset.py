@@ -66,15 +66,12 @@ class Dataset:
         """Open the batches of both splits; see `data.batches.Batches` for the arguments."""
         return Batches(
             self.folder,
+            config,
             block_size=block_size,
             rows=rows,
             eot_id=self.tokenizer.eot_id,
             seed=seed,
-            windows=config.windows,
             val_windows=self.val_windows,
-            stride=config.stride,
-            shift=config.shift,
-            mask_documents=config.mask_documents,
             fixed_length=fixed_length,
         )
 

@@ -61,7 +61,7 @@ def score(
     device = next(loaded.model.parameters()).device
     bar = progress_bar(
         eval_set.batches.eval_batches("val", batch_size),
-        total=-(-eval_set.batches.splits["val"].n_windows // batch_size),  # rounded up
+        total=eval_set.batches.n_eval_batches("val", batch_size),
         desc="evaluate",
         leave=False,
     )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from data.stories.story import NotAStory, parse
 from data.token_file import TokenFile
@@ -19,6 +19,8 @@ from utils.output import log, progress_bar
 
 SAMPLES_PER_BATCH = 50
 MAX_FAILURES_SHOWN = 5
+CONTEXT_CHARS = 40  # before a wrong word
+WORDS = re.compile(r"[^\W_]+|.", re.DOTALL)  # words, and other characters one by one
 
 
 def sample_stories(
@@ -54,7 +56,7 @@ def measure_coherence(
 ) -> dict[str, Any]:
     """Sample stories and compare them with the grammar and the training text.
 
-    Return `samples`, their number, and the shares of `Coherence.shares`.
+    Return `samples`, their number, and the counts of `score_coherence` as shares of it.
 
     Args:
         train: train.npy, whose stories don't count as new.
@@ -62,89 +64,66 @@ def measure_coherence(
     texts, ended = sample_stories(loaded, n_samples, params)
     with contextlib.closing(TokenFile(train)) as tokens:
         in_training = texts_in_training(tokens, loaded.tokenizer, texts)
-    result = score_coherence(texts, ended, in_training)
-    describe(result, n_samples)
-    return {"samples": n_samples, **result.shares()}
+    counts, failures = score_coherence(texts, ended, in_training)
+    describe(counts, failures, n_samples)
+    return {"samples": n_samples} | {name: count / n_samples for name, count in counts.items()}
 
 
-def describe(result: Coherence, n_samples: int) -> None:
+def describe(counts: dict[str, int], failures: Sequence[ParseFailure], n_samples: int) -> None:
     """Log the counts, the first failures, and the most frequent kinds of failure."""
     log(
-        f"{n_samples} stories: {result.accepted} coherent, {result.distinct} distinct, "
-        f"{result.new} not in the training text, {result.ended} ended"
+        f"{n_samples} stories: {counts['accepted']} coherent, {counts['distinct']} distinct, "
+        f"{counts['new']} not in the training text, {counts['ended']} ended"
     )
-    for failure in result.failures[:MAX_FAILURES_SHOWN]:
+    for failure in failures[:MAX_FAILURES_SHOWN]:
         log(f"  sample {failure.sample} goes wrong: {failure.hint}")
-    if result.failures:
-        log(f"  most often: {', '.join(common_failures(result))}")
+    if kinds := Counter(failure.what for failure in failures).most_common(MAX_FAILURES_SHOWN):
+        log(f"  most often: {', '.join(f'{count} {what}' for what, count in kinds)}")
 
 
-@dataclass(frozen=True)
-class ParseFailure:
+class ParseFailure(NamedTuple):
     """Why a sampled text is not accepted: a position where the grammar rejects it, or no end."""
 
     sample: int  # number of the text, from 0
-    what: str  # the wrong word, or another reason; `common_failures` counts equal ones together
+    what: str  # the wrong word, or another reason; equal ones are counted together
     hint: str  # for the user: the same, after its position and context
-
-
-@dataclass(frozen=True)
-class Coherence:
-    """Counts over the sampled stories, and the failures of those that are not accepted."""
-
-    samples: int
-    accepted: int  # ended, and the grammar accepts them
-    distinct: int  # different texts
-    new: int  # samples that are not a document of the training text
-    ended: int  # reached the end-of-text token
-    failures: list[ParseFailure] = field(default_factory=list)
-
-    def shares(self) -> dict[str, float]:
-        """Return the counts divided by the number of samples.
-
-        >>> Coherence(samples=4, accepted=2, distinct=4, new=3, ended=4).shares()
-        {'accepted': 0.5, 'distinct': 1.0, 'new': 0.75, 'ended': 1.0}
-        """
-        names = ("accepted", "distinct", "new", "ended")
-        return {name: getattr(self, name) / self.samples for name in names}
 
 
 def score_coherence(
     texts: Sequence[str], ended: Sequence[bool], in_training: Collection[str]
-) -> Coherence:
-    """Return how many of the sampled texts are accepted, distinct, new and ended.
+) -> tuple[dict[str, int], list[ParseFailure]]:
+    """Return how many of the sampled texts are accepted, distinct, new and ended; the failures.
 
-    >>> score_coherence(["no story", "no story"], [True, False], in_training=set()).shares()
-    {'accepted': 0.0, 'distinct': 0.5, 'new': 1.0, 'ended': 0.5}
+    Accepted texts have ended, and are stories of the grammar. New ones are not documents of the
+    training text.
+
+    >>> score_coherence(["no story", "no story"], [False, False], in_training=set())[0]
+    {'accepted': 0, 'distinct': 1, 'new': 2, 'ended': 0}
 
     Args:
-        ended: for each text, whether it reached the end-of-text token; others are not accepted.
+        ended: for each text, whether it reached the end-of-text token.
         in_training: those of the texts that are documents of the training text.
     """
-    accepted, failures = 0, []
+    failures = []
     for number, (text, has_ended) in enumerate(zip(texts, ended, strict=True)):
         if not has_ended:
             failures.append(ParseFailure(number, "never ends", "never ends"))
             continue
         try:
             parse(text)
-            accepted += 1
         except NotAStory as error:
             failures.append(failure_at(number, text, error.position))
-    return Coherence(
-        samples=len(texts),
-        accepted=accepted,
-        distinct=len(set(texts)),
-        new=sum(text not in in_training for text in texts),
-        ended=sum(ended),
-        failures=failures,
-    )
+    counts = {
+        "accepted": len(texts) - len(failures),
+        "distinct": len(set(texts)),
+        "new": sum(text not in in_training for text in texts),
+        "ended": sum(ended),
+    }
+    return counts, failures
 
 
-def failure_at(sample: int, text: str, position: int, *, before: int = 40) -> ParseFailure:
+def failure_at(sample: int, text: str, position: int) -> ParseFailure:
     """Return the failure at a position: the word there in angle brackets, after its context.
-
-    `before` is the number of characters of context.
 
     >>> failure_at(0, "Mia lost her red ball. He cried.", 23).hint
     'at 23: Mia lost her red ball. >>He<<'
@@ -153,25 +132,9 @@ def failure_at(sample: int, text: str, position: int, *, before: int = 40) -> Pa
     """
     if position >= len(text):
         return ParseFailure(sample, "ends too early", f"at {position}: ends too early")
-    start, end = position, position + 1
-    if text[position].isalnum():
-        while start > 0 and text[start - 1].isalnum():
-            start -= 1
-        while end < len(text) and text[end].isalnum():
-            end += 1
-    word, context = text[start:end], text[max(0, start - before) : start]
-    return ParseFailure(sample, f"at {word!r}", f"at {position}: {context}>>{word}<<")
-
-
-def common_failures(coherence: Coherence, limit: int = 5) -> list[str]:
-    """Return the most frequent failures with their counts.
-
-    >>> texts = ["Not a story.", "Not one either.", "Not"]
-    >>> common_failures(score_coherence(texts, [True, True, False], in_training=set()))
-    ["2 at 'Not'", '1 never ends']
-    """
-    counts = Counter(failure.what for failure in coherence.failures)
-    return [f"{count} {what}" for what, count in counts.most_common(limit)]
+    word = next(one for one in WORDS.finditer(text) if one.end() > position)
+    context = text[max(0, word.start() - CONTEXT_CHARS) : word.start()]
+    return ParseFailure(sample, f"at {word[0]!r}", f"at {position}: {context}>>{word[0]}<<")
 
 
 def texts_in_training(

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data.batches import Batches
 from data.dataset import plan_validation
 from data.prepared_folder import is_up_to_date, read_meta, val_coverage
 from data.readers import check_json_field
+from data.token_file import TokenFile
 from sample import LoadedRun
 from scripts.eval.scoring import (
     document_separator,
     encode_text,
     rebuild_run_data,
     text_floor,
-    val_batches,
 )
 from tok.text_files import check_include, describe_folders, expand_folders
 from train import Config
@@ -117,10 +118,18 @@ class Run:
         return EvalSet(name, self._batches(scratch, windows), floor)
 
     def _batches(self, folder: Path, windows: str) -> Batches:
-        return val_batches(
+        """Open val.npy with windows as in training. Packed windows are no longer than the text."""
+        config, block_size = self.config.data, self.config.model.block_size
+        if windows == "packed":
+            with contextlib.closing(TokenFile(folder / "val.npy")) as tokens:
+                block_size = min(block_size, max(1, tokens.n_tokens))
+        return Batches(
             folder,
-            self.config.data,
-            block_size=self.config.model.block_size,
+            replace(config, stride=min(config.stride, block_size)),
+            block_size=block_size,
+            rows=1,  # of a training batch, as is the seed: no effect here
             eot_id=self.loaded.tokenizer.eot_id,
-            windows=windows,
+            seed=0,
+            val_windows=windows,
+            splits=("val",),
         )

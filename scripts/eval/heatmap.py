@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -136,19 +137,8 @@ def save_heatmap(cells: Sequence[Cell], out: Path, title: str) -> int:
         note = f"no font has {' '.join(map(escape, names))}{more}; try --heat -"
     draw_cells(figure, positions, n_lines, fonts, title, note)
     save_figure(figure, out, limit=LINE_COLUMNS)  # the text of a cell is at most a line
-    return sum(1 for _ in _complete_cells(positions, drawable))
-
-
-def _complete_cells(
-    positions: Sequence[tuple[int, int, Cell]], cells: Sequence[Cell]
-) -> Iterator[Cell]:
-    """Yield the cells that were placed completely."""
     room = sum(columns(cell.text) for _, _, cell in positions)  # columns, of all parts of cells
-    for cell in cells:
-        room -= columns(cell.text)
-        if room < 0:
-            return
-        yield cell
+    return sum(end <= room for end in accumulate(columns(cell.text) for cell in drawable))
 
 
 def draw_cells(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from data.documents import BLANK_LINE, read_documents
 from data.prepare import prepare, write_split
 from data.prepared_folder import META, read_meta
 from data.stories import story as stories
-from data.token_file import TokenFile
 from data.windows import IGNORE_INDEX
 from tok.text_files import suggest_include
 from tok.tokenizer import BPETokenizer
@@ -63,26 +61,6 @@ def document_separator(folder: Path, config: DataConfig) -> str:
         # The first of the settings is data.doc_sep, see data/document_source.py.
         return BLANK_LINE if "stories" in corpus else corpus["settings"][0]
     return config.doc_sep if config.files or config.dir else BLANK_LINE
-
-
-def val_batches(
-    folder: Path, config: DataConfig, *, block_size: int, eot_id: int, windows: str
-) -> Batches:
-    """Open val.npy with windows as in training. Packed windows are no longer than the text."""
-    if windows == "packed":
-        with contextlib.closing(TokenFile(folder / "val.npy")) as tokens:
-            block_size = min(block_size, max(1, tokens.n_tokens))
-    return Batches(
-        folder,
-        block_size=block_size,
-        rows=1,  # of a training batch, as is the seed: no effect here
-        eot_id=eot_id,
-        seed=0,
-        windows=windows,
-        stride=min(config.stride, block_size),
-        mask_documents=config.mask_documents,
-        splits=("val",),
-    )
 
 
 def encode_text(

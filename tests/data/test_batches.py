@@ -156,13 +156,15 @@ READ_PASSES = """
 import resource, sys, pathlib
 import numpy as np
 from data.batches import Batches
+from data.config import DataConfig
 
 def rss():
     lines = pathlib.Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
 
 # 16 windows of 65,536 tokens per step: about 480 steps are one pass over the file.
-one = Batches(pathlib.Path(sys.argv[1]), block_size=1 << 16, rows=16, eot_id=0, seed=1)
+folder, sizes = pathlib.Path(sys.argv[1]), {"block_size": 1 << 16, "rows": 16}
+one = Batches(folder, DataConfig(), **sizes, eot_id=0, seed=1)
 one.get_batch("train", 0)
 before, passes = rss(), float(sys.argv[2])
 steps = int(passes * one.splits["train"].n_windows / 16)

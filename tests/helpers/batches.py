@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 
 from data.batches import Batches
+from data.config import DataConfig
 from data.token_file import token_writer
 
 END = 999
@@ -27,5 +29,8 @@ def make(folder: Path, n_documents: int = 40, seed: int = 0, longest: int = 8) -
 
 
 def batches(folder: Path, **changes: object) -> Batches:
-    settings = {"block_size": 10, "rows": 3, "eot_id": END, "seed": 5, **changes}
-    return Batches(folder, **settings)
+    """Return batches; `changes` are settings of `DataConfig` or arguments of `Batches`."""
+    names = {field.name for field in fields(DataConfig)}
+    config = DataConfig(**{name: changes.pop(name) for name in names & changes.keys()})
+    arguments = {"block_size": 10, "rows": 3, "eot_id": END, "seed": 5, **changes}
+    return Batches(folder, config, **arguments)

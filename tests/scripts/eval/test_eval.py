@@ -19,7 +19,7 @@ from model.sampling.sampler import SamplingParams
 from sample import load_run
 from scripts.eval import __main__ as script
 from scripts.eval import coherence
-from scripts.eval.coherence import common_failures, score_coherence, texts_in_training
+from scripts.eval.coherence import describe, score_coherence, texts_in_training
 from tests.helpers.runs import flags, make_corpus
 from utils.errors import UserError
 from utils.metrics import read_rows
@@ -336,8 +336,15 @@ def test_known_documents_are_compared_as_text(story_run):
 
 def test_every_generated_story_is_coherent():
     written = list(stories.generate_stories(5, 5000))
-    result = score_coherence(written, [True] * len(written), in_training=set(written[:1]))
-    assert result.accepted == result.distinct == result.ended == len(written)
-    assert (
-        result.new == len(written) - 1 and result.failures == [] and common_failures(result) == []
-    )
+    counts, failures = score_coherence(written, [True] * len(written), set(written[:1]))
+    n = len(written)
+    assert counts == {"accepted": n, "distinct": n, "new": n - 1, "ended": n} and failures == []
+
+
+def test_the_most_frequent_failures_are_counted(capsys):
+    texts = ["Not a story.", "Not one either.", "Not"]
+    describe(*score_coherence(texts, [True, True, False], in_training=set()), n_samples=3)
+    log = capsys.readouterr().err
+    assert "3 stories: 0 coherent, 3 distinct, 3 not in the training text, 2 ended" in log
+    assert "sample 2 goes wrong: never ends" in log
+    assert "most often: 2 at 'Not', 1 never ends" in log

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from data.batches import Batches
+from data.config import DataConfig
 from data.token_file import token_writer
 from scripts.eval.scoring import TokenScores, token_records
 from tok.tokenizer import BPETokenizer
@@ -33,12 +34,11 @@ def test_every_token_is_scored_once_at_its_position(folder, rows, windows, block
     path, ids = folder
     batches = Batches(
         path,
+        DataConfig(windows=windows, stride=stride),
         block_size=block_size,
         rows=1,
         eot_id=END,
         seed=0,
-        windows=windows,
-        stride=stride,
         splits=("val",),
     )
     scores = TokenScores(batches, "val", rows)
@@ -57,7 +57,7 @@ def test_every_token_is_scored_once_at_its_position(folder, rows, windows, block
 
 def test_an_incomplete_pass_is_an_error(folder):
     batches = Batches(
-        folder[0], block_size=4, rows=1, eot_id=END, seed=0, windows="packed", splits=("val",)
+        folder[0], DataConfig(), block_size=4, rows=1, eot_id=END, seed=0, splits=("val",)
     )
     scores = TokenScores(batches, "val", 1)
     with pytest.raises(AssertionError, match="once"):
