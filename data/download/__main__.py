@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from data.download.known_corpora import CORPORA, CORPORA_FOLDER, Content, KnownCorpus, Source
 from utils.cli import Parser
@@ -92,10 +92,7 @@ def download_lock(target: Path) -> Iterator[None]:
     """
     path = target.with_name(f".{target.name}.lock")
     lock = FileLock(path, blocking=False)
-    try:
-        acquire(lock)
-    except Timeout:
-        raise UserError(f"{target}: another process is downloading it; wait for it") from None
+    acquire(lock, f"{target}: another process is downloading it; wait for it")
     try:
         yield
     finally:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from model.flops import training_flops_per_token
@@ -67,6 +68,26 @@ class Duration:
         )
 
 
+class PhaseClock:
+    """The seconds of each phase of some training steps; to be given as their `on_phase_end`.
+
+    A GPU is synchronised after each phase, which makes the steps slower.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        """Start the clock."""
+        self.device, self.seconds = device, defaultdict[str, float](float)
+        synchronize(device)
+        self._since = time.perf_counter()
+
+    def __call__(self, phase: str) -> None:
+        """Add the time since the end of the previous phase."""
+        synchronize(self.device)
+        now = time.perf_counter()
+        self.seconds[phase] += now - self._since
+        self._since = now
+
+
 def describe_rest(train: TrainConfig, state: Mapping[str, Any]) -> str:
     """Return a line with the time left for a resumed run, at the rate of its earlier steps.
 
@@ -121,24 +142,15 @@ def measure(trial: Trainer, train: TrainConfig, seconds: float, max_steps: int) 
         seconds: to spend on steps, approximately.
         max_steps: maximum number of steps.
     """
-    phases: dict[str, float] = defaultdict(float)
-    clock = time.perf_counter()
-
-    def end_phase(phase: str) -> None:
-        nonlocal clock
-        synchronize(trial.device)
-        now = time.perf_counter()
-        phases[phase] += now - clock
-        clock = now
-
-    trial.train_step(end_phase)  # slower than the others: it allocates memory
-    n_steps = min(int(seconds / sum(phases.values())), max_steps)
+    clock = PhaseClock(trial.device)
+    trial.train_step(clock)  # slower than the others: it allocates memory
+    n_steps = min(int(seconds / sum(clock.seconds.values())), max_steps)
     (n_steps,) = trial.dist.all_reduce_max(n_steps)  # all ranks must take as many
     if n_steps:
-        phases.clear()
-    clock = time.perf_counter()
+        clock = PhaseClock(trial.device)
     for _ in range(n_steps):
-        trial.train_step(end_phase)
+        trial.train_step(clock)
+    phases = clock.seconds
     repeats = train.grad_accum_steps / trial.config.train.grad_accum_steps
     once_s = phases["optimizer"] + phases["clip"]
     step_s = (once_s + repeats * (sum(phases.values()) - once_s)) / max(n_steps, 1)

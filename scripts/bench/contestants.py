@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import statistics
 import sys
-import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean, median
 from types import ModuleType
 from typing import Any, Protocol, cast
 
@@ -20,6 +18,7 @@ import torch
 from data.dataset import Dataset
 from data.token_file import token_writer
 from model.config import ModelConfig
+from model.training.duration import PhaseClock
 from model.training.step_log import StepLog
 from scripts.bench.checkout import check_checkout, load_module, make_model
 from scripts.bench.timing import Window, time_windows
@@ -51,25 +50,16 @@ CLASSIC_SETTINGS = {
 }
 
 
-def classic_settings(
-    layers: int, heads: int, width: int, block: int, rows: int, vocabulary: int
-) -> dict[str, Any]:
-    """Return the settings of a GPT-2-like model of this shape, without biases as nanoGPT has it."""
-    return CLASSIC_SETTINGS | {
-        "model.n_layer": layers,
-        "model.n_head": heads,
-        "model.n_embd": width,
-        "model.block_size": block,
-        "model.vocab_size": vocabulary,
-        "train.batch_size": rows,
-    }
-
-
-# nanoGPT's recipe for a CPU, its recipe for a GPU, and GPT-2 small.
-SHAPES = {
-    "nanogpt": classic_settings(4, 4, 128, 64, 12, 65),
-    "nanogpt-gpu": classic_settings(6, 6, 384, 256, 64, 65),
-    "gpt2": classic_settings(12, 12, 768, 1024, 12, 50304),
+SIZES = [f"model.{name}" for name in ("n_layer", "n_head", "n_embd", "block_size")]
+SIZES += ["train.batch_size", "model.vocab_size"]
+# nanoGPT's recipe for a CPU, its recipe for a GPU, and GPT-2 small; without biases as nanoGPT has.
+SHAPES: dict[str, dict[str, Any]] = {
+    name: CLASSIC_SETTINGS | dict(zip(SIZES, sizes, strict=True))
+    for name, sizes in {
+        "nanogpt": (4, 4, 128, 64, 12, 65),
+        "nanogpt-gpu": (6, 6, 384, 256, 64, 65),
+        "gpt2": (12, 12, 768, 1024, 12, 50304),
+    }.items()
 }
 
 
@@ -103,19 +93,13 @@ class RandomTokens:
 
 def random_data(folder: Path, model: ModelConfig) -> Dataset:
     """Write random tokens into a folder and return them as a data set, to time any model shape."""
-    n_tokens = max(RANDOM_TOKENS, 2 * model.block_size)
-    write_random(folder, model.vocab_size, n_tokens)
+    n_tokens, rng = max(RANDOM_TOKENS, 2 * model.block_size), np.random.default_rng(1)
+    for split, n in (("train", n_tokens), ("val", n_tokens // 10)):
+        with token_writer(folder / f"{split}.npy", model.vocab_size) as writer:
+            writer.write(rng.integers(0, model.vocab_size, n))
     meta = {"identity": "", "train": {"tokens": n_tokens, "documents": 1}}
     tokenizer = cast(BPETokenizer, RandomTokens(model.vocab_size))
     return Dataset(folder, meta, tokenizer, val_windows="packed", floor=None, note="")
-
-
-def write_random(folder: Path, vocab_size: int, n_tokens: int) -> None:
-    """Write train.npy with `n_tokens` random tokens, and val.npy with a tenth as many."""
-    rng = np.random.default_rng(1)
-    for split, n in (("train", n_tokens), ("val", n_tokens // 10)):
-        with token_writer(folder / f"{split}.npy", vocab_size) as writer:
-            writer.write(rng.integers(0, vocab_size, n))
 
 
 class LlmTiny:
@@ -231,28 +215,14 @@ def time_steps(contestant: Contestant, counts: Mapping[str, int]) -> Iterator[Wi
 
 
 def time_phases(contestant: Contestant, steps: int) -> dict[str, float]:
-    """Return the median seconds of each phase of a step; for logging, the mean.
-
-    On a GPU the device is synchronised after each phase, which makes the step slower.
-    """
-    seconds: dict[str, list[float]] = defaultdict(list)
+    """Return the median seconds of each phase of a step; for logging, the mean."""
+    found = []
     for _ in range(steps):
-        spent = dict.fromkeys(PHASES, 0.0)
-        device.synchronize(contestant.device)
-        last = time.perf_counter()
-
-        def on_phase_end(phase: str, spent: dict[str, float] = spent) -> None:
-            nonlocal last
-            device.synchronize(contestant.device)
-            now = time.perf_counter()
-            spent[phase] += now - last
-            last = now
-
-        contestant.step(on_phase_end)
-        for phase, value in spent.items():
-            seconds[phase].append(value)
+        clock = PhaseClock(contestant.device)
+        contestant.step(clock)
+        found.append(clock.seconds)
     # Only every LOG_EVERY-th step logs, so the median of logging would be about 0.
     return {
-        phase: statistics.fmean(each) if phase == "logging" else statistics.median(each)
-        for phase, each in seconds.items()
+        phase: (fmean if phase == "logging" else median)([one[phase] for one in found])
+        for phase in PHASES
     }

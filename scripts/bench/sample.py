@@ -29,17 +29,13 @@ WARMUP_TOKENS = 4
 OURS, COMPILED = "ours", "ours, compiled"
 BANDWIDTH_BYTES = 256 * 2**20  # read to measure the bandwidth: far more than a CPU cache holds
 # The first two are nanoGPT's character-level models, the third is GPT-2 small.
-SHAPES: dict[str, dict[str, Any]] = {
-    "0.8M": {"vocab_size": 65, "n_layer": 4, "n_head": 4, "n_embd": 128},
-    "10.7M": {"vocab_size": 65, "n_layer": 6, "n_head": 6, "n_embd": 384},
-    "124M": {
-        "vocab_size": 50257,
-        "block_size": 1024,
-        "n_layer": 12,
-        "n_head": 12,
-        "n_embd": 768,
-        "bias": True,
-    },
+CLASSIC: dict[str, Any] = {"position": "learned", "tie_weights": True}
+SHAPES = {
+    "0.8M": ModelConfig(vocab_size=65, n_layer=4, n_head=4, n_embd=128, **CLASSIC),
+    "10.7M": ModelConfig(vocab_size=65, n_layer=6, n_head=6, n_embd=384, **CLASSIC),
+    "124M": ModelConfig(
+        vocab_size=50257, block_size=1024, n_layer=12, n_head=12, n_embd=768, bias=True, **CLASSIC
+    ),
 }
 NEW_TOKENS = {"0.8M": 240, "10.7M": 240, "124M": 64}
 HELP = "speed of sampling"
@@ -82,10 +78,9 @@ def bench_sample(args: argparse.Namespace) -> dict[str, Any]:
     device = pick_device(args.device)
     model = load_run(args.run, device=args.device).model if args.run else None
     if model is None:
-        settings = SHAPES[args.shape] | {"position": "learned", "tie_weights": True}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)
-            model = TinyGPT(ModelConfig(**settings)).to(device).eval()
+            model = TinyGPT(SHAPES[args.shape]).to(device).eval()
     config = model.config
     n_tokens = args.new_tokens or min(NEW_TOKENS.get(args.shape, 240), config.block_size)
     # An engine gathers the weights when it is made, as in sample.py. Ours eager and ours compiled

@@ -75,9 +75,8 @@ def bench_train(args: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         if args.nanogpt:
             check_same_shape(config)
-            load_get_batch(
-                Path(args.nanogpt), Path(scratch)
-            )  # only a check, before anything is timed
+            # Only a check, before anything is timed.
+            load_get_batch(Path(args.nanogpt), Path(scratch))
         ours = LlmTiny(config, Path(scratch), random=bool(args.shape))
         windows: list[Window] = []
         timed = time_steps(ours, counts)

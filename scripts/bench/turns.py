@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from model.config import ModelConfig
+from scripts.bench.checkout import FIELDS
 from scripts.bench.contestants import PHASES, Contestant, LlmTiny, NanoGPT, time_phases, time_steps
 from scripts.bench.process import Figures, Job, run_job, run_worker
 from scripts.bench.timing import Spread, ratios, summary
@@ -32,15 +34,11 @@ def check_same_shape(config: Config) -> None:
     Raises:
         UserError: names the setting that nanoGPT does not support.
     """
-    model = config.model
-    wanted: dict[str, object] = {"position": "learned", "norm": "layernorm", "mlp": "gelu"}
-    wanted |= {"tie_weights": True, "qk_norm": False, "softcap": 0.0, "bigram_rows": 0}
-    wanted |= {"pointer": False, "embedding_norm": False, "norm_gain": True, "mlp_ratio": 4.0}
-    for name, value in wanted.items():
-        if getattr(model, name) != value:
+    theirs = ModelConfig(position="learned", tie_weights=True)
+    for name, value in flatten(theirs).items():
+        if name not in FIELDS and (ours := getattr(config.model, name)) != value:
             raise UserError(
-                f"--nanogpt: its model has model.{name} {value}, not {getattr(model, name)}; "
-                "try --shape nanogpt"
+                f"--nanogpt: its model has model.{name} {value}, not {ours}; try --shape nanogpt"
             )
     if config.optim.name != "adamw" or config.train.grad_accum_steps != 1:
         raise UserError(

@@ -22,7 +22,7 @@ from concurrent.futures import FIRST_COMPLETED, wait
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from data.prepare import prepare
 from scripts.sweep.grid import BASE, PICTURES, Sweep
@@ -135,21 +135,6 @@ def make_pool(args: Any, jobs: Sequence[Job], lock: FileLock) -> Pool:
     return LocalPool(args.workers, visible_gpus() if divide else [])
 
 
-def lock_folder(lock: FileLock) -> None:
-    """Take the lock of a sweep's folder.
-
-    Raises:
-        UserError: another sweep holds it.
-    """
-    try:
-        acquire(lock)
-    except Timeout:
-        folder = Path(lock.lock_file).parent
-        raise UserError(
-            f"{folder}: another sweep is running here; wait for it or stop it"
-        ) from None
-
-
 def threads_per_run(workers: int) -> int:
     """Return a run's share of the cores, or fewer threads if OMP_NUM_THREADS says so.
 
@@ -220,7 +205,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if job.status != "done" and not not_here:
             prepare(job.config.data, job.config.model.vocab_size)
     (out / "logs").mkdir(parents=True, exist_ok=True)
-    lock_folder(lock)  # after prepare, whose child processes would inherit the lock
+    # After prepare, whose child processes would inherit the lock.
+    acquire(lock, f"{out}: another sweep is running here; wait for it or stop it")
 
     def save() -> None:
         write_atomic(out / "results.csv", to_csv([job.row() for job in jobs], sweep.setting_names))

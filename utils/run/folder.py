@@ -101,13 +101,9 @@ class RunFolder:
             return
         check_writable(self.path, "run_dir", "folder")
         self.path.mkdir(parents=True, exist_ok=True)
-        try:
-            if not acquire(self._lock):
-                return
-        except filelock.Timeout:
-            raise UserError(
-                f"{self.path}: another process is writing this run; wait for it or stop it"
-            ) from None
+        if_held = f"{self.path}: another process is writing this run; wait for it or stop it"
+        if not acquire(self._lock, if_held):
+            return
         for file in (self.record, *self._files):
             for path in self.path.glob(f".{file.name}.tmp-*"):
                 if not path.is_dir():

@@ -6,23 +6,29 @@ import errno
 import functools
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
+from utils.errors import UserError
 from utils.output import log
 
 # flock fails with these where locks are not supported: NFS without lockd, Lustre without -o flock.
 UNSUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 
 
-def acquire(lock: FileLock) -> bool:
+def acquire(lock: FileLock, if_held: str = "") -> bool:
     """Take a lock; return False, after a warning, where the file system has no locks.
 
+    Args:
+        if_held: the message if another process holds the lock, unless it waits without a limit.
+
     Raises:
-        Timeout: another process holds it.
+        UserError: another process holds it.
         OSError: the folder can't be written, or the file system fails.
     """
     try:
         lock.acquire()
+    except Timeout:
+        raise UserError(if_held) from None
     except OSError as error:
         if error.errno not in UNSUPPORTED:
             error.filename = error.filename or lock.lock_file

@@ -23,7 +23,7 @@ from utils.errors import UserError
 
 CONFIG = Path("config") / "train_shakespeare_char.py"
 DATASET = Path("data") / "shakespeare_char"
-USED_FILES = (Path("train.py"), Path("model.py"), Path("configurator.py"), CONFIG, DATASET)
+USED_FILES = ("train.py", "model.py", "configurator.py", CONFIG, DATASET / "prepare.py")
 # nanoGPT's recipe for a CPU, from its README.
 FLAGS = (
     "--device=cpu",
@@ -56,11 +56,7 @@ def copy_checkout(checkout: Path, folder: Path, corpus: Path, seed: int) -> None
     for part in USED_FILES:
         source, target = checkout / part, folder / part
         target.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            target.mkdir(parents=True)
-            shutil.copyfile(source / "prepare.py", target / "prepare.py")
-        else:
-            shutil.copyfile(source, target)
+        shutil.copyfile(source, target)
     shutil.copyfile(corpus, folder / DATASET / "input.txt")
     (folder / DATASET / "requests.py").touch()
     program = folder / "train.py"

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from scripts.bench.process import Job
 from scripts.bench.tokenizer.corpus import safe_blocks
 from tok.patterns import PATTERNS
 from tok.tokenizer import BPETokenizer
 from tok.vocabulary import END_OF_TEXT, from_printable
 
-# What a worker process measures: corpus, vocab_size, pattern, files, ...; made in command.py.
-Job = dict[str, Any]
+# Functions that train, and that convert the result to the merged tokens.
+Trainer = tuple[Callable[[], Any], Callable[[Any], list[bytes]]]
 Calls = dict[str, Callable[[str], Any]]  # name of a method -> function that encodes a text
 
 # Import name -> name on PyPI.
@@ -45,33 +46,33 @@ def installed_peers() -> list[str]:
     return [name for name in PEERS if find_spec(name)]
 
 
-def train_ours(job: Job) -> Callable[[], Callable[[], list[bytes]]]:
-    """Prepare our training; return the function to time, as all functions in TRAINERS do.
+def train_ours(job: Job) -> Trainer:
+    """Prepare our training; return two functions, as all functions in TRAINERS do.
 
-    That function trains; its result is another function, which returns the merged tokens. So
+    The first trains and is timed. The second gets its result and returns the merged tokens. So
     neither the preparation nor the conversion of the tokens is timed.
     """
-
     settings = {
         "vocab_size": job["vocab_size"],
         "special_tokens": [],
         "byte_order": job.get("byte_order", "value"),
     }
 
-    def run() -> Callable[[], list[bytes]]:
+    def train() -> BPETokenizer:
         if job.get("by_line"):
             with open(job["corpus"], "rb") as lines:
-                trained = BPETokenizer.train(lines, **settings)
-        else:
-            trained = BPETokenizer.train_files([job["corpus"]], **settings)
-        if "save" in job:  # in the run, not timed, whose merges the other trainers must equal
+                return BPETokenizer.train(lines, **settings)
+        return BPETokenizer.train_files([job["corpus"]], **settings)
+
+    def tokens(trained: BPETokenizer) -> list[bytes]:
+        if "save" in job:  # in the run whose merges the other trainers must equal
             trained.save(job["save"])
-        return lambda: trained.token_bytes[256:]
+        return trained.token_bytes[256:]
 
-    return run
+    return train, tokens
 
 
-def train_tokenizers(job: Job) -> Callable[[], Callable[[], list[bytes]]]:
+def train_tokenizers(job: Job) -> Trainer:
     """Prepare Hugging Face's training on blocks: from a file it would take each line separately."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
@@ -83,33 +84,26 @@ def train_tokenizers(job: Job) -> Callable[[], Callable[[], list[bytes]]]:
         special_tokens=[],
         show_progress=False,
     )
-
-    def run() -> Callable[[], list[bytes]]:
-        theirs.train_from_iterator(text_blocks(job["corpus"]), trainer)
-        return lambda: [
-            from_printable("".join(pair)) or b""
-            for pair in json.loads(theirs.to_str())["model"]["merges"]
-        ]
-
-    return run
+    return (
+        lambda: theirs.train_from_iterator(text_blocks(job["corpus"]), trainer),
+        lambda _: bytes_of_pairs(json.loads(theirs.to_str())["model"]["merges"]),
+    )
 
 
-def train_rustbpe(job: Job) -> Callable[[], Callable[[], list[bytes]]]:
+def train_rustbpe(job: Job) -> Trainer:
     """Prepare rustbpe's training on blocks of text."""
     import rustbpe
 
-    theirs = rustbpe.Tokenizer()
-
-    def run() -> Callable[[], list[bytes]]:
-        theirs.train_from_iterator(
-            text_blocks(job["corpus"]), job["vocab_size"], pattern=PATTERNS["gpt2"].regex
-        )
-        return lambda: [bytes(token) for token, rank in theirs.get_mergeable_ranks()[256:]]
-
-    return run
+    theirs, regex = rustbpe.Tokenizer(), PATTERNS["gpt2"].regex
+    return (
+        lambda: theirs.train_from_iterator(
+            text_blocks(job["corpus"]), job["vocab_size"], pattern=regex
+        ),
+        lambda _: [bytes(token) for token, rank in theirs.get_mergeable_ranks()[256:]],
+    )
 
 
-def train_gigabpe(job: Job) -> Callable[[], Callable[[], list[bytes]]]:
+def train_gigabpe(job: Job) -> Trainer:
     """Prepare gigabpe's training on the file.
 
     Its alphabet has only the bytes that occur, so the vocabulary size is set to give the same
@@ -117,16 +111,21 @@ def train_gigabpe(job: Job) -> Callable[[], Callable[[], list[bytes]]]:
     """
     import gigabpe
 
-    n_merges = job["vocab_size"] - 256
-    n_bytes = len(set(Path(job["corpus"]).read_bytes()))
+    corpus, settings = job["corpus"], {"special_tokens": [], "pretokenizer": "bytelevel"}
+    size = job["vocab_size"] - 256 + len(set(Path(corpus).read_bytes()))
+    return (
+        lambda: gigabpe.train_bpe([corpus], size, **settings),
+        lambda trained: bytes_of_pairs(trained[1]),
+    )
 
-    def run() -> Callable[[], list[bytes]]:
-        _, merges = gigabpe.train_bpe(
-            [job["corpus"]], n_merges + n_bytes, special_tokens=[], pretokenizer="bytelevel"
-        )
-        return lambda: [from_printable("".join(pair)) or b"" for pair in merges]
 
-    return run
+def bytes_of_pairs(merges: Iterable[Sequence[str]]) -> list[bytes]:
+    """Return the tokens that merges of printable text make.
+
+    >>> bytes_of_pairs([("a", "b"), ["Ġ", "ab"]])
+    [b'ab', b' ab']
+    """
+    return [from_printable("".join(pair)) or b"" for pair in merges]
 
 
 def text_blocks(path: str) -> Iterator[str]:
@@ -135,7 +134,7 @@ def text_blocks(path: str) -> Iterator[str]:
         yield block.decode("utf-8")
 
 
-TRAINERS: dict[str, Callable[[Job], Callable[[], Callable[[], list[bytes]]]]] = {
+TRAINERS: dict[str, Callable[[Job], Trainer]] = {
     "ours": train_ours,
     "tokenizers": train_tokenizers,
     "rustbpe": train_rustbpe,
@@ -143,81 +142,62 @@ TRAINERS: dict[str, Callable[[Job], Callable[[], Callable[[], list[bytes]]]]] = 
 }
 
 
-def load_ours(job: Job) -> Callable[[], Calls]:
-    """Return a function that loads our tokenizer and returns its methods that encode, by name.
+def load_ours(job: Job) -> Calls:
+    """Load our tokenizer; return its methods that encode, by name.
 
     For every library in LOADERS, the first method returns a list of ids and is also timed on
     prompts: short texts, one at a time.
     """
-
-    def load() -> Calls:
-        ours = BPETokenizer.load(job["files"]["ours"])
-        return {"encode": ours.encode, "encode_array": ours.encode_array}
-
-    return load
+    ours = BPETokenizer.load(job["files"]["ours"])
+    return {"encode": ours.encode, "encode_array": ours.encode_array}
 
 
-def load_tiktoken(job: Job) -> Callable[[], Calls]:
+def load_tiktoken(job: Job) -> Calls:
     """Return what `load_ours` returns, for tiktoken's file of ranks."""
     import tiktoken
     from tiktoken.load import load_tiktoken_bpe
 
     os.environ["TIKTOKEN_CACHE_DIR"] = ""  # read the file each time
-
-    def load() -> Calls:
-        ranks = load_tiktoken_bpe(job["files"]["tiktoken"])
+    ranks = load_tiktoken_bpe(job["files"]["tiktoken"])
+    theirs = tiktoken.Encoding(
+        "bench",
+        pat_str=PATTERNS[job["pattern"]].regex,
+        mergeable_ranks=ranks,
         # Without a special token encode_to_numpy searches for the empty string at every byte.
-        special = {END_OF_TEXT: max(ranks.values()) + 1}
-        theirs = tiktoken.Encoding(
-            "bench",
-            pat_str=PATTERNS[job["pattern"]].regex,
-            mergeable_ranks=ranks,
-            special_tokens=special,
-        )
-        return {
-            "encode_ordinary": theirs.encode_ordinary,
-            "encode_to_numpy": lambda text: theirs.encode_to_numpy(text, disallowed_special=()),
-        }
-
-    return load
+        special_tokens={END_OF_TEXT: max(ranks.values()) + 1},
+    )
+    return {
+        "encode_ordinary": theirs.encode_ordinary,
+        "encode_to_numpy": lambda text: theirs.encode_to_numpy(text, disallowed_special=()),
+    }
 
 
-def load_tokenizers(job: Job) -> Callable[[], Calls]:
+def load_tokenizers(job: Job) -> Calls:
     """Return what `load_ours` returns, for tokenizer.json; encode_batch gets blocks."""
     import tokenizers
 
-    def load() -> Calls:
-        theirs = tokenizers.Tokenizer.from_file(job["files"]["hf"])
-        theirs.encode_special_tokens = True  # as ordinary text, as the other libraries do here
+    theirs = tokenizers.Tokenizer.from_file(job["files"]["hf"])
+    theirs.encode_special_tokens = True  # as ordinary text, as the other libraries do here
 
-        def batch(text: str) -> list[list[int]]:
-            parts = [
-                part.decode("utf-8") for part in safe_blocks(text.encode(), ENCODE_BLOCK_BYTES)
-            ]
-            return [encoding.ids for encoding in theirs.encode_batch(parts)]
+    def batch(text: str) -> list[list[int]]:
+        parts = [part.decode("utf-8") for part in safe_blocks(text.encode(), ENCODE_BLOCK_BYTES)]
+        return [encoding.ids for encoding in theirs.encode_batch(parts)]
 
-        return {"encode": lambda text: theirs.encode(text).ids, "encode_batch": batch}
-
-    return load
+    return {"encode": lambda text: theirs.encode(text).ids, "encode_batch": batch}
 
 
-def load_quicktok(job: Job) -> Callable[[], Calls]:
+def load_quicktok(job: Job) -> Calls:
     """Return what `load_ours` returns, for the files of `write_quicktok`.
 
     quicktok has cl100k's pattern, not GPT-2's.
     """
     import quicktok
 
-    folder = job["files"]["quicktok"]
-
-    def load() -> Calls:
-        theirs = quicktok.Tokenizer("bench", folder)
-        return {
-            "encode_ordinary": theirs.encode_ordinary,
-            "encode_batch": lambda text: theirs.encode_batch([text], 1)[0],
-        }
-
-    return load
+    theirs = quicktok.Tokenizer("bench", job["files"]["quicktok"])
+    return {
+        "encode_ordinary": theirs.encode_ordinary,
+        "encode_batch": lambda text: theirs.encode_batch([text], 1)[0],
+    }
 
 
 def write_quicktok(tokenizer: BPETokenizer, folder: Path) -> None:
@@ -233,7 +213,7 @@ def write_quicktok(tokenizer: BPETokenizer, folder: Path) -> None:
     _import_core.ensure_tables(str(folder), str(tables), "llama3", False)
 
 
-LOADERS: dict[str, Callable[[Job], Callable[[], Calls]]] = {
+LOADERS: dict[str, Callable[[Job], Calls]] = {
     "ours": load_ours,
     "tiktoken": load_tiktoken,
     "tokenizers": load_tokenizers,

@@ -15,7 +15,8 @@ from scripts.bench import __main__ as script
 from scripts.bench import sample as bench_sample
 from utils.errors import UserError
 
-SMALL = {"vocab_size": 11, "n_layer": 1, "n_head": 2, "n_embd": 8, "block_size": 16}
+SIZES = {"vocab_size": 11, "n_layer": 1, "n_head": 2, "n_embd": 8, "block_size": 16}
+SMALL = ModelConfig(**SIZES, position="learned", tie_weights=True)
 FEW = ["sample", "--shape", "0.8M", "--batch-sizes", "1", "3", "--runs", "2", "--new-tokens", "5"]
 
 NANOGPT = """
@@ -57,7 +58,7 @@ def test_figures_are_consistent(printed, tmp_path, monkeypatch):
     record, people = printed(script.main, *FEW, "--nanogpt", str(tmp_path), "--json")
     assert torch.equal(torch.get_rng_state(), state)
     assert (record["command"], record["model"], record["new_tokens"]) == ("sample", "0.8M", 5)
-    model = TinyGPT(ModelConfig(**SMALL, position="learned", tie_weights=True))
+    model = TinyGPT(SMALL)
     assert record["weight_bytes"] == 4 * count_weights_read(model)
     assert [batch["samples"] for batch in record["batches"]] == [1, 3]
     for batch in record["batches"]:
