@@ -10,14 +10,16 @@ if __name__ == "__main__":  # before the slow imports
 
     exit_silently_on_sigint()
 
+import io
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from data.documents import split_documents, unescape
+from data.documents import stream_documents, unescape
 from model.config import ModelConfig
 from model.flops import kv_cache_bytes
 from model.gpt import TinyGPT
@@ -37,6 +39,7 @@ from utils.repl import run_repl
 from utils.run import checkpoint
 from utils.run.folder import DEFAULT_RUN, RunFolder
 
+MAX_PROMPTS = 100_000  # in a file; each takes 300 bytes of memory or more
 MAX_BATCH = 64  # samples generated together
 MAX_CACHE_BYTES = 1 << 30  # for the keys and values of a batch
 EXAMPLES = (
@@ -129,11 +132,11 @@ class SampleRequest:
 def encode_prompt(loaded: LoadedRun, prompt: str) -> list[int]:
     """Return end-of-text and the ids of a prompt, cut to the last block_size ids."""
     with errors_at("the prompt"):  # of a flag, a file or the terminal
-        ids = [loaded.tokenizer.eot_id, *loaded.tokenizer.encode(prompt)]
+        ids_T = loaded.tokenizer.encode_array(prompt)  # a list takes much more memory
     block_size = loaded.model.config.block_size
-    if len(ids) - 1 > block_size:  # -1: the user has not written the end-of-text token
-        log(f"warning: the prompt has {len(ids) - 1} tokens, only its last {block_size} are read")
-    return ids[-block_size:]
+    if len(ids_T) > block_size:
+        log(f"warning: the prompt has {len(ids_T)} tokens, only its last {block_size} are read")
+    return [loaded.tokenizer.eot_id, *ids_T[-block_size:].tolist()][-block_size:]
 
 
 def batch_size_for(config: ModelConfig) -> int:
@@ -261,9 +264,12 @@ def read_prompts(args: Any) -> list[str]:
         name = "standard input" if piped else args.prompt_file
         raw = read_stdin() if piped else read_bytes(name)
         decode_utf8(raw, name, hint="convert it to UTF-8")  # only a check
-        found = split_documents(raw, args.prompt_sep or "\\n")  # which unescapes the separator
+        documents = stream_documents(io.BytesIO(raw), args.prompt_sep or "\\n")  # unescapes it
+        found = list(islice(documents, MAX_PROMPTS + 1))
         if not found:
             raise UserError(f"{name}: no prompt in it; write one per line")
+        if len(found) > MAX_PROMPTS:
+            raise UserError(f"{name}: more than {MAX_PROMPTS:,} prompts; split the file")
         prompts += [part.decode() for part in found]
     return prompts or [""]
 

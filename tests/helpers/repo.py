@@ -12,8 +12,8 @@ from tests.conftest import ROOT, run_program
 README = ROOT / "README.md"
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 TARGETS = set(
-    "install train test test-all torture format lint sample eval sweep plot export bench gpu-check "
-    "clean help".split()
+    "install train test test-all torture format lint sample eval sweep plot export doctor bench "
+    "gpu-check clean help".split()
 )
 
 

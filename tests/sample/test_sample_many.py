@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+import tracemalloc
 import types
 
 import pytest
@@ -72,6 +73,33 @@ def test_a_bad_prompt_file_is_refused(run, tmp_path, monkeypatch, raw, message):
     monkeypatch.setattr(sample, "load_run", None)  # not called: prompts are read before the model
     with pytest.raises(UserError, match=message):
         sample.main(["--run", str(run), "--prompt-file", str(tmp_path / "p.txt")])
+
+
+def test_a_long_prompt_takes_little_memory(run, capsys):
+    loaded, n = load_run(run), 8_000_000
+    cut = loaded.model.config.block_size
+    for n_ids in (cut - 2, cut - 1, cut, cut + 1):
+        prompt = loaded.tokenizer.decode([98] * n_ids)
+        assert (
+            sample.encode_prompt(loaded, prompt) == [loaded.tokenizer.eot_id, *[98] * n_ids][-cut:]
+        )
+    tracemalloc.start()
+    sample.encode_prompt(loaded, "b" * n)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak_bytes < 14 * n, "a list of ids takes 16 bytes for each id"
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == f"warning: the prompt has {cut + 1} tokens, only its last {cut} are read"
+    assert len(lines) == 2
+
+
+def test_too_many_prompts_are_refused(text, tmp_path, monkeypatch):
+    monkeypatch.setattr(sample, "MAX_PROMPTS", 2)
+    (tmp_path / "p.txt").write_bytes(b"a\nb\n")
+    assert text("--prompt-file", str(tmp_path / "p.txt"), "--steps", "1")
+    (tmp_path / "p.txt").write_bytes(b"a\nb\n\nc")
+    with pytest.raises(UserError, match="p.txt: more than 2 prompts; split the file"):
+        text("--prompt-file", str(tmp_path / "p.txt"))
 
 
 def test_stop_strings_and_tokens_accept_newlines(run, records):
