@@ -52,27 +52,22 @@ class DocumentSource:
 
     def recipe(self) -> dict[str, Any]:
         """Return everything that determines the documents: file hashes, settings, story seeds."""
-        c = self.config
-        found: dict[str, Any]
+        c, found = self.config, dict[str, Any]()
+        # Optional entries are left out where they say nothing, as in old recipes.
+        if c.val_max_bytes:
+            found["val_max_bytes"] = c.val_max_bytes
         if not self.files:
             generated = [c.story_seed, c.story_bytes, c.val_story_bytes]
-            found = {"stories": generated, "grammar": stories.grammar_identity()}
-            return found | self._val_limit()
-        found = {
+            return found | {"stories": generated, "grammar": stories.grammar_identity()}
+        # A file name decides how its bytes are read.
+        kinds = [kind_of(path) for path in (*self.files, *self.val_files)]
+        if any(kinds):
+            found |= {"kinds": kinds, "json_field": c.json_field}
+        return found | {
             "files": [sha256_file(path) for path in self.files],
             "val_files": [sha256_file(path) for path in self.val_files],
             "settings": [c.doc_sep, c.split, c.val_fraction, c.errors],
         }
-        # A file name decides how its bytes are read. No entry if all are text, as in old recipes.
-        kinds = [kind_of(path) for path in (*self.files, *self.val_files)]
-        if any(kinds):
-            found |= {"kinds": kinds, "json_field": c.json_field}
-        return found | self._val_limit()
-
-    def _val_limit(self) -> dict[str, int]:
-        """Return val_max_bytes as an entry of the recipe; none without it, as in old recipes."""
-        limit = self.config.val_max_bytes
-        return {"val_max_bytes": limit} if limit else {}
 
     def documents(self, part: str) -> Iterator[bytes]:
         """Yield the documents of a part, `train` or `val`, in order; at least one.
@@ -80,18 +75,18 @@ class DocumentSource:
         Raises:
             UserError: a file is unreadable, empty or not UTF-8, or there are too few documents.
         """
-        empty, chosen = True, self._choose(part)
+        chosen = self._choose(part)
         if part == "val" and self.config.val_max_bytes:
             chosen = self._first_bytes(chosen)
-        for document in chosen:
-            empty = False
-            yield document
-        if empty and self.val_files:
+        if first := next(chosen, None):
+            yield first
+            yield from chosen
+        elif self.val_files:
             names = self.config.files if part == "train" else self.config.val_files
             raise UserError(
                 f"{', '.join(names)}: no text in it for the {part} part; name other files"
             )
-        if empty:
+        else:
             raise UserError(
                 f"the {part} part holds no text; give more text or another --data.val_fraction"
             )

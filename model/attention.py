@@ -111,13 +111,11 @@ class CausalSelfAttention(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries (B, H, T, K), keys and values (B, G, T, K): split, norm, then rotate."""
         if rope is None and self.q_norm is None:
-            q_BTN, k_BTN, v_BTN = split_qkv(qkv_BTN, self.config)
-            heads = (-1, self.config.head_dim)
-            return (
-                q_BTN.unflatten(-1, heads).transpose(1, 2),
-                k_BTN.unflatten(-1, heads).transpose(1, 2),
-                v_BTN.unflatten(-1, heads).transpose(1, 2),
+            q_BHTK, k_BGTK, v_BGTK = (
+                part_BTN.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)
+                for part_BTN in split_qkv(qkv_BTN, self.config)
             )
+            return q_BHTK, k_BGTK, v_BGTK
         n_heads = self.config.qkv_heads[:2]
         qk_BTXK, v_BTGK = split_heads(qkv_BTN, self.config)
         if self.q_norm is not None and self.q_norm.weight is None:  # no gain: one call for q and k

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
@@ -231,9 +231,7 @@ def check_special_tokens(tokens: Any, n_ordinary: int) -> dict[str, int]:
     """
     if isinstance(tokens, (str, bytes)):
         raise TokenizerError(f"special tokens must be a list of str, not {tokens!r:.40}")
-    given = list(tokens.items()) if isinstance(tokens, Mapping) else None
-    if given is None:
-        given = [(token, n_ordinary + i) for i, token in enumerate(tokens)]
+    given = tokens.items() if isinstance(tokens, Mapping) else zip(tokens, count(n_ordinary))
     checked: dict[str, int] = {}
     owners: dict[int, str] = {}
     for token, token_id in given:

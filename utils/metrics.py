@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import re
 import time
@@ -52,7 +50,8 @@ class CsvLog:
         self.path = path
         rows = read_rows(path) if path.exists() else []
         kept = [row for row in rows if int(row["step"]) <= after_step]
-        write_atomic(path, _format(COLUMNS + CLOCK_COLUMNS, kept).encode())
+        lines = [COLUMNS + CLOCK_COLUMNS, *(row.values() for row in kept)]
+        write_atomic(path, "".join(f"{','.join(line)}\n" for line in lines).encode())
         self.last_step = int(kept[-1]["step"]) if kept else -1
 
     def write(self, row: Mapping[str, float | int | None]) -> None:
@@ -84,14 +83,6 @@ def format_cell(value: float | int | None) -> str:
     ('3', '0.1', '')
     """
     return "" if value is None else repr(value)
-
-
-def _format(header: tuple[str, ...], rows: list[dict[str, str]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, header, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

@@ -18,20 +18,12 @@ from functools import lru_cache
 from pathlib import Path
 
 from data.stories import plots, words
-from data.stories.template_grammar import Derivation, Grammar, UnreadableError
+from data.stories.template_grammar import Derivation, Grammar, NotAStory
 from utils.errors import UserError
 from utils.files import decode_utf8, read_bytes
 
 SEPARATOR = "\n\n"  # between stories; the last one ends in a single newline
 MAX_STORY_BYTES = 900  # upper bound of a story's length, proved in tests/data/stories
-
-
-class NotAStory(ValueError):  # noqa: N818 (a name that says what happened)
-    """A text that the grammar does not accept. `position` is the byte where parsing failed."""
-
-    def __init__(self, position: int) -> None:
-        super().__init__(f"not a story of the grammar: it goes wrong at byte {position}")
-        self.position = position
 
 
 @dataclass(frozen=True)
@@ -99,10 +91,7 @@ def parse(text: str) -> Story:
     Raises:
         NotAStory: the grammar does not accept this text.
     """
-    try:
-        derivations = story_grammar().read(text)
-    except UnreadableError as error:
-        raise NotAStory(error.position) from None
+    derivations = story_grammar().read(text)
     assert len(derivations) == 1, f"the grammar makes this text in {len(derivations)} ways: {text}"
     return make_story(text, derivations[0])
 

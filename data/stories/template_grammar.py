@@ -89,11 +89,11 @@ def chosen_by(part: Choice | ByClass, bindings: Sequence[Entry | None]) -> Choic
     return part.choices[entry["class"]]
 
 
-class UnreadableError(ValueError):
+class NotAStory(ValueError):  # noqa: N818 (a name that says what happened)
     """A text that the grammar does not accept. `position` is the index where parsing failed."""
 
     def __init__(self, position: int) -> None:
-        super().__init__(f"the grammar does not accept this text: it goes wrong at byte {position}")
+        super().__init__(f"not a story of the grammar: it goes wrong at byte {position}")
         self.position = position
 
 
@@ -253,7 +253,7 @@ class Grammar:
         This is a depth-first search with an explicit stack of states.
 
         Raises:
-            UnreadableError: the text has no derivation.
+            NotAStory: the text has no derivation.
         """
         found: list[Derivation] = []
         furthest = 0
@@ -286,7 +286,7 @@ class Grammar:
                 if position == len(text):
                     found.append(list_of_linked(derivation))
         if not found:
-            raise UnreadableError(furthest)
+            raise NotAStory(furthest)
         return found
 
     def _mentions(self, part: VariableRef, text: str, state: State) -> list[State]:

@@ -30,6 +30,8 @@ class KVCache:
     The methods that a step calls work on the device that holds the buffers.
     """
 
+    reads_all_slots = False  # if True, the mask also hides slots not written yet
+
     def __init__(
         self, config: ModelConfig, lengths: Sequence[int], n_slots: int, weight: Tensor
     ) -> None:
@@ -53,13 +55,10 @@ class KVCache:
         """Empty the cache for other prompts of the same number of rows."""
         # A short prompt's row has slots that it never fills. These slots are masked, but 0 * NaN is
         # NaN, so uninitialised memory must be cleared.
-        n_cleared = self._slots_to_clear(max(lengths))
+        n_cleared = self.n_slots if self.reads_all_slots else max(lengths)
         self._kv[:, :, :, :, :n_cleared] = 0
         self._pointer[:, :, :n_cleared] = 0
         self.align_rows(lengths)
-
-    def _slots_to_clear(self, n_columns: int) -> int:
-        return n_columns
 
     def align_rows(self, lengths: Sequence[int]) -> None:
         """Set each row's length and the newest column, where all end; the longest starts at 0."""
@@ -74,15 +73,12 @@ class KVCache:
         self.start_B = self._starts[:B].copy_(torch.tensor(self.starts))
         self.kv_L2BGSK, self.pointer_2BSD = self._kv[:, :, :B], self._pointer[:, :B]
         self.ids_BS, self.mask_BS = self._ids[:B], self._mask[:B]
-        if self._needs_mask():
+        if self.reads_all_slots or not self.aligned:
             slots_S = torch.arange(self.n_slots, device=self._ids.device)
             ages_S = (self.column - slots_S) % self.n_slots
             columns_S = self.column - ages_S  # negative for slots not written yet
             hidden_BS = columns_S < self.start_B[:, None]
             self.mask_BS.zero_().masked_fill_(hidden_BS, -torch.inf)
-
-    def _needs_mask(self) -> bool:
-        return not self.aligned
 
     def advance(self) -> None:
         """Make the next column the newest."""
@@ -96,7 +92,7 @@ class KVCache:
     @property
     def n_visible(self) -> int:
         """n: all slots in use are among the first n."""
-        return min(self.column + 1, self.n_slots)
+        return self.n_slots if self.reads_all_slots else min(self.column + 1, self.n_slots)
 
     def slots(self, first: int, last: int) -> Tensor:
         """Return the slots of columns first to last - 1, int64 (T,)."""
@@ -173,8 +169,7 @@ class StaticKVCache(KVCache):
     steps read all slots, and slots not in use are masked.
     """
 
-    def _slots_to_clear(self, n_columns: int) -> int:
-        return self.n_slots
+    reads_all_slots = True
 
     def align_rows(self, lengths: Sequence[int]) -> None:
         """Set each row's length and the newest column, where all end; the longest starts at 0."""
@@ -190,14 +185,6 @@ class StaticKVCache(KVCache):
         super().set_starts(starts)
         # Views made in advance: where torch.compile sees them made, it copies the tensor.
         self.kv_2BGSK_of = self.kv_L2BGSK.unbind(0)
-
-    @property
-    def n_visible(self) -> int:
-        """n: all slots."""
-        return self.n_slots
-
-    def _needs_mask(self) -> bool:
-        return True  # it also hides slots not written yet
 
     def previous_ids(self) -> Tensor:
         """Return the previous ids, (B,): `slot_1` advances only in `append_ids`."""

@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from data.stories.template_grammar import Grammar, UnreadableError, Variable
+from data.stories.template_grammar import Grammar, NotAStory, Variable
 
 POOLS = {
     "girl": (
@@ -81,7 +81,7 @@ def test_only_these_texts_are_parsed():
             right = hero != friend and pronoun == ("he" if hero == "Bob" else "she")
             assert (text in texts) == right
             if not right:
-                with pytest.raises(UnreadableError):
+                with pytest.raises(NotAStory):
                     grammar.read(text)
 
 
@@ -115,7 +115,7 @@ def test_the_error_holds_the_position_at_which_parsing_failed():
         ("The cat ran", 8),
         ("The cat sat down.!", 17),
     ):
-        with pytest.raises(UnreadableError) as error:
+        with pytest.raises(NotAStory) as error:
             grammar.read(text)
         assert error.value.position == position
 
