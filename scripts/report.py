@@ -1,4 +1,4 @@
-"""What several scripts report: the main results of a run, and text tables."""
+"""What several scripts report: the main results of a run, the end of a log, text tables."""
 
 from __future__ import annotations
 
@@ -23,6 +23,16 @@ def run_figures(metrics: Path) -> dict[str, str]:
     if train := [row["train_loss"] for row in rows if row["train_loss"]]:
         found["train_loss"] = train[-1]
     return found | ({name: rows[-1][name] for name in CLOCK_COLUMNS} if rows else {})
+
+
+def last_line(output: bytes) -> str:
+    """Return the last line that a program printed, of a progress bar its last state; "" if none.
+
+    >>> last_line(b"a\\n b \\n\\n"), last_line(b"10%\\r20%")
+    ('b', '20%')
+    """
+    lines = output.decode("utf-8", "replace").strip().splitlines()
+    return lines[-1].strip() if lines else ""
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

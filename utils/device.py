@@ -192,7 +192,6 @@ def compile_or_eager(
     model: torch.nn.Module,
     context: Callable[[], AbstractContextManager[object]],
     *inputs: torch.Tensor,
-    output_index: int | None = None,
 ) -> Callable[..., Any]:
     """Return the compiled model if forward and backward pass work on `inputs`, else the model.
 
@@ -200,14 +199,14 @@ def compile_or_eager(
 
     Args:
         context: makes the context of the forward pass (autocast).
-        output_index: of several outputs, the one that the backward pass starts from; None if the
-            model has only one.
+        inputs: of the model, whose only or last output is the loss.
     """
     try:
         compiled = torch.compile(model)
         with context():
-            outputs = compiled(*inputs) if output_index is None else compiled(*inputs)[output_index]
-        outputs.float().mean().backward()
+            outputs = compiled(*inputs)
+        loss = outputs[-1] if isinstance(outputs, tuple) else outputs
+        loss.float().mean().backward()
         return compiled
     except Exception as error:  # compilers fail in many ways; none of them should end a run
         first = str(error).strip().splitlines()[0] if str(error).strip() else ""

@@ -142,10 +142,7 @@ def map_in_order(
     workers = workers or available_cores()
     first = list(islice(jobs, max_serial_jobs + 1)) if workers > 1 else []
     jobs = chain(first, jobs)
-    if len(first) <= max_serial_jobs:
-        yield from map(work, jobs)
-        return
-    pool = _make_pool(work, workers, method)
+    pool = _make_pool(work, workers, method) if len(first) > max_serial_jobs else None
     if pool is None:
         yield from map(work, jobs)
         return

@@ -146,16 +146,14 @@ class NanoGPT:
         tokens = rng.integers(0, model.vocab_size, n_tokens).astype(np.uint16)
         write_atomic(scratch / "train.bin", tokens.tobytes())
         # get_batch reads these settings as global variables of its module.
-        vars(data).update(data_dir=str(scratch), device_type=kind, device=self.device)
-        vars(data).update(block_size=model.block_size, batch_size=train.batch_size)
+        sizes = {"block_size": model.block_size, "batch_size": train.batch_size}
+        vars(data).update(data_dir=str(scratch), device_type=kind, device=self.device, **sizes)
         self.get_batch = data.get_batch
         self.clip, self.steps = optim.grad_clip, 0
         self.batch = self.get_batch("train")
         self.model: Callable[..., Any] = self.raw
         if train.compile:
-            self.model = device.compile_or_eager(
-                self.raw, self.autocast, *self.batch, output_index=1
-            )
+            self.model = device.compile_or_eager(self.raw, self.autocast, *self.batch)
         self.compiled = self.model is not self.raw
 
     def step(self, on_phase_end: Callable[[str], object]) -> int:

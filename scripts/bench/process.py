@@ -15,6 +15,7 @@ from typing import IO, Any, NamedTuple
 
 import psutil
 
+from scripts.report import last_line
 from utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,7 +81,7 @@ def run_job(
         out.seek(0)
         err.seek(0)
         if status:
-            return {"error": last_line(err.read(), status)}
+            return {"error": last_line(err.read()) or f"exit status {status}"}
         figures: Figures = json.load(out)
     figures["peak_bytes"] = max(peak, figures.get("peak_bytes", 0))
     return figures
@@ -150,17 +151,6 @@ def run_timed(
             seconds = time.perf_counter() - start
             values += [(seconds, value) for value in read_values()[len(values) :]]
     if status:
-        raise UserError(
-            f"{name} failed: {last_line(log.read_bytes(), status)}; make it work alone first"
-        )
+        reason = last_line(log.read_bytes()) or f"exit status {status}"
+        raise UserError(f"{name} failed: {reason}; make it work alone first")
     return Timed(seconds, values)
-
-
-def last_line(output: bytes, status: int) -> str:
-    """Return the last line that a program printed, or its exit status if it printed nothing.
-
-    >>> last_line(b"a\\n b \\n\\n", 1), last_line(b"", 3)
-    ('b', 'exit status 3')
-    """
-    lines = output.decode("utf-8", "replace").strip().splitlines()
-    return lines[-1].strip() if lines else f"exit status {status}"

@@ -177,7 +177,7 @@ def show_train(record: dict[str, Any]) -> str:
     """Return the figures of `bench train` as text."""
     rate, step_ms = Spread(**record["tokens_per_s"]), Spread(**record["step_s"]).scaled(1000)
     shares, parts = record["peak_share"], record["parts_s"]
-    whole = sum(parts.values())
+    whole, fetch_ms = sum(parts.values()), record["fetch_s"] * 1000
     mode = f"{record['amp'].replace('off', 'fp32')}, {'compiled' if record['compile'] else 'eager'}"
     rows = [
         ("device", f"{record['device']}, torch {record['torch']}, {mode}"),
@@ -186,10 +186,7 @@ def show_train(record: dict[str, Any]) -> str:
         ("step, ms", f"{step_ms:.1f}"),
         ("tokens per step", f"{record['tokens_per_step']:,.0f}"),
         ("padding", f"{record['padding_share']:.1%} of the positions"),
-        (
-            "making a batch",
-            f"{record['fetch_s'] * 1000:.2f} ms, {record['fetch_share']:.1%} of a step",
-        ),
+        ("making a batch", f"{fetch_ms:.2f} ms, {record['fetch_share']:.1%} of a step"),
         ("FLOPs per token", f"{record['flops_per_token']:,.0f} = {record['flops_formula']}"),
         ("FLOP/s", f"{record['flops_per_s'] / 1e9:,.1f} G"),
         ("matmul peak", f"{record['matmul_peak_flops_per_s'] / 1e9:,.1f} G FLOP/s, measured"),

@@ -159,11 +159,8 @@ def _add_tokenizer(writer: GGUFWriter, tokenizer: BPETokenizer) -> None:
     tokens, types = [], []
     for token_id, raw in enumerate(tokenizer.token_bytes):
         tokens.append(special.get(token_id) or to_printable(raw) or f"[unused {token_id}]")
-        types.append(
-            TokenType.CONTROL
-            if token_id in special
-            else TokenType.NORMAL if raw else TokenType.UNUSED
-        )
+        ordinary = TokenType.NORMAL if raw else TokenType.UNUSED
+        types.append(TokenType.CONTROL if token_id in special else ordinary)
     # Merges join ranks, see tok/vocabulary.py; `spelled` holds the tokens in order of rank.
     spelled = [to_printable(tokenizer.token_bytes[token_id]) for token_id in tokenizer.ordinary_ids]
     writer.add_tokenizer_model("gpt2")

@@ -58,10 +58,8 @@ class Sweep:
             return [(BASE, {}), *self.changes.items()]
         if self.ranges:
             seed = 1 if self.random_seed is None else self.random_seed
-            return [
-                ("", values)
-                for values in sample_combinations(self.ranges, self.n_combinations, seed)
-            ]
+            sampled = sample_combinations(self.ranges, self.n_combinations, seed)
+            return [("", values) for values in sampled]
         products = itertools.product(*self.axes.values())
         return [("", dict(zip(self.axes, values, strict=True))) for values in products]
 

@@ -101,9 +101,8 @@ def make_sweep(
                 if change in changes:
                     raise UserError(f"{entry.where}: a change {change} already exists; rename it")
                 changes[change] = {name: value}
-    sweep = Sweep(axes=axes, fixed=fixed, ranges=ranges, changes=changes)
     others = {"n_combinations" if key == "points" else key: value for key, value in plain.items()}
-    sweep = dataclasses.replace(sweep, **others)
+    sweep = Sweep(axes=axes, fixed=fixed, ranges=ranges, changes=changes, **others)
     check_sweep(sweep, path)
     return sweep
 

@@ -28,6 +28,7 @@ from scripts.sweep.ranking import (
     loss_of,
 )
 from utils.config.strict_yaml import parse_value
+from utils.errors import plural
 from utils.metrics import read_column, read_rows
 from utils.run.figure import (
     BLUE,
@@ -159,7 +160,7 @@ def plot_setting(axes: Any, rows: Rows, name: str, settings: Sequence[str]) -> N
         for text in order if len(order) <= MAX_TICKS else ():
             place = (position(text), means[text])
             axes.annotate(f"{means[text]:.4f}", place, color=RED, **NEXT_TO)
-        words = f"mean over {n_runs} run{'s' * (n_runs != 1)} at each value"
+        words = f"mean over {plural(n_runs, 'run')} at each value"
     else:
         words = "no mean: no other settings are the same at all values"
     axes.set_title(words, loc="left", fontsize=8)
@@ -223,11 +224,8 @@ def plot_curves(
     for number, one in enumerate(shown):
         style = line_style(number) | {"zorder": 3 - number / len(shown)}  # the best on top
         if many:
-            style |= {
-                "color": shades.to_rgba(np.array(one.mean())),
-                "linestyle": "-",
-                "linewidth": 1.0,
-            }
+            colour = shades.to_rgba(np.array(one.mean()))
+            style |= {"color": colour, "linestyle": "-", "linewidth": 1.0}
         named = not many or number in (0, len(shown) - 1)  # of many, the best and the worst
         steps, means, lows, highs = mean_curve(curves[one.label])
         axes.plot(steps, means, label=one.describe() if named else None, **style)
@@ -238,9 +236,8 @@ def plot_curves(
     scale_y(axes, [y for line in axes.lines for y in line.get_ydata() if math.isfinite(y)])
     title = f"Validation loss during training\n{describe_sweep(rows, settings)}"
     axes.set_title(title, loc="left", fontsize=10)
-    axes.set_xlabel("optimizer step")
+    axes.set(xlabel="optimizer step", ylabel="val bits per byte")
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.set_ylabel("val bits per byte")
     style_axes(axes)
     add_legend(axes, below=True, title=legend_title(many, curves.values()))
     save_figure(figure, out)
@@ -301,9 +298,8 @@ def plot_changes(groups: Sequence[Group], base: str, out: Path) -> bool:
         if interval:
             ends = (gap.mean - gap.noise, gap.mean + gap.noise)
             axes.plot(ends, (number, number), color=style["color"], marker="|", linewidth=1.2)
-        axes.plot(
-            gap.mean, number, linestyle="", **style, label=None if verdict in labelled else label
-        )
+        shown = None if verdict in labelled else label
+        axes.plot(gap.mean, number, linestyle="", **style, label=shown)
         labelled.add(verdict)
         axes.annotate(f"{gap.mean:+.4f}{interval}", (1.01, number), **AT_THE_RIGHT)
     axes.axvline(0, color="black", linewidth=0.8)

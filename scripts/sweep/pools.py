@@ -169,10 +169,3 @@ def visible_gpus() -> list[str]:
         names = [name.strip() for name in given.split(",")]
         return [name for name in names if name and not name.startswith("-")]
     return [str(number) for number in range(torch.cuda.device_count())]
-
-
-def last_line(log: Path) -> str:
-    """Return the last non-empty line of a log; for a progress bar, its last state."""
-    text = log.read_bytes().decode("utf-8", errors="replace") if log.exists() else ""
-    lines = [line.strip() for line in text.replace("\r", "\n").split("\n")]
-    return next((line for line in reversed(lines) if line), "")

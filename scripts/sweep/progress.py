@@ -10,9 +10,8 @@ from concurrent.futures import Future
 
 from tqdm import tqdm
 
-from scripts.report import run_figures
+from scripts.report import last_line, run_figures
 from scripts.sweep.points import Job
-from scripts.sweep.pools import last_line
 from scripts.sweep.ranking import BITS
 from utils.errors import one_line
 from utils.output import log, log_if_not_tty, progress_bar
@@ -119,7 +118,8 @@ def record_end(job: Job, future: Future[int | None], stopping: bool) -> None:
         job.status, words = "stopped", "the next call resumes it"
     else:
         job.status = "failed"
-        last = last_line(job.log) or "its log is empty; can its worker access this folder?"
+        last = last_line(job.log.read_bytes() if job.log.exists() else b"")
+        last = last or "its log is empty; can its worker access this folder?"
         words = error or f"exit status {exit_status}: {last} (see {job.log})"
     log(f"{job.point.name}: {job.status}, {words}")
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from scripts.report import table
+from utils.errors import plural
 from utils.suggest import leaf_of
 
 CONFIDENCE = 0.95
@@ -81,12 +83,10 @@ def group_runs(rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> li
     Group(label='x=2', figures={'val_loss': {'1': 3.0}, 'val_bpb': {'1': 1.0}}, unfinished=0)
     """
     found: dict[str, dict[str, dict[str, float]]] = {}
-    planned: dict[str, int] = {}
+    planned = Counter(label_of(row, settings) for row in rows)
     for row in rows:
-        label = label_of(row, settings)
-        planned[label] = planned.get(label, 0) + 1
         if row["status"] == "done" and row.get(BITS):
-            figures = found.setdefault(label, {LOSS: {}, BITS: {}})
+            figures = found.setdefault(label_of(row, settings), {LOSS: {}, BITS: {}})
             for name, values in figures.items():
                 values[str(row["seed"])] = float(row[name])
     groups = [
@@ -110,13 +110,12 @@ def describe_sweep(rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -
     >>> describe_sweep([{"lr": "1", "seed": n, "status": "done"} for n in (1, 2)], ["lr"])
     '1 variant, 2 seeds each, 2 of 2 points done'
     """
-    seeds: dict[str, set[str]] = {}
+    seeds: dict[str, set[str]] = defaultdict(set)
     for row in rows:
-        seeds.setdefault(label_of(row, settings), set()).add(str(row.get("seed")))
+        seeds[label_of(row, settings)].add(str(row.get("seed")))
     most = max(map(len, seeds.values()), default=0)
     done = sum(row["status"] == "done" for row in rows)
-    words = f"{len(seeds)} variant{'s' * (len(seeds) != 1)}"
-    words += f", {most} seed{'s' * (most != 1)}{' each' * (most > 1)}"
+    words = f"{plural(len(seeds), 'variant')}, {plural(most, 'seed')}{' each' * (most > 1)}"
     return f"{words}, {done} of {len(rows)} points done"
 
 
@@ -162,9 +161,9 @@ def difference(base: Group, other: Group, figure: str = BITS) -> Difference | No
     """
     mine, theirs = base.figures[figure], other.figures[figure]
     both = [theirs[seed] - mine[seed] for seed in mine if seed in theirs]
-    return (
-        Difference(statistics.fmean(both), confidence_half_width(both), len(both)) if both else None
-    )
+    if not both:
+        return None
+    return Difference(statistics.fmean(both), confidence_half_width(both), len(both))
 
 
 def verdict(groups: Sequence[Group], n_points: int) -> str:
@@ -205,17 +204,10 @@ def verdict(groups: Sequence[Group], n_points: int) -> str:
 
 def ranking_table(groups: Sequence[Group]) -> str:
     """Return the ranking as a text table: mean and standard deviation over seeds."""
-    rows = [
-        [
-            one.label,
-            f"{one.mean():.4f}",
-            cell(one.spread()),
-            f"{one.mean(LOSS):.4f}",
-            cell(one.spread(LOSS)),
-            str(len(one.figures[LOSS])),
-        ]
-        for one in groups
-    ]
+    rows = []
+    for one in groups:
+        pairs = [(f"{one.mean(name):.4f}", cell(one.spread(name))) for name in (BITS, LOSS)]
+        rows.append([one.label, *pairs[0], *pairs[1], str(len(one.figures[LOSS]))])
     header = ["settings", "val bits/byte", STD, "val nats/token", STD, "seeds"]
     return f"{table(header, rows)}\nmean over the seeds, {STD} the standard deviation of one run"
 
@@ -263,9 +255,8 @@ def t_cdf_two_sided(t: float, freedom: int) -> float:
     odd = freedom % 2
     term = math.cos(angle) if odd else 1.0
     total = 0.0
-    for k in range(
-        1 + odd, freedom, 2
-    ):  # the terms' powers of the cosine are 1, 3, ... or 0, 2, ...
+    # The terms' powers of the cosine are 1, 3, ... or 0, 2, ...
+    for k in range(1 + odd, freedom, 2):
         total += term
         term *= k / (k + 1) * math.cos(angle) ** 2
     total *= math.sin(angle)

@@ -154,15 +154,10 @@ def is_run_record(record: Any) -> bool:
     False
     """
     try:
-        data = record["data"]
-        floor, floor_per_token = data["floor"], record["floor_nats_per_token"]
-        texts = (data["folder"], data["identity"])
-        valid = floor is None or isinstance(floor["nats_per_byte"], float)
-        valid = valid and (floor_per_token is None or isinstance(floor_per_token, float))
-        return (
-            valid
-            and isinstance(record["starts"], list)
-            and all(isinstance(text, str) for text in texts)
-        )
+        data, floor = record["data"], record["data"]["floor"]
+        floors = [record["floor_nats_per_token"], floor and floor["nats_per_byte"]]
+        valid = all(floor is None or isinstance(floor, float) for floor in floors)
+        valid = valid and all(isinstance(data[name], str) for name in ("folder", "identity"))
+        return valid and isinstance(record["starts"], list)
     except (KeyError, TypeError):
         return False

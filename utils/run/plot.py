@@ -65,9 +65,8 @@ def plot_losses(
     scale_y(axes, values + ([] if floor is None else [floor]))
     title = f"Loss of {next(iter(runs)) if only_run else f'{len(runs)} runs'} during training"
     axes.set_title(title, loc="left", fontsize=10)
-    axes.set_xlabel("optimizer step")
+    axes.set(xlabel="optimizer step", ylabel=UNITS[unit])
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.set_ylabel(UNITS[unit])
     axes.margins(x=0.02)
     style_axes(axes)
     add_legend(axes, below=not only_run)

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from scripts.bench.checkout import load_module
-from scripts.bench.process import last_line
+from scripts.report import last_line
 from utils.errors import UserError
 
 CONFIG = Path("config") / "train_shakespeare_char.py"
@@ -74,7 +74,7 @@ def copy_checkout(checkout: Path, folder: Path, corpus: Path, seed: int) -> None
         check=False,
     )
     if done.returncode:
-        reason = last_line(done.stderr, done.returncode)
+        reason = last_line(done.stderr) or f"exit status {done.returncode}"
         raise UserError(f"{checkout / DATASET / 'prepare.py'} failed: {reason}")
 
 

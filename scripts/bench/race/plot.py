@@ -6,6 +6,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from utils.errors import plural
 from utils.run.figure import add_legend, draws, line_style, new_figure, save_figure, style_axes
 
 
@@ -21,7 +22,7 @@ def plot_race(record: dict[str, Any], out: Path) -> None:
             seconds, bits = zip(*one["curve"][1:], strict=True) if one["curve"][1:] else ((), ())
             axes.plot(seconds, bits, alpha=0.6, **style | {"markersize": 3, "linewidth": 1.2})
         seconds, bits = zip(*((one["seconds"], one["bits_per_byte"]) for one in runs), strict=True)
-        words = f"{len(runs)} run{'s' * (len(runs) > 1)}, mean {statistics.fmean(bits):.4f}"
+        words = f"{plural(len(runs), 'run')}, mean {statistics.fmean(bits):.4f}"
         final = style | {"linestyle": "", "markersize": 9, "markeredgecolor": "black"}
         axes.plot(seconds, bits, label=f"{name}: score of the checkpoint ({words})", **final)
     for number, (name, bits) in enumerate(record["ngrams"].items()):
@@ -35,8 +36,7 @@ def plot_race(record: dict[str, Any], out: Path) -> None:
     title = f"Validation loss over the time of the whole process, {record['corpus']}\n"
     title += "line: evaluations during a run; large marker: its end"
     axes.set_title(title, loc="left", fontsize=10)
-    axes.set_xlabel("seconds since the process started")
-    axes.set_ylabel("val bits per byte")
+    axes.set(xlabel="seconds since the process started", ylabel="val bits per byte")
     style_axes(axes)
     add_legend(axes, below=True)
     save_figure(figure, out)

@@ -7,6 +7,7 @@ from typing import Any
 
 from scripts.bench.timing import Spread
 from scripts.report import table
+from utils.errors import plural
 
 EQUAL_NOTE = (
     "ids equal: for a trainer, the merges equal those of ours with the same byte order (gigabpe "
@@ -30,9 +31,8 @@ def show_tokenizer(record: dict[str, Any]) -> str:
         head = f"training, vocabulary {record['vocab_size']:,}, all cores"
         parts.append(show_training(record["train"], head))
     parts.append(show_encoding(record["encode"]))
-    runs = record["runs"]
     parts.append(
-        f"median of {runs} run{'s' * (runs > 1)} (low to high), taken in turns; ratio: how many "
+        f"median of {plural(record['runs'], 'run')} (low to high), taken in turns; ratio: how many "
         f"times as fast ours is\n{EQUAL_NOTE}"
     )
     if record["missing"]:

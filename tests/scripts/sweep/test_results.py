@@ -6,9 +6,9 @@ import csv
 import io
 import sys
 
-from scripts.report import run_figures
+from scripts.report import last_line, run_figures
 from scripts.sweep.points import to_csv
-from scripts.sweep.pools import LocalPool, last_line
+from scripts.sweep.pools import LocalPool
 from utils.metrics import CsvLog
 from utils.run.folder import RunFolder
 
@@ -59,4 +59,4 @@ def test_output_of_a_process_is_logged(tmp_path):
     pool.close()
     assert sorted(log.read_text(encoding="utf-8").split()) == ["one", "two"]
     log.write_bytes(b"error: x\r 10%\r 20%\n\n")
-    assert last_line(log) == "20%" and last_line(tmp_path / "none") == ""
+    assert last_line(log.read_bytes()) == "20%" and last_line(b"") == ""
