@@ -9,12 +9,11 @@ failed. docs/reliability.md says what is promised.
 from __future__ import annotations
 
 import importlib.util
-import os
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -25,20 +24,20 @@ if __name__ == "__main__":  # before the slow imports
 
     exit_silently_on_sigint()
 
-import torch
+import torch._dynamo  # now, instead of with the first optimizer of each trial
 
-from scripts.torture.child import DefectError
+from scripts.torture.child import DefectError, scratch_folder
 from scripts.torture.fuzz import fuzz
 from scripts.torture.reference import Reference
-from scripts.torture.trials import damage, disk, forge, kill, nan, race, stop
+from scripts.torture.trials import INTERRUPTIONS, damage, forge, interrupt, nan, race
 from utils.cli import Parser, checked, nonnegative_int
 from utils.errors import UserError, missing_package, run_cli
 from utils.output import json_line, log, progress_bar
 from utils.run import environment, plot
 
-MEMORY_FOLDER = "/dev/shm"  # a kill does not lose what a process has written, so memory will do
-KINDS = {"kill": kill, "signal": stop, "disk": disk, "nan": nan}
-KINDS |= {"damage": damage, "forge": forge, "race": race, "fuzz": fuzz}
+MEMORY_FOLDER = Path("/dev/shm")  # a kill loses nothing that a process has written to it
+KINDS: dict[str, Any] = {kind: partial(interrupt, kind=kind) for kind in INTERRUPTIONS}
+KINDS |= {"nan": nan, "damage": damage, "forge": forge, "race": race, "fuzz": fuzz}
 SHARES = {"kill": 3, "fuzz": 3, "damage": 2}  # of the time; of other kinds 1
 EXAMPLES = (
     "python -m scripts.torture --minutes 5",
@@ -60,7 +59,6 @@ def arguments(argv: Sequence[str] | None) -> Any:
     add("--only", nargs="+", choices=KINDS, default=[*KINDS], metavar="KIND", help=about)
     about = "seed of the first trial of each kind; later ones count up (default: %(default)s)"
     add("--seed", type=nonnegative_int, default=0, help=about)
-    add("--json", action="store_true", help="print no table, only the JSON line")
     if importlib.util.find_spec("hypothesis") is None:
         raise missing_package("hypothesis", "scripts.torture")
     if sys.platform != "linux":
@@ -84,7 +82,8 @@ class Campaign:
         counts, started = self.counts[kind], time.monotonic()
         seed = self.seed + counts["trials"]
         try:
-            counts.update(KINDS[kind](reference, Random(seed)))
+            with scratch_folder(reference.folder) as folder:
+                counts.update(KINDS[kind](reference, Random(seed), folder))
         except (DefectError, UserError) as error:
             command = f"python -m scripts.torture --only {kind} --seed {seed} --minutes 0"
             self.failures.append({"kind": kind, "reproduce": command, "error": str(error)})
@@ -94,35 +93,27 @@ class Campaign:
 
     def table(self) -> str:
         """Return a line for each kind."""
-        lines = [f"{'kind':<8} {'trials':>7} {'failed':>7} {'seconds':>8}  counts"]
-        for kind, counts in self.counts.items():
-            trials, failed, ms, *rest = counts.items()
-            row = f"{kind:<8} {trials[1]:>7,} {failed[1]:>7,} {ms[1] / 1000:>8,.0f}  "
-            lines.append(row + ", ".join(f"{name} {n:,}" for name, n in sorted(rest)))
-        return "\n".join(lines)
+        return "\n".join(
+            f"{kind:<8}" + ", ".join(f"{name} {n:,}" for name, n in counts.items())
+            for kind, counts in self.counts.items()
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run trials until the time is over; print the table and one JSON object."""
     args = arguments(argv)
-    # torch imports this with the first optimizer: now once, instead of in each trial.
-    importlib.import_module("torch._dynamo")
     torch.set_num_threads(1)
     # They take longer than a run, and say nothing about lost data.
     plot.plot_losses = lambda *args, **kwargs: None
     environment.git_commit = lambda: None
     campaign, end = Campaign(args.only, args.seed), time.monotonic() + 60 * args.minutes
-    parent = MEMORY_FOLDER if os.path.isdir(MEMORY_FOLDER) else None
-    with tempfile.TemporaryDirectory(dir=parent, prefix="torture-") as folder:
-        reference = Reference(Path(os.path.realpath(folder)))
-        with progress_bar(desc="trials", unit="") as bar:
-            while time.monotonic() < end or not all(
-                one["trials"] for one in campaign.counts.values()
-            ):
-                campaign.run_trial(reference, campaign.next_kind())
-                bar.update()
-    if not args.json:
-        print(campaign.table())
+    counts, parent = campaign.counts.values(), MEMORY_FOLDER if MEMORY_FOLDER.is_dir() else None
+    with scratch_folder(parent) as folder, progress_bar(desc="trials", unit="") as bar:
+        reference = Reference(folder)
+        while time.monotonic() < end or not all(one["trials"] for one in counts):
+            campaign.run_trial(reference, campaign.next_kind())
+            bar.update()
+    print(campaign.table())
     print(json_line(vars(campaign)))
     return 1 if campaign.failures else 0
 

@@ -7,12 +7,14 @@ The parent only imports and compares: threads of a library would not survive a f
 from __future__ import annotations
 
 import contextlib
+import itertools
+import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import threading
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,12 @@ import psutil
 from tqdm import tqdm
 
 from utils.errors import run_cli
+from utils.processes import peak_rss_bytes
 
 HANG_S = 120  # a child that takes longer ends by SIGALRM, which is a failure
 MAX_EXTRA_BYTES = 200_000_000  # memory that a child may need above that of its parent
-CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir")  # audit events of Python
+# Audit events of Python, and "sync". Opening a file for writing is a change, too.
+CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "sync")
 
 
 class DefectError(Exception):
@@ -37,59 +41,58 @@ class Child:
         text: what it has printed, after `wait`.
     """
 
-    def __init__(self, work: Callable[[], object]) -> None:
-        memory, self.text = psutil.Process().memory_info(), ""
-        self._before = memory.rss - memory.shared  # a fork does not inherit pages of files
-        # A pipe, as files would meet the limits on file sizes. It holds more than any child prints.
-        self._pipe, output = os.pipe()
-        self.pid = os.fork()
-        if not self.pid:
-            run_and_exit(work, output)
+    def __init__(self, work: Callable[[], object], max_bytes: int = MAX_EXTRA_BYTES) -> None:
+        """Start it; it fails if it needs more than `max_bytes` above the memory of its parent."""
+        self.text, context = "", multiprocessing.get_context("fork")
+        self._pipe, output = os.pipe()  # files would meet the limits on file sizes
+        self.process = context.Process(target=run_program, args=(work, output, max_bytes))
+        self.process.start()
         os.close(output)
 
-    def wait(self, *allowed: int, max_bytes: int = MAX_EXTRA_BYTES) -> int:
+    def wait(self, *allowed: int) -> int:
         """Wait for the end; return the exit status, or minus the signal that ended it.
 
         Raises:
-            DefectError: another status than these, a traceback, no message, too much memory.
+            DefectError: another status than these, a traceback, no message.
         """
-        _, ending, usage = os.wait4(self.pid, 0)
-        status = os.waitstatus_to_exitcode(ending)
-        os.set_blocking(self._pipe, False)  # a process of the child may still hold it open
-        with contextlib.suppress(BlockingIOError), open(self._pipe, "rb", 0) as pipe:
-            self.text = pipe.read(1 << 20).decode("utf-8", "replace")
+        with open(self._pipe, encoding="utf-8", errors="replace") as pipe:
+            self.text = pipe.read()
+        self.process.join()
+        status = self.process.exitcode or 0
         silent = status == 2 and "error: " not in self.text
         if status not in allowed or "Traceback" in self.text or silent:
             raise DefectError(f"status {status}, not {allowed}: {self.text[-2000:]}")
-        if (extra_bytes := usage.ru_maxrss * 1024 - self._before) > max_bytes:
-            raise DefectError(f"{extra_bytes:,} bytes of memory: {self.text[-500:]}")
         return status
 
 
-def run_and_exit(work: Callable[[], object], output: int) -> None:
+def run_program(work: Callable[[], object], output: int, max_bytes: int) -> None:
     """Run `work` in this process, with stdout and stderr in the pipe `output`."""
-    status: Any = 1
+    signal.alarm(HANG_S)
+    # tqdm's lock is shared by all processes: a kill would leave it locked for ever.
+    tqdm.set_lock(threading.RLock())
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        os.dup2(output, number)
+        setattr(sys, name, open(number, "w", 1, encoding="utf-8", closefd=False))
+    os.close(output)
+    before = peak_rss_bytes()
     try:
-        signal.alarm(HANG_S)
-        # tqdm's lock is shared by all processes: a kill would leave it locked for ever.
-        tqdm.set_lock(threading.RLock())
-        for number, name in ((1, "stdout"), (2, "stderr")):
-            os.dup2(output, number)
-            setattr(sys, name, open(number, "w", 1, encoding="utf-8", closefd=False))
         run_cli(lambda _: found if isinstance(found := work(), int) else 0)
-    except SystemExit as stop:
-        status = stop.code
-    except BaseException:
-        traceback.print_exc()
     finally:
-        os._exit(status)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Python's last steps print a traceback
+        if (extra_bytes := peak_rss_bytes() - before) > max_bytes:
+            sys.exit(f"{extra_bytes:,} bytes of memory")
 
 
-def peak_bytes() -> int:
-    """Return the most memory that this process has held."""
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+@contextlib.contextmanager
+def scratch_folder(parent: Path | None) -> Iterator[Path]:
+    """Make a folder; at the end of the block, kill the children that still run, and remove it."""
+    with tempfile.TemporaryDirectory(dir=parent, prefix="torture-") as folder:
+        try:
+            yield Path(folder).resolve()
+        finally:  # children of a failed or interrupted trial
+            for process in multiprocessing.active_children():
+                process.kill()
+                process.join()
 
 
 def at_change(folder: Path, number: int, act: Callable[[str], object]) -> None:
@@ -98,15 +101,12 @@ def at_change(folder: Path, number: int, act: Callable[[str], object]) -> None:
     Changes, counted from 1, are files opened for writing, renamed, removed or synced, and folders
     made or removed. `act` is given the audit event; what it raises, the operation raises.
     """
-    n_changes = 0
+    changes = itertools.count(1)
 
     def hook(event: str, args: Any) -> None:
-        nonlocal n_changes
-        writes = event == "open" and args[2] & (os.O_WRONLY | os.O_RDWR)
-        if (writes or event in (*CHANGES, "sync")) and str(args[0]).startswith(str(folder)):
-            n_changes += 1
-            if n_changes >= number:
-                act(event)
+        is_change = event in CHANGES or event == "open" and args[2] & (os.O_WRONLY | os.O_RDWR)
+        if is_change and str(args[0]).startswith(str(folder)) and next(changes) >= number:
+            act(event)
 
     def synced(fd: Any) -> None:
         hook("sync", (folder,))
@@ -118,8 +118,5 @@ def at_change(folder: Path, number: int, act: Callable[[str], object]) -> None:
 
 def limit_file_size(n_bytes: int, *, kill: bool = False) -> None:
     """Let writes fail, or kill this process, when a file gets larger: in the middle of a write."""
-    import resource
-
-    if kill:  # Python ignores this signal
-        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, n_bytes))
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL if kill else signal.SIG_IGN)
+    psutil.Process().rlimit(psutil.RLIMIT_FSIZE, (n_bytes, n_bytes))

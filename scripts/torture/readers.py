@@ -33,6 +33,7 @@ from utils.run.log import read_samples
 TEXT = b"Once upon a time.\n\nTom \xc3\xa9 saw 12 dogs!  He ran.\n\n" * 3
 FILES = {
     "a.txt": TEXT,
+    "a.txt.gz": gzip.compress(TEXT),
     "a.jsonl": b'{"text": "a b", "n": 1}\n{"text": "\\u00e9"}\n',
     "a.json": b'[{"text": "one"}, {"text": "two\\n", "more": [1, {}]}]',
     "encoded": TEXT,
@@ -40,21 +41,18 @@ FILES = {
     "flag": b"optim.lr=1e-3",
     "config.yaml": b"model: {n_layer: 2}\noptim:\n  lr: 3e-3  # high\n  betas: [0.9, 0.95]\n",
     "sweep.yaml": b"out: a\nseeds: [1, 2]\neach:\n  gelu: {model.mlp: gelu}\n  lr: [1e-3, 3e-3]\n",
+    "story": sample_stories(0, 1)[0].text.encode(),
 }
 
 
+@functools.cache
 def valid_folder(reference: Reference) -> Path:
-    """Return a folder with a valid file for each reader, which is made at the first call."""
+    """Return a folder with a valid file for each reader."""
     folder = reference.folder / "valid"
-    if folder.exists():
-        return folder
-    shutil.copytree(reference.done, folder)
-    for path in reference.cache.glob("*/*"):
-        shutil.copy(path, folder)
+    for part in (reference.done, next(reference.cache.glob("*/meta.json")).parent):
+        shutil.copytree(part, folder, dirs_exist_ok=True)
     for name, content in FILES.items():
         (folder / name).write_bytes(content)
-    (folder / "a.txt.gz").write_bytes(gzip.compress(TEXT))
-    (folder / "story").write_bytes(sample_stories(0, 1)[0].text.encode())
     tokenizer = BPETokenizer.load(folder / "tokenizer.json")
     export_tokenizer(tokenizer, "gpt2", folder)
     export_tokenizer(tokenizer, "tiktoken", folder / "ranks")
@@ -71,12 +69,9 @@ def read_flag(path: Path) -> None:
     load(Config, [], {name: value})
 
 
-load_tokenizer = functools.cache(BPETokenizer.load)
-
-
 def encode(path: Path) -> None:
     """Encode any bytes, and decode them."""
-    raw, tokenizer = path.read_bytes(), load_tokenizer(path.with_name("tokenizer.json"))
+    raw, tokenizer = path.read_bytes(), BPETokenizer.load(path.with_name("tokenizer.json"))
     assert tokenizer.decode_bytes(tokenizer.encode(raw)) == raw
 
 
@@ -86,6 +81,7 @@ def sweep_reader() -> Callable[..., Any]:
     return runpy.run_module("scripts.sweep.grid_file")["load_sweep"]
 
 
+PROMPT_FLAGS = {"prompt": None, "prompt_sep": None}
 READERS: dict[str, Callable[[Path], object]] = {
     "tokenizer.json": BPETokenizer.load,
     "hf/tokenizer.json": lambda path: import_tokenizer([path]),
@@ -95,9 +91,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "config.yaml": lambda path: load(Config, [str(path)], {}),
     "sweep.yaml": lambda path: sweep_reader()(str(path), Config).points(),
     "flag": read_flag,
-    "prompts": lambda path: read_prompts(
-        SimpleNamespace(prompt=None, prompt_file=str(path), prompt_sep=None)
-    ),
+    "prompts": lambda path: read_prompts(SimpleNamespace(**PROMPT_FLAGS, prompt_file=str(path))),
     "encoded": encode,
     "story": lambda path: floor_if_stories([path.read_bytes()]),
     "metrics.csv": read_rows,

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import runpy
-import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import train
+from model.training.trainer import Trainer
 from scripts.torture.child import Child, DefectError
 from utils.errors import UserError
 from utils.metrics import CLOCK_COLUMNS, read_rows
@@ -38,43 +38,38 @@ class Reference:
 
     def __init__(self, folder: Path) -> None:
         """Train both runs below `folder`."""
-        self.folder, self.cache, numbers = folder, folder / "cache", iter(range(10**9))
-        self.new_folder = lambda: folder / f"trial{next(numbers)}"
+        self.folder, self.cache = folder, folder / "cache"
         self.done, self.half = folder / "done", folder / "half"
         self.train(self.done).wait(0)  # also makes the prepared data
         self.wanted, started = fingerprint(self.done), time.monotonic()
         self.finish(folder / "again")
         self.seconds = time.monotonic() - started
-        self.train(self.half, before=kill_after_half).wait(-signal.SIGKILL)
+        self.train(self.half, before=partial(at_step, HALF, kill_this)).wait(-signal.SIGKILL)
 
     def train(
-        self, run: Path, cache: Path | None = None, before: Callable[[], object] = list
+        self, run: Path, cache: Path | None = None, before: Callable[[], object] = lambda: None
     ) -> Child:
         """Start or resume a run; `before` is called in its process, before training."""
-        words = [f"--{one}" for one in f"{SETTINGS} data.cache_dir={cache or self.cache}".split()]
+        words = ["--run_dir", str(run), f"--data.cache_dir={cache or self.cache}"]
 
         def work() -> int:
             before()
             resumes = (run / "run.json").exists()
-            return train.main(["--run_dir", str(run), *(["--resume"] if resumes else words)])
+            more = ["--resume"] if resumes else [f"--{one}" for one in SETTINGS.split()]
+            return train.main(words + more)
 
         return Child(work)
 
     def export(self, out: Path) -> Child:
         """Export the finished run."""
-
-        def work() -> None:
-            sys.argv = ["scripts.export", "--run", str(self.done), "--out", str(out)]
-            runpy.run_module("scripts.export", run_name="__main__", alter_sys=True)
-
-        return Child(work)
+        main = runpy.run_module("scripts.export.__main__")["main"]
+        return Child(lambda: main(["--run", str(self.done), "--out", str(out)]))
 
     def finish(self, run: Path, cache: Path | None = None) -> None:
         """Resume a run to its end and compare it; raise DefectError if a bit differs."""
         self.train(run, cache).wait(0)
         if difference := self.difference(run):
             raise DefectError(difference)
-        shutil.rmtree(run)
 
     def difference(self, run: Path) -> str:
         """Return the first thing in which a run differs from the uninterrupted one; "" if none."""
@@ -87,22 +82,19 @@ class Reference:
         return f"{run}: {names[0]} differs" if names else ""
 
 
-def kill_after_half() -> None:
-    """Make this process end when it has saved last.pt for the second time, at step HALF."""
-    save: Any = checkpoint.save
-    paths: list[Path] = []
+def at_step(number: int, act: Callable[[Trainer], object]) -> None:
+    """Call `act` before step `number` of training in this process, counted from 0."""
+    original = Trainer.train_step
 
-    def save_and_end(path: Path, content: Any) -> Any:
-        paths.append(path)
-        result = save(path, content)
-        if [one.name for one in paths].count("last.pt") == 2:
-            kill_this("saved")
-        return result
+    def train_step(self: Trainer) -> None:
+        if self.step == number:
+            act(self)
+        original(self)
 
-    checkpoint.save = save_and_end  # type: ignore[assignment]
+    Trainer.train_step = train_step  # type: ignore[assignment]
 
 
-def kill_this(event: str) -> None:
+def kill_this(_: object) -> None:
     """End this process as a power cut would: nothing is flushed, no handler runs."""
     os.kill(os.getpid(), signal.SIGKILL)
 

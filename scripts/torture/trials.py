@@ -21,57 +21,51 @@ import sample
 from data.prepared_folder import is_up_to_date, read_meta
 from model.training.trainer import Trainer
 from scripts.torture.child import Child, DefectError, at_change, limit_file_size
-from scripts.torture.mutation import ODD, change_value, flip_bit, mutate_bytes
-from scripts.torture.reference import MAX_STEPS, N_CHANGES, Reference
+from scripts.torture.fuzz import ODD, change_value, mutate_bytes
+from scripts.torture.reference import MAX_STEPS, N_CHANGES, Reference, at_step
 from utils.run import checkpoint
 
-
-def place(reference: Reference, rng: Random) -> tuple[Path, Path]:
-    """Return a new run folder, and a cache: mostly the shared one, sometimes one to be made."""
-    folder = reference.new_folder()
-    return folder / "run", folder / "cache" if rng.random() < 0.25 else reference.cache
-
-
-def interrupt(reference: Reference, rng: Random, run: Path, cache: Path, number: int) -> str:
-    """Send a signal to a run: before a change of a file, or at any moment."""
-    change, seconds = rng.randint(1, N_CHANGES), rng.uniform(0, reference.seconds)
-    pending, at_any_moment = [number], rng.random() < 0.3
-
-    def send(event: str) -> None:
-        if pending:  # it is sent once
-            os.kill(os.getpid(), pending.pop())
-
-    before = partial(at_change, run.parent, change, send)
-    child = reference.train(run, cache, list if at_any_moment else before)
-    if at_any_moment:
-        time.sleep(seconds)
-        os.kill(child.pid, number)
-    # -number: it came before a handler was installed.
-    return signal.Signals(number).name if child.wait(0, 128 + number, -number) else "too late"
+# Ways to interrupt a run.
+CUT_WRITE, FULL_DISK, SMALL_FILES = "killed in a write", "full disk", "limit of file sizes"
+INTERRUPTIONS = {
+    "kill": ("SIGKILL", "SIGKILL", CUT_WRITE),
+    "signal": ("SIGTERM", "SIGINT", "SIGHUP"),
+    "disk": (FULL_DISK, SMALL_FILES),
+}
 
 
-def kill(reference: Reference, rng: Random) -> Counter[str]:
-    """Kill a run one to three times: before a change of a file, at any moment, or in a write."""
-    run, cache = place(reference, rng)
+def interrupt(reference: Reference, rng: Random, folder: Path, kind: str) -> Counter[str]:
+    """Interrupt a run one to three times, then resume it to its end; count what ended it.
+
+    A signal comes before a change of a file, or at any moment. A quarter of the runs also prepare
+    their data.
+    """
+    run, cache = folder / "run", folder / "cache" if rng.random() < 0.25 else reference.cache
     counts: Counter[str] = Counter()
-    for _ in range(rng.randint(1, 3)):
-        if rng.random() < 0.7:
-            counts[interrupt(reference, rng, run, cache, signal.SIGKILL)] += 1
-        else:
-            limit = partial(limit_file_size, int(10 ** rng.uniform(1, 5)), kill=True)
-            killed = reference.train(run, cache, limit).wait(0, -signal.SIGXFSZ)
-            counts["killed in a write" if killed else "too late"] += 1
+    for way in rng.choices(INTERRUPTIONS[kind], k=rng.randint(1, 3)):
+        change, n_bytes = rng.randint(1, N_CHANGES), int(10 ** rng.uniform(0, 5))
+        number = signal.SIGXFSZ if way == CUT_WRITE else getattr(signal, way, 0)
+        # -number: the signal came before a handler was installed.
+        statuses = (0, 128 + number, -number) if number else (0, 2)
+        at_any_moment = hasattr(signal, way) and rng.random() < 0.3
+        before = {
+            CUT_WRITE: partial(limit_file_size, n_bytes, kill=True),
+            FULL_DISK: partial(at_change, folder, change, no_space),
+            SMALL_FILES: partial(limit_file_size, n_bytes),
+        }.get(way, partial(at_change, folder, change, partial(send_once, [number])))
+        child = reference.train(run, cache, *([] if at_any_moment else [before]))
+        if at_any_moment:
+            time.sleep(rng.uniform(0, reference.seconds))
+            os.kill(child.process.pid or 0, number)
+        counts[way if child.wait(*statuses) else "too late"] += 1
     reference.finish(run, cache)
     return counts
 
 
-def stop(reference: Reference, rng: Random) -> Counter[str]:
-    """Send SIGTERM, SIGINT or SIGHUP to a run."""
-    run, cache = place(reference, rng)
-    number = rng.choice((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
-    counts = Counter([interrupt(reference, rng, run, cache, number)])
-    reference.finish(run, cache)
-    return counts
+def send_once(numbers: list[int], event: str) -> None:
+    """Send this process the signal in `numbers`, unless it has been sent."""
+    if numbers:
+        os.kill(os.getpid(), numbers.pop())
 
 
 def no_space(event: str) -> None:
@@ -80,75 +74,57 @@ def no_space(event: str) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def disk(reference: Reference, rng: Random) -> Counter[str]:
-    """Fill the disk before a change of a file, or limit the size of files."""
-    run, cache = place(reference, rng)
-    full = partial(at_change, run.parent, rng.randint(1, N_CHANGES), no_space)
-    small = partial(limit_file_size, int(10 ** rng.uniform(0, 5)))
-    refused = reference.train(run, cache, rng.choice((full, small))).wait(0, 2)
-    reference.finish(run, cache)
-    return Counter({"refused" if refused else "too late": 1})
-
-
-def nan(reference: Reference, rng: Random) -> Counter[str]:
+def nan(reference: Reference, rng: Random, folder: Path) -> Counter[str]:
     """Make a weight, the loss or a gradient NaN or infinite at one step."""
-    run, cache = place(reference, rng)
-    step, which, value = rng.randrange(MAX_STEPS), rng.random(), rng.choice((math.nan, math.inf))
+    run, which, value = folder / "run", rng.random(), rng.choice((math.nan, math.inf))
     where = rng.choice(("weight", "loss", "gradient"))
-    original: Any = Trainer.train_step
 
-    def train_step(self: Any) -> None:
-        now, weight = self.step == step, self.weights[int(which * len(self.weights))]
-        if now and where == "loss":
-            loss, self.loss = self.loss, lambda *batch: loss(*batch) * value
-        if now and where == "gradient":
+    def spoil(trainer: Trainer) -> None:
+        weight, loss = trainer.weights[int(which * len(trainer.weights))], trainer.loss
+        if where == "loss":
+            trainer.loss = lambda *batch: loss(*batch) * value
+        elif where == "gradient":
             weight.register_hook(lambda gradient: torch.full_like(gradient, value))
-        original(self)
-        if now and where == "weight":  # after the step, as if it had overflowed
-            weight.data.view(-1)[int(which * weight.numel())] = value
+        else:  # after the step, as if it had overflowed
+            element: Any = weight.data.view(-1)[int(which * weight.numel())]
+            trainer.optimizer.register_step_post_hook(lambda *_: element.fill_(value))
 
-    child = reference.train(run, cache, lambda: setattr(Trainer, "train_step", train_step))
+    child = reference.train(run, before=partial(at_step, rng.randrange(MAX_STEPS), spoil))
     child.wait(2)
     if "stopped" not in child.text or "intact" not in child.text:
         raise DefectError(child.text)
     for path in run.glob("*.pt"):
         if not all(weight.isfinite().all() for weight in checkpoint.load(path)["model"].values()):
             raise DefectError(f"{path}: holds a value that is not finite")
-    reference.finish(run, cache)
+    reference.finish(run)
     return Counter({where: 1})
 
 
-def damage(reference: Reference, rng: Random) -> Counter[str]:
+def damage(reference: Reference, rng: Random, folder: Path) -> Counter[str]:
     """Damage one file of a half-finished run or of prepared data, then resume."""
-    folder = reference.new_folder()
     run, cache = folder / "run", folder / "cache"
     shutil.copytree(reference.half, run)
     shutil.copytree(reference.cache, cache)
-    config = (run / "config.yaml").read_bytes()
-    (run / "config.yaml").write_bytes(config.replace(bytes(reference.cache), bytes(cache)))
-    part = rng.choice((run, cache))
-    files = sorted(path for path in part.rglob("*.*") if path.is_file())
-    path, other = rng.choice(files), rng.choice(files)
-    raw, way = path.read_bytes(), rng.choice(("flip", "cut", "empty", "swap", "remove", "any"))
-    damaged = {"cut": raw[: rng.randrange(len(raw) or 1)], "empty": b"", "swap": other.read_bytes()}
-    damaged |= {"flip": flip_bit(raw, rng), "any": mutate_bytes(raw, raw, rng)}
+    files = sorted(path for path in folder.rglob("*.*") if path.is_file())
+    path, other = rng.choice(files), rng.choice(files).read_bytes()
+    raw = path.read_bytes()
+    cut, changed = raw[: rng.randrange(len(raw) or 1)], mutate_bytes(raw, raw, rng)
+    damaged = rng.choice((None, b"", cut, other, changed, changed))
     path.unlink()
-    if way in damaged:
-        path.write_bytes(damaged[way])
+    if damaged is not None:
+        path.write_bytes(damaged)
     before = contents(run)
-    child = reference.train(run)
+    child = reference.train(run, cache)
     verdict = "detected" if child.wait(0, 2) else "repaired or no effect"
     if verdict == "detected" and contents(run) != before:
         raise DefectError(f"{path.name}: refused, but the run was written: {child.text}")
     if verdict != "detected" and (difference := reference.difference(run)):
-        verdict = "missing" if f"{path.name} is missing" in child.text else "detected later"
+        verdict = "edited, missing or detected later"
         if path.name == "best.pt":
             Child(partial(sample.load_run, run, "best", "cpu")).wait(2)
-        elif path.name == "config.yaml":  # only settings that may change on resume are accepted
-            verdict = "edited settings"
-        elif verdict != "missing":
-            raise DefectError(f"{path.name}: {way} was accepted, but {difference}")
-    shutil.rmtree(folder)
+        # Of config.yaml, only settings that may change on resume are accepted.
+        elif path.name != "config.yaml" and f"{path.name} is missing" not in child.text:
+            raise DefectError(f"{path.name}: the damage was accepted, but {difference}")
     return Counter({verdict: 1, path.name: 1})
 
 
@@ -157,9 +133,9 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("*.*")}
 
 
-def forge(reference: Reference, rng: Random) -> Counter[str]:
+def forge(reference: Reference, rng: Random, folder: Path) -> Counter[str]:
     """Change a value of a checkpoint, with a valid checksum; load it, and resume from it."""
-    run, name = reference.new_folder(), rng.choice(("last", "best"))
+    run, name = folder / "run", rng.choice(("last", "best"))
     shutil.copytree(reference.half, run)
     state = checkpoint.load(run / f"{name}.pt")
     change_value(state, rng.randrange(10**6), rng.choice(ODD), rng.choice(("put", "remove")))
@@ -169,27 +145,29 @@ def forge(reference: Reference, rng: Random) -> Counter[str]:
         return Counter({"no checkpoint can hold it": 1})
     load = Child(partial(sample.load_run, run, name, "cpu"))
     statuses = [child.wait(0, 2) for child in (load, reference.train(run))]
-    shutil.rmtree(run)
     return Counter({"refused" if any(statuses) else "valid": 1})
 
 
-def race(reference: Reference, rng: Random) -> Counter[str]:
+def race(reference: Reference, rng: Random, folder: Path) -> Counter[str]:
     """Let two processes meet in one of four ways."""
     way = rng.choice((two_trainers, two_preparations, sample_in_training, two_exports))
-    folder = reference.new_folder()
-    folder.mkdir()
     way(reference, rng, folder)
     if left := [path.name for path in folder.iterdir() if path.name.startswith(".")]:
         raise DefectError(f"{way.__name__} left behind: {left}")
-    shutil.rmtree(folder)
     return Counter({way.__name__.replace("_", " "): 1})
+
+
+def wait_for_two(*children: Child) -> int:
+    """Wait for two writers of the same files: one succeeds; return the status of the other."""
+    first, second = sorted(child.wait(0, 2) for child in children)
+    if first:
+        raise DefectError(f"both are refused: {children[0].text}")
+    return second
 
 
 def two_trainers(reference: Reference, rng: Random, folder: Path) -> None:
     """Train one run twice: one process is refused, unless it comes after the other has finished."""
-    children = [reference.train(folder / "run") for _ in range(2)]
-    if 0 not in [child.wait(0, 2) for child in children]:
-        raise DefectError("both trainers are refused")
+    wait_for_two(reference.train(folder / "run"), reference.train(folder / "run"))
     reference.finish(folder / "run")
 
 
@@ -197,13 +175,12 @@ def two_preparations(reference: Reference, rng: Random, folder: Path) -> None:
     """Prepare one folder twice; with different settings, one process is refused."""
     text, out, same = folder / "text.txt", folder / "out", rng.random() < 0.5
     text.write_text("One day Tom saw a dog.\n\nIt was big.\n\n" * 50, encoding="utf-8")
-    words = [text, "--tokenizer", reference.done / "tokenizer.json", "--out", out]
-    words += ["--doc-sep", "blank-line", "--val-fraction"]
-    argvs = [[*map(str, words), str(fraction)] for fraction in (0.1, 0.1 if same else 0.3)]
-    children = [Child(partial(data.prepare.main, argv)) for argv in argvs]
-    statuses = sorted(child.wait(0, 2) for child in children)
-    if statuses != [0, 0 if same else 2] or not is_up_to_date(out, read_meta(out)["identity"]):
-        raise DefectError(f"two {'equal' if same else 'different'} preparations: {statuses}")
+    tokenizer = reference.done / "tokenizer.json"
+    argv = [str(text), f"--tokenizer={tokenizer}", f"--out={out}", "--doc-sep=blank-line"]
+    argvs = [[*argv, f"--val-fraction={fraction}"] for fraction in (0.1, 0.1 if same else 0.3)]
+    status = wait_for_two(*(Child(partial(data.prepare.main, argv)) for argv in argvs))
+    if status != (0 if same else 2) or not is_up_to_date(out, read_meta(out)["identity"]):
+        raise DefectError(f"two {'equal' if same else 'different'} preparations: status {status}")
 
 
 def sample_in_training(reference: Reference, rng: Random, folder: Path) -> None:
@@ -218,8 +195,7 @@ def sample_in_training(reference: Reference, rng: Random, folder: Path) -> None:
 
 def two_exports(reference: Reference, rng: Random, folder: Path) -> None:
     """Export a run twice into one folder: it is complete, and nothing is left next to it."""
-    children = [reference.export(folder / "out") for _ in range(2)]
-    statuses = [child.wait(0, 2) for child in children]
-    found = {path.name for path in folder.rglob("*")}
-    if 0 not in statuses or not found >= {"model.safetensors", "tokenizer.json", "README.md"}:
-        raise DefectError(f"two exports: {statuses}, {found}")
+    wait_for_two(reference.export(folder / "out"), reference.export(folder / "out"))
+    found = set(os.listdir(folder / "out"))
+    if not found >= {"model.safetensors", "tokenizer.json", "README.md"}:
+        raise DefectError(f"two exports: {found}")

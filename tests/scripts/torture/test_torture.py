@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from scripts.torture import __main__ as torture
-from scripts.torture.child import Child, DefectError, at_change, limit_file_size
-from scripts.torture.fuzz import Fuzzer
-from scripts.torture.mutation import change_value, flip_bit, mutate_bytes, sealed
+from scripts.torture.child import Child, DefectError, at_change, limit_file_size, scratch_folder
+from scripts.torture.fuzz import change_value, mutate_bytes, sealed, try_reader
 from scripts.torture.reference import kill_this
 from scripts.torture.trials import no_space
 from tests.conftest import ROOT
@@ -105,8 +106,9 @@ def test_mutations_depend_on_the_seed_and_differ() -> None:
     found = [mutate_bytes(raw, raw, Random(seed)) for seed in range(300)]
     assert found == [mutate_bytes(raw, raw, Random(seed)) for seed in range(300)]
     assert len({*found}) > 250
-    flipped = int.from_bytes(flip_bit(raw, Random(1))) ^ int.from_bytes(raw)
-    assert flipped.bit_count() == 1 and flip_bit(b"", Random(1)) == b""
+    same_size = [int.from_bytes(one) for one in found if len(one) == len(raw)]
+    flips = [number for number in same_size if (number ^ int.from_bytes(raw)).bit_count() == 1]
+    assert len(flips) > 50
     assert mutate_bytes(b"", b"", Random(1)) is not None
 
 
@@ -134,16 +136,23 @@ def test_the_oracle_of_fuzzing(tmp_path: Path) -> None:
 
     def read(path: Path) -> None:
         raw = path.read_bytes()
-        if raw == b"long":
-            raise UserError("a b " * 1000)
         if raw != b"ok":
             raise {b"bad": UserError("bad"), b"bug": KeyError("bug")}[raw]
 
-    fuzzer = Fuzzer(path, read)
-    for raw in (b"ok", b"bad", b"bad", b"bug"):
-        fuzzer.case(raw)
+    assert try_reader(path, read, b"ok") == "accepted"
+    assert try_reader(path, read, b"bad") == "refused"
+    with pytest.raises(DefectError, match="a: KeyError: 'bug': b'bug'"):
+        try_reader(path, read, b"bug")
     signal.alarm(0)
-    assert dict(fuzzer.counts) == {"accepted": 1, "refused": 2, "KeyError: 'bug': b'bug'": 1}
+
+
+def test_children_and_files_of_an_interrupted_trial_are_removed(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        with scratch_folder(tmp_path) as folder:
+            (folder / "a").touch()
+            child = Child(lambda: time.sleep(60))
+            raise KeyboardInterrupt
+    assert os.listdir(tmp_path) == [] and child.process.exitcode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize(
@@ -159,17 +168,19 @@ def test_wrong_arguments(argv: list[str], message: str) -> None:
         torture.main(argv)
 
 
-def test_a_failure_is_counted_with_its_reproduction(monkeypatch: pytest.MonkeyPatch) -> None:
-    def trial(reference: object, rng: Random) -> Any:
+def test_a_failure_is_counted_with_its_reproduction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trial(reference: object, rng: Random, folder: Path) -> Any:
         raise DefectError("lost")
 
     monkeypatch.setitem(torture.KINDS, "kill", trial)
     campaign = torture.Campaign(["kill"], 17)
-    campaign.run_trial(None, campaign.next_kind())
+    campaign.run_trial(SimpleNamespace(folder=tmp_path), campaign.next_kind())
     (failure,) = campaign.failures
     assert failure["error"] == "lost"
     assert failure["reproduce"].endswith("--only kill --seed 17 --minutes 0")
-    assert campaign.table().splitlines()[1].split()[:3] == ["kill", "1", "1"]
+    assert campaign.table().startswith("kill    trials 1, failed 1, ")
 
 
 @pytest.mark.slow
@@ -177,7 +188,7 @@ def test_a_short_campaign(run_python: Any) -> None:
     done = run_python("-m", "scripts.torture", "--minutes", "1")
     assert done.returncode == 0, done.stdout + done.stderr
     *table, line = done.stdout.splitlines()
-    assert set(json.loads(line)["counts"]) == set(torture.KINDS) and len(table) == 9
+    assert set(json.loads(line)["counts"]) == set(torture.KINDS) and len(table) == 8
 
 
 @pytest.mark.slow
