@@ -99,9 +99,8 @@ class Batches:
     def cache_on_device(self, device: torch.device, free_bytes: int) -> bool:
         """Copy packed training tokens to the device if they fit; return True if they are there."""
         windows = self.splits["train"]
-        if isinstance(windows, PackedWindows) and fits_in_memory(
-            windows.tokens.n_tokens, free_bytes
-        ):
+        fits = fits_in_memory(windows.tokens.n_tokens, free_bytes)
+        if fits and isinstance(windows, PackedWindows):
             self._on_device = DeviceTokens(windows.tokens, device)
         return self._on_device is not None
 

@@ -13,15 +13,13 @@ from utils.config.tables import read_table
 Rules = dict[str, list[str]]
 
 
-def sections() -> dict[str, Rules]:
-    """Return section -> rule -> alternatives, in the order of the file."""
-    return read_table(Path(__file__).with_name("plots.yaml"))
+SECTIONS: dict[str, Rules] = read_table(Path(__file__).with_name("plots.yaml"))
 
 
 def sentence_frames() -> Rules:
     """Return turn -> its sentence frames."""
     # "plots" and "uses" are described at `rules`; all other sections hold turns.
-    turns = [rules for name, rules in sections().items() if name not in ("plots", "uses")]
+    turns = [rules for name, rules in SECTIONS.items() if name not in ("plots", "uses")]
     return {name: texts for rules in turns for name, texts in rules.items()}
 
 
@@ -30,4 +28,4 @@ def rules() -> Rules:
 
     The classes of words are in data/stories/words.py.
     """
-    return {**sections()["plots"], **sentence_frames(), **sections()["uses"]}
+    return {**SECTIONS["plots"], **sentence_frames(), **SECTIONS["uses"]}

@@ -32,6 +32,7 @@ class Names:
     ignored: list[str]  # suffixes of buffers that older versions saved: masks, frequencies
 
 
+QKV_LAYOUTS = {"gpt2": "transposed", "gpt_neox": "by head", "nanochat": "split, swapped"}
 _TABLE = read_table(Path(__file__).with_name("tensor_names.yaml"))
 NAMES = {kind: Names(**names) for kind, names in _TABLE.items()}
 
@@ -112,11 +113,7 @@ def entries_of(kind: str, config: ModelConfig, ours: Iterable[str]) -> dict[str,
         words = [theirs] if isinstance(theirs, str) else theirs
         layout = "same"
         if inner == "attn.qkv":
-            layout = {
-                "gpt2": "transposed",
-                "gpt_neox": "by head",
-                "nanochat": "split, swapped",
-            }.get(kind, "split")
+            layout = QKV_LAYOUTS.get(kind, "split")
         elif kind == "gpt2":
             layout = "transposed"
         where = f"{names.base}{names.block}.{layer}."

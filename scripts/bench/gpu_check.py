@@ -57,27 +57,26 @@ def run_part(command: Sequence[str], limit_s: float) -> dict[str, Any]:
 
 def parts(corpus: Path, nanogpt: str, scratch: Path) -> dict[str, list[str]]:
     """Return the command of each part by name, the most important first (tests: with pytest)."""
-    python = [sys.executable, "-m"]
     rival = ["--nanogpt", nanogpt] if nanogpt else []
-    few = ["--windows", "3", "--runs", "1", *rival]
+    few = "--compiled --windows 3 --runs 1"
     train = [sys.executable, "train.py", "--config", "configs/shakespeare_gpu.yaml"]
     train += ["--data.files", str(corpus), "--data.split", "bytes"]
     train += ["--data.cache_dir", str(scratch / "cache"), "--run_dir", str(scratch / "run")]
-    bench = [*python, "scripts.bench", "train"]
-    all_parts = {
-        "tests": [*python, "pytest", "-q", "--no-header", "-m", "cuda", "-p", "no:cacheprovider"]
-        + ["tests"],
-        "sample": [*python, "scripts.bench", "sample", "--shape", "10.7M", "--compiled"]
-        + ["--device", "cuda", "--batch-sizes", "1", "16", *rival]
-        + ["--json", str(scratch / "sample")],
+
+    def module(words: str) -> list[str]:
+        return [sys.executable, "-m", *words.split()]
+
+    def bench(name: str, words: str) -> list[str]:
+        return [*module(f"scripts.bench {words}"), *rival, "--json", str(scratch / name)]
+
+    tests = {"tests": module("pytest -q --no-header -m cuda -p no:cacheprovider tests")}
+    sample = "sample --shape 10.7M --compiled --device cuda --batch-sizes 1 16"
+    return (tests if find_spec("pytest") else {}) | {
+        "sample": bench("sample", sample),
         "shakespeare": train,
-        "gpt2": [*bench, "--shape", "gpt2", "--compiled", *few, "--json", str(scratch / "gpt2")],
-        "nanogpt-gpu": [*bench, "--shape", "nanogpt-gpu", "--compiled", *few]
-        + ["--json", str(scratch / "nanogpt-gpu")],
+        "gpt2": bench("gpt2", f"train --shape gpt2 {few}"),
+        "nanogpt-gpu": bench("nanogpt-gpu", f"train --shape nanogpt-gpu {few}"),
     }
-    if find_spec("pytest") is None:
-        del all_parts["tests"]
-    return all_parts
 
 
 def figures(name: str, scratch: Path) -> dict[str, Any]:

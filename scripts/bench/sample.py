@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -126,26 +127,18 @@ def make_ours(engine: InferenceEngine, compiled: bool = False) -> Sampler:
     return generate
 
 
+@dataclass
 class SampleBenchmark:
     """Times the samplers in turns, and the memory bandwidth between the turns."""
 
-    def __init__(
-        self,
-        samplers: dict[str, Sampler],
-        compiled: InferenceEngine,
-        n_tokens: int,
-        runs: int,
-        limit_s: float,
-    ) -> None:
-        """Store the samplers and the limits.
+    samplers: dict[str, Sampler]
+    compiled: InferenceEngine  # of ours compiled, for its compile statistics
+    n_tokens: int
+    runs: int
+    limit_s: float  # skip another project's sampler if one call would take longer
 
-        Args:
-            compiled: the engine of ours compiled, for its compile statistics.
-            limit_s: skip another project's sampler if one call would take longer.
-        """
-        self.samplers, self.n_tokens, self.runs = samplers, n_tokens, runs
-        self.limit_s, self.compiled = limit_s, compiled
-        self.device = compiled.weights.embedding.device
+    def __post_init__(self) -> None:
+        self.device = self.compiled.weights.embedding.device
         # Rows of 1024 numbers, each of 4 bytes.
         self.memory = torch.ones(BANDWIDTH_BYTES // 4 // 1024, 1024, device=self.device)
         self.bandwidths: list[float] = []

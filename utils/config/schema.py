@@ -42,18 +42,8 @@ def setting(
         is_path: the value is a path (or paths), in which ~ is the home folder.
         instead_of: the dotted name of another setting, which must not be set together with it.
     """
-    metadata = {
-        "help": help,
-        "minimum": minimum,
-        "maximum": maximum,
-        "above": above,
-        "below": below,
-        "choices": choices,
-        "may_change_on_resume": may_change_on_resume,
-        "is_path": is_path,
-        "instead_of": instead_of,
-    }
-    return dataclasses.field(default=default, metadata=metadata)
+    metadata = locals().copy()  # all arguments, by name
+    return dataclasses.field(default=metadata.pop("default"), metadata=metadata)
 
 
 def path_setting(default: Any, help: str) -> Any:
