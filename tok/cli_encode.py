@@ -23,6 +23,7 @@ from tok.text_files import STDIN, check_stream
 from tok.tokenizer import BPETokenizer
 from utils.errors import user_error_if_os_error
 
+BLOCK_IDS = 1 << 16  # formatted together; each takes 12 bytes of memory or more
 SPOOL_BYTES = 1 << 24  # a larger input from a pipe is copied to a temporary file
 
 
@@ -54,7 +55,8 @@ def _print_stream(
     finish = partial(format_ids, tokenizer.vocab_size)
     with contextlib.closing(show):
         for text in encode_parts(tokenizer, parts, finish=finish, workers=arguments.workers):
-            out.write(text if n_tokens else text[1:])  # each id begins with a blank; omit the first
+            # Each id begins with a blank; omit the first. A view, as a slice would be a copy.
+            out.write(memoryview(text)[not n_tokens :])
             n_tokens += text.count(b" ")
             # Approximate, as the workers are behind the reader; at `size` the line would end.
             show(min(stream.tell(), size - 1))
@@ -99,9 +101,12 @@ def format_ids(vocab_size: int, ids: np.ndarray) -> bytes:
     >>> format_ids(257, np.array([0, 12, 256]))
     b' 0 12 256'
     """
-    # uint8[T, width]: the text of each id, padded with zero bytes, which are then removed.
-    padded = _id_texts(vocab_size)[ids]
-    return padded[padded != 0].tobytes()
+    # uint8[V, width]: the text of each id, padded with zero bytes, which are then removed.
+    texts, out = _id_texts(vocab_size), BytesIO()
+    for start in range(0, len(ids), BLOCK_IDS):
+        padded = texts[ids[start : start + BLOCK_IDS]]
+        out.write(padded[padded != 0].tobytes())
+    return out.getvalue()
 
 
 @lru_cache(maxsize=1)

@@ -54,14 +54,14 @@ class Run:
         if is_up_to_date(folder, identity):
             return folder
         log(f"{folder}: missing or changed, so the run's data is prepared again")
-        config = self.config
+        config, vocab_size = self.config, self.loaded.model.config.vocab_size
         tokenizer = self.loaded.tokenizer if config.train.init_from else None
-        return rebuild_run_data(config.data, config.model.vocab_size, folder, identity, tokenizer)
+        return rebuild_run_data(config.data, vocab_size, folder, identity, tokenizer)
 
     def validation_set(self) -> EvalSet:
         """Return the run's own validation part."""
         folder, eot_id = self.data_folder(), self.loaded.tokenizer.eot_id
-        block_size = self.config.model.block_size
+        block_size = self.loaded.model.config.block_size
         windows, floor, note = plan_validation(folder, self.config.data.windows, block_size, eot_id)
         if note:
             log(note)
@@ -106,7 +106,7 @@ class Run:
         except UserError as error:  # name what the user has given: standard input, our flag
             message = str(error).replace(path, name).replace("--data.json_field", "--json-field")
             raise UserError(message) from None
-        windows, block_size = data.windows, self.config.model.block_size
+        windows, block_size = data.windows, self.loaded.model.config.block_size
         if floor is not None:
             windows = "documents"
         if windows == "documents" and longest > block_size:
@@ -119,7 +119,7 @@ class Run:
 
     def _batches(self, folder: Path, windows: str) -> Batches:
         """Open val.npy with windows as in training. Packed windows are no longer than the text."""
-        config, block_size = self.config.data, self.config.model.block_size
+        config, block_size = self.config.data, self.loaded.model.config.block_size
         if windows == "packed":
             with contextlib.closing(TokenFile(folder / "val.npy")) as tokens:
                 block_size = min(block_size, max(1, tokens.n_tokens))

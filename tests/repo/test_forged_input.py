@@ -12,6 +12,7 @@ import torch
 
 import sample
 import train
+from scripts.eval import __main__ as evaluate
 from tests.helpers.runs import copy, flags, make_text, training
 from utils import errors
 from utils.errors import UserError
@@ -98,6 +99,19 @@ def test_odd_values_of_settings(name: str, value: str, fails: Fails, tmp_path: P
     section, key = name.split(".")
     (tmp_path / "c.yaml").write_text(f"{section}:\n  {key}: {value}\n", encoding="utf-8")
     assert "c.yaml" in fails(train.main, ["--config", str(tmp_path / "c.yaml")])
+
+
+def test_eval_reads_windows_as_long_as_the_model_of_the_checkpoint(
+    done: Path, tmp_path: Path
+) -> None:
+    """config.yaml may differ from the settings in the checkpoint, which belong to its weights."""
+    run = copy(done, tmp_path)
+    state = checkpoint.load(run / "last.pt")
+    state["config"]["model"]["block_size"] = 2
+    checkpoint.save(run / "last.pt", state)
+    words = ["--run", str(run), "--device", "cpu", "--checkpoint", "last"]
+    assert evaluate.main(words) == 0
+    assert evaluate.main([*words, "--text", str(run / "config.yaml")]) == 0
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,14 @@
 import os
 import subprocess
 import sys
+import tracemalloc
 
+import numpy as np
 import pytest
 
 from tests.conftest import ROOT
 from tok.cli import main
+from tok.cli_encode import format_ids
 from tok.tokenizer import BPETokenizer
 from utils.errors import UserError
 
@@ -326,3 +329,14 @@ def test_workers_give_the_same_ids_and_nothing_is_printed_for_invalid_text(
     assert capsysbinary.readouterr().out == b""
     with pytest.raises(UserError, match="--workers: must be at least 0, got -1"):
         main(["encode", "a", "--workers", "-1"])
+
+
+def test_formatting_many_ids_takes_little_more_memory_than_their_text():
+    ids, expected = np.arange(1_000_000) % 60_000, b" %d"
+    format_ids(60_000, ids[:1])  # makes the table of texts
+    tracemalloc.start()
+    text = format_ids(60_000, ids)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert text == b"".join(expected % i for i in ids.tolist())
+    assert peak_bytes < 2 * len(text)
