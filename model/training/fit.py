@@ -32,7 +32,7 @@ def fit(trainer: Trainer, *, resumed: bool) -> int:
             tensorboard=trainer.config.train.tensorboard,
         )
     closing = contextlib.closing(run_log) if run_log else contextlib.nullcontext()
-    with closing, SignalCatcher() as signals:
+    with closing, SignalCatcher() as signals, contextlib.closing(trainer.saver) as saver:
         steps = StepLog(trainer, run_log)
 
         def stop(number: int, n_batches: int) -> bool:
@@ -53,6 +53,7 @@ def fit(trainer: Trainer, *, resumed: bool) -> int:
                     if signal_number:
                         break
                     trainer.train_step()
+                    saver.check()
                     metrics = steps.after_step()
             except EvaluationStoppedError:
                 signal_number = dist.all_reduce_max(signals.number or 0)[0]
@@ -72,6 +73,7 @@ def save_stopped(trainer: Trainer) -> None:
     if step == 0 and trainer.pending_evaluation is not None:  # resuming starts from the beginning
         log(f"{run.path}: stopped before the first step; continue with --resume")
         return
+    trainer.saver.wait()
     checkpoint.save(run.last, trainer.state())
     where = ""
     if val_step != step:

@@ -28,6 +28,7 @@ from utils.run import checkpoint
 from utils.run.environment import resume_warnings
 from utils.run.folder import RunFolder
 from utils.run.log import RunLog, sync_logs, worse_than_start
+from utils.run.saver import Saver
 
 COUNTERS = ("step", "tokens", "bad_evals", "best_val", "last_val", "elapsed_s")
 
@@ -76,6 +77,7 @@ class Trainer:
         self.val_step: int | None = None  # the step of last_val
         self.pending_evaluation: dict[str, float] | None = None  # metrics of the step to evaluate
         self.stop_evaluation: StopCheck = never_stop
+        self.saver = Saver()
         if state:
             self.restore(state)
         eager = ModelWithLoss(model)
@@ -287,8 +289,7 @@ class Trainer:
         """Evaluate; write the metrics, a sample, best.pt (if the best, or missing), last.pt.
 
         Step 0 is never the best: its weights are untrained, or those that fine-tuning starts from.
-        A kill between two of these writes is safe: resuming gives the same run. Only the main
-        process writes.
+        A kill between two writes is safe: resuming gives the same run. Only the main rank writes.
 
         Args:
             run_log: None in all processes but the main one.
@@ -320,12 +321,11 @@ class Trainer:
         if self.config.train.sample_tokens:
             run_log.write_sample(self.step, text := self.sample())
             log(f"  {text[:240]!r}")
-        state: dict[str, Any] | bytes = self.state()
-        if self.step > 0 and (improved or not self.run.best.exists()):
-            state = checkpoint.save(self.run.best, state)
         if self.finished() and self.run.plot.is_file():  # a kill must not leave the old plot
             self.run.plot.unlink()
-        checkpoint.save(self.run.last, state)
+        self.saver.wait()  # the last write may have made best.pt
+        best = self.step > 0 and (improved or not self.run.best.exists())
+        self.saver.save([self.run.best] * best + [self.run.last], self.state())
 
     def summary(self, metrics: dict[str, float], result: Evaluation) -> str:
         """Return the log line of an evaluation."""

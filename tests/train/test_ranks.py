@@ -136,7 +136,8 @@ def test_after_a_killed_rank_the_others_stop_and_the_run_resumes(
     assert ranks[1 - victim].join() == 2
     (line,) = launcher.errors(ranks)
     assert "has lost another rank" in line and "continue with --resume" in line
-    assert state_of(run / "last.pt")["step"] == 4
+    # Rank 0 may be killed while it writes the checkpoint of step 4 in the background.
+    assert state_of(run / "last.pt")["step"] in ((0, 4) if victim == 0 else (4,))
     ranks = launcher.start(flags(run, settings, "--resume"), tmp_path / "log")
     assert launcher.statuses(ranks) == [0, 0]
     assert_same_run(run, uninterrupted())
