@@ -24,7 +24,7 @@ from data.dataset import Dataset, check_run_tokenizer
 from data.prepare import prepare
 from data.prepared_folder import check_compatible, check_content, check_val_bytes
 from model.config import ModelConfig
-from model.flops import check_size, describe
+from model.flops import check_size, describe, mib
 from model.gpt import TinyGPT
 from model.hf.pretrained import load_initial_weights, pretrained_settings
 from model.load import load_weights
@@ -32,7 +32,7 @@ from model.training.config import TrainConfig, is_complete
 from model.training.duration import describe_rest, is_worth_measuring, plan, trial_settings
 from model.training.fit import fit
 from model.training.optim import OPTIMIZERS, OptimConfig, make_optimizer
-from model.training.preflight import check_numbers, describe_memory, hint_if_out_of_memory
+from model.training.preflight import check_memory, check_numbers, hint_if_out_of_memory
 from model.training.step_log import describe_run, run_metadata
 from model.training.trainer import Trainer
 from tok.formats.convert import read_folder_tokenizer
@@ -264,10 +264,12 @@ def plan_run(
     """Measure a trial: return the config with its number of steps, the data, and log lines."""
     trial = dataclasses.replace(config, train=trial_settings(config.train, dist.size))
     trainer, data = build_trainer(trial, run, None, dist)
-    memory = describe_memory(trainer)
+    memory = check_memory(trainer)
     with contextlib.closing(trainer.batches), hint_if_out_of_memory(trainer):
         train, duration = plan(config.train, trainer)
-    return dataclasses.replace(config, train=train), data, [memory, duration]
+    memory = max(memory, device.peak_memory_bytes(trainer.device))  # the steps may need more
+    lines = [f"about {mib(memory)} of memory", duration]
+    return dataclasses.replace(config, train=train), data, lines
 
 
 def report_end(run: RunFolder, trainer: Trainer) -> None:

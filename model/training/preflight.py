@@ -107,8 +107,8 @@ def check_numbers(trainer: Trainer) -> None:
     )
 
 
-def describe_memory(trainer: Trainer) -> str:
-    """Return a line with the estimated peak memory; warn if the machine has less.
+def check_memory(trainer: Trainer) -> int:
+    """Return the estimated peak memory in bytes; warn if the machine has less.
 
     Call it before the first step: what the process holds now is part of the estimate.
     """
@@ -120,10 +120,10 @@ def describe_memory(trainer: Trainer) -> str:
     if needed > free:
         hint = smaller(trainer.config.model, trainer.config.train, memory, free)
         log(
-            f"warning: training needs about {mib(needed)} more memory, and "
-            f"{mib(free)} are free; set {hint}"
+            f"warning: training needs about {mib(needed)} more memory, and {mib(free)} are free; "
+            f"set {hint}"
         )
-    return f"about {mib(held + needed)} of memory"
+    return held + needed
 
 
 def estimate(trainer: Trainer) -> Memory:
