@@ -211,8 +211,13 @@ def add_run_flags(parser: Parser, with_device: bool = True) -> None:
         add("--device", metavar="DEVICE", default="auto", help=f"auto, cpu, cuda, ... {default}")
 
 
-def add_arguments(parser: Parser) -> None:
-    """Add all flags of the command."""
+def arguments(argv: Sequence[str] | None) -> Any:
+    """Parse and check the command line.
+
+    Raises:
+        UserError: an argument is unknown, malformed or out of range.
+    """
+    parser = Parser(prog="sample.py", description=__doc__, examples=EXAMPLES)
     add, default = parser.add_argument, "(default: %(default)s)"
     add_run_flags(parser)
     about = "start of the text; repeatable (default: empty, which starts a document)"
@@ -231,16 +236,6 @@ def add_arguments(parser: Parser) -> None:
     add("--stop-token", default=END_OF_TEXT, metavar="TEXT", help=about)
     add("--json", action="store_true", help="write JSON lines with token ids and log-probabilities")
     add("--compile", action="store_true", help="use torch.compile: slow to start, faster on a GPU")
-
-
-def arguments(argv: Sequence[str] | None) -> Any:
-    """Parse and check the command line.
-
-    Raises:
-        UserError: an argument is unknown, malformed or out of range.
-    """
-    parser = Parser(prog="sample.py", description=__doc__, examples=EXAMPLES)
-    add_arguments(parser)
     args = parser.parse_args(argv)
     if args.interactive and (args.prompt is not None or args.prompt_file):
         other = "--prompt-file" if args.prompt_file else "--prompt"

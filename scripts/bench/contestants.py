@@ -30,7 +30,6 @@ from utils.files import write_atomic
 from utils.run.folder import RunFolder
 from utils.run.log import RunLog
 
-ROOT = Path(__file__).resolve().parents[2]
 PHASES = ("data", "forward", "backward", "clip", "optimizer", "logging")
 RANDOM_TOKENS = 1_000_000
 LOG_EVERY = 10  # steps between two log lines, as in nanoGPT's recipe

@@ -13,12 +13,7 @@ from data.prepared_folder import is_up_to_date, read_meta, val_coverage
 from data.readers import check_json_field
 from data.token_file import TokenFile
 from sample import LoadedRun
-from scripts.eval.scoring import (
-    document_separator,
-    encode_text,
-    rebuild_run_data,
-    text_floor,
-)
+from scripts.eval.scoring import document_separator, encode_text, rebuild_run_data
 from tok.text_files import check_include, describe_folders, expand_folders
 from train import Config
 from utils.cli import read_stdin
@@ -101,12 +96,12 @@ class Run:
             if field:
                 check_json_field(files, "--json-field")
             field = data.json_field if field is None else field
-            longest = encode_text(files, separator, field, data.errors, tokenizer, scratch, path)
-            floor = text_floor(files, separator, field)
+            found = encode_text(files, separator, field, data.errors, tokenizer, scratch, path)
         except UserError as error:  # name what the user has given: standard input, our flag
             message = str(error).replace(path, name).replace("--data.json_field", "--json-field")
             raise UserError(message) from None
-        windows, block_size = data.windows, self.loaded.model.config.block_size
+        (longest, floor), windows = found, data.windows
+        block_size = self.loaded.model.config.block_size
         if floor is not None:
             windows = "documents"
         if windows == "documents" and longest > block_size:

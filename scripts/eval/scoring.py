@@ -71,8 +71,12 @@ def encode_text(
     tokenizer: BPETokenizer,
     into: Path,
     folder: str,
-) -> int:
-    """Encode text files into `into`/val.npy; return the longest document's length in tokens.
+) -> tuple[int, float | None]:
+    """Encode text files into `into`/val.npy.
+
+    Returns:
+        The longest document's length in tokens; and the entropy floor in nats per byte, None if a
+        document is not a story.
 
     Args:
         separator, field, errors: see `read_documents`.
@@ -87,14 +91,9 @@ def encode_text(
     if not documents:
         raise UserError(f"{files[0]}: no text in it; name another --text")
     write_split(into / "val.npy", documents, tokenizer, "text")
-    return longest_document(into / "val.npy", tokenizer.eot_id)
-
-
-def text_floor(files: Sequence[Path], separator: str, field: str) -> float | None:
-    """Return the entropy floor of stories in nats per byte; None if a document is not a story."""
-    documents = read_documents(files, separator, "bytes", field=field)
     floor = stories.floor_if_stories(documents)
-    return floor.nats_per_byte if floor else None
+    longest = longest_document(into / "val.npy", tokenizer.eot_id)
+    return longest, floor.nats_per_byte if floor else None
 
 
 class TokenScores:

@@ -23,13 +23,8 @@ Trainer = tuple[Callable[[], Any], Callable[[Any], list[bytes]]]
 Calls = dict[str, Callable[[str], Any]]  # name of a method -> function that encodes a text
 
 # Import name -> name on PyPI.
-PEERS = {
-    "tokenizers": "tokenizers",
-    "tiktoken": "tiktoken",
-    "rustbpe": "rustbpe",
-    "gigabpe": "gigabpe",
-    "quicktok": "quicktok-v1",
-}
+PEERS = {name: name for name in ("tokenizers", "tiktoken", "rustbpe", "gigabpe")}
+PEERS["quicktok"] = "quicktok-v1"
 # The order in which a trainer numbers the 256 bytes: by value, or by GPT-2's bytes_to_unicode
 # characters. The order decides ties between pairs of equal count.
 TRAINED_BYTE_ORDER = {"rustbpe": "value", "tokenizers": "gpt2", "gigabpe": "gpt2"}
