@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import psutil
 
@@ -34,8 +34,7 @@ class Parameters:
     @property
     def total(self) -> int:
         """All trainable parameters."""
-        norms = self.embedding_norm + self.final_norm
-        return self.embedding + self.blocks + norms + self.head + self.pointer
+        return sum(astuple(self))
 
 
 def block_matrix_parameters(config: ModelConfig) -> int:
@@ -114,7 +113,7 @@ class Memory:
     @property
     def total(self) -> int:
         """The estimated peak, between the forward and the backward pass."""
-        return self.weights + self.gradients + self.moments + self.activations
+        return sum(astuple(self))
 
 
 def activation_elements(config: ModelConfig) -> int:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from os.path import commonprefix
 from typing import Any
 
 Entry = Mapping[str, str]  # form -> text; "" is the main form, "class" names the entry's class
@@ -326,10 +327,7 @@ def common_prefix(literal: str, text: str, position: int) -> int:
     >>> common_prefix("lantern", "a lamp", 2)
     2
     """
-    length = 0
-    while text[position + length : position + length + 1] == literal[length : length + 1] != "":
-        length += 1
-    return length
+    return len(commonprefix((literal, text[position : position + len(literal)])))
 
 
 def list_of_linked(derivation: tuple | None) -> Derivation:
