@@ -115,10 +115,10 @@ class BPETokenizer:
             TokenizerError: there is no text, or `vocab_size` is too small, or too large for the
                 text.
         """
-        check_pattern(pattern)
+        untrained = cls([], special_tokens, pattern=pattern, byte_order=byte_order)
         texts = [text] if isinstance(text, (str, bytes, bytearray)) else text
         count = partial(count_texts, texts, pattern, workers)
-        return cls._learn(count, vocab_size, special_tokens, byte_order, pattern, progress)
+        return untrained._learn(count, vocab_size, progress)
 
     @classmethod
     def train_files(
@@ -144,37 +144,29 @@ class BPETokenizer:
             TokenizerError: as in `train`.
             UserError: a file can't be read or is not UTF-8.
         """
-        check_pattern(pattern)
+        untrained = cls([], special_tokens, pattern=pattern, byte_order=byte_order)
         count = partial(count_files, paths, pattern, errors, workers, on_bytes)
-        return cls._learn(count, vocab_size, special_tokens, byte_order, pattern, progress)
+        return untrained._learn(count, vocab_size, progress)
 
-    @classmethod
     def _learn(
-        cls,
-        count: Callable[[], PretokenCounts],
-        vocab_size: int,
-        special_tokens: Sequence[str],
-        byte_order: ByteOrder,
-        pattern: str,
-        progress: bool,
+        self, count: Callable[[], PretokenCounts], vocab_size: int, progress: bool
     ) -> BPETokenizer:
-        """Check the settings, count the pre-tokens (which may take long) and learn the merges."""
-        # These ids of the special tokens are not used.
-        special_tokens = tuple(vocabulary.check_special_tokens(special_tokens, 256))
-        n_merges = vocabulary.count_merges(vocab_size, len(special_tokens))
-        byte_ids = vocabulary.byte_ranks(byte_order)  # ranks are ids here: special tokens come last
+        """Count the pre-tokens (which may take long), and return this tokenizer with merges."""
+        n_merges = vocabulary.count_merges(vocab_size, len(self.special_tokens))
         pretokens = count()
         if not pretokens.n_bytes:
             raise TokenizerError("no text to train on: the corpus is empty")
         with contextlib.closing(ProgressLine("merges", n_merges, progress)) as on_merge:
-            merges = learn_merges(pretokens, n_merges, byte_ids, on_merge)
+            # Ranks are ids here: special tokens come last.
+            merges = learn_merges(pretokens, n_merges, self.byte_ranks, on_merge)
         if len(merges) < n_merges:
-            max_size = 256 + len(merges) + len(special_tokens)
+            max_size = 256 + len(merges) + len(self.special_tokens)
             raise TokenizerError(
                 f"vocabulary {vocab_size} can't be filled: this corpus gives at most {max_size}; "
                 f"use more text, or set vocab_size {max_size}"
             )
-        return cls(merges, special_tokens, pattern=pattern, byte_order=byte_order)
+        make = partial(type(self), pattern=self.pattern, byte_order=self.byte_order)
+        return make(merges, self.special_tokens)
 
     @cached_property
     def _content(self) -> dict[str, Any]:
