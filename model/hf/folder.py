@@ -19,6 +19,7 @@ from utils.errors import UserError, errors_at, missing_package, with_fix
 from utils.files import parse_json, read_bytes
 
 WEIGHTS = "model.safetensors"
+MAX_HEADER_BYTES = 1 << 22  # of 40,000 tensors; each of them takes 2 kB of memory
 FOLDER_FIX = "get the folder again, or name another"
 INDEX = "model.safetensors.index.json"  # names the files of sharded weights
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -83,7 +84,10 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     for name in names:
         path = folder / Path(str(name)).name  # only files of this folder
         try:
-            tensors |= load(read_bytes(path))
+            raw = read_bytes(path)
+            if int.from_bytes(raw[:8], "little") > MAX_HEADER_BYTES:
+                raise ValueError(f"a header of more than {MAX_HEADER_BYTES} bytes")
+            tensors |= load(raw)
         except (SafetensorError, KeyError, ValueError) as error:
             raise UserError(f"{path}: damaged or not a safetensors file ({error})") from None
     return tensors

@@ -165,3 +165,13 @@ def test_an_impossible_size_in_config_json(name, value, tmp_path):
     (tmp_path / "config.json").write_text(content, encoding="utf-8")
     with pytest.raises(UserError, match="config.json"):
         hf_folder.read_folder(tmp_path)
+
+
+def test_a_safetensors_header_of_a_million_tensors_is_refused(tmp_path):
+    pytest.importorskip("safetensors.torch", reason=ORACLE)
+    entry = '"k%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
+    header = ("{" + ",".join(entry % i for i in range(100_000)) + "}").encode()
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(UserError, match="model.safetensors: .*a header of more than 4194304 bytes"):
+        hf_folder.read_tensors(tmp_path)
