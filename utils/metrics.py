@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import re
 import time
@@ -93,7 +94,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     """
     text = decode_utf8(read_bytes(path), path, hint="put the original back")
     # A line without a newline is incomplete: the writer was killed.
-    lines = (match.group()[:-1] for match in re.finditer("[^\n]*\n", text))
+    lines = (line[:-1] for line in io.StringIO(text, newline="\n") if line.endswith("\n"))
     header = list(COLUMNS + CLOCK_COLUMNS)
     if (first := next(lines, None)) is None:
         return []

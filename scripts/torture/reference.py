@@ -44,7 +44,7 @@ class Reference:
         self.wanted, started = fingerprint(self.done), time.monotonic()
         self.finish(folder / "again")
         self.seconds = time.monotonic() - started
-        self.train(self.half, before=partial(at_step, HALF, kill_this)).wait(-signal.SIGKILL)
+        self.train(self.half, before=partial(at_step, HALF, kill_when_saved)).wait(-signal.SIGKILL)
 
     def train(
         self, run: Path, cache: Path | None = None, before: Callable[[], object] = lambda: None
@@ -97,6 +97,12 @@ def at_step(number: int, act: Callable[[Trainer], object]) -> None:
 def kill_this(_: object) -> None:
     """End this process as a power cut would: nothing is flushed, no handler runs."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_when_saved(trainer: Trainer) -> None:
+    """End this process when its last checkpoint is written."""
+    trainer.saver.wait()
+    kill_this(None)
 
 
 def fingerprint(run: Path) -> dict[str, Any]:

@@ -185,3 +185,10 @@ def test_damaged_rows_are_neither_dropped_nor_end_in_a_traceback(
     with pytest.raises(UserError, match=f"metrics.csv: damaged, {problem}; put the or") as error:
         read_rows(path)
     assert len(str(error.value)) < 700
+
+
+def test_a_huge_incomplete_line_is_dropped_in_linear_time(tmp_path: Path) -> None:
+    """A search that starts again at each character would take hours."""
+    path = tmp_path / "metrics.csv"
+    path.write_text("step," + "#" * 5_000_000, encoding="utf-8")
+    assert read_rows(path) == []
