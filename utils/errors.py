@@ -72,7 +72,9 @@ def plural(count: int, word: str) -> str:
 
 
 # A message says how to fix the error if one of these verbs begins a part of it.
-FIX = re.compile(r"[;,:] (?:pip|choose|drop|export|get|give|leave|name|put|resize|set|train|use)\b")
+FIX = re.compile(
+    r"[;,:] (?:pip|choose|drop|export|get|give|leave|name|put|resize|set|start|train|use)\b"
+)
 
 
 def with_fix(error: UserError, fix: str) -> str:

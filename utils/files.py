@@ -21,6 +21,7 @@ from utils.errors import UserError, user_error_if_os_error
 _pipe_copies: dict[tuple[int, int], Any] = {}  # (device, inode) of a pipe -> temporary file
 PathKind = Literal["file", "folder", "new folder"]
 MAX_JSON_NODES = 1_000_000  # lists and objects in a JSON text
+MAX_JSON_VALUES = 2_000_000  # a tokenizer of 256,000 tokens takes 1.4 million
 ANY_BYTES_HINT = "convert the file, or pass --errors bytes to take any bytes"
 
 
@@ -92,11 +93,13 @@ def parse_json(raw: bytes) -> Any:
     {'n': [1]}
 
     Raises:
-        ValueError: not JSON, nested too deeply, or with more than MAX_JSON_NODES lists and objects:
-            each takes 2 bytes of text, but 64 bytes of memory or more.
+        ValueError: not JSON, nested too deeply, or with more than MAX_JSON_NODES lists and objects
+            or MAX_JSON_VALUES values: each takes a few bytes of text, but up to 100 of memory.
     """
     if raw.count(b"[") + raw.count(b"{") > MAX_JSON_NODES:
         raise ValueError(f"more than {MAX_JSON_NODES:,} lists and objects")
+    if raw.count(b",") > MAX_JSON_VALUES:
+        raise ValueError(f"more than {MAX_JSON_VALUES:,} values")
     try:
         return json.loads(raw)
     except RecursionError:

@@ -32,7 +32,7 @@ def fit(trainer: Trainer, *, resumed: bool) -> int:
             tensorboard=trainer.config.train.tensorboard,
         )
     closing = contextlib.closing(run_log) if run_log else contextlib.nullcontext()
-    with closing, SignalCatcher() as signals, contextlib.closing(trainer.saver) as saver:
+    with closing, SignalCatcher() as signals, trainer.saver as saver:
         steps = StepLog(trainer, run_log)
 
         def stop(number: int, n_batches: int) -> bool:

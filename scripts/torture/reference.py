@@ -24,7 +24,8 @@ N_CHANGES = 90  # of files in a run, about; 46 more if it prepares its data
 SETTINGS = (
     "model.vocab_size=300 model.block_size=32 model.n_layer=1 model.n_head=2 model.n_embd=16 "
     "model.dropout=0.1 data.story_bytes=20000 data.val_story_bytes=2000 train.sample_tokens=5 "
-    f"train.num_threads=1 train.max_steps={MAX_STEPS} train.eval_every_steps={HALF}"
+    "train.log_every_steps=1 train.num_threads=1 "
+    f"train.max_steps={MAX_STEPS} train.eval_every_steps={HALF}"
 )
 
 

@@ -9,6 +9,7 @@ import shutil
 import signal
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -34,6 +35,15 @@ INTERRUPTIONS = {
 }
 
 
+def prepare(acts: Sequence[Callable[[], object]], slow: bool) -> None:
+    """Prepare a run: call `acts`; if slow, training gets ahead of its checkpoints' writes."""
+    if slow:
+        write = checkpoint.write_atomic
+        checkpoint.write_atomic = lambda *args: [time.sleep(0.1), write(*args)]  # type: ignore
+    for act in acts:
+        act()
+
+
 def interrupt(reference: Reference, rng: Random, folder: Path, kind: str) -> Counter[str]:
     """Interrupt a run one to three times, then resume it to its end; count what ended it.
 
@@ -53,7 +63,8 @@ def interrupt(reference: Reference, rng: Random, folder: Path, kind: str) -> Cou
             FULL_DISK: partial(at_change, folder, change, no_space),
             SMALL_FILES: partial(limit_file_size, n_bytes),
         }.get(way, partial(at_change, folder, change, partial(send_once, [number])))
-        child = reference.train(run, cache, *([] if at_any_moment else [before]))
+        acts = [] if at_any_moment else [before]
+        child = reference.train(run, cache, partial(prepare, acts, rng.random() < 0.5))
         if at_any_moment:
             time.sleep(rng.uniform(0, reference.seconds))
             os.kill(child.process.pid or 0, number)

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from utils.errors import describe_os_error
+from utils.output import log
 from utils.run import checkpoint
 
 
@@ -49,10 +51,22 @@ class Saver:
         if write:
             write.result()
 
-    def close(self) -> None:
-        """Wait, and end the thread."""
+    def __enter__(self) -> Saver:
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, *__: object) -> None:
+        """Wait, and end the thread. An error of the block counts more than one of the write.
+
+        Raises:
+            OSError: the checkpoint could not be written, and the block has succeeded.
+        """
         self._thread.shutdown()
-        self.wait()
+        try:
+            self.wait()
+        except OSError as failed:
+            if error is None:
+                raise
+            log(f"warning: {describe_os_error(failed)}")
 
 
 def _save_all(paths: Sequence[Path], state: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from utils.errors import UserError
 from utils.run import checkpoint
 from utils.run.saver import Saver, copied
 
@@ -81,14 +82,30 @@ def test_the_first_checkpoint_is_waited_for(saver: Saver, tmp_path: Path) -> Non
         saver.save([tmp_path / "missing" / "last.pt"], {"step": 0})
 
 
-@pytest.mark.parametrize("call", ["check", "wait", "save", "close"])
+@pytest.mark.parametrize("call", ["check", "wait", "save", "exit"])
 def test_the_error_of_a_write_is_raised_once(call: str, saver: Saver, tmp_path: Path) -> None:
     missing = tmp_path / "missing" / "last.pt"
     saver._write = Future()
     saver._write.set_exception(OSError())
     with pytest.raises(OSError):
-        saver.save([missing], {"step": 2}) if call == "save" else getattr(saver, call)()
+        if call == "save":
+            saver.save([missing], {"step": 2})
+        elif call == "exit":
+            saver.__exit__(None, None, None)
+        else:
+            getattr(saver, call)()
     saver.wait()  # it was raised
+
+
+def test_the_error_of_training_counts_more_than_that_of_a_write(
+    saver: Saver, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write: Future[None] = Future()
+    write.set_exception(OSError(28, "No space left on device", "last.pt"))
+    with pytest.raises(UserError, match="loss nan"), saver:
+        saver._write = write
+        raise UserError("step 3 had loss nan")
+    assert "warning: last.pt: No space left on device" in capsys.readouterr().err
 
 
 def test_tied_weights_are_copied_once() -> None:
