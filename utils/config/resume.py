@@ -33,7 +33,10 @@ def resumed_config(
     """
     stored_config, known = load(cls, [str(config_file)], {})
     if given.get(MAX_MINUTES):
-        log(f"{MAX_MINUTES} has no effect: the run has had its {MAX_STEPS} from the start")
+        log(
+            f"{MAX_MINUTES} has no effect on a run that has its {MAX_STEPS}; name another run_dir "
+            f"(make: RUN=...), or give a higher {MAX_STEPS}"
+        )
         given = {name: value for name, value in given.items() if name != MAX_MINUTES}
     run_dir = config_file.parent
     # What config.yaml says, which may have been edited; below, what the completed steps used.
