@@ -8,8 +8,16 @@ failed. docs/reliability.md says what is promised.
 
 from __future__ import annotations
 
-import importlib.util
+import os
 import sys
+
+if __name__ == "__main__":  # before the slow imports
+    sys.path.insert(0, os.path.realpath(f"{__file__}/../../.."))  # for `python scripts/torture`
+    from utils.signals import exit_silently_on_sigint
+
+    exit_silently_on_sigint()
+
+import importlib.util
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -17,12 +25,6 @@ from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
-
-if __name__ == "__main__":  # before the slow imports
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `python scripts/torture`
-    from utils.signals import exit_silently_on_sigint
-
-    exit_silently_on_sigint()
 
 import torch._dynamo  # now, instead of with the first optimizer of each trial
 
