@@ -24,7 +24,7 @@ from scripts.report import run_figures, table
 from utils.cli import Parser
 from utils.errors import UserError, run_cli
 from utils.output import log
-from utils.run.figure import plain_text
+from utils.run.figure import check_picture, plain_text
 from utils.run.folder import DEFAULT_RUN, RunFolder
 from utils.run.plot import UNITS, plot_losses
 
@@ -92,6 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.out and len(runs) > 1:
         raise UserError("--out: several runs need the name of a picture: --out compare.png")
     out = Path(args.out) if args.out else runs[0].plot
+    if args.out and not out.exists():  # else a file that is replaced, or a device
+        check_picture(out, "--out")
     metrics = {label: run.metrics for label, run in zip(labels(runs), runs, strict=True)}
     plot_losses(metrics, out, floor=common_floor(runs, args.unit), unit=args.unit)
     if out.is_file():  # false for --out /dev/stdout, which holds the picture: print nothing more

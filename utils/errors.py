@@ -53,6 +53,15 @@ def cut_middle(text: str, size: int) -> str:
     return text if len(text) <= size else f"{text[:half]}…{text[len(text) - (size - half - 1):]}"
 
 
+def brief(value: object, size: int = 40) -> str:
+    """Return the repr of a value in at most `size` characters.
+
+    >>> brief(["abc", "def"], 9)
+    "['ab…f']"
+    """
+    return cut_middle(repr(value), size)
+
+
 def one_line(message: object) -> str:
     """Return a message as a single line, with long values shortened.
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from model.config import ModelConfig
 from model.hf.config_reader import Reader
-from utils.errors import UserError
+from utils.errors import UserError, brief
 
 PLAIN_MLP = ("gelu", "gelu_tanh", "relu2")
 CLASSES = {
@@ -53,7 +53,7 @@ def from_hf(content: Mapping[str, Any]) -> ModelConfig:
     """
     model_type = content.get("model_type")
     if model_type not in CLASSES:
-        raise UserError(f"model_type {model_type!r:.40} is not one of {', '.join(CLASSES)}")
+        raise UserError(f"model_type {brief(model_type)} is not one of {', '.join(CLASSES)}")
     reader = Reader(content)
     values = READERS[model_type](reader)
     tied = reader.read("tie_word_embeddings", bool, model_type == "gpt2")
@@ -70,7 +70,7 @@ def _activation(reader: Reader, key: str, default: str, allowed: tuple[str, ...]
     ours = MLP_BY_HF_ACTIVATION.get(theirs)
     if ours not in allowed:
         known = [name for name, our in MLP_BY_HF_ACTIVATION.items() if our in allowed]
-        raise UserError(f"{key} is {theirs!r:.40}, not one of {', '.join(known)}")
+        raise UserError(f"{key} is {brief(theirs)}, not one of {', '.join(known)}")
     return ours
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.config.tables import read_table
-from utils.errors import UserError
+from utils.errors import UserError, brief
 
 _KEYS = read_table(Path(__file__).with_name("harmless_keys.yaml"))
 # Keys of config.json itself, not of objects in it.
@@ -48,7 +48,7 @@ class Reader:
             value = float(value)
         if type(value) is not expected_type:
             kind = expected_type.__name__
-            raise UserError(f"{self.where}{key} is {value!r:.40}, not of type {kind}")
+            raise UserError(f"{self.where}{key} is {brief(value)}, not of type {kind}")
         if type(value) is int and value < 1:
             raise UserError(f"{self.where}{key} is {value}, not 1 or more")
         return value
@@ -58,7 +58,7 @@ class Reader:
         self.keys_read.add(key)
         value = self.content.get(key)
         if value is not None and value != expected:
-            raise UserError(f"{self.where}{key} is {value!r:.40}: {why}")
+            raise UserError(f"{self.where}{key} is {brief(value)}: {why}")
 
     def theta(self) -> float:
         """Return the base of the rotary frequencies; check that nothing else changes them.
@@ -94,7 +94,7 @@ class Reader:
         self.keys_read.add(name)
         rope = self.content.get(name) or {}
         if not isinstance(rope, Mapping):
-            raise UserError(f"{name} is {rope!r:.40}, not an object")
+            raise UserError(f"{name} is {brief(rope)}, not an object")
         reader = Reader(rope, f"{name}: ")
         for key in ("rope_type", "type"):
             reader.require(key, "default", "TinyGPT supports only the default")
@@ -111,6 +111,6 @@ class Reader:
             if value is None or key in self.keys_read or harmless and not self.where:
                 continue
             raise UserError(
-                f"{self.where}{key} is {value!r:.40}: TinyGPT does not read this key, which could "
+                f"{self.where}{key} is {brief(value)}: TinyGPT does not read this key, which could "
                 "change the outputs; if it does not change them, remove it"
             )

@@ -130,6 +130,7 @@ def test_runs_with_equal_names_are_labelled_by_their_paths(tmp_path):
         (["--run", "nowhere"], "no run there"),
         (["--out", "loss.xyz"], "can't write a .xyz picture; supported: .*png"),
         (["--unit", "nats"], "nats"),
+        (["--out", "nodir/x.svg"], "--out nodir/x.svg: there is no folder nodir; make it first"),
     ],
 )
 def test_bad_arguments_are_refused(story_run, tmp_path, monkeypatch, argv, message):

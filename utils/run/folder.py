@@ -55,6 +55,10 @@ class RunFolder:
             more = f", with --checkpoint {self.path.stem}" if is_checkpoint else ""
             raise UserError(f"{self.path}: a file, not a run folder; name {self.path.parent}{more}")
         if not self.has_run():
+            inside = sorted({*self.path.glob("*/run.json"), *self.path.glob("*/*/run.json")})[:3]
+            if inside:
+                runs = " or ".join(str(record.parent) for record in inside)
+                raise UserError(f"{self.path}: no run there; did you mean {runs}?")
             folder = shell_quote(self.path)
             where = looked_in(self.path) + did_you_mean(self.path, "run.json")
             raise UserError(

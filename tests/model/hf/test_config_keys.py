@@ -44,6 +44,7 @@ def content_of(kind: str) -> dict[str, Any]:
         ({"is_encoder_decoder": True}, "is_encoder_decoder is True"),
         ({"rope_interleaved": True}, "rope_interleaved is True"),
         ({"no_such_key": False}, "no_such_key is False"),
+        ({"long": ["word", "text"] * 9}, r"long is \['word', 'text', 'wo….*'\]: TinyGPT does not"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

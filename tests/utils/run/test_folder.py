@@ -85,6 +85,24 @@ def test_a_relative_folder_can_be_locked(tmp_path: Path, monkeypatch: pytest.Mon
     assert (tmp_path / "run" / "lock").exists()
 
 
+def test_a_folder_of_runs_names_up_to_three_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b", "c", "sweep/x"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    (tmp_path / "runs" / "sweep" / "x" / "run.json").touch()
+    for path in ("runs", "."):  # the points of a sweep are two levels below
+        with pytest.raises(UserError, match="no run there") as error:
+            RunFolder(path).check_has_run()
+        mean = "; did you mean runs/sweep/x?" if path == "runs" else "train one with"
+        assert mean in str(error.value)
+    for name in "abc":
+        (tmp_path / "runs" / name / "run.json").touch()
+    with pytest.raises(UserError, match="there; did you mean runs/a or runs/b or runs/c.$"):
+        RunFolder("runs").check_has_run()
+
+
 def test_run_json_is_validated(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     with pytest.raises(UserError, match="no run there; train one with"):
