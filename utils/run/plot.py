@@ -52,7 +52,7 @@ def plot_losses(
     values = [
         value
         for number, (label, path) in enumerate(runs.items())
-        for value in plot_run(axes, "" if only_run else f"{label} ", path, number, unit)
+        for value in plot_run(axes, "" if only_run else f"{label} ", path, number, unit, len(runs))
     ]
     if not values:
         raise UserError(
@@ -66,7 +66,7 @@ def plot_losses(
     title = f"Loss of {next(iter(runs)) if only_run else f'{len(runs)} runs'} during training"
     axes.set_title(title, loc="left", fontsize=10)
     axes.set(xlabel="optimizer step", ylabel=UNITS[unit])
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     axes.margins(x=0.02)
     style_axes(axes)
     add_legend(axes, below=not only_run)
@@ -85,22 +85,33 @@ def plot_finished_run(run: RunFolder) -> bool:
     return False
 
 
-def plot_run(axes: Any, name: str, path: Path, number: int, unit: str) -> list[float]:
+def plot_run(axes: Any, name: str, path: Path, number: int, unit: str, n_runs: int) -> list[float]:
     """Plot one run's train and val curves, and return the finite values plotted.
 
     The val curve starts at the first evaluation after step 0: a line from step 0 would show losses
     that nobody has measured. Step 0 is a single marker if there is no other evaluation, or if its
-    loss is lower than all others.
+    loss is lower than all others. Of several runs, an earlier one has wider lines, so that a later
+    one with equal losses does not hide them.
     """
-    rows, values, style = read_rows(path), [], line_style(number)
+    rows, values, style = read_rows(path), list[float](), line_style(number)
+    under = 1 - (number + 1) / n_runs
+    style |= {"linewidth": 1.5 + 3 * under, "markersize": 4 + 6 * under}
     if unit == "loss":
         steps, train = read_column(rows, "train_loss")
         if steps:
             # A single run's two curves differ in colour. Of several runs, each has one colour for
             # both curves, and the legend has one entry for all train curves, to stay short.
             label = "train" if not name else None if number else "thin lines: train"
-            plain = {"color": style["color"] if name else LIGHT, "linewidth": 1.1, "zorder": 1.5}
-            axes.plot(steps, train, marker="." if len(steps) == 1 else "", label=label, **plain)
+            plain = {"color": style["color"] if name else LIGHT, "linestyle": style["linestyle"]}
+            plain |= {"linewidth": 1.1 + under, "zorder": 1.5}
+            if len(steps) == 1:  # a ring, which a val point at the same place does not hide
+                ring = {
+                    "marker": "o",
+                    "markersize": style["markersize"] + 5,
+                    "markeredgewidth": 1.1,
+                }
+                plain |= ring | {"markerfacecolor": "none"}
+            axes.plot(steps, train, label=label, **plain)
         values += train
     steps, val = read_column(rows, "val_loss" if unit == "loss" else "val_bpb")
     start = math.nan

@@ -55,6 +55,28 @@ def test_the_ticks_of_steps_are_whole_numbers(tmp_path: Path) -> None:
     assert all(float(tick).is_integer() for tick in figure.axes[0].get_xticks())
 
 
+def test_points_at_one_place_are_all_visible(tmp_path: Path) -> None:
+    log = CsvLog(tmp_path / "m.csv")
+    log.write({"step": 10, "train_loss": 3.4, "val_loss": 3.4, "val_bpb": 3.0})
+    axes = drawn({"run": log.path}, tmp_path / "loss.png").axes[0]
+    train, val = axes.get_lines()
+    assert train.get_markerfacecolor() == "none"
+    assert train.get_markersize() > 2 * val.get_markersize()
+    assert all(float(tick).is_integer() for tick in axes.get_xticks())
+
+
+def test_equal_runs_have_narrower_and_narrower_lines(tmp_path: Path) -> None:
+    path = metrics(tmp_path / "m.csv", 5.0, 2.0, 1.5)
+    lines = drawn(dict.fromkeys("abc", path), tmp_path / "loss.png").axes[0].get_lines()
+    for curves in (lines[::2], lines[1::2]):  # train, val
+        widths = [line.get_linewidth() for line in curves]
+        assert widths == sorted(widths, reverse=True) and len(set(widths)) == 3
+    sizes = [line.get_markersize() for line in lines[1::2]]
+    assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == 3
+    only = drawn({"a": path}, tmp_path / "loss.png").axes[0].get_lines()[1]
+    assert (only.get_linewidth(), only.get_markersize()) == (1.5, 4)
+
+
 def test_several_runs_in_bits_per_byte_as_svg(tmp_path: Path) -> None:
     runs = {name: metrics(tmp_path / f"{name}.csv", 5.0, 4.0) for name in ("one", "two")}
     labels = legend_of(runs, tmp_path / "loss.svg", unit="bpb")
@@ -74,7 +96,7 @@ def test_a_run_stopped_before_its_first_evaluation_shows_step_0_as_a_marker(tmp_
     log.write({"step": 20, "train_loss": 6.0})
     figure = drawn({"run": log.path}, tmp_path / "loss.png")
     train, val = figure.axes[0].get_lines()
-    assert (train.get_marker(), val.get_label()) == (".", "val, before training")
+    assert (train.get_marker(), val.get_label()) == ("o", "val, before training")
     assert list(val.get_xdata()) == [0] and val.get_marker() == "o"
     log.write({"step": 40, "val_loss": 9.0, "val_bpb": 4.0})
     figure = drawn({"run": log.path}, tmp_path / "loss.png")
