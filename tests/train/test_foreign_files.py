@@ -156,6 +156,20 @@ def test_every_flipped_bit_of_the_logs_is_noticed(run: Path, settings: Settings)
         (run / name).write_bytes(original)
 
 
+def test_what_follows_the_samples_of_the_checkpoint_is_removed(
+    run: Path, settings: Settings, tmp_path: Path
+) -> None:
+    """Without a header of a later step, it would become a part of the last sample."""
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    with open(run / "samples.txt", "ab") as file:
+        file.write(b"from elsewhere\n\n")
+    for one in (run, other):
+        argv = flags(one, settings, "--resume", **STEPS | {"train__max_steps": 5})
+        assert train.main(argv) == 0
+    assert (run / "samples.txt").read_bytes() == (other / "samples.txt").read_bytes()
+
+
 def test_a_checkpoint_without_the_logs_needs_the_row_of_its_evaluation(
     run: Path, settings: Settings
 ) -> None:

@@ -35,6 +35,7 @@ class RunFolder:
         self.best = self.path / "best.pt"
         logs = [self.metrics, self.samples, self.tensorboard, self.plot]
         self._files = [self.last, self.best, *logs, self.config, self.tokenizer]
+        self.samples_size: int | None = None  # in bytes, when last.pt was saved; set by check_logs
         self._lock = filelock.FileLock(self.path / "lock", blocking=False, thread_local=False)
 
     def has_run(self) -> bool:

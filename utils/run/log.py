@@ -43,7 +43,7 @@ class RunLog:
         """
         self.run = run
         self.metrics = CsvLog(run.metrics, after_step=after_step)
-        truncate_samples(run.samples, after_step)
+        truncate_samples(run.samples, after_step, run.samples_size)
         self.tensorboard = TensorBoardWriter(run.tensorboard, elapsed_s) if tensorboard else None
         if self.tensorboard:
             for row in read_rows(run.metrics):
@@ -110,6 +110,7 @@ def check_logs(run: RunFolder, state: Mapping[str, Any] | None) -> None:
         elif "logs" in state:
             size, digest = state["logs"].get(path.name, (0, hashlib.sha256().hexdigest()))
             intact = hashlib.sha256(read_bytes(path)[:size]).hexdigest() == digest
+            run.samples_size = size if path == run.samples else None
         else:
             intact = path != run.metrics or evaluated_step(state) in (None, *steps)
         if not intact:
@@ -144,10 +145,14 @@ def read_samples(path: Path) -> list[tuple[int, str]]:
     return [(int(step), body.removesuffix("\n\n")) for step, body in pairs]
 
 
-def truncate_samples(path: Path, last_step: int) -> None:
-    """Remove the samples of steps after `last_step`, which a resumed run writes again."""
+def truncate_samples(path: Path, last_step: int, size: int | None = None) -> None:
+    """Remove the samples of steps after `last_step`, which a resumed run writes again.
+
+    Args:
+        size: of the file when the last checkpoint was saved; what follows is removed, too.
+    """
     if path.exists():
-        raw = path.read_bytes()
+        raw = path.read_bytes()[:size]
         end = raw.rfind(b"\n\n") + 2 if b"\n\n" in raw else 0  # without an incomplete sample
         for match in re.finditer(b"(?m)^%b(\\d{1,18})\n" % SAMPLE_HEADER.encode(), raw):
             if int(match[1]) > last_step:
