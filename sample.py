@@ -34,7 +34,7 @@ from utils.cli import Parser, nonempty_text, positive_int, read_stdin
 from utils.device import limit_threads, pick_device
 from utils.errors import UserError, errors_at, run_cli
 from utils.files import decode_utf8, read_bytes
-from utils.output import json_line, log
+from utils.output import json_line, log, shell_quote
 from utils.repl import run_repl
 from utils.run import checkpoint
 from utils.run.folder import DEFAULT_RUN, RunFolder
@@ -79,8 +79,10 @@ def load_run(run_dir: str | Path, which: str = "best", device: str = "auto") -> 
     path = run.path / f"{which}.pt"
     if not path.exists():
         instead = ", or use --checkpoint last" if which == "best" and run.last.exists() else ""
+        again = f"python train.py --run_dir {shell_quote(run.path)} --resume"
         raise UserError(
-            f"{path}: no checkpoint yet; wait for the run's first evaluation after step 0{instead}"
+            f"{path}: no checkpoint yet; the run's first evaluation after step 0 writes it: if the "
+            f"run was stopped, run `{again}`{instead}"
         )
     other = "last" if which == "best" else "best"
     state = checkpoint.load(path, hint=f"try --checkpoint {other}", required=checkpoint.SCHEMA)

@@ -36,8 +36,10 @@ class DocumentSource:
             raise UserError(
                 "data.files is not set; name your text, such as --data.files mytext.txt"
             )
-        self.files = expand_folders(config.files, download_hint, config.include)
-        self.val_files = expand_folders(config.val_files, download_hint, config.include)
+        self.files, self.val_files = (
+            expand_folders(paths, download_hint, config.include, "--data.include")
+            for paths in (config.files, config.val_files)
+        )
         # Size of the whole validation part; counted while it is read, and only with val_max_bytes.
         self.val_part_bytes = 0
         self._counts: dict[Path, tuple[int, int]] = {}  # documents and bytes of each file read

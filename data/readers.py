@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shlex
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -318,15 +319,10 @@ def _field_of(found: Any, field: str, where: str) -> bytes:
         raise UserError(f'{where}: expected an object such as {{"{field}": "..."}}')
     if field not in found:
         names = ", ".join(sorted(map(repr, found))[:8]) or "nothing"
-        raise UserError(
-            f"{where}: no field {field!r}; it has {names}; name the field with the text"
-        )
+        raise UserError(f"{where}: no field {field!r}; it has {names}; {_fix_of_field(found)}")
     if not isinstance(found[field], str):
-        kind = type(found[field]).__name__
-        raise UserError(
-            f"{where}: the field {field!r} holds no text (its Python type is {kind}); "
-            "name another field"
-        )
+        what = f"holds no text (its Python type is {type(found[field]).__name__})"
+        raise UserError(f"{where}: the field {field!r} {what}; {_fix_of_field(found)}")
     try:
         return found[field].encode()
     except UnicodeEncodeError as error:
@@ -334,3 +330,21 @@ def _field_of(found: Any, field: str, where: str) -> bytes:
             f"{where}: the field {field!r} holds half a character (a lone surrogate) at "
             f"character {error.start}, which is not text"
         ) from None
+
+
+def _fix_of_field(found: dict[str, Any]) -> str:
+    """Return how to read a JSON object whose text is not where it was expected."""
+    # The text, or the list of records, is most likely the longest one.
+    sizes = {
+        name: len(str(value))
+        for name, value in found.items()
+        if isinstance(value, str) or str(value).startswith("[{")
+    }
+    name = max(sizes, key=lambda name: sizes[name], default="NAME")
+    if isinstance(found.get(name), list):
+        return (
+            f"a list of records inside an object ({name!r}) is not supported: write one record a "
+            "line into a .jsonl file"
+        )
+    word = shlex.quote(name) if name.isprintable() else "NAME"
+    return f"name the field with the text: --data.json_field {word}"

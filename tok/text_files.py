@@ -24,7 +24,7 @@ STDIN = "standard input"  # name in messages
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 HEAD_BYTES = 1 << 20  # of a file, to recognize its format
 HEAD_OF_TEXT = 4096  # bytes, to guess whether a file is text
-MAX_SUGGESTED = 5  # patterns in a hint
+MAX_SUGGESTED = 10  # patterns in a hint
 # Kind -> what such a file begins with.
 ARCHIVES = {
     "gzip": re.compile(rb"\x1f\x8b\x08"),
@@ -40,6 +40,7 @@ def expand_folders(
     paths: Iterable[str | Path],
     hint: Callable[[Path], str] = lambda path: "",
     include: Sequence[str] = (),
+    flag: str = "--include",
 ) -> list[Path]:
     """Return the given files, with each folder replaced by the files below it.
 
@@ -49,6 +50,7 @@ def expand_folders(
     Args:
         hint: returns text to append to the error message about a path that does not exist.
         include: file patterns, see `is_included`; they choose among the files of folders.
+        flag: the flag of the patterns, for messages.
 
     Raises:
         UserError: a path is empty or does not exist, a folder contains no files that match, or
@@ -61,7 +63,7 @@ def expand_folders(
             raise UserError(f"{str(given)!r} is {what} name a file or folder")
         path = Path(given)
         if path.is_dir():
-            visible = [file.relative_to(path) for file in files_below(path, include)]
+            visible = [file.relative_to(path) for file in files_below(path, include, flag)]
             if not visible:
                 raise UserError(f"{path}: no files in this folder; name one that holds text files")
             chosen = [file for file in visible if is_included(file, include)]
@@ -73,8 +75,7 @@ def expand_folders(
             for file in sorted(chosen, key=lambda file: file.parts):
                 if not (path / file).is_file():
                     raise UserError(
-                        f"{path / file}: a pipe, socket or device, not a file; move it out of the "
-                        "folder"
+                        f"{path / file}: a pipe, socket or device, not a file; move it away"
                     )
                 files.append(path / file)
         elif path.exists():
@@ -85,7 +86,7 @@ def expand_folders(
     return files
 
 
-def files_below(folder: Path, include: Sequence[str] = ()) -> Iterator[Path]:
+def files_below(folder: Path, include: Sequence[str] = (), flag: str = "") -> Iterator[Path]:
     """Yield the files (and pipes, devices) at any depth in a folder, unsorted, except hidden ones.
 
     Args:
@@ -118,6 +119,7 @@ def files_below(folder: Path, include: Sequence[str] = ()) -> Iterator[Path]:
                     yield path
                     continue
                 link = f" (a link to {os.readlink(path)})" if path.is_symlink() else ""
+                fix += f", or choose the other files with {flag}"
                 raise UserError(f"{path}{link}: {error.strerror}; {fix}") from None
             if stat.S_ISDIR(mode):
                 pending.append((path, above | {real}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import functools
@@ -125,6 +126,9 @@ def decode_utf8(
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
+        if not offset and raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            kind = "UTF-32" if raw.startswith(codecs.BOM_UTF32_LE) else "UTF-16"
+            hint = f"it is {kind}: convert it with `iconv -f {kind} -t UTF-8`"
         raise UserError(
             f"{name}: not UTF-8 at byte {offset + error.start} (0x{raw[error.start]:02x}); {hint}"
         ) from None

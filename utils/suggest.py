@@ -88,7 +88,12 @@ def nearest_path(path: str | Path, holding: str = "") -> Path | None:
 
 
 def did_you_mean(path: str | Path, holding: str = "") -> str:
-    """Return `; did you mean ...?` with the `nearest_path`; empty if there is none."""
+    """Return the end of a message about a missing path: often `; did you mean ...?`."""
+    if str(path) == "-" and not holding:
+        return "; for standard input, name /dev/stdin"
+    if Path(path).parts[1:2] in (("dev",), ("proc",)) and Path(path).is_absolute():
+        # Such as a pipe of bash, <(command): its number names another file in each process.
+        return "; a pipe can't be read again: save its text to a file, and name that"
     near = nearest_path(path, holding)
     return f"; did you mean {near}?" if near else ""
 

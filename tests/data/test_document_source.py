@@ -35,6 +35,9 @@ def test_a_picture_among_the_notes_is_left_out(tmp_path: Path) -> None:
         parts((notes,))
     train, val = parts((notes,), include=("*.md",), split="documents")
     assert sorted(train + val) == [b"a.md", b"b.md"]
+    (tmp_path / "notes" / "link.txt").symlink_to("nowhere")
+    with pytest.raises(UserError, match="link.txt .*, or choose .* with --data.include$"):
+        parts((notes,))
     with pytest.raises(UserError, match="--data.include: has an effect only on folders"):
         parts((str(tmp_path / "notes" / "a.md"),), include=("*.md",))
     with pytest.raises(UserError, match="not UTF-8 at byte 0 .* to take any bytes$"):

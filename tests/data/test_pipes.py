@@ -53,3 +53,17 @@ def test_an_error_in_a_pipe_names_the_pipe(tokenizer: Path, tmp_path: Path) -> N
             prepare.prepare(DataConfig(files=(str(pipe),), tokenizer=str(tokenizer)), 300)
     with pytest.raises(UserError, match="/dev/null: a device, not a file"):
         prepare.prepare(DataConfig(files=("/dev/null",), tokenizer=str(tokenizer)), 300)
+
+
+@pytest.mark.parametrize(
+    ("path", "end"),
+    [
+        ("/dev/fd/963", "; a pipe can't be read again: save its text to a file, and name that"),
+        ("/proc/self/fd/963", ": save its text to a file, and name that"),
+        ("-", "; for standard input, name /dev/stdin"),
+    ],
+)
+def test_a_pipe_of_an_ended_command_and_a_dash_get_a_fix(path: str, end: str) -> None:
+    with pytest.raises(UserError) as caught:
+        prepare.DocumentSource(DataConfig(files=(path,)))
+    assert str(caught.value).startswith(f"{path}: No such file") and str(caught.value).endswith(end)

@@ -78,7 +78,7 @@ def test_a_run_stopped_before_its_first_evaluation_names_the_trained_weights(
     assert f"no best.pt yet; plot {run / 'loss.png'}; sample with `python sample.py --run" in err
     assert err.rstrip().endswith("--checkpoint last`") and "best val" not in err
     first_loss = f"{float(rows_of(run)[0]['val_loss']):.4f}"
-    with pytest.raises(UserError, match="best.pt: no checkpoint yet; .* --checkpoint last"):
+    with pytest.raises(UserError, match="no checkpoint yet; .* --resume`, or .* --checkpoint last"):
         sample.main(["--run", str(run)])
     last = ["--run", str(run), "--checkpoint", "last"]
     assert sample.main([*last, "--steps", "2"]) == 0 and eval_script.main(last) == 0

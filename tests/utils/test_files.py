@@ -57,6 +57,20 @@ def test_an_error_of_decoding_names_file_offset_and_hint():
         decode_utf8(b"ab\xff", "a.txt")
     with pytest.raises(UserError, match=r"at byte 0 \(0xc3\); fix it"):
         decode_utf8(b"\xc3", "a.txt", hint="fix it")
+    with pytest.raises(UserError, match="at byte 1 .*; fix it"):
+        decode_utf8(b"a\xff\xfe", "a.txt", hint="fix it")
+
+
+@pytest.mark.parametrize("kind", ["utf-16", "utf-32"])
+@pytest.mark.parametrize("text", ["once", "é"])
+def test_utf_16_is_recognized_by_its_byte_order_mark(kind, text):
+    with pytest.raises(UserError, match=f"a.txt: not .* with `iconv -f {kind.upper()} -t UTF-8`$"):
+        decode_utf8(text.encode(kind), "a.txt")
+
+
+def test_big_endian_utf_16_is_recognized():
+    with pytest.raises(UserError, match="with `iconv -f UTF-16 -t UTF-8`$"):
+        decode_utf8(b"\xfe\xff\x00a", "a.txt")
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])

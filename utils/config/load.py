@@ -153,7 +153,8 @@ def cast_flag(text: str | list[str], kind: Any, where: str) -> Any:
     """
     if not isinstance(text, list):
         return cast(parse_value(text), kind, where, text)
-    if len(text) == 1 and isinstance(items := parse_value(text[0]), list):
+    # In YAML, - is a list of nothing; as a word, it is often meant as standard input.
+    if text != ["-"] and len(text) == 1 and isinstance(items := parse_value(text[0]), list):
         return cast(items, kind, where)
     words = text if typing.get_args(kind)[0] is str else [parse_value(word) for word in text]
     return cast(words, kind, where)

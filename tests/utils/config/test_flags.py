@@ -47,6 +47,8 @@ def test_only_given_flags_are_returned() -> None:
 def test_lists_of_text() -> None:
     config, _ = load(Config, [], parse("--model.names", "a", "1", "--model.on", "true"))
     assert config.model.names == ("a", "1") and config.model.on is True
+    for words in (["-"], ["-", "a"]):
+        assert load(Config, [], parse("--model.names", *words))[0].model.names == tuple(words)
 
 
 @pytest.mark.parametrize(
