@@ -57,7 +57,7 @@ def brief(value: object, size: int = 40) -> str:
     """Return the repr of a value in at most `size` characters.
 
     >>> brief(["abc", "def"], 9)
-    "['ab…f']"
+    "['ab…ef']"
     """
     return cut_middle(repr(value), size)
 

@@ -164,6 +164,8 @@ def report_results(jobs: Sequence[Job], sweep: Sweep, out: Path, plot_format: st
     """Print the table and its verdict, and write the plots."""
     rows = [job.row() for job in jobs]
     groups = group_runs(rows, sweep.setting_names)
+    if not groups:  # no point is done
+        return
     if sweep.changes:
         print(changes_table(groups, BASE))
     else:
@@ -218,6 +220,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if failed:
         log(f"{len(failed)} of {len(jobs)} points failed: {' '.join(failed)}")
     log(f"{out / 'results.csv'}: {sum(job.status == 'done' for job in jobs)} of {len(jobs)} done")
+    if status and any(job.status != "done" for job in jobs):
+        words = sys.argv[1:] if argv is None else argv
+        command = " ".join(["python -m scripts.sweep", *map(shell_quote, words)])
+        log(f"stopped; the same command continues: `{command}`")
     return status or (1 if failed else 0)
 
 

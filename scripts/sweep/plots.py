@@ -24,6 +24,7 @@ from scripts.sweep.ranking import (
     comparable_means,
     describe_sweep,
     difference,
+    label_names,
     label_of,
     loss_of,
 )
@@ -70,6 +71,7 @@ NEXT_TO = {  # style of the number next to a mean
 }
 # Style of a text at the height of a line in the plot, with x in parts of the axes' width.
 AT_THE_RIGHT = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 8}
+TITLE = "Validation loss during training"
 CURVES, AXES, CHANGES = PICTURES
 Rows = Sequence[Mapping[str, Any]]  # of results.csv
 Curve = tuple[list[int], list[float]]  # steps, losses
@@ -154,7 +156,7 @@ def plot_setting(axes: Any, rows: Rows, name: str, settings: Sequence[str]) -> N
     dots = {"s": 22, "color": BLUE, "alpha": 0.6, "linewidths": 0, "zorder": 3}
     axes.scatter(*zip(*found, strict=True), label="a run", **dots)
     if means:
-        label = "mean over those other settings and seeds that all values have"
+        label = "mean of the runs at this value (only seeds and settings that every value has)"
         xy = [(position(text), means[text]) for text in order]
         axes.plot(*zip(*xy, strict=True), color=RED, marker="s", markersize=5, label=label)
         for text in order if len(order) <= MAX_TICKS else ():
@@ -169,7 +171,8 @@ def plot_setting(axes: Any, rows: Rows, name: str, settings: Sequence[str]) -> N
     # Values in order get a tick each, however many: words, or the numbers of a grid.
     numbers = order != list(dict.fromkeys(row[name] for row in rows)) or log
     label_ticks(axes.xaxis, [position(text) for text in order], order, numbers)
-    axes.set_xlabel(f"{name} (log scale)" if log else name)
+    short = label_names(settings)[name]
+    axes.set_xlabel(f"{short} (log scale)" if log else short)
     axes.margins(x=0.12, y=0.12)
     style_axes(axes)
 
@@ -219,7 +222,7 @@ def plot_curves(
         return False
     figure = new_figure()
     axes = figure.subplots()
-    many = len(shown) > MAX_LINES
+    many, title = len(shown) > MAX_LINES, TITLE
     shades = ScalarMappable(Normalize(shown[0].mean(), shown[-1].mean()), MANY_COLOURS)
     for number, one in enumerate(shown):
         style = line_style(number) | {"zorder": 3 - number / len(shown)}  # the best on top
@@ -228,16 +231,18 @@ def plot_curves(
             style |= {"color": colour, "linestyle": "-", "linewidth": 1.0}
         named = not many or number in (0, len(shown) - 1)  # of many, the best and the worst
         steps, means, lows, highs = mean_curve(curves[one.label])
+        if len(steps) < 2:
+            style["linestyle"], title = "none", f"{TITLE}; a single point: one evaluation in a run"
         axes.plot(steps, means, label=one.describe() if named else None, **style)
         if len(curves[one.label]) > 1:
-            axes.fill_between(steps, lows, highs, color=style["color"], alpha=0.2, linewidth=0)
+            edge = 0 if len(steps) > 1 else 2  # else the band of a single point has no width
+            axes.fill_between(steps, lows, highs, color=style["color"], alpha=0.2, linewidth=edge)
     if many:
         figure.colorbar(shades, ax=axes, label="best val bits per byte, mean over seeds", pad=0.01)
     scale_y(axes, [y for line in axes.lines for y in line.get_ydata() if math.isfinite(y)])
-    title = f"Validation loss during training\n{describe_sweep(rows, settings)}"
-    axes.set_title(title, loc="left", fontsize=10)
+    axes.set_title(f"{title}\n{describe_sweep(rows, settings)}", loc="left", fontsize=10)
     axes.set(xlabel="optimizer step", ylabel="val bits per byte")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     style_axes(axes)
     add_legend(axes, below=True, title=legend_title(many, curves.values()))
     save_figure(figure, out)

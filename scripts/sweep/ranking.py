@@ -98,8 +98,21 @@ def group_runs(rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> li
 
 def label_of(row: Mapping[str, Any], settings: Sequence[str]) -> str:
     """Return the name of a row's change, or its settings without the seed, as text."""
-    words = [f"{leaf_of(name)}={row[name]}" for name in settings]
+    words = [f"{label}={row[name]}" for name, label in label_names(settings).items()]
     return row.get("change") or ", ".join(words) or "base"
+
+
+def label_names(settings: Sequence[str]) -> dict[str, str]:
+    """Return setting -> its name in tables and plots: the last part, if no other has the same.
+
+    >>> label_names(["optim.lr", "a.x", "b.x"])
+    {'optim.lr': 'lr', 'a.x': 'a.x', 'b.x': 'b.x'}
+    """
+    leaves = [leaf_of(name) for name in settings]
+    return {
+        name: leaf if leaves.count(leaf) == 1 else name
+        for name, leaf in zip(settings, leaves, strict=True)
+    }
 
 
 def describe_sweep(rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> str:

@@ -58,7 +58,8 @@ def test_a_grid(tmp_path, figures):
     ]
     assert draw(rows, tmp_path) == ["curves.png", "axes.png"]
     width, lr, mlp = figures["axes.png"].axes
-    assert [axes.get_xlabel().removesuffix(" (log scale)") for axes in (width, lr, mlp)] == SETTINGS
+    names = [axes.get_xlabel() for axes in (width, lr, mlp)]  # those of the table and the curves
+    assert names == ["n_embd", "lr (log scale)", "mlp"]
     # 16-0.1-relu2 is missing, so 8-0.1-relu2 is in no mean.
     assert width.lines[0].get_xydata().tolist() == [[8, 2.0], [16, 1.8]]
     assert width.get_title("left") == "mean over 1 run at each value"
@@ -77,6 +78,9 @@ def test_a_grid(tmp_path, figures):
         [[10, 2.0]],
     ]
     assert len({(line.get_color(), line.get_marker()) for line in curves.lines}) == 3
+    # A lone point has no line in the legend either, and the title says why it is alone.
+    assert {line.get_linestyle() for line in curves.lines} == {"None"}
+    assert "a single point: one evaluation in a run\n" in curves.get_title("left")
     assert curves.get_title("left").endswith("5 variants, 1 seed, 4 of 5 points done")
     assert legend_of(figures["curves.png"]) == [
         "variant: its best val bits per byte",
@@ -84,6 +88,19 @@ def test_a_grid(tmp_path, figures):
         "n_embd=16, lr=0.001, mlp=gelu: 1.8000",
         "n_embd=8, lr=0.001, mlp=gelu: 2.0000",
     ]
+
+
+def test_runs_with_two_evaluations_are_lines(tmp_path, figures):
+    rows = [row(8, 0.1, "gelu", 2.0), row(16, 0.1, "gelu", 1.5)]
+    for one in rows:
+        (tmp_path / one["point"]).mkdir()
+        log = CsvLog(tmp_path / one["point"] / "metrics.csv")
+        for step in (10, 20):
+            log.write({"step": step, "val_bpb": float(one["val_bpb"])})
+    plot_all(rows, SETTINGS, group_runs(rows, SETTINGS), tmp_path)
+    axes = figures["curves.png"].axes[0]
+    assert [line.get_linestyle() for line in axes.lines] == ["-", "--"]
+    assert axes.get_title("left").startswith("Validation loss during training\n")
 
 
 def legend_of(figure) -> list[str]:
@@ -102,6 +119,8 @@ def test_seeds_are_a_band_and_the_legend_says_so(tmp_path, figures):
     assert [line.get_xydata().tolist() for line in axes.lines] == [[[10, 1.2]], [[10, 2.1]]]
     corners = [band.get_paths()[0].vertices[:, 1] for band in axes.collections]
     assert [(low.min(), low.max()) for low in corners] == [(1.0, 1.4), (2.0, 2.2)]
+    assert all(band.get_linewidth() > 0 for band in axes.collections)  # one evaluation: no width
+    assert all(float(tick).is_integer() for tick in axes.get_xticks())
     title, *lines = legend_of(figures["curves.png"])
     assert "mean +- standard deviation" in title and "band: from the lowest to the highest" in title
     assert lines[0] == "n_embd=16, lr=0.1, mlp=gelu: 1.2000 +- 0.2828 (2 seeds)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import shlex
 
 import pytest
 from filelock import FileLock
@@ -38,6 +39,18 @@ def test_one_failing_point_does_not_stop_the_rest(sweep_file, tmp_path, capsys, 
     assert script.main(argv) == 1
     (command,) = started  # the finished point is not run again
     assert str(tmp_path / "out" / "lr=1e+30") in command
+
+
+def test_a_stopped_sweep_says_how_to_continue(sweep_file, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(script, "run_jobs", lambda *args: 130)  # Ctrl-C before a point is done
+    argv = [*sweep_file("grid: {lr: [0.01, 0.02]}"), "--out", str(tmp_path / "the out")]
+    assert script.main(argv) == 130
+    printed = capsys.readouterr()
+    command = " ".join(map(shlex.quote, argv))
+    assert (
+        f"stopped; the same command continues: `python -m scripts.sweep {command}`" in printed.err
+    )
+    assert printed.out == ""  # no table without rows
 
 
 def test_an_unknown_format_of_the_plots_is_refused(sweep_file, tmp_path):
