@@ -24,7 +24,7 @@ from utils.processes import peak_rss_bytes
 
 CASES = 500  # of each reader, in one trial
 VALUE_CASES = 25  # of them, for a JSON file: hypothesis changes one value
-CASE_S = 10
+CASE_S = 10  # of CPU time, as the machine may be busy
 # What parsers of numbers, texts and nesting trip over.
 WORDS = rb"""null true NaN Infinity 1e999 -1 0 1.5 {} [] , : &a *a !!bool - ? " ' \ \ud8 == # {["""
 PIECES = [*WORDS.split(), b"[" * 900, b'{"a":' * 900, b"9" * 5000, b"x" * 70_000, b" ", b"\n\n"]
@@ -94,14 +94,15 @@ def try_reader(path: Path, read: Callable[[Path], object], raw: bytes) -> str:
     """
     path.write_bytes(raw)
     before, result, defect = peak_rss_bytes(), "accepted", ""
-    signal.alarm(CASE_S)
+    signal.alarm(HANG_S)
+    signal.setitimer(signal.ITIMER_PROF, CASE_S)
     try:
         read(path)
     except UserError as error:
         result, defect = "refused", str(error)[MAX_MESSAGE:]
     except BaseException as error:  # KeyboardInterrupt: too slow
         defect = f"{type(error).__name__}: {error!s:.200}"
-    signal.alarm(HANG_S)
+    signal.setitimer(signal.ITIMER_PROF, 0)
     if (extra_bytes := peak_rss_bytes() - before) > MAX_EXTRA_BYTES:
         defect = f"{extra_bytes:,} bytes of memory"
     if defect:
@@ -150,7 +151,8 @@ def fuzz(reference: Reference, rng: Random, folder: Path) -> Counter[str]:
     shutil.copytree(valid_folder(reference), folder, dirs_exist_ok=True)
 
     def work() -> None:
-        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        for number in (signal.SIGALRM, signal.SIGPROF):
+            signal.signal(number, signal.default_int_handler)
         counts: Counter[str] = Counter()
         for name, read in READERS.items():
             counts += fuzz_reader(folder / name, read, rng)
