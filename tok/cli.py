@@ -26,7 +26,7 @@ from tok.text_files import (
 from tok.tokenizer import BPETokenizer
 from tok.vocabulary import BYTE_ORDERS
 from utils.cli import Parser, nonnegative_int
-from utils.errors import UserError, errors_at
+from utils.errors import UserError, brief, errors_at
 from utils.files import check_writable, read_bytes
 
 DEFAULT_TOKENIZER = Path(__file__).with_name("bpe.json")
@@ -254,7 +254,7 @@ def import_vocabulary(arguments: argparse.Namespace) -> None:
     special: dict[str, int | None] = {}
     for text, token_id in map(convert.parse_special, arguments.special):
         if text in special:
-            raise UserError(f"--special {text!r:.40} is given twice; give it once")
+            raise UserError(f"--special {brief(text)} is given twice; give it once")
         special[text] = token_id
     tokenizer = convert.import_tokenizer(
         arguments.files, pattern=arguments.pattern, special=special
@@ -285,7 +285,7 @@ def _parse_id(word: bytes) -> int:
     except ValueError:
         shown = word.decode("utf-8", "backslashreplace")
         raise TokenizerError(
-            f"{shown!r:.40} is not an id; ids are whole numbers separated by blanks"
+            f"{brief(shown)} is not an id; ids are whole numbers separated by blanks"
         ) from None
 
 

@@ -31,7 +31,7 @@ from tok.training.count_files import count_files, count_texts
 from tok.training.counts import PretokenCounts
 from tok.training.learn import learn_merges
 from tok.vocabulary import END_OF_TEXT, ByteOrder
-from utils.errors import errors_at
+from utils.errors import brief, errors_at
 from utils.files import read_bytes, write_atomic
 
 
@@ -305,7 +305,7 @@ class BPETokenizer:
         try:
             token_id = index(token_id)
         except TypeError:
-            raise TokenizerError(f"an id must be an int, not {token_id!r:.40}") from None
+            raise TokenizerError(f"an id must be an int, not {brief(token_id)}") from None
         if not 0 <= token_id < len(self.token_bytes):
             raise TokenizerError(
                 f"id {token_id} is out of range: the ids are 0 to {self.vocab_size - 1}"

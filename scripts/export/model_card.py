@@ -14,7 +14,7 @@ from sample import LoadedRun
 from scripts.export.exporters import Exporter
 from train import Config
 from utils.config.load import dump
-from utils.errors import UserError
+from utils.errors import UserError, brief
 from utils.metrics import read_rows
 from utils.output import as_utf8
 from utils.run import checkpoint
@@ -37,7 +37,7 @@ def check_licence(licence: str) -> None:
     """
     if licence and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", licence):
         raise UserError(
-            f"--license {licence!r:.40}: give Hugging Face's identifier, such as mit or cc-by-4.0"
+            f"--license {brief(licence)}: give Hugging Face's identifier, such as mit or cc-by-4.0"
         )
 
 

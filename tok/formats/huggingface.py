@@ -17,6 +17,7 @@ from tok.formats.printable_vocab import tokenizer_kwargs, vocab_dict
 from tok.patterns import GPT2, PATTERNS, find_pattern
 from tok.tokenizer import BPETokenizer
 from tok.vocabulary import to_printable
+from utils.errors import brief
 
 TEMPLATE = Path(__file__).with_name("tokenizer.json.template")  # with one added token
 _FLAGS = ("single_word", "lstrip", "rstrip")  # of an added token: they change what it matches
@@ -55,7 +56,7 @@ def read_huggingface(content: dict[str, Any]) -> dict[str, Any]:
     model = content.get("model")
     if not isinstance(model, dict) or model.get("type", "BPE") != "BPE":
         kind = model.get("type") if isinstance(model, dict) else None
-        raise TokenizerError(f"the model is {kind!r:.40}, not BPE")
+        raise TokenizerError(f"the model is {brief(kind)}, not BPE")
     pattern = _pattern_of(content.get("pre_tokenizer"))
     _check_other_steps(content)
     _check_model_settings(model)
@@ -87,14 +88,14 @@ def _pattern_of(step: Any) -> str:
         raise TokenizerError("pre_tokenizer must split once: by Split, or by ByteLevel's use_regex")
     split = before[0]
     if split.get("type") != "Split":
-        raise TokenizerError(f"pre_tokenizer {split.get('type')!r:.40} is not supported")
+        raise TokenizerError(f"pre_tokenizer {brief(split.get('type'))} is not supported")
     if split.get("behavior") not in ("Isolated", "isolated") or split.get("invert") is not False:
         raise TokenizerError("pre_tokenizer Split must be Isolated and not inverted")
     rule = split.get("pattern")
     text = rule.get("Regex") if isinstance(rule, dict) else None
     pattern = find_pattern(text)
     if pattern is None:
-        raise TokenizerError(f"pattern {text!r:.80} is not one of {', '.join(PATTERNS)}")
+        raise TokenizerError(f"pattern {brief(text, 80)} is not one of {', '.join(PATTERNS)}")
     return pattern.name
 
 
@@ -103,7 +104,7 @@ def _steps_of(step: Any, key: str) -> list[dict[str, Any]]:
     if step is None:
         return []
     if not isinstance(step, dict):
-        raise TokenizerError(f"expected an object, not {step!r:.40}")
+        raise TokenizerError(f"expected an object, not {brief(step)}")
     if step.get("type") != "Sequence":
         return [step]
     parts = step.get(key)
@@ -123,7 +124,7 @@ def _check_other_steps(content: dict[str, Any]) -> None:
     for name, kinds in allowed.items():
         for step in _steps_of(content.get(name), keys[name]):
             if step.get("type") not in kinds and not _is_bare_template(step):
-                raise TokenizerError(f"{name} {step.get('type')!r:.40} is not supported")
+                raise TokenizerError(f"{name} {brief(step.get('type'))} is not supported")
     if not _steps_of(content.get("decoder"), "decoders"):
         raise TokenizerError("there is no decoder; llm-tiny decodes as ByteLevel does")
 
@@ -153,7 +154,7 @@ def _check_model_settings(model: dict[str, Any]) -> None:
     """
     for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
         if model.get(name):
-            raise TokenizerError(f"model.{name} is {model[name]!r:.40}; not supported")
+            raise TokenizerError(f"model.{name} is {brief(model[name])}; not supported")
 
 
 def _special_ids(added: Any, ids: dict[str, Any]) -> dict[str, int]:
@@ -165,11 +166,11 @@ def _special_ids(added: Any, ids: dict[str, Any]) -> dict[str, int]:
         text, token_id = token.get("content"), token.get("id")
         for flag in _FLAGS:
             if token.get(flag):
-                raise TokenizerError(f"added token {text!r:.40} has {flag}; not supported")
+                raise TokenizerError(f"added token {brief(text)} has {flag}; not supported")
         if not token.get("special"):
-            raise TokenizerError(f"added token {text!r:.40} is not special; not supported")
+            raise TokenizerError(f"added token {brief(text)} is not special; not supported")
         if not isinstance(text, str) or text in found:
-            raise TokenizerError(f"added token {text!r:.40} is not a str, or given twice")
+            raise TokenizerError(f"added token {brief(text)} is not a str, or given twice")
         # The library ignores this id: it uses the vocabulary's, or else the next one after the size
         # of the vocabulary, and after the added tokens: after all of them, or (in newer versions)
         # after those that are not in the vocabulary. `theirs`: the ids that its versions give.
@@ -181,7 +182,7 @@ def _special_ids(added: Any, ids: dict[str, Any]) -> dict[str, int]:
         )
         if type(token_id) is not int or theirs != {token_id}:
             raise TokenizerError(
-                f"added token {text!r:.40} has id {token_id!r:.40} here, but the library that "
+                f"added token {brief(text)} has id {brief(token_id)} here, but the library that "
                 f"reads such files gives it {' or '.join(map(str, sorted(theirs)))}; if {token_id} "
                 "is right, add the token to model.vocab with this id"
             )
@@ -208,6 +209,6 @@ def _parse_merges(merges: Any) -> Sequence[tuple[str, str]]:
             or len(parts) != 2
             or not all(isinstance(part, str) and part for part in parts)
         ):
-            raise TokenizerError(f"model.merges: merge {i} is not a pair: {merge!r:.40}")
+            raise TokenizerError(f"model.merges: merge {i} is not a pair: {brief(merge)}")
         pairs.append((parts[0], parts[1]))
     return pairs

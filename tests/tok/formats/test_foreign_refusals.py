@@ -34,6 +34,11 @@ WRONG_HF = [
     ("model.type", "Unigram", "the model is 'Unigram', not BPE"),
     ("model", None, "the model is None, not BPE"),
     ("model.dropout", 0.1, "model.dropout is 0.1; not supported"),
+    (
+        "model.dropout",
+        ["word"] * 9,
+        "model.dropout is ['word', 'word', 'wo…d', 'word', 'word']; not",
+    ),
     ("model.byte_fallback", True, "model.byte_fallback is True; not supported"),
     ("model.continuing_subword_prefix", "##", "continuing_subword_prefix is '##'"),
     ("model.end_of_word_suffix", "</w>", "end_of_word_suffix is '</w>'"),
