@@ -59,8 +59,8 @@ def expand_folders(
     files: list[Path] = []
     for given in paths:
         if not str(given) or "://" in str(given):
-            what = "a web address: download it first, and" if str(given) else "an empty path:"
-            raise UserError(f"{str(given)!r} is {what} name a file or folder")
+            problem = "a web address: download it first, and" if str(given) else "an empty path:"
+            raise UserError(f"{str(given)!r} is {problem} name a file or folder")
         path = Path(given)
         if path.is_dir():
             visible = [file.relative_to(path) for file in files_below(path, include, flag)]

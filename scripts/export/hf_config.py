@@ -50,7 +50,8 @@ def hf_model_type(config: ModelConfig) -> str:
     for name in UNSUPPORTED:
         if ours[name]:
             raise UserError(
-                f"model.{name} {format_value(ours[name])}: no Hugging Face class supports it"
+                f"model.{name} {format_value(ours[name])}: no Hugging Face class supports it; "
+                "train a model without it"
             )
     unsupported = {
         model_type: [name for name, values in supported.items() if ours[name] not in values]

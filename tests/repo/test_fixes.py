@@ -27,7 +27,7 @@ RAISERS = {"UserError", "TokenizerError", "error"}  # the last is Parser.error
 IMPERATIVE = (
     "add|change|check|choose|convert|copy|decompress|delete|download|drop|export|free|get|give|"
     "install|keep|leave|lower|make|move|name|pass|pip install|prepare|put|quote|raise|redirect|"
-    "remove|rename|repair|replace|restore|run|save|see|set|start|train|try|unset|use|wait|write"
+    "remove|rename|repair|replace|restore|run|save|see|set|split|start|train|try|unset|use|wait|write"
 )
 FIX = re.compile(
     rf"(?:^|[;:,(] ?|\b(?:or|and) )(?:{IMPERATIVE})\b"

@@ -106,8 +106,8 @@ class RunFolder:
             return
         check_writable(self.path, "run_dir", "folder")
         self.path.mkdir(parents=True, exist_ok=True)
-        if_held = f"{self.path}: another process is writing this run; wait for it or stop it"
-        if not acquire(self._lock, if_held):
+        held_message = f"{self.path}: another process is writing this run; wait for it or stop it"
+        if not acquire(self._lock, held_message):
             return
         for file in (self.record, *self._files):
             for path in self.path.glob(f".{file.name}.tmp-*"):

@@ -15,11 +15,11 @@ from utils.output import log
 UNSUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 
 
-def acquire(lock: FileLock, if_held: str = "") -> bool:
+def acquire(lock: FileLock, held_message: str = "") -> bool:
     """Take a lock; return False, after a warning, where the file system has no locks.
 
     Args:
-        if_held: the message if another process holds the lock, unless it waits without a limit.
+        held_message: of the error if another process holds the lock, unless it waits for ever.
 
     Raises:
         UserError: another process holds it.
@@ -28,7 +28,7 @@ def acquire(lock: FileLock, if_held: str = "") -> bool:
     try:
         lock.acquire()
     except Timeout:
-        raise UserError(if_held) from None
+        raise UserError(held_message) from None
     except OSError as error:
         if error.errno not in UNSUPPORTED:
             error.filename = error.filename or lock.lock_file
