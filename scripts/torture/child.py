@@ -72,7 +72,8 @@ def run_program(work: Callable[[], object], output: int, max_bytes: int) -> None
     tqdm.set_lock(threading.RLock())
     for number, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(output, number)
-        setattr(sys, name, open(number, "w", 1, encoding="utf-8", closefd=False))
+        stream = open(number, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)
+        setattr(sys, name, stream)
     os.close(output)
     before = peak_rss_bytes()
     try:
