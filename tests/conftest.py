@@ -22,6 +22,8 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 # In the background (nohup, `&`) pytest ignores SIGINT, and programs that tests start inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
