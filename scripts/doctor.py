@@ -29,11 +29,11 @@ import torch
 from filelock import FileLock, Timeout
 
 import train
-from model.flops import mib, training_memory
+from model.flops import mib
 from model.gpt import TinyGPT
 from model.training.loss import ModelWithLoss
-from model.training.optim import OPTIMIZERS, make_optimizer, set_step
-from model.training.preflight import compare_with_cpu
+from model.training.optim import make_optimizer, set_step
+from model.training.preflight import compare_with_cpu, estimate
 from scripts.matmul_peak import matmul_peak
 from utils import device
 from utils.cli import Parser
@@ -114,10 +114,8 @@ def step_seconds() -> float:
 
 def check_memory() -> Iterator[Check]:
     """Compare the free memory with what the default config needs."""
-    config = default_config()
-    moments = OPTIMIZERS[config.optim.name].moments
-    needed = training_memory(config.model, config.train.batch_size, moments=moments).total
-    needed, free = needed + LIBRARY_BYTES, psutil.virtual_memory().available
+    needed = estimate(default_config()).total + LIBRARY_BYTES
+    free = psutil.virtual_memory().available
     fix = "" if free > needed else "close other programs, or set a lower train.batch_size"
     yield Check("memory", f"{mib(free)} free; configs/tiny.yaml takes {mib(needed)}", fix)
 

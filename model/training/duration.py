@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Mapping
@@ -39,8 +40,7 @@ class Duration:
         >>> Duration(step_s=0.1, evaluation_s=2.0).total_s(TrainConfig(max_steps=1000))
         112.0
         """
-        n_evaluations = 1 - -train.max_steps // train.eval_every_steps
-        return train.max_steps * self.step_s + n_evaluations * self.evaluation_s
+        return train.max_steps * self.step_s + n_evaluations(train) * self.evaluation_s
 
     def steps_within(self, seconds: float, eval_every_steps: int) -> int:
         """Return the largest number of steps, at least 1, whose run takes at most `seconds`.
@@ -60,13 +60,21 @@ class Duration:
         >>> Duration(step_s=0.1, evaluation_s=2.0).describe(TrainConfig(max_steps=1000))
         'about 01:52 here, 1000 steps of 100 ms and 6 evaluations of 2.0 s'
         """
-        n_evaluations = 1 - -train.max_steps // train.eval_every_steps
         step = f"{self.step_s * 1000:.3g} ms" if self.step_s < 1 else f"{self.step_s:.1f} s"
         total = tqdm.format_interval(self.total_s(train))
         return (
             f"about {total} here, {plural(train.max_steps, 'step')} of {step} "
-            f"and {plural(n_evaluations, 'evaluation')} of {self.evaluation_s:.1f} s"
+            f"and {plural(n_evaluations(train), 'evaluation')} of {self.evaluation_s:.1f} s"
         )
+
+
+def n_evaluations(train: TrainConfig) -> int:
+    """Return the number of evaluations of a run, with that before the first step.
+
+    >>> n_evaluations(TrainConfig(max_steps=1000, eval_every_steps=300))
+    5
+    """
+    return 1 + math.ceil(train.max_steps / train.eval_every_steps)
 
 
 class PhaseClock:

@@ -15,7 +15,7 @@ from torch import Tensor
 from model.config import ModelConfig
 from model.flops import Memory, mib, training_memory
 from model.gpt import TinyGPT
-from model.training.config import TrainConfig
+from model.training.config import RunConfig, TrainConfig
 from model.training.loss import IGNORE_INDEX, ModelWithLoss
 from model.training.optim import OPTIMIZERS
 from model.training.trainer import Trainer
@@ -112,7 +112,7 @@ def check_memory(trainer: Trainer) -> int:
 
     Call it before the first step: what the process holds now is part of the estimate.
     """
-    memory, on_gpu = estimate(trainer), trainer.device.type == "cuda"
+    memory, on_gpu = estimate(trainer.config, trainer.amp), trainer.device.type == "cuda"
     free = device.free_gpu_memory_bytes(trainer.device) or psutil.virtual_memory().available
     # What the process holds now includes the weights.
     held = torch.cuda.memory_allocated() if on_gpu else psutil.Process().memory_info().rss
@@ -126,13 +126,12 @@ def check_memory(trainer: Trainer) -> int:
     return held + needed
 
 
-def estimate(trainer: Trainer) -> Memory:
+def estimate(config: RunConfig, amp: str = "off") -> Memory:
     """Return the estimated bytes of training, without what the process needs for other things."""
-    config = trainer.config
     return training_memory(
         config.model,
         config.train.batch_size,
-        activation_bytes=4 if trainer.amp == "off" else 2,
+        activation_bytes=4 if amp == "off" else 2,
         moments=OPTIMIZERS[config.optim.name].moments,
     )
 
@@ -171,7 +170,7 @@ def hint_if_out_of_memory(trainer: Trainer) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        memory = estimate(trainer)
+        memory = estimate(trainer.config, trainer.amp)
         half = memory.gradients + memory.moments + memory.activations // 2
         hint = smaller(trainer.config.model, trainer.config.train, memory, half)
         raise UserError(f"{trainer.device}: not enough memory; set {hint}") from None

@@ -47,7 +47,7 @@ def test_too_much_memory_is_reported_before_the_first_step(
 ) -> None:
     monkeypatch.setattr(duration_module, "MIN_FLOPS", 0)
     needed = Memory(weights=100, gradients=100, moments=200, activations=4000)
-    monkeypatch.setattr(preflight, "estimate", lambda trainer: needed)
+    monkeypatch.setattr(preflight, "estimate", lambda config, amp: needed)
     free = type("Free", (), {"available": 2400, "total": 2**40})
     monkeypatch.setattr(preflight.psutil, "virtual_memory", lambda: free)
     assert train.main(flags(tmp_path / "run", settings)) == 0  # the estimate may be wrong
