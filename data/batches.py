@@ -3,8 +3,6 @@
 There is no state to save: a resumed run computes the same batches again.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path

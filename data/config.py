@@ -1,7 +1,5 @@
 """The settings `data.*`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from data.documents import ERRORS

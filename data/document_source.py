@@ -1,7 +1,5 @@
 """The documents that the settings choose for training and validation."""
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Iterator, Sequence

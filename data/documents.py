@@ -1,7 +1,5 @@
 """Read text files as documents."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path

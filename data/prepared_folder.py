@@ -1,7 +1,5 @@
 """Prepared folders: train.npy, val.npy, tokenizer.json and meta.json, written atomically."""
 
-from __future__ import annotations
-
 import contextlib
 import glob
 import hashlib

@@ -5,8 +5,6 @@ first token is a target too, and the start of a document is predicted from the t
 starts with.
 """
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from typing import NamedTuple

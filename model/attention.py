@@ -1,7 +1,5 @@
 """Causal self-attention with several heads."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """Hashed bigram embedding: each pair (previous token, token) has a row in an embedding table."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

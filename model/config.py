@@ -1,7 +1,5 @@
 """The model's settings, `model.*`."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Access to the plain module behind wrappers, and a context manager for eval mode."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

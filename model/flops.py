@@ -1,7 +1,5 @@
 """The cost of a model: parameters, memory and FLOPs, computed from its settings alone."""
 
-from __future__ import annotations
-
 from dataclasses import astuple, dataclass
 
 import psutil

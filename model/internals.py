@@ -3,8 +3,6 @@
 For learners and tools. Nothing here runs in training or sampling, so that these stay fast.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

@@ -1,7 +1,5 @@
 """Layers besides attention: MLP, norms and rotary positions; and the check of token ids."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -5,8 +5,6 @@ MKL uses 256-bit instructions; oneDNN uses 512-bit instructions wherever they ex
 libraries add the same products, possibly in different orders.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """Loading a TinyGPT from a checkpoint, with strict checks."""
 
-from __future__ import annotations
-
 import dataclasses
 import typing
 from collections.abc import Mapping

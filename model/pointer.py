@@ -11,8 +11,6 @@ softmax over the logits, and with a "none of them" option as in pointer sentinel
 2016, arXiv 1609.07843).
 """
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 

@@ -4,8 +4,6 @@ Print a line for each check, `ok` or what to do, and one JSON object. The exit s
 is something to do. Files are written to the folder of runs, and removed.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 

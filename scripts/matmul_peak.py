@@ -1,7 +1,5 @@
 """The speed limit of a device: its fastest matrix product."""
 
-from __future__ import annotations
-
 import time
 
 import torch

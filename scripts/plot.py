@@ -3,8 +3,6 @@
 With several runs, also print a table of their steps, losses and times.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 

@@ -1,7 +1,5 @@
 """What several scripts report: the main results of a run, the end of a log, text tables."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

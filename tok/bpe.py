@@ -22,8 +22,6 @@ docs/tokenizer.md. The command line is in tok/cli.py:
     python -m tok.bpe encode|decode|import|export ...
 """
 
-from __future__ import annotations
-
 if __name__ == "__main__":  # before the slow imports
     from utils.signals import exit_silently_on_sigint
 

@@ -1,7 +1,5 @@
 """Command line of the tokenizer: `python -m tok.bpe train|encode|decode|import|export`."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

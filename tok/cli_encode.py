@@ -1,7 +1,5 @@
 """`python -m tok.bpe encode`: print the ids of texts, block by block."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

@@ -1,7 +1,5 @@
 """The exception that the tokenizer raises for invalid input."""
 
-from __future__ import annotations
-
 from utils.errors import UserError
 
 

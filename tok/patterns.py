@@ -7,8 +7,6 @@ Text may contain bytes that are not UTF-8. Such a byte is represented by the sur
 "surrogateescape" decodes it to; its class is "other" (not a letter, number or white space).
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -15,8 +15,6 @@ character of the text, of the same class. ASCII text is its own class string.
     byte offset   0        4     6     8
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Protocol

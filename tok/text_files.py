@@ -1,7 +1,5 @@
 """List the text files of folders, and check that bytes are valid UTF-8."""
 
-from __future__ import annotations
-
 import contextlib
 import fnmatch
 import json

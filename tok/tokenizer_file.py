@@ -1,7 +1,5 @@
 """The tokenizer file: one JSON object, byte for byte the same for the same tokenizer."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections import Counter

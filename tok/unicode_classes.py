@@ -11,8 +11,6 @@ The version is 16.0 because U+1C89 (new in 16.0) is among the letters and U+1094
 not.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

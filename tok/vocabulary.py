@@ -6,8 +6,6 @@ the lowest remaining ids, in the order of their ranks. So rank and id are equal 
 tokens come last, as they do in every vocabulary that this package trains.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import count, islice

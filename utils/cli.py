@@ -1,7 +1,5 @@
 """Command-line parser: argparse with one-line errors, both spellings of a flag, and examples."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """The device to compute on: selection, number format, memory, random seeds, torch.compile."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import getpass

@@ -1,7 +1,5 @@
 """User errors: one line on stderr that names the problem and a fix, and exit status 2."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os

@@ -1,7 +1,5 @@
 """Metrics of a run: unit conversions, metrics.csv, throughput."""
 
-from __future__ import annotations
-
 import io
 import math
 import re

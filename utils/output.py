@@ -1,7 +1,5 @@
 """Output for people and programs: log lines on stderr, JSON lines for stdout."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import math

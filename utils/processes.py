@@ -1,7 +1,5 @@
 """Worker processes that map a function over jobs, and the cores and memory of this process."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import math

@@ -1,7 +1,5 @@
 """Prompt loop at a terminal: answer one line after another, until an empty line."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 

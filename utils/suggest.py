@@ -1,7 +1,5 @@
 """Suggestions for unknown names: the nearest known name, or the synonym of another program."""
 
-from __future__ import annotations
-
 import difflib
 import shlex
 from collections.abc import Collection, Sequence

@@ -3,8 +3,6 @@
 A failed download is retried. The result on stdout is a JSON object with the paths of the files.
 """
 
-from __future__ import annotations
-
 if __name__ == "__main__":  # before the slow imports
     from utils.signals import exit_silently_on_sigint
 

@@ -1,7 +1,5 @@
 """The well-known corpora of corpora.yaml: URLs, licence, size and sha256 of each file."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Generate stories, check them, and print their entropy floor and statistics."""
 
-from __future__ import annotations
-
 if __name__ == "__main__":  # before the slow imports
     from utils.signals import exit_silently_on_sigint
 

@@ -4,8 +4,6 @@ A plot is a sequence of turns, such as losing a thing, searching and finding it.
 of a turn are the templates from which its text is chosen.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from utils.config.tables import read_table

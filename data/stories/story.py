@@ -6,8 +6,6 @@ derivation, and -log p is the sum of log(number of alternatives) over its choice
 Stories are ASCII, so a character is a byte.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 import random

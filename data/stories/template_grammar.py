@@ -13,8 +13,6 @@ A rule is a list of templates, from which one is chosen uniformly. In a template
 All other text is literal. Variables linked by distinct_from never have the same value.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """The words of the stories: pools that variables are sampled from, and shared word classes."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -11,8 +11,6 @@ Supported are the classes that compute the same function as TinyGPT:
 Keys and defaults are those of transformers 5 (Apache-2.0), which also reads those of version 4.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

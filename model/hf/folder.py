@@ -3,8 +3,6 @@
 The tokenizer files of the same folder are handled by tok/formats/convert.py.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

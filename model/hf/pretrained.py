@@ -1,7 +1,5 @@
 """Runs that start from a Hugging Face folder: `train.init_from`."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

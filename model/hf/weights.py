@@ -3,8 +3,6 @@
 The opposite direction, scripts/export/hf_weights.py, uses the same table of names.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path

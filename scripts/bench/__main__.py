@@ -4,8 +4,6 @@ The measured figures are printed to stdout. With --json they are printed to stde
 one JSON object. With --json FILE the JSON object is written to the file instead.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 

@@ -1,7 +1,5 @@
 """Load nanoGPT's code from a checkout that the user names. Its files are run, never changed."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib.util
 import sys

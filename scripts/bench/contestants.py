@@ -1,7 +1,5 @@
 """The contestants of `scripts.bench train`: our trainer, and nanoGPT's model and training loop."""
 
-from __future__ import annotations
-
 import ast
 import contextlib
 import sys

@@ -5,8 +5,6 @@ recorded in the file (--out); the other parts still run if one fails or times ou
 program prints one line and exits with status 2.
 """
 
-from __future__ import annotations
-
 if __name__ == "__main__":  # before the slow imports
     from utils.signals import exit_silently_on_sigint
 

@@ -1,7 +1,5 @@
 """Run programs in separate processes, and record their memory or the values that they report."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

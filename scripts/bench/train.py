@@ -1,7 +1,5 @@
 """Measure tokens per second, FLOP/s and peak memory of training steps."""
 
-from __future__ import annotations
-
 import argparse
 import tempfile
 import time

@@ -3,8 +3,6 @@
 A separate process gives each contestant its own memory, allocator and threads.
 """
 
-from __future__ import annotations
-
 import statistics
 import tempfile
 from pathlib import Path

@@ -4,8 +4,6 @@ The last line of stdout is one JSON object with the results. What `--tokens` and
 comes before that line. Progress and summaries are logged to stderr.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 

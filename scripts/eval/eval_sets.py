@@ -1,7 +1,5 @@
 """The texts that an evaluation scores: the run's own validation part, or any other text."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

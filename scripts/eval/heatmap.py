@@ -2,8 +2,6 @@
 Before importing this module, call `import_matplotlib` of utils.run.figure.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate

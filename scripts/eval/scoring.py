@@ -1,7 +1,5 @@
 """The data that an evaluation scores, prepared as in training, and the loss of each token."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any

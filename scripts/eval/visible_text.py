@@ -1,7 +1,5 @@
 """Visible forms of white space, control characters, joiners and bytes that are not UTF-8."""
 
-from __future__ import annotations
-
 import codecs
 import unicodedata
 from collections.abc import Iterable, Iterator

@@ -7,8 +7,6 @@ Each folder also contains a model card, README.md. The last line of stdout is on
 describes the folder.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 

@@ -1,7 +1,5 @@
 """The export formats: how each is written, and how its model card describes it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

@@ -3,8 +3,6 @@
 Keys are those of transformers 5 (Apache-2.0), and where they differ also those of version 4.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from model.config import INIT_STD, ModelConfig

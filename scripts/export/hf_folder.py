@@ -1,7 +1,5 @@
 """The files of a Hugging Face folder, as transformers loads them: the model and its tokenizer."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Any

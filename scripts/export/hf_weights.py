@@ -1,7 +1,5 @@
 """Weights of a TinyGPT as tensors of the Hugging Face classes; see model/hf/weights.py."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import torch

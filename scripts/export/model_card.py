@@ -1,7 +1,5 @@
 """The model card (README.md) of an exported model: data, loss, settings, licence."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from pathlib import Path

@@ -5,8 +5,6 @@ and interrupted ones are resumed. results.csv has a row for each point and is re
 point ends. At the end a ranked table is printed and plots are written.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 

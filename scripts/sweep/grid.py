@@ -1,7 +1,5 @@
 """The points of a sweep: all combinations of a grid, one change at a time, or random samples."""
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Build a sweep from the entries (one setting each) of its file and its flags."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Load a sweep from its YAML file, from flags, or from both. Flags override the file."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

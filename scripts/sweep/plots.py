@@ -3,8 +3,6 @@
 Before importing this module, call `import_matplotlib` of utils.run.figure.
 """
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence

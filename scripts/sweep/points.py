@@ -1,7 +1,5 @@
 """The points of a sweep as runs: checked settings, status of the folder, command, result row."""
 
-from __future__ import annotations
-
 import csv
 import io
 import sys

@@ -1,7 +1,5 @@
 """Run the commands of a sweep: as processes here, or on the workers of a dask cluster."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os

@@ -1,7 +1,5 @@
 """Progress of a sweep: a bar with the time left, and a line whenever a point ends."""
 
-from __future__ import annotations
-
 import math
 import os
 import time

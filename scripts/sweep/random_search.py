@@ -1,7 +1,5 @@
 """Random search: ranges of settings, and combinations sampled from them."""
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Mapping

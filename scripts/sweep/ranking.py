@@ -1,7 +1,5 @@
 """Ranking of settings: means and standard deviations over runs, and tests against noise."""
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections import Counter, defaultdict

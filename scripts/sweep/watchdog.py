@@ -10,8 +10,6 @@ for any reason, including kill -9, the command is asked to end (SIGTERM).
                           else drop only `--`; needs --log
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -6,8 +6,6 @@ given damaged files. The last line of stdout is one JSON object; the exit status
 failed. docs/reliability.md says what is promised.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 

@@ -4,8 +4,6 @@ A fork of a process that has imported torch starts in milliseconds, where a new 
 The parent only imports and compares: threads of a library would not survive a fork.
 """
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import multiprocessing

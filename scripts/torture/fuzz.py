@@ -1,7 +1,5 @@
 """Fuzzing of every reader: it gives a result or a UserError, in bounded time and memory."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import shutil

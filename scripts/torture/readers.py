@@ -1,7 +1,5 @@
 """All readers of files and values that someone else may have written, with valid contents."""
 
-from __future__ import annotations
-
 import functools
 import gzip
 import json

@@ -1,7 +1,5 @@
 """The run that all trials are compared with: the same settings, trained without interruption."""
 
-from __future__ import annotations
-
 import os
 import runpy
 import signal

@@ -1,7 +1,5 @@
 """Trials: a run is interrupted, damaged or raced, and must end with the bits of the reference."""
 
-from __future__ import annotations
-
 import errno
 import math
 import os

@@ -1,7 +1,5 @@
 """Array operations shared by encoding and training."""
 
-from __future__ import annotations
-
 import numpy as np
 
 # Multiplier for hashing: 2^64 divided by the golden ratio, made odd (Knuth, TAOCP 6.4).

@@ -14,8 +14,6 @@ The ids of this file are ranks (tok.vocabulary); tok.encoding.encoder converts t
 differ from the ids of the vocabulary.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby, islice
 

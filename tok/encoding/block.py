@@ -8,8 +8,6 @@ from the padding:
     " therefore"    0x6f666572_65687420, 0x0a000000_00006572
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import numpy as np

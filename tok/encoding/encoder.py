@@ -4,8 +4,6 @@ Both paths give the same ids. Arrays (tok.encoding.batch) have a fixed cost of a
 per call, and then process tens of MB per second.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial

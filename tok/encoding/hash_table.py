@@ -13,8 +13,6 @@ The multipliers of the hash are random in each process, so that a hostile text c
 that collide. They affect the number of tries only, never the result or the order of the indices.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 

@@ -17,8 +17,6 @@ EDGE cells before, between and after the pre-tokens of a row prevent pairs acros
 ids here are ranks (tok.vocabulary).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from heapq import heappop, heappush
 from itertools import pairwise

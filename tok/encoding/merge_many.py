@@ -15,8 +15,6 @@ finished. This is the textbook order: the lowest new id first, and of its occurr
 The ids here are ranks (tok.vocabulary).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

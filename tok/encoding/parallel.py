@@ -4,8 +4,6 @@ The calling process splits the text into jobs, and worker processes encode them.
 encoded by the calling process, because starting a worker takes as long as encoding some megabytes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from io import BytesIO

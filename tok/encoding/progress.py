@@ -1,7 +1,5 @@
 """A progress line on stderr; silent if stderr is not a terminal."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 import time

@@ -1,7 +1,5 @@
 """Find special tokens in a stream of bytes with bounded memory."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Collection, Mapping
 

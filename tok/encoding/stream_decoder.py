@@ -1,7 +1,5 @@
 """Decode token by token, to show a text while it is sampled."""
 
-from __future__ import annotations
-
 import codecs
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """Convert between our tokenizer file and those of other projects (commands import and export)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

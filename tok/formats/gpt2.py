@@ -5,8 +5,6 @@ merges.txt have the same format. The split pattern is GPT-2's implicitly, and sp
 marked: on reading, those other than <|endoftext|> must be given.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Collection, Mapping
 from typing import Any

@@ -5,8 +5,6 @@ other feature that would change an id (a normalizer, another pre-tokenizer, a pr
 is refused with an error that names it.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Vocabularies of printable text, as in Hugging Face's and GPT-2's files."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
 from typing import Any

@@ -11,8 +11,6 @@ their own. Hence the two are the tokens that merge i joins. A trained vocabulary
 property, by the same argument for the occurrence from which t was learned.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from tok.encoding.merge import merge_ids

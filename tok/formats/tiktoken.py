@@ -5,8 +5,6 @@ rank in tok.vocabulary, which counts ordinary tokens only. The file contains nei
 pattern nor the special tokens; tiktoken takes them as arguments.
 """
 
-from __future__ import annotations
-
 import binascii
 from base64 import b64decode, b64encode
 from collections import Counter

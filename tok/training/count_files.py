@@ -4,8 +4,6 @@ A text is split into spans at pre-token boundaries. Workers count the spans inde
 calling process adds the counts.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import re

@@ -1,7 +1,5 @@
 """Counts of the distinct pre-tokens of a corpus, from which merges are learned."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -16,8 +16,6 @@ Each pair has a list of its occurrences. What makes this fast (docs/tokenizer.md
 - Merges that cannot influence each other are made in one step: see `select_merges`.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence

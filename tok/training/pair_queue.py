@@ -24,8 +24,6 @@ and the old floor become the next bucket.
 Suffixes of array names: A active pairs, S some pairs, G new pairs, N occurrences.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

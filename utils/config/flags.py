@@ -1,7 +1,5 @@
 """One flag for each setting: `--model.n_layer 6`."""
 
-from __future__ import annotations
-
 import argparse
 import typing
 from collections.abc import Mapping

@@ -5,8 +5,6 @@ from `--section.name value` flags. A setting that is unknown, of the wrong type 
 raises a UserError that names the file and line (or the flag) and suggests the nearest name.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import sys

@@ -1,7 +1,5 @@
 """The settings of a resumed run: those of its config.yaml, with the changes that are allowed."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar

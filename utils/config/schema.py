@@ -4,8 +4,6 @@ A setting is a field made with `setting(default, help)`. The `__post_init__` of 
 settings calls `check`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 import math

@@ -1,7 +1,5 @@
 """A strict subset of YAML: read files of settings with line numbers, and format values."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 from collections.abc import Collection, Mapping

@@ -1,7 +1,5 @@
 """Tables of this repository in YAML files: corpora, words, names."""
 
-from __future__ import annotations
-
 import functools
 from pathlib import Path
 from typing import Any

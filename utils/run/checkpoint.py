@@ -4,8 +4,6 @@ A checkpoint is a file of `torch.save`, so `torch.load(path, weights_only=True)`
 `sha256` is the digest of all other keys, because torch.load does not detect a flipped bit.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import math

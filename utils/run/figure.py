@@ -4,8 +4,6 @@ The functions import Matplotlib, which takes half a second, because train.py nee
 end.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import importlib.util

@@ -1,7 +1,5 @@
 """Run folders: the paths of a run's files, a lock for the process that writes, and run.json."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The log of a run: metrics.csv and samples.txt, and a copy of both for TensorBoard."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 import re

@@ -1,7 +1,5 @@
 """Plots of loss curves from metrics.csv files."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from pathlib import Path

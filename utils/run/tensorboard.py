@@ -1,7 +1,5 @@
 """TensorBoard: write the metrics and samples of a run as event files, which TensorBoard reads."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Mapping

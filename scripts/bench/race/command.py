@@ -1,7 +1,5 @@
 """Train our model and nanoGPT's on one text in turns, and compare time and loss."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import math

@@ -1,7 +1,5 @@
 """Prepare, train and score a copy of a nanoGPT checkout. The checkout itself is not changed."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import math

@@ -1,7 +1,5 @@
 """The plot of `bench race`: bits per byte over the time of the whole process."""
 
-from __future__ import annotations
-
 import statistics
 from pathlib import Path
 from typing import Any

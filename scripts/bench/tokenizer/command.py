@@ -6,8 +6,6 @@ is above 1 if ours is faster. CPU time is reported as well as wall-clock time, b
 programs on the machine affect it far less.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import importlib.metadata

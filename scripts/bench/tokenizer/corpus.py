@@ -1,7 +1,5 @@
 """A large text available on every machine: source and docs of the installed Python packages."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 import sysconfig

@@ -1,7 +1,5 @@
 """The figures of `scripts.bench tokenizer` as text tables."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

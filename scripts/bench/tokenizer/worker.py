@@ -4,8 +4,6 @@
 of another tokenizer, and the number of cores is set before any library reads it.
 """
 
-from __future__ import annotations
-
 import gc
 import hashlib
 import os
