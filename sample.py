@@ -34,10 +34,11 @@ from utils.cli import Parser, nonempty_text, positive_int, read_stdin
 from utils.device import limit_threads, pick_device
 from utils.errors import UserError, errors_at, run_cli
 from utils.files import decode_utf8, read_bytes
-from utils.output import json_line, log, shell_quote
+from utils.output import json_line, log
 from utils.repl import run_repl
 from utils.run import checkpoint
 from utils.run.folder import DEFAULT_RUN, RunFolder
+from utils.suggest import shell_quote
 
 MAX_PROMPTS = 100_000  # in a file; each takes 300 bytes of memory or more
 MAX_BATCH = 64  # samples generated together

@@ -46,13 +46,13 @@ from utils.config.schema import setting
 from utils.distributed import SINGLE_PROCESS, Distributed, init_distributed
 from utils.errors import UserError, looked_in, run_cli
 from utils.files import write_atomic
-from utils.output import log, shell_quote
+from utils.output import log
 from utils.run import checkpoint, tensorboard
 from utils.run.environment import VERSION
 from utils.run.folder import FLAGS_RUN, RunFolder, run_to_resume
 from utils.run.log import check_logs, worse_than_start
 from utils.run.plot import plot_finished_run
-from utils.suggest import did_you_mean
+from utils.suggest import did_you_mean, shell_quote
 
 DEFAULT_CONFIG = "configs/tiny.yaml"
 EXAMPLES = (

@@ -15,6 +15,7 @@ from filelock import FileLock
 from tok.tokenizer import BPETokenizer
 from utils.errors import UserError, looked_in
 from utils.files import (
+    NAME_PART,
     atomic_folder,
     make_parents,
     parse_json,
@@ -203,11 +204,11 @@ def locked_atomic_folder(folder: Path) -> Iterator[Path]:
         OSError: the folder can't be created or written.
     """
     folder = Path(os.path.realpath(folder))
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    lock = FileLock(folder.with_name(f".{folder.name[:NAME_PART]}.lock"))
     with make_parents(folder):
         has_lock = acquire(lock)
         try:
-            stale_files = folder.parent.glob(f".{glob.escape(folder.name)}.tmp*")
+            stale_files = folder.parent.glob(f".{glob.escape(folder.name[:NAME_PART])}.tmp*")
             for stale in stale_files if has_lock else ():
                 shutil.rmtree(stale)
             with atomic_folder(folder, replaces=FILES) as temporary:

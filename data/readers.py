@@ -7,7 +7,6 @@ import io
 import json
 import os
 import re
-import shlex
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -24,6 +23,7 @@ from tok.text_files import (
 )
 from utils.errors import UserError, user_error_if_os_error
 from utils.files import decode_utf8, readable_again
+from utils.suggest import shell_quote
 
 GZIP = ".gz"
 DEFAULT_JSON_FIELD = "text"  # as in most published JSON-lines corpora
@@ -346,5 +346,5 @@ def _fix_of_field(found: dict[str, Any]) -> str:
             f"a list of records inside an object ({name!r}) is not supported: write one record a "
             "line into a .jsonl file"
         )
-    word = shlex.quote(name) if name.isprintable() else "NAME"
+    word = shell_quote(name) if name.isprintable() else "NAME"
     return f"name the field with the text: --data.json_field {word}"

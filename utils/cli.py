@@ -1,12 +1,12 @@
 """Command-line parser: argparse with one-line errors, both spellings of a flag, and examples."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from utils.errors import UserError
-from utils.files import expand_home
 from utils.suggest import flag_for_stray, leaf_of, nearest
 
 T = TypeVar("T")
@@ -236,3 +236,23 @@ def read_stdin() -> bytes:
     if sys.stdin is None:
         raise UserError("standard input: closed; give it a file or a pipe")
     return sys.stdin.buffer.read()
+
+
+def expand_home(path: str, name: str) -> str:
+    """Return a path with `~` or `~user` at its start replaced by the home folder.
+
+    A shell does so only at the start of a word: not in YAML, nor in `--flag=~/x`.
+
+    Args:
+        name: the flag or setting that holds the path, for the message.
+
+    Raises:
+        UserError: there is no such user, and no file of which `path` is the literal name.
+    """
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~") and not os.path.lexists(expanded):
+        raise UserError(
+            f"{name}: {path}: no home folder is known for {path.split('/')[0]}; write ./{path} for "
+            "a name that begins with ~"
+        )
+    return expanded

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 
 from utils.errors import UserError, plural
@@ -77,7 +78,7 @@ def check_compiler_cache() -> None:
     try:
         user = getpass.getuser()
     except (KeyError, ImportError, OSError):  # a container's user without a name
-        user = f"uid_{os.getuid()}"
+        user = f"uid_{getattr(os, 'getuid', os.getpid)()}"  # Windows has no getuid
     default = os.path.join(tempfile.gettempdir(), f"torchinductor_{user}")
     folder = os.environ.get(COMPILER_CACHE, default)  # may be empty: the current folder
     with contextlib.suppress(OSError):
@@ -135,7 +136,8 @@ def peak_memory_bytes(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     if device.type == "mps":
         return torch.mps.driver_allocated_memory()
-    return peak_rss_bytes()
+    # peak_wset: on Windows
+    return peak_rss_bytes() or getattr(psutil.Process().memory_info(), "peak_wset", 0)
 
 
 @functools.cache

@@ -184,15 +184,15 @@ def run_cli(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
     except UserError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         status = EXIT_USER_ERROR
-    except BrokenPipeError:  # the reader of stdout has exited
-        _discard_stdout()
-        status = 0
     except OSError as error:
         unwritten = not _discard_stdout() or getattr(sys.stdout, "write_through", False)
         if unwritten and error.filename is None:
             error.filename = "stdout"
-        print(f"error: {one_line(describe_os_error(error))}", file=sys.stderr)
-        status = EXIT_USER_ERROR
+        # The reader of stdout has exited. Windows has another error for that.
+        closed = os.name == "nt" and error.filename == "stdout" and error.errno == errno.EINVAL
+        status = 0 if closed or isinstance(error, BrokenPipeError) else EXIT_USER_ERROR
+        if status:
+            print(f"error: {one_line(describe_os_error(error))}", file=sys.stderr)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise

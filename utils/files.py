@@ -13,6 +13,7 @@ import shutil
 import stat
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -23,27 +24,8 @@ _pipe_copies: dict[tuple[int, int], Any] = {}  # (device, inode) of a pipe -> te
 PathKind = Literal["file", "folder", "new folder"]
 MAX_JSON_NODES = 1_000_000  # lists and objects in a JSON text
 MAX_JSON_VALUES = 2_000_000  # a tokenizer of 256,000 tokens takes 1.4 million
+NAME_PART = 60  # characters of a name in that of its temporary file; most systems allow 255 bytes
 ANY_BYTES_HINT = "convert the file, or pass --errors bytes to take any bytes"
-
-
-def expand_home(path: str, name: str) -> str:
-    """Return a path with `~` or `~user` at its start replaced by the home folder.
-
-    A shell does so only at the start of a word: not in YAML, nor in `--flag=~/x`.
-
-    Args:
-        name: the flag or setting that holds the path, for the message.
-
-    Raises:
-        UserError: there is no such user, and no file of which `path` is the literal name.
-    """
-    expanded = os.path.expanduser(path)
-    if expanded.startswith("~") and not os.path.lexists(expanded):
-        raise UserError(
-            f"{name}: {path}: no home folder is known for {path.split('/')[0]}; write ./{path} for "
-            "a name that begins with ~"
-        )
-    return expanded
 
 
 def read_bytes(path: str | Path) -> bytes:
@@ -181,7 +163,7 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
             yield stream
         return
     target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
+    temporary = target.with_name(f".{target.name[:NAME_PART]}.tmp-{os.getpid()}")
     try:
         with replace_path_in_errors(path, temporary):
             temporary.unlink(missing_ok=True)  # a planted link, which must not be followed
@@ -190,10 +172,28 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
                 yield file
                 file.flush()
                 sync(file.fileno())
-            os.replace(temporary, target)
+            replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
     fsync_folder(target.parent)
+
+
+def replace(temporary: Path, target: Path) -> None:
+    """Rename a file or folder to `target`, which it replaces.
+
+    Windows refuses while another process, such as sample.py or a virus scanner, has one of them
+    open, so it is tried for two seconds.
+
+    Raises:
+        OSError: it can't be replaced.
+    """
+    for wait_s in (0.1, 0.4, 1.5, 0):
+        try:
+            return os.replace(temporary, target)
+        except PermissionError:
+            if not wait_s:
+                raise
+            time.sleep(wait_s)
 
 
 def copy_mode(old: Path, new: Path) -> None:
@@ -217,7 +217,7 @@ def atomic_folder(path: str | Path, *, replaces: Sequence[str] = ()) -> Iterator
         OSError: the folder can't be made or written, or holds other files.
     """
     path = Path(os.path.realpath(path))
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    temporary = path.with_name(f".{path.name[:NAME_PART]}.tmp-{os.getpid()}")
     with make_parents(path), replace_path_in_errors(path, temporary):
         try:
             if temporary.is_symlink():
@@ -236,7 +236,7 @@ def atomic_folder(path: str | Path, *, replaces: Sequence[str] = ()) -> Iterator
                     (path / name).unlink(missing_ok=True)
                 if path.exists():
                     path.rmdir()  # fails if it holds other files
-                os.replace(temporary, path)
+                replace(temporary, path)
                 fsync_folder(path.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -301,15 +301,12 @@ def check_writable(path: str | Path, name: str, kind: PathKind = "file") -> None
 
 def fsync_folder(folder: Path) -> None:
     """Make a rename in `folder` durable. Does nothing where a folder can't be opened (Windows)."""
-    try:
+    with contextlib.suppress(PermissionError), replace_path_in_errors(folder, folder):
         handle = os.open(folder, os.O_RDONLY)
-    except PermissionError:
-        return
-    try:
-        with replace_path_in_errors(folder, folder):
+        try:
             sync(handle)
-    finally:
-        os.close(handle)
+        finally:
+            os.close(handle)
 
 
 def sync(handle: int) -> None:

@@ -4,10 +4,8 @@ import contextlib
 import json
 import math
 import os
-import shlex
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -67,19 +65,6 @@ def as_utf8(text: str) -> str:
     'caf\\udce9'
     """
     return text.encode("utf-8", "backslashreplace").decode()
-
-
-def shell_quote(path: str | Path) -> str:
-    r"""Return a path as one word of a command line; bytes that are not UTF-8 as bash writes them.
-
-    >>> print(shell_quote("a b"), shell_quote("it's caf\udce9"))
-    'a b' $'it\'s caf\xe9'
-    """
-    raw = os.fsencode(path)
-    with contextlib.suppress(UnicodeDecodeError):
-        return shlex.quote(raw.decode())
-    escaped = (f"\\x{byte:02x}" if byte > 126 or byte < 32 else chr(byte) for byte in raw)
-    return "$'" + "".join("\\" + one if one in "\\'" else one for one in escaped) + "'"
 
 
 def _replace_nonfinite(value: Any) -> Any:

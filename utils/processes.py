@@ -27,11 +27,9 @@ Result = TypeVar("Result")
 
 def available_cores() -> int:
     """Return the number of cores that this process may use: its CPU set, and its CPU quota."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
-    return max(1, math.floor(min(cores, cpu_quota())))
+    # Not on macOS and Windows:
+    allowed = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0)
+    return max(1, math.floor(min(len(allowed), cpu_quota())))
 
 
 def cpu_quota(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> float:
@@ -81,16 +79,14 @@ def keep_freed_memory() -> bool:
 
 
 def peak_rss_bytes() -> int:
-    """Return the peak resident memory of this process in bytes, or 0 if it is unknown."""
-    try:
+    """Return the peak resident memory of this process in bytes, or 0 on Windows."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
         # On Linux ru_maxrss is at least what the parent held when it started this process.
         status = Path("/proc/self/status").read_text(encoding="ascii")
         return int(status.split("VmHWM:")[1].split()[0]) * 1024
-    except (OSError, ValueError, IndexError):
-        pass
     try:
-        import resource  # not on Windows
-    except ImportError:
+        import resource
+    except ImportError:  # Windows
         return 0
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS, else in KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
@@ -178,7 +174,8 @@ def _make_pool(work: Callable[[Any], Any], workers: int, method: str) -> Executo
         return ThreadPoolExecutor(workers)
     context = multiprocessing.get_context(method)
     try:
-        return ProcessPoolExecutor(workers, context, _start_worker, (work,))
+        # Windows waits for no more than 61 processes.
+        return ProcessPoolExecutor(min(workers, 61), context, _start_worker, (work,))
     except (OSError, ImportError, NotImplementedError) as error:
         warning = f"can't start worker processes ({error}); continuing in one process"
         print(f"warning: {warning}", file=sys.stderr)

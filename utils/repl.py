@@ -1,5 +1,6 @@
 """Prompt loop at a terminal: answer one line after another, until an empty line."""
 
+import contextlib
 import sys
 from collections.abc import Callable
 
@@ -55,8 +56,6 @@ def line_reader() -> Callable[[], str]:
             return input()
 
         return ask
-    try:
+    with contextlib.suppress(ImportError):  # not on Windows
         import readline  # noqa: F401, its import gives input() history and editing
-    except ImportError:  # not on Windows
-        pass
     return lambda: input(PROMPT)

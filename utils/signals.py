@@ -1,4 +1,4 @@
-"""Ctrl-C (SIGINT) and SIGTERM: stop between two steps instead of within one."""
+"""Ctrl-C (SIGINT), Ctrl-Break and SIGTERM: stop between two steps instead of within one."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import sys
 from types import FrameType
 from typing import Any
 
-SIGHUP = getattr(signal, "SIGHUP", None)  # the terminal was closed; not on Windows
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGHUP: int = getattr(signal, "SIGHUP", -1)  # the terminal was closed; not on Windows
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # SIGBREAK: Ctrl-Break, on Windows only
 
 
 def exit_silently_on_sigint() -> None:
@@ -45,9 +45,9 @@ class SignalCatcher:
         self._previous_handlers: dict[int, Any] = {}
 
     def __enter__(self) -> SignalCatcher:
-        numbers = [*SIGNALS]
-        if SIGHUP is not None and signal.getsignal(SIGHUP) != signal.SIG_IGN:  # not below nohup
-            numbers.append(SIGHUP)
+        numbers = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
+        if SIGHUP in numbers and signal.getsignal(SIGHUP) == signal.SIG_IGN:  # below nohup
+            numbers.remove(SIGHUP)
         self._previous_handlers = {n: signal.signal(n, self._on_signal) for n in numbers}
         return self
 

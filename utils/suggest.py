@@ -1,6 +1,8 @@
-"""Suggestions for unknown names: the nearest known name, or the synonym of another program."""
+"""Suggestions: the nearest known name, another program's name, a path on a command line."""
 
+import contextlib
 import difflib
+import os
 import shlex
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -96,6 +98,21 @@ def did_you_mean(path: str | Path, holding: str = "") -> str:
     return f"; did you mean {near}?" if near else ""
 
 
+def shell_quote(path: str | Path) -> str:
+    r"""Return a path as one word of a command line; bytes that are not UTF-8 as bash writes them.
+
+    >>> print(shell_quote("a b"), shell_quote("it's caf\udce9"))
+    'a b' $'it\'s caf\xe9'
+    """
+    if os.name == "nt":  # cmd knows no single quotes, and no path holds a double one
+        return f'"{path}"'
+    raw = os.fsencode(path)
+    with contextlib.suppress(UnicodeDecodeError):
+        return shlex.quote(raw.decode())
+    escaped = (f"\\x{byte:02x}" if byte > 126 or byte < 32 else chr(byte) for byte in raw)
+    return "$'" + "".join("\\" + one if one in "\\'" else one for one in escaped) + "'"
+
+
 def flag_for_stray(words: Sequence[str], flags: Collection[str]) -> str | None:
     """Return the flag, with its value, that may be missing before stray words; None if unknown.
 
@@ -120,7 +137,7 @@ def flag_for_stray(words: Sequence[str], flags: Collection[str]) -> str | None:
             names = ["--data.files", "--text", "--prompt-file"]
     else:
         names, word = ["--prompt"], " ".join(words)
-    return next((f"{name} {shlex.quote(word)}" for name in names if name in flags), None)
+    return next((f"{name} {shell_quote(word)}" for name in names if name in flags), None)
 
 
 def normalize(name: str) -> str:

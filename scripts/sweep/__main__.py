@@ -34,11 +34,12 @@ from train import Config
 from utils.cli import Parser, positive_int
 from utils.errors import UserError, run_cli
 from utils.files import read_bytes, write_atomic
-from utils.output import log, shell_quote
+from utils.output import log
 from utils.processes import available_cores
 from utils.run.figure import FORMATS, import_matplotlib, warn_if_not_drawn
 from utils.run.locks import acquire
 from utils.signals import SignalCatcher
+from utils.suggest import shell_quote
 
 POLL_S = 0.2  # seconds between two checks for a signal
 LOCK_TIMEOUT_S = 2.0  # watchdogs of an earlier sweep take the lock briefly to see if it is free

@@ -15,7 +15,8 @@ SEED = "train.seed"
 BASE = "base"  # the point without a change
 # Names in a sweep's folder that are not runs.
 PICTURES = ("curves", "axes", "changes")
-RESERVED = ("logs", "lock", "results.csv", *(f"{x}.{y}" for x in PICTURES for y in FORMATS))
+FILES = ("logs", "lock", "results.csv", *(f"{x}.{y}" for x in PICTURES for y in FORMATS))
+RESERVED = (*FILES, "con", "nul", "aux", "prn")  # Windows has devices of these names
 MAX_NAME_LENGTH = 120  # characters of a folder's name; file systems allow 255 bytes
 
 
@@ -73,8 +74,9 @@ class Sweep:
             for seed in self.seeds or (None,):
                 seed_setting = {} if seed is None else {SEED: seed}
                 name = folder_name(seed_setting if change else values | seed_setting, change)
-                taken = (*RESERVED, *(other.name for other in found))
-                if len(name) > MAX_NAME_LENGTH or name in taken:
+                # Windows and macOS ignore case.
+                taken = (*RESERVED, *(other.name.lower() for other in found))
+                if len(name) > MAX_NAME_LENGTH or name.lower() in taken:
                     name = f"{name[:MAX_NAME_LENGTH]}_point={len(found)}"
                 settings = {**self.fixed, **values, **seed_setting}
                 found.append(Point(name, values, seed, settings, change))

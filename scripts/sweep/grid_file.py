@@ -14,10 +14,11 @@ from scripts.sweep.grid_entries import (
     make_sweep,
     setting_fields,
 )
+from utils.cli import expand_home
 from utils.config.load import cast
 from utils.config.strict_yaml import StrictLoader, parse_value, read_yaml, unknown_key
 from utils.errors import UserError
-from utils.files import decode_utf8, expand_home, read_bytes
+from utils.files import decode_utf8, read_bytes
 
 
 def load_sweep(path: str, cls: type, flags: Mapping[str, Any] | None = None) -> Sweep:

@@ -20,6 +20,9 @@ from collections.abc import Sequence
 from filelock import FileLock, Timeout
 
 POLL_S = 0.2
+# SIGTERM can't be handled on Windows. Ctrl-Break can; it goes to a group of processes.
+STOP = getattr(signal, "CTRL_BREAK_EVENT", signal.SIGTERM)
+NEW_GROUP = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
 ENDED = 128 + signal.SIGTERM  # what a shell reports for a command that SIGTERM ended
 
 
@@ -59,13 +62,15 @@ class Watchdog:
         if self.must_end():
             return ENDED
         output = None if log is None else open(log, "ab")
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, creationflags=NEW_GROUP
+        )
         while not self.must_end():
             try:
                 return shell_status(child.wait(POLL_S))
             except subprocess.TimeoutExpired:
                 pass
-        child.terminate()  # once: a second signal would keep a run from saving its checkpoint
+        child.send_signal(STOP)  # once: a second one would keep a run from saving its checkpoint
         return shell_status(child.wait())
 
 

@@ -13,11 +13,11 @@ import train
 from scripts.sweep.grid_file import load_sweep
 from tok.text_files import expand_folders
 from train import Config
-from utils.cli import PATH_METAVARS, Parser
+from utils.cli import PATH_METAVARS, Parser, expand_home
 from utils.config.load import load
 from utils.config.schema import flat_fields
 from utils.errors import UserError
-from utils.files import expand_home, read_bytes
+from utils.files import read_bytes
 from utils.run.folder import RunFolder
 
 PROGRAMS = (

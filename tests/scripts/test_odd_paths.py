@@ -19,7 +19,7 @@ from tests.conftest import ROOT, clean_environment
 from tests.helpers.runs import flags
 from train import parse
 from utils.errors import UserError
-from utils.output import shell_quote
+from utils.suggest import shell_quote
 
 ODD = "caf\udce9 \udcff"  # a file name with the bytes e9 and ff
 

@@ -65,6 +65,28 @@ def test_an_error_prints_one_line_and_sets_the_status(error, status, line, capfd
     assert (captured.out, captured.err) == ("", line)
 
 
+class ClosedPipe(io.StringIO):
+    """Stdout whose reader has exited, on Windows."""
+
+    write_through = True
+
+    def flush(self) -> None:
+        raise OSError(22, "Invalid argument")
+
+    def fileno(self) -> int:
+        return os.open(os.devnull, os.O_WRONLY)
+
+
+@pytest.mark.parametrize(("name", "status"), [("nt", 0), ("posix", 2)])
+def test_a_closed_pipe_on_windows_is_not_an_error(name, status, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdout", ClosedPipe())
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "name", name)
+        found = status_of(lambda argv: sys.stdout.flush())
+    assert found == status
+    assert capsys.readouterr().err == ("error: stdout: Invalid argument\n" if status else "")
+
+
 def test_a_bug_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         run_cli(raising(ZeroDivisionError("a bug")))

@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data.prepared_folder import locked_atomic_folder
 from utils import files
 from utils.errors import UserError, describe_os_error
 from utils.files import (
     atomic_file,
+    atomic_folder,
     check_writable,
     decode_utf8,
     read_bytes,
@@ -170,6 +172,46 @@ def test_writing_works_where_folders_cannot_be_opened(tmp_path, monkeypatch):
     monkeypatch.setattr(files.os, "open", no_folders)
     write_atomic(tmp_path / "x", b"1")
     assert read_bytes(tmp_path / "x") == b"1"
+
+
+@pytest.mark.parametrize("failures", [2, 9])
+def test_a_file_that_another_process_has_open_is_replaced_a_little_later(
+    failures, tmp_path, monkeypatch
+):
+    """Windows refuses to replace a file that sample.py or a virus scanner has open."""
+    real_replace, calls, waits = os.replace, [0], []
+
+    def replace(*paths):
+        calls[0] += 1
+        if calls[0] <= failures:
+            raise PermissionError(13, "Access is denied", str(paths[1]))
+        real_replace(*paths)
+
+    monkeypatch.setattr(files.os, "replace", replace)
+    monkeypatch.setattr(files.time, "sleep", waits.append)
+    (tmp_path / "x").write_bytes(b"old")
+    if failures == 2:
+        write_atomic(tmp_path / "x", b"new")
+        with atomic_folder(tmp_path / "folder") as folder:
+            (folder / "y").write_bytes(b"y")
+        assert read_bytes(tmp_path / "folder" / "y") == b"y"
+    else:
+        with pytest.raises(PermissionError, match="Access is denied"):
+            write_atomic(tmp_path / "x", b"new")
+        assert calls[0] == 4 and sum(waits) == 2.0
+    assert read_bytes(tmp_path / "x") == (b"new" if failures == 2 else b"old")
+    assert not [name for name in os.listdir(tmp_path) if "tmp" in name]
+
+
+@pytest.mark.parametrize("letter", ["a", "é", "🙂"])
+def test_a_name_of_255_bytes_can_be_written(letter, tmp_path):
+    path = tmp_path / (letter * (255 // len(letter.encode())))
+    write_atomic(path, b"1")
+    assert read_bytes(path) == b"1"
+    path.unlink()
+    with locked_atomic_folder(path) as folder:
+        (folder / "y").write_bytes(b"y")
+    assert os.listdir(path) == ["y"] and os.listdir(tmp_path) == [path.name]
 
 
 def test_a_file_that_is_written_in_parts_appears_when_it_is_complete(tmp_path):

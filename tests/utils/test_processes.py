@@ -5,14 +5,19 @@ from __future__ import annotations
 import errno
 import math
 import multiprocessing.synchronize
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NoReturn
 
+import psutil
 import pytest
+import torch
 
 from utils import processes
+from utils.device import peak_memory_bytes
 from utils.errors import UserError
-from utils.processes import available_cores, cpu_quota, map_in_order
+from utils.processes import available_cores, cpu_quota, map_in_order, peak_rss_bytes
 
 
 def cgroup(tmp_path: Path, line: str, files: dict[str, str]) -> float:
@@ -85,3 +90,23 @@ def test_a_limit_of_processes_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes.ProcessPoolExecutor, "submit", refuse)
     with pytest.raises(UserError, match="the limit of processes is reached"):
         list(map_in_order(square, range(5), 2))
+
+
+def test_windows_allows_61_worker_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes.sys, "platform", "win32")
+    pool = processes._make_pool(square, 100, "spawn")  # starts no process before the first job
+    assert pool is not None
+    pool.shutdown()
+
+
+def test_cores_and_memory_without_the_calls_of_posix(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(processes.os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(processes.os, "cpu_count", lambda: 3)
+    monkeypatch.setattr(processes, "cpu_quota", lambda: math.inf)
+    assert available_cores() == 3
+    memory = SimpleNamespace(peak_wset=7 * 2**20)
+    monkeypatch.setattr(psutil.Process, "memory_info", lambda self: memory)
+    monkeypatch.setattr(processes, "Path", lambda name: Path("no such folder") / "status")
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert peak_rss_bytes() == 0
+    assert peak_memory_bytes(torch.device("cpu")) == 7 * 2**20

@@ -29,6 +29,16 @@ def test_the_first_signal_is_recorded(number: signal.Signals, status: int) -> No
     assert signal.getsignal(number) == before
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="a free signal, on POSIX only")
+def test_ctrl_break_of_windows_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signal, "SIGBREAK", signal.SIGUSR1, raising=False)
+    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    with SignalCatcher() as catcher:
+        signal.raise_signal(signal.SIGUSR1)
+    signal.signal(signal.SIGUSR1, before)
+    assert catcher.number == signal.SIGUSR1
+
+
 CTRL_C_IN_IMPORT = """
 import os, signal, sys
 os.kill(os.getpid(), signal.SIGINT)

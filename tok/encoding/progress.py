@@ -42,5 +42,6 @@ class ProgressLine:
 
     def _print(self, text: str, end: str) -> None:
         """Replace the line."""
-        columns = shutil.get_terminal_size().columns  # a longer line would wrap and stay
-        print(f"\r{text[: columns - 1]}\x1b[K", end=end, file=sys.stderr, flush=True)
+        columns = shutil.get_terminal_size().columns - 1  # a longer line would wrap and stay
+        # Blanks, as some consoles of Windows know no escape sequence that erases the rest.
+        print(f"\r{text[:columns]:{columns}}", end=end, file=sys.stderr, flush=True)

@@ -11,8 +11,8 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from utils.cli import expand_home
 from utils.errors import UserError
-from utils.files import expand_home
 
 # Setting -> the settings that it depends on, each with the condition under which it has an effect:
 # True = must be set, False = must not be set, or a tuple of values.

@@ -9,9 +9,8 @@ import filelock
 
 from utils.errors import UserError, looked_in
 from utils.files import check_writable, parse_json, read_bytes, write_atomic
-from utils.output import shell_quote
 from utils.run.locks import acquire
-from utils.suggest import did_you_mean
+from utils.suggest import did_you_mean, shell_quote
 
 DEFAULT_RUN = "runs/tiny"  # of a run with the default config, as `make train` starts
 FLAGS_RUN = "runs/default"  # of a run with flags only, without --config
