@@ -182,7 +182,8 @@ def check_numbers() -> Iterator[Check]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run all checks; return 1 if there is something to do."""
-    parser = Parser(prog="scripts.doctor", description=__doc__, examples=("make doctor",))
+    examples = ("python -m scripts.doctor",)
+    parser = Parser(prog="scripts.doctor", description=__doc__, examples=examples)
     parser.add_argument("--folder", default="runs", help="folder of runs (default: %(default)s)")
     folder = Path(parser.parse_args(argv).folder)
     new = not folder.exists()

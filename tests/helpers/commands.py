@@ -14,7 +14,7 @@ from tests.conftest import ROOT, run_program
 from tests.helpers.repo import MAKEFILE, TARGETS
 
 # Programs and modules of Python whose flags are not checked.
-OTHERS = {"echo", "pip", "dask", "llama-completion", "git", "."}
+OTHERS = {"echo", "pip", "uv", "dask", "llama-completion", "git", "."}
 UNCHECKED = {"venv", "pip"}
 OPERATORS = {"|", "&&", "||", ";", "&"}
 VARIABLES = set(re.findall(r"^([A-Z]+) +\?=", MAKEFILE, re.MULTILINE))

@@ -40,8 +40,51 @@ def blocks_of(title: str) -> list[str]:
     return re.findall(r"^```sh\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
 
 
-def test_the_readme_shows_the_two_commands() -> None:
-    assert {"make train", "make test"} <= set(COMMANDS)
+def test_the_lines_for_uv_are_those_for_pip() -> None:
+    pip, uv, *_ = (block.splitlines() for block in blocks_of("Quick start"))
+    assert uv == ["uv venv", pip[1], f"uv {pip[2]}"]
+    for name in re.findall(r"-[rc] (\S+)", pip[2]):
+        assert (ROOT / name).is_file()
+    assert {"`make train`", "`make test`"} <= set(re.findall("`make [^`]+`", TEXT))
+
+
+def test_the_quick_start_needs_neither_make_nor_git(tmp_path: Path) -> None:
+    """In a tree from an archive, in a folder whose name has a blank and a letter beyond ASCII.
+
+    pip and venv are faked, because the packages are installed already; .ci/run runs them. The run
+    has two steps, on few stories.
+    """
+    tree = tmp_path / "my modèles x"
+    for name in ("configs", "data", "model", "tok", "utils"):
+        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("train.py", "sample.py", "requirements.txt", "constraints.txt"):
+        shutil.copy(ROOT / name, tree)
+    tools = tree / ".venv" / "bin"
+    tools.mkdir(parents=True)
+    (tools / "activate").write_text(f"PATH='{tools}'\n", encoding="utf-8")
+    for name, body in (
+        ("python", f"""case "$*" in "-m venv "*) ;; *) exec '{sys.executable}' "$@";; esac"""),
+        ("pip", "for name; do case $name in *.txt) test -f $name || exit 1;; esac; done"),
+    ):
+        (tools / name).write_text(f"#!/bin/sh\n{body}\n", encoding="utf-8")
+        (tools / name).chmod(0o755)
+    settings = {"data.story_bytes": 100_000, "data.val_story_bytes": 3000, "model.n_layer": 1}
+    settings |= {"train.max_steps": 2, "model.n_embd": 32, "train.num_threads": 1}
+    replaced = {name.partition(".")[2]: value for name, value in settings.items()}
+    config = (tree / "configs" / "tiny.yaml").read_text(encoding="utf-8")
+    for name, value in replaced.items():
+        config = re.sub(rf"(?m)^  {name}: .*\n", "", config)
+        section = next(key for key in settings if key.endswith(f".{name}")).partition(".")[0]
+        config = config.replace(f"{section}:\n", f"{section}:\n  {name}: {value}\n")
+    (tree / "configs" / "tiny.yaml").write_text(config, encoding="utf-8")
+    script = f"PATH='{tools}'\n" + blocks_of("Quick start")[0]
+    bash = shutil.which("bash")
+    assert bash is not None
+    done = run_program([bash, "-euc", script], cwd=tree, env={"PYTHONPATH": "", "PATH": str(tools)})
+    assert done.returncode == 0 and done.stdout, done.stderr
+    record = json.loads((tree / "runs" / "tiny" / "run.json").read_text(encoding="utf-8"))
+    assert record["starts"][0]["commit"] is None
+    assert "make" not in done.stderr and "git" not in done.stderr
 
 
 @pytest.mark.parametrize("command", sorted({*COMMANDS, *DOCS, *EXAMPLES}))
