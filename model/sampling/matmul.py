@@ -8,6 +8,7 @@ this, the tests check it. Observed with MKL and oneDNN, PyTorch 2.13.)
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,9 @@ from torch import Tensor
 TINY_MATRIX_THRESHOLD = 400  # elements; PyTorch's own bound, see `batch_invariant_matmul`
 VECTOR_MULTIPLE = 64  # elements: at 2 bytes each, they fill two vectors of 512 bits, the widest
 PACKED_ROWS = 16  # the batch size for which oneDNN arranges weights; other sizes work as well
+# The fewest rows that oneDNN is given, by processor: fewer are repeated. With AVX-512, oneDNN reads
+# the weights near memory speed for 4 to 6 rows, and at three quarters of it for 1 or 2.
+FEWEST_ROWS = {"AVX512": 4, "AVX2": 1}
 
 Affine = tuple[Tensor, Tensor | None]  # weights (N, D) and bias (N)
 Matmul = Callable[..., Tensor]  # arguments: x (B, D); optional (B, N) to which the product is added
@@ -103,10 +107,9 @@ def can_pack(weight_ND: Tensor) -> bool:
 def packed_matmul(affine: Affine) -> Matmul:
     """Return a batch-invariant product with a copy of the weights in oneDNN's packed layout.
 
-    oneDNN uses all cores even for one row, and takes half as long as MKL for sixteen. It adds from
-    the first element to the last for two rows and more, so a single row is computed twice. A call
-    costs 10 us to start, which is much for small matrices. torch.compile calls the same operation
-    for frozen weights.
+    oneDNN uses all cores even for one row, and takes half as long as MKL for sixteen. It adds in
+    one order for two rows and more; see `fewest_rows`. A call costs 10 us to start, which is much
+    for small matrices. torch.compile calls the same operation for frozen weights.
 
     >>> packed_matmul((torch.ones(2, 3), torch.tensor([0.0, 1.0])))(torch.ones(1, 3)).tolist()
     [[3.0, 4.0]]
@@ -114,18 +117,38 @@ def packed_matmul(affine: Affine) -> Matmul:
     weight_ND, bias_N = affine
     packed = torch.ops.mkldnn._reorder_linear_weight(weight_ND.detach(), PACKED_ROWS)
     # Its arguments "none", [], "": no activation follows.
-    multiply = torch.ops.mkldnn._linear_pointwise.default
+    multiply, n_rows = torch.ops.mkldnn._linear_pointwise.default, fewest_rows()
 
     def product(x_BD: Tensor, onto_BN: Tensor | None = None) -> Tensor:
         if torch.compiler.is_compiling():  # the compiler packs weights itself
             return _unfused(affine, x_BD, onto_BN)
-        if len(x_BD) == 1:
-            y_BN = multiply(torch.cat((x_BD, x_BD)), packed, bias_N, "none", [], "")[:1]
+        B = len(x_BD)
+        if B < n_rows:
+            copies = (x_BD,) * -(-n_rows // B)
+            y_BN = multiply(torch.cat(copies), packed, bias_N, "none", [], "")[:B]
         else:
             y_BN = multiply(x_BD, packed, bias_N, "none", [], "")
         return y_BN if onto_BN is None else y_BN.add_(onto_BN)
 
     return product
+
+
+@cache
+def fewest_rows() -> int:
+    """Return the `FEWEST_ROWS` of this processor; 1 only if oneDNN adds one row as it adds several.
+
+    Environment variables can restrict PyTorch and oneDNN to other instructions than the
+    processor's, so that is tried: with AVX-512, a sum of 4096 products gives other bits for 1 row.
+    """
+    generator = torch.Generator().manual_seed(1)
+    weight_ND, x_BD = torch.randn(66, 4096, generator=generator).split((64, 2))
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight_ND, PACKED_ROWS)
+    one_1N, two_2N = (
+        torch.ops.mkldnn._linear_pointwise.default(x, packed, None, "none", [], "")
+        for x in (x_BD[:1], x_BD)
+    )
+    n_rows = FEWEST_ROWS.get(torch.backends.cpu.get_cpu_capability(), 2)
+    return n_rows if torch.equal(one_1N, two_2N[:1]) else max(n_rows, 2)
 
 
 def batch_invariant_attention(
