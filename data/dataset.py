@@ -60,20 +60,10 @@ class Dataset:
         line = covered and f"evaluations cover {covered} (data.val_max_bytes)"
         return [one for one in (self.note, line) if one]
 
-    def batches(
-        self, config: DataConfig, *, block_size: int, rows: int, seed: int, fixed_length: bool
-    ) -> Batches:
-        """Open the batches of both splits; see `data.batches.Batches` for the arguments."""
-        return Batches(
-            self.folder,
-            config,
-            block_size=block_size,
-            rows=rows,
-            eot_id=self.tokenizer.eot_id,
-            seed=seed,
-            val_windows=self.val_windows,
-            fixed_length=fixed_length,
-        )
+    def batches(self, config: DataConfig, **options: Any) -> Batches:
+        """Open the batches of both splits; see `data.batches.Batches` for the options."""
+        own = {"eot_id": self.tokenizer.eot_id, "val_windows": self.val_windows}
+        return Batches(self.folder, config, **own, **options)
 
     def tokens_per_row(self, windows: str, block_size: int) -> tuple[float, str]:
         """Return the mean number of tokens in a training window, and a phrase that explains it."""

@@ -4,14 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from data.readers import (
-    DEFAULT_JSON_FIELD,
-    Readable,
-    TextStream,
-    check_content,
-    is_json,
-    json_documents,
-)
+from data import readers
 from tok.text_files import end_of_whole_characters
 from utils.files import ANY_BYTES_HINT, decode_utf8
 
@@ -52,7 +45,7 @@ def split_documents(raw: bytes, doc_sep: str) -> list[bytes]:
     return [part for part in stripped if part]
 
 
-def stream_documents(stream: Readable, doc_sep: str) -> Iterator[bytes]:
+def stream_documents(stream: readers.Readable, doc_sep: str) -> Iterator[bytes]:
     r"""Yield the documents of a stream as `split_documents` does, with about one in memory.
 
     >>> import io
@@ -91,7 +84,7 @@ def read_documents(
     doc_sep: str,
     errors: str,
     *,
-    field: str = DEFAULT_JSON_FIELD,
+    field: str = readers.DEFAULT_JSON_FIELD,
     hint: str = ANY_BYTES_HINT,
 ) -> Iterator[bytes]:
     """Yield every document of the files, in order.
@@ -110,10 +103,10 @@ def read_documents(
             although `errors` is strict, or a JSON object has no text in that field.
     """
     for path in files:
-        with TextStream(path) as stream:
-            check_content(stream, field)
-            if field and is_json(path):
-                yield from json_documents(stream, field)
+        with readers.TextStream(path) as stream:
+            readers.check_content(stream, field)
+            if field and readers.is_json(path):
+                yield from readers.json_documents(stream, field)
             else:
                 checked = stream if errors != "strict" else CheckedStream(stream, hint)
                 yield from stream_documents(checked, doc_sep)
@@ -122,7 +115,7 @@ def read_documents(
 class CheckedStream:
     """A stream that raises an error at the first byte that is not UTF-8."""
 
-    def __init__(self, stream: TextStream, hint: str) -> None:
+    def __init__(self, stream: readers.TextStream, hint: str) -> None:
         self._stream, self._hint = stream, hint
         self._position = 0  # of the next byte in the file
         self._rest = b""  # bytes of an incomplete character before that position

@@ -1,7 +1,5 @@
 """Loading a TinyGPT from a checkpoint, with strict checks."""
 
-import dataclasses
-import typing
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +10,7 @@ from model.config import ModelConfig
 from model.flops import check_size
 from model.gpt import TinyGPT
 from utils.config.load import cast, unknown_key
+from utils.config.schema import flat_fields
 from utils.errors import UserError, errors_at
 
 # Settings that checkpoints of older versions lack. Their defaults are what models did before.
@@ -50,15 +49,14 @@ def model_config(settings: Mapping[str, Any]) -> ModelConfig:
     Raises:
         UserError: a setting is unknown, missing, of the wrong type or out of range.
     """
-    hints = typing.get_type_hints(ModelConfig)
-    fields = {f"model.{field.name}": field for field in dataclasses.fields(ModelConfig)}
+    fields = flat_fields(ModelConfig, "model.")
     values: dict[str, Any] = {}
     for name, value in settings.items():
         where = f"model.{name}"
         if where not in fields:
             raise UserError(f"checkpoint config: {unknown_key(where, fields)}")
-        values[name] = cast(value, hints[name], f"checkpoint config: {where}")
-    for where, field in fields.items():
+        values[name] = cast(value, fields[where][0], f"checkpoint config: {where}")
+    for where, (_, field) in fields.items():
         if field.name not in (*values, *ADDED_LATER):
             raise UserError(f"checkpoint config: {where} is missing; another version wrote it")
     with errors_at("checkpoint config"):

@@ -8,19 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tok import text_files
 from tok.cli_encode import print_ids
 from tok.encoding.progress import ProgressLine
 from tok.errors import TokenizerError
 from tok.formats import convert
 from tok.patterns import PATTERNS
-from tok.text_files import (
-    STDIN,
-    check_include,
-    check_plain_text,
-    describe_folders,
-    expand_folders,
-    suggest_include,
-)
 from tok.tokenizer import BPETokenizer
 from tok.vocabulary import BYTE_ORDERS
 from utils.cli import Parser, nonnegative_int
@@ -28,6 +21,8 @@ from utils.errors import UserError, brief, errors_at
 from utils.files import check_writable, read_bytes
 
 DEFAULT_TOKENIZER = Path(__file__).with_name("bpe.json")
+TRAINING_OPTIONS = ("vocab_size", "byte_order", "pattern", "errors", "workers")
+Add = Callable[..., Any]  # a parser's add_argument
 MAX_NAMED_FILES = 3  # in a message; a shell pattern can expand to thousands
 
 DESCRIPTION = """Byte-level BPE tokenizer: train it, encode text, decode ids, convert vocabularies.
@@ -71,105 +66,73 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> Parser:
     examples = [EXAMPLES[name][0] for name in ("train", "encode", "export")]
     parser = Parser(prog=_RUN, description=DESCRIPTION, examples=examples)
-    commands = parser.add_subparsers(
-        dest="command", required=True, metavar="train|encode|decode|import|export"
-    )
-    _add_train(commands)
-    _add_encode(commands)
-    _add_decode(commands)
-    _add_import(commands)
-    _add_export(commands)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="|".join(COMMANDS))
+    for name, (run, text, add_arguments) in COMMANDS.items():
+        about = {"help": text, "description": f"{text[0].upper()}{text[1:]}."}
+        sub = commands.add_parser(name, examples=EXAMPLES[name], **about)
+        sub.set_defaults(run=run)
+        add_arguments(sub.add_argument)
     return parser
 
 
-def _add_command(commands: Any, name: str, run: Callable[..., None], text: str) -> Parser:
-    description = f"{text[0].upper()}{text[1:]}."
-    sub = commands.add_parser(name, help=text, description=description, examples=EXAMPLES[name])
-    sub.set_defaults(run=run)
-    return sub
-
-
-def _add_train(commands: Any) -> None:
-    sub = _add_command(
-        commands, "train", train, "learn a vocabulary from text files and write a tokenizer file"
-    )
-    sub.add_argument("files", nargs="+", metavar="FILE", help="text files, or folders of them")
+def _add_train(add: Add) -> None:
+    add("files", nargs="+", metavar="FILE", help="text files, or folders of them")
     about = "patterns of the files to read in folders, such as '*.md' (default: all files)"
-    sub.add_argument("--include", nargs="+", default=(), metavar="PATTERN", help=about)
+    add("--include", nargs="+", default=(), metavar="PATTERN", help=about)
     about = "number of ids: 256 bytes, merges and special tokens"
-    sub.add_argument("--vocab-size", type=int, required=True, help=about)
-    sub.add_argument("--out", required=True, metavar="FILE", help="tokenizer file to write")
+    add("--vocab-size", type=int, required=True, help=about)
+    add("--out", required=True, metavar="FILE", help="tokenizer file to write")
     about = "order of the ids of the 256 bytes, which decides between equally frequent pairs: by "
     about += "value (default), or as in GPT-2 and Hugging Face"
-    sub.add_argument("--byte-order", choices=tuple(BYTE_ORDERS), default="value", help=about)
+    add("--byte-order", choices=tuple(BYTE_ORDERS), default="value", help=about)
     about = "how text is split into pre-tokens (default: gpt2)"
-    sub.add_argument("--pattern", choices=tuple(PATTERNS), default="gpt2", help=about)
-    _add_workers(sub, "processes that count pre-tokens; 0 = one per core (default)")
-    _add_errors(sub)
+    add("--pattern", choices=tuple(PATTERNS), default="gpt2", help=about)
+    _add_workers(add, "processes that count pre-tokens; 0 = one per core (default)")
 
 
-def _add_encode(commands: Any) -> None:
-    sub = _add_command(commands, "encode", encode, "convert text to ids, separated by blanks")
+def _add_encode(add: Add) -> None:
     about = "texts, one line of ids for each (default: standard input)"
-    sub.add_argument("text", nargs="*", metavar="TEXT", help=about)
+    add("text", nargs="*", metavar="TEXT", help=about)
     about = "encode special tokens in the text as their ids (default: as plain text)"
-    sub.add_argument("--allow-special", action="store_true", help=about)
+    add("--allow-special", action="store_true", help=about)
     _add_workers(
-        sub, "processes for a large text; 0 = one per core (default), 1 = no other process"
+        add, "processes for a large text; 0 = one per core (default), 1 = no other process"
     )
-    _add_errors(sub)
-    _add_source(sub)
+    _add_source(add)
 
 
-def _add_decode(commands: Any) -> None:
-    sub = _add_command(commands, "decode", decode, "convert ids to text, byte for byte")
-    sub.add_argument("ids", nargs="*", metavar="INT", help="ids (default: standard input)")
-    _add_source(sub)
+def _add_decode(add: Add) -> None:
+    add("ids", nargs="*", metavar="INT", help="ids (default: standard input)")
+    _add_source(add)
 
 
-def _add_import(commands: Any) -> None:
-    sub = _add_command(
-        commands,
-        "import",
-        import_vocabulary,
-        "convert another project's vocabulary to a tokenizer file",
-    )
+def _add_import(add: Add) -> None:
     about = "a tokenizer.json, a tiktoken file of ranks, or GPT-2's encoder.json and vocab.bpe"
-    sub.add_argument("files", nargs="+", metavar="FILE", help=about)
-    sub.add_argument("--out", required=True, metavar="FILE", help="tokenizer file to write")
-    sub.add_argument(
-        "--pattern", choices=tuple(PATTERNS), help="split pattern; required for tiktoken's ranks"
-    )
+    add("files", nargs="+", metavar="FILE", help=about)
+    add("--out", required=True, metavar="FILE", help="tokenizer file to write")
+    about = "split pattern; required for tiktoken's ranks"
+    add("--pattern", choices=tuple(PATTERNS), help=about)
     about = "a special token: with its id for tiktoken's ranks, without for GPT-2's files"
-    sub.add_argument("--special", action="append", default=[], metavar="TEXT[=ID]", help=about)
+    add("--special", action="append", default=[], metavar="TEXT[=ID]", help=about)
 
 
-def _add_export(commands: Any) -> None:
-    sub = _add_command(
-        commands, "export", export, "convert a tokenizer file to another project's format"
-    )
-    sub.add_argument("tokenizer", metavar="FILE", help="a tokenizer file of llm-tiny")
+def _add_export(add: Add) -> None:
+    add("tokenizer", metavar="FILE", help="a tokenizer file of llm-tiny")
     about = "hf: a tokenizer.json; tiktoken: a file of ranks; gpt2: encoder.json and vocab.bpe"
-    sub.add_argument("--to", required=True, choices=convert.FORMATS, help=about)
-    sub.add_argument(
-        "--out", required=True, metavar="PATH", help="file to write (for gpt2: folder)"
-    )
+    add("--to", required=True, choices=convert.FORMATS, help=about)
+    add("--out", required=True, metavar="PATH", help="file to write (for gpt2: folder)")
 
 
-def _add_workers(parser: argparse.ArgumentParser, text: str) -> None:
-    parser.add_argument("--workers", type=nonnegative_int, default=0, help=text)
-
-
-def _add_errors(parser: argparse.ArgumentParser) -> None:
+def _add_workers(add: Add, text: str) -> None:
+    """Add the flags of the commands that read text."""
+    add("--workers", type=nonnegative_int, default=0, help=text)
     about = "strict: reject text that is not UTF-8 (default); bytes: accept any bytes"
-    parser.add_argument("--errors", choices=("strict", "bytes"), default="strict", help=about)
+    add("--errors", choices=("strict", "bytes"), default="strict", help=about)
 
 
-def _add_source(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--file", metavar="FILE", help="read a file instead of standard input")
-    parser.add_argument(
-        "--tokenizer", metavar="FILE", help="tokenizer file (default: tok/bpe.json)"
-    )
+def _add_source(add: Add) -> None:
+    add("--file", metavar="FILE", help="read a file instead of standard input")
+    add("--tokenizer", metavar="FILE", help="tokenizer file (default: tok/bpe.json)")
 
 
 def train(arguments: argparse.Namespace) -> None:
@@ -177,12 +140,12 @@ def train(arguments: argparse.Namespace) -> None:
     start = time.monotonic()
     out = Path(arguments.out)
     check_writable(out, "--out")
-    check_include(arguments.files, arguments.include, "--include")
-    files = expand_folders(arguments.files, include=arguments.include)
-    with suggest_include(files, arguments.files, "--include"):
-        if warning := check_plain_text(files):
+    text_files.check_include(arguments.files, arguments.include, "--include")
+    files = text_files.expand_folders(arguments.files, include=arguments.include)
+    with text_files.suggest_include(files, arguments.files, "--include"):
+        if warning := text_files.check_plain_text(files):
             _log(warning)
-    if line := describe_folders(files, arguments.files, arguments.include):
+    if line := text_files.describe_folders(files, arguments.files, arguments.include):
         _log(line)
     show = ProgressLine("bytes", sum(path.stat().st_size for path in files), enabled=True)
     n_bytes = 0
@@ -193,17 +156,9 @@ def train(arguments: argparse.Namespace) -> None:
         show(n)
 
     try:
-        with suggest_include(files, arguments.files, "--include"):
-            tokenizer = BPETokenizer.train_files(
-                files,
-                vocab_size=arguments.vocab_size,
-                byte_order=arguments.byte_order,
-                pattern=arguments.pattern,
-                errors=arguments.errors,
-                workers=arguments.workers,
-                on_bytes=on_bytes,
-                progress=True,
-            )
+        with text_files.suggest_include(files, arguments.files, "--include"):
+            options = {name: getattr(arguments, name) for name in TRAINING_OPTIONS}
+            tokenizer = BPETokenizer.train_files(files, on_bytes=on_bytes, progress=True, **options)
     except TokenizerError as error:
         named = arguments.files[:MAX_NAMED_FILES]
         more = ["..."] if len(arguments.files) > len(named) else []
@@ -300,8 +255,22 @@ def _load_tokenizer(arguments: argparse.Namespace) -> BPETokenizer:
 def _read_input(arguments: argparse.Namespace) -> tuple[bytes, str]:
     if arguments.file:
         return read_bytes(arguments.file), arguments.file
-    return sys.stdin.buffer.read(), STDIN
+    return sys.stdin.buffer.read(), text_files.STDIN
 
 
 def _log(line: str) -> None:
     print(line, file=sys.stderr)
+
+
+# Name -> the function that runs the command, its help text, the function that adds its arguments.
+COMMANDS = {
+    "train": (train, "learn a vocabulary from text files and write a tokenizer file", _add_train),
+    "encode": (encode, "convert text to ids, separated by blanks", _add_encode),
+    "decode": (decode, "convert ids to text, byte for byte", _add_decode),
+    "import": (
+        import_vocabulary,
+        "convert another project's vocabulary to a tokenizer file",
+        _add_import,
+    ),
+    "export": (export, "convert a tokenizer file to another project's format", _add_export),
+}

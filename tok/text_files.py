@@ -5,11 +5,11 @@ import fnmatch
 import json
 import os
 import re
-import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 from tok.errors import TokenizerError
 from utils.errors import UserError, describe_os_error, looked_in, plural, user_error_if_os_error
@@ -95,34 +95,27 @@ def files_below(folder: Path, include: Sequence[str] = (), flag: str = "") -> It
         UserError: a folder can't be read, or a link is dangling or leads to a folder around it. If
             such an entry were skipped, two users of one folder could get two corpora.
     """
-    top = folder
     fix = "repair it, or move it out of the folder"
-    # Folders to list, each with the real paths of the folders around it.
-    pending: list[tuple[Path, frozenset[str]]] = [(folder, frozenset())]
-    while pending:
-        folder, above = pending.pop()
-        real = os.path.realpath(folder)
-        if real in above:
-            raise UserError(f"{folder}: a link to {real}, which it is in; remove the link")
-        try:
-            entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
-        except OSError as error:
-            raise UserError(f"{describe_os_error(error)}; {fix}") from None
-        for entry in entries:
-            path = folder / entry.name
+
+    def fail(error: OSError) -> NoReturn:
+        raise UserError(f"{describe_os_error(error)}; {fix}")
+
+    for name, folders, files in os.walk(folder, onerror=fail, followlinks=True):
+        here, real = Path(name), os.path.realpath(name)
+        # The folders around it, up to the first one.
+        around = islice(here.parents, len(here.parts) - len(folder.parts))
+        if real in map(os.path.realpath, around):
+            raise UserError(f"{here}: a link to {real}, which it is in; remove the link")
+        folders[:] = [one for one in folders if not one.startswith(".")]
+        for path in (here / file for file in files if not file.startswith(".")):
             try:
-                mode = entry.stat().st_mode
+                path.stat()
             except OSError as error:
-                if not is_included(path.relative_to(top), include):
-                    yield path
-                    continue
-                link = f" (a link to {os.readlink(path)})" if path.is_symlink() else ""
-                fix += f", or choose the other files with {flag}"
-                raise UserError(f"{path}{link}: {error.strerror}; {fix}") from None
-            if stat.S_ISDIR(mode):
-                pending.append((path, above | {real}))
-            else:
-                yield path
+                if is_included(path.relative_to(folder), include):
+                    link = f" (a link to {os.readlink(path)})" if path.is_symlink() else ""
+                    fix += f", or choose the other files with {flag}"
+                    raise UserError(f"{path}{link}: {error.strerror}; {fix}") from None
+            yield path
 
 
 def is_included(path: Path, include: Sequence[str]) -> bool:

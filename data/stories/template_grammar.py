@@ -35,11 +35,15 @@ class Variable:
 
 @dataclass
 class Choice:
-    """A uniform choice among alternatives. An alternative that is one literal is a str."""
+    """A uniform choice among alternatives."""
 
     name: str
-    alternatives: tuple[Any, ...] = ()  # each a str, or a tuple of parts
-    count: int = 0  # number of alternatives
+    alternatives: Sequence[tuple[Any, ...]] = ()  # of parts; () is the empty text
+
+    @property
+    def count(self) -> int:
+        """The number of alternatives."""
+        return len(self.alternatives)
 
 
 @dataclass(frozen=True)
@@ -128,16 +132,10 @@ class Grammar:
         for name, templates in rules.items():
             # Brackets of the rule compiled so far; their choices are named RULE.1, RULE.2, ...
             self.n_inline = 0
-            self._fill(self.choices[name], [self._compile(name, text) for text in templates])
+            self.choices[name].alternatives = [self._compile(name, text) for text in templates]
         self.start = (self.choices[start],)
 
     # Compiling
-
-    def _fill(self, choice: Choice, sequences: Sequence[tuple[Part, ...]]) -> Choice:
-        """Set the alternatives of a choice; an empty one becomes the literal ""."""
-        plain = [s[0] if len(s) == 1 and isinstance(s[0], str) else s for s in sequences]
-        choice.alternatives, choice.count = tuple(part or "" for part in plain), len(plain)
-        return choice
 
     def _compile(self, rule: str, template: str) -> tuple[Part, ...]:
         tokens = TOKEN.findall(template)
@@ -174,7 +172,7 @@ class Grammar:
         if not tokens:
             raise ValueError(f"rule {rule}: a bracket is open")
         tokens.pop()
-        return self._fill(Choice(name), sequences)
+        return Choice(name, sequences)
 
     def _reference(self, rule: str, name: str) -> Choice | ByClass:
         name, _, variable = name.partition(":")
@@ -238,11 +236,7 @@ class Grammar:
                 if choice.count > 1:
                     index = int(rand() * choice.count)
                     record((choice.name, index, choice.count))
-                chosen = choice.alternatives[index]
-                if isinstance(chosen, str):
-                    out(chosen)
-                else:
-                    self._write(chosen, bindings, out, rand, record)
+                self._write(choice.alternatives[index], bindings, out, rand, record)
 
     # Reading
 
@@ -306,11 +300,7 @@ class Grammar:
         branches = []
         for index, chosen in enumerate(part.alternatives):
             link = (derivation, (part.name, index, part.count)) if part.count > 1 else derivation
-            if isinstance(chosen, str):
-                if text.startswith(chosen, position):
-                    branches.append((position + len(chosen), rest, bindings, link))
-                continue
-            if isinstance(chosen[0], str) and not text.startswith(chosen[0], position):
+            if chosen and isinstance(chosen[0], str) and not text.startswith(chosen[0], position):
                 continue
             after = rest
             for follow in reversed(chosen):

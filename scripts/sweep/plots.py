@@ -15,17 +15,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.ticker import FixedFormatter, FixedLocator, LogLocator, NullLocator
 
+from scripts.sweep import ranking
 from scripts.sweep.grid import BASE, PICTURES
-from scripts.sweep.ranking import (
-    BITS,
-    Group,
-    comparable_means,
-    describe_sweep,
-    difference,
-    label_names,
-    label_of,
-    loss_of,
-)
 from utils.config.strict_yaml import parse_value
 from utils.errors import plural
 from utils.metrics import read_column, read_rows
@@ -77,7 +68,7 @@ Curve = tuple[list[int], list[float]]  # steps, losses
 
 def finite(rows: Rows) -> Rows:
     """Return the finished runs whose loss is a finite number."""
-    return [row for row in rows if row["status"] == "done" and math.isfinite(loss_of(row))]
+    return [row for row in rows if row["status"] == "done" and math.isfinite(ranking.loss_of(row))]
 
 
 def axis_scale(texts: Sequence[str]) -> tuple[Callable[[str], float], list[str], bool]:
@@ -124,7 +115,7 @@ def plot_axes(rows: Rows, settings: Sequence[str], out: Path) -> bool:
 
     Returns True if there was anything to plot.
     """
-    title, all_settings, rows = describe_sweep(rows, settings), settings, finite(rows)
+    title, all_settings, rows = ranking.describe_sweep(rows, settings), settings, finite(rows)
     settings = [name for name in settings if len({row[name] for row in rows}) > 1]
     if not settings:
         return False
@@ -138,7 +129,7 @@ def plot_axes(rows: Rows, settings: Sequence[str], out: Path) -> bool:
             continue
         plot_setting(axes, rows, settings[number], all_settings)
         axes.set_ylabel("best val bits per byte" if number % columns == 0 else "")
-    scale_y(grid.flat[0], [loss_of(row) for row in rows])
+    scale_y(grid.flat[0], [ranking.loss_of(row) for row in rows])
     with_mean = next((axes for axes in grid.flat if axes.lines), grid.flat[0])
     add_legend(with_mean, below=True)
     figure.suptitle(f"Loss over each setting\n{title}", x=0.01, ha="left", fontsize=10)
@@ -149,8 +140,8 @@ def plot_axes(rows: Rows, settings: Sequence[str], out: Path) -> bool:
 def plot_setting(axes: Any, rows: Rows, name: str, settings: Sequence[str]) -> None:
     """Plot the loss of each run over one setting, and the means that can be compared."""
     position, order, log = axis_scale([row[name] for row in rows])
-    found = [(position(row[name]), loss_of(row)) for row in rows]
-    means, n_runs = comparable_means(rows, name, settings)
+    found = [(position(row[name]), ranking.loss_of(row)) for row in rows]
+    means, n_runs = ranking.comparable_means(rows, name, settings)
     dots = {"s": 22, "color": BLUE, "alpha": 0.6, "linewidths": 0, "zorder": 3}
     axes.scatter(*zip(*found, strict=True), label="a run", **dots)
     if means:
@@ -169,7 +160,7 @@ def plot_setting(axes: Any, rows: Rows, name: str, settings: Sequence[str]) -> N
     # Values in order get a tick each, however many: words, or the numbers of a grid.
     numbers = order != list(dict.fromkeys(row[name] for row in rows)) or log
     label_ticks(axes.xaxis, [position(text) for text in order], order, numbers)
-    short = label_names(settings)[name]
+    short = ranking.label_names(settings)[name]
     axes.set_xlabel(f"{short} (log scale)" if log else short)
     axes.margins(x=0.12, y=0.12)
     style_axes(axes)
@@ -177,7 +168,7 @@ def plot_setting(axes: Any, rows: Rows, name: str, settings: Sequence[str]) -> N
 
 def read_curve(path: Path) -> Curve:
     """Return steps and bits per byte of a run's evaluations, without step 0."""
-    steps, bits = read_column(read_rows(path), BITS)
+    steps, bits = read_column(read_rows(path), ranking.BITS)
     return (steps[1:], bits[1:]) if steps and steps[0] == 0 else (steps, bits)
 
 
@@ -197,7 +188,7 @@ def mean_curve(curves: Sequence[Curve]) -> tuple[list[int], list[float], list[fl
 def plot_curves(
     rows: Rows,
     settings: Sequence[str],
-    groups: Sequence[Group],
+    groups: Sequence[ranking.Group],
     metrics: Mapping[str, Path],
     out: Path,
 ) -> bool:
@@ -214,7 +205,7 @@ def plot_curves(
     for row in finite(rows):
         curve = read_curve(metrics[row["point"]])
         if curve[0]:
-            curves.setdefault(label_of(row, settings), []).append(curve)
+            curves.setdefault(ranking.label_of(row, settings), []).append(curve)
     shown = [one for one in groups if one.label in curves and math.isfinite(one.mean())]
     if not shown:
         return False
@@ -238,7 +229,7 @@ def plot_curves(
     if many:
         figure.colorbar(shades, ax=axes, label="best val bits per byte, mean over seeds", pad=0.01)
     scale_y(axes, [y for line in axes.lines for y in line.get_ydata() if math.isfinite(y)])
-    axes.set_title(f"{title}\n{describe_sweep(rows, settings)}", loc="left", fontsize=10)
+    axes.set_title(f"{title}\n{ranking.describe_sweep(rows, settings)}", loc="left", fontsize=10)
     axes.set(xlabel="optimizer step", ylabel="val bits per byte")
     axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     style_axes(axes)
@@ -262,7 +253,7 @@ def legend_title(many: bool, curves: Iterable[Sequence[Curve]]) -> str:
 def plot_all(
     rows: Rows,
     settings: Sequence[str],
-    groups: Sequence[Group],
+    groups: Sequence[ranking.Group],
     out: Path,
     picture_format: str = "png",
 ) -> list[Path]:
@@ -283,10 +274,10 @@ def plot_all(
 
 
 @draws
-def plot_changes(groups: Sequence[Group], base: str, out: Path) -> bool:
+def plot_changes(groups: Sequence[ranking.Group], base: str, out: Path) -> bool:
     """Plot the difference that each change makes to the loss, with its 95% interval if known."""
     first = next((one for one in groups if one.label == base), None)
-    found = [(one, difference(first, one)) for one in groups if first and one is not first]
+    found = [(one, ranking.difference(first, one)) for one in groups if first and one is not first]
     known = [(one, gap) for one, gap in found if gap and math.isfinite(gap.mean)]
     if first is None or not known:
         return False

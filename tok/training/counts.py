@@ -122,20 +122,16 @@ class _WidthCounts:
     def __init__(self, width: int) -> None:
         self.width = width
         self._table = HashTable(width, n_keys=1 << 12)
-        # By index in the table; has room for further keys, or too little until `_grow` is called.
+        # By index in the table; has room for further keys, or too little until `add` extends it.
         self._counts = np.zeros(0, dtype=np.int64)
 
     def add(self, words: Sequence[np.ndarray], counts_K: np.ndarray) -> None:
         """Add counts_K[k] to the count of key k. Keys may repeat."""
         indices_K, _ = self._table.find_or_add(words)
-        self._grow()
-        np.add.at(self._counts, indices_K, counts_K)
-
-    def _grow(self) -> None:
-        """Extend the counts to the size of the table, with room for further keys."""
         if len(self._counts) < len(self._table):
             more = np.zeros(2 * len(self._table) - len(self._counts), dtype=np.int64)
             self._counts = np.concatenate((self._counts, more))
+        np.add.at(self._counts, indices_K, counts_K)
 
     def keys(self) -> list[np.ndarray]:
         """Return `width` arrays uint64[U]."""
