@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
 from types import ModuleType
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -60,20 +60,6 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 
 
-class Contestant(Protocol):
-    """A training program whose steps can be timed."""
-
-    device: torch.device
-    compiled: bool
-
-    def step(self, on_phase_end: Callable[[str], object]) -> int:
-        """Run one step including its logging; return the number of target tokens.
-
-        `on_phase_end` is called with the name of each phase when that phase ends.
-        """
-        ...
-
-
 @dataclass(frozen=True)
 class RandomTokens:
     """Replaces the tokenizer where the tokens are random. Each token counts as one byte."""
@@ -110,7 +96,10 @@ class LlmTiny:
         self.log = StepLog(self.trainer, RunLog(RunFolder(scratch)), quiet=True)
 
     def step(self, on_phase_end: Callable[[str], object]) -> int:
-        """Run one step as `model.training.fit.fit` does."""
+        """Run one step as `model.training.fit.fit` does; return the number of target tokens.
+
+        `on_phase_end` is called with the name of each phase when that phase ends.
+        """
         before = self.trainer.tokens
         self.trainer.train_step(on_phase_end)
         self.log.after_step()
@@ -154,7 +143,7 @@ class NanoGPT:
         self.compiled = self.model is not self.raw
 
     def step(self, on_phase_end: Callable[[str], object]) -> int:
-        """Run one iteration of nanoGPT's training loop, in its order, without accumulation."""
+        """Run one iteration of nanoGPT's training loop, in its order; see `LlmTiny.step`."""
         ids, targets = self.batch
         with self.autocast():
             _, loss = self.model(ids, targets)
@@ -176,6 +165,9 @@ class NanoGPT:
             print(f"iter {self.steps}: loss {loss.item():.4f}", file=sys.stderr)
         on_phase_end("logging")
         return targets.numel()
+
+
+Contestant = LlmTiny | NanoGPT  # training programs whose steps can be timed
 
 
 def load_get_batch(checkout: Path, scratch: Path) -> ModuleType:

@@ -6,16 +6,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data.batches import Batches
-from data.dataset import plan_validation
-from data.prepared_folder import is_up_to_date, read_meta, val_coverage
+from data.dataset import longest_document, plan_validation
+from data.documents import BLANK_LINE, read_documents
+from data.prepare import prepare, write_split
+from data.prepared_folder import META, is_up_to_date, read_meta, val_coverage
 from data.readers import check_json_field
+from data.stories import story as stories
 from data.token_file import TokenFile
 from sample import LoadedRun
-from scripts.eval.scoring import document_separator, encode_text, rebuild_run_data
-from tok.text_files import check_include, describe_folders, expand_folders
+from tok.text_files import check_include, describe_folders, expand_folders, suggest_include
 from train import Config
 from utils.cli import read_stdin
-from utils.errors import UserError
+from utils.errors import UserError, looked_in
 from utils.output import log
 from utils.run.folder import RunFolder
 
@@ -41,15 +43,39 @@ class Run:
     loaded: LoadedRun
 
     def data_folder(self) -> Path:
-        """Return the folder with the run's own data; prepare it again if it is missing."""
+        """Return the folder with the run's own data; prepare it again if it is missing.
+
+        Raises:
+            UserError: the settings do not describe the data, or the result has another identity.
+        """
         identity = self.loaded.state["data_identity"]
         folder = Path(self.folder.read_record()["data"]["folder"])
         if is_up_to_date(folder, identity):
             return folder
         log(f"{folder}: missing or changed, so the run's data is prepared again")
         config, vocab_size = self.config, self.loaded.model.config.vocab_size
+        if config.data.dir:
+            where = looked_in(folder)
+            raise UserError(
+                f"{folder}: the run's data is missing or has changed{where}; restore it"
+            )
         tokenizer = self.loaded.tokenizer if config.train.init_from else None
-        return rebuild_run_data(config.data, vocab_size, folder, identity, tokenizer)
+        made = prepare(config.data, vocab_size, tokenizer=tokenizer)
+        if (found := read_meta(made)["identity"]) != identity:
+            raise UserError(
+                f"{made}: other data than the run was trained on ({found[:12]}, expected "
+                f"{identity[:12]}); put the original files back, or give --text FILE"
+            )
+        return made
+
+    def separator(self) -> str:
+        """Return the document separator of the run's text. Stories are separated by blank lines."""
+        folder, config = Path(self.folder.read_record()["data"]["folder"]), self.config.data
+        if (folder / META).exists():
+            corpus = read_meta(folder)["recipe"]["corpus"]
+            # The first of the settings is data.doc_sep, see data/document_source.py.
+            return BLANK_LINE if "stories" in corpus else corpus["settings"][0]
+        return config.doc_sep if config.files or config.dir else BLANK_LINE
 
     def validation_set(self) -> EvalSet:
         """Return the run's own validation part."""
@@ -83,8 +109,8 @@ class Run:
         if path == STDIN:
             name, path = "standard input", str(scratch / "standard input")
             Path(path).write_bytes(read_stdin())
-        data, tokenizer = self.config.data, self.loaded.tokenizer
-        separator = document_separator(Path(self.folder.read_record()["data"]["folder"]), data)
+        data, tokenizer, hint = self.config.data, self.loaded.tokenizer, "convert the file to UTF-8"
+        separator = self.separator()
         check_include([path], include, "--include")
         try:
             include = include or data.include
@@ -94,21 +120,27 @@ class Run:
             if field:
                 check_json_field(files, "--json-field")
             field = data.json_field if field is None else field
-            found = encode_text(files, separator, field, data.errors, tokenizer, scratch, path)
+            with suggest_include(files, [path], "--include"):
+                found = read_documents(files, separator, data.errors, field=field, hint=hint)
+                documents = list(found)
+            if not documents:
+                raise UserError(f"{files[0]}: no text in it; name another --text")
         except UserError as error:  # name what the user has given: standard input, our flag
             message = str(error).replace(path, name).replace("--data.json_field", "--json-field")
             raise UserError(message) from None
-        (longest, floor), windows = found, data.windows
+        write_split(scratch / "val.npy", documents, tokenizer, "text")
+        longest = longest_document(scratch / "val.npy", tokenizer.eot_id)
+        floor = stories.floor_if_stories(documents)
+        windows = "documents" if floor else data.windows
         block_size = self.loaded.model.config.block_size
-        if floor is not None:
-            windows = "documents"
         if windows == "documents" and longest > block_size:
             log(
                 f"{Path(path).name}: a document holds {longest} tokens, more than block_size "
                 f"{block_size}: the text is read in packed windows"
             )
             windows, floor = "packed", None
-        return EvalSet(name, self._batches(scratch, windows), floor)
+        nats = floor.nats_per_byte if floor else None
+        return EvalSet(name, self._batches(scratch, windows), nats)
 
     def _batches(self, folder: Path, windows: str) -> Batches:
         """Open val.npy with windows as in training. Packed windows are no longer than the text."""

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO
 
 import torch
 from filelock import FileLock
@@ -21,23 +21,6 @@ WATCHDOG = Path(__file__).with_name("watchdog.py")
 
 GPU_VARIABLE = "CUDA_VISIBLE_DEVICES"
 CONNECT_S = 10  # timeout of the connection to a scheduler
-
-
-class Pool(Protocol):
-    """Runs commands in watchdogs. A command begins with options of scripts/sweep/watchdog.py."""
-
-    def submit(self, command: Sequence[str], log: Path) -> Future[int | None]:
-        """Return the future exit status of a command; None if the command was never started.
-
-        Args:
-            log: where its output goes; the command's own option --log names the same file.
-        """
-
-    def stop(self) -> None:
-        """Start nothing more, and ask the running commands to end; do not wait for them."""
-
-    def close(self) -> None:
-        """Stop, and release everything."""
 
 
 class LocalPool:
@@ -61,7 +44,12 @@ class LocalPool:
         self._stopping = False
 
     def submit(self, command: Sequence[str], log: Path) -> Future[int | None]:
-        """Append what the command prints to `log`; see `Pool`."""
+        """Return the future exit status of a command; None if the command was never started.
+
+        Args:
+            command: begins with options of scripts/sweep/watchdog.py.
+            log: where its output goes; the command's own option --log names the same file.
+        """
         return self._executor.submit(self._run, command, log)
 
     def _run(self, command: Sequence[str], log: Path) -> int | None:
@@ -140,7 +128,7 @@ class ClusterPool:
         return sum(self._client.nthreads().values())
 
     def submit(self, command: Sequence[str], log: Path) -> Future[int | None]:
-        """See `Pool`. `log` is not used: the command's option --log writes it on the worker."""
+        """See `LocalPool`. `log` is not used: the option --log writes it on the worker."""
         lock = Path(self._lock.lock_file).resolve()
         watchdog = [sys.executable, str(WATCHDOG), "--while-locked", str(lock)]
         return self._executor.submit(
@@ -159,6 +147,9 @@ class ClusterPool:
         """Disconnect from the cluster. Its workers keep running."""
         self.stop()
         self._client.close()
+
+
+Pool = LocalPool | ClusterPool
 
 
 def visible_gpus() -> list[str]:
