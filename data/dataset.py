@@ -62,8 +62,8 @@ class Dataset:
 
     def batches(self, config: DataConfig, **options: Any) -> Batches:
         """Open the batches of both splits; see `data.batches.Batches` for the options."""
-        own = {"eot_id": self.tokenizer.eot_id, "val_windows": self.val_windows}
-        return Batches(self.folder, config, **own, **options)
+        options |= {"eot_id": self.tokenizer.eot_id, "val_windows": self.val_windows}
+        return Batches(self.folder, config, **options)
 
     def tokens_per_row(self, windows: str, block_size: int) -> tuple[float, str]:
         """Return the mean number of tokens in a training window, and a phrase that explains it."""

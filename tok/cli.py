@@ -66,10 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> Parser:
     examples = [EXAMPLES[name][0] for name in ("train", "encode", "export")]
     parser = Parser(prog=_RUN, description=DESCRIPTION, examples=examples)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="|".join(COMMANDS))
+    commands: Any = parser.add_subparsers(dest="command", required=True, metavar="|".join(COMMANDS))
     for name, (run, text, add_arguments) in COMMANDS.items():
-        about = {"help": text, "description": f"{text[0].upper()}{text[1:]}."}
-        sub = commands.add_parser(name, examples=EXAMPLES[name], **about)
+        about = f"{text[0].upper()}{text[1:]}."
+        sub = commands.add_parser(name, help=text, description=about, examples=EXAMPLES[name])
         sub.set_defaults(run=run)
         add_arguments(sub.add_argument)
     return parser
