@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from data import readers
 from tok.text_files import end_of_whole_characters
@@ -45,7 +46,7 @@ def split_documents(raw: bytes, doc_sep: str) -> list[bytes]:
     return [part for part in stripped if part]
 
 
-def stream_documents(stream: readers.Readable, doc_sep: str) -> Iterator[bytes]:
+def stream_documents(stream: BinaryIO, doc_sep: str) -> Iterator[bytes]:
     r"""Yield the documents of a stream as `split_documents` does, with about one in memory.
 
     >>> import io
@@ -103,34 +104,36 @@ def read_documents(
             although `errors` is strict, or a JSON object has no text in that field.
     """
     for path in files:
-        with readers.TextStream(path) as stream:
+        is_json = bool(field) and readers.is_json(path)
+        checks = errors == "strict" and not is_json
+        with CheckedStream(path, hint) if checks else readers.TextStream(path) as stream:
             readers.check_content(stream, field)
-            if field and readers.is_json(path):
+            if is_json:
                 yield from readers.json_documents(stream, field)
             else:
-                checked = stream if errors != "strict" else CheckedStream(stream, hint)
-                yield from stream_documents(checked, doc_sep)
+                yield from stream_documents(stream, doc_sep)
 
 
-class CheckedStream:
+class CheckedStream(readers.TextStream):
     """A stream that raises an error at the first byte that is not UTF-8."""
 
-    def __init__(self, stream: readers.TextStream, hint: str) -> None:
-        self._stream, self._hint = stream, hint
+    def __init__(self, path: Path, hint: str) -> None:
+        super().__init__(path)
+        self._hint = hint
         self._position = 0  # of the next byte in the file
         self._rest = b""  # bytes of an incomplete character before that position
 
-    def read(self, size: int = -1, /) -> bytes:
+    def read(self, size: int | None = -1, /) -> bytes:
         """Return up to `size` bytes, none at the end.
 
         Raises:
             UserError: a byte is not UTF-8; names its position.
         """
-        block = self._stream.read(size)
+        block = super().read(size)
         raw, offset = self._rest + block, self._position - len(self._rest)
         end = end_of_whole_characters(raw) if block else len(raw)
         if not raw.isascii():
-            decode_utf8(raw[:end], self._stream.name, hint=self._hint, offset=offset)
+            decode_utf8(raw[:end], self.label, hint=self._hint, offset=offset)
         self._position += len(block)
         self._rest = raw[end:]
         return block

@@ -1,7 +1,5 @@
 """Readers of text and JSON files, plain or gzipped, as streams."""
 
-from __future__ import annotations
-
 import gzip
 import io
 import json
@@ -11,7 +9,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from tok.text_files import (
     BOM,
@@ -32,13 +30,6 @@ UTF8_HINT = "JSON lines are UTF-8: convert the file"
 MIN_UNPACKED, MAX_RATIO = 1 << 21, 100
 LONGEST_TOKEN = 16  # characters; a JSON error this near the end may be due to a cut JSON token
 BLANKS = re.compile(r"[ \t\r\n]*")
-
-
-class Readable(Protocol):
-    """An object with a `read` method for bytes."""
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Return up to `size` bytes, none at the end."""
 
 
 def is_json(path: str | Path) -> bool:
@@ -96,38 +87,35 @@ class Unpacked(gzip.GzipFile):
         return block
 
 
-class TextStream:
+class TextStream(io.BufferedReader):
     """The bytes of a file, decompressed if its name ends in .gz.
 
     All methods raise UserError if the file can't be read or is not a complete gzip file.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.name = str(path)
-        packed = is_gzip(path)
-        source = readable_again(path)
+        packed, source = is_gzip(path), readable_again(path)
+        # Positions in messages count unpacked bytes.
+        self.path, self.label = path, f"{path}{' (unpacked)' * packed}"
         with user_error_if_os_error():
             file = Unpacked(source, "rb") if packed else open(source, "rb", buffering=0)
-        self._file = io.BufferedReader(file, HEAD_BYTES)
-        if packed:
-            self.name += " (unpacked)"  # positions in messages count unpacked bytes
+        super().__init__(file, HEAD_BYTES)
 
-    def peek(self) -> bytes:
+    def peek(self, size: int = HEAD_BYTES, /) -> bytes:
         """Return up to HEAD_BYTES of the next bytes, without consuming them."""
-        return self._try(lambda: self._file.peek(HEAD_BYTES))
+        return self._try(super().peek, size)
 
-    def read(self, size: int = -1) -> bytes:
+    def read(self, size: int | None = -1, /) -> bytes:
         """Return up to `size` bytes; all that remain if `size` is negative."""
-        return self._try(lambda: self._file.read(size))
+        return self._try(super().read, size)
 
-    def readline(self) -> bytes:
+    def readline(self, size: int | None = -1, /) -> bytes:
         """Return the next line with its newline; b"" at the end."""
-        return self._try(self._file.readline)
+        return self._try(super().readline, size)
 
-    def _try(self, read: Callable[[], bytes]) -> bytes:
+    def _try(self, read: Callable[[Any], bytes], size: int | None) -> bytes:
         try:
-            return read()
+            return read(size)
         except (gzip.BadGzipFile, zlib.error) as error:
             raise UserError(f"{self.path}: not gzip, or damaged: {error}") from None
         except EOFError:
@@ -136,12 +124,6 @@ class TextStream:
             ) from None
         except OSError as error:  # a folder, or a failing disk
             raise UserError(f"{self.path}: {error.strerror or error}") from None
-
-    def __enter__(self) -> TextStream:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._file.close()
 
 
 def check_content(stream: TextStream, field: str) -> None:
@@ -153,7 +135,7 @@ def check_content(stream: TextStream, field: str) -> None:
     head = stream.peek()
     if kind := archive_kind(head):
         rename = f", or rename it to {stream.path.name}{GZIP}" if kind == "gzip" else ""
-        raise UserError(f"{stream.name}: holds {kind} data, not text; unpack it{rename}")
+        raise UserError(f"{stream.label}: holds {kind} data, not text; unpack it{rename}")
     if field and not is_json(stream.path):
         found = first_json_object(head)
         if found and isinstance(found.get(field), str):
@@ -304,7 +286,7 @@ def _text_blocks(stream: TextStream) -> Iterator[str]:
     """Yield the text of a stream in blocks, without a byte order mark."""
     offset = 0
     for raw in blocks_of_whole_characters(stream.read):
-        text = decode_utf8(raw, stream.name, hint=UTF8_HINT, offset=offset)
+        text = decode_utf8(raw, stream.label, hint=UTF8_HINT, offset=offset)
         yield text if offset else text.removeprefix(BOM.decode())
         offset += len(raw)
 
