@@ -72,12 +72,11 @@ class Reader:
             theta_key, share_key = "rope_theta", "partial_rotary_factor"
         # The first object that is present decides. What it lacks is read from config.json itself.
         first = next((place for place in places if place.content), self)
-        old_theta = self.read(theta_key, float, 10000.0)
-        old_share = self.read(share_key, float, 0.25 if neox else 1.0)
-        theta = old_theta if first is self else first.read("rope_theta", float, old_theta)
-        share = (
-            old_share if first is self else first.read("partial_rotary_factor", float, old_share)
-        )
+        theta = self.read(theta_key, float, 10000.0)
+        share = self.read(share_key, float, 0.25 if neox else 1.0)
+        if first is not self:
+            theta = first.read("rope_theta", float, theta)
+            share = first.read("partial_rotary_factor", float, share)
         for place in places:
             for key in ("rope_theta", "rotary_emb_base"):
                 place.require(key, theta, f"elsewhere it is {theta}; remove one of them")

@@ -89,14 +89,7 @@ def bench_train(args: argparse.Namespace) -> dict[str, Any]:
         record |= measure_evaluation(ours.trainer)
     turns: dict[str, Any] = {}
     if args.nanogpt or args.compiled:
-        turns = interleave(
-            config,
-            counts | {"phase_steps": PHASE_STEPS},
-            runs=args.runs,
-            random=bool(args.shape),
-            nanogpt=args.nanogpt,
-            compiled=args.compiled,
-        )
+        turns = interleave(config, args, counts | {"phase_steps": PHASE_STEPS})
     return record | {"shape": args.shape, "runs": args.runs, "turns": turns}
 
 

@@ -5,6 +5,7 @@ A separate process gives each contestant its own memory, allocator and threads.
 
 import statistics
 import tempfile
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -44,22 +45,19 @@ def check_same_shape(config: Config) -> None:
         )
 
 
-def interleave(
-    config: Config, counts: dict[str, int], *, runs: int, random: bool, nanogpt: str, compiled: bool
-) -> dict[str, Any]:
+def interleave(config: Config, args: Namespace, counts: dict[str, int]) -> dict[str, Any]:
     """Return mode (eager, compiled) -> each program's figures, and our rate divided by nanoGPT's.
 
     Args:
+        args: of `bench train`.
         counts: steps_per_window, windows, warmup_steps, phase_steps.
-        nanogpt: folder of its checkout; "" to time only ours.
-        compiled: measure compiled models as well as eager ones.
     """
-    names = ["ours", "nanogpt"] if nanogpt else ["ours"]
+    names = ["ours", "nanogpt"] if args.nanogpt else ["ours"]
     settings = {name: value for name, value in flatten(config).items() if name != "run_dir"}
-    common = {"settings": settings, "random": random, **counts}
-    common["nanogpt"] = str(Path(nanogpt).absolute()) if nanogpt else ""
-    modes = ("eager", "compiled") if compiled else ("eager",)
-    return {mode: run_turns(mode, names, common, runs) for mode in modes}
+    common = {"settings": settings, "random": bool(args.shape), **counts}
+    common["nanogpt"] = str(Path(args.nanogpt).absolute()) if args.nanogpt else ""
+    modes = ("eager", "compiled") if args.compiled else ("eager",)
+    return {mode: run_turns(mode, names, common, args.runs) for mode in modes}
 
 
 def run_turns(mode: str, names: list[str], common: Job, runs: int) -> dict[str, Any]:
@@ -130,14 +128,9 @@ def show_turns(modes: dict[str, Any], runs: int) -> str:
         rows = []
         for name in (name for name in ("ours", "nanogpt") if name in record):
             one = record[name]
-            rows.append(
-                [
-                    name,
-                    f"{Spread(**one['tokens_per_s']):,.0f}",
-                    *(f"{one['parts_s'][phase] * 1000:.2f}" for phase in PHASES),
-                    f"{one['peak_bytes'] / 2**20:,.0f}",
-                ]
-            )
+            rate, peak = Spread(**one["tokens_per_s"]), one["peak_bytes"] / 2**20
+            parts_ms = [f"{one['parts_s'][phase] * 1000:.2f}" for phase in PHASES]
+            rows.append([name, f"{rate:,.0f}", *parts_ms, f"{peak:,.0f}"])
         head = [mode, "tokens/s", *(f"{phase}, ms" for phase in PHASES), "peak MiB"]
         text = table(head, rows)
         if "ratio" in record:

@@ -108,11 +108,7 @@ def merge_ids(
 
 
 def merge_in_pieces(
-    raw: bytes,
-    merge: Callable[[bytes], list[int]],
-    lengths: Sequence[int],
-    piece_bytes: int = PIECE_BYTES,
-    tail_tokens: int = TAIL_TOKENS,
+    raw: bytes, merge: Callable[[bytes], list[int]], lengths: Sequence[int]
 ) -> np.ndarray:
     """Return `merge(raw)`, int64[T], in pieces that need little memory.
 
@@ -121,11 +117,11 @@ def merge_in_pieces(
     for all neighbours; so it is checked where two pieces meet. If it fails there, the whole
     pre-token is merged.
     """
-    found, start, piece = [], 0, merge(raw[:piece_bytes])
-    while start + piece_bytes < len(raw):
-        kept = piece[:-tail_tokens]
+    found, start, piece = [], 0, merge(raw[:PIECE_BYTES])
+    while start + PIECE_BYTES < len(raw):
+        kept = piece[:-TAIL_TOKENS]
         cut = start + sum(map(lengths.__getitem__, kept))
-        piece = merge(raw[cut : cut + piece_bytes])
+        piece = merge(raw[cut : cut + PIECE_BYTES])
         pair = [*kept[-1:], piece[0]]
         if len(pair) < 2 or pair != merge(raw[cut - lengths[pair[0]] : cut + lengths[pair[1]]]):
             return np.array(merge(raw), dtype=np.int64)

@@ -19,7 +19,7 @@ from model.gpt import TinyGPT
 from model.training.evaluate import evaluate
 from sample import LoadedRun, load_run
 from scripts.bench.checkout import check_checkout
-from scripts.bench.process import ROOT, run_timed
+from scripts.bench.process import ROOT, Timed, run_timed
 from scripts.bench.race import nanogpt
 from scripts.bench.race.ngrams import ngram_bits
 from scripts.bench.race.plot import plot_race
@@ -137,13 +137,13 @@ def race_nanogpt(checkout: Path, text: Text, seed: int, scratch: Path) -> dict[s
         log=log_file,
         read_values=lambda: nanogpt.read_losses(log_file, chars_per_byte),
     )
-    nats, parameters = nanogpt.score_checkpoint(copy, text.whole, text.val)
-    return {
-        "seconds": timed.seconds,
-        "bits_per_byte": text.bits_per_byte(nats),
-        "curve": timed.values,
-        "parameters": parameters,
-    }
+    return figures(timed, text, *nanogpt.score_checkpoint(copy, text.whole, text.val))
+
+
+def figures(timed: Timed, text: Text, nats: float, parameters: int) -> dict[str, Any]:
+    """Return what is recorded of every run."""
+    record = {"seconds": timed.seconds, "curve": timed.values, "parameters": parameters}
+    return record | {"bits_per_byte": text.bits_per_byte(nats)}
 
 
 def race_ours(config: Path, text: Text, seed: int, scratch: Path) -> dict[str, Any]:
@@ -164,13 +164,10 @@ def race_ours(config: Path, text: Text, seed: int, scratch: Path) -> dict[str, A
         read_values=lambda: val_bits(run / "metrics.csv"),
     )
     loaded = load_run(run, "last", "cpu")
-    nats = score_ours(loaded, text.val)
+    parameters = sum(weight.numel() for weight in loaded.model.parameters())
+    record = figures(timed, text, score_ours(loaded, text.val), parameters)
     zero_blocks(loaded.model)
-    return {
-        "seconds": timed.seconds,
-        "bits_per_byte": text.bits_per_byte(nats),
-        "curve": timed.values,
-        "parameters": sum(weight.numel() for weight in loaded.model.parameters()),
+    return record | {
         "zeroed_bits_per_byte": text.bits_per_byte(score_ours(loaded, text.val)),
         "steps": loaded.state["step"],
         "tokenizer": loaded.tokenizer,

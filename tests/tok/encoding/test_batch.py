@@ -16,9 +16,9 @@ from tests.helpers.hostile import hostile_strings
 from tests.helpers.naive_bpe import naive_encode, naive_merge
 from tok.encoding import batch, parallel
 from tok.encoding import encoder as encode
+from tok.encoding import merge as merging
 from tok.encoding.batch import BatchEncoder
 from tok.encoding.block import MAX_PRETOKEN_BYTES, WIDTHS, Block
-from tok.encoding.merge import merge_in_pieces
 from tok.encoding.merge_many import MAX_LENGTH, PairTable, merge_many
 from tok.patterns import GPT2, PATTERNS
 from tok.split_arrays import split_starts
@@ -97,7 +97,10 @@ def test_pieces_equal_the_reference(merges, pretokens, piece_bytes, tail_tokens)
         return naive_merge(raw, merges)
 
     raw = b"".join(pretokens)
-    found = merge_in_pieces(raw, merge, lengths, piece_bytes, tail_tokens)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(merging, "PIECE_BYTES", piece_bytes)
+        patch.setattr(merging, "TAIL_TOKENS", tail_tokens)
+        found = merging.merge_in_pieces(raw, merge, lengths)
     assert found.tolist() == merge(raw)
 
 
