@@ -3,8 +3,6 @@
 The text is written to stdout as it is generated; speed and warnings go to stderr.
 """
 
-from __future__ import annotations
-
 if __name__ == "__main__":  # before the slow imports
     from utils.signals import exit_silently_on_sigint
 

@@ -3,8 +3,6 @@
 Settings come from YAML files and from flags such as `--model.n_layer 6`, which override the files.
 """
 
-from __future__ import annotations
-
 if __name__ == "__main__":  # before the slow imports
     from utils.signals import exit_silently_on_sigint
 

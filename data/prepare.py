@@ -4,8 +4,6 @@ A prepared folder holds train.npy, val.npy, tokenizer.json and meta.json (counts
 The same inputs and settings give the same identity; a folder with that identity is reused.
 """
 
-from __future__ import annotations
-
 if __name__ == "__main__":  # before the slow imports
     from utils.signals import exit_silently_on_sigint
 

@@ -1,7 +1,5 @@
 """TinyGPT: a decoder-only transformer, token ids in, logits out."""
 
-from __future__ import annotations
-
 import math
 
 import torch

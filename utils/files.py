@@ -1,7 +1,5 @@
 """Files: atomic writes, reads and checks of paths, with errors that name the file."""
 
-from __future__ import annotations
-
 import codecs
 import contextlib
 import errno

@@ -1,7 +1,5 @@
 """torch.compile for a whole sampling step: fused operations read and write memory less often."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import dataclass

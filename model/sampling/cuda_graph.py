@@ -1,7 +1,5 @@
 """CUDA graphs: the GPU replays a captured step as a whole. The host launches no single kernels."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -6,8 +6,6 @@ reading weights. So the step spells out what the modules compute, in few operati
 module. Tests compare it with `forward`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """The flags for sampling parameters, shared by all commands that sample."""
 
-from __future__ import annotations
-
 from argparse import Namespace
 
 from model.sampling.sampler import SamplingParams

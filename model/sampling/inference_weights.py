@@ -4,8 +4,6 @@ Looking up attributes of modules is slow, and some matrix products need the weig
 layout. Both costs are paid once per model instead of once per step.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple

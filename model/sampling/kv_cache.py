@@ -13,8 +13,6 @@ all slots are full, a new column replaces the oldest, and a row keeps its last S
         row 1     4  5  0  1  2  3    its positions: columns minus its start, 2
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

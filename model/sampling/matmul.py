@@ -5,8 +5,6 @@ batch-invariant gives a row the same bits, whatever the other rows are. (Librari
 this, the tests check it. Observed with MKL and oneDNN, PyTorch 2.13.)
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import cache
 

@@ -4,8 +4,6 @@ For every new token the whole sequence is computed again. This defines what the 
 return (`generate`, which uses a KV cache); the tests compare the two.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Choosing the next token: filters on the logits, the random choice, and a seed for each sample."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Streaming: turns the ids of samples into text, in order, each up to its stop string."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol

@@ -1,7 +1,5 @@
 """How long a run takes: measured before its first step, on a trainer that is thrown away."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections import defaultdict

@@ -1,7 +1,5 @@
 """Evaluation: the loss of a split, independent of the batch size."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The training loop: steps, evaluations and checkpoints until the run is finished or stopped."""
 
-from __future__ import annotations
-
 import contextlib
 
 from model.training.evaluate import EvaluationStoppedError

@@ -1,7 +1,5 @@
 """Cross-entropy of the next token."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -5,8 +5,6 @@ Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"
 computes in bf16 (slow on many CPUs) and handles one matrix at a time.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """Checks before the first step: the memory, and the numbers that the device computes."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 from collections.abc import Callable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """Protocols of the batches and the tokenizer: model/ imports neither data/ nor tok/."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 

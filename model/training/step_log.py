@@ -1,7 +1,5 @@
 """Reports of a run in training: progress bar, log lines, and entries of run.json."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The trainer: a training step, an evaluation, a checkpoint."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Sequence

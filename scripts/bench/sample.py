@@ -1,7 +1,5 @@
 """Measure the speed of sampling, ours and other projects', from a run or from random weights."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Other projects' samplers for `scripts.bench sample`: the same shape, random weights."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Facts that the results of a run may depend on: versions, number of threads, commit."""
 
-from __future__ import annotations
-
 import os
 import platform
 import subprocess

@@ -1,7 +1,5 @@
 """Locks of files, also on file systems that have none."""
 
-from __future__ import annotations
-
 import errno
 import functools
 from pathlib import Path

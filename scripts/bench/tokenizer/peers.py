@@ -3,8 +3,6 @@
 Other projects' libraries are optional and imported where they are used.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
