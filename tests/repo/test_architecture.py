@@ -51,7 +51,7 @@ ROWS = {
         "tok.encoding",
         "tok.training",
         "tok.tokenizer",
-        "tok.formats tok.encoding.parallel",
+        "tok.formats",
         "tok.cli tok.cli_encode tok.bpe",
     ),
     "model": (

@@ -8,20 +8,35 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from io import BytesIO
 from itertools import chain
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from tok.encoding.encoder import Part
-from tok.tokenizer import BPETokenizer
+from tok.encoding.encoder import Encoder, Part
 from utils.processes import group_by_size, map_in_order
 
 JOB_BYTES = 1 << 20
 MAX_SERIAL_JOBS = 16  # a stream of at most this many jobs is encoded by the calling process
 
 
+class Tokenizer(Protocol):
+    """The part of tok.tokenizer.BPETokenizer that this file uses."""
+
+    @property
+    def encoder(self) -> Encoder:
+        """Encodes parts of text."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of arrays of ids."""
+
+    @property
+    def eot_id(self) -> int:
+        """The id of the end-of-text token."""
+
+
 def encode_parts(
-    tokenizer: BPETokenizer,
+    tokenizer: Tokenizer,
     parts: Iterable[Part],
     *,
     finish: Callable[[np.ndarray], Any] | None = None,
@@ -44,10 +59,11 @@ def encode_parts(
 
 
 def encode_documents(
-    tokenizer: BPETokenizer, documents: Iterable[bytes], *, workers: int = 0
+    tokenizer: Tokenizer, documents: Iterable[bytes], *, workers: int = 0
 ) -> Iterator[np.ndarray]:
     """Yield the ids of documents, each followed by the end-of-text token, in arrays of any length.
 
+    >>> from tok.tokenizer import BPETokenizer
     >>> [ids.tolist() for ids in encode_documents(BPETokenizer([]), [b"a", b"bc"])]
     [[97, 256, 98, 99, 256]]
 
@@ -69,7 +85,7 @@ def _size_of(part: Part) -> int:
 
 
 def _encode_job(
-    tokenizer: BPETokenizer, finish: Callable[[np.ndarray], Any] | None, job: list[Part]
+    tokenizer: Tokenizer, finish: Callable[[np.ndarray], Any] | None, job: list[Part]
 ) -> Any:
     """Return the ids of the parts of one job as one array, or the result of `finish` for it."""
     arrays = [ids.astype(tokenizer.dtype) for ids in tokenizer.encoder.encode_parts(job)]
