@@ -108,7 +108,7 @@ def decode_utf8(
     except UnicodeDecodeError as error:
         if not offset and raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             kind = "UTF-32" if raw.startswith(codecs.BOM_UTF32_LE) else "UTF-16"
-            hint = f"it is {kind}: convert it with `iconv -f {kind} -t UTF-8`"
+            hint = f"it is {kind}: save it as UTF-8, or convert it with `iconv -f {kind} -t UTF-8`"
         raise UserError(
             f"{name}: not UTF-8 at byte {offset + error.start} (0x{raw[error.start]:02x}); {hint}"
         ) from None

@@ -90,6 +90,8 @@ def nearest_path(path: str | Path, holding: str = "") -> Path | None:
 def did_you_mean(path: str | Path, holding: str = "") -> str:
     """Return the end of a message about a missing path: often `; did you mean ...?`."""
     if str(path) == "-" and not holding:
+        if not os.path.exists("/dev/stdin"):  # Windows
+            return "; save it to a file, and name that"
         return "; for standard input, name /dev/stdin"
     if Path(path).parts[1:2] in (("dev",), ("proc",)) and Path(path).is_absolute():
         # Such as a pipe of bash, <(command): its number names another file in each process.

@@ -185,6 +185,12 @@ def test_points_of_a_sweep_differ_on_any_file_system() -> None:
     assert aux.name == "AUX_point=1"
 
 
+def test_standard_input_has_no_name_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert suggest.did_you_mean("-") == "; for standard input, name /dev/stdin"
+    monkeypatch.setattr(suggest.os.path, "exists", lambda path: False)
+    assert suggest.did_you_mean("-") == "; save it to a file, and name that"
+
+
 def test_a_path_is_quoted_for_cmd(monkeypatch: pytest.MonkeyPatch) -> None:
     run = RunFolder("a run")
     with monkeypatch.context() as patch:
