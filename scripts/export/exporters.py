@@ -36,8 +36,7 @@ def export_hf(folder: Path, loaded: LoadedRun, name: str) -> str:
 
 def export_gguf(folder: Path, loaded: LoadedRun, name: str) -> str:
     """Write model.gguf; return llama.cpp's name for the architecture."""
-    model = loaded.model
-    return write_gguf(folder / FILE_NAME, model.config, model.state_dict(), loaded.tokenizer, name)
+    return write_gguf(folder / FILE_NAME, loaded.model, loaded.tokenizer, name)
 
 
 HF_HEADER = "library_name: transformers\npipeline_tag: text-generation\n"

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from model.attention import split_qkv
 from model.config import ModelConfig
+from model.gpt import TinyGPT
 from model.hf.config import CLASSES
 from scripts.export.hf_config import hf_model_type
 from scripts.export.hf_weights import fill_missing_weights
@@ -59,22 +60,17 @@ def gguf_kind(config: ModelConfig, tokenizer: BPETokenizer) -> str:
     return kind
 
 
-def write_gguf(
-    path: Path,
-    config: ModelConfig,
-    weights: Mapping[str, Tensor],
-    tokenizer: BPETokenizer,
-    name: str,
-) -> str:
+def write_gguf(path: Path, model: TinyGPT, tokenizer: BPETokenizer, name: str) -> str:
     """Write the file in fp32; return llama.cpp's name for the architecture.
 
     Args:
-        name: of the model, shown to users.
+        name: shown to users.
 
     Raises:
         UserError: see `gguf_kind`; the library `gguf` is not installed; two tokens have the same
             spelling.
     """
+    config = model.config
     kind = gguf_kind(config, tokenizer)
     try:
         from gguf import GGUFWriter
@@ -85,7 +81,7 @@ def write_gguf(
     writer.add_name(as_utf8(name))
     _add_settings(writer, config, kind)
     _add_tokenizer(writer, tokenizer)
-    for theirs, tensor in gguf_tensors(kind, config, weights).items():
+    for theirs, tensor in gguf_tensors(kind, config, model.state_dict()).items():
         writer.add_tensor(theirs, tensor.numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

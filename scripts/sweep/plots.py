@@ -186,24 +186,20 @@ def mean_curve(curves: Sequence[Curve]) -> tuple[list[int], list[float], list[fl
 
 @draws
 def plot_curves(
-    rows: Rows,
-    settings: Sequence[str],
-    groups: Sequence[ranking.Group],
-    metrics: Mapping[str, Path],
-    out: Path,
+    rows: Rows, settings: Sequence[str], groups: Sequence[ranking.Group], out: Path
 ) -> bool:
     """Plot the validation loss over the steps: for each variant the mean and range over seeds.
 
     Args:
         groups: the rows grouped by change or settings, best first.
-        metrics: point -> metrics.csv.
+        out: in the folder of the runs.
 
     Returns:
         True if there was anything to plot.
     """
     curves: dict[str, list[Curve]] = {}
     for row in finite(rows):
-        curve = read_curve(metrics[row["point"]])
+        curve = read_curve(out.with_name(row["point"]) / "metrics.csv")
         if curve[0]:
             curves.setdefault(ranking.label_of(row, settings), []).append(curve)
     shown = [one for one in groups if one.label in curves and math.isfinite(one.mean())]
@@ -263,9 +259,8 @@ def plot_all(
         groups: the rows grouped by change or settings.
         picture_format: one of `FORMATS` of utils.run.figure.
     """
-    metrics = {row["point"]: out / row["point"] / "metrics.csv" for row in rows}
     path = {name: out / f"{name}.{picture_format}" for name in PICTURES}
-    written = {CURVES: plot_curves(rows, settings, groups, metrics, path[CURVES])}
+    written = {CURVES: plot_curves(rows, settings, groups, path[CURVES])}
     if any(row.get("change") for row in rows):
         written[CHANGES] = plot_changes(groups, BASE, path[CHANGES])
     else:

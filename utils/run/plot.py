@@ -103,12 +103,8 @@ def plot_run(axes: Any, name: str, path: Path, number: int, unit: str, n_runs: i
             plain = {"color": style["color"] if name else LIGHT, "linestyle": style["linestyle"]}
             plain |= {"linewidth": 1.1 + under, "zorder": 1.5}
             if len(steps) == 1:  # a ring, which a val point at the same place does not hide
-                ring = {
-                    "marker": "o",
-                    "markersize": style["markersize"] + 5,
-                    "markeredgewidth": 1.1,
-                }
-                plain |= ring | {"markerfacecolor": "none"}
+                plain |= {"marker": "o", "markersize": style["markersize"] + 5}
+                plain |= {"markeredgewidth": 1.1, "markerfacecolor": "none"}
             axes.plot(steps, train, label=label, **plain)
         values += train
     steps, val = read_column(rows, "val_loss" if unit == "loss" else "val_bpb")

@@ -70,7 +70,7 @@ def post(server: Any, path: str, content: dict[str, Any]) -> dict[str, Any]:
 def write(folder: Path, model: TinyGPT, tokenizer: BPETokenizer) -> Path:
     pytest.importorskip("gguf", reason=ORACLE)
     path = folder / gguf_file.FILE_NAME
-    kind = gguf_file.write_gguf(path, model.config, model.state_dict(), tokenizer, "tiny")
+    kind = gguf_file.write_gguf(path, model, tokenizer, "tiny")
     assert kind == gguf_file.ARCHITECTURES[hf_model_type(model.config)]
     return path
 
