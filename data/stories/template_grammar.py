@@ -209,34 +209,29 @@ class Grammar:
     def write(self, rand: Callable[[], float], derivation: Derivation) -> str:
         """Generate a text. `rand` returns numbers in [0, 1); choices are added to `derivation`."""
         out: list[str] = []
-        self._write(self.start, [None] * len(self.slots), out.append, rand, derivation.append)
-        return "".join(out)
+        bindings: list[Entry | None] = [None] * len(self.slots)
 
-    def _write(
-        self,
-        sequence: tuple[Part, ...],
-        bindings: list[Entry | None],
-        out: Callable[[str], None],
-        rand: Callable[[], float],
-        record: Callable[[tuple[str, int, int]], None],
-    ) -> None:
-        for part in sequence:
-            if isinstance(part, str):
-                out(part)
-            elif isinstance(part, VariableRef):
-                entry = bindings[part.slot]
-                if entry is None:
-                    pool = part.candidates(bindings)
-                    index = int(rand() * len(pool))
-                    record((part.name, index, len(pool)))
-                    entry = bindings[part.slot] = pool[index]
-                out(entry[part.form])
-            else:
-                choice, index = chosen_by(part, bindings), 0
-                if choice.count > 1:
-                    index = int(rand() * choice.count)
-                    record((choice.name, index, choice.count))
-                self._write(choice.alternatives[index], bindings, out, rand, record)
+        def expand(sequence: tuple[Part, ...]) -> None:
+            for part in sequence:
+                if isinstance(part, str):
+                    out.append(part)
+                elif isinstance(part, VariableRef):
+                    entry = bindings[part.slot]
+                    if entry is None:
+                        pool = part.candidates(bindings)
+                        index = int(rand() * len(pool))
+                        derivation.append((part.name, index, len(pool)))
+                        entry = bindings[part.slot] = pool[index]
+                    out.append(entry[part.form])
+                else:
+                    choice, index = chosen_by(part, bindings), 0
+                    if choice.count > 1:
+                        index = int(rand() * choice.count)
+                        derivation.append((choice.name, index, choice.count))
+                    expand(choice.alternatives[index])
+
+        expand(self.start)
+        return "".join(out)
 
     # Reading
 

@@ -133,13 +133,38 @@ def read_yaml(path: str, fields: Mapping[str, Any]) -> dict[str, tuple[Any, int]
     """
     text = decode_utf8(read_bytes(path), path, hint="save it as UTF-8")
     found: dict[str, tuple[Any, int]] = {}
+    seen: dict[str, int] = {}  # name -> line
+
+    def collect(node: yaml.Node, prefix: str) -> None:
+        if not isinstance(node, yaml.MappingNode):
+            holder = f"section {prefix[:-1]}" if prefix else "the file"
+            where = f"{path}:{node.start_mark.line + 1}"
+            raise UserError(f"{where}: {holder} must hold `name: value` lines")
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            where = f"{path}:{line}"
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise UserError(f"{where}: a key must be a plain name, not a list or a mapping")
+            name = prefix + str(key_node.value)
+            if name in seen:
+                raise UserError(
+                    f"{where}: {name} given twice (first on line {seen[name]}); drop one"
+                )
+            seen[name] = line
+            if name in fields:
+                found[name] = (loader.construct_object(value_node, deep=True), line)
+            elif not any(field.startswith(name + ".") for field in fields):
+                raise UserError(f"{where}: {unknown_key(name, fields)}")
+            elif not _is_null(value_node):
+                collect(value_node, name + ".")
+
     try:
         if len(text) > MAX_CHARS:
             raise yaml.YAMLError(f"more than {MAX_CHARS:,} characters")
         loader = StrictLoader(text)
         root = loader.get_single_node()
         if root is not None and not _is_null(root):
-            _collect(loader, root, "", path, fields, found, {})
+            collect(root, "")
         return found
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
@@ -152,37 +177,3 @@ def read_yaml(path: str, fields: Mapping[str, Any]) -> dict[str, tuple[Any, int]
 def _is_null(node: yaml.Node) -> bool:
     """Return whether a node is empty, as in `model:` with nothing below it."""
     return isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:null"
-
-
-def _collect(
-    loader: StrictLoader,
-    node: yaml.Node,
-    prefix: str,
-    path: str,
-    fields: Mapping[str, Any],
-    found: dict[str, tuple[Any, int]],
-    seen: dict[str, int],
-) -> None:
-    """Add the settings below `node` to `found`, as dotted name -> (value, line)."""
-    if not isinstance(node, yaml.MappingNode):
-        holder = f"section {prefix[:-1]}" if prefix else "the file"
-        raise UserError(
-            f"{path}:{node.start_mark.line + 1}: {holder} must hold `name: value` lines"
-        )
-    for key_node, value_node in node.value:
-        line = key_node.start_mark.line + 1
-        if not isinstance(key_node, yaml.ScalarNode):
-            raise UserError(f"{path}:{line}: a key must be a plain name, not a list or a mapping")
-        name = prefix + str(key_node.value)
-        if name in seen:
-            raise UserError(
-                f"{path}:{line}: {name} given twice (first on line {seen[name]}); drop one"
-            )
-        seen[name] = line
-        if name in fields:
-            found[name] = (loader.construct_object(value_node, deep=True), line)
-        elif any(field.startswith(name + ".") for field in fields):
-            if not _is_null(value_node):
-                _collect(loader, value_node, name + ".", path, fields, found, seen)
-        else:
-            raise UserError(f"{path}:{line}: {unknown_key(name, fields)}")
