@@ -41,49 +41,38 @@ def load(
     fields = flat_fields(cls)
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
+
+    def override(found: Mapping[str, Any]) -> None:
+        """Add the settings of one source. One replaces the setting that it is set instead of."""
+        for name, (_, field) in fields.items():
+            if not (other := field.metadata["instead_of"]):
+                continue
+            if found.get(name) and other in found:
+                raise UserError(f"{origins[name]}{name}: {other} is set, too; drop one of them")
+            if found.get(name) or other in found:
+                values.pop(name, None)
+            if found.get(name):
+                values.pop(other, None)
+        values.update(found)
+
     for path in paths:
         found: dict[str, Any] = {}
         for name, (node_value, line) in read_yaml(path, fields).items():
             found[name] = cast(node_value, fields[name][0], f"{path}:{line}: {name}")
             origins[name] = f"{path}:{line}: "
-        override(values, found, fields, origins)
+        override(found)
     found = {}
     for name, text in overrides.items():
         if name not in fields:
             raise UserError(f"--{name}: {unknown_key(name, fields)}")
         found[name] = cast_flag(text, fields[name][0], f"--{name}")
         origins[name] = "--"
-    override(values, found, fields, origins)
+    override(found)
     for name, value in values.items():
         metadata, where = fields[name][1].metadata, origins.get(name, "") + name
         check_range(value, metadata, where)
         values[name] = expand_paths(value, metadata, where)
     return build(cls, {**values, **more(values)}), values
-
-
-def override(
-    values: dict[str, Any],
-    found: Mapping[str, Any],
-    fields: Mapping[str, tuple[Any, dataclasses.Field[Any]]],
-    origins: Mapping[str, str],
-) -> None:
-    """Add the settings of one file, or of the flags, to those of the sources before it.
-
-    A setting replaces the one that it may be set instead of.
-
-    Raises:
-        UserError: the source sets both.
-    """
-    for name, (_, field) in fields.items():
-        if not (other := field.metadata["instead_of"]):
-            continue
-        if found.get(name) and other in found:
-            raise UserError(f"{origins[name]}{name}: {other} is set, too; drop one of them")
-        if found.get(name) or other in found:
-            values.pop(name, None)
-        if found.get(name):
-            values.pop(other, None)
-    values.update(found)
 
 
 def build(cls: type[T], flat: Mapping[str, Any], prefix: str = "") -> T:
