@@ -21,3 +21,10 @@ time and vocabulary. Docstrings give shapes with the same letters:
     1  an axis of size 1, for broadcasting; other digits are sizes too: 2 in
        kv_2BGK is an axis of keys and values
 """
+
+import torch
+
+from utils import require
+
+# Before 2.6, torch.load could run code from a checkpoint. torch compares its version by number.
+require(torch.__version__ >= "2.6", f"torch {torch.__version__} is too old; use 2.6 or newer")

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from utils.device import cpu_has
+from utils.device import cpu_info
 
 # With fewer multiplications, starting a convolution takes longer than it saves (AMD Zen 5).
 MIN_MULTIPLICATIONS = 10_000_000
@@ -18,8 +18,8 @@ MIN_MULTIPLICATIONS = 10_000_000
 def convolution_is_faster() -> bool:
     """Return whether oneDNN uses instructions of this processor that MKL does not use."""
     libraries = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
-    amd = torch.cpu.get_capabilities().get("cpu_name", "").startswith("AMD")
-    return libraries and amd and cpu_has("avx512_f")
+    amd = str(cpu_info("cpu_name")).startswith("AMD")
+    return libraries and amd and bool(cpu_info("avx512_f"))
 
 
 CONVOLUTION_IS_FASTER = convolution_is_faster()  # torch.compile cannot trace the queries

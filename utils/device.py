@@ -141,15 +141,15 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 
 @functools.cache
-def cpu_has(feature: str) -> bool:
-    """Return whether the CPU has these instructions, for example avx512_bf16.
+def cpu_info(key: str) -> Any:
+    """Return a fact about the CPU: its cpu_name, or whether it has, for example, avx512_bf16.
 
-    The names are those of `torch.cpu.get_capabilities`.
+    The keys are those of `torch.cpu.get_capabilities`. None: unknown, as with an older torch.
 
-    >>> cpu_has("no such thing")
-    False
+    >>> cpu_info("no such thing")
     """
-    return bool(torch.cpu.get_capabilities().get(feature, False))
+    facts: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return facts.get(key)
 
 
 def is_synchronous(device: torch.device) -> bool:

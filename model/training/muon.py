@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from utils.device import cpu_has
+from utils.device import cpu_info
 
 # Coefficients of the quintic Newton-Schulz iteration, from the source above. In five iterations
 # singular values from about [0.002, 1] move into about [0.7, 1.2]. Smaller values grow 485-fold.
@@ -75,7 +75,7 @@ def _polynomial(gram: Tensor) -> Tensor:
 
 def bf16_is_fast(device: torch.device) -> bool:
     """Return whether bf16 products are faster than fp32 ones: on GPUs and the newest CPUs."""
-    return device.type == "cuda" or (device.type == "cpu" and cpu_has("avx512_bf16"))
+    return device.type == "cuda" or bool(device.type == "cpu" and cpu_info("avx512_bf16"))
 
 
 class MuonAdamW(torch.optim.AdamW):

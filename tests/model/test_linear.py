@@ -83,8 +83,8 @@ def test_other_cases_use_pytorchs_linear(
 def test_the_processors_that_use_convolutions(
     name: str, avx512: bool, expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": name})
-    monkeypatch.setattr(module, "cpu_has", lambda feature: avx512)
+    facts = {"cpu_name": name, "avx512_f": avx512}
+    monkeypatch.setattr(module, "cpu_info", facts.get)
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
     assert module.convolution_is_faster() is expected
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)

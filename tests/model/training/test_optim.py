@@ -274,6 +274,6 @@ def test_a_setting_without_effect_is_refused(without_effect: dict[str, float]) -
 def test_muon_uses_bf16_where_it_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
     for has in (True, False):
-        monkeypatch.setattr("model.training.muon.cpu_has", lambda feature, has=has: has)
+        monkeypatch.setattr("model.training.muon.cpu_info", lambda feature, has=has: has)
         assert bf16_is_fast(cpu) is has
     assert bf16_is_fast(torch.device("cuda")) and not bf16_is_fast(torch.device("mps"))
