@@ -26,13 +26,19 @@ READY      := $(VENV)/.stamp
 READY_TEST := $(VENV)/.stamp-test
 endif
 
+# Another torch than that of constraints.txt: a version, or `keep` for the one that is there. The choice
+# is stored in the environment, for later calls of make.
+CHOSEN := $(if $(strip $(VENV)),$(shell cat "$(VENV)/.torch" 2>/dev/null))
+TORCH  ?= $(CHOSEN)
+CONSTRAINTS = $(if $(TORCH),$(VENV)/constraints.txt,constraints.txt)
+
 # Tests run in two processes, for two cores. The tests of a file run in one process, as they share fixtures.
 PARALLEL = -n 2 --dist loadfile --max-worker-restart 0
 
 # A test that runs longer than this many seconds fails and prints the stack of each thread.
 TIMEOUT_S = -o faulthandler_exit_on_timeout=true -o faulthandler_timeout
 
-PIP_INSTALL = $(PY) -m pip install --disable-pip-version-check $(PIPARGS) -c constraints.txt
+PIP_INSTALL = $(PY) -m pip install --disable-pip-version-check $(PIPARGS) -c "$(CONSTRAINTS)"
 
 # Targets run one after the other even with -j, because they share the cores and the virtual environment.
 .NOTPARALLEL:
@@ -56,20 +62,35 @@ endef
 define MAKE_VENV
 @"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || { \
 	echo 'error: $(PYTHON) has no venv or no ensurepip: apt install python3-venv (Debian, Ubuntu)' >&2; exit 2; }
-@"$(PY)" -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv "$(VENV)" || { \
+@"$(PY)" -m pip --version >/dev/null 2>&1 || \
+	"$(PYTHON)" -m venv $(if $(filter keep,$(TORCH)),--system-site-packages) "$(VENV)" || { \
 	echo 'error: cannot make an environment in $(VENV): remove that folder and try again' >&2; exit 2; }
 endef
 
+# A new environment shares the packages of $(PYTHON) if its torch is kept.
+define CHECK_TORCH
+@python="$(PY)"; "$$python" -c "" 2>/dev/null || python="$(PYTHON)"; "$$python" scripts/constraints.py "$(TORCH)" >/dev/null
+endef
+
+define STORE_TORCH
+@"$(PY)" scripts/constraints.py "$(TORCH)" > "$(CONSTRAINTS)"
+@echo "$(TORCH)" > "$(VENV)/.torch"
+endef
+
 # The stamp is written last: after a failed install the next make tries again.
-$(VENV)/.stamp: requirements.txt constraints.txt
+$(VENV)/.stamp: requirements.txt constraints.txt $(if $(filter-out $(CHOSEN),$(TORCH)),FORCE)
 	$(CHECK_PYTHON)
+	$(if $(TORCH),$(CHECK_TORCH))
 	$(MAKE_VENV)
+	$(if $(TORCH),$(STORE_TORCH))
 	$(PIP_INSTALL) -r requirements.txt
 	@touch $@
 
 $(VENV)/.stamp-test: requirements-test.txt $(VENV)/.stamp
 	$(PIP_INSTALL) -r requirements-test.txt
 	@touch $@
+
+FORCE:
 
 check-python:
 	$(CHECK_PYTHON)
@@ -147,4 +168,5 @@ help: ## list the targets
 	@echo "  ARGS=     more flags for the command, such as ARGS=\"--train.max_steps 50\""
 	@echo "  PYTHON=$(PYTHON)  VENV=$(VENV) (empty: use PYTHON, install nothing)"
 	@echo "  TO=$(TO)  OUT=$(OUT)"
+	@echo "  TORCH=    keep (the torch that PYTHON or VENV has), or a version; empty: the tested one"
 	@echo "  PIPARGS=  more flags for pip; EXTRAS= libraries to install in addition to requirements.txt"

@@ -32,6 +32,7 @@ from model.gpt import TinyGPT
 from model.training.loss import ModelWithLoss
 from model.training.optim import make_optimizer, set_step
 from model.training.preflight import compare_with_cpu, estimate
+from scripts.constraints import problem_of
 from scripts.matmul_peak import matmul_peak
 from utils import device
 from utils.cli import Parser
@@ -57,14 +58,15 @@ class Check:
 
 
 def check_versions() -> Iterator[Check]:
-    """Compare torch with the version that the project is tested with."""
+    """Compare torch with the oldest version that works, and name the tested one."""
     facts = environment()
     found = f"llm-tiny {facts['version']}, Python {facts['python']}, torch {facts['torch']}"
-    requirements = Path(train.__file__).parent / "requirements.txt"
-    lines = requirements.read_text(encoding="utf-8").split()
+    constraints = Path(train.__file__).parent / "constraints.txt"
+    lines = constraints.read_text(encoding="utf-8").split()
     (tested,) = [line.removeprefix("torch==") for line in lines if line.startswith("torch==")]
-    same = facts["torch"].split("+")[0] == tested
-    fix = "" if same else f"results may differ in the last digits; tested with torch {tested}"
+    if facts["torch"].split("+")[0] != tested:
+        found += f" (the last digits may differ from the documented ones, of torch {tested})"
+    fix = problem_of(facts["torch"])
     yield Check("versions", f"{found}, numpy {facts['numpy']}, {facts['platform']}", fix)
 
 

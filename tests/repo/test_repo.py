@@ -1,4 +1,4 @@
-"""The Makefile, the version lists, the configs and the tracked files are correct."""
+"""The Makefile, the configs and the tracked files are correct."""
 
 from __future__ import annotations
 
@@ -15,6 +15,12 @@ from tests.conftest import ROOT, run_program
 from tests.helpers.repo import MAKEFILE, TARGETS, tracked_files
 
 MAX_FILE_BYTES = 250_000
+# A python that runs scripts/constraints.py and records other calls.
+RECORDING = (
+    f'case "$*" in scripts/constraints.py*) exec {sys.executable} "$@";; esac\n'
+    'echo "$@" >> calls'
+)
+OF_TORCH = {"triton", "sympy", "setuptools"}  # packages whose versions torch chooses
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
 
@@ -39,7 +45,9 @@ def checkout(tmp_path) -> Path:
     """Return a copy of the files that the Makefile needs, with a python that records its calls."""
     for name in ("Makefile", "requirements.txt", "requirements-test.txt", "constraints.txt"):
         shutil.copy(ROOT / name, tmp_path / name)
-    (tmp_path / "configs").mkdir()
+    for name in ("configs", "scripts"):
+        (tmp_path / name).mkdir()
+    shutil.copy(ROOT / "scripts" / "constraints.py", tmp_path / "scripts")
     (tmp_path / "configs" / "tiny.yaml").touch()
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     tool = fake_python(tmp_path / ".venv" / "bin", 'echo "$@" >> calls\ntest ! -f fail')
@@ -138,6 +146,70 @@ def test_extras_are_installed_when_asked_for(checkout):
     assert calls(checkout) == []
 
 
+def versions_of(path: Path) -> dict[str, str]:
+    return dict(re.findall(r"^([a-z0-9-]+)==([^ \n]+)", path.read_text(encoding="utf-8"), re.M))
+
+
+@needs_make
+def test_another_torch_is_installed_and_kept(checkout):
+    """A choice of TORCH holds for all later calls, until another one."""
+    tool = fake_python(checkout / ".venv" / "bin", RECORDING)
+    os.rename(tool, checkout / ".venv" / "bin" / "python")
+    python = f"PYTHON={sys.executable}"
+    assert make("install", python, cwd=checkout).returncode == 0  # the tested one
+    chosen = checkout / ".venv" / "constraints.txt"
+    assert not chosen.exists() and len(calls(checkout)) == 1
+    for version in ("2.9.1", "2.8.0"):
+        assert make("install", python, f"TORCH={version}", cwd=checkout).returncode == 0
+        tested, pins = versions_of(checkout / "constraints.txt"), versions_of(chosen)
+        assert pins["torch"] == version and pins.items() - tested.items() == {("torch", version)}
+        assert {name for name in tested if name.startswith("nvidia") or name in OF_TORCH}
+        assert not {name for name in pins if name.startswith("nvidia") or name in OF_TORCH}
+        *_, line = calls(checkout)
+        assert line.endswith("-c .venv/constraints.txt -r requirements.txt")
+    for words in (["install"], ["install", "TORCH=2.8.0"]):
+        assert "Nothing to be done" in make(*words, python, cwd=checkout).stdout
+    assert make("lint", python, cwd=checkout).returncode == 0
+    assert calls(checkout)[0].endswith("-c .venv/constraints.txt -r requirements-test.txt")
+
+
+@needs_make
+@pytest.mark.parametrize(
+    ("torch", "message"),
+    [
+        ("2.5.1", "torch 2.5.1 is too old; use 2.6 or newer"),
+        ("new", "'new' is not a version; give one such as 2.9.1, or keep"),
+        ("keep", " has no torch; name a Python (PYTHON=) or environment (VENV=) that has one"),
+    ],
+)
+def test_a_wrong_torch_is_refused(torch, message, checkout):
+    python = fake_python(checkout, f'exec {sys.executable} -S "$@"')  # without packages
+    done = make("install", "VENV=new-venv", f"PYTHON={python}", f"TORCH={torch}", cwd=checkout)
+    assert done.returncode == 2
+    (line,) = error_lines(done)
+    assert line.startswith(f"error: TORCH={torch}: ") and message in line
+    assert not (checkout / "new-venv").exists()
+
+
+@needs_make
+def test_the_torch_that_is_there_is_kept(checkout):
+    """A new environment shares the packages of PYTHON; pip may not replace its torch."""
+    installed = checkout / "site" / "torch-2.7.1+cu126.dist-info" / "METADATA"
+    installed.parent.mkdir(parents=True)
+    installed.write_text(
+        "Metadata-Version: 2.1\nName: torch\nVersion: 2.7.1+cu126\n", encoding="utf-8"
+    )
+    python = fake_python(
+        checkout,
+        'echo "$@" >> calls\n'
+        f'case "$*" in "-m venv"*) mkdir -p new/bin; cp "$0" new/bin/python; exit;; esac\n'
+        f'PYTHONPATH={checkout / "site"} exec {sys.executable} -S "$@"',
+    )
+    done = make("install", "VENV=new", f"PYTHON={python}", "TORCH=keep", cwd=checkout)
+    assert any("-m venv --system-site-packages new" in line for line in calls(checkout)), done
+    assert versions_of(checkout / "new" / "constraints.txt")["torch"] == "2.7.1+cu126"
+
+
 @needs_make
 def test_export_has_a_default_folder_for_each_format(checkout):
     python = f"PYTHON={sys.executable}"
@@ -220,39 +292,6 @@ def test_clean_keeps_runs_and_the_environment(checkout):
     assert (checkout / ".venv" / "bin" / "python").exists()
     removed = ("artifacts", "tok/__pycache__", ".coverage.1")
     assert [name for name in removed if (checkout / name).exists()] == []
-
-
-def requirement_names(name: str) -> list[str]:
-    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
-    return [re.split(r"[=<>;\[ ]", line)[0].lower() for line in lines if line and line[0] != "#"]
-
-
-def test_every_version_is_pinned_for_every_python():
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    pins = [line for line in lines if not line.startswith("#")]
-    form = (
-        r"[a-z0-9-]+==[0-9][0-9a-z.]*( ; [a-z0-9_'.*<>=!() -]+)?"  # no address, no path, no range
-    )
-    assert [line for line in pins if not re.fullmatch(form, line, re.IGNORECASE)] == []
-    wanted = [*requirement_names("requirements.txt"), *requirement_names("requirements-test.txt")]
-    packaging = pytest.importorskip("packaging.markers")
-    for version in ("3.10", "3.11", "3.12"):
-        here = {"python_version": version, "python_full_version": f"{version}.1"}
-        chosen = [
-            line.partition("==")[0]
-            for line in pins
-            if ";" not in line or packaging.Marker(line.partition(";")[2].strip()).evaluate(here)
-        ]
-        assert len(chosen) == len(set(chosen)), "two pins for one package"
-        assert set(wanted) <= set(chosen)
-
-
-def test_both_lists_pin_the_same_torch():
-    pins = [
-        re.findall(r"^torch==\S+", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE)
-        for name in ("requirements.txt", "constraints.txt")
-    ]
-    assert len(pins[0]) == 1 and pins[0] == pins[1]
 
 
 def test_files_are_small_and_contain_no_machine_paths():

@@ -62,9 +62,14 @@ def test_a_problem_is_printed_with_its_fix(
 
 
 def test_another_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    facts = doctor.environment() | {"torch": "1.13.1+cpu"}
+    facts = doctor.environment()
     monkeypatch.setattr(doctor, "environment", lambda: facts)
-    assert "tested with torch 2." in fixes(doctor.check_versions())["versions"]
+    facts["torch"] = "2.6.0+cpu"
+    (check,) = doctor.check_versions()
+    assert check.fix == "" and "torch 2.6.0+cpu (the last digits may differ" in check.found
+    for old in ("1.13.1+cpu", "2.5.1"):
+        facts["torch"] = old
+        assert "too old; use 2.6 or newer" in fixes(doctor.check_versions())["versions"]
 
 
 def test_too_many_threads(monkeypatch: pytest.MonkeyPatch) -> None:
