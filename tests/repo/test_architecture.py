@@ -102,7 +102,8 @@ LATE_HERE = {
     "scripts.sweep.__main__": {"scripts.sweep.plots": "loads Matplotlib; needed at the end only"},
 }
 
-SHARED = "scripts.report scripts.matmul_peak"  # not programs: all of scripts/ may import them
+# All of scripts/ may import these.
+SHARED = "scripts.report scripts.matmul_peak scripts.constraints"
 
 
 def fits(name: str, prefixes: str) -> bool:
