@@ -59,12 +59,9 @@ def identity_of(content: dict[str, Any]) -> str:
 
 def to_json(content: dict[str, Any]) -> bytes:
     """Return the bytes of the file, with one key or merge per line for readable diffs."""
-    lines = [
-        f"  {json.dumps(key)}: {json.dumps(value)},"
-        for key, value in {**content, "identity": identity_of(content)}.items()
-        if key != "merges"
-    ]
-    merges = ",\n".join(f"    {json.dumps(pair)}" for pair in content["merges"])
+    entries = {**content, "identity": identity_of(content)}
+    merges = ",\n".join(f"    {json.dumps(pair)}" for pair in entries.pop("merges"))
+    lines = [f"  {json.dumps(key)}: {json.dumps(value)}," for key, value in entries.items()]
     lines.append(f'  "merges": [\n{merges}\n  ]' if merges else '  "merges": []')
     return ("{\n" + "\n".join(lines) + "\n}\n").encode("ascii")
 

@@ -200,17 +200,9 @@ def choose_fonts(text: str) -> tuple[FontProperties, frozenset[str]]:
     characters are missing; CJK fonts come first, because they have the most characters. The font
     Last Resort is excluded: it has a picture for each block of characters, not for each character.
     """
-    others = sorted(
-        {
-            entry.name
-            for entry in fontManager.ttflist
-            if entry.style == "normal"
-            and entry.weight == REGULAR
-            and "Last Resort" not in entry.name
-        }
-        - {MONOSPACED},
-        key=lambda name: ("CJK" not in name, name),
-    )
+    upright = [one for one in fontManager.ttflist if (one.style, one.weight) == ("normal", REGULAR)]
+    names = {one.name for one in upright if "Last Resort" not in one.name} - {MONOSPACED}
+    others = sorted(names, key=lambda name: ("CJK" not in name, name))
     families, missing = [MONOSPACED], frozenset(text) - characters_of(MONOSPACED)
     for family in others:
         if missing and (found := missing & characters_of(family)):

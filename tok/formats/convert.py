@@ -92,7 +92,7 @@ def _tokenizer_kwargs(
     raws: list[bytes], pattern: str | None, special: dict[str, int | None]
 ) -> dict[str, Any]:
     """Detect the format; return the keyword arguments of BPETokenizer."""
-    parsed = [_parse_json(raw) for raw in raws]
+    parsed = [parse_json(raw) if raw.lstrip().startswith(b"{") else None for raw in raws]
     objects = [one for one in parsed if one is not None]
     if len(raws) == 2 and len(objects) == 1:
         _reject_unused_settings(pattern, special, allow_special=True)
@@ -140,11 +140,6 @@ def _reject_unused_settings(
         raise TokenizerError("--special is not for a tokenizer.json, which lists its own")
     if any(token_id is not None for token_id in special.values()):
         raise TokenizerError("--special TEXT=ID: encoder.json has the ids; give --special TEXT")
-
-
-def _parse_json(raw: bytes) -> dict[str, Any] | None:
-    """Return the object in a JSON file; None if the content is not a JSON object."""
-    return parse_json(raw) if raw.lstrip().startswith(b"{") else None
 
 
 def missing_from_export(tokenizer: BPETokenizer, kind: str) -> str:

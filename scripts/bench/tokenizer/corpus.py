@@ -42,14 +42,8 @@ def installed_files() -> list[Path]:
     """Return all text files of the installed packages and the standard library, sorted by path."""
     names = sysconfig.get_paths()
     roots = {Path(names[kind]) for kind in ("purelib", "platlib", "stdlib")}
-    files = {
-        file
-        for root in roots
-        if root.is_dir()
-        for file in root.rglob("*")
-        if file.suffix in SUFFIXES and file.is_file()
-    }
-    return sorted(files, key=lambda file: file.parts)
+    named = {path for root in roots for path in root.rglob("*") if path.suffix in SUFFIXES}
+    return sorted(filter(Path.is_file, named), key=lambda file: file.parts)
 
 
 def read_texts(files: Iterable[Path]) -> Iterator[bytes]:
