@@ -38,7 +38,8 @@ class CompiledStep:
         )
         self.is_first = True
         config = torch._dynamo.config
-        config.recompile_limit = max(config.recompile_limit, MAX_PROGRAMS)
+        # An alias of recompile_limit, the only name in torch 2.6.
+        config.cache_size_limit = max(config.cache_size_limit, MAX_PROGRAMS)
 
     def __call__(self, state: Any) -> None:
         """Call the function once. Any call may compile again, as after a change of thread count."""

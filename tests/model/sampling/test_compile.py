@@ -122,7 +122,7 @@ def test_an_error_of_the_program_is_not_mistaken_for_a_compiler_error(tiny, monk
 def test_a_program_is_compiled_again_within_the_limit(tiny, monkeypatch, capsys, max_programs):
     monkeypatch.setattr("model.sampling.compile.MAX_PROGRAMS", max_programs)
     engine, eager = InferenceEngine(tiny(double=True)), InferenceEngine(tiny(double=True))
-    with torch._dynamo.config.patch(recompile_limit=8):
+    with torch._dynamo.config.patch(cache_size_limit=8):
         for k in range(1, 11):
             params = SamplingParams(top_k=k)
             sample_ids(engine, params=params, compiled=True)
