@@ -132,7 +132,7 @@ def test_a_program_is_compiled_again_within_the_limit(tiny, monkeypatch, capsys,
                 eager, params=params
             )
     assert engine.compile_stats.works == (max_programs > 10)
-    assert ("FailOnRecompileLimitHit" in capsys.readouterr().err) == (max_programs == 10)
+    assert ("RecompileLimit" in capsys.readouterr().err) == (max_programs == 10)
 
 
 @pytest.mark.slow
