@@ -15,13 +15,13 @@ import numpy as np
 import torch
 
 from data.documents import cut_at_character
+from data.ngrams import ngram_bits
 from model.gpt import TinyGPT
 from model.training.evaluate import evaluate
 from sample import LoadedRun, load_run
 from scripts.bench.checkout import check_checkout
 from scripts.bench.process import ROOT, Timed, run_timed
 from scripts.bench.race import nanogpt
-from scripts.bench.race.ngrams import ngram_bits
 from scripts.bench.race.plot import plot_race
 from scripts.bench.timing import Spread
 from scripts.report import table
@@ -243,15 +243,13 @@ def count_ngrams(
     text: Text, encode: Callable[[str], np.ndarray], vocab_size: int
 ) -> dict[str, float]:
     """Return the bits per byte of n-gram models, of our tokens and of characters, by label."""
-    train, val = encode(text.train), encode(text.val)
-    bits = {
-        f"{n}-grams of tokens (vocabulary {vocab_size})": ngram_bits(train, val, vocab_size, n)
-        for n in NGRAMS
-    }
+    tokens = ngram_bits(encode(text.train), encode(text.val), vocab_size, NGRAMS)
+    label = f"-grams of tokens (vocabulary {vocab_size})"
+    bits = {f"{n}{label}": value for n, value in tokens.items()}
     train, val = (nanogpt.character_ids(text.whole, part) for part in (text.train, text.val))
-    kinds = len(set(text.whole))
-    order = min(CHARACTER_ORDER, int(62 / math.log2(kinds + 1)))  # a sequence fits in 64 bits
-    bits[f"{order}-grams of characters"] = ngram_bits(train, val, kinds, order)
+    characters = ngram_bits(train, val, len(set(text.whole)), range(1, CHARACTER_ORDER + 1))
+    order = max(characters)  # a lower one if a long sequence does not fit into 64 bits
+    bits[f"{order}-grams of characters"] = characters[order]
     return {name: value / text.scored_bytes for name, value in bits.items()}
 
 
