@@ -18,6 +18,7 @@ from utils.errors import UserError, plural
 from utils.files import sha256_file
 from utils.output import log
 
+FIRST_OF_THREE = 0xE0  # from this byte on, UTF-8's first bytes are those of three bytes or four
 MIN_DOCUMENTS = 10  # with fewer documents, `auto` splits by bytes
 
 
@@ -144,21 +145,30 @@ class DocumentSource:
             return self.config.split
         return "documents" if self._size[0] >= MIN_DOCUMENTS else "bytes"
 
+    def count_bytes(self) -> tuple[int, int]:
+        """Return the bytes of the training files, and those in characters of three or more bytes.
+
+        Raises:
+            UserError: the files hold no text, or can't be read.
+        """
+        return self._size[1:] if self.files else (self.config.story_bytes, 0)
+
     @functools.cached_property
-    def _size(self) -> tuple[int, int]:
-        """The number of documents in `files`, and of bytes in these documents.
+    def _size(self) -> tuple[int, int, int]:
+        """The number of documents in `files`, and the result of `count_bytes`.
 
         Raises:
             UserError: the files hold no text.
         """
-        n_documents = n_bytes = 0
+        n_documents = n_bytes = n_wide = 0
         for document in self._read(self.files):
             n_documents, n_bytes = n_documents + 1, n_bytes + len(document)
+            n_wide += 3 * int((np.frombuffer(document, np.uint8) >= FIRST_OF_THREE).sum())
         if not n_documents:
             raise UserError(
                 f"{', '.join(self.config.files)}: no text: the files are empty; name other files"
             )
-        return n_documents, n_bytes
+        return n_documents, n_bytes, min(n_wide, n_bytes)
 
     def _check_json(self) -> None:
         """Check that the settings about JSON and about text files have an effect.

@@ -1,7 +1,8 @@
 """The settings of the training loop, `train.*`."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from model.config import ModelConfig
@@ -24,6 +25,9 @@ class TrainConfig:
         "set max_steps to what fits into this time, measured before the first step; 0 = off",
         minimum=0,
         instead_of="train.max_steps",
+    )
+    max_passes: float = setting(
+        0.0, "lower max_steps to at most this many passes over the training text; 0 = off", minimum=0
     )
     batch_size: int = setting(32, "rows (token sequences) in one forward pass", minimum=1)
     grad_accum_steps: int = setting(1, "forward passes in one optimizer step", minimum=1)
@@ -69,6 +73,16 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check(self)
         check_dependencies(self, DEPENDS_ON, "train")
+
+
+def limit_passes(train: TrainConfig, steps_per_pass: float) -> TrainConfig:
+    """Return the settings with a number of steps within train.max_passes, which is then off.
+
+    >>> limit_passes(TrainConfig(max_steps=1000, max_passes=2.5), steps_per_pass=100).max_steps
+    250
+    """
+    limit = max(1, round(train.max_passes * steps_per_pass)) if train.max_passes else math.inf
+    return replace(train, max_steps=int(min(train.max_steps, limit)), max_passes=0.0)
 
 
 def is_finished(config: TrainConfig, step: int, bad_evals: int) -> bool:

@@ -1,0 +1,124 @@
+"""Settings that follow from the size of the text: the table `size.*`, as in configs/text.yaml."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from data.config import DataConfig
+from data.document_source import DocumentSource
+from data.prepared_folder import SPLITS, read_meta
+from tok.tokenizer import BPETokenizer
+from utils.config.load import build
+from utils.config.schema import check, flatten, setting
+from utils.errors import UserError
+from utils.output import log
+
+T = TypeVar("T", bound=Any)
+
+HEAD_SIZE = 32  # n_head = n_embd / 32
+# The budget for which the table's n_embd is meant. With the compute C, the best number of weights
+# of a model grows as C^0.5 (Hoffmann et al. 2022, arXiv 2203.15556), and so the width as C^0.25.
+BUDGET_MINUTES = 5.0
+# A text in characters of three or more bytes, as Chinese, has so many times more tokens: otherwise
+# many characters would be cut into several tokens.
+MORE_WIDE = 2
+
+
+@dataclass(frozen=True)
+class SizeConfig:
+    """A table of settings: column i applies from min_bytes[i] bytes of text on."""
+
+    min_bytes: tuple[int, ...] = setting(
+        (), "bytes of text from which on each column applies; empty = no table", minimum=0
+    )
+    vocab_size: tuple[int, ...] = setting((), "model.vocab_size, for Latin letters", minimum=257)
+    n_embd: tuple[int, ...] = setting((), "model.n_embd, for a budget of 5 minutes", minimum=32)
+    dropout: tuple[float, ...] = setting((), "model.dropout", minimum=0, below=1)
+    max_passes: tuple[float, ...] = setting((), "train.max_passes", above=0)
+
+    def __post_init__(self) -> None:
+        check(self)
+        for column in fields(self):
+            if len(getattr(self, column.name)) != len(self.min_bytes):
+                raise UserError(
+                    f"size.{column.name}: needs as many numbers as size.min_bytes, "
+                    f"{len(self.min_bytes)}; add or remove some"
+                )
+        if self.min_bytes != tuple(sorted({0, *self.min_bytes} if self.min_bytes else ())):
+            raise UserError("size.min_bytes: must start at 0 and rise; change the order")
+
+
+def sized(config: T, given: Mapping[str, Any]) -> T:
+    """Return a run's config with the settings that its table gives for its text; log them.
+
+    Args:
+        config: with the sections `size`, `data`, `model` and `train`. Without a table, or with
+            train.init_from, it is returned as it is.
+        given: the settings that files or flags have set, by name; the table does not change them.
+
+    Raises:
+        UserError: the text can't be read.
+    """
+    table, data = config.size, config.data
+    if not table.min_bytes or config.train.init_from:
+        return config
+    n_bytes, wide_share, vocab_size = measure(data)
+    chosen = settings_for(table, n_bytes, wide_share, config.train.max_minutes)
+    if vocab_size:
+        chosen["model.vocab_size"] = vocab_size
+    n_embd = given.get("model.n_embd", chosen["model.n_embd"])
+    chosen["model.n_head"] = max(1, n_embd // HEAD_SIZE)
+    if "train.max_steps" in given:
+        del chosen["train.max_passes"]
+    chosen = {name: value for name, value in chosen.items() if name not in given}
+    text = ", ".join(f"{name} {value}" for name, value in chosen.items())
+    log(f"for {n_bytes:,} bytes of text: {text}")
+    empty = {f"size.{column.name}": () for column in fields(table)}
+    return build(type(config), flatten(config) | chosen | empty)
+
+
+def measure(data: DataConfig) -> tuple[int, float, int | None]:
+    """Return the bytes of the text, the share in wide characters, and the vocabulary's size.
+
+    The latter is None if a tokenizer will be trained. Wide characters have three or more bytes.
+
+    Raises:
+        UserError: a file can't be read.
+    """
+    if data.dir:
+        meta = read_meta(Path(data.dir))
+        return sum(meta[split]["bytes"] for split in SPLITS), 0.0, meta["vocab_size"]
+    n_bytes, n_wide = DocumentSource(data).count_bytes()
+    tokenizer = BPETokenizer.load(data.tokenizer) if data.tokenizer else None
+    return n_bytes, n_wide / n_bytes, tokenizer.vocab_size if tokenizer else None
+
+
+def settings_for(
+    table: SizeConfig, n_bytes: int, wide_share: float, max_minutes: float
+) -> dict[str, Any]:
+    """Return the settings of the column for a text.
+
+    Args:
+        max_minutes: the budget; 0 = that of the table.
+
+    >>> table = SizeConfig((0, 10_000), (300, 1024), (64, 128), (0.2, 0.1), (20.0, 10.0))
+    >>> for name, value in settings_for(table, 10_000, 0.0, 80.0).items():
+    ...     print(name, value)
+    model.vocab_size 1024
+    model.n_embd 256
+    model.dropout 0.1
+    train.max_passes 10.0
+    """
+    column = bisect_right(table.min_bytes, n_bytes) - 1
+    wider = (max_minutes / BUDGET_MINUTES) ** 0.25 if max_minutes else 1.0
+    n_heads = max(1, round(wider * table.n_embd[column] / HEAD_SIZE))
+    return {
+        "model.vocab_size": round(table.vocab_size[column] * (1 + MORE_WIDE * wide_share)),
+        "model.n_embd": n_heads * HEAD_SIZE,
+        "model.dropout": table.dropout[column],
+        "train.max_passes": table.max_passes[column],
+    }
