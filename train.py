@@ -19,14 +19,16 @@ from typing import Any
 
 from data.config import DataConfig
 from data.dataset import Dataset, check_run_tokenizer
+from data.ngrams import compare
 from data.prepare import prepare
 from data.prepared_folder import check_compatible, check_content, check_val_bytes
+from data.sizing import SizeConfig, sized
 from model.config import ModelConfig
 from model.flops import check_size, describe, mib
 from model.gpt import TinyGPT
 from model.hf.pretrained import load_initial_weights, pretrained_settings
 from model.load import load_weights
-from model.training.config import TrainConfig, is_complete
+from model.training.config import TrainConfig, is_complete, limit_passes
 from model.training.duration import describe_rest, is_worth_measuring, plan, trial_settings
 from model.training.fit import fit
 from model.training.optim import OPTIMIZERS, OptimConfig, make_optimizer
@@ -42,15 +44,16 @@ from utils.config.load import dump, load
 from utils.config.resume import resumed_config
 from utils.config.schema import setting
 from utils.distributed import SINGLE_PROCESS, Distributed, init_distributed
-from utils.errors import UserError, looked_in, run_cli
+from utils.errors import UserError, run_cli
 from utils.files import write_atomic
 from utils.output import log
-from utils.run import checkpoint, tensorboard
+from utils.run import tensorboard
 from utils.run.environment import VERSION
 from utils.run.folder import FLAGS_RUN, RunFolder, run_to_resume
-from utils.run.log import check_logs, worse_than_start
+from utils.run.log import worse_than_start
 from utils.run.plot import plot_finished_run
-from utils.suggest import did_you_mean, shell_quote
+from utils.run.resume import load_state
+from utils.suggest import shell_quote
 
 DEFAULT_CONFIG = "configs/tiny.yaml"
 EXAMPLES = (
@@ -73,6 +76,7 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    size: SizeConfig = field(default_factory=SizeConfig)
 
     def __post_init__(self) -> None:
         if self.train.init_from and self.data.tokenizer:
@@ -194,6 +198,8 @@ def build_trainer(
         seed=train.seed,
         fixed_length=train.compile,
     )
+    train = limit_passes(train, 1 / batches.epoch_at(1))
+    config = dataclasses.replace(config, train=train)
     batches.cache_on_device(torch_device, device.free_gpu_memory_bytes(torch_device))
     device.seed_all(train.seed, 0)  # for the initial weights
     model = TinyGPT(config.model).to(torch_device)
@@ -224,7 +230,9 @@ def run_training(
     """Start or resume a run; return the exit status."""
     state = None
     if resume:
-        state = load_state(run, dist)
+        state = load_state(run, dist.is_main)
+        if state:
+            check_run_tokenizer(run.tokenizer, state["tokenizer_sha256"])
         run.read_record()  # a damaged run.json is reported before anything is written
         config = resumed_config(Config, run.config, given, state)
         if state and is_complete(config.train, state):
@@ -233,6 +241,7 @@ def run_training(
             log(f"{run.path}: finished at step {state['step']}, nothing to do")
             return 0
     else:
+        config = sized(config, given)
         run.check_has_no_run(dump(config).encode())  # a killed start may have left this file
     if config.train.tensorboard:
         tensorboard.import_library()  # if it is not installed, fail before anything is written
@@ -244,7 +253,7 @@ def run_training(
         check_run_tokenizer(run.tokenizer, data.tokenizer.identity)
     dist.barrier()  # all ranks have read the folder before the main process changes it
     if dist.is_main:
-        claim_run_folder(run, config, trainer, data, resume)
+        claim_run_folder(run, trainer.config, trainer, data, resume)
         row = data.tokens_per_row(config.data.windows, config.model.block_size)
         for line in [*describe_run(trainer, *row), *data.notes, *lines]:
             log(line)
@@ -252,7 +261,7 @@ def run_training(
         check_numbers(trainer)
         status = fit(trainer, resumed=state is not None)
     if dist.is_main and trainer.step:  # 0: a signal came before the first step
-        report_end(run, trainer)
+        report_end(run, trainer, data)
     return status
 
 
@@ -270,13 +279,14 @@ def plan_run(
     return dataclasses.replace(config, train=train), data, lines
 
 
-def report_end(run: RunFolder, trainer: Trainer) -> None:
-    """Plot the loss, and log the command that samples from the trained weights."""
+def report_end(run: RunFolder, trainer: Trainer, data: Dataset) -> None:
+    """Plot the loss, compare it with n-grams, and log the command that samples from the weights."""
     plot = f"plot {run.plot}; " if plot_finished_run(run) else ""
     command, best = f"python sample.py --run {shell_quote(run.path)}", "no best.pt yet"
     if run.best.exists():
         best = f"best val {trainer.best_val:.4f}"
         best += worse_than_start(run, trainer.best_val) if trainer.config.train.init_from else ""
+        best += compare(data, trainer.best_val) if trainer.finished() else ""
     else:  # stopped before the first evaluation of trained weights
         command += " --checkpoint last"
     log(f"{run.path}: {best}; {plot}sample with `{command}`")
@@ -296,37 +306,6 @@ def claim_run_folder(
     write_atomic(run.config, dump(config).encode())
     data.tokenizer.save(run.tokenizer)
     run.write_record(data.metadata() | run_metadata(trainer))
-
-
-def load_state(run: RunFolder, dist: Distributed) -> dict[str, Any] | None:
-    """Lock the run and return the content of last.pt; None if there was no checkpoint yet.
-
-    Raises:
-        UserError: there is no run, another process has locked it, or last.pt is damaged or not a
-            training checkpoint.
-    """
-    if not run.has_run():
-        if found := run.files_of_a_run():
-            raise UserError(
-                f"{run.path}: holds {found[0].name}, but run.json is missing; put it back, or name "
-                "another run_dir to start a new run"
-            )
-        where = looked_in(run.path) + did_you_mean(run.path, "run.json")
-        raise UserError(f"{run.path}: no run to resume{where}; leave out --resume to start one")
-    if dist.is_main:
-        run.lock()
-    if not run.last.exists() and not run.best.exists():
-        check_logs(run, None)
-        return None
-    hint = "start a new run"
-    if run.best.exists():
-        hint = f"copy {run.best} over it to continue from there, or {hint}"
-    if not run.last.exists():
-        raise UserError(f"{run.last}: missing; {hint}")
-    state = checkpoint.load(run.last, hint=hint, required=checkpoint.SCHEMA)
-    check_run_tokenizer(run.tokenizer, state["tokenizer_sha256"])
-    check_logs(run, state)
-    return state
 
 
 def main(argv: Sequence[str] | None = None) -> int:

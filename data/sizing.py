@@ -28,17 +28,20 @@ BUDGET_MINUTES = 5.0
 MORE_WIDE = 2
 
 
+def column(help: str, **limits: float) -> Any:
+    """Return the field of one row of the table."""
+    return setting((), help, only_at_start=True, **{"minimum": 0, **limits})
+
+
 @dataclass(frozen=True)
 class SizeConfig:
     """A table of settings: column i applies from min_bytes[i] bytes of text on."""
 
-    min_bytes: tuple[int, ...] = setting(
-        (), "bytes of text from which on each column applies; empty = no table", minimum=0
-    )
-    vocab_size: tuple[int, ...] = setting((), "model.vocab_size, for Latin letters", minimum=257)
-    n_embd: tuple[int, ...] = setting((), "model.n_embd, for a budget of 5 minutes", minimum=32)
-    dropout: tuple[float, ...] = setting((), "model.dropout", minimum=0, below=1)
-    max_passes: tuple[float, ...] = setting((), "train.max_passes", above=0)
+    min_bytes: tuple[int, ...] = column("least bytes of text of each column; empty = no table")
+    vocab_size: tuple[int, ...] = column("model.vocab_size, for text in Latin letters", minimum=257)
+    n_embd: tuple[int, ...] = column("model.n_embd, for a budget of 5 minutes", minimum=32)
+    dropout: tuple[float, ...] = column("model.dropout", below=1)
+    max_passes: tuple[float, ...] = column("train.max_passes", above=0)
 
     def __post_init__(self) -> None:
         check(self)

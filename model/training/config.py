@@ -25,9 +25,13 @@ class TrainConfig:
         "set max_steps to what fits into this time, measured before the first step; 0 = off",
         minimum=0,
         instead_of="train.max_steps",
+        only_at_start=True,
     )
     max_passes: float = setting(
-        0.0, "lower max_steps to at most this many passes over the training text; 0 = off", minimum=0
+        0.0,
+        "lower max_steps to at most this many passes over the training text; 0 = off",
+        minimum=0,
+        only_at_start=True,
     )
     batch_size: int = setting(32, "rows (token sequences) in one forward pass", minimum=1)
     grad_accum_steps: int = setting(1, "forward passes in one optimizer step", minimum=1)

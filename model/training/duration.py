@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from model.flops import training_flops_per_token
-from model.training.config import RunConfig, TrainConfig
+from model.training.config import RunConfig, TrainConfig, limit_passes
 from model.training.evaluate import evaluate
 from model.training.trainer import Trainer
 from utils.device import synchronize
@@ -136,8 +136,12 @@ def plan(train: TrainConfig, trial: Trainer) -> tuple[TrainConfig, str]:
     fits = ""
     if budget_s:
         max_steps = duration.steps_within(budget_s, train.eval_every_steps)
+        fits = f"{plural(max_steps, 'step')} fit into {budget_s / 60:g} minutes"
         train = replace(train, max_minutes=0.0, max_steps=max_steps)
-        fits = f"{plural(max_steps, 'step')} fit into {budget_s / 60:g} minutes: "
+        limited = limit_passes(train, 1 / trial.batches.epoch_at(1))
+        if limited.max_steps < max_steps:
+            fits += f", {train.max_passes:g} passes over the text are {limited.max_steps}"
+        train, fits = limited, f"{fits}: "
     return train, f"{fits}{duration.describe(train)}"
 
 

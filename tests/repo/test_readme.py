@@ -162,8 +162,11 @@ def test_the_reading_path_is_short_and_its_line_counts_are_right():
 def small_text_config(folder: Path) -> None:
     """Write configs/text.yaml for two steps of a smaller model, and 100 kB into mytext.txt."""
     text = (ROOT / "configs" / "text.yaml").read_text(encoding="utf-8")
-    for name, value in (("n_layer", 1), ("n_embd", 32), ("max_steps", 2), ("vocab_size", 300)):
-        text, n = re.subn(rf"(?m)^  {name}: .*$", f"  {name}: {value}", text)
+    for name, more in (
+        ("n_layer: 4", "n_embd: 32\n  vocab_size: 300"),
+        ("batch_size: 16", "max_steps: 2"),
+    ):
+        text, n = re.subn(rf"(?m)^  {name}$", f"  {name}\n  {more}", text)
         assert n == 1
     (folder / "configs").mkdir()
     (folder / "configs" / "text.yaml").write_text(text, encoding="utf-8")

@@ -35,11 +35,15 @@ def resumed_config(
             f"{MAX_MINUTES} has no effect on a run that has its {MAX_STEPS}; name another run_dir "
             f"(make: RUN=...), or give a higher {MAX_STEPS}"
         )
-        given = {name: value for name, value in given.items() if name != MAX_MINUTES}
+    fields = flat_fields(cls)
+    given = {
+        name: value
+        for name, value in given.items()
+        if not fields[name][1].metadata["only_at_start"]
+    }
     run_dir = config_file.parent
     # What config.yaml says, which may have been edited; below, what the completed steps used.
     completed = flatten(stored_config)
-    fields = flat_fields(cls)
     newer = {
         name
         for name in given

@@ -31,6 +31,7 @@ def setting(
     may_change_on_resume: bool = False,
     is_path: bool = False,
     instead_of: str = "",
+    only_at_start: bool = False,
 ) -> Any:
     """Return a dataclass field with its help text (unit included) and its range.
 
@@ -39,6 +40,7 @@ def setting(
             change it.
         is_path: the value is a path (or paths), in which ~ is the home folder.
         instead_of: the dotted name of another setting, which must not be set together with it.
+        only_at_start: a new run derives other settings from it; a resumed run ignores it.
     """
     metadata = locals().copy()  # all arguments, by name
     return dataclasses.field(default=metadata.pop("default"), metadata=metadata)
