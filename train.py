@@ -19,10 +19,8 @@ from typing import Any
 
 from data.config import DataConfig
 from data.dataset import Dataset, check_run_tokenizer
-from data.ngrams import compare
-from data.prepare import prepare
+from data.prepare import measure_text, prepare
 from data.prepared_folder import check_compatible, check_content, check_val_bytes
-from data.sizing import SizeConfig, sized
 from model.config import ModelConfig
 from model.flops import check_size, describe, mib
 from model.gpt import TinyGPT
@@ -43,6 +41,7 @@ from utils.config.flags import add_flags, given_flags
 from utils.config.load import dump, load
 from utils.config.resume import resumed_config
 from utils.config.schema import setting
+from utils.config.sizing import SizeConfig, sized
 from utils.distributed import SINGLE_PROCESS, Distributed, init_distributed
 from utils.errors import UserError, run_cli
 from utils.files import write_atomic
@@ -241,7 +240,8 @@ def run_training(
             log(f"{run.path}: finished at step {state['step']}, nothing to do")
             return 0
     else:
-        config = sized(config, given)
+        if config.size.min_bytes and not config.train.init_from:
+            config = sized(config, given, *measure_text(config.data))
         run.check_has_no_run(dump(config).encode())  # a killed start may have left this file
     if config.train.tensorboard:
         tensorboard.import_library()  # if it is not installed, fail before anything is written
@@ -286,7 +286,7 @@ def report_end(run: RunFolder, trainer: Trainer, data: Dataset) -> None:
     if run.best.exists():
         best = f"best val {trainer.best_val:.4f}"
         best += worse_than_start(run, trainer.best_val) if trainer.config.train.init_from else ""
-        best += compare(data, trainer.best_val) if trainer.finished() else ""
+        best += data.compare_with_ngrams(trainer.best_val) if trainer.finished() else ""
     else:  # stopped before the first evaluation of trained weights
         command += " --checkpoint last"
     log(f"{run.path}: {best}; {plot}sample with `{command}`")

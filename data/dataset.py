@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,16 @@ import numpy as np
 from data.batches import Batches
 from data.config import DataConfig
 from data.download.known_corpora import corpus_name
+from data.ngrams import ngram_bits
 from data.prepared_folder import read_meta, val_coverage
 from data.token_file import TokenFile
 from tok.tokenizer import BPETokenizer
 from utils.errors import UserError
+from utils.output import describe_count
+
+ORDERS = range(2, 9)  # of n-gram models; eight bytes fit into 64 bits
+MAX_COUNTED = 3_000_000  # training tokens that are counted, in a few seconds and 1 GB of memory
+END = b"\xff"  # stands for the end-of-text token; this byte does not occur in UTF-8
 
 
 @dataclass(frozen=True)
@@ -81,6 +88,34 @@ class Dataset:
             "data": data | {"corpus": corpus_name(self.meta["recipe"])},
             "floor_nats_per_token": floor_nats,
         }
+
+    def compare_with_ngrams(self, nats_per_token: float) -> str:
+        """Return how a model compares with the best n-gram model of bytes; "" if there is a floor.
+
+        Args:
+            nats_per_token: the model's loss on the validation split.
+        """
+        if self.floor:
+            return ""
+        val, train_tokens = self.meta["val"], self.meta["train"]["tokens"]
+        bits = nats_per_token / math.log(2) * val["tokens"] / val["bytes"]
+        found = ngram_bits(self._bytes("train"), self._bytes("val"), 256, ORDERS)
+        order = min(found, key=found.__getitem__)
+        theirs = found[order] / val["bytes"]
+        part = f" of {describe_count(MAX_COUNTED)} tokens" if train_tokens > MAX_COUNTED else ""
+        return (
+            f" ({bits:.4f} bits/byte, {abs(bits / theirs - 1):.1%} "
+            f"{'below' if bits < theirs else 'above'} the {theirs:.4f} of counted {order}-grams"
+            f"{part})"
+        )
+
+    def _bytes(self, split: str) -> np.ndarray:
+        """Return the bytes of a split's first MAX_COUNTED tokens, uint8."""
+        with contextlib.closing(TokenFile(self.folder / f"{split}.npy")) as tokens:
+            ids = tokens.read(0, min(tokens.n_tokens, MAX_COUNTED))
+        token_bytes = [*self.tokenizer.token_bytes]
+        token_bytes[self.tokenizer.eot_id] = END
+        return np.frombuffer(b"".join([token_bytes[i] for i in ids.tolist()]), np.uint8)
 
 
 def longest_document(path: Path, eot_id: int) -> int:

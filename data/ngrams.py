@@ -8,52 +8,11 @@ count how many different tokens precede it.
 
 from __future__ import annotations
 
-import contextlib
-import math
 from collections.abc import Collection
-from pathlib import Path
 
 import numpy as np
 
-from data.dataset import Dataset
-from data.token_file import TokenFile
-from tok.tokenizer import BPETokenizer
-from utils.output import describe_count
-
 BITS = 64  # of the number that holds a sequence
-ORDERS = range(2, 9)  # eight bytes fit into 64 bits
-MAX_COUNTED = 3_000_000  # training tokens that are counted, in a few seconds and 1 GB of memory
-END = b"\xff"  # stands for the end-of-text token; this byte does not occur in UTF-8
-
-
-def compare(data: Dataset, nats_per_token: float) -> str:
-    """Return how a model compares with the best n-gram model of bytes; "" if the floor is known.
-
-    Args:
-        nats_per_token: the model's loss on the validation split.
-    """
-    if data.floor:
-        return ""
-    val, train_tokens = data.meta["val"], data.meta["train"]["tokens"]
-    bits = nats_per_token / math.log(2) * val["tokens"] / val["bytes"]
-    train, text = (split_bytes(data.folder / f"{n}.npy", data.tokenizer) for n in ("train", "val"))
-    found = ngram_bits(train, text, 256, ORDERS)
-    order = min(found, key=found.__getitem__)
-    theirs = found[order] / val["bytes"]
-    part = f" of {describe_count(MAX_COUNTED)} tokens" if train_tokens > MAX_COUNTED else ""
-    return (
-        f" ({bits:.4f} bits/byte, {abs(bits / theirs - 1):.1%} "
-        f"{'below' if bits < theirs else 'above'} the {theirs:.4f} of counted {order}-grams{part})"
-    )
-
-
-def split_bytes(path: Path, tokenizer: BPETokenizer) -> np.ndarray:
-    """Return the bytes of a token file's first MAX_COUNTED tokens, uint8."""
-    with contextlib.closing(TokenFile(path)) as tokens:
-        ids = tokens.read(0, min(tokens.n_tokens, MAX_COUNTED))
-    token_bytes = [*tokenizer.token_bytes]
-    token_bytes[tokenizer.eot_id] = END
-    return np.frombuffer(b"".join([token_bytes[i] for i in ids.tolist()]), np.uint8)
 
 
 def ngram_bits(

@@ -100,6 +100,22 @@ def prepare(
     return folder
 
 
+def measure_text(config: DataConfig) -> tuple[int, float, int | None]:
+    """Return the bytes of the text, and the share in characters of three or more bytes.
+
+    The third value is the size of the vocabulary; None if a tokenizer will be trained.
+
+    Raises:
+        UserError: a file can't be read.
+    """
+    if config.dir:
+        meta = read_meta(Path(config.dir))
+        return sum(meta[split]["bytes"] for split in SPLITS), 0.0, meta["vocab_size"]
+    n_bytes, n_wide = DocumentSource(config).count_bytes()
+    tokenizer = BPETokenizer.load(config.tokenizer) if config.tokenizer else None
+    return n_bytes, n_wide / n_bytes, tokenizer.vocab_size if tokenizer else None
+
+
 def given_tokenizer(
     config: DataConfig, vocab_size: int | None, tokenizer: BPETokenizer | None
 ) -> BPETokenizer | None:

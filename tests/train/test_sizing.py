@@ -12,11 +12,11 @@ import pytest
 import train
 from data.config import DataConfig
 from data.ngrams import ngram_bits
-from data.prepare import prepare
-from data.sizing import SizeConfig, measure, settings_for, sized
+from data.prepare import measure_text, prepare
 from tests.conftest import ROOT
 from tests.helpers.runs import assert_same_run
 from utils.config.load import load
+from utils.config.sizing import SizeConfig, settings_for, sized
 from utils.errors import UserError
 
 TEXT = (ROOT / "data" / "tiny.txt").read_bytes()
@@ -26,10 +26,10 @@ data: {stories: false}
 train: {batch_size: 4, eval_every_steps: 5, sample_tokens: 2, num_threads: 1}
 size:
   min_bytes: [0, 10_000]
-  vocab_size: [257, 300]
-  n_embd: [32, 64]
-  dropout: [0.2, 0.1]
-  max_passes: [0.2, 0.1]
+  vocab_sizes: [257, 300]
+  widths: [32, 64]
+  dropouts: [0.2, 0.1]
+  passes: [0.2, 0.1]
 """
 
 
@@ -103,7 +103,7 @@ def test_the_width_grows_with_the_fourth_root_of_the_budget() -> None:
 def test_text_in_wide_characters_gets_a_larger_vocabulary(tmp_path: Path) -> None:
     for name, text, share in (("zh", "汉字" * 500, 1), ("ru", "да" * 500, 0), ("en", "ab", 0)):
         (tmp_path / name).write_text(text, encoding="utf-8")
-        n_bytes, wide_share, vocab_size = measure(DataConfig(files=(str(tmp_path / name),)))
+        n_bytes, wide_share, vocab_size = measure_text(DataConfig(files=(str(tmp_path / name),)))
         assert (n_bytes, wide_share, vocab_size) == (len(text.encode()), share, None)
     table = SizeConfig((0,), (512,), (128,), (0.0,), (9.0,))
     assert settings_for(table, 9, 1.0, 0)["model.vocab_size"] == 3 * 512
@@ -115,8 +115,8 @@ def test_a_tokenizer_and_a_prepared_folder_keep_their_vocabulary(config_file: Pa
     prepared = prepare(data, None, folder / "prepared")
     for where in (data, DataConfig(dir=str(prepared), stories=False)):
         config, given = load(train.Config, [str(config_file)], {})
-        n_bytes, _, vocab_size = measure(where)
-        chosen = sized(dataclasses.replace(config, data=where), given)
+        n_bytes, *rest, vocab_size = measure_text(where)
+        chosen = sized(dataclasses.replace(config, data=where), given, n_bytes, *rest, vocab_size)
         assert n_bytes == 20_000 and chosen.model.vocab_size == vocab_size == 2048
 
 
@@ -124,12 +124,12 @@ def test_a_tokenizer_and_a_prepared_folder_keep_their_vocabulary(config_file: Pa
     ("flags", "message"),
     [
         (
-            ["--size.dropout", "0.1"],
-            "size.dropout: needs as many numbers as size.min_bytes, 2; add",
+            ["--size.dropouts", "0.1"],
+            "size.dropouts: needs as many numbers as size.min_bytes, 2; add",
         ),
         (["--size.min_bytes", "5", "9"], "size.min_bytes: must start at 0 and rise; change"),
         (["--size.min_bytes", "0", "0"], "size.min_bytes: must start at 0 and rise; change"),
-        (["--size.dropout", "0", "1"], "--size.dropout: must be below 1, got 1.0"),
+        (["--size.dropouts", "0", "1"], "--size.dropouts: must be below 1, got 1.0"),
     ],
 )
 def test_a_wrong_table_is_an_error(config_file: Path, flags: list[str], message: str) -> None:

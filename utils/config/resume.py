@@ -36,19 +36,13 @@ def resumed_config(
             f"(make: RUN=...), or give a higher {MAX_STEPS}"
         )
     fields = flat_fields(cls)
-    given = {
-        name: value
-        for name, value in given.items()
-        if not fields[name][1].metadata["only_at_start"]
-    }
+    ignored = {name for name, (_, field) in fields.items() if field.metadata["only_at_start"]}
+    given = {name: value for name, value in given.items() if name not in ignored}
     run_dir = config_file.parent
     # What config.yaml says, which may have been edited; below, what the completed steps used.
     completed = flatten(stored_config)
-    newer = {
-        name
-        for name in given
-        if name not in known and not fields[name][1].metadata["may_change_on_resume"]
-    }
+    free = {name for name, (_, field) in fields.items() if field.metadata["may_change_on_resume"]}
+    newer = given.keys() - known.keys() - free
     for name in newer:
         if given[name] != completed[name]:
             kept = f"keeps {completed[name]}"
@@ -66,7 +60,7 @@ def resumed_config(
         if name == "run_dir" or value == completed[name]:
             continue
         allowed = name == MAX_STEPS and value >= (checkpoint["step"] if checkpoint else 0)
-        if not allowed and not fields[name][1].metadata["may_change_on_resume"]:
+        if not allowed and name not in free:
             raise UserError(
                 f"--resume: {name} was {completed[name]} in {run_dir}, not {value}; "
                 "drop the change, or start a new run"

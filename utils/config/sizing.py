@@ -5,13 +5,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any, TypeVar
 
-from data.config import DataConfig
-from data.document_source import DocumentSource
-from data.prepared_folder import SPLITS, read_meta
-from tok.tokenizer import BPETokenizer
 from utils.config.load import build
 from utils.config.schema import check, flatten, setting
 from utils.errors import UserError
@@ -20,7 +15,7 @@ from utils.output import log
 T = TypeVar("T", bound=Any)
 
 HEAD_SIZE = 32  # n_head = n_embd / 32
-# The budget for which the table's n_embd is meant. With the compute C, the best number of weights
+# The budget for which the table's widths is meant. With the compute C, the best number of weights
 # of a model grows as C^0.5 (Hoffmann et al. 2022, arXiv 2203.15556), and so the width as C^0.25.
 BUDGET_MINUTES = 5.0
 # A text in characters of three or more bytes, as Chinese, has so many times more tokens: otherwise
@@ -38,10 +33,12 @@ class SizeConfig:
     """A table of settings: column i applies from min_bytes[i] bytes of text on."""
 
     min_bytes: tuple[int, ...] = column("least bytes of text of each column; empty = no table")
-    vocab_size: tuple[int, ...] = column("model.vocab_size, for text in Latin letters", minimum=257)
-    n_embd: tuple[int, ...] = column("model.n_embd, for a budget of 5 minutes", minimum=32)
-    dropout: tuple[float, ...] = column("model.dropout", below=1)
-    max_passes: tuple[float, ...] = column("train.max_passes", above=0)
+    vocab_sizes: tuple[int, ...] = column(
+        "model.vocab_size, for text in Latin letters", minimum=257
+    )
+    widths: tuple[int, ...] = column("model.n_embd, for a budget of 5 minutes", minimum=32)
+    dropouts: tuple[float, ...] = column("model.dropout", below=1)
+    passes: tuple[float, ...] = column("train.max_passes", above=0)
 
     def __post_init__(self) -> None:
         check(self)
@@ -55,22 +52,19 @@ class SizeConfig:
             raise UserError("size.min_bytes: must start at 0 and rise; change the order")
 
 
-def sized(config: T, given: Mapping[str, Any]) -> T:
+def sized(
+    config: T, given: Mapping[str, Any], n_bytes: int, wide_share: float, vocab_size: int | None
+) -> T:
     """Return a run's config with the settings that its table gives for its text; log them.
 
     Args:
-        config: with the sections `size`, `data`, `model` and `train`. Without a table, or with
-            train.init_from, it is returned as it is.
+        config: with the sections `size`, `model` and `train`.
         given: the settings that files or flags have set, by name; the table does not change them.
-
-    Raises:
-        UserError: the text can't be read.
+        n_bytes: of the text.
+        wide_share: share of these bytes in characters of three or more bytes of UTF-8.
+        vocab_size: of the tokenizer, if it exists already.
     """
-    table, data = config.size, config.data
-    if not table.min_bytes or config.train.init_from:
-        return config
-    n_bytes, wide_share, vocab_size = measure(data)
-    chosen = settings_for(table, n_bytes, wide_share, config.train.max_minutes)
+    chosen = settings_for(config.size, n_bytes, wide_share, config.train.max_minutes)
     if vocab_size:
         chosen["model.vocab_size"] = vocab_size
     n_embd = given.get("model.n_embd", chosen["model.n_embd"])
@@ -80,24 +74,8 @@ def sized(config: T, given: Mapping[str, Any]) -> T:
     chosen = {name: value for name, value in chosen.items() if name not in given}
     text = ", ".join(f"{name} {value}" for name, value in chosen.items())
     log(f"for {n_bytes:,} bytes of text: {text}")
-    empty = {f"size.{column.name}": () for column in fields(table)}
+    empty = {f"size.{column.name}": () for column in fields(config.size)}
     return build(type(config), flatten(config) | chosen | empty)
-
-
-def measure(data: DataConfig) -> tuple[int, float, int | None]:
-    """Return the bytes of the text, the share in wide characters, and the vocabulary's size.
-
-    The latter is None if a tokenizer will be trained. Wide characters have three or more bytes.
-
-    Raises:
-        UserError: a file can't be read.
-    """
-    if data.dir:
-        meta = read_meta(Path(data.dir))
-        return sum(meta[split]["bytes"] for split in SPLITS), 0.0, meta["vocab_size"]
-    n_bytes, n_wide = DocumentSource(data).count_bytes()
-    tokenizer = BPETokenizer.load(data.tokenizer) if data.tokenizer else None
-    return n_bytes, n_wide / n_bytes, tokenizer.vocab_size if tokenizer else None
 
 
 def settings_for(
@@ -118,10 +96,10 @@ def settings_for(
     """
     column = bisect_right(table.min_bytes, n_bytes) - 1
     wider = (max_minutes / BUDGET_MINUTES) ** 0.25 if max_minutes else 1.0
-    n_heads = max(1, round(wider * table.n_embd[column] / HEAD_SIZE))
+    n_heads = max(1, round(wider * table.widths[column] / HEAD_SIZE))
     return {
-        "model.vocab_size": round(table.vocab_size[column] * (1 + MORE_WIDE * wide_share)),
+        "model.vocab_size": round(table.vocab_sizes[column] * (1 + MORE_WIDE * wide_share)),
         "model.n_embd": n_heads * HEAD_SIZE,
-        "model.dropout": table.dropout[column],
-        "train.max_passes": table.max_passes[column],
+        "model.dropout": table.dropouts[column],
+        "train.max_passes": table.passes[column],
     }
