@@ -6,8 +6,6 @@ less of context. The highest order counts how often a sequence of n tokens occur
 count how many different tokens precede it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The table `size.*`: settings that follow from the size of the text."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Settings that follow from the size of the text: the table `size.*`, as in configs/text.yaml."""
 
-from __future__ import annotations
-
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -33,9 +31,7 @@ class SizeConfig:
     """A table of settings: column i applies from min_bytes[i] bytes of text on."""
 
     min_bytes: tuple[int, ...] = column("least bytes of text of each column; empty = no table")
-    vocab_sizes: tuple[int, ...] = column(
-        "model.vocab_size, for text in Latin letters", minimum=257
-    )
+    vocab_sizes: tuple[int, ...] = column("model.vocab_size, for Latin letters", minimum=257)
     widths: tuple[int, ...] = column("model.n_embd, for a budget of 5 minutes", minimum=32)
     dropouts: tuple[float, ...] = column("model.dropout", below=1)
     passes: tuple[float, ...] = column("train.max_passes", above=0)

@@ -1,7 +1,5 @@
 """The state from which a run is resumed."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from utils.errors import UserError, looked_in
