@@ -61,6 +61,8 @@ class SignalCatcher:
         elif self.number is not None:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
+        elif number == signal.SIGINT and sys.stderr.isatty():  # what is running takes seconds
+            os.write(sys.stderr.fileno(), b"\nstopping; Ctrl-C again ends it at once\n")
         self.number = self.number or number
 
     @property

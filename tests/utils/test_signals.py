@@ -39,6 +39,16 @@ def test_ctrl_break_of_windows_is_recorded(monkeypatch: pytest.MonkeyPatch) -> N
     assert catcher.number == signal.SIGUSR1
 
 
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="pseudo-terminals, on POSIX only")
+def test_ctrl_c_is_acknowledged_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    main, terminal = os.openpty()
+    with open(terminal, "w", encoding="utf-8") as stream, SignalCatcher():
+        monkeypatch.setattr(sys, "stderr", stream)
+        signal.raise_signal(signal.SIGINT)
+        assert b"stopping; Ctrl-C again ends it at once" in os.read(main, 200)
+    os.close(main)
+
+
 CTRL_C_IN_IMPORT = """
 import os, signal, sys
 os.kill(os.getpid(), signal.SIGINT)
