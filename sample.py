@@ -29,7 +29,7 @@ from model.sampling.stream import Sample, ThroughputMeter, emit_in_order, is_sam
 from tok.tokenizer import BPETokenizer
 from tok.vocabulary import END_OF_TEXT
 from utils.cli import Parser, nonempty_text, positive_int, read_stdin
-from utils.device import limit_threads, pick_device
+from utils.device import limit_threads, pick_device, use_huge_pages
 from utils.errors import UserError, errors_at, run_cli
 from utils.files import decode_utf8, read_bytes
 from utils.output import json_line, log
@@ -274,6 +274,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Load the run, log on stderr what was read, and write the samples to stdout."""
     args = arguments(argv)
     params, prompts = sampling_params(args), read_prompts(args)
+    use_huge_pages()
     loaded = load_run(args.run, args.checkpoint, args.device)
     stop_id = None
     if args.stop_token:

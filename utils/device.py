@@ -60,6 +60,14 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def use_huge_pages() -> None:
+    """Let PyTorch allocate in huge pages on Linux: a CPU reads a large model's weights faster.
+
+    PyTorch reads this variable at its first allocation. If it is set, that is the user's decision.
+    """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
+
 def limit_threads() -> None:
     """Make torch use no more threads than this process may use cores.
 

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -15,13 +16,13 @@ from model.sampling.generate import InferenceEngine, generate_ids
 from model.sampling.inference_weights import count_weights_read
 from model.sampling.sampler import SamplingParams, sample_seeds
 from sample import load_run
-from scripts.bench.sample_peers import Sampler, make_hf, make_nanogpt
+from scripts.bench.sample_peers import LLAMA_CPP, Sampler, make_hf, make_llama_cpp, make_nanogpt
 from scripts.bench.timing import Spread, ratios, summary, time_call
 from scripts.report import table
 from utils.cli import nonnegative_int, positive_float, positive_int
-from utils.device import describe_device, pick_device, synchronize
+from utils.device import describe_device, pick_device, synchronize, use_huge_pages
 from utils.errors import UserError, plural
-from utils.output import log_if_not_tty, progress_bar
+from utils.output import log, log_if_not_tty, progress_bar
 
 TOP_K = 50
 WARMUP_TOKENS = 4
@@ -42,6 +43,7 @@ EXAMPLES = (
     "python -m scripts.bench sample --run runs/tiny",
     "python -m scripts.bench sample --shape 0.8M --nanogpt ../nanoGPT --hf",
     "python -m scripts.bench sample --shape 10.7M --compiled --batch-sizes 1 16 --new-tokens 40",
+    "python -m scripts.bench sample --shape 124M --llama-cpp --prompt-tokens 1 512",
 )
 
 
@@ -55,6 +57,9 @@ def add_command(commands: Any) -> None:
     add("--nanogpt", metavar="FOLDER", help="nanoGPT checkout to compare with")
     add("--compiled", action="store_true", help="measure ours with torch.compile, too")
     add("--hf", action="store_true", help="compare with transformers' GPT-2")
+    add("--llama-cpp", action="store_true", help="compare with llama.cpp, if it is installed")
+    about = "lengths of the prompts; longer prompts than 1 differ by sample (default: 1)"
+    add("--prompt-tokens", type=positive_int, nargs="+", default=[1], metavar="N", help=about)
     about = "numbers of samples generated together (default: 1 16 64)"
     add("--batch-sizes", type=positive_int, nargs="+", default=[1, 16, 64], help=about)
     about = "tokens per sample (default: 64 for 124M, else up to 240)"
@@ -67,13 +72,14 @@ def add_command(commands: Any) -> None:
 
 
 def bench_sample(args: argparse.Namespace) -> dict[str, Any]:
-    """Time whole calls, from a prompt of one token to the last new token, in turns.
+    """Time whole calls, from a prompt to the last new token, in turns.
 
     Raises:
         UserError: an argument is wrong, or a library or checkout to compare with is missing.
     """
     if bool(args.run) == bool(args.shape):
         raise UserError("give one of --run FOLDER and --shape " + "|".join(SHAPES))
+    use_huge_pages()
     device = pick_device(args.device)
     model = load_run(args.run, device=args.device).model if args.run else None
     if model is None:
@@ -81,7 +87,11 @@ def bench_sample(args: argparse.Namespace) -> dict[str, Any]:
             torch.manual_seed(1)
             model = TinyGPT(SHAPES[args.shape]).to(device).eval()
     config = model.config
-    n_tokens = args.new_tokens or min(NEW_TOKENS.get(args.shape, 240), config.block_size)
+    longest = max(args.prompt_tokens)
+    if longest >= config.block_size:
+        raise UserError(f"--prompt-tokens {longest}: block_size is {config.block_size}; give less")
+    n_new = min(NEW_TOKENS.get(args.shape, 240), config.block_size - longest + 1)
+    n_tokens = args.new_tokens or n_new
     # An engine gathers the weights when it is made, as in sample.py. Ours eager and ours compiled
     # have separate engines, because an engine keeps its cached batch and its CUDA graphs.
     compiled = InferenceEngine(model)
@@ -92,6 +102,12 @@ def bench_sample(args: argparse.Namespace) -> dict[str, Any]:
         samplers["nanoGPT"] = make_nanogpt(args.nanogpt, config, TOP_K, device)
     if args.hf:
         samplers["transformers"] = make_hf(config, TOP_K, device)
+    if args.llama_cpp and not all(map(find_spec, LLAMA_CPP)):
+        log(f"without llama.cpp: pip install {' '.join(LLAMA_CPP)}")
+    elif args.llama_cpp:
+        for name, quantized in (("llama.cpp f32", False), ("llama.cpp q8_0", True)):
+            most = max(args.batch_sizes), longest + n_tokens
+            samplers[name] = make_llama_cpp(config, TOP_K, *most, quantized)
     benchmark = SampleBenchmark(samplers, compiled, n_tokens, args.runs, args.limit_s)
     return {
         "device": describe_device(device),
@@ -103,7 +119,9 @@ def bench_sample(args: argparse.Namespace) -> dict[str, Any]:
         "new_tokens": n_tokens,
         "top_k": TOP_K,
         "runs": args.runs,
-        "batches": [benchmark.batch(size) for size in args.batch_sizes],
+        "batches": [
+            benchmark.batch(size, n) for n in args.prompt_tokens for size in args.batch_sizes
+        ],
         "bandwidth_bytes_per_s": summary(benchmark.bandwidths),
     }
 
@@ -111,11 +129,11 @@ def bench_sample(args: argparse.Namespace) -> dict[str, Any]:
 def make_ours(engine: InferenceEngine, compiled: bool = False) -> Sampler:
     """Return a function that samples with our engine."""
 
-    def generate(n_samples: int, n_tokens: int) -> None:
+    def generate(prompts: list[list[int]], n_tokens: int) -> None:
         generate_ids(
             engine.weights.model,
-            [[0]] * n_samples,
-            seeds=sample_seeds(1, n_samples),
+            prompts,
+            seeds=sample_seeds(1, len(prompts)),
             max_new_tokens=n_tokens,
             params=SamplingParams(top_k=TOP_K),
             engine=engine,
@@ -151,16 +169,20 @@ class SampleBenchmark:
         times = [self.seconds(self.memory.sum), self.seconds(lambda: self.memory @ columns)]
         return BANDWIDTH_BYTES / min(times)
 
-    def batch(self, size: int) -> dict[str, Any]:
+    def batch(self, size: int, n_prompt: int) -> dict[str, Any]:
         """Time all samplers at one batch size: whole calls, and calls of one token."""
+        V = self.compiled.weights.model.config.vocab_size
+        prompts = [[i % V if n_prompt > 1 else 0] + [0] * (n_prompt - 1) for i in range(size)]
         whole: dict[str, list[float]] = {}
         first: dict[str, list[float]] = {}
         left_out, warm_up_s = {}, {}
         for name, sampler in self.samplers.items():  # warm-up, not counted
             # Ours captures or compiles a step for the cache size, so warm up with the full length.
             n_tokens = self.n_tokens if name in (OURS, COMPILED) else WARMUP_TOKENS
-            warm_up_s[name] = self.seconds(partial(sampler, size, n_tokens))
-            guess_s = self.seconds(partial(sampler, size, 1)) * self.n_tokens
+            warm_up_s[name] = self.seconds(partial(sampler, prompts, n_tokens))
+            first_s = self.seconds(partial(sampler, prompts, 1))
+            step_s = max(0, warm_up_s[name] - first_s) / max(n_tokens - 1, 1)
+            guess_s = first_s + step_s * (self.n_tokens - 1)
             if name not in (OURS, COMPILED) and guess_s > self.limit_s:
                 left_out[name] = guess_s
             elif name != COMPILED or self.compiled.compile_stats.works:
@@ -170,8 +192,8 @@ class SampleBenchmark:
             sampler = self.samplers[name]
             if name == OURS:
                 self.bandwidths.append(self.bandwidth())
-            first[name].append(self.seconds(partial(sampler, size, 1)))
-            whole[name].append(self.seconds(partial(sampler, size, self.n_tokens)))
+            first[name].append(self.seconds(partial(sampler, prompts, 1)))
+            whole[name].append(self.seconds(partial(sampler, prompts, self.n_tokens)))
             rate = size * self.n_tokens / whole[name][-1]
             log_if_not_tty(
                 f"batch {size}, run {turn + 1}/{self.runs}, {name}: {rate:,.0f} tokens/s"
@@ -185,7 +207,12 @@ class SampleBenchmark:
                 if mine in whole and name not in (mine, COMPILED):
                     row[key] = ratios(times, whole[mine])
             rows.append(row)
-        return {"samples": size, "rows": rows, "left_out_s": left_out}
+        return {
+            "samples": size,
+            "prompt_tokens": n_prompt,
+            "rows": rows,
+            "left_out_s": left_out,
+        }
 
 
 def show_sample(record: dict[str, Any]) -> str:
@@ -194,16 +221,19 @@ def show_sample(record: dict[str, Any]) -> str:
     compiled = bool(warm_up)
     lines = [
         f"{record['model']}: {record['parameters']:,} parameters, {record['new_tokens']} new "
-        f"tokens from a prompt of one, top-k {record['top_k']}\n{record['device']}, torch "
+        f"tokens, top-k {record['top_k']}\n{record['device']}, torch "
         f"{record['torch']}, eager{' and compiled' if compiled else ''}"
     ]
     for batch in record["batches"]:
-        head = [f"batch {batch['samples']}", "tokens/s", "ratio", "first token, ms"]
+        where = f"batch {batch['samples']}, prompt {batch['prompt_tokens']}"
+        head = [where, "tokens/s", "ratio", "first token, ms"]
         head += ["ratio, compiled"] if compiled else []
         lines.append(table(head, [row[: len(head)] for row in batch_rows(batch)]))
     memory = Spread(**record["bandwidth_bytes_per_s"])
     lines.append(f"memory, GB/s: {memory.scaled(1e-9):.1f}")
-    single = [batch for batch in record["batches"] if batch["samples"] == 1]
+    single = [
+        batch for batch in record["batches"] if batch["samples"] == batch["prompt_tokens"] == 1
+    ]
     for row in single[0]["rows"][:1] if single else []:
         rate = row["tokens_per_s"]["median"]
         read = record["weight_bytes"] * rate

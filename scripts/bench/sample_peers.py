@@ -1,16 +1,23 @@
 """Other projects' samplers for `scripts.bench sample`: the same shape, random weights."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice, product
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
 from model.config import ModelConfig
+from model.gpt import TinyGPT
 from scripts.bench.checkout import make_model
+from scripts.export.gguf import FILE_NAME, write_gguf
+from tok.tokenizer import BPETokenizer
 from utils.errors import UserError
 
-Sampler = Callable[[int, int], None]  # called with (samples, new tokens per sample)
+Sampler = Callable[[list[list[int]], int], None]  # called with (prompts, new tokens per sample)
+LLAMA_CPP = ("xllamacpp", "gguf")
 
 
 def make_nanogpt(path: str, config: ModelConfig, top_k: int, device: torch.device) -> Sampler:
@@ -22,9 +29,9 @@ def make_nanogpt(path: str, config: ModelConfig, top_k: int, device: torch.devic
     with torch.random.fork_rng(devices=[]):
         model = make_model(Path(path), config).to(device).eval()
 
-    def generate(n_samples: int, n_tokens: int) -> None:
-        prompts_B1 = torch.zeros(n_samples, 1, dtype=torch.int64, device=device)
-        model.generate(prompts_B1, n_tokens, top_k=min(top_k, config.vocab_size))
+    def generate(prompts: list[list[int]], n_tokens: int) -> None:
+        prompts_BT = torch.tensor(prompts, device=device)
+        model.generate(prompts_BT, n_tokens, top_k=min(top_k, config.vocab_size))
 
     return generate
 
@@ -52,16 +59,58 @@ def make_hf(config: ModelConfig, top_k: int, device: torch.device) -> Sampler:
         model: Any = GPT2LMHeadModel(settings)
         model.to(device).eval()
 
-    def generate(n_samples: int, n_tokens: int) -> None:
-        prompts_B1 = torch.zeros(n_samples, 1, dtype=torch.int64, device=device)
+    def generate(prompts: list[list[int]], n_tokens: int) -> None:
+        prompts_BT = torch.tensor(prompts, device=device)
         model.generate(
-            prompts_B1,
-            attention_mask=torch.ones_like(prompts_B1),
+            prompts_BT,
+            attention_mask=torch.ones_like(prompts_BT),
             max_new_tokens=n_tokens,
             do_sample=True,
             top_k=min(top_k, config.vocab_size),
             use_cache=True,
             pad_token_id=0,
         )
+
+    return generate
+
+
+def make_llama_cpp(
+    config: ModelConfig, top_k: int, n_samples: int, n_tokens: int, quantized: bool
+) -> Sampler:
+    """Return llama.cpp with our export of a model of this shape, in fp32 or Q8_0, on a CPU.
+
+    Its tokenizer needs all bytes, a merge and an end-of-text token, 258 ids.
+
+    Args:
+        n_samples: the largest number of prompts.
+        n_tokens: the largest number of tokens of a prompt and its continuation.
+
+    Raises:
+        UserError: llama.cpp does not support the model.
+    """
+    import xllamacpp
+
+    config = replace(config, vocab_size=max(config.vocab_size, 258))
+    merges = islice(product(range(config.vocab_size), range(256)), config.vocab_size - 257)
+    with torch.random.fork_rng(devices=[]):
+        model = TinyGPT(config)
+    params = xllamacpp.CommonParams()
+    params.n_parallel, params.warmup, params.verbosity = n_samples, False, 0
+    params.n_ctx = n_samples * (n_tokens + 1)
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = torch.get_num_threads()
+    # llama.cpp maps the file; where a mapped file cannot be deleted, it stays.
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        path = Path(folder) / FILE_NAME
+        write_gguf(path, model, BPETokenizer(list(merges)), "bench", quantized)
+        params.model.path = str(path)
+        server = xllamacpp.Server(params)
+    settings = {"temperature": 1.0, "samplers": ["top_k", "temperature"], "top_k": top_k}
+    settings |= {"ignore_eos": True, "cache_prompt": False}
+
+    def generate(prompts: list[list[int]], n_tokens: int) -> None:
+        request = {"prompt": prompts if len(prompts) > 1 else prompts[0], "n_predict": n_tokens}
+        answer = server.handle_completions(settings | request)
+        found = len(answer["choices"]), answer["usage"]["completion_tokens"]
+        assert found == (len(prompts), n_tokens), answer
 
     return generate

@@ -60,11 +60,15 @@ def gguf_kind(config: ModelConfig, tokenizer: BPETokenizer) -> str:
     return kind
 
 
-def write_gguf(path: Path, model: TinyGPT, tokenizer: BPETokenizer, name: str) -> str:
+def write_gguf(
+    path: Path, model: TinyGPT, tokenizer: BPETokenizer, name: str, quantized: bool = False
+) -> str:
     """Write the file in fp32; return llama.cpp's name for the architecture.
 
     Args:
         name: shown to users.
+        quantized: write the matrices in llama.cpp's Q8_0, for benchmarks; their rows must have a
+            multiple of 32 elements.
 
     Raises:
         UserError: see `gguf_kind`; the library `gguf` is not installed; two tokens have the same
@@ -73,7 +77,7 @@ def write_gguf(path: Path, model: TinyGPT, tokenizer: BPETokenizer, name: str) -
     config = model.config
     kind = gguf_kind(config, tokenizer)
     try:
-        from gguf import GGUFWriter
+        from gguf import GGMLQuantizationType, GGUFWriter, quants
     except ImportError:
         raise missing_package("gguf", "--to gguf") from None
     vocab_dict(tokenizer)  # refuses equal spellings: llama.cpp identifies a token by its spelling
@@ -82,7 +86,11 @@ def write_gguf(path: Path, model: TinyGPT, tokenizer: BPETokenizer, name: str) -
     _add_settings(writer, config, kind)
     _add_tokenizer(writer, tokenizer)
     for theirs, tensor in gguf_tensors(kind, config, model.state_dict()).items():
-        writer.add_tensor(theirs, tensor.numpy())
+        if quantized and tensor.dim() == 2 and not theirs.startswith("position_embd"):
+            q8_0 = GGMLQuantizationType.Q8_0
+            writer.add_tensor(theirs, quants.quantize(tensor.numpy(), q8_0), raw_dtype=q8_0)
+        else:
+            writer.add_tensor(theirs, tensor.numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -156,3 +156,24 @@ def test_threads_do_not_exceed_the_cores_of_a_container(monkeypatch: pytest.Monk
     monkeypatch.delenv("OMP_NUM_THREADS")
     device.limit_threads()
     assert chosen == [3]
+
+
+@pytest.mark.skipif(
+    not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="huge pages of Linux"
+)
+@pytest.mark.parametrize(("given", "asked"), [({}, True), ({"THP_MEM_ALLOC_ENABLE": "0"}, False)])
+def test_sampling_allocates_in_huge_pages(given: dict[str, str], asked: bool) -> None:
+    """Nothing that is imported may allocate a tensor before. The kernel's flag hg: asked for."""
+    code = """
+import sample, torch
+from unittest.mock import patch
+with patch("sample.load_run", side_effect=ZeroDivisionError):
+    try:
+        sample.main(["--prompt", "a"])
+    except ZeroDivisionError:
+        pass
+large = torch.empty(1 << 24)
+print(" hg " in open("/proc/self/smaps").read())
+"""
+    done = run_program([sys.executable, "-c", code], env=given)
+    assert done.stdout.strip() == str(asked), done.stderr

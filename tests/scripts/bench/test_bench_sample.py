@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -179,3 +180,64 @@ def test_without_transformers_the_error_names_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(UserError, match="pip install transformers"):
         script.main([*FEW, "--hf"])
+
+
+LLAMA_CPP = """
+import sys
+from types import SimpleNamespace
+
+from gguf import GGUFReader
+
+
+class CommonParams(SimpleNamespace):
+    def __init__(self):
+        super().__init__(model=SimpleNamespace(), cpuparams=SimpleNamespace())
+        self.cpuparams_batch = SimpleNamespace()
+
+
+class Server:
+    def __init__(self, params):
+        self.params = params
+        tensors = GGUFReader(params.model.path).tensors
+        kinds = {one.name: one.tensor_type.name for one in tensors if "norm" not in one.name}
+        assert kinds.pop("position_embd.weight") == "F32"
+        self.kinds = {kind for name, kind in kinds.items() if name.endswith("weight")}
+        assert (params.n_parallel, params.n_ctx) == (3, 3 * (9 + 5 + 1))
+
+    def handle_completions(self, request):
+        prompts = request["prompt"]
+        prompts = prompts if isinstance(prompts[0], list) else [prompts]
+        assert request["top_k"] == 50 and request["ignore_eos"] and not request["cache_prompt"]
+        assert prompts[0] == [0] * len(prompts[0]) and len(prompts[0]) in (1, 9)
+        print(len(prompts), len(prompts[0]), request["n_predict"], self.kinds, file=sys.stderr)
+        return {"choices": prompts, "usage": {"completion_tokens": request["n_predict"]}}
+"""
+
+
+def test_llama_cpp_has_rows_in_fp32_and_q8_0(printed, tmp_path, monkeypatch):
+    pytest.importorskip("gguf")
+    monkeypatch.setitem(bench_sample.SHAPES, "0.8M", replace(SMALL, n_embd=32))
+    (tmp_path / "xllamacpp.py").write_text(LLAMA_CPP, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "xllamacpp", raising=False)
+    argv = [*FEW, "--llama-cpp", "--prompt-tokens", "1", "9", "--json"]
+    record, people = printed(script.main, *argv)
+    assert "3 9 5 {'F32'}" in people and "1 1 5 {'Q8_0'}" in people
+    shapes = [(batch["prompt_tokens"], batch["samples"]) for batch in record["batches"]]
+    assert shapes == [(1, 1), (1, 3), (9, 1), (9, 3)]
+    for batch in record["batches"]:
+        names = [row["who"] for row in batch["rows"]]
+        assert names == ["ours", "llama.cpp f32", "llama.cpp q8_0"]
+        assert all(row["ratio"]["low"] > 0 for row in batch["rows"][1:])
+
+
+def test_a_missing_llama_cpp_is_left_out_with_a_hint(printed, monkeypatch):
+    monkeypatch.setattr(bench_sample, "find_spec", lambda name: None)
+    record, people = printed(script.main, *FEW, "--llama-cpp", "--json")
+    assert [[row["who"] for row in batch["rows"]] for batch in record["batches"]] == [["ours"]] * 2
+    assert people.count("without llama.cpp: pip install xllamacpp gguf") == 1
+
+
+def test_a_prompt_longer_than_the_context_is_refused():
+    with pytest.raises(UserError, match="--prompt-tokens 16: block_size is 16; give less"):
+        script.main([*FEW, "--prompt-tokens", "16"])
