@@ -86,7 +86,7 @@ CONNECTS = {
 # Imports that are allowed inside functions of any module, with the reason:
 LATE = {
     "gguf safetensors transformers tokenizers tensorboard torch.utils.tensorboard": "an extra",
-    "rustbpe gigabpe tiktoken quicktok": "another project, timed by a benchmark if installed",
+    "rustbpe gigabpe tiktoken quicktok xllamacpp": "another project, timed if installed",
     "distributed": "an extra, for clusters",
     "resource readline": "not on every system",
     "hypothesis": "for tests, and for the fuzzing of scripts.torture",
@@ -103,7 +103,7 @@ LATE_HERE = {
 }
 
 # All of scripts/ may import these.
-SHARED = "scripts.report scripts.matmul_peak scripts.constraints"
+SHARED = "scripts.report scripts.matmul_peak scripts.constraints scripts.export.gguf"
 
 
 def fits(name: str, prefixes: str) -> bool:

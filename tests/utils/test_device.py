@@ -164,7 +164,10 @@ def test_threads_do_not_exceed_the_cores_of_a_container(monkeypatch: pytest.Monk
 @pytest.mark.parametrize(("given", "asked"), [({}, True), ({"THP_MEM_ALLOC_ENABLE": "0"}, False)])
 def test_sampling_allocates_in_huge_pages(given: dict[str, str], asked: bool) -> None:
     """Nothing that is imported may allocate a tensor before. The kernel's flag hg: asked for."""
-    code = """
+    code = f"""
+import os
+os.environ.pop("THP_MEM_ALLOC_ENABLE", None)  # earlier tests in this process may have set it
+os.environ.update({given})
 import sample, torch
 from unittest.mock import patch
 with patch("sample.load_run", side_effect=ZeroDivisionError):
@@ -175,5 +178,5 @@ with patch("sample.load_run", side_effect=ZeroDivisionError):
 large = torch.empty(1 << 24)
 print(" hg " in open("/proc/self/smaps").read())
 """
-    done = run_program([sys.executable, "-c", code], env=given)
+    done = run_program([sys.executable, "-c", code])
     assert done.stdout.strip() == str(asked), done.stderr
