@@ -86,7 +86,7 @@ CONNECTS = {
 # Imports that are allowed inside functions of any module, with the reason:
 LATE = {
     "gguf safetensors transformers tokenizers tensorboard torch.utils.tensorboard": "an extra",
-    "rustbpe gigabpe tiktoken quicktok xllamacpp": "another project, timed if installed",
+    "rustbpe gigabpe gigatoken tiktoken quicktok xllamacpp": "another project, timed if installed",
     "distributed": "an extra, for clusters",
     "resource readline": "not on every system",
     "hypothesis": "for tests, and for the fuzzing of scripts.torture",

@@ -42,7 +42,7 @@ from utils.processes import available_cores
 WORKER = "scripts.bench.tokenizer.worker"
 MEGABYTE = 1_000_000
 # Calls that return an array are compared with encode_array, calls that return lists with encode.
-ARRAYS = {"tiktoken encode_to_numpy", "quicktok encode_batch"}
+ARRAYS = {"tiktoken encode_to_numpy", "quicktok encode_batch", "gigatoken encode array"}
 HELP = "speed of training a tokenizer and of encoding"
 EXAMPLES = (
     "python -m scripts.bench tokenizer --corpus data/tiny.txt --vocab-size 1024 --peers",

@@ -22,14 +22,14 @@ Calls = dict[str, Callable[[str], Any]]  # name of a method -> function that enc
 
 # Import name -> name on PyPI.
 PEERS = {name: name for name in ("tokenizers", "tiktoken", "rustbpe", "gigabpe")}
-PEERS["quicktok"] = "quicktok-v1"
+PEERS |= {"quicktok": "quicktok-v1", "gigatoken": "gigatoken"}
 # The order in which a trainer numbers the 256 bytes: by value, or by GPT-2's bytes_to_unicode
 # characters. The order decides ties between pairs of equal count.
 TRAINED_BYTE_ORDER = {"rustbpe": "value", "tokenizers": "gpt2", "gigabpe": "gpt2"}
 # Trainers that treat every line of a file as a separate text, so that no pre-token contains a line
 # end and the text after it.
 TRAINED_BY_LINE = {"gigabpe"}
-ENCODING_PEERS = ("tiktoken", "tokenizers", "quicktok")
+ENCODING_PEERS = ("tiktoken", "tokenizers", "quicktok", "gigatoken")
 TRAIN_BLOCK_BYTES = 1 << 18  # small enough to give all cores of a parallel trainer work
 ENCODE_BLOCK_BYTES = 1 << 14  # size of the texts in a batch
 
@@ -193,6 +193,14 @@ def load_quicktok(job: Job) -> Calls:
     }
 
 
+def load_gigatoken(job: Job) -> Calls:
+    """Return what `load_ours` returns, for tiktoken's file of ranks. Only encoding is compared."""
+    import gigatoken
+
+    theirs = gigatoken.Tokenizer.from_tiktoken(job["files"]["tiktoken"], job["pattern"])
+    return {"encode": lambda text: list(theirs.encode(text)), "encode array": theirs.encode}
+
+
 def write_quicktok(tokenizer: BPETokenizer, folder: Path) -> None:
     """Write a vocabulary in quicktok's own file format."""
     import quicktok
@@ -211,4 +219,5 @@ LOADERS: dict[str, Callable[[Job], Calls]] = {
     "tiktoken": load_tiktoken,
     "tokenizers": load_tokenizers,
     "quicktok": load_quicktok,
+    "gigatoken": load_gigatoken,
 }

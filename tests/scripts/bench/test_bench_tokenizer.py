@@ -244,3 +244,13 @@ def test_quicktok_gives_equal_ids_with_its_pattern(tmp_path):
     tokenizer = BPETokenizer(trained.merges, [], pattern="cl100k")
     figures = measure.bench_encoding(TINY, tokenizer, ["quicktok"], 1, [20_000])
     assert all(row["equal"] for row in figures["texts"][0]["rows"])
+
+
+@pytest.mark.parametrize("pattern", ["gpt2", "cl100k"])
+def test_gigatoken_gives_equal_ids(pattern):
+    pytest.importorskip("gigatoken", reason="not installed (pip install gigatoken)")
+    tokenizer = BPETokenizer.train_files([TINY], vocab_size=600, pattern=pattern)
+    figures = measure.bench_encoding(TINY, tokenizer, ["gigatoken"], 1, [20_000])
+    rows = {row["who"]: row for row in figures["texts"][0]["rows"]}
+    for call in ("gigatoken encode", "gigatoken encode array"):
+        assert rows[call]["equal"] and rows[call]["ratio"]["low"] > 0
