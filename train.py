@@ -26,7 +26,7 @@ from model.flops import check_size, describe, mib
 from model.gpt import TinyGPT
 from model.hf.pretrained import load_initial_weights, pretrained_settings
 from model.load import load_weights
-from model.training.config import TrainConfig, is_complete, limit_passes
+from model.training.config import RunConfig, TrainConfig, is_complete, limit_passes
 from model.training.duration import describe_rest, is_worth_measuring, plan, trial_settings
 from model.training.fit import fit
 from model.training.optim import OPTIMIZERS, OptimConfig, make_optimizer
@@ -293,7 +293,7 @@ def report_end(run: RunFolder, trainer: Trainer, data: Dataset) -> None:
 
 
 def claim_run_folder(
-    run: RunFolder, config: Config, trainer: Trainer, data: Dataset, resume: bool
+    run: RunFolder, config: RunConfig, trainer: Trainer, data: Dataset, resume: bool
 ) -> None:
     """Lock the run folder; write config.yaml, tokenizer.json and run.json.
 

@@ -19,7 +19,7 @@ from utils.errors import UserError
 
 TEXT = (ROOT / "data" / "tiny.txt").read_bytes()
 SMALL = """
-model: {block_size: 16, n_layer: 1, rope_theta: 100.0}
+model: {head_size: 32, block_size: 16, n_layer: 1, rope_theta: 100.0}
 data: {stories: false}
 train: {batch_size: 4, eval_every_steps: 5, sample_tokens: 2, num_threads: 1}
 size:
@@ -74,9 +74,9 @@ def test_a_run_stores_what_the_table_chose_and_resumes_with_the_same_flags(
 
 
 def test_settings_that_are_given_are_kept(config_file: Path) -> None:
-    flags = ["--model.n_embd", "96", "--model.dropout", "0", "--train.max_steps", "31"]
+    flags = ["--model.n_embd", "128", "--model.dropout", "0", "--train.max_steps", "31"]
     config = start(config_file, "run", *flags)
-    assert (config.model.n_embd, config.model.n_head, config.model.dropout) == (96, 3, 0)
+    assert (config.model.n_embd, config.model.n_head, config.model.dropout) == (128, 4, 0)
     assert config.train.max_steps == 31, "passes do not limit a number of steps that is given"
 
 

@@ -21,7 +21,7 @@ BUDGET_MINUTES = 5.0
 MORE_WIDE = 2
 
 
-def column(help: str, **limits: float) -> Any:
+def column(help: str, **limits: Any) -> Any:
     """Return the field of one row of the table."""
     return setting((), help, only_at_start=True, **{"minimum": 0, **limits})
 
