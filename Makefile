@@ -109,7 +109,7 @@ train: check-config $(READY) ## train a model (in MINUTES=4) or resume it, then 
 	$(PY) sample.py --run "$(RUN)" --seed 1
 	@echo "loss plot: $(RUN)/loss.png"
 
-sample: $(READY) ## sample a text from RUN; ARGS='--prompt "Once" --temp 0.8'
+sample: $(READY) ## sample a text from RUN; ARGS='--prompt "Once" --temperature 0.8'
 	$(PY) sample.py --run "$(RUN)" $(ARGS)
 
 eval: $(READY) ## evaluate RUN on its validation data; ARGS="--coherence 100" samples stories and parses them

@@ -8,14 +8,18 @@ if __name__ == "__main__":  # before the slow imports
 
     exit_silently_on_sigint()
 
+import contextlib
 import io
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
+
+import torch
+import yaml
 
 from data.documents import stream_documents, unescape
 from model.config import ModelConfig
@@ -25,13 +29,13 @@ from model.load import load_model
 from model.sampling.flags import add_sampling_flags, sampling_params
 from model.sampling.generate import InferenceEngine, generate
 from model.sampling.sampler import SamplingParams, sample_seeds
-from model.sampling.stream import Sample, ThroughputMeter, emit_in_order, is_sample_finished
+from model.sampling.stream import Sample, ThroughputMeter, emit_in_order
 from tok.tokenizer import BPETokenizer
 from tok.vocabulary import END_OF_TEXT
 from utils.cli import Parser, nonempty_text, positive_int, read_stdin
 from utils.device import limit_threads, pick_device, use_huge_pages
 from utils.errors import UserError, errors_at, run_cli
-from utils.files import decode_utf8, read_bytes
+from utils.files import decode_utf8, read_bytes, write_atomic
 from utils.output import json_line, log
 from utils.repl import run_repl
 from utils.run import checkpoint
@@ -42,7 +46,7 @@ MAX_PROMPTS = 100_000  # in a file; each takes 300 bytes of memory or more
 MAX_BATCH = 64  # samples generated together
 MAX_CACHE_BYTES = 1 << 30  # for the keys and values of a batch
 EXAMPLES = (
-    'python sample.py --run runs/tiny --prompt "Once" --temp 0.8',
+    'python sample.py --run runs/tiny --prompt "Once" --temperature 0.8',
     "python sample.py --run runs/tiny --num-samples 5 --json",
     "python sample.py --interactive  # asks for prompts",
 )
@@ -61,6 +65,23 @@ class LoadedRun:
     def engine(self) -> InferenceEngine:
         """The model prepared for sampling, once; its weights must not change after that."""
         return InferenceEngine(self.model)
+
+    def encode(self, text: str) -> torch.Tensor:
+        """Return the ids of `encode_prompt` as a tensor (1, T), on the model's device."""
+        return torch.tensor([encode_prompt(self, text)], device=self.model.head_weight.device)
+
+    def sample(self, prompt: str = "", steps: int = 300, seed: int = 1, **params: Any) -> str:
+        """Return the prompt and its continuation: the text that sample.py prints for these flags.
+
+        The weights may have changed since the last call.
+
+        Args:
+            params: fields of `SamplingParams`, such as temperature=0.8.
+        """
+        request = SampleRequest(1, seed, steps, SamplingParams(**params), self.tokenizer.eot_id)
+        # A copy of the run, because its engine, if there is one, may hold earlier weights.
+        texts = sample_texts(replace(self), [prompt], request, ThroughputMeter())
+        return prompt + "".join(text for _, text in texts)
 
 
 def load_run(run_dir: str | Path, which: str = "best", device: str = "auto") -> LoadedRun:
@@ -98,6 +119,31 @@ def load_run(run_dir: str | Path, which: str = "best", device: str = "auto") -> 
     return LoadedRun(model, tokenizer, state, path)
 
 
+def save_run(loaded: LoadedRun, run_dir: str | Path) -> None:
+    """Write the model as it is now to a new run folder, for `load_run` and all commands.
+
+    Settings, run.json and tokenizer are those of the run it was loaded from; logs are not copied.
+
+    Raises:
+        UserError: the folder holds a run or can't be written, the run it was loaded from is
+            missing, or the model does not have the modules and shapes of its config.
+    """
+    settings = asdict(loaded.model.config)
+    config = loaded.state["config"] | {"model": settings, "run_dir": str(run_dir)}
+    state = loaded.state | {"config": config, "model": loaded.model.state_dict(), "logs": {}}
+    if checkpoint.digest(state["model"]) != checkpoint.digest(loaded.state["model"]):
+        state |= {"val_step": None, "best_val": float("inf")}  # these weights were not evaluated
+    load_model(state)
+    record = RunFolder(loaded.path.parent).read_record()
+    with contextlib.closing(RunFolder(run_dir)) as run:
+        run.check_has_no_run()
+        run.lock()
+        write_atomic(run.config, yaml.safe_dump(config, sort_keys=False).encode())
+        loaded.tokenizer.save(run.tokenizer)
+        checkpoint.save(run.best, checkpoint.save(run.last, state))
+        run.write_record(record)
+
+
 def find_token(tokenizer: BPETokenizer, text: str) -> int:
     """Return the id of a special token, or of any text that is one token.
 
@@ -125,9 +171,9 @@ class SampleRequest:
     max_new_tokens: int  # of each sample
     params: SamplingParams
     stop_id: int | None  # a sample ends after this token; None = at no token
-    stops: tuple[str, ...]  # a sample ends before these strings
-    as_json: bool
-    compiled: bool  # generate with torch.compile
+    stops: tuple[str, ...] = ()  # a sample ends before these strings
+    as_json: bool = False
+    compiled: bool = False  # generate with torch.compile
 
 
 def encode_prompt(loaded: LoadedRun, prompt: str) -> list[int]:
@@ -172,7 +218,7 @@ def sample_texts(
             max_new_tokens=request.max_new_tokens,
             params=request.params,
             stop_id=request.stop_id,
-            is_finished=partial(is_sample_finished, samples),
+            is_finished=lambda i, samples=samples: bool(samples[i].finish_reason),
             engine=loaded.engine,
             compiled=request.compiled,
         )
@@ -242,9 +288,7 @@ def arguments(argv: Sequence[str] | None) -> Any:
         other = "--prompt-file" if args.prompt_file else "--prompt"
         raise UserError(f"--interactive: reads prompts from the terminal; leave out {other}")
     if args.prompt_sep is not None and not args.prompt_file:
-        raise UserError(
-            "--prompt-sep: separates the prompts of --prompt-file; give both or neither"
-        )
+        raise UserError("--prompt-sep: separates the prompts of --prompt-file; name the file")
     return args
 
 
@@ -280,15 +324,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.stop_token:
         with errors_at("--stop-token"):
             stop_id = find_token(loaded.tokenizer, unescape(args.stop_token))
+    stops = tuple(map(unescape, args.stop or ()))
     request = SampleRequest(
-        n_samples=args.num_samples,
-        seed=args.seed,
-        max_new_tokens=args.steps,
-        params=params,
-        stop_id=stop_id,
-        stops=tuple(map(unescape, args.stop or ())),
-        as_json=args.json,
-        compiled=args.compile,
+        args.num_samples, args.seed, args.steps, params, stop_id, stops, args.json, args.compile
     )
     log(f"{loaded.path}: {checkpoint.describe(loaded.state)}")
     if hasattr(sys.stdout, "reconfigure"):  # UTF-8, and no line end becomes \r\n on Windows

@@ -22,7 +22,6 @@ OTHER_NAMES = {
     "train.eval_every_steps": "eval_interval",
     "train.log_every_steps": "log_interval",
     "run_dir": "out_dir",
-    "temp": "temperature",
     "steps": "max_new_tokens max_tokens max_length max_gen_len num_tokens n_tokens n_predict",
     "num-samples": "num_return_sequences n_samples",
     "prompt": "start input",

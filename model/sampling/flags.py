@@ -10,7 +10,7 @@ from utils.errors import UserError
 def add_sampling_flags(parser: Parser) -> None:
     """Add a flag for each field of `SamplingParams`. The defaults leave the distribution as is."""
     add, default = parser.add_argument, "(default: %(default)s)"
-    add("--temp", type=float, default=1.0, help=f"temperature; 0 = most likely token {default}")
+    add("--temperature", "--temp", type=float, default=1.0, help=f"0 = most likely token {default}")
     add("--top-k", type=int, default=0, help=f"keep the k most likely tokens; 0 = all {default}")
     top_p = "keep the smallest set of most likely tokens with total probability p; 1 = all"
     add("--top-p", type=float, default=1.0, help=f"{top_p} {default}")
@@ -28,9 +28,8 @@ def sampling_params(args: Namespace) -> SamplingParams:
     """
     try:
         return SamplingParams(
-            args.temp, args.top_k or None, args.top_p, args.min_p, args.repetition_penalty
+            args.temperature, args.top_k or None, args.top_p, args.min_p, args.repetition_penalty
         )
     except ValueError as error:  # "FIELD must be ..."
         name, _, problem = str(error).partition(" ")
-        flag = "temp" if name == "temperature" else name.replace("_", "-")
-        raise UserError(f"--{flag}: {problem}") from None
+        raise UserError(f"--{name.replace('_', '-')}: {problem}") from None

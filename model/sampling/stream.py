@@ -131,11 +131,6 @@ class Sample:
         }
 
 
-def is_sample_finished(samples: Sequence[Sample], i: int) -> bool:
-    """Return whether samples[i] needs no more tokens; for `generate(is_finished=)`."""
-    return bool(samples[i].finish_reason)
-
-
 def emit_in_order(samples: Sequence[Sample], steps: Iterable[Step]) -> Iterator[tuple[Sample, str]]:
     """Yield (sample, new text): all of one sample before the next, though all grow together.
 
@@ -193,6 +188,4 @@ class ThroughputMeter:
         summary = f"{self.n_tokens:,} {noun} in {self.model_s:.2f} s"
         rate = self.n_tokens / max(self.model_s, 1e-9)
         summary += f": {rate:,.0f} tokens/s, the first after {1000 * self.first_token_s:,.0f} ms"
-        return (
-            f"{summary}; plus {self.compiled_s:.1f} s of compiling" if self.compiled_s else summary
-        )
+        return summary + (f"; plus {self.compiled_s:.1f} s of compiling" * bool(self.compiled_s))

@@ -21,7 +21,6 @@ from utils.errors import plural
 MIN_FLOPS = 1e10  # of a run, to estimate its duration: a CPU takes about a second for them
 ESTIMATE_S = 0.5  # spent on steps for the line that estimates the duration of a run
 BUDGET_SHARE = 0.03  # of train.max_minutes, spent on steps to find the number that fits
-SLOW_STEP_S = 5.0  # a second step, which is more typical, is measured only if the first is faster
 MAX_SAMPLE_TOKENS = 16  # sampled to measure the time of a token
 
 

@@ -262,17 +262,11 @@ class Trainer:
 
     def sample(self) -> str:
         """Sample a short text. The seed is fixed, so the text depends only on the weights."""
-        train = self.config.train
-        prompt = [self.tokenizer.eot_id, *self.tokenizer.encode(train.sample_prompt)]
-        (ids,) = generate_ids(
-            self.model,
-            [prompt[-self.config.model.block_size :]],
-            seeds=sample_seeds(train.seed, 1),
-            max_new_tokens=train.sample_tokens,
-            stop_id=self.tokenizer.eot_id,
-        )
-        text_ids = [i for i in ids if i != self.tokenizer.eot_id]
-        return train.sample_prompt + self.tokenizer.decode(text_ids)
+        train, end = self.config.train, self.tokenizer.eot_id
+        prompt = [end, *self.tokenizer.encode(train.sample_prompt)]
+        options = {"max_new_tokens": train.sample_tokens, "stop_id": end}
+        (ids,) = generate_ids(self.model, [prompt], seeds=sample_seeds(train.seed, 1), **options)
+        return train.sample_prompt + self.tokenizer.decode([i for i in ids if i != end])
 
     def pop_metrics(self) -> dict[str, float]:
         """Return `flush_metrics`, and the tokens per second of the steps since the last call."""

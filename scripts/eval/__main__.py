@@ -42,7 +42,7 @@ STDOUT = "-"  # value of --heat: print coloured text
 EXAMPLES = (
     "python -m scripts.eval --run runs/tiny",
     "python -m scripts.eval --run runs/tiny --text mytext.txt --heat heat.png",
-    "python -m scripts.eval --run runs/tiny --coherence 100 --temp 0.8",
+    "python -m scripts.eval --run runs/tiny --coherence 100 --temperature 0.8",
 )
 RESULTS = ("nats_per_token", "perplexity", "bits_per_byte", "nats_per_byte", "tokens", "bytes")
 

@@ -136,9 +136,10 @@ def test_stderr_names_the_checkpoint_that_was_read(run, capsys):
     [
         (["--steps", "0"], "--steps: must be at least 1, got 0"),
         (["--steps", "many"], "--steps.*invalid int"),
-        (["--temp", "-1"], "--temp: must be 0 or more"),
-        (["--temp", "nan"], "--temp: must be 0 or more"),
-        (["--temp", "inf"], "--temp: must be 0 or more"),
+        (["--temp", "-1"], "--temperature: must be 0 or more"),
+        (["--temperature", "nan"], "--temperature: must be 0 or more"),
+        (["--temperature", "inf"], "--temperature: must be 0 or more"),
+        (["--temp", "1", "--temperature", "1"], "--temperature: given twice"),
         (["--top-k", "-1"], "--top-k: must be 0 or more"),
         (["--top-p", "0"], "--top-p: must be above 0"),
         (["--top_p", "1.1"], "--top-p: must be above 0 and at most 1"),
