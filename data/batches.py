@@ -115,7 +115,7 @@ class Batches:
         else:
             block_size, eot_id = self.block_size, self.eot_id
             x_BT, y_BT = self._on_device.gather_windows(targets, shift_B, block_size, eot_id)
-            batch = self._with_document_ids(x_BT, y_BT)
+            batch = self.with_document_ids(x_BT, y_BT)
         return batch, targets.n_targets
 
     def get_batch(self, split: str, step: int) -> Batch:
@@ -203,10 +203,10 @@ class Batches:
         for row, (x, y) in enumerate(rows):
             x_BT[row, : len(x)] = x
             y_BT[row, : len(y)] = y
-        return self._with_document_ids(torch.from_numpy(x_BT), torch.from_numpy(y_BT))
+        return self.with_document_ids(torch.from_numpy(x_BT), torch.from_numpy(y_BT))
 
-    def _with_document_ids(self, x_BT: Tensor, y_BT: Tensor) -> Batch:
-        # A document begins with the end-of-text token that precedes it.
+    def with_document_ids(self, x_BT: Tensor, y_BT: Tensor) -> Batch:
+        """Return a batch; a document begins with the end-of-text token that precedes it."""
         doc_BT = torch.cumsum(x_BT == self.eot_id, dim=1) if self.config.mask_documents else None
         return Batch(x_BT, y_BT, doc_BT)
 

@@ -26,6 +26,8 @@ from model.training.evaluate import evaluate
 from sample import add_run_flags, load_run
 from scripts.eval.coherence import measure_coherence
 from scripts.eval.eval_sets import STDIN, EvalSet, Run
+from scripts.eval.heatmap import coloured_text
+from scripts.eval.page import write_page
 from scripts.eval.scoring import TokenScores, token_records
 from scripts.eval.visible_text import cells
 from train import Config
@@ -33,15 +35,15 @@ from utils.cli import Parser, nonnegative_int
 from utils.config.load import load
 from utils.device import autocast, pick_amp
 from utils.errors import UserError, run_cli
+from utils.files import check_writable
 from utils.output import json_line, log, progress_bar
 from utils.run import checkpoint
-from utils.run.figure import check_picture, import_matplotlib, warn_if_not_drawn
 from utils.run.folder import RunFolder
 
 STDOUT = "-"  # value of --heat: print coloured text
 EXAMPLES = (
     "python -m scripts.eval --run runs/tiny",
-    "python -m scripts.eval --run runs/tiny --text mytext.txt --heat heat.png",
+    "python -m scripts.eval --run runs/tiny --text mytext.txt --html page.html",
     "python -m scripts.eval --run runs/tiny --coherence 100 --temperature 0.8",
 )
 RESULTS = ("nats_per_token", "perplexity", "bits_per_byte", "nats_per_byte", "tokens", "bytes")
@@ -84,26 +86,12 @@ def score(
     return results | {"part_bytes": eval_set.part_bytes or evaluation.bytes}
 
 
-def show_heatmap(run: Run, eval_set: EvalSet, scores: TokenScores, out: str) -> None:
-    """Show the text on colours of its tokens' losses, in the terminal or in a picture."""
-    import_matplotlib()
-    from scripts.eval.heatmap import coloured_text, save_heatmap  # loads Matplotlib
-
+def coloured_scores(run: Run, scores: TokenScores) -> str:
+    """Return the text on colours of its tokens' losses, for a terminal."""
     tokenizer = run.loaded.tokenizer
     special, raw = set(tokenizer.special_ids.values()), tokenizer.token_bytes
     pairs = zip(scores.ids_N.tolist(), scores.nats_N.tolist(), strict=True)
-    shown = list(cells((raw[token], nats, token in special) for token, nats in pairs))
-    if out == STDOUT:
-        sys.stdout.write(coloured_text(shown))
-        return
-    with warn_if_not_drawn():
-        n_shown = save_heatmap(shown, Path(out), f"{eval_set.name}, {run.loaded.path}")
-        log(f"{out}: the loss of each token as its colour")
-        if n_shown < len(shown):
-            log(
-                f"{out}: shows the first {n_shown:,} of {len(shown):,} cells (a cell is a token, "
-                "or the tokens that form one character); --tokens lists all tokens"
-            )
+    return coloured_text(cells((raw[token], nats, token in special) for token, nats in pairs))
 
 
 def arguments(argv: Sequence[str] | None) -> Any:
@@ -124,8 +112,11 @@ def arguments(argv: Sequence[str] | None) -> Any:
     add("--include", nargs="+", default=(), metavar="PATTERN", help=about)
     about = "print a JSON line for each token, with its log-probability"
     add("--tokens", action="store_true", help=about)
-    about = "picture to save, such as heat.png: the text, coloured by its losses; `-` prints it"
-    add("--heat", metavar="FILE", help=about)
+    about = "page to write, such as page.html: the text, coloured by its losses; for each token, "
+    about += "the most likely ones and the attention weights; it needs no network"
+    add("--html", metavar="FILE", help=about)
+    about = "`-` prints the text, coloured by its losses, in a terminal; --html writes a page"
+    add("--heat", metavar="-", help=about)
     about = "windows in a forward pass (default: the run's train.batch_size)"
     add("--batch-size", type=nonnegative_int, default=0, help=about)
     about = "sample this many stories and count those that the story grammar accepts"
@@ -140,10 +131,20 @@ def arguments(argv: Sequence[str] | None) -> Any:
         raise UserError(
             "--json-field: needs --text with a file or folder, not stdin; drop it, or name the file"
         )
-    if args.heat == STDOUT and args.tokens:
-        raise UserError("--heat -: --tokens prints to stdout too; drop one, or name a picture file")
-    if args.heat and args.heat != STDOUT:
-        check_picture(Path(args.heat), "--heat")
+    if args.heat not in (None, STDOUT):
+        raise UserError(
+            f"--heat {args.heat}: pictures are not written any more; use --html page.html"
+        )
+    if args.heat and args.tokens:
+        raise UserError(
+            "--heat -: --tokens prints to stdout too; drop one, or use --html page.html"
+        )
+    if args.html is not None:
+        if not args.html.lower().endswith((".html", ".htm")):
+            raise UserError(f"--html {args.html}: a page is a file such as page.html; name one")
+        check_writable(args.html, "--html")
+        if Path(args.html).resolve() == Path(args.text or ".").resolve():
+            raise UserError(f"--html {args.html}: this is the --text; name another file")
     return args
 
 
@@ -161,11 +162,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             eval_set = run.text_set(args.text, args.json_field, Path(scratch), args.include)
         scores = TokenScores(eval_set.batches, "val", rows) if args.tokens or args.heat else None
         results = score(run, eval_set, rows, scores)
+        if args.html:
+            write_page(run, eval_set, Path(args.html))
     if scores and args.tokens:
         for record in token_records(scores, loaded.tokenizer):
             print(json_line(record))
     if scores and args.heat:
-        show_heatmap(run, eval_set, scores, args.heat)
+        sys.stdout.write(coloured_scores(run, scores))
     results |= {"checkpoint": str(loaded.path), "step": step, "text": args.text}
     if args.coherence:
         train = run.data_folder() / "train.npy"

@@ -28,7 +28,7 @@ STDIN = "-"  # value of --text
 class EvalSet:
     """The windows to score, and their entropy floor if it is known."""
 
-    name: str  # for the title of a heat map
+    name: str  # for the head of a page
     batches: Batches
     floor: float | None  # nats per byte
     part_bytes: int | None = None  # of the whole validation part, if only its start is scored

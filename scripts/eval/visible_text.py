@@ -1,6 +1,7 @@
 """Visible forms of white space, control characters, joiners and bytes that are not UTF-8."""
 
 import codecs
+import itertools
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -62,35 +63,42 @@ class Cell:
     ends_line: bool = False  # the next cell is on a new line
 
 
+def whole_characters(tokens: Iterable[tuple[bytes, bool]]) -> Iterator[tuple[str, int, bool]]:
+    r"""Yield (text, number of tokens, True if special) of tokens; those are (bytes, special).
+
+    Tokens with parts of one character come together. Bytes that are not UTF-8 become \xff.
+
+    >>> list(whole_characters([(b"a\xc3", False), (b"\xa9", False), (b"<|end|>", True)]))
+    [('aé', 2, False), ('<|end|>', 1, True)]
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+    text, n_tokens = "", 0
+    for raw, special in tokens:
+        if special:
+            if n_tokens:
+                yield text + decoder.decode(b"", final=True), n_tokens, False
+            yield raw.decode("utf-8", "backslashreplace"), 1, True
+            text, n_tokens = "", 0
+            continue
+        text, n_tokens = text + decoder.decode(raw), n_tokens + 1
+        if not decoder.getstate()[0]:  # no unfinished character
+            yield text, n_tokens, False
+            text, n_tokens = "", 0
+    if n_tokens:
+        yield text + decoder.decode(b"", final=True), n_tokens, False
+
+
 def cells(tokens: Iterable[tuple[bytes, float, bool]]) -> Iterator[Cell]:
     r"""Yield the cells of tokens, which are given as (bytes, nats, True if special).
 
     A token is usually one cell. Tokens with parts of one character share a cell, and their nats are
-    added. Bytes that are not UTF-8 are shown as \xff. A special token is shown as its text and ends
-    a line.
+    added. A special token is shown as its text and ends a line.
 
     >>> [cell.text for cell in cells([(b"a\xc3", 1.0, False), (b"\xa9", 0.5, False)])]
     ['aé']
     """
-    decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
-    text, nats = "", 0.0
-    for raw, token_nats, special in tokens:
-        if special:
-            text += decoder.decode(b"", final=True)
-            if text:
-                yield _cell(text, nats)
-            yield Cell(visible(raw.decode("utf-8", "backslashreplace")), token_nats, True)
-            text, nats = "", 0.0
-            continue
-        text += decoder.decode(raw)
-        nats += token_nats
-        if not decoder.getstate()[0]:  # no unfinished character
-            yield _cell(text, nats)
-            text, nats = "", 0.0
-    text += decoder.decode(b"", final=True)
-    if text:
-        yield _cell(text, nats)
-
-
-def _cell(text: str, nats: float) -> Cell:
-    return Cell(visible(text), nats, "\n" in text)
+    listed = list(tokens)
+    nats = (one for _, one, _ in listed)
+    for text, n_tokens, special in whole_characters((raw, one) for raw, _, one in listed):
+        total = sum(itertools.islice(nats, n_tokens))
+        yield Cell(visible(text), total, special or "\n" in text)

@@ -98,7 +98,6 @@ LATE_HERE = {
         "pooch": "loads requests; only downloads need it",
         "requests": "takes a third of a second to import; only downloads need it",
     },
-    "scripts.eval.__main__": {"scripts.eval.heatmap": "loads Matplotlib; only --heat needs it"},
     "scripts.sweep.__main__": {"scripts.sweep.plots": "loads Matplotlib; needed at the end only"},
 }
 

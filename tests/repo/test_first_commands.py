@@ -130,7 +130,7 @@ def outputs(line: str) -> list[str]:
     found = re.findall(r"(?<!2)> (\S+)", line)
     for words in programs_of(line):
         for flag, value in zip(words, words[1:]):
-            if flag in ("--out", "--heat", "--plot", "--run_dir", "--json") and value[0] != "-":
+            if flag in ("--out", "--html", "--plot", "--run_dir", "--json") and value[0] != "-":
                 found.append(value)
     return found
 
@@ -141,7 +141,7 @@ def test_git_ignores_what_the_commands_of_the_docs_write() -> None:
     docs = [line for path in ROOT.glob("docs/*.md") for line in indented_commands(path)]
     lines = [*readme, *docs, *help_examples(), *sum(TOKENIZER_EXAMPLES.values(), [])]
     written = {name for line in lines for name in outputs(line)} | {"gpu-check.json"}
-    assert {"samples.jsonl", "heat.png", "tok.json", "exported/shakespeare"} <= written
+    assert {"samples.jsonl", "page.html", "tok.json", "exported/shakespeare"} <= written
     check = ["git", "check-ignore", "--no-index", "--stdin"]
     done = run_program(check, stdin="\n".join(sorted(written)).encode(), cwd=ROOT)
     assert written - set(done.stdout.split("\n")) == set()

@@ -44,7 +44,7 @@ PATH_SETTINGS = {
     "train.init_from",
 }
 NAMES_OF_PATHS = re.compile(
-    r"(^|_)(files?|folder|dir|path|out|run|config|tokenizer|corpus|nanogpt|ranks|base|heat|text|"
+    r"(^|_)(files?|folder|dir|path|out|run|config|tokenizer|corpus|nanogpt|ranks|base|html|text|"
     r"plot|check|json)$"
 )
 

@@ -38,13 +38,13 @@ def test_a_path_on_stdout_has_its_own_bytes(odd_run: Path) -> None:
     assert out.read_bytes().startswith(b"%PDF")
 
 
-def test_heat_maps_and_json_of_an_evaluation(odd_run, printed) -> None:
+def test_pages_and_json_of_an_evaluation(odd_run, printed) -> None:
     text = odd_run / "text.txt"
     text.write_text("Once upon a time", encoding="utf-8")
-    argv = ["--run", odd_run, "--text", text, "--heat", odd_run / "heat.svg"]
+    argv = ["--run", odd_run, "--text", text, "--html", odd_run / "page.html"]
     record, _ = printed(evaluate.main, *argv)
     assert record["text"] == str(text)
-    assert "<svg" in (odd_run / "heat.svg").read_text(encoding="utf-8")
+    assert r"caf\udce9" in (odd_run / "page.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("to, library", [("hf", "safetensors"), ("gguf", "gguf")])

@@ -190,11 +190,8 @@ def check_picture(out: Path, flag: str) -> None:
     check_writable(out, flag)
 
 
-def save_figure(figure: Any, out: Path, *, limit: int = MAX_TEXT) -> None:
-    """Write a figure in the format of the file name's extension.
-
-    Args:
-        limit: characters of a line of text; longer ones are shortened.
+def save_figure(figure: Any, out: Path) -> None:
+    """Write a figure in the format of the file name's extension; long lines are shortened.
 
     Raises:
         UserError: the format is none of `FORMATS`.
@@ -203,7 +200,7 @@ def save_figure(figure: Any, out: Path, *, limit: int = MAX_TEXT) -> None:
     from matplotlib.text import Text
 
     for text in figure.findobj(Text):
-        text.set_text(plain_text(text.get_text(), limit))
+        text.set_text(plain_text(text.get_text()))
     picture = io.BytesIO()
     figure.savefig(picture, format=picture_format(out), dpi=120)
     write_atomic(out, picture.getvalue())
