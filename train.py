@@ -286,7 +286,8 @@ def report_end(run: RunFolder, trainer: Trainer, data: Dataset) -> None:
     if run.best.exists():
         best = f"best val {trainer.best_val:.4f}"
         best += worse_than_start(run, trainer.best_val) if trainer.config.train.init_from else ""
-        best += data.compare_with_ngrams(trainer.best_val) if trainer.finished() else ""
+        if trainer.finished() and (compared := data.compare_with_ngrams(trainer.best_val)):
+            log(f"{run.path}: {compared}")
     else:  # stopped before the first evaluation of trained weights
         command += " --checkpoint last"
     log(f"{run.path}: {best}; {plot}sample with `{command}`")

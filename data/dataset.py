@@ -103,11 +103,9 @@ class Dataset:
         order = min(found, key=found.__getitem__)
         theirs = found[order] / val["bytes"]
         part = f" of {describe_count(MAX_COUNTED)} tokens" if train_tokens > MAX_COUNTED else ""
-        return (
-            f" ({bits:.4f} bits/byte, {abs(bits / theirs - 1):.1%} "
-            f"{'below' if bits < theirs else 'above'} the {theirs:.4f} of counted {order}-grams"
-            f"{part})"
-        )
+        side = "below" if bits < theirs else "above"
+        difference = f"{abs(bits / theirs - 1):.1%} {side} the {theirs:.4f} of"
+        return f"{bits:.4f} bits/byte, {difference} counted {order}-grams of bytes{part}"
 
     def _bytes(self, split: str) -> np.ndarray:
         """Return the bytes of a split's first MAX_COUNTED tokens, uint8."""
