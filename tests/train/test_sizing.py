@@ -27,6 +27,7 @@ size:
   vocab_sizes: [257, 300]
   widths: [32, 64]
   dropouts: [0.2, 0.1]
+  weight_decays: [1, 0.5]
   passes: [0.2, 0.1]
 """
 
@@ -62,7 +63,7 @@ def test_a_run_stores_what_the_table_chose_and_resumes_with_the_same_flags(
     assert (model.vocab_size, model.n_embd, model.n_head, model.dropout) == (300, 64, 2, 0.1)
     assert config.size == SizeConfig() and config.train.max_passes == 0
     chosen = "for 20,000 bytes of text: model.vocab_size 300, model.n_embd 64, model.dropout 0.1, "
-    assert chosen + "train.max_passes 0.1, model.n_head 2\n" in capsys.readouterr().err
+    assert chosen + "optim.weight_decay 0.5, train.max_passes 0.1, model.n_head 2\n" in capsys.readouterr().err
     steps = config.train.max_steps
     assert 2 <= steps < 30
     assert start(config_file, "run", "--resume").train.max_steps == steps
@@ -93,7 +94,7 @@ def test_a_budget_is_limited_by_the_passes_and_sets_the_width(
 
 
 def test_the_width_grows_with_the_fourth_root_of_the_budget() -> None:
-    table = SizeConfig((0,), (512,), (128,), (0.0,), (9.0,))
+    table = SizeConfig((0,), (512,), (128,), (0.0,), (0.1,), (9.0,))
     widths = [settings_for(table, 1, 0.0, minutes)["model.n_embd"] for minutes in (0, 5, 80, 0.3)]
     assert widths == [128, 128, 256, 64]
 
@@ -103,7 +104,7 @@ def test_text_in_wide_characters_gets_a_larger_vocabulary(tmp_path: Path) -> Non
         (tmp_path / name).write_text(text, encoding="utf-8")
         n_bytes, wide_share, vocab_size = measure_text(DataConfig(files=(str(tmp_path / name),)))
         assert (n_bytes, wide_share, vocab_size) == (len(text.encode()), share, None)
-    table = SizeConfig((0,), (512,), (128,), (0.0,), (9.0,))
+    table = SizeConfig((0,), (512,), (128,), (0.0,), (0.1,), (9.0,))
     assert settings_for(table, 9, 1.0, 0)["model.vocab_size"] == 3 * 512
 
 

@@ -34,6 +34,7 @@ class SizeConfig:
     vocab_sizes: tuple[int, ...] = column("model.vocab_size, for Latin letters", minimum=257)
     widths: tuple[int, ...] = column("model.n_embd, for a budget of 5 minutes", minimum=32)
     dropouts: tuple[float, ...] = column("model.dropout", below=1)
+    weight_decays: tuple[float, ...] = column("optim.weight_decay")
     passes: tuple[float, ...] = column("train.max_passes", above=0)
 
     def __post_init__(self) -> None:
@@ -82,12 +83,13 @@ def settings_for(
     Args:
         max_minutes: the budget; 0 = that of the table.
 
-    >>> table = SizeConfig((0, 10_000), (300, 1024), (64, 128), (0.2, 0.1), (20.0, 10.0))
+    >>> table = SizeConfig((0, 10_000), (300, 1024), (64, 128), (0.2, 0.1), (1.0, 0.1), (20.0, 10.0))
     >>> for name, value in settings_for(table, 10_000, 0.0, 80.0).items():
     ...     print(name, value)
     model.vocab_size 1024
     model.n_embd 256
     model.dropout 0.1
+    optim.weight_decay 0.1
     train.max_passes 10.0
     """
     column = bisect_right(table.min_bytes, n_bytes) - 1
@@ -97,5 +99,6 @@ def settings_for(
         "model.vocab_size": round(table.vocab_sizes[column] * (1 + MORE_WIDE * wide_share)),
         "model.n_embd": n_heads * HEAD_SIZE,
         "model.dropout": table.dropouts[column],
+        "optim.weight_decay": table.weight_decays[column],
         "train.max_passes": table.passes[column],
     }
