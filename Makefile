@@ -11,6 +11,7 @@ CORPUS  ?=
 NANOGPT ?=
 PIPARGS ?=
 EXTRAS  ?=
+N       ?=
 TO      ?= hf
 BUDGET   = $(if $(MINUTES),--train.max_minutes "$(MINUTES)")
 OUT     ?= exported/$(notdir $(RUN))$(filter-out -hf,-$(TO))
@@ -43,7 +44,7 @@ PIP_INSTALL = $(PY) -m pip install --disable-pip-version-check $(PIPARGS) -c "$(
 # Targets run one after the other even with -j, because they share the cores and the virtual environment.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: install train test test-all torture format lint sample eval sweep plot export doctor bench gpu-check clean help \
+.PHONY: install train test test-all torture format lint sample eval sweep plot export doctor bench gpu-check exercise clean help \
         check-python check-config check-sweep
 
 # A missing or old Python prints one line instead of pip's page of errors.
@@ -138,6 +139,9 @@ gpu-check: $(READY) ## run tests and benchmarks on a GPU, write gpu-check.json: 
 
 torture: $(READY_TEST) ## try to lose data for MINUTES: kills, full disks, damaged files, fuzzing, races
 	$(PY) -m scripts.torture --minutes "$(or $(MINUTES),5)" $(ARGS)
+
+exercise: $(READY) ## write exercises/exN.py, or judge it: N=3, see docs/exercises.md
+	@$(PY) -m tests.exercises.judges $(N)
 
 test: $(READY_TEST) ## run the fast tests with coverage; ARGS="--no-cov tests/tok" runs some of them
 	$(PY) -m pytest -m "not slow" $(PARALLEL) $(TIMEOUT_S)=300 --cov --cov-report=term-missing $(ARGS)

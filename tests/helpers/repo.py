@@ -13,7 +13,7 @@ README = ROOT / "README.md"
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 TARGETS = set(
     "install train test test-all torture format lint sample eval sweep plot export doctor bench "
-    "gpu-check clean help".split()
+    "gpu-check exercise clean help".split()
 )
 
 
