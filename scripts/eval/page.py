@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from model.internals import Internals, internals
+from data.batches import Batch
+from model.eval_mode import eval_mode
+from model.internals import internals
 from scripts.eval.eval_sets import EvalSet, Run
 from scripts.eval.visible_text import visible, whole_characters
 from utils.files import write_atomic
@@ -43,13 +45,16 @@ def page_data(run: Run, eval_set: EvalSet) -> dict[str, Any]:
     tokenizer, config = run.loaded.tokenizer, run.loaded.model.config
     windows: list[dict[str, Any]] = []
     columns: dict[str, list[Any]] = {"nats": [], "entropy": [], "likely": [], "p": []}
-    room = MAX_ATTENTION_BYTES
-    for start, context, targets_T, inside in look_inside(run, eval_set):
-        attention, gains, rows = pack_attention(inside, room)
+    n_planes, room = config.n_layer * config.n_head + config.pointer, MAX_ATTENTION_BYTES
+    for start, context, targets_T, batch in windows_of(run, eval_set):
+        rows = min(len(targets_T), math.isqrt(2 * room // n_planes))
+        attention, gains = pack_attention(run.loaded.model, batch, rows)
         room = max(0, room - len(attention))
         windows.append({"start": start, "length": len(targets_T), "rows": rows, "gains": gains})
         windows[-1]["attention"] = base64.b64encode(attention).decode()
-        for name, values in expectations(inside.logits_BTV[0, context:], targets_T[context:]):
+        with torch.inference_mode(), eval_mode(run.loaded.model):
+            logits_BTV = run.loaded.model(batch.x_BT, doc_BT=batch.doc_BT)
+        for name, values in expectations(logits_BTV[0, context:], targets_T[context:]):
             columns[name] += values
     n_tokens = len(columns["nats"])
     tokens = eval_set.batches.splits["val"].tokens
@@ -82,24 +87,24 @@ def page_data(run: Run, eval_set: EvalSet) -> dict[str, Any]:
     }
 
 
-def look_inside(run: Run, eval_set: EvalSet) -> Iterator[tuple[int, int, Tensor, Internals]]:
+def windows_of(run: Run, eval_set: EvalSet) -> Iterator[tuple[int, int, Tensor, Batch]]:
     """Yield, for each window in the order of the text, up to about MAX_TOKENS tokens:
 
     the position of its first target, the number of targets that an earlier window has, the targets
-    (T,), and what the model computes to predict them.
+    (T,), and the input of the model, a batch of one row.
     """
-    model, batches = run.loaded.model, eval_set.batches
-    windows, device = batches.splits["val"], next(model.parameters()).device
+    batches, device = eval_set.batches, next(run.loaded.model.parameters()).device
+    windows = batches.splits["val"]
     for number in range(windows.n_windows):
         index_B = np.array([number])
         start, _, context = (int(one_B[0]) for one_B in windows.targets(index_B))
         if start + context >= MAX_TOKENS:
             return
         [(x_T, _)] = windows.rows(index_B)
-        batch = batches.with_document_ids(*torch.from_numpy(x_T).to(device).expand(2, 1, -1))
+        x_BT = torch.from_numpy(x_T).to(device)[None]
         targets_T = windows.tokens.read(start, start + len(x_T)).astype(np.int64)
-        inside = internals(model, batch.x_BT, doc_BT=batch.doc_BT)
-        yield start, context, torch.from_numpy(targets_T).to(device), inside
+        y_T = torch.from_numpy(targets_T).to(device)
+        yield start, context, y_T, batches.with_document_ids(x_BT, y_T[None])
 
 
 def expectations(logits_TV: Tensor, targets_T: Tensor) -> Iterator[tuple[str, list[Any]]]:
@@ -117,23 +122,26 @@ def expectations(logits_TV: Tensor, targets_T: Tensor) -> Iterator[tuple[str, li
         yield name, [round(one, 5) for one in values.flatten().tolist()]
 
 
-def pack_attention(inside: Internals, room: int) -> tuple[bytes, list[float], int]:
-    """Return attention weights in bytes, the sum of the pointer's gains in each row, and the rows.
+def pack_attention(model: nn.Module, batch: Batch, rows: int) -> tuple[bytes, list[float]]:
+    """Return attention weights in bytes, and the sum of the pointer's gains in each row, if any.
 
     For each head of each layer, and then the pointer, there is a triangle: row t holds 1/255 of the
     row's sum for each s <= t.
 
     Args:
-        room: about how many bytes to use; the first rows that fit are stored.
+        batch: a window.
+        rows: how many rows to return; later tokens have no effect on them.
     """
+    if not rows:
+        return b"", []
+    doc_BT = None if batch.doc_BT is None else batch.doc_BT[:, :rows]
+    inside = internals(model, batch.x_BT[:, :rows], doc_BT=doc_BT)
     planes = [layer[0] for layer in inside.attention]
     planes += [] if inside.gains_BTT is None else [inside.gains_BTT]
-    n_planes = sum(len(one) for one in planes)
-    n = min(planes[0].shape[-1], math.isqrt(2 * room // n_planes))
-    weights_PTT = torch.cat([one[:, :n, :n].double().cpu() for one in planes]).nan_to_num().numpy()
+    weights_PTT = torch.cat([one.double().cpu() for one in planes]).nan_to_num().numpy()
     sums_PT = weights_PTT.sum(-1)
     shares_PTT = weights_PTT / np.maximum(sums_PT, 1e-30)[..., None]
     # Rounding the running sum makes the bytes of each row add up to 255.
     levels_PTT = np.diff(np.rint(shares_PTT.cumsum(-1) * 255), prepend=0).astype(np.uint8)
     gains = [] if inside.gains_BTT is None else sums_PT[-1].round(5).tolist()
-    return levels_PTT[:, np.tri(n, dtype=bool)].tobytes(), gains, n
+    return levels_PTT[:, np.tri(rows, dtype=bool)].tobytes(), gains
