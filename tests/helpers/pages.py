@@ -46,4 +46,4 @@ def eval_set(run: Run, folder: Path, ids: list[int], **settings: Any) -> EvalSet
         seed=0,
         splits=("val",),
     )
-    return EvalSet("some text", batches, None)
+    return EvalSet("text </script><script>hacked = 1</script>", batches, None)

@@ -90,6 +90,7 @@ def page(browser: Page, made: tuple[Path, Any]) -> Iterator[Page]:
     assert browser.requests == [made[0].absolute().as_uri()]
     assert browser.js("document.title") == "What surprises " + made[0].parent.name
     assert browser.js("window.hacked") is None
+    assert browser.js("$('about').textContent").startswith("text </script><script>hacked = 1")
     assert browser.js("document.querySelectorAll('img, #text *:not(p, span)').length") == 0
 
 
