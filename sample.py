@@ -320,10 +320,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     params, prompts = sampling_params(args), read_prompts(args)
     use_huge_pages()
     loaded = load_run(args.run, args.checkpoint, args.device)
-    stop_id = None
-    if args.stop_token:
-        with errors_at("--stop-token"):
-            stop_id = find_token(loaded.tokenizer, unescape(args.stop_token))
+    with errors_at("--stop-token"):
+        stop = unescape(args.stop_token)
+        stop_id = find_token(loaded.tokenizer, stop) if stop else None
     stops = tuple(map(unescape, args.stop or ()))
     request = SampleRequest(
         args.num_samples, args.seed, args.steps, params, stop_id, stops, args.json, args.compile

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -38,7 +39,8 @@ def close(given: Any, expected: torch.Tensor, what: str, within: float = 1e-5) -
     assert isinstance(given, torch.Tensor), f"{what}: got a {type(given).__name__}, not a tensor"
     same(tuple(given.shape), tuple(expected.shape), f"{what}, shape")
     difference = (given.double() - expected.double()).abs().max().item()
-    assert difference <= within, f"{what}: differs by up to {difference:.3g} (nan: not a number)"
+    assert difference == difference, f"{what}: the result has a nan, which is not a number"
+    assert difference <= within, f"{what}: differs by up to {difference:.3g}"
 
 
 def words_of(raw: bytes) -> list[list[int]]:
@@ -264,6 +266,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"{path}: not written yet: replace NotImplementedError") from None
     except AssertionError as error:
         raise UserError(f"{path}: {error}") from None
+    except Exception as error:  # of the learner's code: its line is enough
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if Path(frame.filename).name == path.name]
+        where = f"{path}, line {lines[-1]}" if lines else str(path)
+        raise UserError(f"{where}: {type(error).__name__}: {error}") from None
     if found != figure:
         raise UserError(f"{path}: got `{found}`, expected `{figure}`")
     print(f"exercise {n} is right: {found}")

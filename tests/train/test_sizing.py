@@ -63,7 +63,10 @@ def test_a_run_stores_what_the_table_chose_and_resumes_with_the_same_flags(
     assert (model.vocab_size, model.n_embd, model.n_head, model.dropout) == (300, 64, 2, 0.1)
     assert config.size == SizeConfig() and config.train.max_passes == 0
     chosen = "for 20,000 bytes of text: model.vocab_size 300, model.n_embd 64, model.dropout 0.1, "
-    assert chosen + "optim.weight_decay 0.5, train.max_passes 0.1, model.n_head 2\n" in capsys.readouterr().err
+    assert (
+        chosen + "optim.weight_decay 0.5, train.max_passes 0.1, model.n_head 2\n"
+        in capsys.readouterr().err
+    )
     steps = config.train.max_steps
     assert 2 <= steps < 30
     assert start(config_file, "run", "--resume").train.max_steps == steps
