@@ -83,8 +83,8 @@ def settings_for(
     Args:
         max_minutes: the budget; 0 = that of the table.
 
-    >>> table = SizeConfig((0, 10_000), (300, 1024), (64, 128), (0.2, 0.1), (1.0, 0.1), (20.0, 10.0))
-    >>> for name, value in settings_for(table, 10_000, 0.0, 80.0).items():
+    >>> rows = SizeConfig((0, 10_000), (300, 1024), (64, 128), (0.2, 0.1), (1.0, 0.1), (20.0, 10.0))
+    >>> for name, value in settings_for(rows, 10_000, 0.0, 80.0).items():
     ...     print(name, value)
     model.vocab_size 1024
     model.n_embd 256
