@@ -73,18 +73,15 @@ define CHECK_TORCH
 @python="$(PY)"; "$$python" -c "" 2>/dev/null || python="$(PYTHON)"; "$$python" scripts/constraints.py "$(TORCH)" >/dev/null
 endef
 
-define STORE_TORCH
-@"$(PY)" scripts/constraints.py "$(TORCH)" > "$(CONSTRAINTS)"
-@echo "$(TORCH)" > "$(VENV)/.torch"
-endef
-
 # The stamp is written last: after a failed install the next make tries again.
-$(VENV)/.stamp: requirements.txt constraints.txt $(if $(filter-out $(CHOSEN),$(TORCH)),FORCE)
+$(VENV)/.stamp: requirements.txt constraints.txt $(if $(filter-out $(CHOSEN),$(TORCH))$(filter-out $(TORCH),$(CHOSEN)),FORCE)
 	$(CHECK_PYTHON)
 	$(if $(TORCH),$(CHECK_TORCH))
 	$(MAKE_VENV)
-	$(if $(TORCH),$(STORE_TORCH))
+	@rm -f $@
+	$(if $(TORCH),@"$(PY)" scripts/constraints.py "$(TORCH)" > "$(CONSTRAINTS)")
 	$(PIP_INSTALL) -r requirements.txt
+	@$(if $(TORCH),echo "$(TORCH)" >,rm -f) "$(VENV)/.torch"
 	@touch $@
 
 $(VENV)/.stamp-test: requirements-test.txt $(VENV)/.stamp

@@ -240,9 +240,10 @@ def run_training(
             log(f"{run.path}: finished at step {state['step']}, nothing to do")
             return 0
     else:
-        if config.size.min_bytes and not config.train.init_from:
-            config = sized(config, given, *measure_text(config.data))
-        run.check_has_no_run(dump(config).encode())  # a killed start may have left this file
+        run.check_has_no_run(None)  # a killed start may have left config.yaml
+        config, line = sized(config, given, measure_text)
+        if line:
+            log(line)
     if config.train.tensorboard:
         tensorboard.import_library()  # if it is not installed, fail before anything is written
     data, lines = None, [describe_rest(config.train, state)] if state and state["step"] else []

@@ -99,9 +99,10 @@ class Dataset:
             return ""
         val, train_tokens = self.meta["val"], self.meta["train"]["tokens"]
         bits = nats_per_token / math.log(2) * val["tokens"] / val["bytes"]
-        found = ngram_bits(self._bytes("train"), self._bytes("val"), 256, ORDERS)
-        order = min(found, key=found.__getitem__)
-        theirs = found[order] / val["bytes"]
+        text = self._bytes("val")
+        found = ngram_bits(self._bytes("train"), text, 256, ORDERS)
+        order, counted_bits = min(found.items(), key=lambda item: item[1])
+        theirs = counted_bits / (text != END[0]).sum()
         part = f" of {describe_count(MAX_COUNTED)} tokens" if train_tokens > MAX_COUNTED else ""
         side = "below" if bits < theirs else "above"
         difference = f"{abs(bits / theirs - 1):.1%} {side} the {theirs:.4f} of"

@@ -38,15 +38,16 @@ def ngram_bits(
     train, text = (part.astype(np.uint64) for part in np.split(ids, [len(train)]))
     orders = [n for n in orders if n * width <= BITS]
     p_T, bits = np.full(len(text), 1.0 / vocab_size), {}  # order 0: uniform
-    grams, counts = _count(_sequences(train, 1, width))
+    grams, counts = np.unique(train, return_counts=True)
     for n in range(1, max(orders, default=0) + 1):
         codes_T = _sequences(text, n, width)
         if n in orders:
             bits[n] = float(-np.log2(_interpolate(p_T, grams, counts, codes_T, width)).sum())
         if n < max(orders):
-            grams, counts = _count(_sequences(train, n + 1, width))
+            grams, counts = np.unique(_sequences(train, n + 1, width), return_counts=True)
             # The number of different tokens before each sequence of n.
-            different = _count(grams & np.uint64((1 << n * width) - 1))
+            ends = grams & np.uint64((1 << n * width) - 1)
+            different = np.unique(ends, return_counts=True)
             p_T = _interpolate(p_T, *different, codes_T, width)
     return bits
 
@@ -65,11 +66,6 @@ def _sequences(ids: np.ndarray, n: int, width: int) -> np.ndarray:
     for back in range(n):
         code = code << np.uint64(width) | padded[back : back + len(ids)]
     return code
-
-
-def _count(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the different codes in order, and how often each occurs."""
-    return np.unique(codes, return_counts=True)
 
 
 def _interpolate(

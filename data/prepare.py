@@ -15,6 +15,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,7 @@ def prepare(
     return folder
 
 
+@lru_cache  # the points of a sweep share their text
 def measure_text(config: DataConfig) -> tuple[int, float, int | None]:
     """Return the bytes of the text, and the share in characters of three or more bytes.
 
@@ -109,11 +111,11 @@ def measure_text(config: DataConfig) -> tuple[int, float, int | None]:
         UserError: a file can't be read.
     """
     if config.dir:
-        meta = read_meta(Path(config.dir))
-        return sum(meta[split]["bytes"] for split in SPLITS), 0.0, meta["vocab_size"]
-    n_bytes, n_wide = DocumentSource(config).count_bytes()
-    tokenizer = BPETokenizer.load(config.tokenizer) if config.tokenizer else None
-    return n_bytes, n_wide / n_bytes, tokenizer.vocab_size if tokenizer else None
+        n_bytes, n_wide = sum(read_meta(Path(config.dir))[split]["bytes"] for split in SPLITS), 0
+    else:
+        n_bytes, n_wide = DocumentSource(config).count_bytes()
+    file = f"{config.dir}/tokenizer.json" if config.dir else config.tokenizer
+    return n_bytes, n_wide / n_bytes, BPETokenizer.load(file).vocab_size if file else None
 
 
 def given_tokenizer(

@@ -20,13 +20,14 @@ def problem_of(version: str) -> str:
     >>> problem_of("2.13.0+cpu"), problem_of("2.5.1")
     ('', 'torch 2.5.1 is too old; use 2.6 or newer')
     """
-    if not re.fullmatch(r"\d+\.\d+\S*", version):
+    parts = [re.match(r"(\d+)\.(\d+)\S*$", text) for text in (version, OLDEST)]
+    if not parts[0]:
         return f"{version!r} is not a version; give one such as 2.9.1, or keep"
-    numbers = [tuple(map(int, text.split(".")[:2])) for text in (version, OLDEST)]
-    return f"torch {version} is too old; use {OLDEST} or newer" * (numbers[0] < numbers[1])
+    ours, oldest = (tuple(map(int, found.groups())) for found in parts if found)
+    return f"torch {version} is too old; use {OLDEST} or newer" * (ours < oldest)
 
 
-def main(wanted: str) -> int:
+def main(wanted: str = "keep") -> int:
     """Print the constraints and return 0, or print an error and return 2."""
     try:
         version = metadata.version("torch") if wanted == "keep" else wanted

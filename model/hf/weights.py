@@ -73,7 +73,12 @@ def from_hf_weights(
         parts = [_checked_tensor(tensors, *one) for one in zip(entry.names, shapes_hf, strict=True)]
         weights[name] = _from_hf(entry.layout, parts, config)
     used = {name for entry in entries.values() for name in entry.names}
-    _check_unused(names, config, tensors, used)
+    for name in sorted(tensors.keys() - used):  # buffers, or a tied head that is saved separately
+        first = tensors[f"{names.base}{names.outer['token_embedding']}.weight"]
+        is_head = name == f"{names.head}.weight" and config.tie_weights
+        if name.endswith(tuple(names.ignored)) or is_head and torch.equal(tensors[name], first):
+            continue
+        raise UserError(f"tensor {name} is unknown to the class of config.json")
     # Without attention_bias this class still has the biases of the MLP and the norms.
     if kind == "gpt_neox" and not config.bias:
         for name in [name for name in weights if name.endswith(".bias")]:
@@ -173,17 +178,3 @@ def _checked_tensor(tensors: Mapping[str, Tensor], name: str, shape: torch.Size)
     if not tensor.isfinite().all():
         raise UserError(f"tensor {name} holds NaN or infinity: the model is damaged; get it again")
     return tensor
-
-
-def _check_unused(
-    names: Names, config: ModelConfig, tensors: Mapping[str, Tensor], used: set[str]
-) -> None:
-    """Check that unused tensors are buffers or a tied head saved separately."""
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        if name in used or name.endswith(tuple(names.ignored)):
-            continue
-        embedding = tensors[f"{names.base}{names.outer['token_embedding']}.weight"]
-        if name == f"{names.head}.weight" and config.tie_weights and torch.equal(tensor, embedding):
-            continue
-        raise UserError(f"tensor {name} is unknown to the class of config.json")

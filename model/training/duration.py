@@ -135,13 +135,13 @@ def plan(train: TrainConfig, trial: Trainer) -> tuple[TrainConfig, str]:
     fits = ""
     if budget_s:
         max_steps = duration.steps_within(budget_s, train.eval_every_steps)
-        fits = f"{plural(max_steps, 'step')} fit into {budget_s / 60:g} minutes"
+        fits = f"{plural(max_steps, 'step')} fit into {budget_s / 60:g} minutes: "
         train = replace(train, max_minutes=0.0, max_steps=max_steps)
-        limited = limit_passes(train, 1 / trial.batches.epoch_at(1))
-        if limited.max_steps < max_steps:
-            fits += f", {train.max_passes:g} passes over the text are {limited.max_steps}"
-        train, fits = limited, f"{fits}: "
-    return train, f"{fits}{duration.describe(train)}"
+    share = trial.config.train.grad_accum_steps / train.grad_accum_steps  # of a step's rows
+    limited = limit_passes(train, share / trial.batches.epoch_at(1))
+    if limited.max_steps < train.max_steps:
+        fits += f"{train.max_passes:g} passes over the text are {limited.max_steps}: "
+    return limited, fits + duration.describe(limited)
 
 
 def measure(trial: Trainer, train: TrainConfig, seconds: float, max_steps: int) -> Duration:
@@ -152,18 +152,21 @@ def measure(trial: Trainer, train: TrainConfig, seconds: float, max_steps: int) 
         seconds: to spend on steps, approximately.
         max_steps: maximum number of steps.
     """
-    clock = PhaseClock(trial.device)
-    trial.train_step(clock)  # slower than the others: it allocates memory
-    n_steps = min(int(seconds / sum(clock.seconds.values())), max_steps)
-    (n_steps,) = trial.dist.all_reduce_max(n_steps)  # all ranks must take as many
-    if n_steps:
-        clock = PhaseClock(trial.device)
-    for _ in range(n_steps):
+    clock, n_steps, is_warm, start = PhaseClock(trial.device), 0, False, time.perf_counter()
+    for number in range(max_steps + 1):
         trial.train_step(clock)
+        n_steps += 1
+        # All ranks must take as many steps.
+        (thirds,) = trial.dist.all_reduce_max(int(3 * (time.perf_counter() - start) / seconds))
+        if thirds >= 3:
+            break
+        # The first third is slower: memory is allocated, and kernels are made for new shapes.
+        if thirds and not is_warm and number < max_steps:
+            n_steps, is_warm, clock = 0, True, PhaseClock(trial.device)
     phases = clock.seconds
     repeats = train.grad_accum_steps / trial.config.train.grad_accum_steps
     once_s = phases["optimizer"] + phases["clip"]
-    step_s = (once_s + repeats * (sum(phases.values()) - once_s)) / max(n_steps, 1)
+    step_s = (once_s + repeats * (sum(phases.values()) - once_s)) / n_steps
     microseconds = [round(1e6 * s) for s in (step_s, evaluation_seconds(trial, train))]
     step_us, evaluation_us = trial.dist.all_reduce_max(*microseconds)
     return Duration(max(step_us, 1) / 1e6, evaluation_us / 1e6)

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data.prepare import measure_text
 from model.training.config import is_complete
 from scripts.report import run_figures
 from scripts.sweep.grid import Point, Sweep, format_setting
 from train import Config, initial_settings
 from utils.config.load import build, load
 from utils.config.schema import flatten
+from utils.config.sizing import sized
 from utils.config.strict_yaml import format_value
 from utils.errors import UserError, errors_at
 from utils.metrics import CLOCK_COLUMNS
@@ -98,8 +100,10 @@ def make_jobs(sweep: Sweep, path: str, out: Path, threads: int) -> list[Job]:
         with errors_at(f"{path}: point {point.name}"):
             values = flatten(base) | settings | {"run_dir": str(run.path)}
             config = build(Config, values | initial_settings(given | settings))
-            if config.train.max_minutes:  # each point would take another number of steps
-                raise UserError("train.max_minutes: set train.max_steps instead in a sweep")
+            config, _ = sized(config, given | settings, measure_text)
+            for name in ("max_minutes", "max_passes"):  # points would differ in their steps
+                if getattr(config.train, name):
+                    raise UserError(f"train.{name}: set train.max_steps instead in a sweep")
             status = point_status(run, config)
         jobs.append(Job(point, settings, config, run, out / "logs" / f"{point.name}.log", status))
     check_duplicates(jobs, path)

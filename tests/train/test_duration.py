@@ -126,8 +126,9 @@ class SlowTrial:
 def test_the_first_step_does_not_count_and_passes_do(monkeypatch: pytest.MonkeyPatch) -> None:
     trial: Any = SlowTrial(monkeypatch, grad_accum_steps=1)
     train_config = TrainConfig(grad_accum_steps=4)
-    found = measure(trial, train_config, seconds=200.0, max_steps=20)
-    assert found == Duration(step_s=4 * 3.5 + 3.0, evaluation_s=4.0) and trial.steps == 1 + 3
+    found = measure(trial, train_config, seconds=200.0, max_steps=40)
+    # 65 s, then 6.5 s each; the clock starts again after a third of the 200 s, which step 2 ends.
+    assert found == Duration(step_s=4 * 3.5 + 3.0, evaluation_s=4.0) and trial.steps == 22
 
 
 def test_one_slow_step_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import train
 from data.config import DataConfig
 from data.ngrams import ngram_bits
 from data.prepare import measure_text, prepare
+from model.training import duration
+from scripts.sweep import __main__ as sweep
 from tests.conftest import ROOT
 from tests.helpers.runs import assert_same_run
 from utils.config.load import load
@@ -89,7 +92,7 @@ def test_a_budget_is_limited_by_the_passes_and_sets_the_width(
 ) -> None:
     config = start(config_file, "run", "--train.max_minutes", "0.3")
     found = re.search(
-        r"\n(\d+) steps fit into 0.3 minutes, 0.1 passes over the text are (\d+): about",
+        r"\n(\d+) steps fit into 0.3 minutes: 0.1 passes over the text are (\d+): about",
         capsys.readouterr().err,
     )
     assert found and int(found[1]) > int(found[2]) == config.train.max_steps
@@ -98,7 +101,9 @@ def test_a_budget_is_limited_by_the_passes_and_sets_the_width(
 
 def test_the_width_grows_with_the_fourth_root_of_the_budget() -> None:
     table = SizeConfig((0,), (512,), (128,), (0.0,), (0.1,), (9.0,))
-    widths = [settings_for(table, 1, 0.0, minutes)["model.n_embd"] for minutes in (0, 5, 80, 0.3)]
+    widths = [
+        settings_for(table, 10**8, 0.0, minutes)["model.n_embd"] for minutes in (0, 5, 80, 0.3)
+    ]
     assert widths == [128, 128, 256, 64]
 
 
@@ -117,8 +122,8 @@ def test_a_tokenizer_and_a_prepared_folder_keep_their_vocabulary(config_file: Pa
     prepared = prepare(data, None, folder / "prepared")
     for where in (data, DataConfig(dir=str(prepared), stories=False)):
         config, given = load(train.Config, [str(config_file)], {})
-        n_bytes, *rest, vocab_size = measure_text(where)
-        chosen = sized(dataclasses.replace(config, data=where), given, n_bytes, *rest, vocab_size)
+        n_bytes, _, vocab_size = measure_text(where)
+        chosen, _ = sized(dataclasses.replace(config, data=where), given, measure_text)
         assert n_bytes == 20_000 and chosen.model.vocab_size == vocab_size == 2048
 
 
@@ -127,7 +132,7 @@ def test_a_tokenizer_and_a_prepared_folder_keep_their_vocabulary(config_file: Pa
     [
         (
             ["--size.dropouts", "0.1"],
-            "size.dropouts: needs as many numbers as size.min_bytes, 2; add",
+            "size.*: lists of different lengths; give each as many numbers",
         ),
         (["--size.min_bytes", "5", "9"], "size.min_bytes: must start at 0 and rise; change"),
         (["--size.min_bytes", "0", "0"], "size.min_bytes: must start at 0 and rise; change"),
@@ -156,3 +161,53 @@ def test_the_end_of_a_run_compares_it_with_the_best_ngrams(
     assert int(found[4]) == order and float(found[3]) == pytest.approx(bits[order] / 2000, abs=1e-4)
     ours, theirs = float(found[1]), float(found[3])
     assert float(found[2]) == pytest.approx(100 * (ours / theirs - 1), abs=0.1)
+
+
+def test_passes_count_all_rows_of_a_step(
+    config_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    accumulated = ["--train.batch_size", "2", "--train.grad_accum_steps", "2"]
+    steps = start(config_file, "run", "--train.max_minutes", "0.3", *accumulated).train.max_steps
+    epochs = steps / float(re.findall(r"([\d.]+) steps an epoch", capsys.readouterr().err)[0])
+    assert epochs == pytest.approx(0.1, rel=0.05)
+
+
+def test_the_estimate_is_that_of_the_limited_steps(
+    config_file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(duration, "MIN_FLOPS", 0)
+    steps = start(config_file, "run").train.max_steps
+    err = capsys.readouterr().err
+    assert f"\n0.1 passes over the text are {steps}: about " in err and f", {steps} steps of" in err
+
+
+def test_a_long_budget_does_not_widen_the_model_of_a_short_text() -> None:
+    table = SizeConfig((0,), (512,), (128,), (0.0,), (0.1,), (9.0,))
+    sizes = {10**5: 128, 16 * 10**5: 256, 10**8: 416}
+    for n_bytes, width in sizes.items():
+        assert settings_for(table, n_bytes, 0.0, 600)["model.n_embd"] == width
+
+
+def test_a_killed_start_can_be_repeated(config_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(train.RunFolder, "write_record", lambda *args: sys.exit("killed"))
+        with pytest.raises(SystemExit):
+            start(config_file, "run")
+    assert (config_file.parent / "run" / "config.yaml").exists()
+    start(config_file, "run")
+
+
+def test_a_sweep_sizes_its_points_and_can_be_repeated(
+    config_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = config_file.parent
+    data = f"stories: false, files: [{folder}/text.txt], cache_dir: {folder}/cache"
+    config_file.write_text(SMALL.replace("stories: false", data), encoding="utf-8")
+    flags = ["--base", str(config_file), "--out", str(folder / "out"), "--each", "lr=1e-3"]
+    with pytest.raises(UserError, match="train.max_passes: set train.max_steps instead"):
+        sweep.main(flags)
+    flags += ["--set", "train.max_steps=2"]
+    assert sweep.main(flags) == 0
+    assert sweep.main(flags) == 0, "both points are done"
+    stored, _ = load(train.Config, [str(folder / "out" / "base" / "config.yaml")], {})
+    assert stored.model.vocab_size == 300

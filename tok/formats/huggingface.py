@@ -57,7 +57,10 @@ def read_huggingface(content: dict[str, Any]) -> dict[str, Any]:
         raise TokenizerError(f"the model is {brief(kind)}, not BPE")
     pattern = _pattern_of(content.get("pre_tokenizer"))
     _check_other_steps(content)
-    _check_model_settings(model)
+    # unk_token and fuse_unk change no ids: a vocabulary with all 256 bytes has no unknown text.
+    for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
+        if model.get(name):
+            raise TokenizerError(f"model.{name} is {brief(model[name])}; not supported")
     ids = model.get("vocab")
     if not isinstance(ids, dict):
         raise TokenizerError("model.vocab must be an object, token -> id")
@@ -143,16 +146,6 @@ def _is_bare_template(step: dict[str, Any]) -> bool:
         and isinstance(single[0], dict)
         and list(single[0]) == ["Sequence"]
     )
-
-
-def _check_model_settings(model: dict[str, Any]) -> None:
-    """Raise TokenizerError for settings that change ids.
-
-    unk_token and fuse_unk do not change any: a vocabulary with all 256 bytes has no unknown text.
-    """
-    for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
-        if model.get(name):
-            raise TokenizerError(f"model.{name} is {brief(model[name])}; not supported")
 
 
 def _special_ids(added: Any, ids: dict[str, Any]) -> dict[str, int]:

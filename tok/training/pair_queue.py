@@ -119,10 +119,7 @@ class PairQueue:
         # The bucket now begins with a lower count, so some late pairs may come before it.
         late_S, self._late_S = self._late_S, self._late_S[:0]
         self._classify(late_S)
-        self._keep_best_active(max_pairs)
-
-    def _keep_best_active(self, max_pairs: int) -> None:
-        """Return excess active pairs to the front of the bucket, which stays sorted."""
+        # Excess active pairs return to the front of the bucket, which stays sorted.
         if len(self.active_A) > max_pairs:
             active_A = self._sorted(self.active_A)
             self.active_A = active_A[:max_pairs]

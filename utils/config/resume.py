@@ -10,7 +10,7 @@ from utils.errors import UserError
 from utils.output import log
 
 T = TypeVar("T")
-MAX_MINUTES = "train.max_minutes"  # has set max_steps when the run started
+LIMITS = ("train.max_minutes", "train.max_passes")  # have set max_steps when the run started
 MAX_STEPS = "train.max_steps"  # may change, but not to fewer steps than are completed
 
 
@@ -30,9 +30,9 @@ def resumed_config(
         UserError: a change would have altered completed steps.
     """
     stored_config, known = load(cls, [str(config_file)], {})
-    if given.get(MAX_MINUTES):
+    for name in filter(given.get, LIMITS):
         log(
-            f"{MAX_MINUTES} has no effect on a run that has its {MAX_STEPS}; name another run_dir "
+            f"{name} has no effect on a run that has its {MAX_STEPS}; name another run_dir "
             f"(make: RUN=...), or give a higher {MAX_STEPS}"
         )
     fields = flat_fields(cls)

@@ -64,12 +64,12 @@ class RunFolder:
                 f"`python train.py {settings} --run_dir {folder}`"
             )
 
-    def check_has_no_run(self, config: bytes = b"") -> None:
+    def check_has_no_run(self, config: bytes | None = b"") -> None:
         """Check that the folder holds no run, can be written, and that no file is overwritten.
 
         Args:
             config: the content of the run's config.yaml. A folder that holds only this file and
-                tokenizer.json was left by a killed start of the same run.
+                tokenizer.json was left by a killed start of the same run. None: of any run.
 
         Raises:
             UserError: the folder holds a run, or files with the names of a run's files, or can't be
@@ -79,7 +79,7 @@ class RunFolder:
             raise UserError(f"{self.path}: holds a run; add --resume, or name another run_dir")
         check_writable(self.path, "run_dir", "folder")
         found = self.files_of_a_run()
-        if config and self.config.is_file() and self.config.read_bytes() == config:
+        if config != b"" and self.config.is_file() and config in (None, self.config.read_bytes()):
             found = [path for path in found if path not in (self.config, self.tokenizer)]
         if found:
             raise UserError(
