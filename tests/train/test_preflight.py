@@ -6,6 +6,7 @@ import contextlib
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -148,18 +149,34 @@ def test_a_wrong_gradient_is_reported(
     assert "differs from the CPU's by 0.0%, the cosine of the gradients is " in err
 
 
-def test_plain_training_and_dropout_are_not_compared(
+def test_plain_training_is_not_compared(
     settings: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(preflight, "compare_with_cpu", None)
     check_numbers(build(tmp_path, settings, model__dropout=0.0))
-    check_numbers(build(tmp_path, settings, model__dropout=0.1, train__amp="bf16"))
 
 
-def test_a_run_in_bf16_has_the_bits_of_one_that_is_not_compared(
+def test_dropout_is_off_in_the_comparison(
     settings: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    same = {"model__dropout": 0.0, "train__amp": "bf16"}
+    compare: Any = preflight.compare_with_cpu
+    found: list[Any] = []
+
+    def recorded(*arguments: object) -> object:
+        found.append(compare(*arguments))
+        return found[0]
+
+    monkeypatch.setattr(preflight, "compare_with_cpu", recorded)
+    trainer = build(tmp_path, settings, model__dropout=0.5, train__amp="bf16")
+    check_numbers(trainer)
+    assert len(found) == 1 and found[0].is_close and trainer.model.training
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_a_run_in_bf16_has_the_bits_of_one_that_is_not_compared(
+    settings: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dropout: float
+) -> None:
+    same = {"model__dropout": dropout, "train__amp": "bf16"}
     assert train.main(flags(tmp_path / "compared", settings, **same)) == 0
     monkeypatch.setattr(train, "check_numbers", lambda trainer: None)
     assert train.main(flags(tmp_path / "plain", settings, **same)) == 0
