@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from data.prepared_folder import read_meta, val_coverage
 from data.token_file import TokenFile
 from tok.tokenizer import BPETokenizer
 from utils.errors import UserError
+from utils.metrics import bits_per_byte
 from utils.output import describe_count
 
 ORDERS = range(2, 9)  # of n-gram models; eight bytes fit into 64 bits
@@ -98,7 +98,7 @@ class Dataset:
         if self.floor:
             return ""
         val, train_tokens = self.meta["val"], self.meta["train"]["tokens"]
-        bits = nats_per_token / math.log(2) * val["tokens"] / val["bytes"]
+        bits = bits_per_byte(nats_per_token * val["tokens"], val["bytes"])
         text = self._bytes("val")
         found = ngram_bits(self._bytes("train"), text, 256, ORDERS)
         order, counted_bits = min(found.items(), key=lambda item: item[1])

@@ -74,9 +74,9 @@ def from_hf_weights(
         weights[name] = _from_hf(entry.layout, parts, config)
     used = {name for entry in entries.values() for name in entry.names}
     for name in sorted(tensors.keys() - used):  # buffers, or a tied head that is saved separately
-        first = tensors[f"{names.base}{names.outer['token_embedding']}.weight"]
+        tied_VD = tensors[f"{names.base}{names.outer['token_embedding']}.weight"]
         is_head = name == f"{names.head}.weight" and config.tie_weights
-        if name.endswith(tuple(names.ignored)) or is_head and torch.equal(tensors[name], first):
+        if name.endswith(tuple(names.ignored)) or is_head and torch.equal(tensors[name], tied_VD):
             continue
         raise UserError(f"tensor {name} is unknown to the class of config.json")
     # Without attention_bias this class still has the biases of the MLP and the norms.
