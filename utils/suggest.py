@@ -25,12 +25,12 @@ OTHER_NAMES = {
     "steps": "max_new_tokens max_tokens max_length max_gen_len num_tokens n_tokens n_predict",
     "num-samples": "num_return_sequences n_samples",
     "prompt": "start input",
-    "run": "model",
+    "run": "model out_dir",
     "checkpoint": "ckpt",
     "top-p": "nucleus",
     "repetition-penalty": "repeat_penalty",
 }
-SYNONYMS = {other: ours for ours, others in OTHER_NAMES.items() for other in others.split()}
+SYNONYMS = [(other, ours) for ours, others in OTHER_NAMES.items() for other in others.split()]
 
 
 def nearest(name: str, known: Collection[str]) -> str | None:
@@ -44,7 +44,7 @@ def nearest(name: str, known: Collection[str]) -> str | None:
     ['model.n_layer', 'model.n_layer', 'optim.lr', 'optim.lr', None]
     """
     name = normalize(name)
-    synonyms = {other: ours for other, ours in SYNONYMS.items() if ours in known}
+    synonyms = {other: ours for other, ours in SYNONYMS if ours in known}
     leaves = {leaf_of(normalize(one)): one for one in known} | synonyms
     if leaf_of(name) in leaves:
         return leaves[leaf_of(name)]

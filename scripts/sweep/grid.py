@@ -131,4 +131,4 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
         for leaf, name in zip(leaves, names, strict=True)
         if leaves.count(leaf) == 1 and leaf != name
     }
-    return short | {other: name for other, name in SYNONYMS.items() if name in names}
+    return short | {other: name for other, name in SYNONYMS if name in names}

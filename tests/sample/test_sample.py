@@ -157,6 +157,7 @@ def test_stderr_names_the_checkpoint_that_was_read(run, capsys):
         (["--chekpoint", "best"], "did you mean --checkpoint"),
         (["--checkpoint", "newest"], "newest"),
         (["--see", "1"], "unknown argument --see .did you mean --seed"),
+        (["--out_dir=out"], "unknown argument --out_dir .did you mean --run"),
         (["--prompt"], "expected one argument"),
         (["--prompt", "-x"], "if the value begins with -, write --prompt=VALUE"),
         (["--device", "quantum"], "^device quantum: not available"),
