@@ -119,8 +119,8 @@ def note_default_config(args: argparse.Namespace, flags: Mapping[str, Any]) -> N
         log(f"no settings are given, so --config {DEFAULT_CONFIG} is used (see --help)")
     elif not any(name.startswith("model.") for name in flags):  # the user has chosen no model
         log(
-            "no --config: other settings have the defaults that --print_config shows; for your own "
-            "text, --config configs/text.yaml is better"
+            "no --config: other settings have the defaults that --print_config shows; better are "
+            "--config configs/tiny.yaml for stories, --config configs/text.yaml for your own text"
         )
 
 

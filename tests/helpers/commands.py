@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import codeop
 import re
 import shlex
 import sys
@@ -32,6 +33,24 @@ def indented_commands(path: Path) -> list[str]:
     """The commands of a page: its ```sh blocks, and indented lines that start with a program."""
     text = path.read_text(encoding="utf-8")
     return shell_commands(text) + re.findall(r"^ {4}((?:python|make|torchrun) .*)$", text, re.M)
+
+
+def check_typed(block: str) -> None:
+    """Raise SyntaxError if an interactive Python refuses the lines of a block, typed one by one.
+
+    It needs an empty line after an indented block.
+
+    >>> check_typed("if 1:\\n    x = 2\\n\\ny = 3")
+    >>> check_typed("if 1:\\n    x = 2\\ny = 3")
+    Traceback (most recent call last):
+    SyntaxError: invalid syntax
+    """
+    lines = list[str]()
+    for line in [*block.splitlines(), ""]:
+        lines.append(line)
+        if codeop.compile_command("\n".join(lines)):
+            lines.clear()
+    assert "".join(lines) == ""
 
 
 def help_examples() -> list[str]:

@@ -46,7 +46,8 @@ def test_without_arguments_the_documented_config_is_used(folder: Path, capsys) -
     capsys.readouterr()
     config, _, _ = train.parse(["--data.files", "my.txt"])
     assert config.model == train.Config().model and config.run_dir == "runs/default"
-    assert "configs/text.yaml is better" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "configs/tiny.yaml for stories" in err and "configs/text.yaml for your own" in err
     train.parse(["--data.files", "my.txt", "--model.n_layer", "2"])
     train.parse(["--config", "configs/tiny.yaml"])
     assert capsys.readouterr().err == ""

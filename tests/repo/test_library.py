@@ -22,6 +22,7 @@ from model.gpt import TinyGPT
 from model.training.loss import cross_entropy_per_token
 from sample import load_run, save_run
 from tests.conftest import ROOT
+from tests.helpers.commands import check_typed
 from utils.errors import UserError
 from utils.run import checkpoint
 from utils.run.folder import RunFolder
@@ -53,11 +54,16 @@ def test_ten_things_take_at_most_six_lines_each() -> None:
         assert max(map(len, block.splitlines())) <= 100
 
 
+def test_the_blocks_can_be_typed() -> None:
+    for block in BLOCKS:
+        check_typed(block)
+
+
 def test_the_page_does_what_it_says(page, text_run) -> None:
     folder, names, printed = page
     original = load_run(text_run)
-    assert "n_layer" in printed[0] and names["text"] == "Once upon a time"
-    ids = [original.tokenizer.eot_id, *original.tokenizer.encode("Once upon a time")]
+    assert "n_layer" in printed[0] and names["text"] == "Once there was a curious girl"
+    ids = [original.tokenizer.eot_id, *original.tokenizer.encode("Once there was a curious girl")]
     assert names["ids"] == ids[1:] and names["ids_BT"].tolist() == [ids]
     logits_BTV = original.model(torch.tensor([ids]))
     torch.testing.assert_close(names["logits_BTV"], logits_BTV)

@@ -15,6 +15,7 @@ import scripts.plot
 from model.config import ModelConfig
 from model.gpt import TinyGPT
 from tests.conftest import ROOT
+from tests.helpers.commands import check_typed
 from tests.helpers.pages import random_run
 from tok.tokenizer import BPETokenizer
 
@@ -58,6 +59,7 @@ def test_the_lines_of_the_page_make_its_figures(text_run, tmp_path, monkeypatch)
     run = random_run(tmp_path, BPETokenizer([(97, 98)]), block_size=128, n_head=4, pointer=True)
     monkeypatch.setattr(sample, "load_run", {"runs/tiny": run.loaded}.__getitem__)
     [block] = BLOCKS
+    check_typed(block)
     (tmp_path / "block.py").write_text(block, encoding="utf-8")
     runpy.run_path(str(tmp_path / "block.py"))
     made = {path.name for path in tmp_path.glob("*.png") if path.stat().st_size > 1000}
