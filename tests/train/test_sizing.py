@@ -114,6 +114,7 @@ def test_text_in_wide_characters_gets_a_larger_vocabulary(tmp_path: Path) -> Non
         assert (n_bytes, wide_share, vocab_size) == (len(text.encode()), share, None)
     table = SizeConfig((0,), (512,), (128,), (0.0,), (0.1,), (9.0,))
     assert settings_for(table, 9, 1.0, 0)["model.vocab_size"] == 3 * 512
+    assert settings_for(table, 9, 0.02, 0)["model.vocab_size"] == 512  # some quotation marks
 
 
 def test_a_tokenizer_and_a_prepared_folder_keep_their_vocabulary(config_file: Path) -> None:
