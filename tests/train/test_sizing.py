@@ -117,6 +117,19 @@ def test_text_in_wide_characters_gets_a_larger_vocabulary(tmp_path: Path) -> Non
     assert settings_for(table, 9, 0.02, 0)["model.vocab_size"] == 512  # some quotation marks
 
 
+def test_the_page_about_sizes_has_the_numbers_of_the_table() -> None:
+    config, _ = load(train.Config, [str(ROOT / "configs" / "text.yaml")], {})
+    page = (ROOT / "docs" / "sizes.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([\d.]+) (kB|MB), .*? \| ([\d,.]+), ([\d.]+), ([\d.]+) \|", page, re.M)
+    assert len(rows) == 5
+    for size, unit, *numbers in rows:
+        n_bytes = round(float(size) * {"kB": 10**3, "MB": 10**6}[unit])
+        chosen = settings_for(config.size, n_bytes, 0.0, 5.0)
+        names = ("model.vocab_size", "model.dropout", "optim.weight_decay")
+        assert [chosen[name] for name in names] == [float(one.replace(",", "")) for one in numbers]
+        assert chosen["model.n_embd"] == 128
+
+
 def test_a_tokenizer_and_a_prepared_folder_keep_their_vocabulary(config_file: Path) -> None:
     folder, tokenizer = config_file.parent, str(ROOT / "tok" / "bpe.json")
     data = DataConfig(files=(str(folder / "text.txt"),), tokenizer=tokenizer, stories=False)
