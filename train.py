@@ -4,9 +4,14 @@ Settings come from YAML files and from flags such as `--model.n_layer 6`, which 
 """
 
 if __name__ == "__main__":  # before the slow imports
+    import os
+
     from utils.signals import exit_silently_on_sigint
 
     exit_silently_on_sigint()
+    # How often a thread of torch on Linux checks for work before it leaves its core to others. The
+    # default takes milliseconds, so beside a busy program the threads of a run block each other.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 import argparse
 import contextlib
@@ -100,10 +105,9 @@ def parse(argv: Sequence[str] | None) -> tuple[Config, dict[str, Any], argparse.
     flags = given_flags(args, Config)
     if not args.config and not args.resume and not args.print_config:
         note_default_config(args, flags)
-    if args.resume:  # a resumed run reads its model settings from its config.yaml
-        config, given = load(Config, args.config, flags)
-    else:
-        config, given = load(Config, args.config, flags, initial_settings)
+    # A resumed run reads its model settings from its config.yaml.
+    more = () if args.resume else (initial_settings,)
+    config, given = load(Config, args.config, flags, *more)
     if not config.run_dir:
         run_dir = f"runs/{Path(args.config[-1]).stem}" if args.config else FLAGS_RUN
         if args.resume and not args.config:

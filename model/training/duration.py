@@ -20,7 +20,7 @@ from utils.errors import plural
 
 MIN_FLOPS = 1e10  # of a run, to estimate its duration: a CPU takes about a second for them
 ESTIMATE_S = 0.5  # spent on steps for the line that estimates the duration of a run
-BUDGET_SHARE = 0.03  # of train.max_minutes, spent on steps to find the number that fits
+BUDGET_SHARE = 0.08  # of train.max_minutes, spent on steps to find the number that fits the rest
 MAX_SAMPLE_TOKENS = 16  # sampled to measure the time of a token
 
 
@@ -134,7 +134,7 @@ def plan(train: TrainConfig, trial: Trainer) -> tuple[TrainConfig, str]:
     duration = measure(trial, train, seconds, limit)
     fits = ""
     if budget_s:
-        max_steps = duration.steps_within(budget_s, train.eval_every_steps)
+        max_steps = duration.steps_within(budget_s - seconds, train.eval_every_steps)
         fits = f"{plural(max_steps, 'step')} fit into {budget_s / 60:g} minutes: "
         train = replace(train, max_minutes=0.0, max_steps=max_steps)
     share = trial.config.train.grad_accum_steps / train.grad_accum_steps  # of a step's rows
@@ -176,16 +176,15 @@ def evaluation_seconds(trial: Trainer, train: TrainConfig) -> float:
     """Return the seconds of an evaluation and its sample, from one batch and a few tokens."""
     n_batches = trial.batches.n_eval_batches("val", train.batch_size)
     # From the middle, because documents are in order of length.
-    middle = islice(trial.batches.eval_batches("val", train.batch_size), n_batches // 2, None)
-    batch = next(middle)
+    batches = trial.batches.eval_batches("val", train.batch_size)
+    batch = next(islice(batches, n_batches // 2, None))
     for _ in range(2):  # the first pass allocates memory
         start = time.perf_counter()
         evaluate(trial.model, [batch], trial.byte_lengths, trial.autocast)
         batch_s = time.perf_counter() - start
-    start = time.perf_counter()
-    sample_s = 0.0
-    if trial.config.train.sample_tokens:
+    seconds = batch_s * -(-n_batches // trial.dist.size)
+    if n_sampled := trial.config.train.sample_tokens:
+        start = time.perf_counter()
         trial.sample()
-        sample_s = (time.perf_counter() - start) * train.sample_tokens
-        sample_s /= trial.config.train.sample_tokens
-    return batch_s * -(-n_batches // trial.dist.size) + sample_s
+        seconds += (time.perf_counter() - start) * train.sample_tokens / n_sampled
+    return seconds

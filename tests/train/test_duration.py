@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 import train
 from model.training import duration as duration_module
 from model.training.config import TrainConfig
-from model.training.duration import Duration, is_worth_measuring, measure
+from model.training.duration import BUDGET_SHARE, Duration, is_worth_measuring, measure, plan
 from tests.helpers.runs import assert_same_run, flags
 from utils.config.load import load
 from utils.errors import UserError
@@ -45,6 +46,17 @@ def test_a_run_with_a_budget_is_the_run_with_the_steps_that_were_logged(
     # `make train MINUTES=4` again finds the run finished: its number of steps stays.
     assert train.main(flags(budget, settings, "--resume", train__max_minutes=0.5)) == 0
     assert "nothing to do" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="libgomp is the library of Linux wheels")
+@pytest.mark.parametrize(("given", "used"), [(None, "10000"), ("77", "77")])
+def test_waiting_threads_soon_give_their_core_to_other_programs(
+    run_python: Callable[..., Any], given: str | None, used: str
+) -> None:
+    env = {"OMP_DISPLAY_ENV": "VERBOSE"} | ({"GOMP_SPINCOUNT": given} if given else {})
+    done = run_python("train.py", "--print_config", env=env)
+    assert done.returncode == 0
+    assert f"GOMP_SPINCOUNT = '{used}'" in done.stderr
 
 
 def test_a_killed_run_with_a_budget_resumes_as_the_run_with_its_steps(
@@ -129,6 +141,14 @@ def test_the_first_step_does_not_count_and_passes_do(monkeypatch: pytest.MonkeyP
     found = measure(trial, train_config, seconds=200.0, max_steps=40)
     # 65 s, then 6.5 s each; the clock starts again after a third of the 200 s, which step 2 ends.
     assert found == Duration(step_s=4 * 3.5 + 3.0, evaluation_s=4.0) and trial.steps == 22
+
+
+def test_the_trial_is_part_of_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    trial: Any = SlowTrial(monkeypatch, grad_accum_steps=1)
+    trial.batches = types.SimpleNamespace(epoch_at=lambda step: 1e-6)
+    planned, line = plan(TrainConfig(max_minutes=60.0), trial)
+    run_s = Duration(6.5, 4.0).total_s(planned)
+    assert 3600 - 6.5 - 4.0 < run_s + BUDGET_SHARE * 3600 <= 3600, line
 
 
 def test_one_slow_step_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
