@@ -15,9 +15,8 @@ from torch import Tensor
 TINY_MATRIX_THRESHOLD = 400  # elements; PyTorch's own bound, see `batch_invariant_matmul`
 VECTOR_MULTIPLE = 64  # elements: at 2 bytes each, they fill two vectors of 512 bits, the widest
 PACKED_ROWS = 16  # the batch size for which oneDNN arranges weights; other sizes work as well
-# The fewest rows that oneDNN is given, by processor: fewer are repeated. With AVX-512, oneDNN reads
-# the weights near memory speed for 4 to 6 rows, and at three quarters of it for 1 or 2.
-FEWEST_ROWS = {"AVX512": 4, "AVX2": 1}
+SUM_LENGTHS = (512, 1024)  # of oneDNN's sums, for fewer and for more than 1,024 inputs
+BLOCK = 32  # outputs that are summed together: two vectors of 512 bits; 16, 48 and 64 are slower
 
 Affine = tuple[Tensor, Tensor | None]  # weights (N, D) and bias (N)
 Matmul = Callable[..., Tensor]  # arguments: x (B, D); optional (B, N) to which the product is added
@@ -103,50 +102,79 @@ def can_pack(weight_ND: Tensor) -> bool:
 
 
 def packed_matmul(affine: Affine) -> Matmul:
-    """Return a batch-invariant product with a copy of the weights in oneDNN's packed layout.
+    """Return a batch-invariant product with copies of the weights in other layouts.
 
-    oneDNN uses all cores even for one row, and takes half as long as MKL for sixteen. It adds in
-    one order for two rows and more; see `fewest_rows`. A call costs 10 us to start, which is much
-    for small matrices. torch.compile calls the same operation for frozen weights.
+    Several rows take oneDNN's packed layout: it uses all cores, takes half as long as MKL for
+    sixteen rows, and adds in one order for two rows and more. A single row takes the first product
+    that adds in the same order: `summed_blocks`, or oneDNN's. A call costs 10 us to start, which is
+    much for small matrices. torch.compile calls oneDNN's operation for frozen weights.
 
     >>> packed_matmul((torch.ones(2, 3), torch.tensor([0.0, 1.0])))(torch.ones(1, 3)).tolist()
     [[3.0, 4.0]]
     """
     weight_ND, bias_N = affine
-    packed = torch.ops.mkldnn._reorder_linear_weight(weight_ND.detach(), PACKED_ROWS)
-    # Its arguments "none", [], "": no activation follows.
-    multiply, n_rows = torch.ops.mkldnn._linear_pointwise.default, fewest_rows()
+
+    @cache  # at the first batch
+    def pack() -> Tensor:
+        packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight_ND.detach(), PACKED_ROWS)
+        return packed
+
+    def several(x_BD: Tensor) -> Tensor:
+        # "none", [], "": no activation follows.
+        y_BN: Tensor = torch.ops.mkldnn._linear_pointwise.default(
+            x_BD, pack(), bias_N, "none", [], ""
+        )
+        return y_BN
+
+    @cache  # at the first single row
+    def pick_single() -> Callable[[Tensor], Tensor]:
+        x_2D = torch.randn(2, weight_ND.shape[1], generator=torch.Generator().manual_seed(1))
+        expected_1N = several(x_2D)[:1]
+        for sum_length in SUM_LENGTHS:
+            product = summed_blocks(affine, sum_length)
+            if torch.equal(product(x_2D[:1]), expected_1N):
+                pack.cache_clear()  # a batch packs them again
+                return product
+        if torch.equal(several(x_2D[:1]), expected_1N):
+            return several
+        return lambda x_1D: several(x_1D.expand(2, -1))[:1]
 
     def product(x_BD: Tensor, onto_BN: Tensor | None = None) -> Tensor:
         if torch.compiler.is_compiling():  # the compiler packs weights itself
             return _unfused(affine, x_BD, onto_BN)
-        B = len(x_BD)
-        if B < n_rows:
-            copies = (x_BD,) * -(-n_rows // B)
-            y_BN = multiply(torch.cat(copies), packed, bias_N, "none", [], "")[:B]
-        else:
-            y_BN = multiply(x_BD, packed, bias_N, "none", [], "")
+        y_BN = (pick_single() if len(x_BD) == 1 else several)(x_BD)
         return y_BN if onto_BN is None else y_BN.add_(onto_BN)
 
     return product
 
 
-@cache
-def fewest_rows() -> int:
-    """Return the `FEWEST_ROWS` of this processor; 1 only if oneDNN adds one row as it adds several.
+def summed_blocks(affine: Affine, sum_length: int) -> Callable[[Tensor], Tensor]:
+    """Return a product for one row that reads the weights nearly as fast as the memory allows.
 
-    Environment variables can restrict PyTorch and oneDNN to other instructions than the
-    processor's, so that is tried: with AVX-512, a sum of 4096 products gives other bits for 1 row.
+    PyTorch's sum of embeddings, weighted by x. Each block of N outputs has an embedding for every
+    input: its weights for this input. It sums `sum_length` inputs, one after the other, then the
+    sums.
+
+    >>> summed_blocks((torch.ones(2, 3), None), sum_length=2)(torch.ones(1, 3)).tolist()
+    [[3.0, 3.0]]
     """
-    generator = torch.Generator().manual_seed(1)
-    weight_ND, x_BD = torch.randn(66, 4096, generator=generator).split((64, 2))
-    packed = torch.ops.mkldnn._reorder_linear_weight(weight_ND, PACKED_ROWS)
-    one_1N, two_2N = (
-        torch.ops.mkldnn._linear_pointwise.default(x, packed, None, "none", [], "")
-        for x in (x_BD[:1], x_BD)
-    )
-    n_rows = FEWEST_ROWS.get(torch.backends.cpu.get_cpu_capability(), 2)
-    return n_rows if torch.equal(one_1N, two_2N[:1]) else max(n_rows, 2)
+    (weight_ND, bias_N), (N, D) = affine, affine[0].shape
+    n_blocks, n_sums = -(-N // BLOCK), -(-D // sum_length)
+    padded_MD = F.pad(weight_ND.detach(), (0, 0, 0, -N % BLOCK))
+    embeddings_ED = padded_MD.view(n_blocks, BLOCK, D).transpose(1, 2).reshape(-1, BLOCK)
+    indices_E = torch.arange(len(embeddings_ED), dtype=torch.int32)
+    starts = indices_E.view(n_blocks, D)[:, ::sum_length].flatten()
+
+    def product(x_1D: Tensor) -> Tensor:
+        x_E = x_1D.expand(n_blocks, -1).flatten()
+        bags = torch.embedding_bag(embeddings_ED, indices_E, starts, False, 0, False, x_E)[0]
+        first, *others = bags.view(n_blocks, n_sums, BLOCK).unbind(1)
+        for other in others:
+            first = first + other
+        y_1N = first.reshape(1, -1)[:, :N]
+        return y_1N if bias_N is None else y_1N + bias_N
+
+    return product
 
 
 def batch_invariant_attention(
