@@ -13,7 +13,7 @@ import io
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from model.load import load_model
 from model.sampling.flags import add_sampling_flags, sampling_params
 from model.sampling.generate import InferenceEngine, generate
 from model.sampling.sampler import SamplingParams, sample_seeds
-from model.sampling.stream import Sample, ThroughputMeter, emit_in_order, is_sample_finished
+from model.sampling.stream import Sample, ThroughputMeter, emit_in_order
 from tok.tokenizer import BPETokenizer
 from tok.vocabulary import END_OF_TEXT
 from utils.cli import Parser, nonempty_text, positive_int, read_stdin
@@ -218,7 +218,7 @@ def sample_texts(
             max_new_tokens=request.max_new_tokens,
             params=request.params,
             stop_id=request.stop_id,
-            is_finished=partial(is_sample_finished, samples),
+            is_finished=lambda i: bool(samples[i].finish_reason),  # noqa: B023 (used up below)
             engine=loaded.engine,
             compiled=request.compiled,
         )

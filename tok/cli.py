@@ -148,17 +148,10 @@ def train(arguments: argparse.Namespace) -> None:
     if line := text_files.describe_folders(files, arguments.files, arguments.include):
         _log(line)
     show = ProgressLine("bytes", sum(path.stat().st_size for path in files), enabled=True)
-    n_bytes = 0
-
-    def on_bytes(n: int) -> None:
-        nonlocal n_bytes
-        n_bytes = n
-        show(n)
-
     try:
         with text_files.suggest_include(files, arguments.files, "--include"):
             options = {name: getattr(arguments, name) for name in TRAINING_OPTIONS}
-            tokenizer = BPETokenizer.train_files(files, on_bytes=on_bytes, progress=True, **options)
+            tokenizer = BPETokenizer.train_files(files, on_bytes=show, progress=True, **options)
     except TokenizerError as error:
         named = arguments.files[:MAX_NAMED_FILES]
         more = ["..."] if len(arguments.files) > len(named) else []
@@ -168,7 +161,7 @@ def train(arguments: argparse.Namespace) -> None:
         show.close()
     tokenizer.save(out)
     _log(
-        f"learned {len(tokenizer.merges):,} merges from {n_bytes:,} bytes in {len(files):,} "
+        f"learned {len(tokenizer.merges):,} merges from {show.done:,} bytes in {len(files):,} "
         f"file(s), {time.monotonic() - start:.1f} s; wrote {out} "
         f"(identity {tokenizer.identity[:12]})"
     )
@@ -189,8 +182,8 @@ def decode(arguments: argparse.Namespace) -> None:
     if arguments.ids:
         words, name = [os.fsencode(word) for word in arguments.ids], "ids"
     else:
-        raw, name = _read_input(arguments)
-        words = raw.split()
+        raw = read_bytes(arguments.file) if arguments.file else sys.stdin.buffer.read()
+        words, name = raw.split(), arguments.file or text_files.STDIN
     with errors_at(name):
         decoded = tokenizer.decode_bytes([_parse_id(word) for word in words])
     if sys.stdout.isatty():
@@ -250,12 +243,6 @@ def _load_tokenizer(arguments: argparse.Namespace) -> BPETokenizer:
             "python -m tok.bpe train data/tiny.txt --vocab-size 2048 --out tok/bpe.json"
         )
     return BPETokenizer.load(path)
-
-
-def _read_input(arguments: argparse.Namespace) -> tuple[bytes, str]:
-    if arguments.file:
-        return read_bytes(arguments.file), arguments.file
-    return sys.stdin.buffer.read(), text_files.STDIN
 
 
 def _log(line: str) -> None:

@@ -291,9 +291,8 @@ def connect() -> Distributed:
             backend, store=store, rank=dist.rank, world_size=dist.size, timeout=TIMEOUT
         )
     except (ValueError, RuntimeError) as error:
-        raise UserError(f"the ranks can't reach each other: {one_line(error)[:200]}; {hint}") from (
-            None
-        )
+        reason = one_line(error)[:200]
+        raise UserError(f"the ranks can't reach each other: {reason}; {hint}") from None
     threading.Thread(target=_stop_with_parent, args=(os.getppid(),), daemon=True).start()
     return dist
 

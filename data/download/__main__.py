@@ -121,11 +121,10 @@ def has_content(path: Path, content: Content) -> bool:
     size_bytes = path.stat().st_size
     if size_bytes == content.size_bytes and sha256_file(path) == content.sha256:
         return True
-    if size_bytes != content.size_bytes:
-        difference = f"has {size_bytes} bytes, the known file has {content.size_bytes}"
-    else:
-        difference = "has the size of the known file, but another sha256"
-    raise UserError(f"{path}: {difference}; move it away and download it again")
+    raise UserError(
+        f"{path}: {size_bytes} bytes, not the known file of {content.size_bytes} bytes with sha256 "
+        f"{content.sha256[:12]}; move it away and download it again"
+    )
 
 
 def download(source: Source, target: Path) -> None:

@@ -131,11 +131,6 @@ class Sample:
         }
 
 
-def is_sample_finished(samples: Sequence[Sample], i: int) -> bool:
-    """Return whether samples[i] needs no more tokens; for `generate(is_finished=)`."""
-    return bool(samples[i].finish_reason)
-
-
 def emit_in_order(samples: Sequence[Sample], steps: Iterable[Step]) -> Iterator[tuple[Sample, str]]:
     """Yield (sample, new text): all of one sample before the next, though all grow together.
 

@@ -14,7 +14,7 @@ class ProgressLine:
         self.name = name
         self.total = total
         self.enabled = enabled and sys.stderr.isatty()
-        self._open, self._count = False, ""
+        self._open, self._count, self.done = False, "", 0
         self._start = self._shown = time.monotonic()
 
     def close(self) -> None:
@@ -25,6 +25,7 @@ class ProgressLine:
 
     def __call__(self, done: int) -> None:
         """Show progress: `done` of the total. Prints at most once per INTERVAL_S seconds."""
+        self.done = done
         if not self.enabled:
             return
         now = time.monotonic()
