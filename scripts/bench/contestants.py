@@ -23,6 +23,7 @@ from scripts.bench.timing import Window, time_windows
 from tok.tokenizer import BPETokenizer
 from train import Config, build_trainer
 from utils import device
+from utils.config.tables import read_table
 from utils.errors import UserError
 from utils.files import write_atomic
 from utils.run.folder import RunFolder
@@ -31,32 +32,10 @@ from utils.run.log import RunLog
 PHASES = ("data", "forward", "backward", "clip", "optimizer", "logging")
 RANDOM_TOKENS = 1_000_000
 LOG_EVERY = 10  # steps between two log lines, as in nanoGPT's recipe
-
-CLASSIC_SETTINGS = {
-    "model.position": "learned",
-    "model.tie_weights": "true",  # values become text, as given to a flag
-    "model.mlp": "gelu",
-    "model.norm": "layernorm",
-    "model.dropout": 0.0,
-    "optim.weight_decay": 0.1,
-    "optim.grad_clip": 1.0,
-    "train.log_every_steps": LOG_EVERY,
-    "train.max_steps": 100_000,  # far more than are timed, so that no evaluation is due
-    "train.eval_every_steps": 100_000,
-    "train.sample_tokens": 0,
-}
-
-
-SIZES = [f"model.{name}" for name in ("n_layer", "n_head", "n_embd", "block_size")]
-SIZES += ["train.batch_size", "model.vocab_size"]
-# nanoGPT's recipe for a CPU, its recipe for a GPU, and GPT-2 small; without biases as nanoGPT has.
+TABLES = read_table(Path(__file__).with_name("shapes.yaml"))
+# Settings become text, as given to a flag.
 SHAPES: dict[str, dict[str, Any]] = {
-    name: CLASSIC_SETTINGS | dict(zip(SIZES, sizes, strict=True))
-    for name, sizes in {
-        "nanogpt": (4, 4, 128, 64, 12, 65),
-        "nanogpt-gpu": (6, 6, 384, 256, 64, 65),
-        "gpt2": (12, 12, 768, 1024, 12, 50304),
-    }.items()
+    name: TABLES["training"] | shape for name, shape in TABLES["train"].items()
 }
 
 

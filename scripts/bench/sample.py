@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from scripts.bench.sample_peers import LLAMA_CPP, Sampler, make_hf, make_llama_c
 from scripts.bench.timing import Spread, ratios, summary, time_call
 from scripts.report import table
 from utils.cli import nonnegative_int, positive_float, positive_int
+from utils.config.tables import read_table
 from utils.device import describe_device, pick_device, synchronize, use_huge_pages
 from utils.errors import UserError, plural
 from utils.output import log, log_if_not_tty, progress_bar
@@ -28,14 +30,10 @@ TOP_K = 50
 WARMUP_TOKENS = 4
 OURS, COMPILED = "ours", "ours, compiled"
 BANDWIDTH_BYTES = 256 * 2**20  # read to measure the bandwidth: far more than a CPU cache holds
-# The first two are nanoGPT's character-level models, the third is GPT-2 small.
-CLASSIC: dict[str, Any] = {"position": "learned", "tie_weights": True}
+TABLES = read_table(Path(__file__).with_name("shapes.yaml"))
 SHAPES = {
-    "0.8M": ModelConfig(vocab_size=65, n_layer=4, n_head=4, n_embd=128, **CLASSIC),
-    "10.7M": ModelConfig(vocab_size=65, n_layer=6, n_head=6, n_embd=384, **CLASSIC),
-    "124M": ModelConfig(
-        vocab_size=50257, block_size=1024, n_layer=12, n_head=12, n_embd=768, bias=True, **CLASSIC
-    ),
+    name: ModelConfig(position="learned", tie_weights=True, **shape)
+    for name, shape in TABLES["sample"].items()
 }
 NEW_TOKENS = {"0.8M": 240, "10.7M": 240, "124M": 64}
 HELP = "speed of sampling"

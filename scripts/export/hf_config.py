@@ -1,16 +1,16 @@
-"""A model's settings as a Hugging Face config.json; model/hf/config.py reads these files.
+"""A model's settings as a Hugging Face config.json; model/hf/config.py reads these files."""
 
-Keys are those of transformers 5 (Apache-2.0), and where they differ also those of version 4.
-"""
-
+from pathlib import Path
 from typing import Any
 
 from model.config import INIT_STD, ModelConfig
 from model.hf.config import CLASSES, HF_ACTIVATION, PLAIN_MLP
 from utils.config.schema import flatten
 from utils.config.strict_yaml import format_value
+from utils.config.tables import read_table
 from utils.errors import UserError
 
+TABLES = read_table(Path(__file__).with_name("hf_keys.yaml"))
 # Parts of SUPPORTED_VALUES below.
 ROPE = {"position": ("rope",)}
 NO_EXTRAS = {"embedding_norm": (False,), "qk_norm": (False,), "softcap": (0.0,)}
@@ -82,62 +82,16 @@ def to_hf(config: ModelConfig) -> dict[str, Any]:
         UserError: no Hugging Face class supports the settings.
     """
     model_type = hf_model_type(config)
-    content = {
-        "model_type": model_type,
-        "architectures": [CLASSES[model_type]],
-        "dtype": "float32",
-        "vocab_size": config.vocab_size,
-        "tie_word_embeddings": config.tie_weights,
-        "initializer_range": INIT_STD,
-        "use_cache": True,
-    }
-    if model_type == "gpt2":
-        return content | {
-            "n_positions": config.block_size,
-            "n_embd": config.n_embd,
-            "n_layer": config.n_layer,
-            "n_head": config.n_head,
-            "n_inner": config.mlp_width,
-            "activation_function": HF_ACTIVATION[config.mlp],
-            "layer_norm_epsilon": config.norm_eps,
-            **dict.fromkeys(("attn_pdrop", "resid_pdrop", "embd_pdrop"), config.dropout),
-        }
-    return content | _rope_keys(config, model_type)
-
-
-def _rope_keys(config: ModelConfig, model_type: str) -> dict[str, Any]:
-    """Return the keys of the classes with RoPE, under the names of transformers 5 and 4."""
-    content = {
-        "max_position_embeddings": config.block_size,
-        "hidden_size": config.n_embd,
-        "num_hidden_layers": config.n_layer,
-        "num_attention_heads": config.n_head,
-        "intermediate_size": config.mlp_width,
-        "hidden_act": HF_ACTIVATION[config.mlp],
-        "attention_bias": config.bias,
-        "attention_dropout": config.dropout,
-    }
-    rope = {"rope_type": "default", "rope_theta": config.rope_theta}
+    content: dict[str, Any] = {"model_type": model_type, "architectures": [CLASSES[model_type]]}
+    content |= {"initializer_range": INIT_STD, **TABLES["constants"]["all"]}
+    content |= TABLES["constants"].get(model_type, {})
+    for key, name in TABLES["keys"][model_type].items():
+        value = getattr(config, name)
+        content[key] = HF_ACTIVATION[value] if name == "mlp" else value
+    if config.position == "rope":
+        content["rope_parameters"] = {"rope_type": "default", "rope_theta": config.rope_theta}
     if model_type == "gpt_neox":
-        return content | {
-            "rope_parameters": rope | {"partial_rotary_factor": 1.0},
-            "rotary_pct": 1.0,
-            "rotary_emb_base": config.rope_theta,
-            "layer_norm_eps": config.norm_eps,
-            "use_parallel_residual": False,
-            "hidden_dropout": config.dropout,
-        }
-    content |= {
-        "rope_parameters": rope,
-        "rope_theta": config.rope_theta,
-        "num_key_value_heads": config.kv_heads,
-        "head_dim": config.head_dim,
-        "rms_norm_eps": config.norm_eps,
-    }
-    if model_type == "llama":
-        content["mlp_bias"] = config.bias
-    if model_type == "qwen3":
-        content["use_sliding_window"] = False
+        content["rope_parameters"]["partial_rotary_factor"] = 1.0
     if model_type == "nanochat":
         content["final_logit_softcapping"] = config.softcap or None
     return content

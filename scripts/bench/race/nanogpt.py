@@ -17,25 +17,13 @@ import torch.nn.functional as F
 
 from scripts.bench.checkout import load_module
 from scripts.report import last_line
+from utils.config.tables import read_table
 from utils.errors import UserError
 
 CONFIG = Path("config") / "train_shakespeare_char.py"
 DATASET = Path("data") / "shakespeare_char"
 USED_FILES = ("train.py", "model.py", "configurator.py", CONFIG, DATASET / "prepare.py")
-# nanoGPT's recipe for a CPU, from its README.
-FLAGS = (
-    "--device=cpu",
-    "--compile=False",
-    "--eval_iters=20",
-    "--block_size=64",
-    "--batch_size=12",
-    "--n_layer=4",
-    "--n_head=4",
-    "--n_embd=128",
-    "--max_iters=2000",
-    "--lr_decay_iters=2000",
-    "--dropout=0.0",
-)
+FLAGS = read_table(Path(__file__).parent.with_name("shapes.yaml"))["race"].split()
 OUT = "out-race"
 WINDOWS_PER_BATCH = 64  # windows in one forward pass
 SEED_LINE = "torch.manual_seed(1337 + seed_offset)"  # nanoGPT has no flag for the seed
