@@ -40,8 +40,7 @@ def check(path: str | Path) -> dict[str, Any]:
             story.parse(one)
         except story.NotAStory as error:
             rejected.append({"story": number, "byte": error.position})
-    accepted = len(stories) - len(rejected)
-    return {"stories": len(stories), "accepted": accepted, "refused": rejected}
+    return {"stories": len(stories), "accepted": len(stories) - len(rejected), "refused": rejected}
 
 
 def stats(path: str | None, seed: int, n_stories: int) -> dict[str, Any]:

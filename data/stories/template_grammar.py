@@ -13,11 +13,12 @@ A rule is a list of templates, from which one is chosen uniformly. In a template
 All other text is literal. Variables linked by distinct_from never have the same value.
 """
 
+from __future__ import annotations
+
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from os.path import commonprefix
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 Entry = Mapping[str, str]  # form -> text; "" is the main form, "class" names the entry's class
 # Of each choice made: name of the rule or variable, index chosen, number of alternatives.
@@ -55,18 +56,11 @@ class VariableRef:
     form: str
     pool: tuple[Entry, ...]
     distinct_slot: int  # of the variable that it must differ from; -1: none
-    # Cache: main form of an excluded entry -> the pool without that entry.
-    without: dict[str, tuple[Entry, ...]] = field(default_factory=dict, compare=False)
 
     def candidates(self, bindings: Sequence[Entry | None]) -> tuple[Entry, ...]:
         """Return the entries for a first mention, without the value it must differ from."""
         excluded = bindings[self.distinct_slot] if self.distinct_slot >= 0 else None
-        if excluded is None:
-            return self.pool
-        word = excluded[""]
-        if word not in self.without:
-            self.without[word] = tuple(entry for entry in self.pool if entry is not excluded)
-        return self.without[word]
+        return tuple(entry for entry in self.pool if entry is not excluded)
 
 
 @dataclass(frozen=True)
@@ -78,9 +72,24 @@ class ByClass:
 
 
 Part = str | Choice | VariableRef | ByClass
+
+
+class Step(NamedTuple):
+    """A choice among templates, or a mention of a variable, in a text that is parsed."""
+
+    before: Step | None
+    name: str  # of the rule or variable
+    index: int  # of the chosen alternative
+    count: int  # of alternatives
+    start: int  # position in the text
+    stop: int  # behind the mention; of a choice among templates, start + 1
+    form: str | None = None  # of the variable; None: a choice among templates
+    is_copy: bool = False  # of an earlier mention
+
+
 # A parser state: position in the text, linked list (part, rest) of the parts to come, values of the
-# variables by slot, linked list (earlier, choice) of the choices so far.
-State = tuple[int, Any, tuple[Entry | None, ...], Any]
+# variables by slot, probability, last step.
+State = tuple[int, Any, tuple[Entry | None, ...], float, Step | None]
 
 
 def chosen_by(part: Choice | ByClass, bindings: Sequence[Entry | None]) -> Choice:
@@ -238,70 +247,62 @@ class Grammar:
     def read(self, text: str) -> list[Derivation]:
         """Return all derivations of a text, each as `write` would record it.
 
-        This is a depth-first search with an explicit stack of states.
-
         Raises:
             NotAStory: the text has no derivation.
         """
         found: list[Derivation] = []
         furthest = 0
-        stack: list[State] = [(0, (self.start[0], None), (None,) * len(self.slots), None)]
-        while stack:
-            position, rest, bindings, derivation = stack.pop()
-            while rest is not None:
-                part, rest = rest
-                if isinstance(part, str):
-                    if text.startswith(part, position):
-                        position += len(part)
-                        continue
-                    furthest = max(furthest, position + common_prefix(part, text, position))
-                    break
-                if isinstance(part, VariableRef):
-                    if entry := bindings[part.slot]:
-                        rest = (entry[part.form], rest)
-                        continue
-                    branches = self._mentions(part, text, (position, rest, bindings, derivation))
-                else:
-                    choice = chosen_by(part, bindings)
-                    branches = self._branches(choice, text, (position, rest, bindings, derivation))
-                if not branches:
-                    furthest = max(furthest, position)
-                    break
-                position, rest, bindings, derivation = branches.pop()
-                stack += branches
-            else:  # no part is left
-                furthest = max(furthest, position)
-                if position == len(text):
-                    found.append(list_of_linked(derivation))
+        for agree, _, _, step in self.branches(text):
+            furthest = max(furthest, agree)
+            if agree > len(text):
+                steps = [one for one in history(step) if not one.is_copy]
+                found.append([(one.name, one.index, one.count) for one in steps])
         if not found:
             raise NotAStory(furthest)
         return found
 
-    def _mentions(self, part: VariableRef, text: str, state: State) -> list[State]:
-        """Return a state for each entry that a first mention may be and that the text has here."""
-        position, rest, bindings, derivation = state
-        pool, branches = part.candidates(bindings), []
-        for index, entry in enumerate(pool):
-            if text.startswith(entry[part.form], position):
-                now = bindings[: part.slot] + (entry,) + bindings[part.slot + 1 :]
-                link = (derivation, (part.name, index, len(pool)))
-                branches.append((position + len(entry[part.form]), rest, now, link))
-        return branches
+    def branches(self, text: str) -> Iterator[tuple[int, str, float, Step | None]]:
+        """Yield all that the grammar can generate, as far as it agrees with a text.
 
-    def _branches(self, part: Choice, text: str, state: State) -> list[State]:
-        """Return a state for each alternative of a choice, unless its first literal does not match
-        the text here."""
-        position, rest, bindings, derivation = state
-        branches = []
-        for index, chosen in enumerate(part.alternatives):
-            link = (derivation, (part.name, index, part.count)) if part.count > 1 else derivation
-            if chosen and isinstance(chosen[0], str) and not text.startswith(chosen[0], position):
+        A derivation is followed up to the first character that differs. So there are few branches,
+        they exclude each other, and their probabilities add up to 1. This is a depth-first search
+        with an explicit stack.
+
+        Yields:
+            How many characters agree, where the end of the text counts as one more character; the
+            text that comes instead, up to the end of a literal; the probability of the branch; the
+            last of its steps.
+        """
+        unknown: tuple[Entry | None, ...] = (None,) * len(self.slots)
+        stack: list[State] = [(0, (self.start[0], None), unknown, 1.0, None)]
+        while stack:
+            position, rest, bindings, p, step = stack.pop()
+            if rest is None:
+                yield position + (position == len(text)), "", p, step
                 continue
-            after = rest
-            for follow in reversed(chosen):
-                after = (follow, after)
-            branches.append((position, after, bindings, link))
-        return branches
+            part, rest = rest
+            if isinstance(part, VariableRef):
+                slot, known = part.slot, bindings[part.slot]
+                pool = (known,) if known else part.candidates(bindings)
+                for index, entry in enumerate(pool):
+                    stop = position + len(word := entry[part.form])
+                    what = (part.name, index, len(pool), position, stop, part.form, bool(known))
+                    now = (*bindings[:slot], entry, *bindings[slot + 1 :])
+                    stack.append((position, (word, rest), now, p / len(pool), Step(step, *what)))
+            elif not isinstance(part, str):
+                choice = chosen_by(part, bindings)
+                for index, parts in enumerate(choice.alternatives):
+                    after, made = rest, step
+                    for follow in reversed(parts):
+                        after = (follow, after)
+                    if choice.count > 1:
+                        made = Step(step, choice.name, index, choice.count, position, position + 1)
+                    stack.append((position, after, bindings, p / choice.count, made))
+            elif text.startswith(part, position):
+                stack.append((position + len(part), rest, bindings, p, step))
+            else:
+                agree = common_prefix(part, text, position)
+                yield position + agree, part[agree:], p, step
 
 
 def common_prefix(literal: str, text: str, position: int) -> int:
@@ -310,13 +311,16 @@ def common_prefix(literal: str, text: str, position: int) -> int:
     >>> common_prefix("lantern", "a lamp", 2)
     2
     """
-    return len(commonprefix((literal, text[position : position + len(literal)])))
+    length = 0
+    while length < len(literal) and text.startswith(literal[length], position + length):
+        length += 1
+    return length
 
 
-def list_of_linked(derivation: tuple | None) -> Derivation:
-    """Return the choices of a linked list (earlier, choice), the first choice first."""
-    choices: Derivation = []
-    while derivation is not None:
-        derivation, choice = derivation
-        choices.append(choice)
-    return choices[::-1]
+def history(step: Step | None) -> list[Step]:
+    """Return a step and all before it, the first one first."""
+    steps: list[Step] = []
+    while step is not None:
+        steps.append(step)
+        step = step.before
+    return steps[::-1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -144,15 +144,6 @@ def texts_in_training(
 
     Texts are compared, not ids: a model may write a text with other tokens than the tokenizer.
     """
-    wanted = set(texts)
-    return {text for text in decoded_documents(tokens, tokenizer) if text in wanted}
-
-
-def decoded_documents(tokens: TokenFile, tokenizer: BPETokenizer) -> Iterator[str]:
-    """Yield each document's text without its end-of-text token, decoding one at a time."""
-    start = 0
-    for end in tokens.positions_of(tokenizer.eot_id).tolist():
-        yield tokenizer.decode(tokens.read(start, end).tolist())
-        start = end + 1
-    if start < tokens.n_tokens:
-        yield tokenizer.decode(tokens.read(start, tokens.n_tokens).tolist())
+    ends = tokens.positions_of(tokenizer.eot_id).tolist()
+    spans = zip([0, *(end + 1 for end in ends)], ends, strict=False)  # one start too many
+    return set(texts).intersection(tokenizer.decode(tokens.read(*span).tolist()) for span in spans)

@@ -111,7 +111,7 @@ def test_the_error_holds_the_position_at_which_parsing_failed():
     grammar = Grammar({"s": ["The [cat|dog] sat down."]}, {}, {}, "s")
     for text, position in (
         ("A cat", 0),
-        ("The cow", 4),
+        ("The cow", 5),  # "The c" may become "The cat"
         ("The cat ran", 8),
         ("The cat sat down.!", 17),
     ):
