@@ -248,10 +248,15 @@ def write_samples(
         log(str(meter))
 
 
-def add_run_flags(parser: Parser, with_device: bool = True) -> None:
-    """Add the flags for the arguments of `load_run`, shared by all commands that load a run."""
+def add_run_flags(parser: Parser, with_device: bool = True, **run: Any) -> None:
+    """Add the flags for the arguments of `load_run`, shared by all commands that load a run.
+
+    Args:
+        run: options of --run that differ from those of most commands.
+    """
     add, default = parser.add_argument, "(default: %(default)s)"
-    add("--run", metavar="FOLDER", default=DEFAULT_RUN, help=f"run folder {default}")
+    run = {"metavar": "FOLDER", "default": DEFAULT_RUN, "help": f"run folder {default}"} | run
+    add("--run", **run)
     about = f"best = lowest validation loss, last = newest {default}"
     add("--checkpoint", choices=("best", "last"), default="best", help=about)
     if with_device:

@@ -15,36 +15,36 @@ if __name__ == "__main__":  # before the slow imports
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from model.sampling.flags import add_sampling_flags, sampling_params
 from model.sampling.sampler import SamplingParams
-from model.training.evaluate import evaluate
 from sample import add_run_flags, load_run
+from scripts.eval import pairs, where
 from scripts.eval.coherence import measure_coherence
 from scripts.eval.eval_sets import STDIN, EvalSet, Run
 from scripts.eval.heatmap import coloured_text
 from scripts.eval.page import write_page
-from scripts.eval.scoring import TokenScores, token_records
+from scripts.eval.scoring import Ensemble, TokenScores, evaluate_run, token_records
 from scripts.eval.visible_text import cells
 from train import Config
-from utils.cli import Parser, nonnegative_int
+from utils.cli import Parser, checked, nonnegative_int
 from utils.config.load import load
-from utils.device import autocast, pick_amp
 from utils.errors import UserError, run_cli
 from utils.files import check_writable
 from utils.output import json_line, log, progress_bar
 from utils.run import checkpoint
-from utils.run.folder import RunFolder
+from utils.run.figure import check_picture
+from utils.run.folder import DEFAULT_RUN, RunFolder
 
 STDOUT = "-"  # value of --heat: print coloured text
 EXAMPLES = (
     "python -m scripts.eval --run runs/tiny",
     "python -m scripts.eval --run runs/tiny --text mytext.txt --html page.html",
     "python -m scripts.eval --run runs/tiny --coherence 100 --temperature 0.8",
+    "python -m scripts.eval --run runs/tiny --where --pairs 1000",
 )
 RESULTS = ("nats_per_token", "perplexity", "bits_per_byte", "nats_per_byte", "tokens", "bytes")
 
@@ -57,24 +57,16 @@ def score(
     Args:
         scores: records the loss of each token, unless it is None.
     """
-    loaded = run.loaded
-    device = next(loaded.model.parameters()).device
     bar = progress_bar(
         eval_set.batches.eval_batches("val", batch_size),
         total=eval_set.batches.n_eval_batches("val", batch_size),
         desc="evaluate",
         leave=False,
     )
-    evaluation = evaluate(
-        loaded.model,
-        bar,
-        torch.tensor(loaded.tokenizer.byte_lengths),
-        autocast(device, pick_amp(run.config.train.amp, device)),
-        scores.add if scores else None,
-    )
+    evaluation = evaluate_run(run, bar, scores.add if scores else None)
     floor = f" (floor {eval_set.floor:.4f})" if eval_set.floor else ""
     tokens = eval_set.batches.splits["val"].tokens
-    n_ends = len(tokens.positions_of(loaded.tokenizer.eot_id))
+    n_ends = len(tokens.positions_of(run.loaded.tokenizer.eot_id))
     log(
         f"{evaluation.describe(eval_set.floor)}, perplexity {evaluation.perplexity:.3f}, "
         f"{evaluation.nats_per_byte:.4f} nats/byte{floor} "
@@ -94,15 +86,13 @@ def coloured_scores(run: Run, scores: TokenScores) -> str:
     return coloured_text(cells((raw[token], nats, token in special) for token, nats in pairs))
 
 
-def arguments(argv: Sequence[str] | None) -> Any:
-    """Parse and check the command line.
-
-    Raises:
-        UserError: an argument is unknown, malformed or out of range.
-    """
+def make_parser() -> Parser:
+    """Return the parser of the command line."""
     parser = Parser(prog="scripts.eval", description=__doc__, examples=EXAMPLES)
     add = parser.add_argument
-    add_run_flags(parser)
+    about = f"run folder (default: {DEFAULT_RUN}); repeat it to evaluate the average of several "
+    about += "runs' probabilities"
+    add_run_flags(parser, action="append", default=None, help=about)
     about = "score this file or folder (- is stdin) instead of the run's validation part; in both, "
     about += "the end-of-text token after each document is scored too"
     add("--text", metavar="PATH", help=about)
@@ -117,12 +107,35 @@ def arguments(argv: Sequence[str] | None) -> Any:
     add("--html", metavar="FILE", help=about)
     about = "`-` prints the text, coloured by its losses, in a terminal; --html writes a page"
     add("--heat", metavar="-", help=about)
+    about = (
+        "for stories: split the loss over the floor by kind of choice and by distance to what it "
+    )
+    about += "depends on, and plot it into FILE (default: where.png in the run folder)"
+    add("--where", nargs="?", const="", metavar="FILE", help=about)
     about = "windows in a forward pass (default: the run's train.batch_size)"
     add("--batch-size", type=nonnegative_int, default=0, help=about)
     about = "sample this many stories and count those that the story grammar accepts"
     add("--coherence", type=nonnegative_int, default=0, help=about)
+    about = (
+        "make this many pairs of a new story and a copy with a wrong name, pronoun, thing, place "
+    )
+    about += "or promise, and count those in which the model prefers the story"
+    few = checked(int, f"from 0 to {pairs.MAX_PAIRS:,}", lambda n: 0 <= n <= pairs.MAX_PAIRS)
+    add("--pairs", type=few, default=0, help=about)
     add_sampling_flags(parser)
-    args = parser.parse_args(argv)
+    return parser
+
+
+def arguments(argv: Sequence[str] | None) -> Any:
+    """Parse and check the command line.
+
+    Raises:
+        UserError: an argument is unknown, malformed or out of range.
+    """
+    args = make_parser().parse_args(argv)
+    args.run = args.run or [DEFAULT_RUN]
+    if args.run[1:] and (args.html or args.coherence):
+        raise UserError("--html and --coherence look at one run; drop them, or give one --run")
     if sampling_params(args) != SamplingParams() and not args.coherence:
         raise UserError("sampling flags need --coherence N; nothing else is sampled here")
     if args.include and args.text in (None, STDIN):
@@ -148,19 +161,50 @@ def arguments(argv: Sequence[str] | None) -> Any:
     return args
 
 
+def open_runs(args: Any) -> Run:
+    """Load the run, or several of them as an ensemble, which has the settings of the first one.
+
+    Raises:
+        UserError: a run can't be loaded, or differs from the first in what they must share.
+    """
+    runs: list[Run] = []
+    shared: list[dict[str, Any]] = []
+    for name in args.run:
+        loaded, folder = load_run(name, args.checkpoint, args.device), RunFolder(name)
+        runs.append(Run(folder, load(Config, [str(folder.config)], {})[0], loaded))
+        log(f"{loaded.path}: {checkpoint.describe(loaded.state)} when written")
+        text = args.text or loaded.state["data_identity"]
+        shared.append({"tokenizer": loaded.tokenizer.identity, "validation text": text})
+        shared[-1]["model.block_size"] = loaded.model.config.block_size
+        for what in shared[0]:
+            if shared[-1][what] != shared[0][what]:
+                problem = f"another {what} than {args.run[0]}, so there is no average"
+                raise UserError(f"--run {name}: {problem}; name runs that share it")
+    if len(runs) == 1:
+        return runs[0]
+    model = Ensemble([run.loaded.model for run in runs])
+    return replace(runs[0], loaded=replace(runs[0].loaded, model=model))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Load the run, score it, and print one JSON object."""
     args = arguments(argv)
-    loaded, folder = load_run(args.run, args.checkpoint, args.device), RunFolder(args.run)
-    run = Run(folder, load(Config, [str(folder.config)], {})[0], loaded)
-    step, rows = loaded.state["step"], args.batch_size or run.config.train.batch_size
-    log(f"{loaded.path}: {checkpoint.describe(loaded.state)} when written")
+    run = open_runs(args)
+    loaded, rows = run.loaded, args.batch_size or run.config.train.batch_size
+    if args.where is not None:
+        args.where = Path(args.where or run.folder.path / "where.png")
+        check_picture(args.where, "--where")
     with tempfile.TemporaryDirectory() as scratch:
         if args.text is None:
             eval_set = run.validation_set()
         else:
             eval_set = run.text_set(args.text, args.json_field, Path(scratch), args.include)
-        scores = TokenScores(eval_set.batches, "val", rows) if args.tokens or args.heat else None
+        if eval_set.floor is None and (args.where or args.pairs):
+            flag = "--where" if args.where else "--pairs"
+            problem = f"{flag}: no entropy floor is known for the {eval_set.name}"
+            raise UserError(f"{problem}; it needs stories, each of at most block_size tokens")
+        wanted = args.tokens or args.heat or args.where
+        scores = TokenScores(eval_set.batches, "val", rows) if wanted else None
         results = score(run, eval_set, rows, scores)
         if args.html:
             write_page(run, eval_set, Path(args.html))
@@ -169,7 +213,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(json_line(record))
     if scores and args.heat:
         sys.stdout.write(coloured_scores(run, scores))
-    results |= {"checkpoint": str(loaded.path), "step": step, "text": args.text}
+    results |= {"runs": args.run, "checkpoint": str(loaded.path), "step": loaded.state["step"]}
+    results["text"] = args.text
+    if scores and args.where:
+        results["where"] = where.breakdown(scores, loaded.tokenizer)
+        log(where.describe(results["where"]))
+        where.plot_where(results["where"], args.where)
+    if args.pairs:
+        results["pairs"] = pairs.measure_pairs(run, args.pairs)
     if args.coherence:
         train = run.data_folder() / "train.npy"
         params = sampling_params(args)

@@ -1,14 +1,50 @@
-"""The loss of each token of the text that an evaluation scores."""
+"""The loss of each token of the text that an evaluation scores, and ensembles of models."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from data.batches import Batches
 from data.windows import IGNORE_INDEX
+from model.gpt import TinyGPT
+from model.training.evaluate import Evaluation, evaluate
+from scripts.eval.eval_sets import Run
 from tok.tokenizer import BPETokenizer
+from utils.device import autocast, pick_amp
+
+
+class Ensemble(nn.Module):
+    """A model with the average of several models' probabilities."""
+
+    def __init__(self, models: Sequence[TinyGPT]) -> None:
+        super().__init__()
+        self.models, self.config = nn.ModuleList(models), models[0].config
+
+    def forward(self, ids_BT: Tensor, doc_BT: Tensor | None = None) -> Tensor:
+        """Return logits (B, T, V): those of the first model, plus ln of (average / its own).
+
+        For equal models, they are those of the first one, bit for bit.
+        """
+        first, *others = (model(ids_BT, doc_BT=doc_BT).float() for model in self.models)
+        logp_BTV, ratios_BTV = first.log_softmax(-1), torch.ones_like(first, dtype=torch.float64)
+        for logits_BTV in others:
+            ratios_BTV += (logits_BTV.log_softmax(-1) - logp_BTV).double().exp()
+        return first + (ratios_BTV / len(self.models)).log().float()
+
+
+def evaluate_run(
+    run: Run,
+    batches: Iterable[Sequence[Tensor | None]],
+    on_batch: Callable[[Tensor, Tensor], None] | None,
+) -> Evaluation:
+    """Evaluate a run as its training does; `batches` and `on_batch` as for `evaluate`."""
+    device = next(run.loaded.model.parameters()).device
+    lengths_V = torch.tensor(run.loaded.tokenizer.byte_lengths)
+    amp = autocast(device, pick_amp(run.config.train.amp, device))
+    return evaluate(run.loaded.model, batches, lengths_V, amp, on_batch)
 
 
 class TokenScores:
