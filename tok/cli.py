@@ -1,6 +1,7 @@
 """Command line of the tokenizer: `python -m tok.bpe train|encode|decode|import|export`."""
 
 import argparse
+import json
 import os
 import sys
 import time
@@ -28,28 +29,7 @@ MAX_NAMED_FILES = 3  # in a message; a shell pattern can expand to thousands
 DESCRIPTION = """Byte-level BPE tokenizer: train it, encode text, decode ids, convert vocabularies.
 Results go to stdout; counts and timings go to stderr."""
 _RUN = "python -m tok.bpe"
-EXAMPLES = {
-    "train": [
-        f"{_RUN} train data/tiny.txt --vocab-size 2048 --out tok.json",
-        f"{_RUN} train texts/ --vocab-size 32768 --pattern cl100k --out tok.json",
-    ],
-    "encode": [
-        f'{_RUN} encode "Once upon a time" | {_RUN} decode',
-        f"{_RUN} encode --file story.txt --tokenizer tok.json > ids.txt",
-    ],
-    "decode": [
-        f"{_RUN} decode 72 105",
-        f"{_RUN} decode --file ids.txt --tokenizer tok.json > story.txt",
-    ],
-    "import": [
-        f"{_RUN} import tokenizer.json --out tok.json",
-        f'{_RUN} import r50k.tiktoken --pattern gpt2 --special "<|endoftext|>=50256" --out t.json',
-    ],
-    "export": [
-        f"{_RUN} export tok.json --to hf --out tokenizer.json",
-        f"{_RUN} export tok.json --to gpt2 --out gpt2/",
-    ],
-}
+EXAMPLES = json.loads(Path(__file__).with_name("cli_examples.json").read_text(encoding="utf-8"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

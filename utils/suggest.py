@@ -2,34 +2,14 @@
 
 import contextlib
 import difflib
+import json
 import os
 import shlex
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 # Our name of a setting -> its names in other programs.
-OTHER_NAMES = {
-    "model.n_embd": "d_model hidden_size",
-    "model.n_layer": "num_layers",
-    "model.n_head": "num_heads",
-    "model.n_kv_head": "num_key_value_heads",
-    "model.head_size": "head_dim",
-    "model.block_size": "context_length max_seq_len",
-    "optim.lr": "learning_rate max_lr",
-    "optim.name": "optimizer",
-    "train.max_steps": "max_iters",
-    "train.grad_accum_steps": "gradient_accumulation_steps",
-    "train.eval_every_steps": "eval_interval",
-    "train.log_every_steps": "log_interval",
-    "run_dir": "out_dir",
-    "steps": "max_new_tokens max_tokens max_length max_gen_len num_tokens n_tokens n_predict",
-    "num-samples": "num_return_sequences n_samples",
-    "prompt": "start input",
-    "run": "model out_dir",
-    "checkpoint": "ckpt",
-    "top-p": "nucleus",
-    "repetition-penalty": "repeat_penalty",
-}
+OTHER_NAMES = json.loads(Path(__file__).with_name("other_names.json").read_text(encoding="utf-8"))
 SYNONYMS = [(other, ours) for ours, others in OTHER_NAMES.items() for other in others.split()]
 
 

@@ -72,8 +72,7 @@ def measure_pairs(run: Run, n_pairs: int) -> dict[str, Any]:
         problem = f"a story of {longest} tokens is longer than model.block_size {block_size}"
         raise UserError(f"--pairs: {problem}; use a run with a larger one, or fewer pairs")
     nats: list[float] = []  # of each row
-    bar = progress_bar(rows, desc="score pairs", leave=False)
-    batches = ((row[:, :-1], row[:, 1:]) for row in bar)
+    batches = ((row[:, :-1], row[:, 1:]) for row in progress_bar(rows, desc="score", leave=False))
     evaluate_run(run, batches, lambda _, nats_BT: nats.append(float(nats_BT.double().sum())))
     right = [story < wrong for story, wrong in zip(nats[::2], nats[1::2], strict=True)]
     parts = {kind: share(right[i :: len(kinds)]) for i, kind in enumerate(kinds[:n_pairs])}

@@ -4,30 +4,14 @@ from pathlib import Path
 from typing import Any
 
 from model.config import INIT_STD, ModelConfig
-from model.hf.config import CLASSES, HF_ACTIVATION, PLAIN_MLP
+from model.hf.config import CLASSES, HF_ACTIVATION
 from utils.config.schema import flatten
 from utils.config.strict_yaml import format_value
 from utils.config.tables import read_table
 from utils.errors import UserError
 
 TABLES = read_table(Path(__file__).with_name("hf_keys.yaml"))
-# Parts of SUPPORTED_VALUES below.
-ROPE = {"position": ("rope",)}
-NO_EXTRAS = {"embedding_norm": (False,), "qk_norm": (False,), "softcap": (0.0,)}
-EQUAL_HEADS = {"n_kv_head": (0,), "head_size": (0,)}
-LAYER_NORMS = {"norm": ("layernorm",), "mlp": PLAIN_MLP} | NO_EXTRAS | EQUAL_HEADS
-LLAMA = ROPE | {"norm": ("rmsnorm",), "mlp": ("swiglu",)} | NO_EXTRAS
-# Model type -> setting -> supported values. A setting absent from a class's entry may have any
-# value, except those of UNSUPPORTED. Settings for training are not exported.
-SUPPORTED_VALUES: dict[str, dict[str, tuple[Any, ...]]] = {
-    "gpt2": {"position": ("learned",)} | LAYER_NORMS,
-    "gpt_neox": ROPE | LAYER_NORMS,
-    "llama": LLAMA,
-    "qwen3": LLAMA | {"qk_norm": (True,), "bias": (False,)},
-    "nanochat": ROPE
-    | {"norm": ("rmsnorm",), "norm_gain": (False,), "embedding_norm": (True,)}
-    | {"mlp": PLAIN_MLP, "qk_norm": (True,), "bias": (False,)},
-}
+SUPPORTED_VALUES: dict[str, dict[str, list[Any]]] = TABLES["supported"]
 UNSUPPORTED = ("bigram_rows", "pointer")  # by every class
 
 

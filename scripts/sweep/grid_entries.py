@@ -14,13 +14,8 @@ from utils.suggest import leaf_of
 
 PARTS = ("grid", "each", "random", "set")  # keys of a sweep's file that contain settings
 # All other keys of a sweep's file. `points` and `random_seed` belong to `random`.
-SWEEP_KEYS = {
-    "config": str,
-    "out": str,
-    "seeds": tuple[int, ...],
-    "points": int,
-    "random_seed": int,
-}
+SWEEP_KEYS = {"config": str, "out": str, "seeds": tuple[int, ...], "points": int}
+SWEEP_KEYS |= {"random_seed": int}
 
 
 @dataclass(frozen=True)

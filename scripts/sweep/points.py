@@ -29,15 +29,8 @@ MEASURED = ("step", "best_step", "val_loss", "val_bpb", "train_loss")
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 THREADS = "train.num_threads"
 # Settings that do not change the losses: a run with another value is still the same point.
-MAY_DIFFER = (
-    "run_dir",
-    THREADS,
-    "data.cache_dir",
-    "train.log_every_steps",
-    "train.sample_tokens",
-    "train.sample_prompt",
-    "train.tensorboard",
-)
+MAY_DIFFER = ("run_dir", THREADS, "data.cache_dir", "train.log_every_steps")
+MAY_DIFFER += ("train.sample_tokens", "train.sample_prompt", "train.tensorboard")
 
 
 @dataclass
