@@ -79,8 +79,8 @@ class Step(NamedTuple):
 
     before: Step | None
     name: str  # of the rule or variable
-    index: int  # of the chosen alternative
-    count: int  # of alternatives
+    chosen: int  # index of the alternative
+    n_choices: int  # alternatives
     start: int  # position in the text
     stop: int  # behind the mention; of a choice among templates, start + 1
     form: str | None = None  # of the variable; None: a choice among templates
@@ -256,12 +256,12 @@ class Grammar:
             furthest = max(furthest, agree)
             if agree > len(text):
                 steps = [one for one in history(step) if not one.is_copy]
-                found.append([(one.name, one.index, one.count) for one in steps])
+                found.append([(one.name, one.chosen, one.n_choices) for one in steps])
         if not found:
             raise NotAStory(furthest)
         return found
 
-    def branches(self, text: str) -> Iterator[tuple[int, str, float, Step | None]]:
+    def branches(self, text: str) -> Iterator[tuple[int, str, float, Any]]:
         """Yield all that the grammar can generate, as far as it agrees with a text.
 
         A derivation is followed up to the first character that differs. So there are few branches,

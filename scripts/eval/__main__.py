@@ -182,7 +182,7 @@ def open_runs(args: Any) -> Run:
                 raise UserError(f"--run {name}: {problem}; name runs that share it")
     if len(runs) == 1:
         return runs[0]
-    model = Ensemble([run.loaded.model for run in runs])
+    model: Any = Ensemble([run.loaded.model for run in runs])
     return replace(runs[0], loaded=replace(runs[0].loaded, model=model))
 
 

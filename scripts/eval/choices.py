@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from os.path import commonprefix
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,7 @@ def kind_of(name: str, form: str | None = None) -> str:
 
 
 def decide(
-    grammar: Grammar, tokens: Sequence[str], encode: Callable[[str], Sequence[str]]
+    grammar: Grammar, tokens: list[str], encode: Callable[[str], list[str]]
 ) -> tuple[np.ndarray, ...]:
     """Return what a grammar decides at each token of a text and at its end, in three arrays (T,).
 
@@ -50,17 +51,16 @@ def decide(
         NotAStory: the grammar does not accept the text.
     """
     text, stop_T = "".join(tokens), np.cumsum([*map(len, tokens), 1])
-    branches, steps = [], list[Step]()
+    branches, steps = list[tuple[int, float, Any]](), list[Step]()
     for agree, instead, p, step in grammar.branches(text):
         if agree > len(text):
             equal, steps = len(stop_T), history(step)
         else:  # compare the tokens from the last space on: that of the word is the first to differ
             start = max(0, text.rfind(" ", 0, agree))
             word = instead[:1] + instead[1:].partition(" ")[0]
-            theirs, equal = encode(text[start:agree] + word), int(
-                stop_T.searchsorted(start, "right")
-            )
-            equal += len(commonprefix([tokens[equal : equal + len(theirs)], theirs]))
+            theirs = encode(text[start:agree] + word)
+            first = int(stop_T.searchsorted(start, "right"))
+            equal = first + len(commonprefix([tokens[first : first + len(theirs)], theirs]))
         branches.append((equal, p, step))
     if not steps:
         raise NotAStory(max(agree for agree, *_ in grammar.branches(text)))

@@ -10,7 +10,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
 
 import train
 from data.stories import story as stories
@@ -21,6 +20,7 @@ from scripts.eval import __main__ as script
 from scripts.eval import coherence
 from scripts.eval.coherence import describe, score_coherence, texts_in_training
 from tests.helpers.runs import flags, make_corpus
+from tests.helpers.stories import nats_of
 from utils.errors import UserError
 from utils.metrics import read_rows
 
@@ -31,19 +31,6 @@ def copy_run(run: Path, to: Path, **record: object) -> Path:
     known = json.loads((to / "run.json").read_text(encoding="utf-8"))
     (to / "run.json").write_text(json.dumps(known | record), encoding="utf-8")
     return to
-
-
-def nats_of(run: Path, documents: list[str]) -> tuple[float, int]:
-    """Return the total nats and tokens of documents scored one by one: the reference."""
-    loaded = load_run(run)
-    end, nats, tokens = loaded.tokenizer.eot_id, 0.0, 0
-    for document in documents:
-        ids = [*loaded.tokenizer.encode(document), end]
-        with torch.no_grad():
-            logits = loaded.model(torch.tensor([[end, *ids[:-1]]]))[0].double()
-        nats -= float(logits.log_softmax(-1)[range(len(ids)), ids].sum())
-        tokens += len(ids)
-    return nats, tokens
 
 
 @pytest.mark.parametrize("which", ["best", "last"])

@@ -13,7 +13,7 @@ from data.stories import story as stories
 from sample import load_run
 from scripts.eval import __main__ as script
 from scripts.eval import pairs
-from tests.scripts.eval.test_eval import nats_of
+from tests.helpers.stories import nats_of
 from utils.errors import UserError
 
 KINDS = ["name", "pronoun", "thing", "place", "promise"]

@@ -20,9 +20,9 @@ from data.stories.template_grammar import Grammar, NotAStory, Variable, history
 from scripts.eval import __main__ as script
 from scripts.eval import where
 from scripts.eval.choices import KINDS, decide, kind_of
-from tests.data.stories.test_templates import POOLS as NAMES
-from tests.data.stories.test_templates import RULES, VARIABLES, all_texts
 from tests.helpers.runs import flags, make_corpus
+from tests.helpers.stories import POOLS as NAMES
+from tests.helpers.stories import RULES, VARIABLES, all_texts
 from utils.errors import UserError
 
 POOLS = {
