@@ -89,7 +89,6 @@ LATE = {
     "rustbpe gigabpe gigatoken tiktoken quicktok xllamacpp": "another project, timed if installed",
     "distributed": "an extra, for clusters",
     "resource readline": "not on every system",
-    "hypothesis": "for tests, and for the fuzzing of scripts.torture",
     "matplotlib": "takes a second to import; only plots need it",
 }
 # Imports that are allowed inside functions of one module, with the reason:

@@ -10,7 +10,7 @@ import os
 import sys
 
 if __name__ == "__main__":  # before the slow imports
-    sys.path.insert(0, os.path.realpath(f"{__file__}/../../.."))  # for `python scripts/torture`
+    sys.path.insert(0, os.path.realpath(f"{__file__}/../../.."))  # for `python tests/torture`
     from utils.signals import exit_silently_on_sigint
 
     exit_silently_on_sigint()
@@ -26,10 +26,10 @@ from typing import Any
 
 import torch._dynamo  # now, instead of with the first optimizer of each trial
 
-from scripts.torture.child import DefectError, scratch_folder
-from scripts.torture.fuzz import fuzz
-from scripts.torture.reference import Reference
-from scripts.torture.trials import INTERRUPTIONS, damage, forge, interrupt, nan, race
+from tests.torture.child import DefectError, scratch_folder
+from tests.torture.fuzz import fuzz
+from tests.torture.reference import Reference
+from tests.torture.trials import INTERRUPTIONS, damage, forge, interrupt, nan, race
 from utils.cli import Parser, checked, nonnegative_int
 from utils.errors import UserError, missing_package, run_cli
 from utils.output import json_line, log, progress_bar

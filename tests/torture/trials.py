@@ -19,9 +19,9 @@ import data.prepare
 import sample
 from data.prepared_folder import is_up_to_date, read_meta
 from model.training.trainer import Trainer
-from scripts.torture.child import Child, DefectError, at_change, limit_file_size
-from scripts.torture.fuzz import ODD, change_value, mutate_bytes
-from scripts.torture.reference import MAX_STEPS, N_CHANGES, Reference, at_step
+from tests.torture.child import Child, DefectError, at_change, limit_file_size
+from tests.torture.fuzz import ODD, change_value, mutate_bytes
+from tests.torture.reference import MAX_STEPS, N_CHANGES, Reference, at_step
 from utils.run import checkpoint
 
 # Ways to interrupt a run.

@@ -1,4 +1,4 @@
-"""A campaign with a planted defect: `python -m tests.scripts.torture.planted NAME ARGUMENT...`."""
+"""A campaign with a planted defect: `python -m tests.torture.planted NAME ARGUMENT...`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from model.training.trainer import Trainer
-from scripts.torture import __main__ as torture
-from scripts.torture.__main__ import Campaign
-from scripts.torture.reference import Reference
+from tests.torture import __main__ as torture
+from tests.torture.__main__ import Campaign
+from tests.torture.reference import Reference
 from utils.output import json_line
 from utils.run import checkpoint
 

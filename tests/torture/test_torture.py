@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
-from scripts.torture import __main__ as torture
-from scripts.torture.child import Child, DefectError, at_change, limit_file_size, scratch_folder
-from scripts.torture.fuzz import change_value, mutate_bytes, sealed, try_reader
-from scripts.torture.reference import kill_this
-from scripts.torture.trials import no_space
 from tests.conftest import ROOT
+from tests.torture import __main__ as torture
+from tests.torture.child import Child, DefectError, at_change, limit_file_size, scratch_folder
+from tests.torture.fuzz import change_value, mutate_bytes, sealed, try_reader
+from tests.torture.reference import kill_this
+from tests.torture.trials import no_space
 from tok.tokenizer import BPETokenizer
 from utils.errors import UserError
 from utils.files import write_atomic
@@ -201,6 +201,6 @@ def test_a_short_campaign(run_python: Any) -> None:
 )
 def test_a_planted_defect_is_found(plant: str, kind: str, run_python: Any) -> None:
     argv = ["--minutes", "4", "--only", kind]
-    done = run_python("-m", "tests.scripts.torture.planted", plant, *argv, timeout_s=300)
+    done = run_python("-m", "tests.torture.planted", plant, *argv, timeout_s=300)
     assert done.returncode == 1, done.stdout + done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["failures"][0]["kind"] == kind

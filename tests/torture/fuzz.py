@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from data.prepared_folder import CHECKSUM, meta_sha256
-from scripts.torture.child import HANG_S, MAX_EXTRA_BYTES, Child, DefectError
-from scripts.torture.readers import READERS, valid_folder
-from scripts.torture.reference import Reference
+from tests.torture.child import HANG_S, MAX_EXTRA_BYTES, Child, DefectError
+from tests.torture.readers import READERS, valid_folder
+from tests.torture.reference import Reference
 from tok.tokenizer_file import identity_of
 from utils.errors import MAX_MESSAGE, UserError
 from utils.processes import peak_rss_bytes

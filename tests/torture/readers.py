@@ -17,7 +17,7 @@ from data.token_file import TokenFile
 from model.hf.folder import INDEX, WEIGHTS, read_folder
 from model.load import load_model
 from sample import read_prompts
-from scripts.torture.reference import Reference
+from tests.torture.reference import Reference
 from tok.formats.convert import export_tokenizer, import_tokenizer
 from tok.formats.gpt2 import ENCODER, MERGES
 from tok.tokenizer import BPETokenizer

@@ -11,7 +11,7 @@ from typing import Any
 
 import train
 from model.training.trainer import Trainer
-from scripts.torture.child import Child, DefectError
+from tests.torture.child import Child, DefectError
 from utils.errors import UserError
 from utils.metrics import CLOCK_COLUMNS, read_rows
 from utils.run import checkpoint
