@@ -5,18 +5,12 @@ from typing import Any
 
 import yaml
 
+from scripts.sweep import grid_entries
 from scripts.sweep.grid import Sweep
-from scripts.sweep.grid_entries import (
-    PARTS,
-    SWEEP_KEYS,
-    Entry,
-    check_given_once,
-    make_sweep,
-    setting_fields,
-)
+from scripts.sweep.grid_entries import PARTS, SWEEP_KEYS, Entry, setting_fields
 from utils.cli import expand_home
 from utils.config.load import cast
-from utils.config.strict_yaml import StrictLoader, parse_value, read_yaml, unknown_key
+from utils.config.strict_yaml import parse_value, read_yaml, unknown_key
 from utils.errors import UserError
 from utils.files import decode_utf8, read_bytes
 
@@ -46,10 +40,12 @@ def load_sweep(path: str, cls: type, flags: Mapping[str, Any] | None = None) -> 
     written, plain = read_file(path, named, cls) if path else ([], {})
     given = [entry for part in PARTS for entry in flag_entries(part, flags.get(part) or [], cls)]
     for entries in (written, given):
-        check_given_once(entries)
+        grid_entries.check_given_once(entries)
     replaced = {entry.key for entry in given}
     entries = [entry for entry in written if entry.key not in replaced] + given
-    return make_sweep(entries, plain | flag_values(flags), cls, path or "the flags", named)
+    return grid_entries.make_sweep(
+        entries, plain | flag_values(flags), cls, path or "the flags", named
+    )
 
 
 def read_file(path: str, named: Sequence[str], cls: type) -> tuple[list[Entry], dict[str, Any]]:
@@ -120,18 +116,11 @@ def mapping_keys(path: str, section: str) -> list[str]:
 
     The list is empty if the file is not YAML or the section not a mapping; `read_yaml` reports it.
     """
+    text = decode_utf8(read_bytes(path), path, hint="save it as UTF-8")
     try:
-        root = StrictLoader(
-            decode_utf8(read_bytes(path), path, hint="save it as UTF-8")
-        ).get_single_node()
+        root = yaml.load(text, Loader=yaml.BaseLoader)  # keeps all scalars as text
     except (yaml.YAMLError, RecursionError):
         return []
-    pairs = root.value if isinstance(root, yaml.MappingNode) else []
-    sections = [node for key, node in pairs if key.value == section]
-    return [
-        str(key.value)
-        for node in sections
-        if isinstance(node, yaml.MappingNode)
-        for key, value in node.value
-        if isinstance(key, yaml.ScalarNode) and isinstance(value, yaml.MappingNode)
-    ]
+    found = root.get(section) if isinstance(root, dict) else None
+    entries = found.items() if isinstance(found, dict) else ()
+    return [key for key, value in entries if isinstance(value, dict)]
