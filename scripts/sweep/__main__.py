@@ -23,18 +23,19 @@ from typing import Any
 from filelock import FileLock
 
 from data.prepare import prepare
+from scripts.finished import FinishedRun
+from scripts.sweep import ranking
 from scripts.sweep.grid import BASE, PICTURES, Sweep
 from scripts.sweep.grid_entries import PARTS, SWEEP_KEYS
 from scripts.sweep.grid_file import load_sweep
-from scripts.sweep.points import Job, make_jobs, to_csv
+from scripts.sweep.points import Job, make_jobs, read_ladder, to_csv
 from scripts.sweep.pools import ClusterPool, LocalPool, Pool, visible_gpus
-from scripts.sweep.progress import SweepBar
-from scripts.sweep.ranking import changes_table, group_runs, ranking_table, verdict
+from scripts.sweep.progress import SweepBar, describe_duration
 from train import Config
-from utils.cli import Parser, positive_int
+from utils.cli import Parser, positive_float, positive_int
 from utils.errors import UserError, run_cli
 from utils.files import read_bytes, write_atomic
-from utils.output import log
+from utils.output import json_line, log
 from utils.processes import available_cores
 from utils.run.figure import FORMATS, import_matplotlib, warn_if_not_drawn
 from utils.run.locks import acquire
@@ -47,6 +48,7 @@ EXAMPLES = (
     "python -m scripts.sweep --config configs/sweep.yaml --workers 2",
     "python -m scripts.sweep --base configs/tiny.yaml --grid lr=0.001,0.003 --seeds 1,2,3",
     "python -m scripts.sweep --base configs/tiny.yaml --random lr=1e-4,1e-2,log --points 20",
+    "python -m scripts.sweep --base configs/tiny.yaml --each pointer=false --ladder runs/ladder",
 )
 
 
@@ -105,6 +107,13 @@ def arguments(argv: Sequence[str] | None) -> Any:
     about += "loss (default: 1)"
     add("--workers", type=positive_int, help=about)
     add("--cluster", metavar="ADDRESS", help="run on this dask scheduler's workers, not here")
+    about = "folder of a sweep over train.max_steps of the base: the table then has the worth of "
+    about += "each variant, the extra steps of the base that give the same loss"
+    add("--ladder", metavar="FOLDER", help=about)
+    about = (
+        "difference in bits per byte, to print how many seeds it needs (default: 1%% of the loss)"
+    )
+    add("--detect", type=positive_float, metavar="DIFFERENCE", help=about)
     add("--plot-format", choices=FORMATS, default="png", help="format of the plots (default: png)")
     add("--dry-run", action="store_true", help="print the commands and exit")
     args = parser.parse_args(argv)
@@ -159,16 +168,26 @@ def check_out(out: Path) -> None:
         raise UserError(f"{others[0]}: not written by a sweep; move it away, or name another --out")
 
 
-def report_results(jobs: Sequence[Job], sweep: Sweep, out: Path, plot_format: str) -> None:
-    """Print the table and its verdict, and write the plots."""
+def report_results(
+    jobs: Sequence[Job], sweep: Sweep, ladder: Sequence[FinishedRun], out: Path, plot_format: str
+) -> dict[str, Any]:
+    """Print the table and its verdict, write the plots, return the results for programs."""
     rows = [job.row() for job in jobs]
-    groups = group_runs(rows, sweep.setting_names)
+    groups = ranking.group_runs(rows, sweep.setting_names)
     if not groups:  # no point is done
-        return
+        return {}
+    data = {job.run.read_record()["data"]["identity"] for job in jobs if job.status == "done"}
+    same, steps = [run for run in ladder if run.data in data], jobs[0].config.train.max_steps
+    base = BASE if sweep.changes else groups[0].label
+    results = ranking.summary(groups, base, same, steps)
+    record: dict[str, Any] = {"base": base, "results": results}
     if sweep.changes:
-        print(changes_table(groups, BASE))
+        print(ranking.changes_table(groups, BASE))
     else:
-        print("\n".join(filter(None, [ranking_table(groups), verdict(groups, len(rows))])))
+        record["verdict"] = ranking.verdict(groups, len(rows))
+        print(*filter(None, [ranking.ranking_table(groups), record["verdict"]]), sep="\n")
+    if ladder:
+        print(ranking.worth_table(results, steps))
     with warn_if_not_drawn():
         import_matplotlib()
         from scripts.sweep.plots import plot_all  # loads Matplotlib
@@ -176,6 +195,7 @@ def report_results(jobs: Sequence[Job], sweep: Sweep, out: Path, plot_format: st
         pictures = plot_all(rows, sweep.setting_names, groups, out, plot_format)
         if pictures:
             log(f"plots: {' '.join(map(str, pictures))}")
+    return record
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -190,6 +210,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # One thread per run on a cluster: a result must not depend on the worker that computes it.
     threads = 1 if args.cluster is not None else threads_per_run(args.workers)
     jobs = make_jobs(sweep, source, out, threads)
+    ladder = read_ladder(args.ladder, sweep, jobs[0].config) if args.ladder else []
     if len(sweep.combinations()) < sweep.n_combinations:
         log(f"{source}: the ranges have no more than {len(sweep.combinations())} combinations")
     if args.dry_run:
@@ -213,12 +234,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_atomic(out / "results.csv", to_csv([job.row() for job in jobs], sweep.setting_names))
 
     save()
+    if any(job.status != "done" for job in jobs):
+        groups = ranking.group_runs([job.row() for job in jobs], sweep.setting_names)
+        log(ranking.describe_power(groups, ladder, args.detect))
+        parallel = pool.n_threads() if isinstance(pool, ClusterPool) else args.workers
+        log(describe_duration(jobs, parallel))
     status = run_jobs(jobs, pool, sweep.config, save)
-    report_results(jobs, sweep, out, args.plot_format)
+    record = report_results(jobs, sweep, ladder, out, args.plot_format)
     failed = [job.point.name for job in jobs if job.status == "failed"]
     if failed:
         log(f"{len(failed)} of {len(jobs)} points failed: {' '.join(failed)}")
-    log(f"{out / 'results.csv'}: {sum(job.status == 'done' for job in jobs)} of {len(jobs)} done")
+    n_done = sum(job.status == "done" for job in jobs)
+    log(f"{out / 'results.csv'}: {n_done} of {len(jobs)} done")
+    if record or not status:
+        counts = {"points": len(jobs), "done": n_done, "failed": len(failed)}
+        print(json_line({"sweep": str(out), **counts, **record}))
     if status and any(job.status != "done" for job in jobs):
         words = sys.argv[1:] if argv is None else argv
         command = " ".join(["python -m scripts.sweep", *map(shell_quote, words)])

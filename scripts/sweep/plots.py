@@ -38,19 +38,13 @@ MAX_LINES = 8  # more variants are coloured by their loss, and most have no entr
 MANY_COLOURS = "viridis"  # even steps of lightness for any colour vision
 MAX_TICKS = 8  # of an axis
 TICK_LENGTH, LABEL_LENGTH = 18, 40  # characters of a tick's text, and of a change's name
-# How plot_changes shows a change: what `Difference.describe` returns -> style, text of the legend.
-# "" stands for all else that it returns, and for changes with unfinished runs.
-VERDICTS: dict[str, tuple[dict[str, Any], str]] = {
-    "better": ({"color": BLUE, "marker": "o"}, "lower loss than the base"),
-    "worse": ({"color": RED, "marker": "s"}, "higher loss than the base"),
-    "within the noise": (
-        {"color": "black", "marker": "D", "markerfacecolor": "white"},
-        "no difference beyond the noise",
-    ),
-    "": (
-        {"color": "0.4", "marker": "^", "markerfacecolor": "white"},
-        "not known: one seed, or unfinished",
-    ),
+# How plot_changes shows a change: what `describe_change` returns -> colour, marker, its face,
+# text of the legend. "" stands for all else that it returns, and for changes with unfinished runs.
+VERDICTS = {
+    "better": (BLUE, "o", BLUE, "lower loss than the base"),
+    "worse": (RED, "s", RED, "higher loss than the base"),
+    "within the noise": ("black", "D", "white", "no difference beyond the noise"),
+    "": ("0.4", "^", "white", "not known: one seed, or unfinished"),
 }
 NEXT_TO = {  # style of the number next to a mean
     "xytext": (5, 7),
@@ -280,16 +274,15 @@ def plot_changes(groups: Sequence[ranking.Group], base: str, out: Path) -> bool:
     axes = figure.subplots()
     labelled = set()
     for number, (one, gap) in enumerate(reversed(known)):
-        unknown = gap.describe() not in VERDICTS or one.unfinished or first.unfinished
-        verdict = "" if unknown else gap.describe()
-        style, label = VERDICTS[verdict]
+        verdict = ranking.describe_change(first, one, gap)
+        colour, marker, face, label = VERDICTS.get(verdict, VERDICTS[""])
         interval = "" if math.isnan(gap.noise) else f" +- {gap.noise:.4f}"
         if interval:
             ends = (gap.mean - gap.noise, gap.mean + gap.noise)
-            axes.plot(ends, (number, number), color=style["color"], marker="|", linewidth=1.2)
-        shown = None if verdict in labelled else label
-        axes.plot(gap.mean, number, linestyle="", **style, label=shown)
-        labelled.add(verdict)
+            axes.plot(ends, (number, number), color=colour, marker="|", linewidth=1.2)
+        style = {"color": colour, "marker": marker, "markerfacecolor": face, "linestyle": ""}
+        axes.plot(gap.mean, number, **style, label=None if label in labelled else label)
+        labelled.add(label)
         axes.annotate(f"{gap.mean:+.4f}{interval}", (1.01, number), **AT_THE_RIGHT)
     axes.axvline(0, color="black", linewidth=0.8)
     labels = [plain_text(one.label, LABEL_LENGTH) for one, _ in reversed(known)]

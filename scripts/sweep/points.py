@@ -3,15 +3,16 @@
 import csv
 import io
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data.prepare import measure_text
 from model.training.config import is_complete
+from scripts.finished import FinishedRun, finished_runs
 from scripts.report import run_figures
-from scripts.sweep.grid import Point, Sweep, format_setting
+from scripts.sweep.grid import SEED, Point, Sweep, format_setting
 from train import Config, initial_settings
 from utils.config.load import build, load
 from utils.config.schema import flatten
@@ -27,10 +28,11 @@ from utils.run.folder import RunFolder
 MEASURED = ("step", "best_step", "val_loss", "val_bpb", "train_loss")
 
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
-THREADS = "train.num_threads"
+THREADS, STEPS = "train.num_threads", "train.max_steps"
 # Settings that do not change the losses: a run with another value is still the same point.
 MAY_DIFFER = ("run_dir", THREADS, "data.cache_dir", "train.log_every_steps")
 MAY_DIFFER += ("train.sample_tokens", "train.sample_prompt", "train.tensorboard")
+LADDER_MAY_DIFFER = (SEED, STEPS, "train.eval_every_steps")
 
 
 @dataclass
@@ -127,19 +129,47 @@ def point_status(run: RunFolder, config: Config) -> str:
     if not run.has_run():
         return "new"
     stored, _ = load(Config, [str(run.config)], {})
-    wanted = flatten(config)
-    for name, value in flatten(stored).items():
-        if value != wanted[name] and name not in MAY_DIFFER:
-            found, expected = format_setting(value), format_setting(wanted[name])
-            raise UserError(
-                f"{run.path} contains a run with {name} {found}, not {expected}; "
-                "name another --out, or remove that folder"
-            )
+    if differs := difference(stored, config, MAY_DIFFER):
+        raise UserError(
+            f"{run.path} contains a run with {differs}; name another --out, or remove that folder"
+        )
     try:
         state = checkpoint.load(run.last, required=checkpoint.SCHEMA)
     except UserError:  # missing or damaged: train.py reports it
         return "resumable"
     return "done" if is_complete(stored.train, state) else "resumable"
+
+
+def difference(found: Config, wanted: Config, ignored: Collection[str]) -> str:
+    """Return the first setting that differs, with both values, or an empty text."""
+    expected = flatten(wanted)
+    for name, value in flatten(found).items():
+        if value != expected[name] and name not in ignored:
+            return f"{name} {format_setting(value)}, not {format_setting(expected[name])}"
+    return ""
+
+
+def read_ladder(folder: str, sweep: Sweep, base: Config) -> list[FinishedRun]:
+    """Return the finished runs of a ladder: the base with several numbers of steps.
+
+    Raises:
+        UserError: it has fewer than two, or differs from the base in other settings.
+    """
+    runs = finished_runs(folder, "--ladder")
+    if len({run.config.train.max_steps for run in runs}) < 2:
+        flags = f"--grid {STEPS}=1000,2000,4000 --out {folder}"
+        raise UserError(
+            f"--ladder {folder}: needs finished runs with two numbers of steps; train them with "
+            f"`python -m scripts.sweep --base FILE {flags}`"
+        )
+    varied = [] if sweep.changes else sweep.setting_names  # of a grid, which has no base
+    for run in runs:
+        if differs := difference(run.config, base, (*MAY_DIFFER, *LADDER_MAY_DIFFER, *varied)):
+            raise UserError(
+                f"--ladder {folder}: {run.path.name} has {differs} as the sweep's base; train the "
+                "ladder with the same base"
+            )
+    return runs
 
 
 def to_csv(rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> bytes:

@@ -1,5 +1,7 @@
 """Progress of a sweep: a bar with the time left, and a line whenever a point ends."""
 
+import contextlib
+import dataclasses
 import math
 import os
 import time
@@ -8,14 +10,20 @@ from concurrent.futures import Future
 
 from tqdm import tqdm
 
+from model.flops import training_flops_per_token
+from model.training.duration import ESTIMATE_S, is_worth_measuring, measure, trial_settings
 from scripts.report import last_line, run_figures
 from scripts.sweep.points import Job
 from scripts.sweep.ranking import BITS
-from utils.errors import one_line
+from train import Config, build_trainer
+from utils.device import pick_device
+from utils.errors import UserError, one_line, plural
 from utils.output import log, log_if_not_tty, progress_bar
 from utils.run.folder import RunFolder
 
 TAIL_BYTES = 4096  # the end of a metrics.csv: longer than one row
+START_S = 5.0  # of a point: imports, data, plot
+TRIAL_STEPS = 20  # at most, to measure the speed
 REFRESH_S, LINE_S = 1.0, 60.0  # between refreshes of the bar, and between lines without a terminal
 
 
@@ -89,6 +97,40 @@ class SweepBar:
     def close(self) -> None:
         """End the bar."""
         self.bar.close()
+
+
+def run_flops(config: Config) -> float:
+    """Return the FLOPs of a run, to which its duration is roughly proportional."""
+    rows = config.train.max_steps * config.train.batch_size * config.train.grad_accum_steps
+    return rows * config.model.block_size * training_flops_per_token(config.model)
+
+
+def flops_left(job: Job) -> float:
+    """Return the FLOPs of the steps that a point has not taken."""
+    return run_flops(job.config) * (1 - steps_done(job.run) / job.config.train.max_steps)
+
+
+def describe_duration(jobs: Sequence[Job], parallel: int) -> str:
+    """Return a line about the time that the points which are not done will take.
+
+    It is measured: some steps of the largest point, by a trainer that is thrown away. It is not
+    known if the points take seconds or run on a GPU, whose memory they need. A point that can't
+    start will report the reason itself.
+    """
+    waiting = [job for job in jobs if job.status != "done"]
+    text = f"{plural(len(waiting), 'point')} to run, {parallel} in parallel"
+    largest = max(waiting, key=lambda job: run_flops(job.config))
+    config, train = largest.config, largest.config.train
+    with contextlib.suppress(UserError, OSError, RuntimeError):
+        if is_worth_measuring(config) and pick_device(train.device).type == "cpu":
+            trial = dataclasses.replace(config, train=trial_settings(train, 1))
+            trainer, _ = build_trainer(trial, largest.run)
+            with contextlib.closing(trainer.batches):
+                seconds = measure(trainer, train, ESTIMATE_S, TRIAL_STEPS).total_s(train)
+            seconds *= sum(map(flops_left, waiting)) / run_flops(config)
+            seconds = (seconds + START_S * len(waiting)) / max(1, min(parallel, len(waiting)))
+            text += f", about {tqdm.format_interval(seconds)} in all"
+    return text
 
 
 def steps_done(run: RunFolder) -> int:

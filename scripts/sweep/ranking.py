@@ -1,5 +1,6 @@
 """Ranking of settings: means and standard deviations over runs, and tests against noise."""
 
+import itertools
 import math
 import statistics
 from collections import Counter, defaultdict
@@ -7,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from scripts import intervals
+from scripts.finished import FinishedRun
+from scripts.intervals import confidence_half_width, sample_std
 from scripts.report import table
 from utils.errors import plural
 from utils.suggest import leaf_of
-
-CONFIDENCE = 0.95
 
 STD, INTERVAL = "+- std dev", "+- 95% interval"  # column heads: never a bare "+-"
 
@@ -177,6 +179,69 @@ def difference(base: Group, other: Group, figure: str = BITS) -> Difference | No
     return Difference(statistics.fmean(both), confidence_half_width(both), len(both))
 
 
+def ladder_losses(ladder: Sequence[FinishedRun]) -> dict[int, dict[str, float]]:
+    """Return number of steps -> seed -> bits per byte."""
+    found: dict[int, dict[str, float]] = defaultdict(dict)
+    for run in ladder:
+        found[run.config.train.max_steps][str(run.config.train.seed)] = run.figures[BITS]
+    return found
+
+
+def describe_power(
+    groups: Sequence[Group], ladder: Sequence[FinishedRun], wanted: float | None
+) -> str:
+    """Return a line about the number of seeds that a difference needs.
+
+    The spread is that of the difference between two runs of one seed: the root mean square of its
+    standard deviations over the pairs of groups, or of the ladder's rungs, with two seeds or more.
+
+    Args:
+        wanted: the difference in bits per byte; None: 1% of the mean loss.
+    """
+    known = [*(one.figures[BITS] for one in groups), *ladder_losses(ladder).values()]
+    pairs = itertools.combinations(known, 2)
+    spreads = [sample_std([a[seed] - b[seed] for seed in a if seed in b]) for a, b in pairs]
+    squares = [spread**2 for spread in spreads if spread > 0]  # 0: a base and itself as a rung
+    if not squares:
+        return "seeds needed: not known before two settings have two seeds each, or with --ladder"
+    spread = math.sqrt(statistics.fmean(squares))
+    losses = [loss for one in known for loss in one.values() if math.isfinite(loss)]
+    wanted = wanted or 0.01 * statistics.fmean(losses)
+    n = intervals.seeds_needed(wanted, spread)
+    more = "+" * (n == intervals.MAX_SEEDS)
+    found = f"seeds needed: {n}{more} to find {wanted:.4f} bits/byte in 4 of 5 sweeps"
+    return f"{found}; the difference of two runs of one seed has a std dev of {spread:.4f}"
+
+
+def summary(
+    groups: Sequence[Group], base_label: str, ladder: Sequence[FinishedRun], steps: int
+) -> list[dict[str, Any]]:
+    """Return the results of each group for programs: means, difference to the base, worth.
+
+    Args:
+        steps: of the base, from which the extra steps of `worth` are counted.
+    """
+    base, rungs = next((x for x in groups if x.label == base_label), None), ladder_losses(ladder)
+    found = []
+    for one in groups:
+        record = {"label": one.label, "seeds": len(one.figures[BITS]), "unfinished": one.unfinished}
+        record |= {name: one.mean(name) for name in (BITS, LOSS)}
+        if base and one is not base and (gap := difference(base, one)):
+            record |= {"difference": gap.mean, "interval": gap.noise}
+            record |= {"verdict": describe_change(base, one, gap)}
+        record["worth"] = intervals.worth(rungs, one.figures[BITS], steps)
+        found.append(record)
+    return found
+
+
+def worth_table(results: Sequence[Mapping[str, Any]], steps: int) -> str:
+    """Return the worths of a `summary` as a text table."""
+    rows = [[one["label"], *(f"{x:+.0f}" for x in one["worth"].values())] for one in results]
+    text = table(["", "worth in steps", "95% from", "to"], [row for row in rows if row[1:]])
+    note = f"with that many steps more than {steps}, the base has the same loss"
+    return f"{text}\n{note} (inf: beyond the ladder; no row: its data or seeds are not those of it)"
+
+
 def verdict(groups: Sequence[Group], n_points: int) -> str:
     """Return a sentence on whether the first group beats every other one by more than the noise.
 
@@ -235,12 +300,17 @@ def changes_table(groups: Sequence[Group], base_label: str) -> str:
         if other is base or loss is None or bits is None:
             continue
         cells = [f"{loss.mean:+.4f}", cell(loss.noise), f"{bits.mean:+.4f}", cell(bits.noise)]
-        missing = max(base.unfinished, other.unfinished)
-        words = f"{missing} unfinished" if missing else bits.describe()
-        rows.append([other.label, f"{other.mean(LOSS):.4f}", *cells, str(loss.seeds), words])
+        cells += [str(loss.seeds), describe_change(base, other, bits)]
+        rows.append([other.label, f"{other.mean(LOSS):.4f}", *cells])
     header = ["change", "val nats/token", "adds nats/token", INTERVAL, "adds bits/byte", INTERVAL]
     note = f"{INTERVAL}: of the mean difference to the base; runs are compared seed by seed"
     return f"{table([*header, 'seeds', 'verdict'], rows)}\n{note}"
+
+
+def describe_change(base: Group, other: Group, gap: Difference) -> str:
+    """Return the meaning of a difference in words: none before all seeds are finished."""
+    missing = max(base.unfinished, other.unfinished)
+    return f"{missing} unfinished" if missing else gap.describe()
 
 
 def cell(value: float) -> str:
@@ -250,62 +320,3 @@ def cell(value: float) -> str:
     ('0.2500', '-')
     """
     return "-" if math.isnan(value) else f"{value:.4f}"
-
-
-def t_cdf_two_sided(t: float, freedom: int) -> float:
-    """Return the probability that a value of Student's t distribution lies between -t and t.
-
-    Finite sums for an integer number of degrees of freedom: Abramowitz and Stegun, Handbook of
-    Mathematical Functions, 26.7.3 and 26.7.4.
-
-    >>> round(t_cdf_two_sided(1.0, 1), 12), round(t_cdf_two_sided(2.0, 2), 6)
-    (0.5, 0.816497)
-    """
-    assert freedom >= 1
-    angle = math.atan(t / math.sqrt(freedom))
-    odd = freedom % 2
-    term = math.cos(angle) if odd else 1.0
-    total = 0.0
-    # The terms' powers of the cosine are 1, 3, ... or 0, 2, ...
-    for k in range(1 + odd, freedom, 2):
-        total += term
-        term *= k / (k + 1) * math.cos(angle) ** 2
-    total *= math.sin(angle)
-    return 2 / math.pi * (angle + total) if odd else total
-
-
-def t_quantile(freedom: int, share: float = CONFIDENCE) -> float:
-    """Return the t for which the probability between -t and t is `share`, by bisection.
-
-    >>> [round(t_quantile(n), 3) for n in (1, 2, 10)]
-    [12.706, 4.303, 2.228]
-    """
-    low, high = 0.0, 1.0
-    while t_cdf_two_sided(high, freedom) < share:
-        high *= 2
-    for _ in range(60):  # bisection steps: enough for the precision of a float
-        middle = (low + high) / 2
-        low, high = (middle, high) if t_cdf_two_sided(middle, freedom) < share else (low, middle)
-    return high
-
-
-def sample_std(values: Sequence[float]) -> float:
-    """Return the sample standard deviation; NaN for one value, or if a value is not finite.
-
-    >>> sample_std([1.0, 2.0, 3.0]), sample_std([1.0])
-    (1.0, nan)
-    """
-    whole = len(values) > 1 and all(map(math.isfinite, values))
-    return statistics.stdev(values) if whole else math.nan
-
-
-def confidence_half_width(values: Sequence[float], share: float = CONFIDENCE) -> float:
-    """Return the half-width of the confidence interval of the mean; NaN as for `sample_std`.
-
-    The values are assumed to be independent samples of one normal distribution.
-
-    >>> round(confidence_half_width([1.0, 2.0, 3.0]), 4)
-    2.4841
-    """
-    error = sample_std(values) / math.sqrt(len(values))
-    return math.nan if math.isnan(error) else t_quantile(len(values) - 1, share) * error

@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,8 +17,10 @@ from typing import Any, NoReturn
 import train
 from data.dataset import Dataset
 from model.training import trainer as trainer
+from utils.config import load
+from utils.config.schema import flatten
 from utils.errors import run_cli
-from utils.metrics import CLOCK_COLUMNS, read_rows
+from utils.metrics import CLOCK_COLUMNS, CsvLog, read_rows
 from utils.run import checkpoint, plot
 from utils.run.folder import RunFolder
 
@@ -245,3 +248,31 @@ def training(tmp_path: Path, *more: str, **changes: object) -> list[str]:
 def copy(done: Path, tmp_path: Path) -> Path:
     """A copy of a run, which the test may damage."""
     return Path(shutil.copytree(done, tmp_path / "run"))
+
+
+def fake_run(
+    source: Path,
+    folder: Path,
+    config: train.Config,
+    loss: float,
+    steps: int,
+    seed: int,
+    changed: Mapping[str, Any] = {},
+) -> None:
+    """Write a finished run with this loss, in nats per token and in bits per byte.
+
+    Args:
+        source: run folder whose run.json is copied.
+        config: its settings, apart from those in `changed`; one step has 100 tokens.
+    """
+    folder.mkdir(parents=True)
+    shutil.copy(source / "run.json", folder)
+    values = flatten(config) | {"train.max_steps": steps, "train.seed": seed, **changed}
+    (folder / "config.yaml").write_text(
+        load.dump(load.build(train.Config, values)), encoding="utf-8"
+    )
+    log = CsvLog(folder / "metrics.csv")
+    log.write({"step": 0, "val_loss": 9.0, "val_bpb": 9.0})
+    log.write(
+        {"step": steps, "tokens": 100 * steps, "val_loss": loss, "val_bpb": loss, "elapsed_s": 1.0}
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import shlex
 
 import pytest
@@ -30,6 +31,9 @@ def test_one_failing_point_does_not_stop_the_rest(sweep_file, tmp_path, capsys, 
     assert rows[1]["step"] == "9" and 0 < float(rows[1]["val_bpb"]) < float(rows[1]["val_loss"])
     assert "1 of 2 points failed: lr=1e+30" in err and "stopped: step" in err
     assert "lr=0.01" in out and "1e+30" not in out  # a failed point is not ranked
+    assert json.loads(out.splitlines()[-1])["failed"] == 1
+    assert err.index("seeds needed: not known") < err.index("2 points to run, 2 in parallel")
+    assert err.index("2 points to run") < err.index("lr=0.01: done")
 
     config, _ = load(Config, [str(tmp_path / "out" / "lr=0.01" / "config.yaml")], {})
     assert config.optim.lr == 0.01 and config.train.num_threads == 1  # as in the base config
@@ -104,7 +108,14 @@ def test_each_change_is_compared_with_the_base_of_its_seed(sweep_file, tmp_path,
     added = sum(loss["lr=1e-05", seed] - loss["base", seed] for seed in ("1", "2")) / 2
     (slow,) = (line for line in lines if line.startswith("lr=1e-05"))
     assert slow.split()[2] == f"{added:+.4f}" and added > 0
-    assert lines[1].startswith("base ") and "95% interval" in lines[-1]
+    assert lines[1].startswith("base ") and "95% interval" in lines[-2]
+    record = json.loads(lines[-1])  # the last line is for programs
+    assert (record["points"], record["done"], record["failed"], record["base"]) == (6, 6, 0, "base")
+    (found,) = (one for one in record["results"] if one["label"] == "lr=1e-05")
+    assert found["verdict"] == slow.split("2  ")[-1].strip() and found["seeds"] == 2
+    assert found["difference"] == pytest.approx(
+        added * found["val_bpb"] / found["val_loss"], rel=0.1
+    )
 
 
 def test_a_change_that_changes_nothing_is_refused(sweep_file, tmp_path):

@@ -1,0 +1,116 @@
+"""Statistics of small samples: confidence intervals, the seeds that a difference needs, worth."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+CONFIDENCE = 0.95
+POWER = 0.8  # of comparisons, the share that finds a difference with the number of seeds it needs
+MAX_SEEDS = 100
+POWERS = np.arange(0.1, 3.01, 0.05)  # p of `worth`
+
+
+def t_quantile(freedom: int, share: float = CONFIDENCE) -> float:
+    """Return the t of Student's t distribution for which the probability from -t to t is `share`.
+
+    With t = sqrt(freedom) tan(angle), the density of the angle is proportional to its cosine to the
+    power freedom - 1, which is integrated by the trapezoidal rule.
+
+    >>> [round(t_quantile(n), 3) for n in (1, 2, 10)]
+    [12.706, 4.303, 2.228]
+    """
+    angles = np.linspace(0, math.pi / 2, 20_001)
+    density = np.cos(angles) ** (freedom - 1)
+    below = np.cumsum((density[1:] + density[:-1]) / 2)
+    return math.sqrt(freedom) * math.tan(np.interp(share, below / below[-1], angles[1:]))
+
+
+def sample_std(values: Sequence[float]) -> float:
+    """Return the sample standard deviation; NaN for one value, or if a value is not finite.
+
+    >>> sample_std([1.0, 2.0, 3.0]), sample_std([1.0])
+    (1.0, nan)
+    """
+    whole = len(values) > 1 and all(map(math.isfinite, values))
+    return statistics.stdev(values) if whole else math.nan
+
+
+def confidence_half_width(values: Sequence[float], share: float = CONFIDENCE) -> float:
+    """Return the half-width of the confidence interval of the mean; NaN as for `sample_std`.
+
+    The values are assumed to be independent samples of one normal distribution.
+
+    >>> round(confidence_half_width([1.0, 2.0, 3.0]), 4)
+    2.4841
+    """
+    error = sample_std(values) / math.sqrt(len(values))
+    return math.nan if math.isnan(error) else t_quantile(len(values) - 1, share) * error
+
+
+def seeds_needed(difference: float, spread: float) -> int:
+    """Return the number of seeds with which 4 of 5 comparisons find a difference; or MAX_SEEDS.
+
+    That is the smallest n with (t + u) s / sqrt(n) <= difference, where t and u are the quantiles
+    of Student's t distribution with n - 1 degrees of freedom at 0.975 and 0.8.
+
+    >>> seeds_needed(1.0, spread=0.5), seeds_needed(1.0, spread=1.0)
+    (5, 10)
+
+    Args:
+        spread: s, the standard deviation of the difference between two runs of one seed.
+    """
+    for n in range(2, MAX_SEEDS):
+        quantiles = t_quantile(n - 1) + t_quantile(n - 1, 2 * POWER - 1)
+        if quantiles * spread <= difference * math.sqrt(n):
+            return n
+    return MAX_SEEDS
+
+
+def worth(
+    ladder: Mapping[int, Mapping[str, float]], change: Mapping[str, float], steps: int
+) -> dict[str, float]:
+    """Return what a change is worth, and its 95% interval: `steps`, `low`, `high`.
+
+    These are the extra steps of the base recipe that give the same loss. An infinity stands for
+    steps beyond the ladder, NaN for the bounds if there is one seed. The result is empty if the
+    change shares no seed with all rungs of the ladder.
+
+    Between its rungs, each seed's ladder is a straight line over a power of the number of steps,
+    S ** -p, with the p that suits the means best. The worth is where the mean difference between
+    change and ladder is zero. The interval has all numbers of steps at which the 95% confidence
+    interval of that difference, paired by seed, contains zero (Fieller 1954). So it has the noise
+    of both.
+
+    >>> ladder = {steps: {"1": 1 + 100 / steps} for steps in (100, 200, 400)}
+    >>> worth(ladder, {"1": 1 + 100 / 300}, steps=200)
+    {'steps': 100.0, 'low': nan, 'high': nan}
+
+    Args:
+        ladder: number of steps, at least two -> seed -> loss of a base run.
+        change: seed -> loss.
+        steps: from which the extra steps are counted.
+    """
+    seeds = [seed for seed in change if all(seed in losses for losses in ladder.values())]
+    losses = np.array([[ladder[length][seed] for length in sorted(ladder)] for seed in seeds])
+    own_loss = np.array([[change[seed]] for seed in seeds])
+    if len(ladder) < 2 or not seeds or not np.isfinite([*losses.flat, *own_loss.flat]).all():
+        return {}
+    rungs = np.array(sorted(ladder), dtype=float)
+    fits = [np.polyfit(rungs**-p, losses.mean(0), 1, full=True)[1].sum() for p in POWERS]
+    power = POWERS[np.argmin(fits)] if len(rungs) > 2 else 0.5
+    tried = np.unique(np.geomspace(rungs.min(), rungs.max(), 10_000).round())
+    lines = np.array([np.interp(-(tried**-power), -(rungs**-power), line) for line in losses])
+    gaps = own_loss - lines  # below zero where the ladder's loss is higher
+    mean, extra = gaps.mean(0), tried - steps
+    nearest = int(np.abs(mean).argmin())
+    found = -math.inf if mean[0] > 0 else math.inf if mean[-1] < 0 else float(extra[nearest])
+    if len(seeds) == 1:
+        return {"steps": found, "low": math.nan, "high": math.nan}
+    noise = t_quantile(len(seeds) - 1) * gaps.std(0, ddof=1) / math.sqrt(len(seeds))
+    inside = np.abs(mean) <= noise
+    inside[nearest] = True
+    low = -math.inf if inside[0] else float(extra[inside][0])
+    high = math.inf if inside[-1] else float(extra[inside][-1])
+    return {"steps": found, "low": low, "high": high}

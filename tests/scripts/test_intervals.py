@@ -1,0 +1,101 @@
+"""scripts.intervals: planted differences, ladders and spreads are found as often as they should."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from scripts.intervals import confidence_half_width, seeds_needed, t_quantile, worth
+from scripts.sweep.ranking import Group, difference
+
+REPETITIONS = 400
+RUNGS = (600, 900, 1350, 2000, 3000)
+BASE_STEPS = 1350
+
+
+def curve(steps: float) -> float:
+    """Return the loss of a planted ladder."""
+    return 0.17 + 40 / steps**0.9
+
+
+def by_seed(values: np.ndarray) -> dict[str, float]:
+    return {str(seed): float(value) for seed, value in enumerate(values)}
+
+
+@pytest.mark.parametrize("n_seeds", [3, 5])
+def test_planted_differences_are_in_their_interval_in_19_of_20_sweeps(n_seeds):
+    """Each seed has an effect on both runs, which the pairs cancel."""
+    rng, planted, inside = np.random.default_rng(1), -0.002, 0
+    for _ in range(REPETITIONS):
+        base = 0.2 + rng.normal(0, 0.01, n_seeds) + rng.normal(0, 0.001, n_seeds)
+        other = base + planted + rng.normal(0, 0.001, n_seeds)
+        gap = difference(*(Group("", {"val_bpb": by_seed(losses)}) for losses in (base, other)))
+        assert gap is not None
+        inside += abs(gap.mean - planted) <= gap.noise
+    assert 0.93 <= inside / REPETITIONS <= 0.97
+
+
+def test_the_number_of_seeds_finds_the_difference_in_4_of_5_sweeps():
+    rng, spread = np.random.default_rng(2), 0.001
+
+    def share_found(planted: float, n_seeds: int) -> float:
+        gaps = rng.normal(planted, spread, (REPETITIONS, n_seeds)).tolist()
+        return sum(np.mean(one) > confidence_half_width(one) for one in gaps) / REPETITIONS
+
+    for planted in (0.0008, 0.001, 0.002):
+        n = seeds_needed(planted, spread)
+        assert share_found(planted, n) > 0.76 and share_found(planted, n - 1) < 0.84
+    assert seeds_needed(1e-9, spread) == 100 and seeds_needed(1.0, spread) == 2
+
+
+def ladder(rng: np.random.Generator, n_seeds: int, noise: float) -> dict[int, dict[str, float]]:
+    return {
+        steps: by_seed(curve(steps) + rng.normal(0, noise, n_seeds)) for steps in reversed(RUNGS)
+    }
+
+
+@pytest.mark.parametrize("extra", [-600, -100, 0, 37, 700, 1500])
+def test_a_change_is_worth_the_planted_steps_without_noise(extra):
+    rng = np.random.default_rng(3)
+    change = by_seed(np.full(3, curve(BASE_STEPS + extra)))
+    found = worth(ladder(rng, 3, 0.0), change, BASE_STEPS)
+    assert found["steps"] == pytest.approx(extra, abs=0.01 * BASE_STEPS)
+    assert found["low"] <= found["steps"] <= found["high"]
+
+
+@pytest.mark.parametrize("n_seeds", [3, 5])
+def test_the_planted_worth_is_in_its_interval_in_19_of_20_sweeps(n_seeds):
+    """The noise is that of the change and of the ladder."""
+    rng, extra, inside, widths = np.random.default_rng(4), 400, 0, []
+    for _ in range(REPETITIONS):
+        change = by_seed(curve(BASE_STEPS + extra) + rng.normal(0, 0.0005, n_seeds))
+        found = worth(ladder(rng, n_seeds, 0.0005), change, BASE_STEPS)
+        inside += found["low"] <= extra <= found["high"]
+        widths.append(found["high"] - found["low"])
+    assert 0.93 <= inside / REPETITIONS <= 0.98
+    assert np.median(widths) < 2000  # not trivially wide
+
+
+def test_a_worth_beyond_the_ladder_is_open():
+    rungs = ladder(np.random.default_rng(5), 3, 1e-5)
+    better = worth(rungs, by_seed(np.array([0.17, 0.1701, 0.1699])), BASE_STEPS)
+    worse = worth(rungs, by_seed(np.array([0.40, 0.41, 0.42])), BASE_STEPS)
+    assert better == {"steps": math.inf, "low": RUNGS[-1] - BASE_STEPS, "high": math.inf}
+    assert worse == {"steps": -math.inf, "low": -math.inf, "high": RUNGS[0] - BASE_STEPS}
+
+
+def test_no_worth_without_a_shared_seed_or_finite_losses():
+    rungs = ladder(np.random.default_rng(6), 3, 0.0)
+    assert worth(rungs, {"9": 0.2}, BASE_STEPS) == {}
+    assert worth(rungs, {"0": math.nan, "1": 0.2}, BASE_STEPS) == {}
+    assert worth({}, {"0": 0.2}, BASE_STEPS) == worth({600: rungs[600]}, {"0": 0.2}, 600) == {}
+    one = worth(rungs, {"0": curve(2000), "9": 0.2}, BASE_STEPS)
+    assert one["steps"] == pytest.approx(650, abs=5) and math.isnan(one["low"])
+
+
+def test_quantiles_are_those_of_tables():
+    """Abramowitz and Stegun, Handbook of Mathematical Functions, table 26.10."""
+    table = {(1, 0.99): 63.657, (3, 0.6): 0.978, (4, 0.95): 2.776, (60, 0.99): 2.660}
+    assert {key: round(t_quantile(*key), 3) for key in table} == table
