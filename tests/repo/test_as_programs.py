@@ -10,9 +10,9 @@ import pytest
 from tests.conftest import ROOT
 
 
-@pytest.mark.parametrize("name", ["bench", "eval", "export", "plot", "sweep"])
+@pytest.mark.parametrize("name", ["bench", "eval", "export", "plot.py", "scaling.py", "sweep"])
 def test_a_script_started_as_a_file_finds_the_root(name, monkeypatch, capsys):
-    path = ROOT / "scripts" / ("plot.py" if name == "plot" else name)
+    path = ROOT / "scripts" / name
     # As Python sets it: the script's own folder, without the repository root.
     others = [entry for entry in sys.path if entry not in ("", str(ROOT))]
     monkeypatch.setattr(sys, "path", [str(path if path.is_dir() else path.parent), *others])
@@ -20,7 +20,7 @@ def test_a_script_started_as_a_file_finds_the_root(name, monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(path), run_name="__main__")
     assert ended.value.code == 0 and str(ROOT) in sys.path
-    assert f"usage: scripts.{name} [-h]" in capsys.readouterr().out
+    assert f"usage: scripts.{path.stem} [-h]" in capsys.readouterr().out
 
 
 def test_a_script_started_as_a_module(run_python):

@@ -28,6 +28,7 @@ PROGRAMS = (
     "data.download.__main__",
     "data.stories.__main__",
     "scripts.plot",
+    "scripts.scaling",
     "scripts.eval.__main__",
     "scripts.export.__main__",
     "scripts.sweep.__main__",

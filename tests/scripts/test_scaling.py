@@ -1,0 +1,166 @@
+"""scripts.scaling: planted constants are found, and what can't be fitted is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from scripts import scaling as script
+from tests.helpers.runs import fake_run
+from train import Config
+from utils.config.load import load
+from utils.errors import UserError
+
+SIZES, TOKENS = np.array(
+    [(n, d) for n in (1e5, 2e5, 4e5, 6e5, 9e5) for d in (8e5, 1.7e6, 3.4e6) for _ in range(3)]
+).T
+STORIES = (0.487, 60.0, 9000.0, 0.6, 0.75)
+CHINCHILLA = (1.69, 406.4, 410.7, 0.34, 0.28)  # of Hoffmann et al. 2022
+
+
+def planted(constants: tuple[float, ...], sizes: Any, tokens: Any) -> Any:
+    E, A, B, a, b = constants
+    return E + A / sizes**a + B / tokens**b
+
+
+def constants_of(laws: np.ndarray) -> np.ndarray:
+    return np.concatenate([np.exp(laws[:, :3]), laws[:, 3:]], 1)
+
+
+@pytest.mark.parametrize("constants", [STORIES, CHINCHILLA])
+def test_exact_losses_give_the_planted_constants(constants):
+    laws = script.fit_law(SIZES, TOKENS, planted(constants, SIZES, TOKENS), 20)
+    found = constants_of(laws)
+    assert found[0] == pytest.approx(constants, rel=1e-5)
+    assert np.allclose(found, found[0], rtol=1e-4)  # no residuals, so no spread
+
+
+def test_the_planted_floor_is_in_its_interval_in_19_of_20_sweeps(monkeypatch):
+    """And so is the loss of the predicted run."""
+    monkeypatch.setattr(script, "FIT_STEPS", 40)  # enough here, and faster
+    rng, repetitions = np.random.default_rng(1), 100
+    inside = np.zeros(2)
+    larger = np.array([2 * SIZES.max()]), np.array([2 * TOKENS.max()])
+    for _ in range(repetitions):
+        losses = planted(STORIES, SIZES, TOKENS) * np.exp(rng.normal(0, 0.003, len(SIZES)))
+        laws = script.fit_law(SIZES, TOKENS, losses, 100)
+        predicted = script.terms(laws, *larger).sum((1, 2))
+        values = [(np.exp(laws[:, 0]), STORIES[0]), (predicted, planted(STORIES, *larger)[0])]
+        for number, (found, true) in enumerate(values):
+            low, high = script.bounds(found)
+            inside[number] += low <= true <= high
+    assert (0.9 <= inside / repetitions).all() and (inside / repetitions <= 0.99).all()
+
+
+@pytest.fixture
+def sweep(story_run: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Return sweep(widths, steps, ...) -> a folder of finished runs with planted losses."""
+    config, _ = load(Config, [str(story_run / "config.yaml")], {})
+
+    def make(
+        widths: tuple[int, ...], lengths: tuple[int, ...], seeds: int = 1, name: str = "sweep"
+    ) -> Path:
+        for width in widths:
+            for steps in lengths:
+                for seed in range(1, seeds + 1):
+                    run = tmp_path / name / f"{width}-{steps}-{seed}"
+                    changed = {"model.n_embd": width}
+                    loss = planted((1.0, 20.0, 30.0, 0.5, 0.4), width**2, 100 * steps)
+                    loss *= 1 + 1e-3 * np.random.default_rng(width * steps + seed).normal()
+                    fake_run(story_run, run, config, loss, steps, seed, changed)
+        return tmp_path / name
+
+    return make
+
+
+WIDTHS, LENGTHS = (8, 16, 32, 64), (10, 40, 160, 640)
+
+
+def test_a_sweep_is_fitted_plotted_and_compared_with_the_floor(sweep, printed):
+    folder = sweep(WIDTHS, LENGTHS, seeds=2)
+    record, _ = printed(script.main, "--sweep", folder)
+    floor = record["floor"]
+    assert record["runs"] == 32 and 0 < floor < 5
+    for name in "EABab":
+        assert record[name]["low"] <= record[name]["value"] <= record[name]["high"]
+    assert record["b"]["low"] <= 0.4 <= record["b"]["high"]
+    one = record["prediction"]
+    assert one["tokens"] == 2 * 64_000 and one["times_compute"] == 4 and "measured" not in one
+    assert one["low"] < one["value"] < one["high"] and one["high"] / one["low"] < 1.05
+    assert (folder / "scaling.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_larger_run_is_compared_with_its_prediction(sweep, printed, capsys):
+    folder, larger = sweep(WIDTHS, LENGTHS), sweep((128,), (1280,), name="larger")
+    record, _ = printed(script.main, "--sweep", folder, "--run", larger / "128-1280-1")
+    one = record["prediction"]
+    assert one["tokens"] == 128_000 and one["times_compute"] > 4
+    assert one["measured"] == pytest.approx(planted((1.0, 20, 30, 0.5, 0.4), 128**2, 128_000), 0.01)
+    change_data(larger / "128-1280-1")
+    with pytest.raises(UserError, match="--run .*: name a finished run on the same data"):
+        script.main(["--sweep", str(folder), "--run", str(larger / "128-1280-1")])
+
+
+def test_the_text_compares_the_fit_with_the_floor_and_the_measurement():
+    one = {"value": 0.5, "low": 0.49, "high": 0.51}
+    record = {"floor": 0.495, **dict.fromkeys(script.NAMES, one)}
+    record["prediction"] = {"parameters": 2e6, "tokens": 7e6, "times_compute": 4.1, **one}
+    lines = script.show(record).splitlines()
+    assert lines[1].split() == ["E", "0.5", "0.49", "0.51"]
+    assert lines[6].split() == ["predicted", "0.5000", "0.4900", "0.5100"]
+    assert "4.1 times the compute" in lines[-2] and "2.0M parameters and 7.0M tokens" in lines[-2]
+    assert lines[-1] == "floor: 0.4950; E is +1.01% from it, and its interval contains it"
+    record["floor"], record["prediction"]["measured"] = 0.48, 0.505
+    *_, measured, floor = script.show(record).splitlines()
+    assert measured == "measured: 0.5050, +1.00% from the prediction"
+    assert floor.endswith("does not contain it")
+    assert "floor" not in script.show(record | {"floor": None})  # a text has no known floor
+
+
+def change_data(run: Path) -> None:
+    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    record["data"]["identity"] = "other"
+    (run / "run.json").write_text(json.dumps(record), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("widths", "lengths", "found"),
+    [
+        ((8, 16), LENGTHS, "8 finished runs, 2 sizes, 4 numbers of steps"),
+        (WIDTHS, (10, 40), "8 finished runs, 4 sizes, 2 numbers of steps"),
+        ((8,), (10,), "1 finished runs, 1 sizes, 1 numbers of steps"),
+    ],
+)
+def test_too_few_sizes_or_lengths_are_refused(sweep, widths, lengths, found):
+    folder = sweep(widths, lengths, seeds=1)
+    with pytest.raises(UserError, match=f"{found}; train at least 7 runs, 3 sizes .*n_embd.* and"):
+        script.main(["--sweep", str(folder)])
+    assert not (folder / "scaling.png").exists()
+
+
+def test_runs_that_do_not_belong_together_are_refused(sweep, tmp_path):
+    folder = sweep(WIDTHS, LENGTHS)
+    with pytest.raises(UserError, match="--sweep .*nowhere: no runs there"):
+        script.main(["--sweep", str(tmp_path / "nowhere")])
+    (folder / "8-10-1").rename(folder / "copy")
+    sweep((8,), (10,))
+    with pytest.raises(UserError, match="two runs have equal size, steps and seed; drop"):
+        script.main(["--sweep", str(folder)])
+    change_data(folder / "16-10-1")
+    with pytest.raises(UserError, match="its runs have different data; train all on the same"):
+        script.main(["--sweep", str(folder)])
+
+
+def test_unfinished_runs_and_losses_that_are_not_numbers_are_left_out(sweep, printed):
+    folder = sweep(WIDTHS, LENGTHS)
+    for name, old, new in (("8-10-1", "\n10,", "\n9,"), ("8-40-1", None, "nan")):
+        path = folder / name / "metrics.csv"
+        text = path.read_text(encoding="utf-8")
+        old = old or text.splitlines()[-1].split(",")[6]
+        path.write_text(text.replace(old, new), encoding="utf-8")
+    assert printed(script.main, "--sweep", folder)[0]["runs"] == 14
