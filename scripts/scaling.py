@@ -30,7 +30,7 @@ from utils.errors import UserError, run_cli
 from utils.output import describe_count, json_line
 from utils.run import figure as pictures
 from utils.run.folder import RunFolder
-from utils.run.plot import scale_y
+from utils.run.plot import TICKS, scale_y
 
 NAMES = ("E", "A", "B", "a", "b")
 MIN_VALUES = 3  # sizes, and numbers of tokens
@@ -169,6 +169,8 @@ def plot_law(runs: Sequence[FinishedRun], laws: np.ndarray, out: Path) -> None:
         axes.axhline(level, color="black", ls=dashes, lw=1, label=f"{label}: {level:.4f}")
     axes.axhspan(*bounds(np.exp(laws[:, 0])), color="0.5", alpha=0.2, linewidth=0)
     axes.set_xscale("log")
+    axes.set_xticks([one for one in TICKS if grid[0] <= one * 1e6 <= grid[-1]])
+    axes.minorticks_off()
     scale_y(axes, [y for line in axes.lines for y in line.get_ydata()])
     axes.set_title("Fit of L = E + A / N^a + B / D^b, 95% intervals", loc="left", fontsize=10)
     axes.set(xlabel="training tokens, millions", ylabel="best val nats per token")
