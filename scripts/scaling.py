@@ -37,10 +37,7 @@ MIN_VALUES = 3  # sizes, and numbers of tokens
 MIN_RUNS = 7  # more than the five constants, so that residuals are left
 SAMPLES = 1000  # of the bootstrap
 FIT_STEPS = 100  # of the Levenberg-Marquardt method
-EXAMPLES = (
-    "python -m scripts.scaling --sweep runs/scaling",
-    "python -m scripts.scaling --sweep runs/scaling --run runs/larger",
-)
+EXAMPLES = ("python -m scripts.scaling --sweep runs/scaling --run runs/larger",)
 
 
 def terms(laws: np.ndarray, sizes: np.ndarray, tokens: np.ndarray) -> np.ndarray:

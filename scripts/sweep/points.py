@@ -23,6 +23,7 @@ from utils.metrics import CLOCK_COLUMNS
 from utils.output import as_utf8
 from utils.run import checkpoint
 from utils.run.folder import RunFolder
+from utils.suggest import shell_quote
 
 # Measured columns of results.csv, from `run_figures`.
 MEASURED = ("step", "best_step", "val_loss", "val_bpb", "train_loss")
@@ -157,18 +158,13 @@ def read_ladder(folder: str, sweep: Sweep, base: Config) -> list[FinishedRun]:
     """
     runs = finished_runs(folder, "--ladder")
     if len({run.config.train.max_steps for run in runs}) < 2:
-        flags = f"--grid {STEPS}=1000,2000,4000 --out {folder}"
-        raise UserError(
-            f"--ladder {folder}: needs finished runs with two numbers of steps; train them with "
-            f"`python -m scripts.sweep --base FILE {flags}`"
-        )
+        fix = f"train them with `--grid {STEPS}=1000,2000 --out {shell_quote(folder)}`"
+        raise UserError(f"--ladder {folder}: needs finished runs of two numbers of steps; {fix}")
     varied = [] if sweep.changes else sweep.setting_names  # of a grid, which has no base
     for run in runs:
         if differs := difference(run.config, base, (*MAY_DIFFER, *LADDER_MAY_DIFFER, *varied)):
-            raise UserError(
-                f"--ladder {folder}: {run.path.name} has {differs} as the sweep's base; train the "
-                "ladder with the same base"
-            )
+            fix = "as the sweep's base; train the ladder with the same base"
+            raise UserError(f"--ladder {folder}: {run.path.name} has {differs} {fix}")
     return runs
 
 

@@ -125,7 +125,7 @@ def test_a_ladder_needs_two_finished_lengths(sweep_file, ladder, tmp_path, kept)
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
             path.write_text("".join(lines[:-1]), encoding="utf-8")
     argv = [*sweep_file("each: {n_layer: [2]}"), "--ladder", str(copy)]
-    with pytest.raises(UserError, match="needs finished runs with two numbers of steps; train"):
+    with pytest.raises(UserError, match="needs finished runs of two numbers of steps; train"):
         script.main(argv)
     with pytest.raises(UserError, match="--ladder .*nowhere: no runs there"):
         script.main([*argv[:-1], str(tmp_path / "nowhere")])
