@@ -31,7 +31,7 @@ MEASURED = ("step", "best_step", "val_loss", "val_bpb", "train_loss")
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 THREADS, STEPS = "train.num_threads", "train.max_steps"
 # Settings that do not change the losses: a run with another value is still the same point.
-MAY_DIFFER = ("run_dir", THREADS, "data.cache_dir", "train.log_every_steps")
+MAY_DIFFER: tuple[str, ...] = ("run_dir", THREADS, "data.cache_dir", "train.log_every_steps")
 MAY_DIFFER += ("train.sample_tokens", "train.sample_prompt", "train.tensorboard")
 LADDER_MAY_DIFFER = (SEED, STEPS, "train.eval_every_steps")
 
