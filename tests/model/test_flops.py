@@ -184,9 +184,9 @@ def test_activations_are_estimated_within_15_percent(settings, T, n_embd):
     )
     logits_and_their_gradient = 2 * 4 * 2 * T * 64
     measured = saved_bytes(config, 2) + logits_and_their_gradient
-    # With dropout, the fused attention of older versions keeps the attention weights.
+    # Without a fused kernel for shared keys and values, older versions keep the attention weights.
     is_old = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 13)
-    error = 0.3 if is_old and config.dropout else 0.15
+    error = 0.35 if is_old and config.n_kv_head else 0.15
     assert training_memory(config, 2).activations / measured == pytest.approx(1, abs=error)
 
 
