@@ -91,8 +91,10 @@ def test_the_run_resumes_as_before(
     after = floats(losses(Path("run/metrics.csv")))
     assert after.keys() == before.keys()
     # On one machine all but the first are equal, bit for bit; CPUs sum in different orders. Between
-    # the first two, the optimizer's steps changed in the fourth digit.
-    tolerance = 1e-3 if "2026-11-23" in request.node.name else 1e-4
+    # the first two, the optimizer's steps changed in the fourth digit. Dropout draws other masks in
+    # older versions of torch: 2.6 does.
+    is_old = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 13)
+    tolerance = 5e-3 if is_old else 1e-3 if "2026-11-23" in request.node.name else 1e-4
     for step in before:
         assert after[step] == pytest.approx(before[step], rel=tolerance), step
 

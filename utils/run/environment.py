@@ -31,17 +31,16 @@ def environment() -> dict[str, Any]:
 
 def resume_warnings(state: Mapping[str, Any], ranks: int, dropout: float) -> Iterator[str]:
     """Yield a warning for each change since the checkpoint `state` that affects the next steps."""
+    effect = "from this step on, its numbers may differ in the last digits"
     if state["torch"] != str(torch.__version__):
+        masks = ", and dropout may use other masks" if dropout else ""
         yield (
             f"warning: the run began with torch {state['torch']}, this is {torch.__version__}: "
-            "from this step on, its numbers may differ in the last digits"
+            f"{effect}{masks}"
         )
     if (before := state.get("ranks", 1)) != ranks:
         masks = ", and dropout uses other masks" if dropout else ""
-        yield (
-            f"warning: the run had {before} ranks, now it has {ranks}: "
-            f"from this step on, its numbers may differ in the last digits{masks}"
-        )
+        yield f"warning: the run had {before} ranks, now it has {ranks}: {effect}{masks}"
 
 
 def git_commit() -> str | None:
