@@ -109,8 +109,10 @@ def test_mutations_depend_on_the_seed_and_differ() -> None:
     found = [mutate_bytes(raw, raw, Random(seed)) for seed in range(300)]
     assert found == [mutate_bytes(raw, raw, Random(seed)) for seed in range(300)]
     assert len({*found}) > 250
-    same_size = [int.from_bytes(one) for one in found if len(one) == len(raw)]
-    flips = [number for number in same_size if (number ^ int.from_bytes(raw)).bit_count() == 1]
+    same_size = [int.from_bytes(one, "big") for one in found if len(one) == len(raw)]
+    flips = [
+        number for number in same_size if (number ^ int.from_bytes(raw, "big")).bit_count() == 1
+    ]
     assert len(flips) > 50
     assert mutate_bytes(b"", b"", Random(1)) is not None
 
