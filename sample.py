@@ -218,7 +218,7 @@ def sample_texts(
             max_new_tokens=request.max_new_tokens,
             params=request.params,
             stop_id=request.stop_id,
-            is_finished=lambda i: bool(samples[i].finish_reason),  # noqa: B023 (used up below)
+            is_finished=lambda i: bool(samples[i].finish_reason),  # noqa: B023 (of this batch)
             engine=loaded.engine,
             compiled=request.compiled,
         )

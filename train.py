@@ -11,7 +11,8 @@ if __name__ == "__main__":  # before the slow imports
     exit_silently_on_sigint()
     # How often a thread of torch on Linux checks for work before it leaves its core to others. The
     # default takes milliseconds, so beside a busy program the threads of a run block each other.
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    if "OMP_WAIT_POLICY" not in os.environ:  # which is the user's decision
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 import argparse
 import contextlib

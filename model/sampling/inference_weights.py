@@ -49,7 +49,7 @@ class InferenceWeights:
     def __init__(self, model: nn.Module) -> None:
         """Gather the weights of a TinyGPT, which may be compiled or wrapped.
 
-        For a large model this takes as long as copying it.
+        For a large model this, or its first step, takes as long as copying it.
         """
         raw = unwrap(model)
         assert isinstance(raw, TinyGPT)

@@ -17,7 +17,10 @@ from torch import Tensor
 TINY_MATRIX_THRESHOLD = 400  # elements; PyTorch's own bound, see `batch_invariant_matmul`
 VECTOR_MULTIPLE = 64  # elements: at 2 bytes each, they fill two vectors of 512 bits, the widest
 PACKED_ROWS = 16  # the batch size for which oneDNN arranges weights; other sizes work as well
-SUM_LENGTHS = (512, 1024)  # of oneDNN's sums, for fewer and for more than 1,024 inputs
+# oneDNN adds up so many inputs at a time: with AVX-512 512 of up to 1,024, and 1,024 of more; with
+# AVX2 always 1,024.
+SUM_LENGTHS = (512, 1024)
+N_TRIALS = 16  # rows to compare: a few outputs can be equal by chance, in another order, too
 BLOCK = 32  # outputs that are summed together: two vectors of 512 bits; 16, 48 and 64 are slower
 
 Affine = tuple[Tensor, Tensor | None]  # weights (N, D) and bias (N)
@@ -108,8 +111,10 @@ def packed_matmul(affine: Affine) -> Matmul:
 
     Several rows take oneDNN's packed layout: it uses all cores, takes half as long as MKL for
     sixteen rows, and adds in one order for two rows and more. A single row takes the first product
-    that adds in the same order: `summed_blocks`, or oneDNN's. A call costs 10 us to start, which is
-    much for small matrices. torch.compile calls oneDNN's operation for frozen weights.
+    that adds in the same order, which is tried: `summed_blocks`, oneDNN's, or oneDNN's of the row
+    twice. The first single row and the first batch take as long as copying the weights once or
+    twice. A call costs 10 us to start, which is much for small matrices. torch.compile calls
+    oneDNN's operation for frozen weights.
 
     >>> packed_matmul((torch.ones(2, 3), torch.tensor([0.0, 1.0])))(torch.ones(1, 3)).tolist()
     [[3.0, 4.0]]
@@ -125,10 +130,12 @@ def packed_matmul(affine: Affine) -> Matmul:
 
     @cache  # at the first single row
     def pick_single() -> Callable[[Tensor], Tensor]:
-        x_2D = torch.randn(2, weight_ND.shape[1], generator=torch.Generator().manual_seed(1))
-        expected_1N = several(x_2D)[:1]
-        for product in chain(map(partial(summed_blocks, affine), SUM_LENGTHS), [several]):
-            if torch.equal(product(x_2D[:1]), expected_1N):
+        D, generator = weight_ND.shape[1], torch.Generator().manual_seed(1)
+        x_BD = torch.randn(N_TRIALS, D, generator=generator, dtype=weight_ND.dtype, device="cpu")
+        expected_BN = several(x_BD)
+        lengths = SUM_LENGTHS if D <= SUM_LENGTHS[-1] else SUM_LENGTHS[::-1]  # the likely one first
+        for product in chain(map(partial(summed_blocks, affine), lengths), [several]):
+            if torch.equal(torch.cat([*map(product, x_BD.split(1))]), expected_BN):
                 pack.cache_clear()  # the next batch, if there is one, packs them again
                 return product
         return lambda x_1D: several(x_1D.expand(2, -1))[:1]

@@ -1,6 +1,7 @@
 """How long a run takes: measured before its first step, on a trainer that is thrown away."""
 
 import math
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from utils.errors import plural
 MIN_FLOPS = 1e10  # of a run, to estimate its duration: a CPU takes about a second for them
 ESTIMATE_S = 0.5  # spent on steps for the line that estimates the duration of a run
 BUDGET_SHARE = 0.08  # of train.max_minutes, spent on steps to find the number that fits the rest
+MAX_TRIAL_S = 60.0  # of it
 MAX_SAMPLE_TOKENS = 16  # sampled to measure the time of a token
 
 
@@ -129,8 +131,9 @@ def plan(train: TrainConfig, trial: Trainer) -> tuple[TrainConfig, str]:
         trial: a trainer with `trial_settings`; its steps are taken, so it cannot train the run.
     """
     budget_s = 60 * train.max_minutes
-    seconds, limit = (BUDGET_SHARE * budget_s, 1000) if budget_s else (ESTIMATE_S, 20)
-    limit = limit if budget_s else min(limit, train.max_steps // 50)
+    seconds, limit = ESTIMATE_S, min(20, train.max_steps // 50)
+    if budget_s:
+        seconds, limit = min(BUDGET_SHARE * budget_s, MAX_TRIAL_S), sys.maxsize
     duration = measure(trial, train, seconds, limit)
     fits = ""
     if budget_s:

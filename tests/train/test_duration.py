@@ -49,11 +49,18 @@ def test_a_run_with_a_budget_is_the_run_with_the_steps_that_were_logged(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="libgomp is the library of Linux wheels")
-@pytest.mark.parametrize(("given", "used"), [(None, "10000"), ("77", "77")])
+@pytest.mark.parametrize(
+    ("env", "used"),
+    [
+        ({}, "10000"),
+        ({"GOMP_SPINCOUNT": "77"}, "77"),
+        ({"OMP_WAIT_POLICY": "PASSIVE"}, "0"),
+    ],
+)
 def test_waiting_threads_soon_give_their_core_to_other_programs(
-    run_python: Callable[..., Any], given: str | None, used: str
+    run_python: Callable[..., Any], env: dict[str, str], used: str
 ) -> None:
-    env = {"OMP_DISPLAY_ENV": "VERBOSE"} | ({"GOMP_SPINCOUNT": given} if given else {})
+    env = {"OMP_DISPLAY_ENV": "VERBOSE"} | env
     done = run_python("train.py", "--print_config", env=env)
     assert done.returncode == 0
     assert f"GOMP_SPINCOUNT = '{used}'" in done.stderr
@@ -143,12 +150,18 @@ def test_the_first_step_does_not_count_and_passes_do(monkeypatch: pytest.MonkeyP
     assert found == Duration(step_s=4 * 3.5 + 3.0, evaluation_s=4.0) and trial.steps == 22
 
 
-def test_the_trial_is_part_of_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("minutes", "trial_s"), [(18.0, BUDGET_SHARE * 18 * 60), (600.0, 120.0)])
+def test_the_trial_is_part_of_the_budget(
+    minutes: float, trial_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(duration_module, "MAX_TRIAL_S", 120.0)  # the first step takes 65 s
     trial: Any = SlowTrial(monkeypatch, grad_accum_steps=1)
     trial.batches = types.SimpleNamespace(epoch_at=lambda step: 1e-6)
-    planned, line = plan(TrainConfig(max_minutes=60.0), trial)
+    planned, line = plan(TrainConfig(max_minutes=minutes), trial)
     run_s = Duration(6.5, 4.0).total_s(planned)
-    assert 3600 - 6.5 - 4.0 < run_s + BUDGET_SHARE * 3600 <= 3600, line
+    # The trial ends with a whole step.
+    assert trial.now == pytest.approx(trial_s, abs=6.5)
+    assert run_s + trial_s == pytest.approx(60 * minutes, abs=6.5 + 4.0), line
 
 
 def test_one_slow_step_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:

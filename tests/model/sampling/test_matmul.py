@@ -14,7 +14,9 @@ ORDERS = {"the order found": matmul.SUM_LENGTHS, "no order found": (7,)}
 
 
 @pytest.mark.parametrize("sum_lengths", ORDERS.values(), ids=ORDERS)
-@pytest.mark.parametrize("shape", [(65, 384), (64, 640), (384, 1536), (100, 4100)])
+@pytest.mark.parametrize(
+    "shape", [(65, 384), (64, 640), (384, 1536), (100, 4100), (1, 600), (1, 1025), (3, 5)]
+)
 def test_packed_rows_have_the_same_bits(shape, sum_lengths, monkeypatch):
     monkeypatch.setattr(matmul, "SUM_LENGTHS", sum_lengths)
     product = matmul.packed_matmul((torch.randn(shape), torch.randn(shape[0])))
