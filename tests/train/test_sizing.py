@@ -113,7 +113,7 @@ def test_text_in_wide_characters_gets_a_larger_vocabulary(tmp_path: Path) -> Non
         n_bytes, wide_share, vocab_size = measure_text(DataConfig(files=(str(tmp_path / name),)))
         assert (n_bytes, wide_share, vocab_size) == (len(text.encode()), share, None)
     table = SizeConfig((0,), (512,), (128,), (0.0,), (0.1,), (9.0,))
-    assert settings_for(table, 9, 1.0, 0)["model.vocab_size"] == 3 * 512
+    assert settings_for(table, 9, 1.0, 0)["model.vocab_size"] == 2 * 512
     assert settings_for(table, 9, 0.02, 0)["model.vocab_size"] == 512  # some quotation marks
 
 

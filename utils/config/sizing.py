@@ -16,10 +16,6 @@ HEAD_SIZE = 32  # n_head = n_embd / 32
 # of a model grows as C^0.5 (Hoffmann et al. 2022, arXiv 2203.15556), and so the width as C^0.25.
 BUDGET_MINUTES = 5.0
 BYTES_IN_BUDGET = 1e5  # a text of this size is read as often as is useful in five minutes
-# A text in characters of three or more bytes, as Chinese, has so many times more tokens: otherwise
-# many characters would be cut into several tokens. In steps of an eighth, so that a few dashes and
-# quotation marks change nothing, and matrix products keep a fast size.
-MORE_WIDE = 2
 
 
 def column(help: str, **limits: Any) -> Any:
@@ -101,9 +97,12 @@ def settings_for(
     useful = min(max_minutes / BUDGET_MINUTES, max(1.0, n_bytes / BYTES_IN_BUDGET))
     wider = useful**0.25 if max_minutes else 1.0
     n_heads = max(1, round(wider * table.widths[column] / HEAD_SIZE))
+    # A text in characters of three or more bytes, as Chinese, has up to twice as many tokens:
+    # otherwise many characters would be cut into several. In steps of an eighth, so that a few
+    # dashes and quotation marks change nothing, and matrix products keep a fast size.
     return {
         "model.vocab_size": vocab_size
-        or table.vocab_sizes[column] * round(8 * (1 + MORE_WIDE * wide_share)) // 8,
+        or table.vocab_sizes[column] * round(8 * (1 + wide_share)) // 8,
         "model.n_embd": n_heads * HEAD_SIZE,
         "model.dropout": table.dropouts[column],
         "optim.weight_decay": table.weight_decays[column],

@@ -72,6 +72,10 @@ def test_a_compiled_program_is_reused(tiny, kind):
             assert n_programs() == (1 if n_rows == 1 else 2)
 
 
+@pytest.mark.skipif(
+    tuple(map(int, torch.__version__.split(".")[:2])) < (2, 13),
+    reason="2.6 compiles no filters: sampling goes on without the compiler, and says so",
+)
 def test_other_params_or_shapes_need_another_program_other_weights_do_not(tiny):
     for model in (tiny(), tiny(seed=2), tiny(n_layer=1)):
         engine = InferenceEngine(model)

@@ -132,8 +132,9 @@ def test_many_variants_are_coloured_by_their_loss(tmp_path, figures):
     axes, bar = figures["curves.png"].axes
     assert len(axes.lines) == 10 and bar.get_ylabel() == "best val bits per byte, mean over seeds"
     assert len(legend_of(figures["curves.png"])) == 3  # the title, the lowest and the highest
-    ticks = figures["axes.png"].axes[0].get_xticklabels()
-    assert len(ticks) <= 10
+    low, high = figures["axes.png"].axes[0].get_xlim()
+    ticks = figures["axes.png"].axes[0].get_xticks()
+    assert len([tick for tick in ticks if low <= tick <= high]) <= 10
 
 
 def test_many_values_that_are_not_numbers_are_all_named(tmp_path, figures):
