@@ -28,6 +28,7 @@ train: {batch_size: 4, eval_every_steps: 5, sample_tokens: 2, num_threads: 1}
 size:
   min_bytes: [0, 10_000]
   vocab_sizes: [257, 300]
+  wide_vocab_sizes: [257, 300]
   widths: [32, 64]
   dropouts: [0.2, 0.1]
   weight_decays: [1, 0.5]
@@ -100,7 +101,7 @@ def test_a_budget_is_limited_by_the_passes_and_sets_the_width(
 
 
 def test_the_width_grows_with_the_fourth_root_of_the_budget() -> None:
-    table = SizeConfig((0,), (512,), (128,), (0.0,), (0.1,), (9.0,))
+    table = SizeConfig((0,), (512,), (1024,), (128,), (0.0,), (0.1,), (9.0,))
     widths = [
         settings_for(table, 10**8, 0.0, minutes)["model.n_embd"] for minutes in (0, 5, 80, 0.3)
     ]
@@ -112,9 +113,10 @@ def test_text_in_wide_characters_gets_a_larger_vocabulary(tmp_path: Path) -> Non
         (tmp_path / name).write_text(text, encoding="utf-8")
         n_bytes, wide_share, vocab_size = measure_text(DataConfig(files=(str(tmp_path / name),)))
         assert (n_bytes, wide_share, vocab_size) == (len(text.encode()), share, None)
-    table = SizeConfig((0,), (512,), (128,), (0.0,), (0.1,), (9.0,))
+    table = SizeConfig((0,), (512,), (1024,), (128,), (0.0,), (0.1,), (9.0,))
     assert settings_for(table, 9, 1.0, 0)["model.vocab_size"] == 2 * 512
     assert settings_for(table, 9, 0.02, 0)["model.vocab_size"] == 512  # some quotation marks
+    assert settings_for(table, 9, 0.5, 0)["model.vocab_size"] == 512 + 256
 
 
 def test_the_page_about_sizes_has_the_numbers_of_the_table() -> None:
@@ -196,7 +198,7 @@ def test_the_estimate_is_that_of_the_limited_steps(
 
 
 def test_a_long_budget_does_not_widen_the_model_of_a_short_text() -> None:
-    table = SizeConfig((0,), (512,), (128,), (0.0,), (0.1,), (9.0,))
+    table = SizeConfig((0,), (512,), (1024,), (128,), (0.0,), (0.1,), (9.0,))
     sizes = {10**5: 128, 16 * 10**5: 256, 10**8: 416}
     for n_bytes, width in sizes.items():
         assert settings_for(table, n_bytes, 0.0, 600)["model.n_embd"] == width

@@ -29,6 +29,8 @@ class SizeConfig:
 
     min_bytes: tuple[int, ...] = column("least bytes of text of each column; empty = no table")
     vocab_sizes: tuple[int, ...] = column("model.vocab_size, for Latin letters", minimum=257)
+    # Fewer tokens would cut many of these characters, such as Chinese ones, into several.
+    wide_vocab_sizes: tuple[int, ...] = column("the same for characters of 3 bytes", minimum=257)
     widths: tuple[int, ...] = column("model.n_embd, for a budget of 5 minutes", minimum=32)
     dropouts: tuple[float, ...] = column("model.dropout", below=1)
     weight_decays: tuple[float, ...] = column("optim.weight_decay")
@@ -84,25 +86,24 @@ def settings_for(
         max_minutes: the budget; 0 = that of the table.
         vocab_size: of the tokenizer, if it exists already.
 
-    >>> rows = SizeConfig((0, 10_000), (300, 1024), (64, 128), (0.2, 0.1), (1.0, 0.1), (20.0, 10.0))
+    >>> rows = SizeConfig((0, 99), (300, 1024), (600, 2048), (64, 128), (0, 0.1), (1, 0.1), (9, 10))
     >>> for name, value in settings_for(rows, 1_600_000, 0.0, 80.0).items():
     ...     print(name, value)
     model.vocab_size 1024
     model.n_embd 256
     model.dropout 0.1
     optim.weight_decay 0.1
-    train.max_passes 10.0
+    train.max_passes 10
     """
     column = bisect_right(table.min_bytes, n_bytes) - 1
     useful = min(max_minutes / BUDGET_MINUTES, max(1.0, n_bytes / BYTES_IN_BUDGET))
     wider = useful**0.25 if max_minutes else 1.0
     n_heads = max(1, round(wider * table.widths[column] / HEAD_SIZE))
-    # A text in characters of three or more bytes, as Chinese, has up to twice as many tokens:
-    # otherwise many characters would be cut into several. In steps of an eighth, so that a few
-    # dashes and quotation marks change nothing, and matrix products keep a fast size.
+    latin, wide = table.vocab_sizes[column], table.wide_vocab_sizes[column]
+    # In eighths, so that a few dashes and quotation marks change nothing.
+    by_script = latin + round(8 * wide_share) * (wide - latin) // 8
     return {
-        "model.vocab_size": vocab_size
-        or table.vocab_sizes[column] * round(8 * (1 + wide_share)) // 8,
+        "model.vocab_size": vocab_size or by_script,
         "model.n_embd": n_heads * HEAD_SIZE,
         "model.dropout": table.dropouts[column],
         "optim.weight_decay": table.weight_decays[column],
