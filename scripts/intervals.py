@@ -49,6 +49,20 @@ def confidence_half_width(values: Sequence[float], share: float = CONFIDENCE) ->
     return math.nan if math.isnan(error) else t_quantile(len(values) - 1, share) * error
 
 
+def share_interval(count: int, n: int) -> tuple[float, float]:
+    """Return the 95% confidence interval of a share, of which `count` of n were seen (Wilson 1927).
+
+    It has the shares p with |count / n - p| <= z sqrt(p (1 - p) / n), so it is right at 0 and 1.
+
+    >>> [round(bound, 4) for bound in (*share_interval(0, 10), *share_interval(5, 10))]
+    [0.0, 0.2775, 0.2366, 0.7634]
+    """
+    z = statistics.NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+    middle = (count + z * z / 2) / (n + z * z)
+    half = z / (n + z * z) * math.sqrt(count * (n - count) / n + z * z / 4)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
 def seeds_needed(difference: float, spread: float) -> int:
     """Return the number of seeds with which 4 of 5 comparisons find a difference; or MAX_SEEDS.
 

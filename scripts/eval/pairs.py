@@ -12,6 +12,7 @@ from data.stories.template_grammar import Step, history
 from scripts.eval.choices import TABLES, kind_of
 from scripts.eval.eval_sets import Run
 from scripts.eval.scoring import evaluate_run
+from scripts.intervals import share_interval
 from scripts.report import table
 from utils.errors import UserError
 from utils.output import log, progress_bar
@@ -77,16 +78,20 @@ def measure_pairs(run: Run, n_pairs: int) -> dict[str, Any]:
     right = [story < wrong for story, wrong in zip(nats[::2], nats[1::2], strict=True)]
     parts = {kind: share(right[i :: len(kinds)]) for i, kind in enumerate(kinds[:n_pairs])}
     found = [*parts.items(), ("all", share(right))]
-    lines = [[name, *(f"{one:.4g}" for one in shares.values())] for name, shares in found]
-    log(table(["one wrong", "pairs", "story preferred", "+-"], lines))
+    lines = [[name, *(f"{round(one, 4):,}" for one in shares.values())] for name, shares in found]
+    log(table(["one wrong", "pairs", "story preferred", "+-", "95% from", "to"], lines))
     return share(right) | {"kinds": parts}
 
 
 def share(right: Sequence[bool]) -> dict[str, float]:
-    """Return how many pairs there are, the share that is right, and its standard error.
+    """Return how many pairs there are, the share that is right, its standard error and interval.
 
-    >>> share([True, True, True, False])
-    {'pairs': 4, 'correct': 0.75, 'standard_error': 0.21650635094610965}
+    The standard error is 0 if all are right, or none. The 95% interval, `low` to `high`, is not.
+
+    >>> {key: round(value, 4) for key, value in share([True, True, True, False]).items()}
+    {'pairs': 4, 'correct': 0.75, 'standard_error': 0.2165, 'low': 0.3006, 'high': 0.9544}
     """
     n, p = len(right), sum(right) / len(right)
-    return {"pairs": n, "correct": p, "standard_error": math.sqrt(p * (1 - p) / n)}
+    low, high = share_interval(sum(right), n)
+    error = math.sqrt(p * (1 - p) / n)
+    return {"pairs": n, "correct": p, "standard_error": error, "low": low, "high": high}

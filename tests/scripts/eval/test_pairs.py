@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import random
 from os.path import commonprefix
 from types import SimpleNamespace
@@ -81,6 +83,53 @@ def test_ties_and_numbers_that_are_not_finite_count_as_wrong(story_run, monkeypa
 
         monkeypatch.setattr(pairs, "evaluate_run", equal)
         assert pairs.measure_pairs(run, 5)["correct"] == share
+
+
+@pytest.mark.parametrize(
+    "right, low, high", [(0, 0, 0.1611), (20, 0.8389, 1), (10, 0.2993, 0.7007)]
+)
+def test_the_interval_is_right_at_0_and_100_per_cent(
+    story_run, monkeypatch, capfd, right, low, high
+):
+    """Exact bounds by bisection of the definition: |share - p| = 1.96 sqrt(p (1 - p) / n)."""
+    n_rows = itertools.count()
+
+    def scores(_, batches, on_batch):
+        for _, targets_BT in batches:
+            row = next(n_rows)  # story, wrong text, next story, ...
+            on_batch(targets_BT, torch.tensor([[float((row % 2 == 1) == (row // 2 < right))]]))
+
+    monkeypatch.setattr(pairs, "evaluate_run", scores)
+    found = pairs.measure_pairs(SimpleNamespace(loaded=load_run(story_run)), 20)
+    assert found["correct"] == right / 20
+    assert (found["standard_error"] == 0) == (right in (0, 20))
+    for key, edge, expected in (("low", 0, low), ("high", 1, high)):
+        assert found[key] == pytest.approx(bound_by_bisection(right / 20, 20, edge), abs=1e-9)
+        assert found[key] == pytest.approx(expected, abs=1e-4)
+    last = capfd.readouterr().err.splitlines()[-1].split()
+    shown = [f"{round(found[key], 4)}" for key in ("low", "high")]
+    assert [*last[:2], *last[-2:]] == ["all", "20", *shown]
+
+
+def bound_by_bisection(share: float, n: int, edge: float) -> float:
+    """Return the p between a share and 0 or 1 that is 1.96 of its own standard errors away."""
+    inside, outside = share, edge
+    for _ in range(100):
+        p = (inside + outside) / 2
+        near = abs(share - p) <= 1.959963984540054 * math.sqrt(p * (1 - p) / n)
+        inside, outside = (p, outside) if near else (inside, p)
+    return inside
+
+
+def test_the_table_has_whole_numbers_of_pairs(story_run, monkeypatch, capfd):
+    monkeypatch.setattr(pairs, "make_pair", lambda rng, kind: ("a", "b"))
+    monkeypatch.setattr(
+        pairs,
+        "evaluate_run",
+        lambda _, batches, on_batch: [on_batch(y, torch.zeros(1, 1)) for _, y in batches],
+    )
+    pairs.measure_pairs(SimpleNamespace(loaded=load_run(story_run)), 12_345)
+    assert "12,345" in capfd.readouterr().err
 
 
 def test_fewer_pairs_than_kinds(story_run, printed):
