@@ -110,7 +110,8 @@ def make_parser() -> Parser:
     about = (
         "for stories: split the loss over the floor by kind of choice and by distance to what it "
     )
-    about += "depends on, and plot it into FILE (default: where.png in the run folder)"
+    about += "depends on, and plot it into FILE (default: where.png in the run folder; for several "
+    about += "runs, such as 2, where-2-runs.png in that of the first)"
     add("--where", nargs="?", const="", metavar="FILE", help=about)
     about = "windows in a forward pass (default: the run's train.batch_size)"
     add("--batch-size", type=nonnegative_int, default=0, help=about)
@@ -161,8 +162,8 @@ def arguments(argv: Sequence[str] | None) -> Any:
     return args
 
 
-def open_runs(args: Any) -> Run:
-    """Load the run, or several of them as an ensemble, which has the settings of the first one.
+def open_runs(args: Any) -> list[Run]:
+    """Load the runs.
 
     Raises:
         UserError: a run can't be loaded, or differs from the first in what they must share.
@@ -180,6 +181,11 @@ def open_runs(args: Any) -> Run:
             if shared[-1][what] != shared[0][what]:
                 problem = f"another {what} than {args.run[0]}, so there is no average"
                 raise UserError(f"--run {name}: {problem}; name runs that share it")
+    return runs
+
+
+def average(runs: list[Run]) -> Run:
+    """Return the run, or an ensemble of several, which has the settings of the first one."""
     if len(runs) == 1:
         return runs[0]
     model: Any = Ensemble([run.loaded.model for run in runs])
@@ -189,10 +195,12 @@ def open_runs(args: Any) -> Run:
 def main(argv: Sequence[str] | None = None) -> int:
     """Load the run, score it, and print one JSON object."""
     args = arguments(argv)
-    run = open_runs(args)
+    runs = open_runs(args)
+    run = average(runs)
     loaded, rows = run.loaded, args.batch_size or run.config.train.batch_size
     if args.where is not None:
-        args.where = Path(args.where or run.folder.path / "where.png")
+        name = f"where-{len(runs)}-runs.png" if runs[1:] else "where.png"
+        args.where = Path(args.where or run.folder.path / name)
         check_picture(args.where, "--where")
     with tempfile.TemporaryDirectory() as scratch:
         if args.text is None:
@@ -201,7 +209,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             eval_set = run.text_set(args.text, args.json_field, Path(scratch), args.include)
         if eval_set.floor is None and (args.where or args.pairs):
             flag = "--where" if args.where else "--pairs"
-            problem = f"{flag}: no entropy floor is known for the {eval_set.name}"
+            text = eval_set.name if args.text else f"the {eval_set.name}"
+            problem = f"{flag}: no entropy floor is known for {text}"
             raise UserError(f"{problem}; it needs stories, each of at most block_size tokens")
         wanted = args.tokens or args.heat or args.where
         scores = TokenScores(eval_set.batches, "val", rows) if wanted else None
@@ -213,8 +222,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(json_line(record))
     if scores and args.heat:
         sys.stdout.write(coloured_scores(run, scores))
-    results |= {"runs": args.run, "checkpoint": str(loaded.path), "step": loaded.state["step"]}
-    results["text"] = args.text
+    paths = [str(one.loaded.path) for one in runs]
+    steps = [one.loaded.state["step"] for one in runs]
+    results |= {"runs": args.run, "checkpoints": paths, "steps": steps, "text": args.text}
+    if not runs[1:]:
+        results |= {"checkpoint": paths[0], "step": steps[0]}
     if scores and args.where:
         results["where"] = where.breakdown(scores, loaded.tokenizer)
         log(where.describe(results["where"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 
 import pytest
 import torch
@@ -38,14 +39,44 @@ def test_a_run_averaged_with_itself_is_the_run(story_run, printed, tmp_path):
     alone, _ = printed(script.main, "--run", story_run, *more)
     for copies in (2, 3):
         figures, _ = printed(script.main, *["--run", story_run] * copies, *more)
-        assert without(figures, "runs") == without(alone, "runs")
+        named = ("runs", "checkpoints", "steps", "checkpoint", "step")
+        assert without(figures, *named) == without(alone, *named)
         assert figures["runs"] == [str(story_run)] * copies
+
+
+def test_all_checkpoints_are_named(story_run, other_run, printed):
+    """With one run, the keys that name its checkpoint are what they were."""
+    alone = {run: printed(script.main, "--run", run)[0] for run in (story_run, other_run)}
+    for run, figures in alone.items():
+        loaded = load_run(run)
+        assert figures["checkpoint"] == str(loaded.path)
+        assert figures["step"] == loaded.state["step"]
+        assert figures["runs"] == [str(run)]
+        assert figures["checkpoints"] == [figures["checkpoint"]]
+        assert figures["steps"] == [figures["step"]]
+    both, _ = printed(script.main, "--run", story_run, "--run", other_run)
+    assert both["checkpoints"] == [one["checkpoint"] for one in alone.values()]
+    assert both["steps"] == [one["step"] for one in alone.values()]
+    assert "checkpoint" not in both and "step" not in both, "that of the first run is not all"
+
+
+def test_the_plot_of_several_runs_is_not_that_of_the_first(story_run, other_run, printed, tmp_path):
+    first, second = (shutil.copytree(run, tmp_path / run.name) for run in (story_run, other_run))
+    (first / "where.png").write_bytes(b"its own")
+    before = sorted(second.iterdir())
+    argv = ["--run", first, "--run", second]
+    for several in (argv, [*argv, "--run", second]):
+        printed(script.main, *several, "--where")
+        plot = first / f"where-{several.count('--run')}-runs.png"
+        assert plot.read_bytes().startswith(b"\x89PNG")
+    assert (first / "where.png").read_bytes() == b"its own"
+    assert sorted(second.iterdir()) == before
 
 
 def test_the_average_is_that_of_the_probabilities(story_run, other_run, printed):
     runs = [load_run(story_run), load_run(other_run)]
     figures, _ = printed(script.main, "--run", story_run, "--run", other_run)
-    val = script.open_runs(script.arguments(["--run", str(story_run)])).validation_set()
+    val = script.open_runs(script.arguments(["--run", str(story_run)]))[0].validation_set()
     windows = val.batches.splits["val"]
     nats = 0.0
     for i in range(windows.n_windows):

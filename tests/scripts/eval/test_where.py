@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import math
@@ -231,7 +232,7 @@ def test_stories_of_a_text_are_broken_down_too(story_run, printed, tmp_path):
     assert not (story_run / "where.png").exists()
 
 
-def test_what_has_no_floor_is_refused(story_run, tmp_path):
+def test_what_has_no_floor_is_refused(story_run, monkeypatch, tmp_path):
     plain = str(tmp_path / "plain")
     assert train.main(flags(plain, make_corpus(tmp_path) | {"train.max_steps": 1})) == 0
     out = str(tmp_path / "where.png")
@@ -240,8 +241,12 @@ def test_what_has_no_floor_is_refused(story_run, tmp_path):
             script.main(["--run", plain, *flag])
         (tmp_path / "any.txt").write_text("The cat sat.", encoding="utf-8")
         argv = ["--run", str(story_run), "--text", str(tmp_path / "any.txt"), *flag]
-        with pytest.raises(UserError, match=f"^{flag[0]}: no entropy floor is known for the .*any"):
+        problem = f"^{flag[0]}: no entropy floor is known for {tmp_path}.*any.txt; it needs stories"
+        with pytest.raises(UserError, match=problem):
             script.main(argv)
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"The cat sat."), "utf-8"))
+        with pytest.raises(UserError, match="floor is known for standard input; it needs"):
+            script.main(["--run", str(story_run), "--text", "-", *flag])
     for path, message in (("a.html", "can't write a .html"), ("missing/a.png", "there is no fold")):
         with pytest.raises(UserError, match=message):
             script.main(["--run", str(story_run), "--where", str(tmp_path / path)])
