@@ -22,7 +22,6 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-import psutil
 import torch
 from filelock import FileLock, Timeout
 
@@ -38,7 +37,7 @@ from utils import device
 from utils.cli import Parser
 from utils.errors import plural, run_cli
 from utils.output import json_line
-from utils.processes import available_cores
+from utils.processes import available_cores, free_memory
 from utils.run.environment import environment
 
 ROWS, LENGTH = 8, 165  # of a batch of configs/tiny.yaml, on average
@@ -115,7 +114,7 @@ def step_seconds() -> float:
 def check_memory() -> Iterator[Check]:
     """Compare the free memory with what the default config needs."""
     needed = estimate(default_config()).total + LIBRARY_BYTES
-    free = psutil.virtual_memory().available
+    free = free_memory()
     fix = "" if free > needed else "close other programs, or set a lower train.batch_size"
     yield Check("memory", f"{mib(free)} free; configs/tiny.yaml takes {mib(needed)}", fix)
 

@@ -17,12 +17,16 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
+
 from utils.errors import UserError
 
 PREFETCH = 2  # jobs queued per worker, so that none runs idle
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+
+PROC, GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")  # of Linux
 
 
 def available_cores() -> int:
@@ -32,8 +36,39 @@ def available_cores() -> int:
     return max(1, math.floor(min(len(allowed), cpu_quota())))
 
 
-def cpu_quota(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> float:
-    """Return how many cores of CPU time a container may use, infinity without a limit.
+def cpu_quota(proc: Path = PROC, root: Path = GROUPS) -> float:
+    """Return how many cores of CPU time a container may use, infinity without a limit."""
+    quotas = [math.inf]
+    for folder in control_groups("cpu", proc, root):
+        for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+            with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
+                texts = [(folder / name).read_text(encoding="ascii") for name in names]
+                quota, period = " ".join(texts).split()
+                # "max" (version 2) or -1 (version 1): no limit
+                quotas.append(int(quota) / int(period) if int(quota) > 0 else math.inf)
+    return min(quotas)
+
+
+def free_memory(proc: Path = PROC, root: Path = GROUPS) -> int:
+    """Return the bytes of memory that this process may still use: of the machine, of a container.
+
+    What a container uses includes a cache of files, which the system gives back when needed.
+    """
+    free = psutil.virtual_memory().available
+    for folder in control_groups("memory", proc, root):
+        for names in (
+            ("memory.max", "memory.current", "memory.stat"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat"),
+        ):
+            with contextlib.suppress(OSError, ValueError):  # "max" (version 2): no limit
+                limit, used, stat = ((folder / one).read_text(encoding="ascii") for one in names)
+                cache = dict(line.split() for line in stat.splitlines()).get("inactive_file", 0)
+                free = min(free, int(limit) - int(used) + int(cache))
+    return max(free, 0)
+
+
+def control_groups(controller: str, proc: Path, root: Path) -> Iterator[Path]:
+    """Yield the folders of the control groups (Linux) that may limit this process.
 
     A limit may be set on the process's control group or on any group above it. Version 2 has one
     tree of groups; version 1 has one tree for each controller, below a folder of its name. Tests
@@ -42,23 +77,16 @@ def cpu_quota(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs
     try:  # each line is number:controllers:group; in version 2, `controllers` is empty
         lines = [line.split(":", 2) for line in proc.read_text(encoding="utf-8").splitlines()]
     except OSError:  # not Linux
-        return math.inf
-    quotas = [math.inf]
+        return
     for _, controllers, group in (line for line in lines if len(line) == 3):
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
         tree = root / controllers
         # Inside a container the path `group` may not exist: the tree's root is its own group there.
         for folder in (tree / group.lstrip("/"), *(tree / group.lstrip("/")).parents):
             if not folder.is_relative_to(tree):
                 break
-            for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
-                with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
-                    texts = [(folder / name).read_text(encoding="ascii") for name in names]
-                    quota, period = " ".join(texts).split()
-                    # "max" (version 2) or -1 (version 1): no limit
-                    quotas.append(int(quota) / int(period) if int(quota) > 0 else math.inf)
-    return min(quotas)
+            yield folder
 
 
 def keep_freed_memory() -> bool:

@@ -21,6 +21,7 @@ from model.training.trainer import Trainer
 from utils import device
 from utils.errors import UserError, is_out_of_memory
 from utils.output import log
+from utils.processes import free_memory
 
 MAX_TOKENS = 512  # of a batch that the CPU computes again, which takes a second or two
 MAX_LOSS_ERROR = 1e-2  # relative; bf16 has a relative precision of 2^-8
@@ -113,7 +114,7 @@ def check_memory(trainer: Trainer) -> int:
     Call it before the first step: what the process holds now is part of the estimate.
     """
     memory, on_gpu = estimate(trainer.config, trainer.amp), trainer.device.type == "cuda"
-    free = device.free_gpu_memory_bytes(trainer.device) or psutil.virtual_memory().available
+    free = device.free_gpu_memory_bytes(trainer.device) or free_memory()
     # What the process holds now includes the weights.
     held = torch.cuda.memory_allocated() if on_gpu else psutil.Process().memory_info().rss
     needed = memory.total - memory.weights

@@ -17,17 +17,17 @@ import torch
 from utils import processes
 from utils.device import peak_memory_bytes
 from utils.errors import UserError
-from utils.processes import available_cores, cpu_quota, map_in_order, peak_rss_bytes
+from utils.processes import available_cores, cpu_quota, free_memory, map_in_order, peak_rss_bytes
 
 
-def cgroup(tmp_path: Path, line: str, files: dict[str, str]) -> float:
-    """Return the quota of a process of this line of /proc/self/cgroup, in a tree of files."""
+def cgroup(tmp_path: Path, line: str, files: dict[str, str]) -> tuple[Path, Path]:
+    """Return the paths of a file like /proc/self/cgroup, with this line, and a tree of files."""
     proc, root = tmp_path / "cgroup", tmp_path / "root"
     proc.write_text(f"9:name=systemd:/\n{line}\n", encoding="utf-8")
     for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text, encoding="utf-8")
-    return cpu_quota(proc, root)
+    return proc, root
 
 
 @pytest.mark.parametrize(
@@ -51,8 +51,43 @@ def cgroup(tmp_path: Path, line: str, files: dict[str, str]) -> float:
 def test_the_cpu_quota_of_a_container(
     tmp_path: Path, line: str, files: dict[str, str], quota: float
 ) -> None:
-    assert cgroup(tmp_path, line, files) == quota
+    assert cpu_quota(*cgroup(tmp_path, line, files)) == quota
     assert cpu_quota(tmp_path / "no such file") == math.inf
+
+
+STAT = "anon 7\ninactive_file 40\n"
+
+
+@pytest.mark.parametrize(
+    "line, files, free",
+    [
+        ("0::/a", {"a/memory.max": "500", "a/memory.current": "90", "a/memory.stat": STAT}, 450),
+        ("0::/a", {"memory.max": "90", "memory.current": "99", "memory.stat": "anon 1"}, 0),
+        ("0::/a", {"a/memory.max": "max", "a/memory.current": "9", "a/memory.stat": STAT}, 1000),
+        ("0::/a", {"a/memory.max": "2000", "a/memory.current": "9", "a/memory.stat": STAT}, 1000),
+        ("0::/a", {"a/memory.max": "500"}, 1000),
+        (
+            "4:memory:/x",
+            {
+                "memory/memory.limit_in_bytes": "300",
+                "memory/memory.usage_in_bytes": "100",
+                "memory/memory.stat": STAT,
+            },
+            240,
+        ),
+    ],
+)
+def test_the_memory_of_a_container(
+    tmp_path: Path,
+    line: str,
+    files: dict[str, str],
+    free: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine = SimpleNamespace(available=1000)
+    monkeypatch.setattr(processes.psutil, "virtual_memory", lambda: machine)
+    assert free_memory(*cgroup(tmp_path, line, files)) == free
+    assert free_memory(tmp_path / "no such file") == 1000
 
 
 def test_a_quota_limits_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
