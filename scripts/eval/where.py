@@ -18,6 +18,10 @@ from utils.run.figure import BLUE, draws, new_figure, save_figure, style_axes
 
 FIRST = (1, 8, 16, 32, 64, 128)  # the shortest distance of each group but the first, in tokens
 DISTANCES = ("none", "1-7", "8-15", "16-31", "32-63", "64-127", "128+")
+LEGEND = """
+(floor and excess in nats per byte; fixed: the grammar leaves no choice, and no name, thing, place
+or promise is mentioned, as in the rest of a sentence; none: nothing to agree with, as for a first
+mention, a free choice and all that is fixed)"""
 TITLES = {"kinds": "kind of choice", "distances": "tokens since the mention it depends on"}
 
 
@@ -76,7 +80,7 @@ def describe(where: dict[str, Any]) -> str:
             figures = [f"{one[of]:.6f}" for of in ("floor", "excess", "standard_error")]
             rows.append([name, f"{tokens:.1%}", *figures, f"{share:.1%}"])
         tables.append(table([title, "tokens", "floor", "excess", "+-", "of the excess"], rows))
-    return "\n\n".join(tables) + "\n(floor and excess in nats per byte)"
+    return "\n\n".join(tables) + LEGEND
 
 
 @draws

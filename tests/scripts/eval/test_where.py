@@ -20,7 +20,7 @@ from data.stories import story as stories
 from data.stories.template_grammar import Grammar, NotAStory, Variable, history
 from scripts.eval import __main__ as script
 from scripts.eval import where
-from scripts.eval.choices import KINDS, decide, kind_of
+from scripts.eval.choices import KINDS, decide, kind_of, tokens_of
 from tests.helpers.runs import flags, make_corpus
 from tests.helpers.stories import POOLS as NAMES
 from tests.helpers.stories import RULES, VARIABLES, all_texts
@@ -219,6 +219,27 @@ def test_the_parts_add_up_to_the_excess_of_the_evaluation(story_run, printed, tm
         assert all(part["standard_error"] >= 0 for part in parts.values())
     assert (copy / "where.png").read_bytes().startswith(b"\x89PNG")
     assert all(name in people for name in [*found["kinds"], *found["distances"]])
+    assert "fixed: the grammar leaves no choice" in people and "none: nothing to agree" in people
+
+
+def test_the_legend_is_right_about_fixed_and_none():
+    """`fixed` is certain, in no mention and without a distance; a repeated mention has one."""
+    n_fixed, fixed = 0, KINDS.index("fixed")
+    grammar = stories.story_grammar()
+    for one in stories.sample_stories(3, 4):
+        tokens = words_of(one.text)
+        nats_T, kind_T, distance_T = decide(grammar, tokens, words_of)
+        [last] = [step for agree, *_, step in grammar.branches(one.text) if agree > len(one.text)]
+        stop_T = np.cumsum([*map(len, tokens), 1])
+        mentions = [step for step in history(last) if step.form is not None]
+        for step in mentions:
+            mentioned = tokens_of(step, stop_T)
+            assert (kind_T[mentioned] != fixed).all()
+            assert not step.is_copy or (distance_T[mentioned] > 0).all()
+        assert nats_T[kind_T == fixed] == pytest.approx(0, abs=1e-9)
+        assert (distance_T[kind_T == fixed] == 0).all()
+        n_fixed += int((kind_T == fixed).sum())
+    assert n_fixed > 100
 
 
 def test_stories_of_a_text_are_broken_down_too(story_run, printed, tmp_path):
