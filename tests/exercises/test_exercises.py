@@ -20,7 +20,7 @@ NUMBERS = [pytest.param(n, marks=pytest.mark.slow if n == 12 else ()) for n in J
 MISTAKES = [
     (1, "i += 2 if found else 1", "i += 1", "merge([1, 2], (1, 2), 9)"),
     (2, "(-counts[pair], pair)", "-counts[pair]", "learn("),
-    (2, "if not counts:", "if False:", "line 20: ValueError: min() arg is an empty sequence"),
+    (2, "if not counts:", "if False:", "line 20: ValueError: min() "),
     (3, "in enumerate(merges, start=256)", "in [*enumerate(merges, start=256)][::-1]", "encode("),
     (4, ".mean()", ".sum()", "logits times 1: differs"),
     (4, "logits_NV.logsumexp(dim=1)", "logits_NV.exp().sum(1).log()", "logits times 1000"),
