@@ -265,7 +265,9 @@ def test_what_has_no_floor_is_refused(story_run, monkeypatch, tmp_path):
         problem = f"^{flag[0]}: no entropy floor is known for {tmp_path}.*any.txt; it needs stories"
         with pytest.raises(UserError, match=problem):
             script.main(argv)
-        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"The cat sat."), "utf-8"))
+        monkeypatch.setattr(
+            "sys.stdin", io.TextIOWrapper(io.BytesIO(b"The cat sat."), encoding="utf-8")
+        )
         with pytest.raises(UserError, match="floor is known for standard input; it needs"):
             script.main(["--run", str(story_run), "--text", "-", *flag])
     for path, message in (("a.html", "can't write a .html"), ("missing/a.png", "there is no fold")):
