@@ -64,7 +64,9 @@ def test_the_lines_of_the_page_make_its_figures(text_run, tmp_path, monkeypatch)
     runpy.run_path(str(tmp_path / "block.py"))
     made = {path.name for path in tmp_path.glob("*.png") if path.stat().st_size > 1000}
     used = re.findall(r"^!\[.*\]\((.*)\)$", PAGE, re.MULTILINE)
-    assert {*made, "model.svg"} == set(used)
+    by_eval = re.findall(r"`python -m scripts.eval --run runs/tiny --where docs/(\S+)`", PAGE)
+    assert by_eval, "the flag has its own tests, tests/scripts/eval/"
+    assert {*made, *by_eval, "model.svg"} == set(used)
 
 
 @pytest.mark.parametrize("picture", sorted(DOCS.glob("*.png")), ids=lambda path: path.name)
