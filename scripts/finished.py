@@ -7,8 +7,9 @@ from pathlib import Path
 from scripts.report import run_figures
 from train import Config
 from utils.config.load import load
-from utils.errors import UserError, looked_in
+from utils.errors import UserError, looked_in, plural
 from utils.metrics import read_rows
+from utils.output import log
 from utils.run.folder import RunFolder
 
 
@@ -41,7 +42,7 @@ def read_run(run: RunFolder) -> FinishedRun | None:
 
 
 def finished_runs(folder: str, flag: str) -> list[FinishedRun]:
-    """Return all finished runs in a folder, in the order of their names.
+    """Return all finished runs in a folder, in the order of their names; log how many are not.
 
     Args:
         flag: that named the folder, for messages.
@@ -52,4 +53,7 @@ def finished_runs(folder: str, flag: str) -> list[FinishedRun]:
     runs = [RunFolder(record.parent) for record in sorted(Path(folder).glob("*/run.json"))]
     if not runs:
         raise UserError(f"{flag} {folder}: no runs there{looked_in(folder)}; name a sweep's folder")
-    return [found for run in runs if (found := read_run(run))]
+    finished = [found for run in runs if (found := read_run(run))]
+    if left_out := len(runs) - len(finished):
+        log(f"{flag} {folder}: {left_out} of {plural(len(runs), 'run')} left out: not finished")
+    return finished

@@ -85,11 +85,11 @@ def seeds_needed(difference: float, spread: float) -> int:
 def worth(
     ladder: Mapping[int, Mapping[str, float]], change: Mapping[str, float], steps: int
 ) -> dict[str, float]:
-    """Return what a change is worth, and its 95% interval: `steps`, `low`, `high`.
+    """Return what a change is worth, and its 95% interval: `steps`, `low`, `high`, and `seeds`.
 
     These are the extra steps of the base recipe that give the same loss. An infinity stands for
-    steps beyond the ladder, NaN for the bounds if there is one seed. The result is empty if the
-    change shares no seed with all rungs of the ladder.
+    steps beyond the ladder, NaN for the bounds if there is one seed. `seeds` is the number of seeds
+    that the change shares with all rungs of the ladder; without any, the result is empty.
 
     Between its rungs, each seed's ladder is a straight line over a power of the number of steps,
     S ** -p, with the p that suits the means best. The worth is where the mean difference between
@@ -99,7 +99,7 @@ def worth(
 
     >>> ladder = {steps: {"1": 1 + 100 / steps} for steps in (100, 200, 400)}
     >>> worth(ladder, {"1": 1 + 100 / 300}, steps=200)
-    {'steps': 100.0, 'low': nan, 'high': nan}
+    {'steps': 100.0, 'low': nan, 'high': nan, 'seeds': 1}
 
     Args:
         ladder: number of steps, at least two -> seed -> loss of a base run.
@@ -121,10 +121,10 @@ def worth(
     nearest = int(np.abs(mean).argmin())
     found = -math.inf if mean[0] > 0 else math.inf if mean[-1] < 0 else float(extra[nearest])
     if len(seeds) == 1:
-        return {"steps": found, "low": math.nan, "high": math.nan}
+        return {"steps": found, "low": math.nan, "high": math.nan, "seeds": 1}
     noise = t_quantile(len(seeds) - 1) * gaps.std(0, ddof=1) / math.sqrt(len(seeds))
     inside = np.abs(mean) <= noise
     inside[nearest] = True
     low = -math.inf if inside[0] else float(extra[inside][0])
     high = math.inf if inside[-1] else float(extra[inside][-1])
-    return {"steps": found, "low": low, "high": high}
+    return {"steps": found, "low": low, "high": high, "seeds": len(seeds)}

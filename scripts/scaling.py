@@ -16,6 +16,7 @@ if __name__ == "__main__":  # before the slow imports
     exit_silently_on_sigint()
 
 import itertools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ import numpy as np
 from model.flops import count_parameters
 from scripts.finished import FinishedRun, finished_runs, read_run
 from scripts.report import table
+from scripts.sweep.points import LADDER_MAY_DIFFER, MAY_DIFFER, difference
 from utils.cli import Parser
-from utils.errors import UserError, run_cli
+from utils.errors import UserError, plural, run_cli
 from utils.output import describe_count, json_line
 from utils.run import figure as pictures
 from utils.run.folder import RunFolder
@@ -34,9 +36,13 @@ from utils.run.plot import TICKS, scale_y
 
 NAMES = ("E", "A", "B", "a", "b")
 MIN_VALUES = 3  # sizes, and numbers of tokens
-MIN_RUNS = 7  # more than the five constants, so that residuals are left
+MIN_RUNS = 12  # with 7 and 9, intervals of 95% contain E in only 86 to 91 of 100 simulated sweeps
 SAMPLES = 1000  # of the bootstrap
 FIT_STEPS = 100  # of the Levenberg-Marquardt method
+START_SHARES = (1e-6, 0.3, 0.9)  # E of a start / lowest loss; from the first, E hardly moves
+NEAR_ZERO = 0.01  # an E below this share of the lowest loss may as well be zero
+SIZE_SETTINGS = ("n_embd", "n_layer", "n_head", "n_kv_head", "head_size")
+RUNS_MAY_DIFFER = (*MAY_DIFFER, *LADDER_MAY_DIFFER, *(f"model.{name}" for name in SIZE_SETTINGS))
 EXAMPLES = ("python -m scripts.scaling --sweep runs/scaling --run runs/larger",)
 
 
@@ -79,6 +85,33 @@ def fit(losses: np.ndarray, sizes: np.ndarray, tokens: np.ndarray, start: np.nda
     return laws
 
 
+def starts(
+    losses: np.ndarray, sizes: np.ndarray, tokens: np.ndarray, slopes: Sequence[float]
+) -> np.ndarray:
+    """Return laws (K, R, 5) to start fits of the losses (R, n) with: each has another E, a or b.
+
+    Once E is nearly zero, its slope over ln E is, too, and it stays there. So one start is not
+    enough.
+    """
+    n, d, found = np.log(sizes).mean(), np.log(tokens).mean(), []
+    for share, a, b in itertools.product(START_SHARES, slopes, slopes):
+        E = share * losses.min(1)
+        half = np.log((losses.mean(1) - E) / 2)  # of what E does not explain
+        found.append(np.stack([np.log(E), half + a * n, half + b * d, a + 0 * E, b + 0 * E], 1))
+    return np.array(found)
+
+
+def best_fit(
+    losses: np.ndarray, sizes: np.ndarray, tokens: np.ndarray, laws: np.ndarray
+) -> np.ndarray:
+    """Return the best of the fits that start from K laws (K, R, 5), for each row of losses."""
+    many = np.tile(losses, (len(laws), 1))
+    found = fit(many, sizes, tokens, laws.reshape(-1, 5))
+    errors = ((np.log(many) - np.log(terms(found, sizes, tokens).sum(1))) ** 2).sum(1)
+    best = errors.reshape(laws.shape[:2]).argmin(0)
+    return found.reshape(laws.shape)[best, np.arange(len(losses))]
+
+
 def fit_law(sizes: np.ndarray, tokens: np.ndarray, losses: np.ndarray, samples: int) -> np.ndarray:
     """Return the law of n runs, and those of `samples` bootstrap samples: (1 + samples, 5).
 
@@ -87,18 +120,16 @@ def fit_law(sizes: np.ndarray, tokens: np.ndarray, losses: np.ndarray, samples: 
     corrects that. The size of the errors is itself uncertain: the chi-squared factor makes the
     intervals as wide as Student's t does for a mean.
     """
-    n_runs, rng = len(losses), np.random.default_rng(1)
-    third, n, d = np.log(losses.mean() / 3), np.log(sizes).mean(), np.log(tokens).mean()
-    slopes = itertools.product((0.2, 1, 2), repeat=2)
-    start = np.array([[third, third + a * n, third + b * d, a, b] for a, b in slopes])
-    found = fit(np.tile(losses, (len(start), 1)), sizes, tokens, np.array(start))
-    residuals = np.log(losses) - np.log(terms(found, sizes, tokens).sum(1))
-    best = (residuals**2).sum(1).argmin()
-    law, free = found[best : best + 1], n_runs - 5
-    errors = rng.choice(residuals[best] * np.sqrt(n_runs / free), (samples, n_runs))
+    n_runs, rng, one = len(losses), np.random.default_rng(1), losses[None]
+    law = best_fit(one, sizes, tokens, starts(one, sizes, tokens, (0.2, 1, 2)))
+    fitted, free = terms(law, sizes, tokens).sum(1), n_runs - 5
+    residuals = np.log(losses) - np.log(fitted[0])
+    errors = rng.choice(residuals * np.sqrt(n_runs / free), (samples, n_runs))
     errors *= np.sqrt(free / rng.chisquare(free, (samples, 1)))
-    again = terms(law, sizes, tokens).sum(1) * np.exp(errors)
-    return np.concatenate([law, fit(again, sizes, tokens, law.repeat(samples, 0))])
+    again = fitted * np.exp(errors)
+    others = starts(again, sizes, tokens, (0.5,))
+    laws = np.concatenate([law.repeat(samples, 0)[None], others])
+    return np.concatenate([law, best_fit(again, sizes, tokens, laws)])
 
 
 def bounds(values: np.ndarray) -> np.ndarray:
@@ -116,6 +147,22 @@ def estimate(values: np.ndarray) -> dict[str, float]:
     return {"value": float(values[0]), "low": low, "high": high}
 
 
+def estimate_floor(E: np.ndarray, lowest: float) -> dict[str, float]:
+    """Return E with its interval; if that reaches zero, the value is NaN: not determined.
+
+    >>> estimate_floor(np.array([1.0, 0.0, 0.0, 2.0]), lowest=3.0)
+    {'value': nan, 'low': 0.0, 'high': 1.9}
+
+    Args:
+        E: of the law and of the bootstrap.
+        lowest: the lowest loss of a run.
+    """
+    found = estimate(E)
+    if min(found["value"], found["low"]) > NEAR_ZERO * lowest:
+        return found
+    return {"value": math.nan, "low": 0.0, "high": found["high"]}
+
+
 def size_of(run: FinishedRun) -> int:
     """Return N: the number of parameters that are multiplied, not looked up."""
     count = count_parameters(run.config.model)
@@ -128,26 +175,42 @@ def check_runs(runs: Sequence[FinishedRun], flag: str) -> None:
     Raises:
         UserError: there are too few runs, or runs that differ in other settings.
     """
-    # Rows of training: their tokens depend on the seed, because documents have different lengths.
-    trains = [run.config.train for run in runs]
-    rows = [one.max_steps * one.batch_size * one.grad_accum_steps for one in trains]
+    # Steps, not tokens: these depend on the seed, because documents have different lengths.
+    steps = [run.config.train.max_steps for run in runs]
     sizes = [size_of(run) for run in runs]
-    counts = len(set(sizes)), len(set(rows))
+    counts = len(set(sizes)), len(set(steps))
     if min(counts) < MIN_VALUES or len(runs) < MIN_RUNS:
         raise UserError(
-            f"{flag}: {len(runs)} finished runs, {counts[0]} sizes, {counts[1]} numbers of steps; "
-            f"train at least {MIN_RUNS} runs, {MIN_VALUES} sizes (model.n_embd) and {MIN_VALUES} "
-            "numbers of steps (train.max_steps)"
+            f"{flag}: {plural(len(runs), 'finished run')}, {plural(counts[0], 'size')}, "
+            f"{plural(counts[1], 'number')} of steps; train at least {MIN_RUNS} runs, {MIN_VALUES} "
+            f"sizes (model.n_embd) and {MIN_VALUES} numbers of steps (train.max_steps)"
         )
     if len({run.data for run in runs}) > 1:
         raise UserError(f"{flag}: its runs have different data; train all on the same")
-    if len({*zip(sizes, rows, (one.seed for one in trains), strict=True)}) < len(runs):
-        raise UserError(f"{flag}: two runs have equal size, steps and seed; drop other settings")
+    for run in runs:
+        check_settings(run, runs[0], flag)
+    if len({*zip(sizes, steps, (run.config.train.seed for run in runs), strict=True)}) < len(runs):
+        raise UserError(f"{flag}: two runs have equal size, steps and seed; drop one of them")
+
+
+def check_settings(run: FinishedRun, first: FinishedRun, flag: str) -> None:
+    """Check that a run differs from another only in size, steps, seed, and what changes no loss.
+
+    Raises:
+        UserError: it does not.
+    """
+    if differs := difference(run.config, first.config, RUNS_MAY_DIFFER):
+        fix = f"as {first.path.name}; train all runs with the same settings, except size, steps and"
+        raise UserError(f"{flag}: {run.path.name} has {differs} {fix} seed")
 
 
 @pictures.draws
-def plot_law(runs: Sequence[FinishedRun], laws: np.ndarray, out: Path) -> None:
-    """Plot the loss over the training tokens: a dot for each run, a line with its interval."""
+def plot_law(runs: Sequence[FinishedRun], laws: np.ndarray, E: dict[str, float], out: Path) -> None:
+    """Plot the loss over the training tokens: a dot for each run, a line with its interval.
+
+    Args:
+        E: not plotted if it is not determined.
+    """
     picture = pictures.new_figure()
     axes = picture.subplots()
     sizes, tokens = sorted({size_of(run) for run in runs}), [run.tokens for run in runs]
@@ -160,11 +223,13 @@ def plot_law(runs: Sequence[FinishedRun], laws: np.ndarray, out: Path) -> None:
         axes.plot(grid / 1e6, lines[0], "-" if size in sizes else "--", label=label, **style)
         dots = [(run.tokens / 1e6, run.figures["val_loss"]) for run in runs if size_of(run) == size]
         axes.plot(*np.array(dots).reshape(-1, 2).T, "o", markersize=4, label="", **style)
-    floors = [] if runs[0].floor is None else [(runs[0].floor, "floor, the entropy of the text")]
-    for level, label in [(np.exp(laws[0, 0]), "E, and its interval in grey"), *floors]:
+    levels = [(E["value"], "E, and its interval in grey")] * math.isfinite(E["value"])
+    levels += [] if runs[0].floor is None else [(runs[0].floor, "floor, the entropy of the text")]
+    for level, label in levels:
         dashes = ":" if label[0] == "E" else "--"
         axes.axhline(level, color="black", ls=dashes, lw=1, label=f"{label}: {level:.4f}")
-    axes.axhspan(*bounds(np.exp(laws[:, 0])), color="0.5", alpha=0.2, linewidth=0)
+    if math.isfinite(E["value"]):
+        axes.axhspan(E["low"], E["high"], color="0.5", alpha=0.2, linewidth=0)
     axes.set_xscale("log")
     axes.set_xticks([one for one in TICKS if grid[0] <= one * 1e6 <= grid[-1]])
     axes.minorticks_off()
@@ -194,7 +259,8 @@ def predict(runs: Sequence[FinishedRun], laws: np.ndarray, run: FinishedRun | No
 def show(record: dict[str, Any]) -> str:
     """Return the constants, the prediction and the comparison with the floor, as text."""
     one, E, floor = record["prediction"], record["E"], record["floor"]
-    rows = [[name, *(f"{x:.5g}" for x in record[name].values())] for name in NAMES]
+    known, values = math.isfinite(E["value"]), {name: record[name].values() for name in NAMES}
+    rows = [[name, *("-" if math.isnan(x) else f"{x:.5g}" for x in values[name])] for name in NAMES]
     rows += [["predicted", *(f"{one[name]:.4f}" for name in E)]]
     sizes = [describe_count(one[name]) for name in ("parameters", "tokens")]
     lines = [table(["", "value", "95% from", "to"], rows)]
@@ -203,7 +269,14 @@ def show(record: dict[str, Any]) -> str:
     if "measured" in one:
         gap = one["measured"] / one["value"] - 1
         lines.append(f"measured: {one['measured']:.4f}, {gap:+.2%} from the prediction")
-    if floor is not None:
+    if not known:
+        lines.append(
+            "E: not determined by these runs, its interval reaches 0; train more sizes, numbers of "
+            "steps and seeds"
+        )
+    if floor is not None and not known:
+        lines.append(f"floor: {floor:.4f}; these runs do not show whether E is near it")
+    elif floor is not None:
         words = "contains" if E["low"] <= floor <= E["high"] else "does not contain"
         gap = E["value"] / floor - 1
         lines.append(f"floor: {floor:.4f}; E is {gap:+.2%} from it, and its interval {words} it")
@@ -222,16 +295,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     larger = read_run(RunFolder(args.run)) if args.run else None
     if args.run and (not larger or larger.data != runs[0].data):
         raise UserError(f"--run {args.run}: name a finished run on the same data as the sweep")
+    if larger:
+        check_settings(larger, runs[0], f"--run {args.run}")
     columns = [(size_of(run), run.tokens, run.figures["val_loss"]) for run in runs]
     sizes, tokens, losses = np.array(columns, dtype=float).T
     laws = fit_law(sizes, tokens, losses, SAMPLES)
     constants = np.concatenate([np.exp(laws[:, :3]), laws[:, 3:]], 1).T
     record = {"sweep": args.sweep, "runs": len(runs), "floor": runs[0].floor}
     record |= {name: estimate(one) for name, one in zip(NAMES, constants, strict=True)}
+    record |= {"E": estimate_floor(constants[0], losses.min())}
     record |= {"prediction": predict(runs, laws, larger)}
     print(show(record))
     out = Path(args.sweep) / "scaling.png"
-    plot_law(runs, laws, out)
+    plot_law(runs, laws, record["E"], out)
     print(out, json_line(record), sep="\n")
     return 0
 

@@ -187,7 +187,8 @@ def report_results(
         record["verdict"] = ranking.verdict(groups, len(rows))
         print(*filter(None, [ranking.ranking_table(groups), record["verdict"]]), sep="\n")
     if ladder:
-        print(ranking.worth_table(results, steps))
+        lines = ranking.worth_table(results, steps), ranking.seeds_left_out(groups, same)
+        print(*filter(None, lines), sep="\n")
     with warn_if_not_drawn():
         import_matplotlib()
         from scripts.sweep.plots import plot_all  # loads Matplotlib

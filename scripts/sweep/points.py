@@ -23,7 +23,6 @@ from utils.metrics import CLOCK_COLUMNS
 from utils.output import as_utf8
 from utils.run import checkpoint
 from utils.run.folder import RunFolder
-from utils.suggest import shell_quote
 
 # Measured columns of results.csv, from `run_figures`.
 MEASURED = ("step", "best_step", "val_loss", "val_bpb", "train_loss")
@@ -158,7 +157,7 @@ def read_ladder(folder: str, sweep: Sweep, base: Config) -> list[FinishedRun]:
     """
     runs = finished_runs(folder, "--ladder")
     if len({run.config.train.max_steps for run in runs}) < 2:
-        fix = f"train them with `--grid {STEPS}=1000,2000 --out {shell_quote(folder)}`"
+        fix = f"train the base with `--grid {STEPS}=1000,2000` and a new --out, and name that"
         raise UserError(f"--ladder {folder}: needs finished runs of two numbers of steps; {fix}")
     varied = [] if sweep.changes else sweep.setting_names  # of a grid, which has no base
     for run in runs:

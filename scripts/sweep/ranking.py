@@ -198,10 +198,13 @@ def describe_power(
     Args:
         wanted: the difference in bits per byte; None: 1% of the mean loss.
     """
-    known = [*(one.figures[BITS] for one in groups), *ladder_losses(ladder).values()]
+    known: list[dict[str, float]] = []
+    for one in (*(group.figures[BITS] for group in groups), *ladder_losses(ladder).values()):
+        if not any(one.items() <= other.items() for other in known):  # the base is a rung, too
+            known = [other for other in known if not other.items() <= one.items()] + [one]
     pairs = itertools.combinations(known, 2)
     spreads = [sample_std([a[seed] - b[seed] for seed in a if seed in b]) for a, b in pairs]
-    squares = [spread**2 for spread in spreads if spread > 0]  # 0: a base and itself as a rung
+    squares = [spread**2 for spread in spreads if spread > 0]
     if not squares:
         return "seeds needed: not known before two settings have two seeds each, or with --ladder"
     spread = math.sqrt(statistics.fmean(squares))
@@ -209,8 +212,12 @@ def describe_power(
     wanted = wanted or 0.01 * statistics.fmean(losses)
     n = intervals.seeds_needed(wanted, spread)
     more = "+" * (n == intervals.MAX_SEEDS)
-    found = f"seeds needed: {n}{more} to find {wanted:.4f} bits/byte in 4 of 5 sweeps"
-    return f"{found}; the difference of two runs of one seed has a std dev of {spread:.4f}"
+    found = f"seeds needed: about {n}{more} to find {wanted:.4f} bits/byte in 4 of 5 sweeps"
+    found += f"; the difference of two runs of one seed has a std dev of {spread:.4f}"
+    n_seeds = len({seed for one in known for seed in one})
+    freedom = max(1, len(losses) - len(known) - n_seeds + 1)  # of settings and seeds without noise
+    degrees = plural(freedom, "degree")
+    return f"{found}, estimated from {plural(len(losses), 'run')}, {degrees} of freedom"
 
 
 def summary(
@@ -229,17 +236,31 @@ def summary(
         if base and one is not base and (gap := difference(base, one)):
             record |= {"difference": gap.mean, "interval": gap.noise}
             record |= {"verdict": describe_change(base, one, gap)}
-        record["worth"] = intervals.worth(rungs, one.figures[BITS], steps)
+        record["worth"] = worth = intervals.worth(rungs, one.figures[BITS], steps)
+        far = {name: "above" if x > 0 else "below" for name, x in worth.items() if math.isinf(x)}
+        record["beyond_ladder"] = far
         found.append(record)
     return found
 
 
 def worth_table(results: Sequence[Mapping[str, Any]], steps: int) -> str:
     """Return the worths of a `summary` as a text table."""
-    rows = [[one["label"], *(f"{x:+.0f}" for x in one["worth"].values())] for one in results]
-    text = table(["", "worth in steps", "95% from", "to"], [row for row in rows if row[1:]])
+    rows = []
+    for label, worth in ((one["label"], one["worth"]) for one in results if one["worth"]):
+        cells = [cell(worth[name], "+.0f") for name in ("steps", "low", "high")]
+        rows.append([label, *cells, str(worth["seeds"])])
+    text = table(["", "worth in steps", "95% from", "to", "seeds"], rows)
     note = f"with that many steps more than {steps}, the base has the same loss"
     return f"{text}\n{note} (inf: beyond the ladder; no row: its data or seeds are not those of it)"
+
+
+def seeds_left_out(groups: Sequence[Group], ladder: Sequence[FinishedRun]) -> str:
+    """Return a line about the seeds that no worth uses because the ladder lacks them, or ""."""
+    rungs, words = ladder_losses(ladder), []
+    for seed in sorted({seed for one in groups for seed in one.figures[BITS]}, key=int):
+        if missing := [str(steps) for steps in sorted(rungs) if seed not in rungs[steps]]:
+            words.append(f"{seed} (the ladder has no finished run of it with {', '.join(missing)}")
+    return f"seeds left out of the worth: {' steps), '.join(words)} steps)" if words else ""
 
 
 def verdict(groups: Sequence[Group], n_points: int) -> str:
@@ -282,7 +303,7 @@ def ranking_table(groups: Sequence[Group]) -> str:
     """Return the ranking as a text table: mean and standard deviation over seeds."""
     rows = []
     for one in groups:
-        pairs = [(f"{one.mean(name):.4f}", cell(one.spread(name))) for name in (BITS, LOSS)]
+        pairs = [(cell(one.mean(name)), cell(one.spread(name))) for name in (BITS, LOSS)]
         rows.append([one.label, *pairs[0], *pairs[1], str(len(one.figures[LOSS]))])
     header = ["settings", "val bits/byte", STD, "val nats/token", STD, "seeds"]
     return f"{table(header, rows)}\nmean over the seeds, {STD} the standard deviation of one run"
@@ -294,14 +315,14 @@ def changes_table(groups: Sequence[Group], base_label: str) -> str:
     if base is None:
         return "nothing to compare with: the base has no finished run"
     n_seeds = str(len(base.figures[LOSS]))
-    rows = [[base_label, f"{base.mean(LOSS):.4f}", "", "", "", "", n_seeds, ""]]
+    rows = [[base_label, cell(base.mean(LOSS)), "", "", "", "", n_seeds, ""]]
     for other in groups:
         loss, bits = difference(base, other, LOSS), difference(base, other, BITS)
         if other is base or loss is None or bits is None:
             continue
-        cells = [f"{loss.mean:+.4f}", cell(loss.noise), f"{bits.mean:+.4f}", cell(bits.noise)]
+        cells = [text for x in (loss, bits) for text in (cell(x.mean, "+.4f"), cell(x.noise))]
         cells += [str(loss.seeds), describe_change(base, other, bits)]
-        rows.append([other.label, f"{other.mean(LOSS):.4f}", *cells])
+        rows.append([other.label, cell(other.mean(LOSS)), *cells])
     header = ["change", "val nats/token", "adds nats/token", INTERVAL, "adds bits/byte", INTERVAL]
     note = f"{INTERVAL}: of the mean difference to the base; runs are compared seed by seed"
     return f"{table([*header, 'seeds', 'verdict'], rows)}\n{note}"
@@ -313,10 +334,10 @@ def describe_change(base: Group, other: Group, gap: Difference) -> str:
     return f"{missing} unfinished" if missing else gap.describe()
 
 
-def cell(value: float) -> str:
+def cell(value: float, style: str = ".4f") -> str:
     """Return a figure for a table, or a dash for NaN.
 
     >>> cell(0.25), cell(math.nan)
     ('0.2500', '-')
     """
-    return "-" if math.isnan(value) else f"{value:.4f}"
+    return "-" if math.isnan(value) else format(value, style)

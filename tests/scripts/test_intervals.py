@@ -82,8 +82,10 @@ def test_a_worth_beyond_the_ladder_is_open():
     rungs = ladder(np.random.default_rng(5), 3, 1e-5)
     better = worth(rungs, by_seed(np.array([0.17, 0.1701, 0.1699])), BASE_STEPS)
     worse = worth(rungs, by_seed(np.array([0.40, 0.41, 0.42])), BASE_STEPS)
-    assert better == {"steps": math.inf, "low": RUNGS[-1] - BASE_STEPS, "high": math.inf}
-    assert worse == {"steps": -math.inf, "low": -math.inf, "high": RUNGS[0] - BASE_STEPS}
+    found = {"steps": math.inf, "low": RUNGS[-1] - BASE_STEPS, "high": math.inf, "seeds": 3}
+    assert better == found
+    found = {"steps": -math.inf, "low": -math.inf, "high": RUNGS[0] - BASE_STEPS, "seeds": 3}
+    assert worse == found
 
 
 def test_no_worth_without_a_shared_seed_or_finite_losses():
@@ -93,6 +95,7 @@ def test_no_worth_without_a_shared_seed_or_finite_losses():
     assert worth({}, {"0": 0.2}, BASE_STEPS) == worth({600: rungs[600]}, {"0": 0.2}, 600) == {}
     one = worth(rungs, {"0": curve(2000), "9": 0.2}, BASE_STEPS)
     assert one["steps"] == pytest.approx(650, abs=5) and math.isnan(one["low"])
+    assert one["seeds"] == 1
 
 
 def test_quantiles_are_those_of_tables():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def test_exact_losses_give_the_planted_constants(constants):
 
 def test_the_planted_floor_is_in_its_interval_in_19_of_20_sweeps(monkeypatch):
     """And so is the loss of the predicted run."""
-    monkeypatch.setattr(script, "FIT_STEPS", 40)  # enough here, and faster
+    monkeypatch.setattr(script, "FIT_STEPS", 20)  # enough here, and faster
     rng, repetitions = np.random.default_rng(1), 100
     inside = np.zeros(2)
     larger = np.array([2 * SIZES.max()]), np.array([2 * TOKENS.max()])
@@ -63,15 +64,22 @@ def sweep(story_run: Path, tmp_path: Path) -> Callable[..., Path]:
     config, _ = load(Config, [str(story_run / "config.yaml")], {})
 
     def make(
-        widths: tuple[int, ...], lengths: tuple[int, ...], seeds: int = 1, name: str = "sweep"
+        widths: tuple[int, ...],
+        lengths: tuple[int, ...],
+        seeds: int = 1,
+        name: str = "sweep",
+        E: float = 1.0,
+        noise: float = 1e-3,
+        **settings: Any,
     ) -> Path:
         for width in widths:
             for steps in lengths:
                 for seed in range(1, seeds + 1):
                     run = tmp_path / name / f"{width}-{steps}-{seed}"
                     changed = {"model.n_embd": width}
-                    loss = planted((1.0, 20.0, 30.0, 0.5, 0.4), width**2, 100 * steps)
-                    loss *= 1 + 1e-3 * np.random.default_rng(width * steps + seed).normal()
+                    changed |= {key.replace("__", "."): value for key, value in settings.items()}
+                    loss = planted((E, 20.0, 30.0, 0.5, 0.4), width**2, 100 * steps)
+                    loss *= 1 + noise * np.random.default_rng(width * steps + seed).normal()
                     fake_run(story_run, run, config, loss, steps, seed, changed)
         return tmp_path / name
 
@@ -79,6 +87,42 @@ def sweep(story_run: Path, tmp_path: Path) -> Callable[..., Path]:
 
 
 WIDTHS, LENGTHS = (8, 16, 32, 64), (10, 40, 160, 640)
+
+
+def test_a_floor_that_runs_do_not_determine_is_no_certain_zero():
+    """The fitted E is zero: fits that start from it alone would stay there, with zero width."""
+    sizes, tokens = np.array([(n, d) for n in (1e5, 3e5, 9e5) for d in (8e5, 1.7e6, 3.4e6)]).T
+    noise = np.random.default_rng(5).normal(0, 0.02, 9)
+    losses = planted(STORIES, sizes, tokens) * np.exp(noise)
+    E = np.exp(script.fit_law(sizes, tokens, losses, 100)[:, 0])
+    assert E[0] < 1e-3 and script.bounds(E)[1] > STORIES[0]
+    found = script.estimate_floor(E, losses.min())
+    assert math.isnan(found["value"]) and found["low"] == 0 and found["high"] > STORIES[0]
+
+
+def test_nothing_is_said_about_a_floor_that_is_not_determined(sweep, printed, capsys):
+    folder = sweep(WIDTHS, LENGTHS, E=0.0, noise=0.05)
+    record, _ = printed(script.main, "--sweep", folder)
+    assert record["E"]["value"] is None and record["E"]["low"] == 0 < record["E"]["high"]
+    script.main(["--sweep", str(folder)])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split()[:3] == ["E", "-", "0"] and "nan" not in "".join(lines)
+    assert lines[-4].startswith("E: not determined by these runs, its interval reaches 0")
+    assert lines[-3].endswith("; these runs do not show whether E is near it")
+
+
+def test_runs_with_other_settings_are_refused(sweep, printed):
+    folder = sweep(WIDTHS, LENGTHS, train__eval_every_steps=3)
+    depth = {"model__n_layer": 2, "model__n_head": 4, "model__n_kv_head": 2}
+    sweep((16,), (80,), train__eval_every_steps=5, **depth)
+    assert printed(script.main, "--sweep", folder)[0]["runs"] == 17  # sizes may differ
+    larger = sweep((128,), (1280,), name="larger", optim__lr=0.5)
+    message = "--run .*: 128-1280-1 has optim.lr 0.5, not .* as 16-10-1; train all runs with the"
+    with pytest.raises(UserError, match=message):
+        script.main(["--sweep", str(folder), "--run", str(larger / "128-1280-1")])
+    sweep((16,), (90,), train__batch_size=2)
+    with pytest.raises(UserError, match="--sweep .*: 16-90-1 has train.batch_size 2, not 4 as"):
+        script.main(["--sweep", str(folder)])
 
 
 def test_a_sweep_is_fitted_plotted_and_compared_with_the_floor(sweep, printed):
@@ -133,12 +177,13 @@ def change_data(run: Path) -> None:
     [
         ((8, 16), LENGTHS, "8 finished runs, 2 sizes, 4 numbers of steps"),
         (WIDTHS, (10, 40), "8 finished runs, 4 sizes, 2 numbers of steps"),
-        ((8,), (10,), "1 finished runs, 1 sizes, 1 numbers of steps"),
+        ((8, 16, 32), (10, 40, 160), "9 finished runs, 3 sizes, 3 numbers of steps"),
+        ((8,), (10,), "1 finished run, 1 size, 1 number of steps"),
     ],
 )
 def test_too_few_sizes_or_lengths_are_refused(sweep, widths, lengths, found):
     folder = sweep(widths, lengths, seeds=1)
-    with pytest.raises(UserError, match=f"{found}; train at least 7 runs, 3 sizes .*n_embd.* and"):
+    with pytest.raises(UserError, match=f"{found}; train at least 12 runs, 3 sizes .*n_embd.* and"):
         script.main(["--sweep", str(folder)])
     assert not (folder / "scaling.png").exists()
 
@@ -147,7 +192,7 @@ def test_runs_that_do_not_belong_together_are_refused(sweep, tmp_path):
     folder = sweep(WIDTHS, LENGTHS)
     with pytest.raises(UserError, match="--sweep .*nowhere: no runs there"):
         script.main(["--sweep", str(tmp_path / "nowhere")])
-    (folder / "8-10-1").rename(folder / "copy")
+    (folder / "8-10-1").rename(folder / "copy")  # sorted after the others
     sweep((8,), (10,))
     with pytest.raises(UserError, match="two runs have equal size, steps and seed; drop"):
         script.main(["--sweep", str(folder)])
@@ -163,4 +208,5 @@ def test_unfinished_runs_and_losses_that_are_not_numbers_are_left_out(sweep, pri
         text = path.read_text(encoding="utf-8")
         old = old or text.splitlines()[-1].split(",")[6]
         path.write_text(text.replace(old, new), encoding="utf-8")
-    assert printed(script.main, "--sweep", folder)[0]["runs"] == 14
+    record, err = printed(script.main, "--sweep", folder)
+    assert record["runs"] == 14 and "sweep: 2 of 16 runs left out: not finished" in err

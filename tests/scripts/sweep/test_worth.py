@@ -15,7 +15,15 @@ import pytest
 from scripts.finished import finished_runs
 from scripts.sweep import __main__ as script
 from scripts.sweep import progress
-from scripts.sweep.ranking import Group, describe_power, summary, worth_table
+from scripts.sweep.ranking import (
+    Group,
+    changes_table,
+    describe_power,
+    ranking_table,
+    seeds_left_out,
+    summary,
+    worth_table,
+)
 from tests.helpers.runs import fake_run
 from tests.scripts.sweep.helpers import make_points
 from utils.errors import UserError
@@ -46,27 +54,54 @@ def test_a_worth_is_read_from_the_ladder(ladder):
     groups += [group("best", 0.1, 0.1), group("other", math.nan, 1.0)]
     results = summary(groups, "same", runs, 9)
     records = {one["label"]: one for one in results}
-    assert records["good"]["worth"] == {"steps": 1, "low": 1, "high": 1}
+    assert records["good"]["worth"] == {"steps": 1, "low": 1, "high": 1, "seeds": 2}
+    assert records["good"]["beyond_ladder"] == records["other"]["beyond_ladder"] == {}
+    assert records["best"]["beyond_ladder"] == {"steps": "above", "high": "above"}
+    (worst,) = summary([group("worst", 9.0, 9.1)], "base", runs, 9)
+    assert worst["beyond_ladder"] == {"steps": "below", "low": "below"}
     assert records["good"]["verdict"] == "better" and "verdict" not in records["same"]
     assert records["other"]["worth"] == {}
     lines = worth_table(results, 9).splitlines()
     assert [line.split() for line in lines[1:-1]] == [
-        ["good", "+1", "+1", "+1"],
-        ["same", "+0", "+0", "+0"],
-        ["best", "+inf", "+11", "+inf"],
+        ["good", "+1", "+1", "+1", "2"],
+        ["same", "+0", "+0", "+0", "2"],
+        ["best", "+inf", "+11", "+inf", "2"],
     ]
     assert lines[-1].startswith("with that many steps more than 9, the base has the same loss")
+
+
+def test_seeds_that_the_ladder_lacks_are_named(ladder):
+    """One rung without seed 2: the worth has one seed, and so no interval."""
+    runs = finished_runs(str(ladder), "--ladder")
+    groups = [group("good", 3.01, 3.02)]
+    assert seeds_left_out(groups, runs) == seeds_left_out(groups, []) == ""
+    runs = [run for run in runs if run.path.name not in ("20-2", "4-2")]
+    line = "seeds left out of the worth: 2 (the ladder has no finished run of it with 4, 20 steps)"
+    assert seeds_left_out(groups, runs) == line
+    assert worth_table(summary(groups, "good", runs, 9), 9).splitlines()[1].split() == [
+        "good", "+1", "-", "-", "1",
+    ]  # fmt: skip
+
+
+def test_no_table_has_nan():
+    groups = [group("base", 1.0, 1.1), group("diverged", math.nan, math.nan)]
+    for text in (ranking_table(groups), changes_table(groups, "base")):
+        assert "nan" not in text and "diverged" in text
 
 
 def test_the_seeds_that_a_difference_needs_come_from_the_known_spread(ladder):
     runs = finished_runs(str(ladder), "--ladder")
     assert "not known" in describe_power([group("a", 1.0, 1.1)], [], None)
     assert "not known" in describe_power([group("a", 1.0), group("b", 1.1)], [], None)
-    assert "seeds needed: 2 to find" in describe_power([], runs, None)  # a ladder without noise
+    line = describe_power([], runs, None)  # a ladder without noise
+    assert "seeds needed: about 2 to find" in line
     groups = [group("a", 1.0, 1.2), group("b", 1.1, 1.4)]
     line = describe_power(groups, [], 0.1)
-    assert "seeds needed: 7 to find 0.1000 " in line
-    assert line.endswith("std dev of 0.0707")
+    assert "seeds needed: about 7 to find 0.1000 " in line
+    assert line.endswith("std dev of 0.0707, estimated from 4 runs, 1 degree of freedom")
+    more = [*groups, group("c", 1.0, 1.3), group("d", 1.05)]
+    line = describe_power([*more, group("e", 1.0, 1.2)], [], 0.1)  # e is a part of a
+    assert line.endswith("estimated from 7 runs, 2 degrees of freedom")
     assert "100+ to find 0.0118 " in describe_power(groups, [], None)
 
 
@@ -86,7 +121,7 @@ def test_a_sweep_with_a_ladder(sweep_file, ladder, tmp_path, capsys):
         path.write_text(json.dumps(record), encoding="utf-8")
     assert script.main([*argv, "--ladder", str(other), "--detect", "0.5"]) == 0
     out, err = capsys.readouterr()
-    assert "seeds needed: 2 to find 0.5000" in err and "4 points to run" in err
+    assert "seeds needed: about 2 to find 0.5000" in err and "4 points to run" in err
     *_, note, last = out.splitlines()
     assert note.endswith("no row: its data or seeds are not those of it)")
     assert json.loads(last)["results"][0]["worth"] == {}
@@ -94,7 +129,7 @@ def test_a_sweep_with_a_ladder(sweep_file, ladder, tmp_path, capsys):
     out, err = capsys.readouterr()
     assert "to run" not in err  # all points are done
     found = {one["label"]: one for one in json.loads(out.splitlines()[-1])["results"]}
-    assert set(found["n_layer=2"]["worth"]) == {"steps", "low", "high"}
+    assert set(found["n_layer=2"]["worth"]) == {"steps", "low", "high", "seeds"}
 
 
 @pytest.mark.parametrize(
@@ -117,7 +152,7 @@ def test_a_ladder_of_another_recipe_is_refused(
 
 
 @pytest.mark.parametrize("kept", [0, 1])
-def test_a_ladder_needs_two_finished_lengths(sweep_file, ladder, tmp_path, kept):
+def test_a_ladder_needs_two_finished_lengths(sweep_file, ladder, tmp_path, capsys, kept):
     """Runs that are not finished, or whose loss is not a number, do not count."""
     copy = shutil.copytree(ladder, tmp_path / "ladder")
     for path in copy.glob("*/metrics.csv"):
@@ -125,8 +160,11 @@ def test_a_ladder_needs_two_finished_lengths(sweep_file, ladder, tmp_path, kept)
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
             path.write_text("".join(lines[:-1]), encoding="utf-8")
     argv = [*sweep_file("each: {n_layer: [2]}"), "--ladder", str(copy)]
-    with pytest.raises(UserError, match="needs finished runs of two numbers of steps; train"):
+    with pytest.raises(UserError, match="two numbers of steps; train .* new --out") as caught:
         script.main(argv)
+    assert str(caught.value).count(str(copy)) == 1  # no advice to mix runs in it
+    left_out = 2 * (3 - kept)
+    assert f"ladder: {left_out} of 6 runs left out: not finished" in capsys.readouterr().err
     with pytest.raises(UserError, match="--ladder .*nowhere: no runs there"):
         script.main([*argv[:-1], str(tmp_path / "nowhere")])
 
