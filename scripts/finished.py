@@ -1,16 +1,34 @@
 """The finished runs in a folder, such as that of a sweep, with settings and results."""
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.report import run_figures
 from train import Config
 from utils.config.load import load
+from utils.config.schema import flatten
+from utils.config.strict_yaml import format_value
 from utils.errors import UserError, looked_in, plural
 from utils.metrics import read_rows
 from utils.output import log
 from utils.run.folder import RunFolder
+
+# Settings that do not change the losses: a run with another value is still the same one.
+MAY_DIFFER: tuple[str, ...] = (
+    "run_dir",
+    "train.num_threads",
+    "data.cache_dir",
+    "train.log_every_steps",
+)
+MAY_DIFFER += (
+    "train.log_every_steps",
+    "train.sample_tokens",
+    "train.sample_prompt",
+    "train.tensorboard",
+)
+LADDER_MAY_DIFFER = ("train.seed", "train.max_steps", "train.eval_every_steps")
 
 
 @dataclass(frozen=True)
@@ -57,3 +75,13 @@ def finished_runs(folder: str, flag: str) -> list[FinishedRun]:
     if left_out := len(runs) - len(finished):
         log(f"{flag} {folder}: {left_out} of {plural(len(runs), 'run')} left out: not finished")
     return finished
+
+
+def difference(found: Config, wanted: Config, ignored: Collection[str]) -> str:
+    """Return the first setting that differs, with both values, or an empty text."""
+    expected = flatten(wanted)
+    for name, value in flatten(found).items():
+        if value != expected[name] and name not in ignored:
+            texts = [x if isinstance(x, str) else format_value(x) for x in (value, expected[name])]
+            return f"{name} {', not '.join(texts)}"
+    return ""

@@ -24,9 +24,15 @@ from typing import Any
 import numpy as np
 
 from model.flops import count_parameters
-from scripts.finished import FinishedRun, finished_runs, read_run
+from scripts.finished import (
+    LADDER_MAY_DIFFER,
+    MAY_DIFFER,
+    FinishedRun,
+    difference,
+    finished_runs,
+    read_run,
+)
 from scripts.report import table
-from scripts.sweep.points import LADDER_MAY_DIFFER, MAY_DIFFER, difference
 from utils.cli import Parser
 from utils.errors import UserError, plural, run_cli
 from utils.output import describe_count, json_line
@@ -36,10 +42,11 @@ from utils.run.plot import TICKS, scale_y
 
 NAMES = ("E", "A", "B", "a", "b")
 MIN_VALUES = 3  # sizes, and numbers of tokens
-MIN_RUNS = 12  # with 7 and 9, intervals of 95% contain E in only 86 to 91 of 100 simulated sweeps
+MIN_RUNS = 12  # with 7, E is not determined in most simulated sweeps (docs/theory.md, section 13)
 SAMPLES = 1000  # of the bootstrap
 FIT_STEPS = 100  # of the Levenberg-Marquardt method
-START_SHARES = (1e-6, 0.3, 0.9)  # E of a start / lowest loss; from the first, E hardly moves
+START_SHARES = (1e-300, 0.3, 0.9)  # E of a start / lowest loss; the first is E = 0, and remains it
+SLOPES = ((0.3, 0.3), (1, 1), *itertools.product((0.2, 1, 2), repeat=2))  # a, b of a start
 NEAR_ZERO = 0.01  # an E below this share of the lowest loss may as well be zero
 SIZE_SETTINGS = ("n_embd", "n_layer", "n_head", "n_kv_head", "head_size")
 RUNS_MAY_DIFFER = (*MAY_DIFFER, *LADDER_MAY_DIFFER, *(f"model.{name}" for name in SIZE_SETTINGS))
@@ -86,7 +93,7 @@ def fit(losses: np.ndarray, sizes: np.ndarray, tokens: np.ndarray, start: np.nda
 
 
 def starts(
-    losses: np.ndarray, sizes: np.ndarray, tokens: np.ndarray, slopes: Sequence[float]
+    losses: np.ndarray, sizes: np.ndarray, tokens: np.ndarray, slopes: Sequence[tuple[float, float]]
 ) -> np.ndarray:
     """Return laws (K, R, 5) to start fits of the losses (R, n) with: each has another E, a or b.
 
@@ -94,7 +101,7 @@ def starts(
     enough.
     """
     n, d, found = np.log(sizes).mean(), np.log(tokens).mean(), []
-    for share, a, b in itertools.product(START_SHARES, slopes, slopes):
+    for share, (a, b) in itertools.product(START_SHARES, slopes):
         E = share * losses.min(1)
         half = np.log((losses.mean(1) - E) / 2)  # of what E does not explain
         found.append(np.stack([np.log(E), half + a * n, half + b * d, a + 0 * E, b + 0 * E], 1))
@@ -121,13 +128,13 @@ def fit_law(sizes: np.ndarray, tokens: np.ndarray, losses: np.ndarray, samples: 
     intervals as wide as Student's t does for a mean.
     """
     n_runs, rng, one = len(losses), np.random.default_rng(1), losses[None]
-    law = best_fit(one, sizes, tokens, starts(one, sizes, tokens, (0.2, 1, 2)))
+    law = best_fit(one, sizes, tokens, starts(one, sizes, tokens, SLOPES))
     fitted, free = terms(law, sizes, tokens).sum(1), n_runs - 5
     residuals = np.log(losses) - np.log(fitted[0])
     errors = rng.choice(residuals * np.sqrt(n_runs / free), (samples, n_runs))
     errors *= np.sqrt(free / rng.chisquare(free, (samples, 1)))
     again = fitted * np.exp(errors)
-    others = starts(again, sizes, tokens, (0.5,))
+    others = starts(again, sizes, tokens, SLOPES[:2])
     laws = np.concatenate([law.repeat(samples, 0)[None], others])
     return np.concatenate([law, best_fit(again, sizes, tokens, laws)])
 

@@ -3,16 +3,22 @@
 import csv
 import io
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data.prepare import measure_text
 from model.training.config import is_complete
-from scripts.finished import FinishedRun, finished_runs
+from scripts.finished import (
+    LADDER_MAY_DIFFER,
+    MAY_DIFFER,
+    FinishedRun,
+    difference,
+    finished_runs,
+)
 from scripts.report import run_figures
-from scripts.sweep.grid import SEED, Point, Sweep, format_setting
+from scripts.sweep.grid import Point, Sweep, format_setting
 from train import Config, initial_settings
 from utils.config.load import build, load
 from utils.config.schema import flatten
@@ -29,10 +35,6 @@ MEASURED = ("step", "best_step", "val_loss", "val_bpb", "train_loss")
 
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 THREADS, STEPS = "train.num_threads", "train.max_steps"
-# Settings that do not change the losses: a run with another value is still the same point.
-MAY_DIFFER: tuple[str, ...] = ("run_dir", THREADS, "data.cache_dir", "train.log_every_steps")
-MAY_DIFFER += ("train.sample_tokens", "train.sample_prompt", "train.tensorboard")
-LADDER_MAY_DIFFER = (SEED, STEPS, "train.eval_every_steps")
 
 
 @dataclass
@@ -138,15 +140,6 @@ def point_status(run: RunFolder, config: Config) -> str:
     except UserError:  # missing or damaged: train.py reports it
         return "resumable"
     return "done" if is_complete(stored.train, state) else "resumable"
-
-
-def difference(found: Config, wanted: Config, ignored: Collection[str]) -> str:
-    """Return the first setting that differs, with both values, or an empty text."""
-    expected = flatten(wanted)
-    for name, value in flatten(found).items():
-        if value != expected[name] and name not in ignored:
-            return f"{name} {format_setting(value)}, not {format_setting(expected[name])}"
-    return ""
 
 
 def read_ladder(folder: str, sweep: Sweep, base: Config) -> list[FinishedRun]:
