@@ -93,7 +93,7 @@ def fit(losses: np.ndarray, sizes: np.ndarray, tokens: np.ndarray, start: np.nda
 
 
 def starts(
-    losses: np.ndarray, sizes: np.ndarray, tokens: np.ndarray, slopes: Sequence[tuple[float, float]]
+    losses: np.ndarray, sizes: np.ndarray, tokens: np.ndarray, slopes: Sequence[Sequence[float]]
 ) -> np.ndarray:
     """Return laws (K, R, 5) to start fits of the losses (R, n) with: each has another E, a or b.
 
