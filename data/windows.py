@@ -117,7 +117,7 @@ class DocumentWindows(Windows):
             )
         self.starts = np.concatenate(([0], ends[:-1]))
         self.lengths = ends - self.starts
-        longest = int(self.lengths.argmax())
+        longest = int(self.lengths.argmax(0))
         if self.lengths[longest] > block_size:
             raise UserError(
                 f"the {tokens.path.stem} part's document {longest} holds {self.lengths[longest]} "

@@ -76,7 +76,7 @@ def decide(
             while reach[id(step.before)] <= equal:  # no alternative survives the token
                 step = step.before
             lost_TK[equal, KINDS.index(kind_of(step.name, step.form))] += p
-    begin = ending[::-1].cumsum()[::-1]  # probability of so many equal tokens or more
+    begin = ending[::-1].cumsum(0)[::-1]  # probability of so many equal tokens or more
     kind_T = np.where(lost_TK.any(1), lost_TK.argmax(1), KINDS.index("fixed"))
     for step in steps:
         if step.form is not None:
