@@ -16,9 +16,10 @@ from utils.output import log
 from utils.run.folder import RunFolder
 
 # Settings that do not change the losses: a run with another value is still the same one.
-MAY_DIFFER: tuple[str, ...] = ("run_dir", "train.num_threads", "data.cache_dir")
-MAY_DIFFER += ("train.log_every_steps",)
-MAY_DIFFER += (
+MAY_DIFFER = (
+    "run_dir",
+    "train.num_threads",
+    "data.cache_dir",
     "train.log_every_steps",
     "train.sample_tokens",
     "train.sample_prompt",

@@ -152,9 +152,9 @@ def packed_matmul(affine: Affine) -> Matmul:
 def summed_blocks(affine: Affine, sum_length: int) -> Callable[[Tensor], Tensor]:
     """Return a product for one row that reads the weights nearly as fast as the memory allows.
 
-    PyTorch's sum of embeddings, weighted by x. Each block of N outputs has an embedding for every
-    input: its weights for this input. It sums `sum_length` inputs, one after the other, then the
-    sums.
+    PyTorch's sum of embeddings, weighted by x: each block of outputs has one embedding for every
+    input, its weights for this input. `sum_length` inputs are added one after the other, and then
+    these sums.
 
     >>> summed_blocks((torch.ones(2, 3), None), sum_length=2)(torch.ones(1, 3)).tolist()
     [[3.0, 3.0]]

@@ -107,12 +107,17 @@ def describe_rest(train: TrainConfig, state: Mapping[str, Any]) -> str:
     return f"about {left} left, at the rate of the first {plural(step, 'step')}"
 
 
-def is_worth_measuring(config: RunConfig) -> bool:
-    """Return whether to measure before the run: not if it takes seconds, or has to be compiled."""
+def run_flops(config: RunConfig) -> float:
+    """Return the FLOPs of a run, to which its duration is roughly proportional."""
     model, train = config.model, config.train
     tokens = train.max_steps * train.batch_size * train.grad_accum_steps * model.block_size
-    slow = tokens * training_flops_per_token(model) >= MIN_FLOPS and not train.compile
-    return slow or train.max_minutes > 0
+    return tokens * training_flops_per_token(model)
+
+
+def is_worth_measuring(config: RunConfig) -> bool:
+    """Return whether to measure before the run: not if it takes seconds, or has to be compiled."""
+    slow = run_flops(config) >= MIN_FLOPS and not config.train.compile
+    return slow or config.train.max_minutes > 0
 
 
 def trial_settings(train: TrainConfig, n_ranks: int) -> TrainConfig:

@@ -10,12 +10,17 @@ from concurrent.futures import Future
 
 from tqdm import tqdm
 
-from model.flops import training_flops_per_token
-from model.training.duration import ESTIMATE_S, is_worth_measuring, measure, trial_settings
+from model.training.duration import (
+    ESTIMATE_S,
+    is_worth_measuring,
+    measure,
+    run_flops,
+    trial_settings,
+)
 from scripts.report import last_line, run_figures
 from scripts.sweep.points import Job
 from scripts.sweep.ranking import BITS
-from train import Config, build_trainer
+from train import build_trainer
 from utils.device import pick_device
 from utils.errors import UserError, one_line, plural
 from utils.output import log, log_if_not_tty, progress_bar
@@ -97,12 +102,6 @@ class SweepBar:
     def close(self) -> None:
         """End the bar."""
         self.bar.close()
-
-
-def run_flops(config: Config) -> float:
-    """Return the FLOPs of a run, to which its duration is roughly proportional."""
-    rows = config.train.max_steps * config.train.batch_size * config.train.grad_accum_steps
-    return rows * config.model.block_size * training_flops_per_token(config.model)
 
 
 def flops_left(job: Job) -> float:
