@@ -17,7 +17,14 @@ from model.sampling.generate import InferenceEngine, generate_ids
 from model.sampling.inference_weights import count_weights_read
 from model.sampling.sampler import SamplingParams, sample_seeds
 from sample import load_run
-from scripts.bench.sample_peers import LLAMA_CPP, Sampler, make_hf, make_llama_cpp, make_nanogpt
+from scripts.bench.sample_peers import (
+    LLAMA_CPP,
+    Sampler,
+    in_own_process,
+    make_hf,
+    make_llama_cpp,
+    make_nanogpt,
+)
 from scripts.bench.timing import Spread, ratios, summary, time_call
 from scripts.report import table
 from utils.cli import nonnegative_int, positive_float, positive_int
@@ -35,7 +42,7 @@ SHAPES = {
     name: ModelConfig(position="learned", tie_weights=True, **shape)
     for name, shape in TABLES["sample"].items()
 }
-NEW_TOKENS = {"0.8M": 240, "10.7M": 240, "124M": 64}
+NEW_TOKENS = {"0.8M": 240, "10.7M": 240, "85M": 64, "124M": 64}
 HELP = "speed of sampling"
 EXAMPLES = (
     "python -m scripts.bench sample --run runs/tiny",
@@ -60,7 +67,7 @@ def add_command(commands: Any) -> None:
     add("--prompt-tokens", type=positive_int, nargs="+", default=[1], metavar="N", help=about)
     about = "numbers of samples generated together (default: 1 16 64)"
     add("--batch-sizes", type=positive_int, nargs="+", default=[1, 16, 64], help=about)
-    about = "tokens per sample (default: 64 for 124M, else up to 240)"
+    about = "tokens per sample (default: 64 for 85M and 124M, else up to 240)"
     add("--new-tokens", type=nonnegative_int, default=0, help=about)
     add("--runs", type=positive_int, default=3, help="timed calls of each sampler (default: 3)")
     about = "skip another project's sampler if one call would take longer (default: 60)"
@@ -104,8 +111,8 @@ def bench_sample(args: argparse.Namespace) -> dict[str, Any]:
         log(f"without llama.cpp: pip install {' '.join(LLAMA_CPP)}")
     elif args.llama_cpp:
         for name, quantized in (("llama.cpp f32", False), ("llama.cpp q8_0", True)):
-            most = max(args.batch_sizes), longest + n_tokens
-            samplers[name] = make_llama_cpp(config, TOP_K, *most, quantized)
+            most = max(args.batch_sizes), longest + n_tokens, torch.get_num_threads()
+            samplers[name] = in_own_process(make_llama_cpp, config, TOP_K, *most, quantized)
     benchmark = SampleBenchmark(samplers, compiled, n_tokens, args.runs, args.limit_s)
     return {
         "device": describe_device(device),

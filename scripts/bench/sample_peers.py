@@ -1,8 +1,11 @@
 """Other projects' samplers for `scripts.bench sample`: the same shape, random weights."""
 
+import contextlib
+import multiprocessing
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice, product
+from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,6 +21,45 @@ from utils.errors import UserError
 
 Sampler = Callable[[list[list[int]], int], None]  # called with (prompts, new tokens per sample)
 LLAMA_CPP = ("xllamacpp", "gguf")
+
+
+def in_own_process(make: Callable[..., Sampler], *args: object) -> Sampler:
+    """Return a sampler that another process makes with `make(*args)` and calls.
+
+    In a process that has more threads than cores, libgomp's threads wait less patiently: our
+    products would be slower beside the threads of another library, even while these are idle.
+
+    Raises:
+        UserError: the process has ended, or `make` raises one; from the first call on.
+    """
+    context = multiprocessing.get_context("spawn")
+    connection, theirs = context.Pipe()
+    context.Process(target=serve, args=(theirs, make, *args), daemon=True).start()
+    theirs.close()  # so that `recv` ends if the process does
+
+    def generate(prompts: list[list[int]], n_tokens: int) -> None:
+        try:
+            connection.send((prompts, n_tokens))
+            error = connection.recv()
+        except (EOFError, OSError):
+            error = UserError(f"the process of {make.__name__} has ended (out of memory?)")
+        if error:
+            raise error
+
+    return generate
+
+
+def serve(connection: Connection, make: Callable[..., Sampler], *args: object) -> None:
+    """Make a sampler; answer each call of it that arrives with None or the error."""
+    sampler: Sampler | None = None
+    with contextlib.suppress(EOFError, KeyboardInterrupt):  # the other process has ended
+        while True:
+            call = connection.recv()
+            try:
+                sampler = sampler or make(*args)
+                connection.send(sampler(*call))
+            except Exception as error:  # the other process shows it
+                connection.send(error)
 
 
 def make_nanogpt(path: str, config: ModelConfig, top_k: int, device: torch.device) -> Sampler:
@@ -75,7 +117,7 @@ def make_hf(config: ModelConfig, top_k: int, device: torch.device) -> Sampler:
 
 
 def make_llama_cpp(
-    config: ModelConfig, top_k: int, n_samples: int, n_tokens: int, quantized: bool
+    config: ModelConfig, top_k: int, n_samples: int, n_tokens: int, threads: int, quantized: bool
 ) -> Sampler:
     """Return llama.cpp with our export of a model of this shape, in fp32 or Q8_0, on a CPU.
 
@@ -97,7 +139,7 @@ def make_llama_cpp(
     params = xllamacpp.CommonParams()
     params.n_parallel, params.warmup, params.verbosity = n_samples, False, 0
     params.n_ctx = n_samples * (n_tokens + 1)
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = torch.get_num_threads()
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     # llama.cpp maps the file; where a mapped file cannot be deleted, it stays.
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         path = Path(folder) / FILE_NAME

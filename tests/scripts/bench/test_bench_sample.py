@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -14,6 +17,7 @@ from model.sampling.generate import DecodeBatch
 from model.sampling.inference_weights import count_weights_read
 from scripts.bench import __main__ as script
 from scripts.bench import sample as bench_sample
+from scripts.bench.sample_peers import in_own_process
 from utils.errors import UserError
 
 SIZES = {"vocab_size": 11, "n_layer": 1, "n_head": 2, "n_embd": 8, "block_size": 16}
@@ -214,14 +218,15 @@ class Server:
 """
 
 
-def test_llama_cpp_has_rows_in_fp32_and_q8_0(printed, tmp_path, monkeypatch):
+def test_llama_cpp_has_rows_in_fp32_and_q8_0(capfd, tmp_path, monkeypatch):
     pytest.importorskip("gguf")
     monkeypatch.setitem(bench_sample.SHAPES, "0.8M", replace(SMALL, n_embd=32))
     (tmp_path / "xllamacpp.py").write_text(LLAMA_CPP, encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "xllamacpp", raising=False)
-    argv = [*FEW, "--llama-cpp", "--prompt-tokens", "1", "9", "--json"]
-    record, people = printed(script.main, *argv)
+    script.main([*FEW, "--llama-cpp", "--prompt-tokens", "1", "9", "--json"])
+    out, people = capfd.readouterr()  # also of the processes that run llama.cpp
+    record = json.loads(out.splitlines()[-1])
     assert "3 9 5 {'F32'}" in people and "1 1 5 {'Q8_0'}" in people
     shapes = [(batch["prompt_tokens"], batch["samples"]) for batch in record["batches"]]
     assert shapes == [(1, 1), (1, 3), (9, 1), (9, 3)]
@@ -229,6 +234,28 @@ def test_llama_cpp_has_rows_in_fp32_and_q8_0(printed, tmp_path, monkeypatch):
         names = [row["who"] for row in batch["rows"]]
         assert names == ["ours", "llama.cpp f32", "llama.cpp q8_0"]
         assert all(row["ratio"]["low"] > 0 for row in batch["rows"][1:])
+
+
+def make_exit_or_fail(status: int) -> Callable[[list[list[int]], int], None]:
+    def generate(prompts: list[list[int]], n_tokens: int) -> None:
+        if n_tokens == 0:
+            os._exit(status)
+        raise UserError(f"in process {os.getpid()}: {prompts}, {n_tokens} tokens")
+
+    return generate
+
+
+def test_a_sampler_in_its_own_process_tells_its_errors_and_its_end():
+    generate = in_own_process(make_exit_or_fail, 1)
+    with pytest.raises(UserError, match=r"in process (\d+): \[\[1\]\], 2 tokens") as first:
+        generate([[1]], 2)
+    assert f"process {os.getpid()}:" not in str(first.value)
+    with pytest.raises(UserError) as second:
+        generate([[1]], 2)
+    assert str(second.value) == str(first.value)  # it goes on
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"process of make_exit_or_fail has ended"):
+            generate([[1]], 0)
 
 
 def test_a_missing_llama_cpp_is_left_out_with_a_hint(printed, monkeypatch):
