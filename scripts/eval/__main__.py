@@ -110,8 +110,8 @@ def make_parser() -> Parser:
     about = (
         "for stories: split the loss over the floor by kind of choice and by distance to what it "
     )
-    about += "depends on, and plot it into FILE (default: where.png in the run folder; for several "
-    about += "runs, such as 2, where-2-runs.png in that of the first)"
+    about += "depends on, and plot it into FILE (default: where.png in the run folder; with --text "
+    about += "new.txt, where-new.png; for 2 runs, where-2-runs.png in the folder of the first)"
     add("--where", nargs="?", const="", metavar="FILE", help=about)
     about = "windows in a forward pass (default: the run's train.batch_size)"
     add("--batch-size", type=nonnegative_int, default=0, help=about)
@@ -199,8 +199,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     run = average(runs)
     loaded, rows = run.loaded, args.batch_size or run.config.train.batch_size
     if args.where is not None:
-        name = f"where-{len(runs)}-runs.png" if runs[1:] else "where.png"
-        args.where = Path(args.where or run.folder.path / name)
+        text = "stdin" if args.text == STDIN else Path(args.text or "").stem
+        parts = ["where", *[text] * bool(text), *[f"{len(runs)}-runs"] * bool(runs[1:])]
+        args.where = Path(args.where or run.folder.path / f"{'-'.join(parts)}.png")
         check_picture(args.where, "--where")
     with tempfile.TemporaryDirectory() as scratch:
         if args.text is None:

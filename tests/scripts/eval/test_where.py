@@ -253,6 +253,16 @@ def test_stories_of_a_text_are_broken_down_too(story_run, printed, tmp_path):
     assert not (story_run / "where.png").exists()
 
 
+def test_the_plot_of_a_text_does_not_replace_that_of_the_run(story_run, printed, tmp_path):
+    copy = shutil.copytree(story_run, tmp_path / "run")
+    (copy / "where.png").write_bytes(b"its own")
+    text = tmp_path / "some.txt"
+    text.write_text(stories.join(list(stories.generate_stories(77, 2500))), encoding="utf-8")
+    printed(script.main, "--run", copy, "--where", "--text", text)
+    assert (copy / "where-some.png").is_file()
+    assert (copy / "where.png").read_bytes() == b"its own"
+
+
 def test_what_has_no_floor_is_refused(story_run, monkeypatch, tmp_path):
     plain = str(tmp_path / "plain")
     assert train.main(flags(plain, make_corpus(tmp_path) | {"train.max_steps": 1})) == 0
