@@ -15,7 +15,6 @@ if __name__ == "__main__":  # before the slow imports
 
     exit_silently_on_sigint()
 
-import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +32,7 @@ from scripts.finished import (
     read_run,
 )
 from scripts.report import table
+from scripts.scaling_law import Grid, fit_law, relative_noise, terms
 from utils.cli import Parser
 from utils.errors import UserError, plural, run_cli
 from utils.output import describe_count, json_line
@@ -44,99 +44,10 @@ NAMES = ("E", "A", "B", "a", "b")
 MIN_VALUES = 3  # sizes, and numbers of tokens
 MIN_RUNS = 12  # with 7, E is not determined in most simulated sweeps (docs/theory.md, section 13)
 SAMPLES = 1000  # of the bootstrap
-FIT_STEPS = 100  # of the Levenberg-Marquardt method
-START_SHARES = (1e-300, 0.3, 0.9)  # E of a start / lowest loss; the first is E = 0, and remains it
-SLOPES = ((0.3, 0.3), (1, 1), *itertools.product((0.2, 1, 2), repeat=2))  # a, b of a start
 NEAR_ZERO = 0.01  # an E below this share of the lowest loss may as well be zero
 SIZE_SETTINGS = ("n_embd", "n_layer", "n_head", "n_kv_head", "head_size")
 RUNS_MAY_DIFFER = (*MAY_DIFFER, *LADDER_MAY_DIFFER, *(f"model.{name}" for name in SIZE_SETTINGS))
 EXAMPLES = ("python -m scripts.scaling --sweep runs/scaling --run runs/larger",)
-
-
-def terms(laws: np.ndarray, sizes: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """Return E, A / N^a and B / D^b (R, 3, n) of R laws for n runs.
-
-    Args:
-        laws: (R, 5): ln E, ln A, ln B, a, b.
-    """
-    E, A, B, a, b = laws.T[..., None]
-    n, d = np.log(sizes), np.log(tokens)
-    return np.exp(np.stack([E + 0 * n, A - a * n, B - b * d], 1))
-
-
-@np.errstate(over="ignore", invalid="ignore")  # steps that are rejected
-def fit(losses: np.ndarray, sizes: np.ndarray, tokens: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """Return the laws (R, 5) that minimise the squared errors of ln L, from laws to start with.
-
-    The Levenberg-Marquardt method, for R problems together. It works with ln E, ln A and ln B, so
-    that these terms stay positive.
-
-    Args:
-        losses: (R, n).
-    """
-    laws, damping = start, np.full((len(start), 1, 1), 1e-2)
-    for _ in range(FIT_STEPS):
-        parts = terms(laws, sizes, tokens)
-        total = parts.sum(1, keepdims=True)
-        rest = np.log(losses)[:, None] - np.log(total)
-        slopes = parts / total  # of ln L over the five constants
-        by_a, by_b = -np.log(sizes) * slopes[:, 1:2], -np.log(tokens) * slopes[:, 2:]
-        slopes = np.concatenate([slopes, by_a, by_b], 1)
-        products = slopes @ slopes.transpose(0, 2, 1)
-        damped = products + damping * products * np.eye(5) + 1e-12 * np.eye(5)
-        tried = laws + np.linalg.solve(damped, slopes @ rest.transpose(0, 2, 1))[..., 0]
-        errors = np.log(losses) - np.log(terms(tried, sizes, tokens).sum(1))
-        better = (errors**2).sum(1) < (rest**2).sum((1, 2))
-        laws = np.where(better[:, None], tried, laws)
-        damping = np.where(better[:, None, None], damping / 4, damping * 4).clip(1e-9, 1e9)
-    return laws
-
-
-def starts(
-    losses: np.ndarray, sizes: np.ndarray, tokens: np.ndarray, slopes: Sequence[Sequence[float]]
-) -> np.ndarray:
-    """Return laws (K, R, 5) to start fits of the losses (R, n) with: each has another E, a or b.
-
-    Once E is nearly zero, its slope over ln E is, too, and it stays there. So one start is not
-    enough.
-    """
-    n, d, found = np.log(sizes).mean(), np.log(tokens).mean(), []
-    for share, (a, b) in itertools.product(START_SHARES, slopes):
-        E = share * losses.min(1)
-        half = np.log((losses.mean(1) - E) / 2)  # of what E does not explain
-        found.append(np.stack([np.log(E), half + a * n, half + b * d, a + 0 * E, b + 0 * E], 1))
-    return np.array(found)
-
-
-def best_fit(
-    losses: np.ndarray, sizes: np.ndarray, tokens: np.ndarray, laws: np.ndarray
-) -> np.ndarray:
-    """Return the best of the fits that start from K laws (K, R, 5), for each row of losses."""
-    many = np.tile(losses, (len(laws), 1))
-    found = fit(many, sizes, tokens, laws.reshape(-1, 5))
-    errors = ((np.log(many) - np.log(terms(found, sizes, tokens).sum(1))) ** 2).sum(1)
-    best = errors.reshape(laws.shape[:2]).argmin(0)
-    return found.reshape(laws.shape)[best, np.arange(len(losses))]
-
-
-def fit_law(sizes: np.ndarray, tokens: np.ndarray, losses: np.ndarray, samples: int) -> np.ndarray:
-    """Return the law of n runs, and those of `samples` bootstrap samples: (1 + samples, 5).
-
-    A sample is the fitted ln L plus errors: residuals of the fit, sampled with replacement (Efron
-    1979). Residuals are smaller than errors, because five constants are fitted; sqrt(n / (n - 5))
-    corrects that. The size of the errors is itself uncertain: the chi-squared factor makes the
-    intervals as wide as Student's t does for a mean.
-    """
-    n_runs, rng, one = len(losses), np.random.default_rng(1), losses[None]
-    law = best_fit(one, sizes, tokens, starts(one, sizes, tokens, SLOPES))
-    fitted, free = terms(law, sizes, tokens).sum(1), n_runs - 5
-    residuals = np.log(losses) - np.log(fitted[0])
-    errors = rng.choice(residuals * np.sqrt(n_runs / free), (samples, n_runs))
-    errors *= np.sqrt(free / rng.chisquare(free, (samples, 1)))
-    again = fitted * np.exp(errors)
-    others = starts(again, sizes, tokens, SLOPES[:2])
-    laws = np.concatenate([law.repeat(samples, 0)[None], others])
-    return np.concatenate([law, best_fit(again, sizes, tokens, laws)])
 
 
 def bounds(values: np.ndarray) -> np.ndarray:
@@ -248,10 +159,13 @@ def plot_law(runs: Sequence[FinishedRun], laws: np.ndarray, E: dict[str, float],
     pictures.save_figure(picture, out)
 
 
-def predict(runs: Sequence[FinishedRun], laws: np.ndarray, run: FinishedRun | None) -> Any:
+def predict(
+    runs: Sequence[FinishedRun], laws: np.ndarray, errors: np.ndarray, run: FinishedRun | None
+) -> Any:
     """Return the predicted loss of a larger run, and what was measured.
 
     Args:
+        errors: of ln L of a run as large as the largest one.
         run: None: one with 4 times the compute of the largest run: twice its N, twice its D.
     """
     size, tokens = max((size_of(one) * one.tokens, size_of(one), one.tokens) for one in runs)[1:]
@@ -259,7 +173,9 @@ def predict(runs: Sequence[FinishedRun], laws: np.ndarray, run: FinishedRun | No
     if run:
         size, tokens = size_of(run), run.tokens
     found = {"parameters": size, "tokens": tokens, "times_compute": size * tokens / compute}
-    found |= estimate(terms(laws, np.array([size]), np.array([tokens])).sum((1, 2)))
+    values = terms(laws, np.array([size]), np.array([tokens])).sum((1, 2))
+    low, high = bounds(values * np.exp(errors)).tolist()
+    found |= estimate(values) | {"run_low": low, "run_high": high}
     return found | ({"measured": run.figures["val_loss"]} if run else {})
 
 
@@ -269,6 +185,7 @@ def show(record: dict[str, Any]) -> str:
     known, values = math.isfinite(E["value"]), {name: record[name].values() for name in NAMES}
     rows = [[name, *("-" if math.isnan(x) else f"{x:.5g}" for x in values[name])] for name in NAMES]
     rows += [["predicted", *(f"{one[name]:.4f}" for name in E)]]
+    rows += [["a single run", "", *(f"{one[name]:.4f}" for name in ("run_low", "run_high"))]]
     sizes = [describe_count(one[name]) for name in ("parameters", "tokens")]
     lines = [table(["", "value", "95% from", "to"], rows)]
     lines += [f"predicted: for {one['times_compute']:.1f} times the compute of the largest run, "]
@@ -306,12 +223,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_settings(larger, runs[0], f"--run {args.run}")
     columns = [(size_of(run), run.tokens, run.figures["val_loss"]) for run in runs]
     sizes, tokens, losses = np.array(columns, dtype=float).T
-    laws = fit_law(sizes, tokens, losses, SAMPLES)
+    steps = np.array([run.config.train.max_steps for run in runs])
+    grid = Grid(sizes, tokens, relative_noise(losses, sizes, steps))
+    laws, errors = fit_law(losses, grid, SAMPLES)
     constants = np.concatenate([np.exp(laws[:, :3]), laws[:, 3:]], 1).T
     record = {"sweep": args.sweep, "runs": len(runs), "floor": runs[0].floor}
     record |= {name: estimate(one) for name, one in zip(NAMES, constants, strict=True)}
     record |= {"E": estimate_floor(constants[0], losses.min())}
-    record |= {"prediction": predict(runs, laws, larger)}
+    record |= {"prediction": predict(runs, laws, errors, larger)}
     print(show(record))
     out = Path(args.sweep) / "scaling.png"
     plot_law(runs, laws, record["E"], out)

@@ -10,7 +10,8 @@ from itertools import product
 import numpy as np
 
 from scripts.report import table
-from scripts.scaling import NEAR_ZERO, bounds, fit_law, terms
+from scripts.scaling import NEAR_ZERO, bounds
+from scripts.scaling_law import Grid, fit_law, relative_noise, terms
 from utils.processes import map_in_order
 
 LAW = (0.487, 60.0, 9000.0, 0.6, 0.75)
@@ -36,7 +37,8 @@ def shares(row: tuple[int, int, int], sweeps: int) -> list[float]:
     counts = np.zeros((3, len(ERRORS)))
     for (column, error), seed in product(enumerate(ERRORS), range(sweeps)):
         losses = true * np.exp(np.random.default_rng(seed).normal(0, error, len(true)))
-        laws = fit_law(sizes, tokens, losses, 300)
+        grid = Grid(sizes, tokens, relative_noise(losses, sizes, tokens))
+        laws, _ = fit_law(losses, grid, 300)
         low, high = bounds(np.exp(laws[:, 0]))
         determined = low > NEAR_ZERO * losses.min()
         counts[0, column] += low * determined <= E <= high

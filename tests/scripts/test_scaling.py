@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ import numpy as np
 import pytest
 
 from scripts import scaling as script
+from scripts import scaling_law
+from scripts.scaling_law import Grid, fit_law, relative_noise, terms
+from tests.conftest import ROOT
 from tests.helpers.runs import fake_run
 from train import Config
 from utils.config.load import load
@@ -20,6 +24,7 @@ from utils.errors import UserError
 SIZES, TOKENS = np.array(
     [(n, d) for n in (1e5, 2e5, 4e5, 6e5, 9e5) for d in (8e5, 1.7e6, 3.4e6) for _ in range(3)]
 ).T
+EQUAL = np.ones(len(SIZES))
 STORIES = (0.487, 60.0, 9000.0, 0.6, 0.75)
 CHINCHILLA = (1.69, 406.4, 410.7, 0.34, 0.28)  # of Hoffmann et al. 2022
 
@@ -35,27 +40,59 @@ def constants_of(laws: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("constants", [STORIES, CHINCHILLA])
 def test_exact_losses_give_the_planted_constants(constants):
-    laws = script.fit_law(SIZES, TOKENS, planted(constants, SIZES, TOKENS), 20)
+    losses = planted(constants, SIZES, TOKENS)
+    laws, _ = fit_law(losses, Grid(SIZES, TOKENS, EQUAL), 20)
     found = constants_of(laws)
     assert found[0] == pytest.approx(constants, rel=1e-5)
     assert np.allclose(found, found[0], rtol=1e-4)  # no residuals, so no spread
 
 
-def test_the_planted_floor_is_in_its_interval_in_19_of_20_sweeps(monkeypatch):
-    """And so is the loss of the predicted run."""
-    monkeypatch.setattr(script, "FIT_STEPS", 20)  # enough here, and faster
+@pytest.mark.parametrize("power", [0.0, -1.0])
+def test_the_planted_floor_is_in_its_interval_in_19_of_20_sweeps(monkeypatch, power):
+    """And so are the loss that the law has for a larger run, and that of a single such run.
+
+    With power -1, the loss of the smallest model varies nine times as much as that of the largest.
+    """
+    monkeypatch.setattr(scaling_law, "FIT_STEPS", 20)  # enough here, and faster
     rng, repetitions = np.random.default_rng(1), 100
-    inside = np.zeros(2)
+    inside, deviation = np.zeros(3), 0.003 * (SIZES / SIZES.max()) ** power
     larger = np.array([2 * SIZES.max()]), np.array([2 * TOKENS.max()])
     for _ in range(repetitions):
-        losses = planted(STORIES, SIZES, TOKENS) * np.exp(rng.normal(0, 0.003, len(SIZES)))
-        laws = script.fit_law(SIZES, TOKENS, losses, 100)
-        predicted = script.terms(laws, *larger).sum((1, 2))
-        values = [(np.exp(laws[:, 0]), STORIES[0]), (predicted, planted(STORIES, *larger)[0])]
-        for number, (found, true) in enumerate(values):
+        losses = planted(STORIES, SIZES, TOKENS) * np.exp(deviation * rng.normal(size=len(SIZES)))
+        noise = relative_noise(losses, SIZES, TOKENS)
+        laws, errors = fit_law(losses, Grid(SIZES, TOKENS, noise), 100)
+        predicted, true = terms(laws, *larger).sum((1, 2)), planted(STORIES, *larger)[0]
+        values = [(np.exp(laws[:, 0]), STORIES[0]), (predicted, true)]
+        run = true * np.exp(rng.normal(0, 0.003))
+        values.append((predicted * np.exp(errors), run))
+        for number, (found, value) in enumerate(values):
             low, high = script.bounds(found)
-            inside[number] += low <= true <= high
-    assert (0.9 <= inside / repetitions).all() and (inside / repetitions <= 0.99).all()
+            inside[number] += low <= value <= high
+    assert (0.89 <= inside / repetitions).all() and (inside / repetitions <= 0.99).all()
+
+
+def test_runs_that_vary_much_count_little(monkeypatch):
+    """The prediction is closer to the truth than if all runs counted the same."""
+    monkeypatch.setattr(scaling_law, "FIT_STEPS", 20)
+    rng, deviation = np.random.default_rng(1), 0.003 * SIZES.max() / SIZES
+    larger = np.array([2 * SIZES.max()]), np.array([2 * TOKENS.max()])
+    found: dict[bool, list[float]] = {True: [], False: []}
+    for _ in range(40):
+        losses = planted(STORIES, SIZES, TOKENS) * np.exp(deviation * rng.normal(size=len(SIZES)))
+        for weighted in found:
+            noise = relative_noise(losses, SIZES, TOKENS) if weighted else EQUAL
+            laws, _ = fit_law(losses, Grid(SIZES, TOKENS, noise), 1)
+            found[weighted].append(float(terms(laws[:1], *larger).sum()))
+    true = planted(STORIES, *larger)[0]
+    error = {weighted: np.std(np.array(values) - true) for weighted, values in found.items()}
+    assert error[True] < 0.7 * error[False]
+
+
+def test_one_seed_says_nothing_about_the_noise():
+    sizes, steps = np.array([1.0, 2, 4]), np.array([1.0, 1, 1])
+    assert (relative_noise(np.array([3.0, 2, 1]), sizes, steps) == 1).all()
+    repeated = np.array([3.0, 3, 2, 2])  # equal losses: no variance has a logarithm
+    assert (relative_noise(repeated, np.array([1.0, 1, 2, 2]), np.ones(4)) == 1).all()
 
 
 @pytest.fixture
@@ -94,7 +131,7 @@ def test_a_floor_that_runs_do_not_determine_is_no_certain_zero():
     sizes, tokens = np.array([(n, d) for n in (1e5, 3e5, 9e5) for d in (8e5, 1.7e6, 3.4e6)]).T
     noise = np.random.default_rng(5).normal(0, 0.02, 9)
     losses = planted(STORIES, sizes, tokens) * np.exp(noise)
-    E = np.exp(script.fit_law(sizes, tokens, losses, 100)[:, 0])
+    E = np.exp(fit_law(losses, Grid(sizes, tokens, np.ones(9)), 100)[0][:, 0])
     assert E[0] < 1e-3 and script.bounds(E)[1] > STORIES[0]
     found = script.estimate_floor(E, losses.min())
     assert math.isnan(found["value"]) and found["low"] == 0 and found["high"] > STORIES[0]
@@ -136,6 +173,11 @@ def test_a_sweep_is_fitted_plotted_and_compared_with_the_floor(sweep, printed):
     one = record["prediction"]
     assert one["tokens"] == 2 * 64_000 and one["times_compute"] == 4 and "measured" not in one
     assert one["low"] < one["value"] < one["high"] and one["high"] / one["low"] < 1.05
+    assert one["run_low"] < one["low"] and one["high"] < one["run_high"]
+    described = (ROOT / "docs/formats.md").read_text(encoding="utf-8").partition("scripts.scaling")
+    words = set(re.findall(r"`(\w+)`", described[2].partition("## ")[0]))
+    keys = {*record, *one, *record["E"], "measured"}
+    assert words - {"sweep"} == keys - {"sweep"}
     assert (folder / "scaling.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -154,9 +196,11 @@ def test_the_text_compares_the_fit_with_the_floor_and_the_measurement():
     one = {"value": 0.5, "low": 0.49, "high": 0.51}
     record = {"floor": 0.495, **dict.fromkeys(script.NAMES, one)}
     record["prediction"] = {"parameters": 2e6, "tokens": 7e6, "times_compute": 4.1, **one}
+    record["prediction"] |= {"run_low": 0.48, "run_high": 0.52}
     lines = script.show(record).splitlines()
     assert lines[1].split() == ["E", "0.5", "0.49", "0.51"]
     assert lines[6].split() == ["predicted", "0.5000", "0.4900", "0.5100"]
+    assert lines[7].split() == ["a", "single", "run", "0.4800", "0.5200"]
     assert "4.1 times the compute" in lines[-2] and "2.0M parameters and 7.0M tokens" in lines[-2]
     assert lines[-1] == "floor: 0.4950; E is +1.01% from it, and its interval contains it"
     record["floor"], record["prediction"]["measured"] = 0.48, 0.505
