@@ -74,7 +74,8 @@ def check_threads() -> Iterator[Check]:
     cores, chosen = available_cores(), torch.get_num_threads()
     machine = os.cpu_count() or cores
     quota = f" of {machine}, by affinity or a container's quota" if cores < machine else ""
-    yield Check("cores", plural(cores, "core") + quota)
+    instructions = torch.backends.cpu.get_cpu_capability()  # such as AVX2, DEFAULT
+    yield Check("cores", f"{plural(cores, 'core')}{quota}; torch uses {instructions}")
     counts = sorted({1, max(1, cores // 2), cores, chosen})
     seconds = {}
     for count in counts:
@@ -85,6 +86,7 @@ def check_threads() -> Iterator[Check]:
     found = ", ".join(f"{n}: {1000 * s:.0f} ms" for n, s in seconds.items())
     slower = seconds[chosen] > SLOWER * seconds[fastest]
     fix = f"train with --train.num_threads {fastest}, or stop other programs" if slower else ""
+    found += f"; make train: {seconds[fastest] * default_config().train.max_steps / 60:.1f} minutes"
     yield Check("threads", f"{chosen} in use; a step by number of threads: {found}", fix)
 
 

@@ -71,6 +71,14 @@ def test_another_torch(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "too old; use 2.6 or newer" in fixes(doctor.check_versions())["versions"]
 
 
+def test_the_class_of_the_processor_and_the_minutes_of_make_train(monkeypatch) -> None:
+    monkeypatch.setattr(doctor, "step_seconds", lambda: 0.06)
+    cores, threads = doctor.check_threads()
+    assert cores.found.endswith(f"; torch uses {torch.backends.cpu.get_cpu_capability()}")
+    steps = doctor.default_config().train.max_steps
+    assert threads.found.endswith(f"; make train: {steps / 1000:.1f} minutes")
+
+
 def test_too_many_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "available_cores", lambda: 4)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
@@ -85,7 +93,7 @@ def test_a_quota_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "available_cores", lambda: 2)
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     cores = next(check for check in doctor.check_threads() if check.name == "cores")
-    assert cores.found == "2 cores of 64, by affinity or a container's quota"
+    assert cores.found.startswith("2 cores of 64, by affinity or a container's quota; torch uses")
 
 
 def test_too_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
