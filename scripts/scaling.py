@@ -1,9 +1,9 @@
 """Fit a scaling law to the runs of a sweep: `python -m scripts.scaling --sweep runs/scaling`.
 
-The law is L = E + A / N^a + B / D^b (Hoffmann et al. 2022, arXiv 2203.15556): L is the validation
-loss in nats per token, N the number of parameters without embedding tables, D the number of
-training tokens, and E the loss that no size and no training can lower. The last line of stdout is
-one JSON object with the results.
+The law is L = E + A / N^a + B / D^b (Hoffmann et al. 2022, arXiv 2203.15556) or, if that describes
+the runs better, L = E + C / (N^a D^b): L is the validation loss in nats per token, N the number of
+parameters without embedding tables, D the number of training tokens, and E the loss that no size
+and no training can lower. The last line of stdout is one JSON object with the results.
 """
 
 import os
@@ -32,7 +32,15 @@ from scripts.finished import (
     read_run,
 )
 from scripts.report import table
-from scripts.scaling_law import Grid, fit_law, relative_noise, terms
+from scripts.scaling_law import (
+    FORMULAS,
+    LAWS,
+    Grid,
+    choose_law,
+    fit_law,
+    relative_noise,
+    terms,
+)
 from utils.cli import Parser
 from utils.errors import UserError, plural, run_cli
 from utils.output import describe_count, json_line
@@ -40,7 +48,7 @@ from utils.run import figure as pictures
 from utils.run.folder import RunFolder
 from utils.run.plot import TICKS, scale_y
 
-NAMES = ("E", "A", "B", "a", "b")
+AUTO = "auto"
 MIN_VALUES = 3  # sizes, and numbers of tokens
 MIN_RUNS = 12  # with 7, E is not determined in most simulated sweeps (docs/theory.md, section 13)
 SAMPLES = 1000  # of the bootstrap
@@ -123,10 +131,13 @@ def check_settings(run: FinishedRun, first: FinishedRun, flag: str) -> None:
 
 
 @pictures.draws
-def plot_law(runs: Sequence[FinishedRun], laws: np.ndarray, E: dict[str, float], out: Path) -> None:
+def plot_law(
+    runs: Sequence[FinishedRun], law: str, laws: np.ndarray, E: dict[str, float], out: Path
+) -> None:
     """Plot the loss over the training tokens: a dot for each run, a line with its interval.
 
     Args:
+        law: its name in LAWS.
         E: not plotted if it is not determined.
     """
     picture = pictures.new_figure()
@@ -134,7 +145,7 @@ def plot_law(runs: Sequence[FinishedRun], laws: np.ndarray, E: dict[str, float],
     sizes, tokens = sorted({size_of(run) for run in runs}), [run.tokens for run in runs]
     grid = np.geomspace(min(tokens), 2 * max(tokens), 60)
     for number, size in enumerate([*sizes, 2 * sizes[-1]]):
-        lines = terms(laws, np.full(60, size), grid).sum(1)
+        lines = terms(laws, np.full(60, size), grid, law).sum(1)
         style = {"color": pictures.COLOURS[number % len(pictures.COLOURS)]}
         axes.fill_between(grid / 1e6, *bounds(lines), alpha=0.15, linewidth=0, **style)
         label = f"{describe_count(size)} parameters{', predicted' * (size not in sizes)}"
@@ -152,7 +163,7 @@ def plot_law(runs: Sequence[FinishedRun], laws: np.ndarray, E: dict[str, float],
     axes.set_xticks([one for one in TICKS if grid[0] <= one * 1e6 <= grid[-1]])
     axes.minorticks_off()
     scale_y(axes, [y for line in axes.lines for y in line.get_ydata()])
-    axes.set_title("Fit of L = E + A / N^a + B / D^b, 95% intervals", loc="left", fontsize=10)
+    axes.set_title(f"Fit of L = {FORMULAS[law]}, 95% intervals", loc="left", fontsize=10)
     axes.set(xlabel="training tokens, millions", ylabel="best val nats per token")
     pictures.style_axes(axes)
     pictures.add_legend(axes, below=True)
@@ -160,11 +171,16 @@ def plot_law(runs: Sequence[FinishedRun], laws: np.ndarray, E: dict[str, float],
 
 
 def predict(
-    runs: Sequence[FinishedRun], laws: np.ndarray, errors: np.ndarray, run: FinishedRun | None
+    runs: Sequence[FinishedRun],
+    law: str,
+    laws: np.ndarray,
+    errors: np.ndarray,
+    run: FinishedRun | None,
 ) -> Any:
     """Return the predicted loss of a larger run, and what was measured.
 
     Args:
+        law: its name in LAWS.
         errors: of ln L of a run as large as the largest one.
         run: None: one with 4 times the compute of the largest run: twice its N, twice its D.
     """
@@ -173,7 +189,7 @@ def predict(
     if run:
         size, tokens = size_of(run), run.tokens
     found = {"parameters": size, "tokens": tokens, "times_compute": size * tokens / compute}
-    values = terms(laws, np.array([size]), np.array([tokens])).sum((1, 2))
+    values = terms(laws, np.array([size]), np.array([tokens]), law).sum((1, 2))
     low, high = bounds(values * np.exp(errors)).tolist()
     found |= estimate(values) | {"run_low": low, "run_high": high}
     return found | ({"measured": run.figures["val_loss"]} if run else {})
@@ -182,12 +198,17 @@ def predict(
 def show(record: dict[str, Any]) -> str:
     """Return the constants, the prediction and the comparison with the floor, as text."""
     one, E, floor = record["prediction"], record["E"], record["floor"]
-    known, values = math.isfinite(E["value"]), {name: record[name].values() for name in NAMES}
-    rows = [[name, *("-" if math.isnan(x) else f"{x:.5g}" for x in values[name])] for name in NAMES]
+    known, misfits = math.isfinite(E["value"]), record["misfits"]
+    values = {name: record[name].values() for name in LAWS[record["law"]]}
+    rows = [
+        [name, *("-" if math.isnan(x) else f"{x:.5g}" for x in row)] for name, row in values.items()
+    ]
     rows += [["predicted", *(f"{one[name]:.4f}" for name in E)]]
     rows += [["a single run", "", *(f"{one[name]:.4f}" for name in ("run_low", "run_high"))]]
     sizes = [describe_count(one[name]) for name in ("parameters", "tokens")]
-    lines = [table(["", "value", "95% from", "to"], rows)]
+    tried = "; ".join(f"{FORMULAS[law]} misses them by {x:.2%}" for law, x in misfits.items())
+    lines = [f"L = {FORMULAS[record['law']]}, of {plural(record['runs'], 'run')} ({tried})"]
+    lines += [table(["", "value", "95% from", "to"], rows)]
     lines += [f"predicted: for {one['times_compute']:.1f} times the compute of the largest run, "]
     lines[-1] += f"{sizes[0]} parameters and {sizes[1]} tokens, in nats per token"
     if "measured" in one:
@@ -213,6 +234,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("--sweep", required=True, metavar="FOLDER", help="folder of the runs")
     add("--run", metavar="FOLDER", help="a larger run, to compare with its prediction")
+    about = "sum: E + A/N^a + B/D^b, product: E + C/(N^a D^b); auto (default): the better one"
+    add("--law", choices=[AUTO, *LAWS], default=AUTO, help=about)
     args = parser.parse_args(argv)
     runs = finished_runs(args.sweep, "--sweep")
     check_runs(runs, f"--sweep {args.sweep}")
@@ -225,15 +248,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     sizes, tokens, losses = np.array(columns, dtype=float).T
     steps = np.array([run.config.train.max_steps for run in runs])
     grid = Grid(sizes, tokens, relative_noise(losses, sizes, steps))
-    laws, errors = fit_law(losses, grid, SAMPLES)
-    constants = np.concatenate([np.exp(laws[:, :3]), laws[:, 3:]], 1).T
-    record = {"sweep": args.sweep, "runs": len(runs), "floor": runs[0].floor}
-    record |= {name: estimate(one) for name, one in zip(NAMES, constants, strict=True)}
-    record |= {"E": estimate_floor(constants[0], losses.min())}
-    record |= {"prediction": predict(runs, laws, errors, larger)}
+    best, misfits = choose_law(losses, grid)
+    law = best if args.law == AUTO else args.law
+    laws, errors = fit_law(losses, grid._replace(law=law), SAMPLES)
+    constants = np.concatenate([np.exp(laws[:, :-2]), laws[:, -2:]], 1).T
+    record = {"sweep": args.sweep, "runs": len(runs), "law": law, "misfits": misfits}
+    record |= {name: estimate(one) for name, one in zip(LAWS[law], constants, strict=True)}
+    record |= {"E": estimate_floor(constants[0], losses.min()), "floor": runs[0].floor}
+    record |= {"prediction": predict(runs, law, laws, errors, larger)}
     print(show(record))
     out = Path(args.sweep) / "scaling.png"
-    plot_law(runs, laws, record["E"], out)
+    plot_law(runs, law, laws, record["E"], out)
     print(out, json_line(record), sep="\n")
     return 0
 

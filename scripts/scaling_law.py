@@ -1,4 +1,4 @@
-"""The scaling law L = E + A / N^a + B / D^b, its fit and its bootstrap, for scripts.scaling."""
+"""Scaling laws, their fit and their bootstrap, for scripts.scaling."""
 
 import itertools
 from collections.abc import Sequence
@@ -6,96 +6,137 @@ from typing import NamedTuple
 
 import numpy as np
 
+# Names of the constants; the last two are exponents.
+LAWS = {"sum": ("E", "A", "B", "a", "b"), "product": ("E", "C", "a", "b")}
+FORMULAS = {"sum": "E + A / N^a + B / D^b", "product": "E + C / (N^a D^b)"}
 FIT_STEPS = 100  # of the Levenberg-Marquardt method
 START_SHARES = (1e-300, 0.3, 0.9)  # E of a start / lowest loss; the first is E = 0, and remains it
 SLOPES = ((0.3, 0.3), (1, 1), *itertools.product((0.2, 1, 2), repeat=2))  # a, b of a start
 
 
 class Grid(NamedTuple):
-    """The runs of a fit, n numbers each."""
+    """The runs of a fit, n numbers each, and the law that is fitted."""
 
     sizes: np.ndarray  # N
     tokens: np.ndarray  # D
     noise: np.ndarray  # standard deviation of ln L, up to a common factor
+    law: str = "sum"
 
 
-def terms(laws: np.ndarray, sizes: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """Return E, A / N^a and B / D^b (R, 3, n) of R laws for n runs.
+def design(law: str, sizes: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """Return the slopes (P, K, n) of ln of the law's P terms over its K constants.
+
+    The constants are ln E, ln A, ..., a, b. In them, ln of each term of a law is linear.
+    """
+    n, d = -np.log(sizes), -np.log(tokens)
+    rows: dict[str, list[list[float | np.ndarray]]] = {
+        "sum": [[1, 0, 0, 0, 0], [0, 1, 0, n, 0], [0, 0, 1, 0, d]],
+        "product": [[1, 0, 0, 0], [0, 1, n, d]],
+    }
+    return np.array([[one + 0 * n for one in row] for row in rows[law]])
+
+
+def terms(laws: np.ndarray, sizes: np.ndarray, tokens: np.ndarray, law: str = "sum") -> np.ndarray:
+    """Return the terms, such as E, A / N^a and B / D^b, (R, P, n), of R laws for n runs.
 
     Args:
-        laws: (R, 5): ln E, ln A, ln B, a, b.
+        laws: (R, K): ln E, ln A, ln B, a, b.
     """
-    E, A, B, a, b = laws.T[..., None]
-    n, d = np.log(sizes), np.log(tokens)
-    return np.exp(np.stack([E + 0 * n, A - a * n, B - b * d], 1))
+    return np.exp(np.einsum("rk,pkn->rpn", laws, design(law, sizes, tokens)))
 
 
 @np.errstate(over="ignore", invalid="ignore")  # steps that are rejected
 def fit(losses: np.ndarray, grid: Grid, start: np.ndarray) -> np.ndarray:
-    """Return the laws (R, 5) that minimise the sum of (error of ln L / noise)^2.
+    """Return the laws (R, K) that minimise the sum of (error of ln L / noise)^2.
 
-    The Levenberg-Marquardt method, for R problems together. It works with ln E, ln A and ln B, so
-    that these terms stay positive.
+    The Levenberg-Marquardt method, for R problems together. It works with the logarithms of E, A,
+    B and C, so that all terms stay positive.
 
     Args:
         losses: (R, n).
-        start: laws (R, 5) to start with.
+        start: laws (R, K) to start with.
     """
-    sizes, tokens, noise = grid
+    X, eye = design(grid.law, grid.sizes, grid.tokens), np.eye(start.shape[1])
     laws, damping = start, np.full((len(start), 1, 1), 1e-2)
     for _ in range(FIT_STEPS):
-        parts = terms(laws, sizes, tokens)
+        parts = np.exp(np.einsum("rk,pkn->rpn", laws, X))
         total = parts.sum(1, keepdims=True)
-        rest = (np.log(losses)[:, None] - np.log(total)) / noise
-        slopes = parts / total / noise  # of ln L / noise over the five constants
-        by_a, by_b = -np.log(sizes) * slopes[:, 1:2], -np.log(tokens) * slopes[:, 2:]
-        slopes = np.concatenate([slopes, by_a, by_b], 1)
+        rest = (np.log(losses)[:, None] - np.log(total)) / grid.noise
+        slopes = np.einsum("rpn,pkn->rkn", parts / total, X) / grid.noise
         products = slopes @ slopes.transpose(0, 2, 1)
-        damped = products + damping * products * np.eye(5) + 1e-12 * np.eye(5)
+        damped = products + damping * products * eye + 1e-12 * eye
         tried = laws + np.linalg.solve(damped, slopes @ rest.transpose(0, 2, 1))[..., 0]
-        errors = (np.log(losses) - np.log(terms(tried, sizes, tokens).sum(1))) / noise
-        better = (errors**2).sum(1) < (rest**2).sum((1, 2))
+        better = squared_errors(tried, losses, grid) < (rest**2).sum((1, 2))
         laws = np.where(better[:, None], tried, laws)
         damping = np.where(better[:, None, None], damping / 4, damping * 4).clip(1e-9, 1e9)
     return laws
 
 
+def squared_errors(laws: np.ndarray, losses: np.ndarray, grid: Grid) -> np.ndarray:
+    """Return the sum of (error of ln L / noise)^2 of each law, (R,)."""
+    fitted = terms(laws, grid.sizes, grid.tokens, grid.law).sum(1)
+    return (((np.log(losses) - np.log(fitted)) / grid.noise) ** 2).sum(1)
+
+
 def starts(losses: np.ndarray, grid: Grid, slopes: Sequence[Sequence[float]]) -> np.ndarray:
-    """Return laws (K, R, 5) to start fits of the losses (R, n) with: each has another E, a or b.
+    """Return laws (S, R, K) to start fits of the losses (R, n) with: each has another E, a or b.
 
     Once E is nearly zero, its slope over ln E is, too, and it stays there. So one start is not
     enough.
     """
-    n, d, found = np.log(grid.sizes).mean(), np.log(grid.tokens).mean(), []
-    for share, (a, b) in itertools.product(START_SHARES, slopes):
+    means = design(grid.law, grid.sizes, grid.tokens).mean(2)[1:, -2:]  # of -ln N and -ln D
+    found = []
+    for share, exponents in itertools.product(START_SHARES, slopes):
         E = share * losses.min(1)
-        half = np.log((losses.mean(1) - E) / 2)  # of what E does not explain
-        found.append(np.stack([np.log(E), half + a * n, half + b * d, a + 0 * E, b + 0 * E], 1))
+        rest = np.log((losses.mean(1) - E) / len(means))  # of what E does not explain
+        others = [rest - mean @ exponents for mean in means]
+        found.append(np.stack([np.log(E), *others, *(one + 0 * E for one in exponents)], 1))
     return np.array(found)
 
 
 def best_fit(losses: np.ndarray, grid: Grid, laws: np.ndarray) -> np.ndarray:
-    """Return the best of the fits that start from K laws (K, R, 5), for each row of losses."""
+    """Return the best of the fits that start from S laws (S, R, K), for each row of losses."""
     many = np.tile(losses, (len(laws), 1))
-    found = fit(many, grid, laws.reshape(-1, 5))
-    errors = (np.log(many) - np.log(terms(found, grid.sizes, grid.tokens).sum(1))) / grid.noise
-    best = (errors**2).sum(1).reshape(laws.shape[:2]).argmin(0)
+    found = fit(many, grid, laws.reshape(-1, laws.shape[-1]))
+    best = squared_errors(found, many, grid).reshape(laws.shape[:2]).argmin(0)
     return found.reshape(laws.shape)[best, np.arange(len(losses))]
 
 
+def fit_once(losses: np.ndarray, grid: Grid) -> np.ndarray:
+    """Return the law (1, K) that is closest to n losses."""
+    return best_fit(losses[None], grid, starts(losses[None], grid, SLOPES))
+
+
+def choose_law(losses: np.ndarray, grid: Grid) -> tuple[str, dict[str, float]]:
+    """Return the law that describes the runs best, and the misfit of each.
+
+    The lowest n ln(sum of squares) + 2 K (Akaike 1974) wins: a constant more has to pay. The
+    misfit is the root of the mean squared error of ln L, weighted by the noise.
+    """
+    squares = {
+        law: float(squared_errors(fit_once(losses, one), losses, one)[0])
+        for law in LAWS
+        for one in [grid._replace(law=law)]
+    }
+    scale = (1 / grid.noise**2).sum()
+    scores = {law: len(losses) * np.log(x) + 2 * len(LAWS[law]) for law, x in squares.items()}
+    misfits = {law: float(np.sqrt(x / scale)) for law, x in squares.items()}
+    return min(scores, key=lambda law: scores[law]), misfits
+
+
 def fit_law(losses: np.ndarray, grid: Grid, samples: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the law of n runs and those of bootstrap samples, (1 + samples, 5); and errors.
+    """Return the law of n runs and those of bootstrap samples, (1 + samples, K); and errors.
 
     A sample is the fitted ln L plus errors. An error is a residual of the fit / its noise, sampled
     with replacement (Efron 1979), x the run's noise. Residuals are smaller than errors, because
-    five constants are fitted; sqrt(n / (n - 5)) corrects that. The size of the errors is itself
+    K constants are fitted; sqrt(n / (n - K)) corrects that. The size of the errors is itself
     uncertain: the chi-squared factor makes the intervals as wide as Student's t does for a mean.
 
     The errors returned, (1 + samples,), are those of ln L of one more run whose noise is 1.
     """
-    n_runs, rng, one = len(losses), np.random.default_rng(1), losses[None]
-    law = best_fit(one, grid, starts(one, grid, SLOPES))
-    fitted, free = terms(law, grid.sizes, grid.tokens).sum(1), n_runs - 5
+    n_runs, rng, law = len(losses), np.random.default_rng(1), fit_once(losses, grid)
+    fitted = terms(law, grid.sizes, grid.tokens, grid.law).sum(1)
+    free = n_runs - law.shape[1]
     residuals = (np.log(losses) - np.log(fitted[0])) / grid.noise
     errors = rng.choice(residuals * np.sqrt(n_runs / free), (samples, n_runs + 1))
     errors *= np.sqrt(free / rng.chisquare(free, (samples, 1)))

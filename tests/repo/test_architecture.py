@@ -102,7 +102,7 @@ LATE_HERE = {
 
 # All of scripts/ may import these.
 SHARED = "scripts.report scripts.matmul_peak scripts.constraints scripts.export.gguf"
-SHARED += " scripts.intervals scripts.finished"
+SHARED += " scripts.intervals scripts.scaling_law scripts.finished"
 
 
 def fits(name: str, prefixes: str) -> bool:

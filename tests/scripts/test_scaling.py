@@ -14,7 +14,7 @@ import pytest
 
 from scripts import scaling as script
 from scripts import scaling_law
-from scripts.scaling_law import Grid, fit_law, relative_noise, terms
+from scripts.scaling_law import Grid, choose_law, fit_law, relative_noise, terms
 from tests.conftest import ROOT
 from tests.helpers.runs import fake_run
 from train import Config
@@ -88,6 +88,34 @@ def test_runs_that_vary_much_count_little(monkeypatch):
     assert error[True] < 0.7 * error[False]
 
 
+PRODUCT = (0.487, 4e9, 0.6, 1.1)
+
+
+def test_the_law_that_describes_the_runs_is_taken():
+    """A planted product is recognised, and its constants found."""
+    rng, grid = np.random.default_rng(1), Grid(SIZES, TOKENS, EQUAL)
+    E, C, a, b = PRODUCT
+    errors = np.exp(rng.normal(0, 0.003, len(SIZES)))
+    losses = (E + C / (SIZES**a * TOKENS**b)) * errors
+    law, misfits = choose_law(losses, grid)
+    assert law == "product" and misfits["sum"] > 2 * misfits["product"]
+    assert misfits["product"] == pytest.approx(0.003, rel=0.3)
+    laws, _ = fit_law(losses, grid._replace(law=law), 100)
+    for found, true in zip((np.exp(laws[:, 0]), laws[:, 2], laws[:, 3]), (E, a, b), strict=True):
+        low, high = script.bounds(found)
+        assert low <= true <= high
+    assert choose_law(planted(STORIES, SIZES, TOKENS) * errors, grid)[0] == "sum"
+
+
+def test_law_forces_a_law(sweep, printed):
+    folder = sweep(WIDTHS, LENGTHS)
+    records = [printed(script.main, "--sweep", folder, *more)[0] for more in ([], ["--law", "sum"])]
+    assert records[0] == records[1] and records[0]["law"] == "sum"
+    record, _ = printed(script.main, "--sweep", folder, "--law", "product")
+    assert record["law"] == "product" and record["misfits"] == records[0]["misfits"]
+    assert record["C"]["low"] < record["C"]["value"] and "A" not in record
+
+
 def test_one_seed_says_nothing_about_the_noise():
     sizes, steps = np.array([1.0, 2, 4]), np.array([1.0, 1, 1])
     assert (relative_noise(np.array([3.0, 2, 1]), sizes, steps) == 1).all()
@@ -143,7 +171,7 @@ def test_nothing_is_said_about_a_floor_that_is_not_determined(sweep, printed, ca
     assert record["E"]["value"] is None and record["E"]["low"] == 0 < record["E"]["high"]
     script.main(["--sweep", str(folder)])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].split()[:3] == ["E", "-", "0"] and "nan" not in "".join(lines)
+    assert lines[2].split()[:3] == ["E", "-", "0"] and "nan" not in "".join(lines)
     assert lines[-4].startswith("E: not determined by these runs, its interval reaches 0")
     assert lines[-3].endswith("; these runs do not show whether E is near it")
 
@@ -177,7 +205,7 @@ def test_a_sweep_is_fitted_plotted_and_compared_with_the_floor(sweep, printed):
     described = (ROOT / "docs/formats.md").read_text(encoding="utf-8").partition("scripts.scaling")
     words = set(re.findall(r"`(\w+)`", described[2].partition("## ")[0]))
     keys = {*record, *one, *record["E"], "measured"}
-    assert words - {"sweep"} == keys - {"sweep"}
+    assert words - {"C"} == keys | {"sum", "product"}
     assert (folder / "scaling.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -194,10 +222,13 @@ def test_a_larger_run_is_compared_with_its_prediction(sweep, printed, capsys):
 
 def test_the_text_compares_the_fit_with_the_floor_and_the_measurement():
     one = {"value": 0.5, "low": 0.49, "high": 0.51}
-    record = {"floor": 0.495, **dict.fromkeys(script.NAMES, one)}
+    record = {"floor": 0.495, "law": "sum", "runs": 45, **dict.fromkeys("EABab", one)}
+    record["misfits"] = {"sum": 0.0123, "product": 0.02}
     record["prediction"] = {"parameters": 2e6, "tokens": 7e6, "times_compute": 4.1, **one}
     record["prediction"] |= {"run_low": 0.48, "run_high": 0.52}
-    lines = script.show(record).splitlines()
+    start, *lines = script.show(record).splitlines()
+    assert start.startswith("L = E + A / N^a + B / D^b, of 45 runs (E + A / N^a + B / D^b misses ")
+    assert start.endswith("misses them by 1.23%; E + C / (N^a D^b) misses them by 2.00%)")
     assert lines[1].split() == ["E", "0.5", "0.49", "0.51"]
     assert lines[6].split() == ["predicted", "0.5000", "0.4900", "0.5100"]
     assert lines[7].split() == ["a", "single", "run", "0.4800", "0.5200"]
