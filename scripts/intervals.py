@@ -9,7 +9,10 @@ import numpy as np
 CONFIDENCE = 0.95
 POWER = 0.8  # of comparisons, the share that finds a difference with the number of seeds it needs
 MAX_SEEDS = 100
+MIN_RUNGS = 3  # of a ladder: two do not determine p
 POWERS = np.arange(0.1, 3.01, 0.05)  # p of `worth`
+Ladder = Mapping[int, Mapping[str, float]]  # number of steps -> seed -> loss of a base run
+Worth = dict[str, float]  # see `worth`
 
 
 def t_quantile(freedom: int, share: float = CONFIDENCE) -> float:
@@ -82,14 +85,31 @@ def seeds_needed(difference: float, spread: float) -> int:
     return MAX_SEEDS
 
 
-def worth(
-    ladder: Mapping[int, Mapping[str, float]], change: Mapping[str, float], steps: int
-) -> dict[str, float]:
+def usable_part(ladder: Ladder, change: Mapping[str, float]) -> tuple[list[int], list[str]]:
+    """Return the rungs and seeds of a ladder from which the worth of a change is estimated.
+
+    Each of the seeds has a run on each of the rungs. A rung that lacks seeds which the others have
+    is left out if three remain, else those seeds are. Without a seed, both are empty.
+
+    >>> ladder = {10: {"1": 3, "2": 3}, 20: {"1": 2, "2": 2}, 30: {"1": 1, "2": 1}, 40: {"1": 1}}
+    >>> usable_part(ladder, {"1": 2, "2": 2, "3": 2})
+    ([10, 20, 30], ['1', '2'])
+    """
+    own = {steps: ladder[steps].keys() & change.keys() for steps in sorted(ladder)}
+    order = sorted(change, key=lambda seed: -sum(seed in seeds for seeds in own.values()))
+    parts = [order[: n + 1] for n in range(len(order))]
+    found = [([steps for steps in own if own[steps].issuperset(part)], part) for part in parts]
+    found = [part for part in found if len(part[0]) >= MIN_RUNGS]
+    return max(found, key=lambda part: len(part[0]) * (len(part[1]) - 1), default=([], []))
+
+
+def worth(ladder: Ladder, change: Mapping[str, float], steps: int) -> Worth:
     """Return what a change is worth, and its 95% interval: `steps`, `low`, `high`, and `seeds`.
 
     These are the extra steps of the base recipe that give the same loss. An infinity stands for
     steps beyond the ladder, NaN for the bounds if there is one seed. `seeds` is the number of seeds
-    that the change shares with all rungs of the ladder; without any, the result is empty.
+    in the `usable_part` of the ladder. Without any, or with a loss that is not finite, the result
+    is empty.
 
     Between its rungs, each seed's ladder is a straight line over a power of the number of steps,
     S ** -p, with the p that suits the means best. The worth is where the mean difference between
@@ -102,18 +122,18 @@ def worth(
     {'steps': 100.0, 'low': nan, 'high': nan, 'seeds': 1}
 
     Args:
-        ladder: number of steps, at least two -> seed -> loss of a base run.
+        ladder: number of steps, at least three -> seed -> loss of a base run.
         change: seed -> loss.
         steps: from which the extra steps are counted.
     """
-    seeds = [seed for seed in change if all(seed in losses for losses in ladder.values())]
-    losses = np.array([[ladder[length][seed] for length in sorted(ladder)] for seed in seeds])
+    lengths, seeds = usable_part(ladder, change)
+    losses = np.array([[ladder[length][seed] for length in lengths] for seed in seeds])
     own_loss = np.array([[change[seed]] for seed in seeds])
-    if len(ladder) < 2 or not seeds or not np.isfinite([*losses.flat, *own_loss.flat]).all():
+    if not seeds or not np.isfinite([*losses.flat, *own_loss.flat]).all():
         return {}
-    rungs = np.array(sorted(ladder), dtype=float)
+    rungs = np.array(lengths, dtype=float)
     fits = [np.polyfit(rungs**-p, losses.mean(0), 1, full=True)[1].sum() for p in POWERS]
-    power = POWERS[np.argmin(fits)] if len(rungs) > 2 else 0.5
+    power = POWERS[np.argmin(fits)]
     tried = np.unique(np.geomspace(rungs.min(), rungs.max(), 10_000).round())
     lines = np.array([np.interp(-(tried**-power), -(rungs**-power), line) for line in losses])
     gaps = own_loss - lines  # below zero where the ladder's loss is higher
@@ -128,3 +148,19 @@ def worth(
     low = -math.inf if inside[0] else float(extra[inside][0])
     high = math.inf if inside[-1] else float(extra[inside][-1])
     return {"steps": found, "low": low, "high": high, "seeds": len(seeds)}
+
+
+def worth_with_note(ladder: Ladder, change: Mapping[str, float], steps: int) -> tuple[Worth, str]:
+    """Return the `worth` of a change, and which rungs and seeds do not count, or why there is none.
+
+    >>> ladder = {steps: {"1": 1 / steps} for steps in (10, 20, 40)}
+    >>> worth_with_note(ladder, {"1": 1 / 20, "2": 1 / 20}, 10)[1]
+    'left out, as runs of the ladder are missing: seed 2'
+    """
+    rungs, seeds = usable_part(ladder, change)
+    if not seeds:
+        return {}, "no worth: none of its seeds has three rungs of the ladder on the same data"
+    words = [f"{length} steps" for length in sorted(ladder) if length not in rungs]
+    words += [f"seed {seed}" for seed in change if seed not in seeds]
+    note = f"left out, as runs of the ladder are missing: {', '.join(words)}" if words else ""
+    return worth(ladder, change, steps), note

@@ -1,7 +1,9 @@
 """What several scripts report: the main results of a run, the end of a log, text tables."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from utils.metrics import CLOCK_COLUMNS, read_rows
 
@@ -50,3 +52,24 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         ).rstrip()
         for line in lines
     )
+
+
+def cell(value: float, style: str = ".4f") -> str:
+    """Return a figure for a table, or a dash for NaN.
+
+    >>> cell(0.25), cell(math.nan)
+    ('0.2500', '-')
+    """
+    return "-" if math.isnan(value) else format(value, style)
+
+
+def worth_table(results: Sequence[Mapping[str, Any]], steps: int) -> str:
+    """Return the worths of a sweep's results as a text table, and its notes."""
+    rows = []
+    for label, worth in ((one["label"], one["worth"]) for one in results if one["worth"]):
+        cells = [cell(worth[name], "+.0f") for name in ("steps", "low", "high")]
+        rows.append([label, *cells, str(worth["seeds"])])
+    lines = [table(["", "worth in steps", "95% from", "to", "seeds"], rows)]
+    lines += [f"{one['label']}: {one['worth_note']}" for one in results if one["worth_note"]]
+    note = f"with that many steps more than {steps}, the ladder's recipe has the same loss"
+    return "\n".join([*lines, f"{note} (inf: beyond the ladder)"])

@@ -23,12 +23,14 @@ from typing import Any
 from filelock import FileLock
 
 from data.prepare import prepare
-from scripts.finished import FinishedRun
+from data.prepared_folder import read_meta
+from scripts.finished import read_ladder
+from scripts.report import worth_table
 from scripts.sweep import ranking
 from scripts.sweep.grid import BASE, PICTURES, Sweep
 from scripts.sweep.grid_entries import PARTS, SWEEP_KEYS
 from scripts.sweep.grid_file import load_sweep
-from scripts.sweep.points import Job, make_jobs, read_ladder, to_csv
+from scripts.sweep.points import Job, make_jobs, to_csv
 from scripts.sweep.pools import ClusterPool, LocalPool, Pool, visible_gpus
 from scripts.sweep.progress import SweepBar, describe_duration
 from train import Config
@@ -103,16 +105,12 @@ def arguments(argv: Sequence[str] | None) -> Any:
     add("--random-seed", metavar="INT", help="seed of the random search (default: 1)")
     add("--set", **many, metavar="NAME=V", help="a setting of every run")
     add("--seeds", metavar="INT[,INT...]", help="train every combination once with each seed")
-    about = "parallel runs, which share cores and GPUs; the number can change the last digits of a "
-    about += "loss (default: 1)"
+    about = "parallel runs, which share cores and GPUs; their losses may differ in the last digits"
     add("--workers", type=positive_int, help=about)
     add("--cluster", metavar="ADDRESS", help="run on this dask scheduler's workers, not here")
-    about = "folder of a sweep over train.max_steps of the base: the table then has the worth of "
-    about += "each variant, the extra steps of the base that give the same loss"
+    about = "folder of runs of the base with several train.max_steps: print what a change is worth"
     add("--ladder", metavar="FOLDER", help=about)
-    about = (
-        "difference in bits per byte, to print how many seeds it needs (default: 1%% of the loss)"
-    )
+    about = "difference in bits per byte, to print the seeds it needs (default: 1%% of the loss)"
     add("--detect", type=positive_float, metavar="DIFFERENCE", help=about)
     add("--plot-format", choices=FORMATS, default="png", help="format of the plots (default: png)")
     add("--dry-run", action="store_true", help="print the commands and exit")
@@ -169,30 +167,31 @@ def check_out(out: Path) -> None:
 
 
 def report_results(
-    jobs: Sequence[Job], sweep: Sweep, ladder: Sequence[FinishedRun], out: Path, plot_format: str
+    jobs: Sequence[Job], sweep: Sweep, ladder: ranking.Runs | None, plot_format: str
 ) -> dict[str, Any]:
     """Print the table and its verdict, write the plots, return the results for programs."""
     rows = [job.row() for job in jobs]
     groups = ranking.group_runs(rows, sweep.setting_names)
+    steps = jobs[0].config.train.max_steps
+    base = ranking.find_group(groups, BASE) if sweep.changes else next(iter(groups), None)
+    label = base.label if base else None
+    results = ranking.summary(groups, label, ladder, steps)
+    record: dict[str, Any] = {"base": label, "results": results}
+    if not sweep.changes:
+        record["verdict"] = ranking.verdict(groups, len(rows))
     if not groups:  # no point is done
-        return {}
-    data = {job.run.read_record()["data"]["identity"] for job in jobs if job.status == "done"}
-    same, steps = [run for run in ladder if run.data in data], jobs[0].config.train.max_steps
-    base = BASE if sweep.changes else groups[0].label
-    results = ranking.summary(groups, base, same, steps)
-    record: dict[str, Any] = {"base": base, "results": results}
+        return record
     if sweep.changes:
         print(ranking.changes_table(groups, BASE))
     else:
-        record["verdict"] = ranking.verdict(groups, len(rows))
         print(*filter(None, [ranking.ranking_table(groups), record["verdict"]]), sep="\n")
-    if ladder:
-        lines = ranking.worth_table(results, steps), ranking.seeds_left_out(groups, same)
-        print(*filter(None, lines), sep="\n")
+    if ladder is not None:
+        print(worth_table(results, steps))
     with warn_if_not_drawn():
         import_matplotlib()
         from scripts.sweep.plots import plot_all  # loads Matplotlib
 
+        out = jobs[0].run.path.parent
         pictures = plot_all(rows, sweep.setting_names, groups, out, plot_format)
         if pictures:
             log(f"plots: {' '.join(map(str, pictures))}")
@@ -211,7 +210,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # One thread per run on a cluster: a result must not depend on the worker that computes it.
     threads = 1 if args.cluster is not None else threads_per_run(args.workers)
     jobs = make_jobs(sweep, source, out, threads)
-    ladder = read_ladder(args.ladder, sweep, jobs[0].config) if args.ladder else []
+    varied = [] if sweep.changes else sweep.setting_names  # of a grid, which has no base
+    ladder = read_ladder(args.ladder, jobs[0].config, varied) if args.ladder else None
     if len(sweep.combinations()) < sweep.n_combinations:
         log(f"{source}: the ranges have no more than {len(sweep.combinations())} combinations")
     if args.dry_run:
@@ -221,12 +221,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_out(out)
     lock = FileLock(out / "lock", timeout=LOCK_TIMEOUT_S, thread_local=False)
     pool = make_pool(args, jobs, lock)
+    data = {job.row().get("data") for job in jobs} - {None}
     for job in jobs:  # before any run: data errors appear here, and points share the prepared data
-        # data.dir is prepared already. With init_from, train.py prepares the data, which needs the
-        # tokenizer of the pretrained model.
-        not_here = job.config.data.dir or job.config.train.init_from
-        if job.status != "done" and not not_here:
-            prepare(job.config.data, job.config.model.vocab_size)
+        # With init_from, train.py prepares it, which needs the tokenizer of the pretrained model.
+        if job.status != "done" and not job.config.train.init_from:
+            folder = job.config.data.dir or prepare(job.config.data, job.config.model.vocab_size)
+            data.add(read_meta(Path(folder))["identity"])
+    if ladder and data:
+        ladder = [run for run in ladder if run.data in data]
     (out / "logs").mkdir(parents=True, exist_ok=True)
     # After prepare, whose child processes would inherit the lock.
     acquire(lock, f"{out}: another sweep is running here; wait for it or stop it")
@@ -237,19 +239,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     save()
     if any(job.status != "done" for job in jobs):
         groups = ranking.group_runs([job.row() for job in jobs], sweep.setting_names)
-        log(ranking.describe_power(groups, ladder, args.detect))
+        log(ranking.describe_power(groups, ladder or (), args.detect))
         parallel = pool.n_threads() if isinstance(pool, ClusterPool) else args.workers
         log(describe_duration(jobs, parallel))
     status = run_jobs(jobs, pool, sweep.config, save)
-    record = report_results(jobs, sweep, ladder, out, args.plot_format)
+    record = report_results(jobs, sweep, ladder, args.plot_format)
     failed = [job.point.name for job in jobs if job.status == "failed"]
     if failed:
         log(f"{len(failed)} of {len(jobs)} points failed: {' '.join(failed)}")
     n_done = sum(job.status == "done" for job in jobs)
     log(f"{out / 'results.csv'}: {n_done} of {len(jobs)} done")
-    if record or not status:
-        counts = {"points": len(jobs), "done": n_done, "failed": len(failed)}
-        print(json_line({"sweep": str(out), **counts, **record}))
+    counts = {"points": len(jobs), "done": n_done, "failed": len(failed)}
+    print(json_line({"sweep": str(out), **counts, **record}))
     if status and any(job.status != "done" for job in jobs):
         words = sys.argv[1:] if argv is None else argv
         command = " ".join(["python -m scripts.sweep", *map(shell_quote, words)])

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -125,10 +126,6 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
     >>> names["lr"], names["d_model"], "x" in names
     ('optim.lr', 'model.n_embd', False)
     """
-    leaves = [leaf_of(name) for name in names]
-    short = {
-        leaf: name
-        for leaf, name in zip(leaves, names, strict=True)
-        if leaves.count(leaf) == 1 and leaf != name
-    }
+    leaves = Counter(map(leaf_of, names))
+    short = {leaf_of(name): name for name in names if leaves[leaf_of(name)] == 1}
     return short | {other: name for other, name in SYNONYMS if name in names}

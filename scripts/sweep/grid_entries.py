@@ -51,12 +51,10 @@ def check_given_once(entries: Sequence[Entry]) -> None:
         UserError: a setting is given twice.
     """
     first: dict[tuple[str, str], Entry] = {}
-    for entry in entries:
-        other = first.setdefault(entry.key, entry)
-        if other is not entry:
-            raise UserError(
-                f"{entry.where}: {entry.name} is already given by {other.where}; drop one"
-            )
+    for one in entries:
+        other = first.setdefault(one.key, one)
+        if other is not one:
+            raise UserError(f"{one.where}: {one.name} is already given by {other.where}; drop one")
 
 
 def make_sweep(
@@ -167,7 +165,7 @@ def check_sweep(sweep: Sweep, path: str) -> None:
             raise UserError(f"{path}: each: {change}: a change without settings; add some")
         if change == BASE:
             raise UserError(
-                f"{path}: each: {BASE} is the name of the point without a change; rename the change"
+                f"{path}: each: {BASE} is the name of the point without a change; rename it"
             )
     if sweep.seeds and SEED in {*sweep.fixed, *sweep.setting_names}:
         raise UserError(f"{path}: {SEED}: seeds are already given by `seeds`; drop one of them")

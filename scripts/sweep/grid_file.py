@@ -43,9 +43,8 @@ def load_sweep(path: str, cls: type, flags: Mapping[str, Any] | None = None) -> 
         grid_entries.check_given_once(entries)
     replaced = {entry.key for entry in given}
     entries = [entry for entry in written if entry.key not in replaced] + given
-    return grid_entries.make_sweep(
-        entries, plain | flag_values(flags), cls, path or "the flags", named
-    )
+    plain |= flag_values(flags)
+    return grid_entries.make_sweep(entries, plain, cls, path or "the flags", named)
 
 
 def read_file(path: str, named: Sequence[str], cls: type) -> tuple[list[Entry], dict[str, Any]]:

@@ -20,17 +20,8 @@ from scripts.sweep.grid import BASE, PICTURES
 from utils.config.strict_yaml import parse_value
 from utils.errors import plural
 from utils.metrics import read_column, read_rows
-from utils.run.figure import (
-    BLUE,
-    RED,
-    add_legend,
-    draws,
-    line_style,
-    new_figure,
-    plain_text,
-    save_figure,
-    style_axes,
-)
+from utils.run import figure as pictures
+from utils.run.figure import save_figure
 from utils.run.plot import scale_y
 
 LOG_RATIO = 8.0  # values that span more than this ratio get a logarithmic axis
@@ -41,8 +32,8 @@ TICK_LENGTH, LABEL_LENGTH = 18, 40  # characters of a tick's text, and of a chan
 # How plot_changes shows a change: what `describe_change` returns -> colour, marker, its face,
 # text of the legend. "" stands for all else that it returns, and for changes with unfinished runs.
 VERDICTS = {
-    "better": (BLUE, "o", BLUE, "lower loss than the base"),
-    "worse": (RED, "s", RED, "higher loss than the base"),
+    "better": (pictures.BLUE, "o", pictures.BLUE, "lower loss than the base"),
+    "worse": (pictures.RED, "s", pictures.RED, "higher loss than the base"),
     "within the noise": ("black", "D", "white", "no difference beyond the noise"),
     "": ("0.4", "^", "white", "not known: one seed, or unfinished"),
 }
@@ -57,6 +48,7 @@ AT_THE_RIGHT = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize
 TITLE = "Validation loss during training"
 CURVES, AXES, CHANGES = PICTURES
 Rows = Sequence[Mapping[str, Any]]  # of results.csv
+Groups = Sequence[ranking.Group]
 Curve = tuple[list[int], list[float]]  # steps, losses
 
 
@@ -86,24 +78,23 @@ def axis_scale(texts: Sequence[str]) -> tuple[Callable[[str], float], list[str],
     return lambda text: float(values[text]), order, low > 0 and high / low > LOG_RATIO
 
 
-def label_ticks(
-    axis: Axis, positions: Sequence[float], texts: Sequence[str], numbers: bool
-) -> None:
+def label_ticks(axis: Axis, places: Sequence[float], texts: Sequence[str], numbers: bool) -> None:
     """Put ticks at the values of the sweep; with many numbers, at round ones."""
     if numbers and len(texts) > MAX_TICKS:
         if axis.get_scale() == "log":
             axis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=MAX_TICKS))
             axis.set_minor_locator(NullLocator())
         return
-    axis.set_major_locator(FixedLocator(list(positions)))
-    axis.set_major_formatter(FixedFormatter([plain_text(text, TICK_LENGTH) for text in texts]))
+    axis.set_major_locator(FixedLocator(list(places)))
+    short = [pictures.plain_text(text, TICK_LENGTH) for text in texts]
+    axis.set_major_formatter(FixedFormatter(short))
     axis.set_minor_locator(NullLocator())
     if sum(len(text) + 1 for text in texts) > 30:  # too wide for one line
         for label in axis.get_ticklabels():
             label.set(rotation=30, ha="right", rotation_mode="anchor")
 
 
-@draws
+@pictures.draws
 def plot_axes(rows: Rows, settings: Sequence[str], out: Path) -> bool:
     """Plot the loss over each setting: a point for each run, a line through comparable means.
 
@@ -115,7 +106,7 @@ def plot_axes(rows: Rows, settings: Sequence[str], out: Path) -> bool:
         return False
     columns = len(settings) if len(settings) < 4 else math.ceil(math.sqrt(len(settings)))
     grid_rows = math.ceil(len(settings) / columns)
-    figure = new_figure(max(6.0, 3.6 * columns), 3.2 * grid_rows + 0.4)
+    figure = pictures.new_figure(max(6.0, 3.6 * columns), 3.2 * grid_rows + 0.4)
     grid = figure.subplots(grid_rows, columns, squeeze=False, sharey=True)
     for number, axes in enumerate(grid.flat):
         if number >= len(settings):
@@ -125,7 +116,7 @@ def plot_axes(rows: Rows, settings: Sequence[str], out: Path) -> bool:
         axes.set_ylabel("best val bits per byte" if number % columns == 0 else "")
     scale_y(grid.flat[0], [ranking.loss_of(row) for row in rows])
     with_mean = next((axes for axes in grid.flat if axes.lines), grid.flat[0])
-    add_legend(with_mean, below=True)
+    pictures.add_legend(with_mean, below=True)
     figure.suptitle(f"Loss over each setting\n{title}", x=0.01, ha="left", fontsize=10)
     save_figure(figure, out)
     return True
@@ -135,16 +126,16 @@ def plot_setting(axes: Any, rows: Rows, name: str, settings: Sequence[str]) -> N
     """Plot the loss of each run over one setting, and the means that can be compared."""
     position, order, log = axis_scale([row[name] for row in rows])
     found = [(position(row[name]), ranking.loss_of(row)) for row in rows]
-    means, n_runs = ranking.comparable_means(rows, name, settings)
-    dots = {"s": 22, "color": BLUE, "alpha": 0.6, "linewidths": 0, "zorder": 3}
+    means, n_runs = comparable_means(rows, name, settings)
+    dots = {"s": 22, "color": pictures.BLUE, "alpha": 0.6, "linewidths": 0, "zorder": 3}
     axes.scatter(*zip(*found, strict=True), label="a run", **dots)
     if means:
         label = "mean of the runs at this value (only seeds and settings that every value has)"
         xy = [(position(text), means[text]) for text in order]
-        axes.plot(*zip(*xy, strict=True), color=RED, marker="s", markersize=5, label=label)
+        axes.plot(*zip(*xy, strict=True), color=pictures.RED, marker="s", markersize=5, label=label)
         for text in order if len(order) <= MAX_TICKS else ():
             place = (position(text), means[text])
-            axes.annotate(f"{means[text]:.4f}", place, color=RED, **NEXT_TO)
+            axes.annotate(f"{means[text]:.4f}", place, color=pictures.RED, **NEXT_TO)
         words = f"mean over {plural(n_runs, 'run')} at each value"
     else:
         words = "no mean: no other settings are the same at all values"
@@ -157,7 +148,27 @@ def plot_setting(axes: Any, rows: Rows, name: str, settings: Sequence[str]) -> N
     short = ranking.label_names(settings)[name]
     axes.set_xlabel(f"{short} (log scale)" if log else short)
     axes.margins(x=0.12, y=0.12)
-    style_axes(axes)
+    pictures.style_axes(axes)
+
+
+def comparable_means(rows: Rows, name: str, names: Sequence[str]) -> tuple[dict[str, float], int]:
+    """Return the mean loss of each value of a setting, and the number of runs in each mean.
+
+    The means are over those other settings and seeds that all values have, so that the means differ
+    only by the value. Without such settings there are no means, as in a random search, where the
+    points differ in all settings.
+
+    >>> rows = [{"x": x, "y": y, "val_bpb": x} for x, y in (("1", "1"), ("2", "1"), ("2", "3"))]
+    >>> comparable_means(rows, "x", ["x", "y"])
+    ({'1': 1.0, '2': 2.0}, 1)
+    """
+    found: dict[str, dict[tuple[Any, ...], float]] = {}
+    for row in rows:
+        rest = (*(row[other] for other in names if other != name), row.get("seed"))
+        found.setdefault(row[name], {})[rest] = ranking.loss_of(row)
+    common = set.intersection(*map(set, found.values()))
+    means = {x: statistics.fmean(own[y] for y in common) for x, own in found.items() if common}
+    return means, len(common)
 
 
 def read_curve(path: Path) -> Curve:
@@ -178,10 +189,8 @@ def mean_curve(curves: Sequence[Curve]) -> tuple[list[int], list[float], list[fl
     return steps, [statistics.fmean(x) for x in found], list(map(min, found)), list(map(max, found))
 
 
-@draws
-def plot_curves(
-    rows: Rows, settings: Sequence[str], groups: Sequence[ranking.Group], out: Path
-) -> bool:
+@pictures.draws
+def plot_curves(rows: Rows, settings: Sequence[str], groups: Groups, out: Path) -> bool:
     """Plot the validation loss over the steps: for each variant the mean and range over seeds.
 
     Args:
@@ -199,12 +208,12 @@ def plot_curves(
     shown = [one for one in groups if one.label in curves and math.isfinite(one.mean())]
     if not shown:
         return False
-    figure = new_figure()
+    figure = pictures.new_figure()
     axes = figure.subplots()
     many, title = len(shown) > MAX_LINES, TITLE
     shades = ScalarMappable(Normalize(shown[0].mean(), shown[-1].mean()), MANY_COLOURS)
     for number, one in enumerate(shown):
-        style = line_style(number) | {"zorder": 3 - number / len(shown)}  # the best on top
+        style = pictures.line_style(number) | {"zorder": 3 - number / len(shown)}  # the best on top
         if many:
             colour = shades.to_rgba(np.array(one.mean()))
             style |= {"color": colour, "linestyle": "-", "linewidth": 1.0}
@@ -222,8 +231,8 @@ def plot_curves(
     axes.set_title(f"{title}\n{ranking.describe_sweep(rows, settings)}", loc="left", fontsize=10)
     axes.set(xlabel="optimizer step", ylabel="val bits per byte")
     axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-    style_axes(axes)
-    add_legend(axes, below=True, title=legend_title(many, curves.values()))
+    pictures.style_axes(axes)
+    pictures.add_legend(axes, below=True, title=legend_title(many, curves.values()))
     save_figure(figure, out)
     return True
 
@@ -234,18 +243,12 @@ def legend_title(many: bool, curves: Iterable[Sequence[Curve]]) -> str:
     title += "variant: its best val bits per byte"
     if all(len(one) == 1 for one in curves):
         return title
-    return (
-        f"{title}, mean +- standard deviation over the seeds\n"
-        "line: mean over the seeds; band: from the lowest to the highest seed"
-    )
+    words = "line: mean over the seeds; band: from the lowest to the highest seed"
+    return f"{title}, mean +- standard deviation over the seeds\n{words}"
 
 
 def plot_all(
-    rows: Rows,
-    settings: Sequence[str],
-    groups: Sequence[ranking.Group],
-    out: Path,
-    picture_format: str = "png",
+    rows: Rows, settings: Sequence[str], groups: Groups, out: Path, picture_format: str = "png"
 ) -> list[Path]:
     """Write all plots that have data into the sweep's folder; return their paths.
 
@@ -262,19 +265,19 @@ def plot_all(
     return [path[name] for name, done in written.items() if done]
 
 
-@draws
-def plot_changes(groups: Sequence[ranking.Group], base: str, out: Path) -> bool:
+@pictures.draws
+def plot_changes(groups: Groups, base: str, out: Path) -> bool:
     """Plot the difference that each change makes to the loss, with its 95% interval if known."""
     first = next((one for one in groups if one.label == base), None)
     found = [(one, ranking.difference(first, one)) for one in groups if first and one is not first]
     known = [(one, gap) for one, gap in found if gap and math.isfinite(gap.mean)]
     if first is None or not known:
         return False
-    figure = new_figure(8, 1.6 + 0.32 * len(known))
+    figure = pictures.new_figure(8, 1.6 + 0.32 * len(known))
     axes = figure.subplots()
     labelled = set()
     for number, (one, gap) in enumerate(reversed(known)):
-        verdict = ranking.describe_change(first, one, gap)
+        verdict = ranking.describe_change(first, one)
         colour, marker, face, label = VERDICTS.get(verdict, VERDICTS[""])
         interval = "" if math.isnan(gap.noise) else f" +- {gap.noise:.4f}"
         if interval:
@@ -285,7 +288,7 @@ def plot_changes(groups: Sequence[ranking.Group], base: str, out: Path) -> bool:
         labelled.add(label)
         axes.annotate(f"{gap.mean:+.4f}{interval}", (1.01, number), **AT_THE_RIGHT)
     axes.axvline(0, color="black", linewidth=0.8)
-    labels = [plain_text(one.label, LABEL_LENGTH) for one, _ in reversed(known)]
+    labels = [pictures.plain_text(one.label, LABEL_LENGTH) for one, _ in reversed(known)]
     axes.set_yticks(range(len(known)), labels)
     axes.set_ylim(-0.6, len(known) - 0.4)
     title = f"Effect of each change on the validation loss\n{first.describe()} val bits per byte"
@@ -293,7 +296,7 @@ def plot_changes(groups: Sequence[ranking.Group], base: str, out: Path) -> bool:
     n_seeds = max(gap.seeds for _, gap in known)
     bar = "bar and +-: 95% interval of the mean over seeds" if n_seeds > 1 else "one seed each"
     axes.set_xlabel(f"val bits per byte minus {base}'s with the same seed\n{bar}")
-    style_axes(axes)
-    add_legend(axes, below=True)
+    pictures.style_axes(axes)
+    pictures.add_legend(axes, below=True)
     save_figure(figure, out)
     return True

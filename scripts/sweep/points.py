@@ -10,13 +10,7 @@ from typing import Any
 
 from data.prepare import measure_text
 from model.training.config import is_complete
-from scripts.finished import (
-    LADDER_MAY_DIFFER,
-    MAY_DIFFER,
-    FinishedRun,
-    difference,
-    finished_runs,
-)
+from scripts.finished import MAY_DIFFER, difference, val_text
 from scripts.report import run_figures
 from scripts.sweep.grid import Point, Sweep, format_setting
 from train import Config, initial_settings
@@ -34,7 +28,7 @@ from utils.run.folder import RunFolder
 MEASURED = ("step", "best_step", "val_loss", "val_bpb", "train_loss")
 
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
-THREADS, STEPS = "train.num_threads", "train.max_steps"
+THREADS = "train.num_threads"
 
 
 @dataclass
@@ -71,12 +65,11 @@ class Job:
         """Return the point's row of results.csv."""
         labels = {"point": self.point.name, "change": self.point.change, "status": self.status}
         settings = {name: format_setting(value) for name, value in flatten(self.config).items()}
-        return {
-            **labels,
-            **settings,
-            "seed": self.config.train.seed,
-            **run_figures(self.run.metrics),
-        }
+        more: dict[str, Any] = {"seed": self.config.train.seed}
+        if self.status == "done":
+            record = self.run.read_record()
+            more |= {"data": record["data"]["identity"], "text": val_text(record, self.config)}
+        return labels | settings | more | run_figures(self.run.metrics)
 
 
 def make_jobs(sweep: Sweep, path: str, out: Path, threads: int) -> list[Job]:
@@ -117,9 +110,8 @@ def check_duplicates(jobs: Sequence[Job], path: str) -> None:
     for job in jobs:
         settings = flatten(job.config) | {"run_dir": ""}
         if (first := found.setdefault(str(settings), job.point.name)) != job.point.name:
-            raise UserError(
-                f"{path}: points {first} and {job.point.name} have the same settings; drop one"
-            )
+            both = f"points {first} and {job.point.name}"
+            raise UserError(f"{path}: {both} have the same settings; drop one")
 
 
 def point_status(run: RunFolder, config: Config) -> str:
@@ -132,32 +124,12 @@ def point_status(run: RunFolder, config: Config) -> str:
         return "new"
     stored, _ = load(Config, [str(run.config)], {})
     if differs := difference(stored, config, MAY_DIFFER):
-        raise UserError(
-            f"{run.path} contains a run with {differs}; name another --out, or remove that folder"
-        )
+        raise UserError(f"{run.path} contains a run with {differs}; name a new --out, or remove it")
     try:
         state = checkpoint.load(run.last, required=checkpoint.SCHEMA)
     except UserError:  # missing or damaged: train.py reports it
         return "resumable"
     return "done" if is_complete(stored.train, state) else "resumable"
-
-
-def read_ladder(folder: str, sweep: Sweep, base: Config) -> list[FinishedRun]:
-    """Return the finished runs of a ladder: the base with several numbers of steps.
-
-    Raises:
-        UserError: it has fewer than two, or differs from the base in other settings.
-    """
-    runs = finished_runs(folder, "--ladder")
-    if len({run.config.train.max_steps for run in runs}) < 2:
-        fix = f"train the base with `--grid {STEPS}=1000,2000` and a new --out, and name that"
-        raise UserError(f"--ladder {folder}: needs finished runs of two numbers of steps; {fix}")
-    varied = [] if sweep.changes else sweep.setting_names  # of a grid, which has no base
-    for run in runs:
-        if differs := difference(run.config, base, (*MAY_DIFFER, *LADDER_MAY_DIFFER, *varied)):
-            fix = "as the sweep's base; train the ladder with the same base"
-            raise UserError(f"--ladder {folder}: {run.path.name} has {differs} {fix}")
-    return runs
 
 
 def to_csv(rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> bytes:

@@ -19,7 +19,7 @@ from model.training.duration import (
 )
 from scripts.report import last_line, run_figures
 from scripts.sweep.points import Job
-from scripts.sweep.ranking import BITS
+from scripts.sweep.ranking import loss_of
 from train import build_trainer
 from utils.device import pick_device
 from utils.errors import UserError, one_line, plural
@@ -173,11 +173,7 @@ def outcome(future: Future[int | None]) -> tuple[int | None, str]:
 
 def best_so_far(jobs: Sequence[Job]) -> str:
     """Return the best finished point as text for the progress bar, or ""."""
-    figures = [
-        (job, run_figures(job.run.metrics).get(BITS)) for job in jobs if job.status == "done"
-    ]
-    found = [(float(bits), job) for job, bits in figures if bits and math.isfinite(float(bits))]
-    if not found:
-        return ""
-    bits, job = min(found, key=lambda one: one[0])
-    return f"best so far {bits:.4f} bits/byte, {job.point.name}"
+    done = [job for job in jobs if job.status == "done"]
+    found = [(loss_of(run_figures(job.run.metrics)), job.point.name) for job in done]
+    bits, name = min((one for one in found if math.isfinite(one[0])), default=(math.nan, ""))
+    return f"best so far {bits:.4f} bits/byte, {name}" if name else ""

@@ -31,14 +31,9 @@ class Range:
             return self.choices[int(share * len(self.choices))]
         # Whole numbers are rounded below: so low and high are as probable as those between them.
         low, high = (self.low - 0.5, self.high + 0.5) if self.whole else (self.low, self.high)
-        if self.log:
-            value = low * (high / low) ** share
-        else:
-            value = low + (high - low) * share
-        if self.whole:
-            value = math.floor(value + 0.5)
-        else:
-            value = float(f"{value:.{SIGNIFICANT_DIGITS}g}")
+        value = low * (high / low) ** share if self.log else low + (high - low) * share
+        rounded = float(f"{value:.{SIGNIFICANT_DIGITS}g}")
+        value = math.floor(value + 0.5) if self.whole else rounded
         return min(max(value, self.low), self.high)
 
 

@@ -5,19 +5,24 @@ import math
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from scripts import intervals
 from scripts.finished import FinishedRun
-from scripts.intervals import confidence_half_width, sample_std
-from scripts.report import table
+from scripts.intervals import Worth, confidence_half_width, sample_std, worth_with_note
+from scripts.report import cell, table
 from utils.errors import plural
 from utils.suggest import leaf_of
 
 STD, INTERVAL = "+- std dev", "+- 95% interval"  # column heads: never a bare "+-"
+TIMES = ("seconds", "times base")
 
-LOSS, BITS = "val_loss", "val_bpb"  # nats per token, bits per byte
+LOSS, BITS, TIME = "val_loss", "val_bpb", "elapsed_s"  # nats per token, bits per byte, seconds
+OTHER_TEXT = "other validation text"
+
+
+Runs = Sequence[FinishedRun]
 
 
 @dataclass(frozen=True)
@@ -25,12 +30,26 @@ class Group:
     """The runs of one combination of settings, or of one change, over the seeds."""
 
     label: str
-    figures: dict[str, dict[str, float]]  # val_loss or val_bpb -> seed -> best value of the run
-    unfinished: int = 0  # number of seeds without a finished run
+    figures: dict[str, dict[str, float]]  # LOSS, BITS or TIME -> seed -> best loss, time of the run
+    unfinished: int = 0  # number of seeds whose run is not finished and has not failed
+    failed: tuple[str, ...] = ()  # seeds
+    texts: dict[str, str] = field(default_factory=dict)  # seed -> `val_text` of the run, if known
 
     def mean(self, figure: str = BITS) -> float:
-        """Return the mean over the seeds."""
-        return statistics.fmean(self.figures[figure].values())
+        """Return the mean over the seeds, or NaN if it is not known."""
+        values = self.figures.get(figure, {}).values()
+        return statistics.fmean(values) if values else math.nan
+
+    def missing(self) -> str:
+        """Return which seeds have no result, in words, or ""."""
+        words = [f"seed {seed} failed" for seed in self.failed]
+        losses = self.figures[BITS].items()
+        words += [f"seed {seed} is not finite" for seed, x in losses if not math.isfinite(x)]
+        return ", ".join(words + [f"{self.unfinished} unfinished"] * (self.unfinished > 0))
+
+    def same_text(self, other: "Group") -> bool:
+        """Return whether the runs of each seed have the same validation text, as far as known."""
+        return all(other.texts.get(seed, text) == text for seed, text in self.texts.items())
 
     def spread(self, figure: str = BITS) -> float:
         """Return the standard deviation over the seeds; NaN with one seed."""
@@ -54,6 +73,7 @@ class Difference:
     mean: float
     noise: float  # half-width of the 95% confidence interval; NaN with one seed
     seeds: int
+    spread: float  # standard deviation of one seed's difference; NaN with one seed
 
     def size(self) -> str:
         """Return the difference in bits per byte, and its interval, as text."""
@@ -62,11 +82,11 @@ class Difference:
     def describe(self) -> str:
         """Return the meaning of the difference for a loss, in words.
 
-        >>> [Difference(d, 0.1, 3).describe() for d in (-0.2, 0.05, 0.2)]
+        >>> [Difference(d, 0.1, 3, 0.1).describe() for d in (-0.2, 0.05, 0.2)]
         ['better', 'within the noise', 'worse']
         """
         if math.isnan(self.noise):
-            return "noise unknown: one seed" if self.seeds == 1 else "not finite"
+            return "noise unknown: one seed"
         if abs(self.mean) <= self.noise:
             return "within the noise"
         return "better" if self.mean < 0 else "worse"
@@ -80,19 +100,23 @@ def group_runs(rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> li
 
     >>> rows = [{"x": "1", "seed": 1, "val_bpb": "2", "val_loss": "3", "status": "done"}]
     >>> group_runs([*rows, {**rows[0], "x": "2", "val_bpb": "1"}], ["x"])[0]
-    Group(label='x=2', figures={'val_loss': {'1': 3.0}, 'val_bpb': {'1': 1.0}}, unfinished=0)
+    Group(label='x=2', figures={'val_loss': {'1': 3.0}, 'val_bpb': {'1': 1.0}, 'elapsed_s': {'1':\
+ nan}}, unfinished=0, failed=(), texts={})
     """
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    planned = Counter(label_of(row, settings) for row in rows)
+    members: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for row in rows:
-        if row["status"] == "done" and row.get(BITS):
-            figures = found.setdefault(label_of(row, settings), {LOSS: {}, BITS: {}})
-            for name, values in figures.items():
-                values[str(row["seed"])] = float(row[name])
-    groups = [
-        Group(label, figures, planned[label] - len(figures[BITS]))
-        for label, figures in found.items()
-    ]
+        members[label_of(row, settings)].append(row)
+    groups = []
+    for label, own in members.items():
+        done = {str(row["seed"]): row for row in own if row["status"] == "done" and row.get(BITS)}
+        failed = tuple(str(row["seed"]) for row in own if row["status"] == "failed")
+        texts = {seed: row["text"] for seed, row in done.items() if "text" in row}
+        figures: dict[str, dict[str, float]] = {LOSS: {}, BITS: {}, TIME: {}}
+        for name, values in figures.items():
+            values |= {seed: float(row.get(name) or "nan") for seed, row in done.items()}
+        if done:
+            unfinished = len(own) - len(done) - len(failed)
+            groups.append(Group(label, figures, unfinished, failed, texts))
     return sorted(groups, key=lambda one: (math.isnan(one.mean()), one.mean()))
 
 
@@ -108,11 +132,8 @@ def label_names(settings: Sequence[str]) -> dict[str, str]:
     >>> label_names(["optim.lr", "a.x", "b.x"])
     {'optim.lr': 'lr', 'a.x': 'a.x', 'b.x': 'b.x'}
     """
-    leaves = [leaf_of(name) for name in settings]
-    return {
-        name: leaf if leaves.count(leaf) == 1 else name
-        for name, leaf in zip(settings, leaves, strict=True)
-    }
+    leaves = Counter(map(leaf_of, settings))
+    return {name: leaf_of(name) if leaves[leaf_of(name)] == 1 else name for name in settings}
 
 
 def describe_sweep(rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> str:
@@ -137,130 +158,113 @@ def loss_of(row: Mapping[str, Any]) -> float:
     return float(row.get(BITS) or "nan")
 
 
-def comparable_means(
-    rows: Sequence[Mapping[str, Any]], name: str, settings: Sequence[str]
-) -> tuple[dict[str, float], int]:
-    """Return the mean loss of each value of a setting, and the number of runs in each mean.
-
-    The means are over those other settings and seeds that all values have, so that the means differ
-    only by the value. Without such settings there are no means, as in a random search, where the
-    points differ in all settings.
-
-    >>> rows = [{"x": x, "y": y, "val_bpb": x} for x, y in (("1", "1"), ("2", "1"), ("2", "3"))]
-    >>> comparable_means(rows, "x", ["x", "y"])
-    ({'1': 1.0, '2': 2.0}, 1)
-    """
-    found: dict[str, dict[tuple[Any, ...], float]] = {}
-    for row in rows:
-        rest = (*(row[other] for other in settings if other != name), row.get("seed"))
-        found.setdefault(row[name], {})[rest] = loss_of(row)
-    common = set.intersection(*map(set, found.values()))
-    if not common:
-        return {}, 0
-    means = {
-        text: statistics.fmean(losses[rest] for rest in common) for text, losses in found.items()
-    }
-    return means, len(common)
-
-
 def difference(base: Group, other: Group, figure: str = BITS) -> Difference | None:
-    """Return the difference `other` - `base` of a figure, or None if the groups share no seed.
+    """Return the difference `other` - `base` of a figure, or None if they can't be compared.
 
-    The difference is paired by seed, so that the effect of a seed on both groups cancels.
+    The difference is paired by seed, so that the effect of a seed on both groups cancels. It is
+    None if the groups share no seed, or if their validation texts differ.
 
     >>> base = Group("a", {"val_bpb": {"1": 1.0, "2": 3.0}})
     >>> difference(base, Group("b", {"val_bpb": {"1": 1.5, "2": 3.5, "3": 9.0}}))
-    Difference(mean=0.5, noise=0.0, seeds=2)
+    Difference(mean=0.5, noise=0.0, seeds=2, spread=0.0)
     """
     mine, theirs = base.figures[figure], other.figures[figure]
     both = [theirs[seed] - mine[seed] for seed in mine if seed in theirs]
-    if not both:
+    if not both or not base.same_text(other):
         return None
-    return Difference(statistics.fmean(both), confidence_half_width(both), len(both))
+    interval, spread = confidence_half_width(both), sample_std(both)
+    return Difference(statistics.fmean(both), interval, len(both), spread)
 
 
-def ladder_losses(ladder: Sequence[FinishedRun]) -> dict[int, dict[str, float]]:
-    """Return number of steps -> seed -> bits per byte."""
-    found: dict[int, dict[str, float]] = defaultdict(dict)
+def rungs_of(ladder: Runs) -> dict[int, Group]:
+    """Return number of steps -> its runs."""
+    found: dict[int, Group] = {}
     for run in ladder:
-        found[run.config.train.max_steps][str(run.config.train.seed)] = run.figures[BITS]
+        train = run.config.train
+        rung = found.setdefault(train.max_steps, Group(f"{train.max_steps} steps", {BITS: {}}))
+        rung.figures[BITS][str(train.seed)] = run.figures[BITS]
+        rung.texts[str(train.seed)] = run.text
     return found
 
 
-def describe_power(
-    groups: Sequence[Group], ladder: Sequence[FinishedRun], wanted: float | None
-) -> str:
+def describe_power(groups: Sequence[Group], ladder: Runs, wanted: float | None) -> str:
     """Return a line about the number of seeds that a difference needs.
 
     The spread is that of the difference between two runs of one seed: the root mean square of its
-    standard deviations over the pairs of groups, or of the ladder's rungs, with two seeds or more.
+    standard deviations over the pairs of groups, or of the ladder's rungs, with two seeds or more
+    and the same validation text.
 
     Args:
         wanted: the difference in bits per byte; None: 1% of the mean loss.
     """
-    known: list[dict[str, float]] = []
-    for one in (*(group.figures[BITS] for group in groups), *ladder_losses(ladder).values()):
-        if not any(one.items() <= other.items() for other in known):  # the base is a rung, too
-            known = [other for other in known if not other.items() <= one.items()] + [one]
-    pairs = itertools.combinations(known, 2)
-    spreads = [sample_std([a[seed] - b[seed] for seed in a if seed in b]) for a, b in pairs]
-    squares = [spread**2 for spread in spreads if spread > 0]
+    known: list[Group] = []
+    for one in (*groups, *rungs_of(ladder).values()):
+        own, others = one.figures[BITS].items(), [other.figures[BITS].items() for other in known]
+        if not any(own <= other for other in others):  # the base is a rung, too
+            known = [x for x, other in zip(known, others, strict=True) if not other <= own] + [one]
+    gaps = [difference(*pair) for pair in itertools.combinations(known, 2)]
+    squares = [gap.spread**2 for gap in gaps if gap and gap.spread > 0]
     if not squares:
         return "seeds needed: not known before two settings have two seeds each, or with --ladder"
     spread = math.sqrt(statistics.fmean(squares))
-    losses = [loss for one in known for loss in one.values() if math.isfinite(loss)]
+    losses = [x for one in known for x in one.figures[BITS].values() if math.isfinite(x)]
     wanted = wanted or 0.01 * statistics.fmean(losses)
     n = intervals.seeds_needed(wanted, spread)
     more = "+" * (n == intervals.MAX_SEEDS)
     found = f"seeds needed: about {n}{more} to find {wanted:.4f} bits/byte in 4 of 5 sweeps"
     found += f"; the difference of two runs of one seed has a std dev of {spread:.4f}"
-    n_seeds = len({seed for one in known for seed in one})
+    n_seeds = len({seed for one in known for seed in one.figures[BITS]})
     freedom = max(1, len(losses) - len(known) - n_seeds + 1)  # of settings and seeds without noise
     degrees = plural(freedom, "degree")
     return f"{found}, estimated from {plural(len(losses), 'run')}, {degrees} of freedom"
 
 
 def summary(
-    groups: Sequence[Group], base_label: str, ladder: Sequence[FinishedRun], steps: int
+    groups: Sequence[Group], base_label: str | None, ladder: Runs | None, steps: int
 ) -> list[dict[str, Any]]:
     """Return the results of each group for programs: means, difference to the base, worth.
 
     Args:
+        ladder: None: no worth was asked for.
         steps: of the base, from which the extra steps of `worth` are counted.
     """
-    base, rungs = next((x for x in groups if x.label == base_label), None), ladder_losses(ladder)
-    found = []
+    base = find_group(groups, base_label)
+    rungs, found = None if ladder is None else rungs_of(ladder), []
     for one in groups:
-        record = {"label": one.label, "seeds": len(one.figures[BITS]), "unfinished": one.unfinished}
+        record: dict[str, Any] = {"label": one.label, "seeds": len(one.figures[BITS])}
+        record |= {"unfinished": one.unfinished, "failed": len(one.failed)}
         record |= {name: one.mean(name) for name in (BITS, LOSS)}
-        if base and one is not base and (gap := difference(base, one)):
-            record |= {"difference": gap.mean, "interval": gap.noise}
-            record |= {"verdict": describe_change(base, one, gap)}
-        record["worth"] = worth = intervals.worth(rungs, one.figures[BITS], steps)
+        record["elapsed_s"], record["elapsed_ratio"] = times(base, one)
+        if base and one is not base:
+            gap = difference(base, one)
+            record |= {"difference": gap.mean, "interval": gap.noise} if gap else {}
+            record["verdict"] = describe_change(base, one)
+        record["worth"], record["worth_note"] = worth, _ = group_worth(one, rungs, steps)
         far = {name: "above" if x > 0 else "below" for name, x in worth.items() if math.isinf(x)}
         record["beyond_ladder"] = far
         found.append(record)
     return found
 
 
-def worth_table(results: Sequence[Mapping[str, Any]], steps: int) -> str:
-    """Return the worths of a `summary` as a text table."""
-    rows = []
-    for label, worth in ((one["label"], one["worth"]) for one in results if one["worth"]):
-        cells = [cell(worth[name], "+.0f") for name in ("steps", "low", "high")]
-        rows.append([label, *cells, str(worth["seeds"])])
-    text = table(["", "worth in steps", "95% from", "to", "seeds"], rows)
-    note = f"with that many steps more than {steps}, the base has the same loss"
-    return f"{text}\n{note} (inf: beyond the ladder; no row: its data or seeds are not those of it)"
+def group_worth(one: Group, rungs: Mapping[int, Group] | None, steps: int) -> tuple[Worth, str]:
+    """Return what a group is worth, and a note: see `worth_with_note`."""
+    if rungs is None:
+        return {}, ""
+    same = all(map(one.same_text, rungs.values()))
+    if problem := one.missing() or OTHER_TEXT * (not same):
+        return {}, f"no worth: {problem}"
+    losses = {length: rung.figures[BITS] for length, rung in rungs.items()}
+    return worth_with_note(losses, one.figures[BITS], steps)
 
 
-def seeds_left_out(groups: Sequence[Group], ladder: Sequence[FinishedRun]) -> str:
-    """Return a line about the seeds that no worth uses because the ladder lacks them, or ""."""
-    rungs, words = ladder_losses(ladder), []
-    for seed in sorted({seed for one in groups for seed in one.figures[BITS]}, key=int):
-        if missing := [str(steps) for steps in sorted(rungs) if seed not in rungs[steps]]:
-            words.append(f"{seed} (the ladder has no finished run of it with {', '.join(missing)}")
-    return f"seeds left out of the worth: {' steps), '.join(words)} steps)" if words else ""
+def find_group(groups: Sequence[Group], label: str | None) -> Group | None:
+    """Return the group with a label, if there is one."""
+    return next((one for one in groups if one.label == label), None)
+
+
+def times(base: Group | None, one: Group) -> tuple[float, float]:
+    """Return the mean time of a group's runs in seconds, and its ratio to that of the base."""
+    return one.mean(TIME), one.mean(TIME) / (base and base.mean(TIME) or math.nan)
 
 
 def verdict(groups: Sequence[Group], n_points: int) -> str:
@@ -279,18 +283,20 @@ def verdict(groups: Sequence[Group], n_points: int) -> str:
     """
     done = sum(len(one.figures[BITS]) for one in groups)
     if done < n_points:
-        return f"no winner yet: {done} of {n_points} points are done"
+        failed = [f"{one.label}: {one.missing()}" for one in groups if one.failed]
+        return "; ".join([f"no winner yet: {done} of {n_points} points are done", *failed])
     if len(groups) < 2:
         return ""
     best = groups[0]
     gaps = [(other, difference(best, other)) for other in groups[1:]]
-    if any(gap is not None and gap.seeds == 1 for _, gap in gaps):
-        return (
-            "no winner: with one seed each, a difference may be noise; use several seeds, "
-            "`seeds: [1, 2, 3]` or --seeds 1,2,3"
-        )
+    known = [(other, gap) for other, gap in gaps if gap]
+    if len(known) < len(gaps):
+        other = next(other for other, gap in gaps if not gap)
+        return f"no winner: {best.label} and {other.label} have different validation texts"
+    if any(gap.seeds == 1 for _, gap in known):
+        return "no winner: with one seed each, a difference may be noise; use --seeds 1,2,3"
     # A group whose loss is not finite is left out: it can't win, and its difference is unknown.
-    finite = [(other, gap) for other, gap in gaps if gap is not None and math.isfinite(gap.mean)]
+    finite = [(other, gap) for other, gap in known if math.isfinite(gap.mean)]
     if not finite:
         return ""
     for other, gap in finite:
@@ -304,40 +310,32 @@ def ranking_table(groups: Sequence[Group]) -> str:
     rows = []
     for one in groups:
         pairs = [(cell(one.mean(name)), cell(one.spread(name))) for name in (BITS, LOSS)]
-        rows.append([one.label, *pairs[0], *pairs[1], str(len(one.figures[LOSS]))])
-    header = ["settings", "val bits/byte", STD, "val nats/token", STD, "seeds"]
+        cells = [*pairs[0], *pairs[1], *(cell(x, ".2f") for x in times(groups[0], one))]
+        rows.append([one.label, *cells, str(len(one.figures[LOSS]))])
+    header = ["settings", "val bits/byte", STD, "val nats/token", STD, *TIMES, "seeds"]
     return f"{table(header, rows)}\nmean over the seeds, {STD} the standard deviation of one run"
 
 
 def changes_table(groups: Sequence[Group], base_label: str) -> str:
     """Return the changes as a text table: each one's difference to the base, and 95% interval."""
-    base = next((one for one in groups if one.label == base_label), None)
+    base, rows = find_group(groups, base_label), []
     if base is None:
         return "nothing to compare with: the base has no finished run"
-    n_seeds = str(len(base.figures[LOSS]))
-    rows = [[base_label, cell(base.mean(LOSS)), "", "", "", "", n_seeds, ""]]
-    for other in groups:
-        loss, bits = difference(base, other, LOSS), difference(base, other, BITS)
-        if other is base or loss is None or bits is None:
-            continue
-        cells = [text for x in (loss, bits) for text in (cell(x.mean, "+.4f"), cell(x.noise))]
-        cells += [str(loss.seeds), describe_change(base, other, bits)]
-        rows.append([other.label, cell(other.mean(LOSS)), *cells])
+    for one in (base, *(other for other in groups if other is not base)):
+        cells = [one.label, cell(one.mean(LOSS))]
+        for name in (LOSS, BITS):
+            gap = None if one is base else difference(base, one, name)
+            cells += [cell(gap.mean, "+.4f"), cell(gap.noise)] if gap else ["", ""]
+        cells += [*(cell(x, ".2f") for x in times(base, one)), str(len(one.figures[LOSS]))]
+        rows.append([*cells, one.missing() if one is base else describe_change(base, one)])
     header = ["change", "val nats/token", "adds nats/token", INTERVAL, "adds bits/byte", INTERVAL]
     note = f"{INTERVAL}: of the mean difference to the base; runs are compared seed by seed"
-    return f"{table([*header, 'seeds', 'verdict'], rows)}\n{note}"
+    return f"{table([*header, *TIMES, 'seeds', 'verdict'], rows)}\n{note}"
 
 
-def describe_change(base: Group, other: Group, gap: Difference) -> str:
-    """Return the meaning of a difference in words: none before all seeds are finished."""
-    missing = max(base.unfinished, other.unfinished)
-    return f"{missing} unfinished" if missing else gap.describe()
-
-
-def cell(value: float, style: str = ".4f") -> str:
-    """Return a figure for a table, or a dash for NaN.
-
-    >>> cell(0.25), cell(math.nan)
-    ('0.2500', '-')
-    """
-    return "-" if math.isnan(value) else format(value, style)
+def describe_change(base: Group, other: Group) -> str:
+    """Return the meaning of a difference in words, or why there is none."""
+    gap, missing, in_base = difference(base, other), other.missing(), base.missing()
+    if not gap:
+        return OTHER_TEXT if not base.same_text(other) else "no seed of the base"
+    return missing or (f"base: {in_base}" if in_base else gap.describe())

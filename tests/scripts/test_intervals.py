@@ -7,7 +7,13 @@ import math
 import numpy as np
 import pytest
 
-from scripts.intervals import confidence_half_width, seeds_needed, t_quantile, worth
+from scripts.intervals import (
+    confidence_half_width,
+    seeds_needed,
+    t_quantile,
+    usable_part,
+    worth,
+)
 from scripts.sweep.ranking import Group, difference
 
 REPETITIONS = 400
@@ -76,6 +82,57 @@ def test_the_planted_worth_is_in_its_interval_in_19_of_20_sweeps(n_seeds):
         widths.append(found["high"] - found["low"])
     assert 0.93 <= inside / REPETITIONS <= 0.98
     assert np.median(widths) < 2000  # not trivially wide
+
+
+def test_an_incomplete_rung_does_not_destroy_the_interval():
+    """A longer rung was interrupted after its first seed."""
+    rungs, change = ladder(np.random.default_rng(7), 3, 1e-4), by_seed(np.full(3, curve(1650)))
+    whole = worth(rungs, change, BASE_STEPS)
+    assert whole["seeds"] == 3
+    assert worth(rungs | {5200: {"0": curve(5200)}}, change, BASE_STEPS) == whole
+    del rungs[600]["1"], rungs[900]["2"]
+    found = worth(rungs, change, BASE_STEPS)
+    assert found["seeds"] == 3 and found["low"] <= 300 <= found["high"]
+    assert usable_part(rungs, change)[0] == [1350, 2000, 3000]
+    del rungs[3000]["0"]  # two seeds, three rungs
+    assert usable_part(rungs, change) == ([900, 1350, 2000], ["0", "1"])
+
+
+def test_two_rungs_give_no_worth_and_three_a_right_one():
+    rng, inside = np.random.default_rng(8), 0
+    for _ in range(REPETITIONS):
+        rungs = ladder(rng, 5, 0.0005)
+        change = by_seed(curve(BASE_STEPS + 400) + rng.normal(0, 0.0005, 5))
+        assert worth({steps: rungs[steps] for steps in (600, 3000)}, change, BASE_STEPS) == {}
+        found = worth({steps: rungs[steps] for steps in (600, 1350, 3000)}, change, BASE_STEPS)
+        inside += found["low"] <= 400 <= found["high"]
+    assert inside / REPETITIONS >= 0.93
+
+
+def test_seeds_that_were_selected_by_their_result_do_not_count():
+    """The figures of docs/lab.md and docs/theory.md, from 40,000 simulated changes."""
+    rng, n = np.random.default_rng(9), 40_000
+
+    def half_width(gaps: np.ndarray) -> np.ndarray:
+        spread = gaps.std(1, ddof=1) / math.sqrt(gaps.shape[1])
+        return t_quantile(gaps.shape[1] - 1) * spread
+
+    def share_found(effect: float) -> tuple[float, ...]:
+        """Return how often the gate and five seeds find it, coverage, and size of the effect."""
+        gaps = rng.normal(effect, 1, (n, 10))
+        gate, five, new = gaps[:, :3], gaps[:, :5], gaps[:, 5:]
+        passed = np.abs(gate.mean(1)) > half_width(gate)
+        found = np.abs(five.mean(1)) > half_width(five)
+        again, fresh = (np.abs(x.mean(1) - effect) <= half_width(x) for x in (five, new))
+        positive = passed & found & (five.mean(1) > 0)
+        size = five.mean(1)[positive].mean()
+        return (passed & found).mean(), found.mean(), again[passed].mean(), fresh.mean(), size
+
+    gate, five, *_ = share_found(1.75)
+    assert gate == pytest.approx(0.37, abs=0.015) and five == pytest.approx(0.83, abs=0.01)
+    *_, again, fresh, _ = share_found(0.0)
+    assert again == pytest.approx(0.72, abs=0.02) and fresh == pytest.approx(0.95, abs=0.01)
+    assert share_found(1.0)[-1] == pytest.approx(1.38, abs=0.03)
 
 
 def test_a_worth_beyond_the_ladder_is_open():

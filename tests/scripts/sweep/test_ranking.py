@@ -13,9 +13,11 @@ from scripts.sweep.ranking import (
     LOSS,
     Group,
     changes_table,
+    describe_change,
     difference,
     group_runs,
     ranking_table,
+    summary,
     verdict,
 )
 
@@ -105,6 +107,52 @@ def test_a_change_with_unfinished_seeds_is_neither_better_nor_worse():
     assert (
         table[2].endswith("1 unfinished") and table[0].count("+-") == table[0].count("+- 95%") == 2
     )
+
+
+def test_a_change_with_a_failed_seed_is_neither_better_nor_worse():
+    """Nor is a setting of a grid the winner; and a loss that is not finite is no result."""
+    rows = [row(x, bpb, seed=seed) for x, bpb in (("p", 1), ("q", 0.5)) for seed in (1, 2, 3)]
+    rows[-2] |= {"status": "failed"}
+    groups = group_runs(rows, ["a.x"])
+    assert [(one.label, one.failed, one.unfinished) for one in groups] == [
+        ("x=q", ("2",), 0),
+        ("x=p", (), 0),
+    ]
+    assert verdict(groups, 6) == "no winner yet: 5 of 6 points are done; x=q: seed 2 failed"
+    assert describe_change(groups[1], groups[0]) == "seed 2 failed"
+    assert describe_change(groups[0], groups[1]) == "base: seed 2 failed"
+    assert changes_table(groups, "x=p").splitlines()[2].endswith("seed 2 failed")
+    assert changes_table(groups, "x=q").splitlines()[1].endswith("seed 2 failed")
+    infinite = one("y", 1.0, math.inf)
+    assert describe_change(one("base", 1.0, 1.1), infinite) == "seed 2 is not finite"
+
+
+def test_times_are_compared_with_those_of_the_base():
+    rows = [
+        row(x, bpb, seed=seed) | {"elapsed_s": f"{seconds + seed}"}
+        for x, bpb, seconds in (("p", 1, 8.5), ("q", 0.5, 18.5))
+        for seed in (1, 2)
+    ]
+    groups = group_runs(rows, ["a.x"])
+    found = {one["label"]: one for one in summary(groups, "x=p", None, 9)}
+    assert found["x=q"]["elapsed_s"] == 20 and found["x=q"]["elapsed_ratio"] == 2
+    assert found["x=p"]["elapsed_s"] == 10 and found["x=p"]["elapsed_ratio"] == 1
+    lines = changes_table(groups, "x=p").splitlines()
+    assert "seconds  times base" in lines[0] and lines[2].split()[-4:-1] == ["20.00", "2.00", "2"]
+    assert ranking_table(groups).splitlines()[2].split()[-3:] == ["10.00", "0.50", "2"]
+    (unknown,) = summary([one("a", 1.0)], None, None, 9)
+    assert math.isnan(unknown["elapsed_s"]) and math.isnan(unknown["elapsed_ratio"])
+
+
+def test_groups_of_other_validation_texts_have_no_difference():
+    base, same = (Group(x, one(x, 1.0, 1.1).figures, texts={"1": "t"}) for x in "ab")
+    other = Group("c", one("c", 0.1, 0.2).figures, texts={"1": "t", "2": "u"})
+    assert difference(base, same) and difference(base, other)  # the text of base, 2 is not known
+    base = Group("a", base.figures, texts={"1": "t", "2": "t"})
+    assert difference(base, other) is difference(other, base) is None
+    assert describe_change(base, other) == "other validation text"
+    assert "other validation text" in changes_table([other, base], "a")
+    assert verdict([other, base], 4) == "no winner: c and a have different validation texts"
 
 
 def test_t_quantiles_and_coverage_of_the_interval():

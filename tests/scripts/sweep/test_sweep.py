@@ -54,7 +54,14 @@ def test_a_stopped_sweep_says_how_to_continue(sweep_file, tmp_path, capsys, monk
     assert (
         f"stopped; the same command continues: `python -m scripts.sweep {command}`" in printed.err
     )
-    assert printed.out == ""  # no table without rows
+    record = json.loads(printed.out)  # no table without rows
+    assert (record["done"], record["base"], record["results"]) == (0, None, [])
+
+
+def test_the_last_line_is_there_if_all_points_fail(sweep_file, capsys):
+    assert script.main(sweep_file("each: {n_layer: [2]}\nset: {lr: 1e30}")) == 1
+    record = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (record["failed"], record["base"], record["results"]) == (2, None, [])
 
 
 def test_an_unknown_format_of_the_plots_is_refused(sweep_file, tmp_path):
