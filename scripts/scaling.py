@@ -251,7 +251,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     best, misfits = choose_law(losses, grid)
     law = best if args.law == AUTO else args.law
     laws, errors = fit_law(losses, grid._replace(law=law), SAMPLES)
-    constants = np.concatenate([np.exp(laws[:, :-2]), laws[:, -2:]], 1).T
+    constants = np.concatenate([np.exp(laws[:, :-2].clip(max=700)), laws[:, -2:]], 1).T
     record = {"sweep": args.sweep, "runs": len(runs), "law": law, "misfits": misfits}
     record |= {name: estimate(one) for name, one in zip(LAWS[law], constants, strict=True)}
     record |= {"E": estimate_floor(constants[0], losses.min()), "floor": runs[0].floor}
