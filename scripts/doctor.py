@@ -86,7 +86,8 @@ def check_threads() -> Iterator[Check]:
     found = ", ".join(f"{n}: {1000 * s:.0f} ms" for n, s in seconds.items())
     slower = seconds[chosen] > SLOWER * seconds[fastest]
     fix = f"train with --train.num_threads {fastest}, or stop other programs" if slower else ""
-    found += f"; make train: {seconds[fastest] * default_config().train.max_steps / 60:.1f} minutes"
+    minutes = seconds[chosen] * default_config().train.max_steps / 60
+    found += f"; make train on the CPU, without evaluations: {minutes:.1f} minutes"
     yield Check("threads", f"{chosen} in use; a step by number of threads: {found}", fix)
 
 

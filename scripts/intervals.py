@@ -100,7 +100,7 @@ def usable_part(ladder: Ladder, change: Mapping[str, float]) -> tuple[list[int],
     parts = [order[: n + 1] for n in range(len(order))]
     found = [([steps for steps in own if own[steps].issuperset(part)], part) for part in parts]
     found = [part for part in found if len(part[0]) >= MIN_RUNGS]
-    return max(found, key=lambda part: len(part[0]) * (len(part[1]) - 1), default=([], []))
+    return found[-1] if found else ([], [])
 
 
 def worth(ladder: Ladder, change: Mapping[str, float], steps: int) -> Worth:

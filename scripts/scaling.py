@@ -31,16 +31,8 @@ from scripts.finished import (
     finished_runs,
     read_run,
 )
-from scripts.report import table
-from scripts.scaling_law import (
-    FORMULAS,
-    LAWS,
-    Grid,
-    choose_law,
-    fit_law,
-    relative_noise,
-    terms,
-)
+from scripts.report import cell, table
+from scripts.scaling_law import FORMULAS, LAWS, Grid, choose_law, fit_law, relative_noise, terms
 from utils.cli import Parser
 from utils.errors import UserError, plural, run_cli
 from utils.output import describe_count, json_line
@@ -200,9 +192,7 @@ def show(record: dict[str, Any]) -> str:
     one, E, floor = record["prediction"], record["E"], record["floor"]
     known, misfits = math.isfinite(E["value"]), record["misfits"]
     values = {name: record[name].values() for name in LAWS[record["law"]]}
-    rows = [
-        [name, *("-" if math.isnan(x) else f"{x:.5g}" for x in row)] for name, row in values.items()
-    ]
+    rows = [[name, *(cell(x, ".5g") for x in row)] for name, row in values.items()]
     rows += [["predicted", *(f"{one[name]:.4f}" for name in E)]]
     rows += [["a single run", "", *(f"{one[name]:.4f}" for name in ("run_low", "run_high"))]]
     sizes = [describe_count(one[name]) for name in ("parameters", "tokens")]

@@ -11,6 +11,7 @@ LAWS = {"sum": ("E", "A", "B", "a", "b"), "product": ("E", "C", "a", "b")}
 FORMULAS = {"sum": "E + A / N^a + B / D^b", "product": "E + C / (N^a D^b)"}
 FIT_STEPS = 100  # of the Levenberg-Marquardt method
 START_SHARES = (1e-300, 0.3, 0.9)  # E of a start / lowest loss; the first is E = 0, and remains it
+MIN_FREEDOM = 12  # degrees of freedom, so that the noise is known to a factor of 1.5 or so
 SLOPES = ((0.3, 0.3), (1, 1), *itertools.product((0.2, 1, 2), repeat=2))  # a, b of a start
 
 
@@ -150,11 +151,11 @@ def relative_noise(losses: np.ndarray, sizes: np.ndarray, steps: np.ndarray) -> 
     """Return the standard deviation of ln L of each run, (n,), relative to that of the largest.
 
     It is a power of N, fitted to the variances between seeds, which can differ by a factor of 50:
-    a run that varies so much says little. Without two sizes with several seeds it is 1.
+    a run that varies so much says little. If few seeds are repeated, it is 1.
 
-    >>> losses, sizes = np.exp([0, 4, 0, 2, 0, 1]), np.array([10, 10, 20, 20, 40, 40])
-    >>> relative_noise(losses, sizes, np.ones(6)).round(6).tolist()
-    [4.0, 4.0, 2.0, 2.0, 1.0, 1.0]
+    >>> losses, sizes = np.exp([0, 4] * 6 + [0, 2] * 6), np.repeat([10, 20], 12)
+    >>> relative_noise(losses, sizes, np.repeat(np.arange(12), 2))[[0, 23]].round(6).tolist()
+    [2.0, 1.0]
     """
     logs, deviations, weights = [], [], []
     for size in np.unique(sizes):
@@ -165,5 +166,6 @@ def relative_noise(losses: np.ndarray, sizes: np.ndarray, steps: np.ndarray) -> 
             logs.append(np.log(size))
             deviations.append(np.log(squares / free) / 2)
             weights.append(free**0.5)
-    power = np.polyfit(logs, deviations, 1, w=np.array(weights))[0] if logs[1:] else 0.0
+    known = len(logs) > 1 and np.square(weights).sum() >= MIN_FREEDOM
+    power = np.polyfit(logs, deviations, 1, w=np.array(weights))[0] if known else 0.0
     return np.asarray((sizes / sizes.max()) ** power)

@@ -2,6 +2,7 @@
 
 import contextlib
 import multiprocessing
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice, product
@@ -52,7 +53,8 @@ def in_own_process(make: Callable[..., Sampler], *args: object) -> Sampler:
 def serve(connection: Connection, make: Callable[..., Sampler], *args: object) -> None:
     """Make a sampler; answer each call of it that arrives with None or the error."""
     sampler: Sampler | None = None
-    with contextlib.suppress(EOFError, KeyboardInterrupt):  # the other process has ended
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that temporary files are removed
+    with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):  # the other process has ended
         while True:
             call = connection.recv()
             try:

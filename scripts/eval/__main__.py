@@ -199,7 +199,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     run = average(runs)
     loaded, rows = run.loaded, args.batch_size or run.config.train.batch_size
     if args.where is not None:
-        text = "stdin" if args.text == STDIN else Path(args.text or "").stem
+        text = Path(args.text).resolve().stem if args.text not in (None, STDIN) else args.text
+        text = "stdin" if text == STDIN else text
         parts = ["where", *[text] * bool(text), *[f"{len(runs)}-runs"] * bool(runs[1:])]
         args.where = Path(args.where or run.folder.path / f"{'-'.join(parts)}.png")
         check_picture(args.where, "--where")

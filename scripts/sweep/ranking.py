@@ -263,8 +263,11 @@ def find_group(groups: Sequence[Group], label: str | None) -> Group | None:
 
 
 def times(base: Group | None, one: Group) -> tuple[float, float]:
-    """Return the mean time of a group's runs in seconds, and its ratio to that of the base."""
-    return one.mean(TIME), one.mean(TIME) / (base and base.mean(TIME) or math.nan)
+    """Return the mean time of a group's runs in seconds, and the ratio to that of equal seeds."""
+    own, theirs = (group.figures.get(TIME, {}) if group else {} for group in (one, base))
+    shared = [seed for seed in own if theirs.get(seed)]
+    base_s = sum(theirs[seed] for seed in shared)
+    return one.mean(TIME), sum(own[seed] for seed in shared) / base_s if shared else math.nan
 
 
 def verdict(groups: Sequence[Group], n_points: int) -> str:
@@ -292,7 +295,7 @@ def verdict(groups: Sequence[Group], n_points: int) -> str:
     known = [(other, gap) for other, gap in gaps if gap]
     if len(known) < len(gaps):
         other = next(other for other, gap in gaps if not gap)
-        return f"no winner: {best.label} and {other.label} have different validation texts"
+        return f"no winner: {best.label} and {other.label} share no seed or no validation text"
     if any(gap.seeds == 1 for _, gap in known):
         return "no winner: with one seed each, a difference may be noise; use --seeds 1,2,3"
     # A group whose loss is not finite is left out: it can't win, and its difference is unknown.

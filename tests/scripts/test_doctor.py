@@ -72,11 +72,16 @@ def test_another_torch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_class_of_the_processor_and_the_minutes_of_make_train(monkeypatch) -> None:
-    monkeypatch.setattr(doctor, "step_seconds", lambda: 0.06)
+    monkeypatch.setattr(doctor, "available_cores", lambda: 2)
+    monkeypatch.setattr(doctor, "step_seconds", lambda: 0.12 / torch.get_num_threads())
+    threads_now = torch.get_num_threads()
+    torch.set_num_threads(1)
     cores, threads = doctor.check_threads()
+    torch.set_num_threads(threads_now)
     assert cores.found.endswith(f"; torch uses {torch.backends.cpu.get_cpu_capability()}")
     steps = doctor.default_config().train.max_steps
-    assert threads.found.endswith(f"; make train: {steps / 1000:.1f} minutes")
+    expected = f"; make train on the CPU, without evaluations: {steps * 0.12 / 60:.1f} minutes"
+    assert threads.found.endswith(expected), "with the threads in use, not the fastest number"
 
 
 def test_too_many_threads(monkeypatch: pytest.MonkeyPatch) -> None:

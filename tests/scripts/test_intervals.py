@@ -96,6 +96,8 @@ def test_an_incomplete_rung_does_not_destroy_the_interval():
     assert usable_part(rungs, change)[0] == [1350, 2000, 3000]
     del rungs[3000]["0"]  # two seeds, three rungs
     assert usable_part(rungs, change) == ([900, 1350, 2000], ["0", "1"])
+    five = {steps: dict.fromkeys("45678"[: 4 + (steps < 8)], 1.0) for steps in (1, 2, 4, 8)}
+    assert usable_part(five, dict.fromkeys("45678", 1.0)) == ([1, 2, 4], [*"45678"])
 
 
 def test_two_rungs_give_no_worth_and_three_a_right_one():

@@ -119,6 +119,9 @@ def test_law_forces_a_law(sweep, printed):
 def test_one_seed_says_nothing_about_the_noise():
     sizes, steps = np.array([1.0, 2, 4]), np.array([1.0, 1, 1])
     assert (relative_noise(np.array([3.0, 2, 1]), sizes, steps) == 1).all()
+    cheap = np.array([1.0, 1, 2, 2, 4, 8])  # only the cheap ones are repeated: too little to tell
+    few = np.array([3.0, 3.1, 2, 2.0001, 1, 1])
+    assert (relative_noise(few, cheap, np.ones(6)) == 1).all()
     repeated = np.array([3.0, 3, 2, 2])  # equal losses: no variance has a logarithm
     assert (relative_noise(repeated, np.array([1.0, 1, 2, 2]), np.ones(4)) == 1).all()
 

@@ -253,13 +253,21 @@ def test_stories_of_a_text_are_broken_down_too(story_run, printed, tmp_path):
     assert not (story_run / "where.png").exists()
 
 
-def test_the_plot_of_a_text_does_not_replace_that_of_the_run(story_run, printed, tmp_path):
+def test_the_plot_of_a_text_does_not_replace_that_of_the_run(
+    story_run, printed, tmp_path, monkeypatch
+):
     copy = shutil.copytree(story_run, tmp_path / "run")
     (copy / "where.png").write_bytes(b"its own")
     text = tmp_path / "some.txt"
     text.write_text(stories.join(list(stories.generate_stories(77, 2500))), encoding="utf-8")
     printed(script.main, "--run", copy, "--where", "--text", text)
     assert (copy / "where-some.png").is_file()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    text.rename(tmp_path / "here" / "some.txt")
+    monkeypatch.chdir(tmp_path / "here")
+    printed(script.main, "--run", copy, "--where", "--text", ".")
+    assert (copy / "where-here.png").is_file()
     assert (copy / "where.png").read_bytes() == b"its own"
 
 

@@ -140,6 +140,10 @@ def test_times_are_compared_with_those_of_the_base():
     lines = changes_table(groups, "x=p").splitlines()
     assert "seconds  times base" in lines[0] and lines[2].split()[-4:-1] == ["20.00", "2.00", "2"]
     assert ranking_table(groups).splitlines()[2].split()[-3:] == ["10.00", "0.50", "2"]
+    times = [row("p", 1, seed=seed) | {"elapsed_s": f"{100 * seed}"} for seed in (1, 2, 3)]
+    times.append(row("q", 1, seed=1) | {"elapsed_s": "100"})  # its other seeds have not run yet
+    partly = {one["label"]: one for one in summary(group_runs(times, ["a.x"]), "x=p", None, 9)}
+    assert partly["x=q"]["elapsed_ratio"] == 1
     (unknown,) = summary([one("a", 1.0)], None, None, 9)
     assert math.isnan(unknown["elapsed_s"]) and math.isnan(unknown["elapsed_ratio"])
 
@@ -152,7 +156,7 @@ def test_groups_of_other_validation_texts_have_no_difference():
     assert difference(base, other) is difference(other, base) is None
     assert describe_change(base, other) == "other validation text"
     assert "other validation text" in changes_table([other, base], "a")
-    assert verdict([other, base], 4) == "no winner: c and a have different validation texts"
+    assert verdict([other, base], 4) == "no winner: c and a share no seed or no validation text"
 
 
 def test_t_quantiles_and_coverage_of_the_interval():

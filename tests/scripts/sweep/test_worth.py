@@ -278,7 +278,7 @@ def test_losses_of_other_validation_texts_are_not_compared(sweep_file, ladder, c
 def test_no_winner_among_different_validation_texts(sweep_file, capsys):
     assert script.main(sweep_file("grid: {data.val_max_bytes: [500, 600]}\nseeds: [1, 2]")) == 0
     words = json.loads(capsys.readouterr().out.splitlines()[-1])["verdict"]
-    assert words.startswith("no winner: ") and words.endswith("have different validation texts")
+    assert words.startswith("no winner: ") and words.endswith("share no seed or no validation text")
 
 
 def test_the_duration_is_measured_before_the_first_point(base, tmp_path, monkeypatch):
