@@ -1,6 +1,7 @@
 """Measure the speed of sampling, ours and other projects', from a run or from random weights."""
 
 import argparse
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -36,6 +37,7 @@ from utils.output import log, log_if_not_tty, progress_bar
 TOP_K = 50
 WARMUP_TOKENS = 4
 OURS, COMPILED = "ours", "ours, compiled"
+SETTLE_S = 0.1  # before a turn: the last sampler's threads may still wait for work, each on a core
 BANDWIDTH_BYTES = 256 * 2**20  # read to measure the bandwidth: far more than a CPU cache holds
 TABLES = read_table(Path(__file__).with_name("shapes.yaml"))
 SHAPES = {
@@ -196,6 +198,7 @@ class SampleBenchmark:
         turns = [(turn, name) for turn in range(self.runs) for name in whole]
         for turn, name in progress_bar(turns, desc=f"batch {size}", leave=False):
             sampler = self.samplers[name]
+            time.sleep(SETTLE_S)
             if name == OURS:
                 self.bandwidths.append(self.bandwidth())
             first[name].append(self.seconds(partial(sampler, prompts, 1)))
