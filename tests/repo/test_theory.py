@@ -66,7 +66,8 @@ def test_the_lines_of_the_page_make_its_figures(text_run, tmp_path, monkeypatch)
     used = re.findall(r"^!\[.*\]\((.*)\)$", PAGE, re.MULTILINE)
     by_eval = re.findall(r"`python -m scripts.eval --run runs/tiny --where docs/(\S+)`", PAGE)
     assert by_eval, "the flag has its own tests, tests/scripts/eval/"
-    assert {*made, *by_eval, "model.svg"} == set(used)
+    by_scaling = ["scaling.png"] * ("    python -m scripts.scaling --sweep runs/scaling\n" in PAGE)
+    assert {*made, *by_eval, *by_scaling, "model.svg"} == set(used)
 
 
 @pytest.mark.parametrize("picture", sorted(DOCS.glob("*.png")), ids=lambda path: path.name)
