@@ -29,6 +29,11 @@ STORIES = (0.487, 60.0, 9000.0, 0.6, 0.75)
 CHINCHILLA = (1.69, 406.4, 410.7, 0.34, 0.28)  # of Hoffmann et al. 2022
 
 
+@pytest.fixture(autouse=True)
+def few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(script, "SAMPLES", 100)  # of the bootstrap: enough for these tests
+
+
 def planted(constants: tuple[float, ...], sizes: Any, tokens: Any) -> Any:
     E, A, B, a, b = constants
     return E + A / sizes**a + B / tokens**b
