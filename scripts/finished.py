@@ -136,8 +136,8 @@ def read_ladder(folder: str, base: Config, varied: Collection[str]) -> list[Fini
                 raise UserError(f"--ladder {folder}: {name} has {differs} as {like}; {fix}")
         if twin is not run:
             differs = difference(run.config, twin.config, ("run_dir",)) or "equal settings"
-            words = f"{name} has {differs}, and the steps and seed of {twin.path.name}; remove one"
-            raise UserError(f"--ladder {folder}: {words}")
+            words = f"{name} has {differs}, and the steps and seed of {twin.path.name}"
+            raise UserError(f"--ladder {folder}: {words}; remove one")
     if len({steps for steps, _ in found}) < MIN_RUNGS:
         fix = "train the base with `--grid train.max_steps=1000,2000,4000` and a new --out"
         raise UserError(f"--ladder {folder}: needs finished runs of three numbers of steps; {fix}")

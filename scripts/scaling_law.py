@@ -166,6 +166,6 @@ def relative_noise(losses: np.ndarray, sizes: np.ndarray, steps: np.ndarray) -> 
             logs.append(np.log(size))
             deviations.append(np.log(squares / free) / 2)
             weights.append(free**0.5)
-    known = len(logs) > 1 and np.square(weights).sum() >= MIN_FREEDOM
+    known = len(logs) > 1 and round(np.square(weights).sum()) >= MIN_FREEDOM
     power = np.polyfit(logs, deviations, 1, w=np.array(weights))[0] if known else 0.0
     return np.asarray((sizes / sizes.max()) ** power)

@@ -43,7 +43,7 @@ def in_own_process(make: Callable[..., Sampler], *args: object) -> Sampler:
             connection.send((prompts, n_tokens))
             error = connection.recv()
         except (EOFError, OSError):
-            error = UserError(f"the process of {make.__name__} has ended (out of memory?)")
+            error = UserError(f"the process of {make.__name__} has ended; use a smaller --shape")
         if error:
             raise error
 
