@@ -114,11 +114,10 @@ def choose_law(losses: np.ndarray, grid: Grid) -> tuple[str, dict[str, float]]:
     The lowest n ln(sum of squares) + 2 K (Akaike 1974) wins: a constant more has to pay. The
     misfit is the root of the mean squared error of ln L, weighted by the noise.
     """
-    squares = {
-        law: float(squared_errors(fit_once(losses, one), losses, one)[0])
-        for law in LAWS
-        for one in [grid._replace(law=law)]
-    }
+    squares = {}
+    for law in LAWS:
+        one = grid._replace(law=law)
+        squares[law] = float(squared_errors(fit_once(losses, one), losses, one)[0])
     scale = (1 / grid.noise**2).sum()
     scores = {law: len(losses) * np.log(x) + 2 * len(LAWS[law]) for law, x in squares.items()}
     misfits = {law: float(np.sqrt(x / scale)) for law, x in squares.items()}

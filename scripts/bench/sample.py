@@ -44,7 +44,7 @@ SHAPES = {
     name: ModelConfig(position="learned", tie_weights=True, **shape)
     for name, shape in TABLES["sample"].items()
 }
-NEW_TOKENS = {"0.8M": 240, "10.7M": 240, "85M": 64, "124M": 64}
+NEW_TOKENS = {"85M": 64, "124M": 64}  # of large shapes; 240 of others
 HELP = "speed of sampling"
 EXAMPLES = (
     "python -m scripts.bench sample --run runs/tiny",

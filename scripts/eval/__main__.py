@@ -199,8 +199,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     run = average(runs)
     loaded, rows = run.loaded, args.batch_size or run.config.train.batch_size
     if args.where is not None:
-        text = Path(args.text).resolve().stem if args.text not in (None, STDIN) else args.text
-        text = "stdin" if text == STDIN else text
+        text = "stdin" if args.text == STDIN else args.text and Path(args.text).resolve().stem
         parts = ["where", *[text] * bool(text), *[f"{len(runs)}-runs"] * bool(runs[1:])]
         args.where = Path(args.where or run.folder.path / f"{'-'.join(parts)}.png")
         check_picture(args.where, "--where")
