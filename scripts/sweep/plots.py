@@ -268,7 +268,7 @@ def plot_all(
 @pictures.draws
 def plot_changes(groups: Groups, base: str, out: Path) -> bool:
     """Plot the difference that each change makes to the loss, with its 95% interval if known."""
-    first = next((one for one in groups if one.label == base), None)
+    first = ranking.find_group(groups, base)
     found = [(one, ranking.difference(first, one)) for one in groups if first and one is not first]
     known = [(one, gap) for one, gap in found if gap and math.isfinite(gap.mean)]
     if first is None or not known:

@@ -21,7 +21,6 @@ TIMES = ("seconds", "times base")
 LOSS, BITS, TIME = "val_loss", "val_bpb", "elapsed_s"  # nats per token, bits per byte, seconds
 OTHER_TEXT = "other validation text"
 
-
 Runs = Sequence[FinishedRun]
 
 
