@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ast
 import codeop
+import contextlib
+import importlib
+import io
 import re
 import shlex
 import sys
@@ -94,12 +97,25 @@ def flags_in(words: list[str]) -> set[str]:
     return {match.group().replace("_", "-") for match in found if match}
 
 
+def help_text(program: tuple[str, ...]) -> str:
+    """The help of a Python program. This repository's are called, because starting takes long."""
+    name, *words = program[1:] if program[0] == "-m" else [program[0].removesuffix(".py")]
+    if any((ROOT / name.split(".")[0]).with_suffix(suffix).exists() for suffix in ("", ".py")):
+        package = (ROOT / name.replace(".", "/")).is_dir()
+        module = importlib.import_module(f"{name}.__main__" if package else name)
+        if hasattr(module, "main"):
+            with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.suppress(SystemExit):
+                module.main([*words, "--help"])
+            return out.getvalue()
+    done = run_program([sys.executable, *program, "--help"])
+    assert done.returncode == 0, f"{program}: {done.stderr}"
+    return done.stdout
+
+
 @cache
 def flags_of(program: tuple[str, ...]) -> set[str]:
     """The long flags in the help of a Python program."""
-    done = run_program([sys.executable, *program, "--help"])
-    assert done.returncode == 0, f"{program}: {done.stderr}"
-    without_examples = done.stdout.partition("\nexamples:")[0]
+    without_examples = help_text(program).partition("\nexamples:")[0]
     return flags_in(re.split(r"[\s,=\[\]()|]+", without_examples))
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import scripts.sweep.__main__
+import train
 from tests.conftest import ROOT, run_program
 from tests.helpers.repo import MAKEFILE, TARGETS, tracked_files
 
@@ -339,10 +341,10 @@ def test_the_licence():
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name
 )
-def test_every_config_loads(path, run_python):
+def test_every_config_loads(path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)  # the paths in sweeps are relative to it
     if "sweep" in path.stem:
-        command = ("-m", "scripts.sweep", "--config", path, "--dry-run")
+        assert scripts.sweep.__main__.main(["--config", str(path), "--dry-run"]) == 0
     else:
-        command = ("train.py", "--config", path, "--print_config")
-    done = run_python(*command)
-    assert (done.returncode, done.stderr) == (0, "")
+        assert train.main(["--config", str(path), "--print_config"]) == 0
+    assert capsys.readouterr().err == ""

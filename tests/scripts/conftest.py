@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 import train
-from tests.helpers.runs import TINY, flags, make_corpus
+from scripts.sweep.pools import LocalPool
+from tests.conftest import ROOT
+from tests.helpers.runs import TINY, Child, flags, make_corpus
 
 STORIES = TINY | {
     "model.vocab_size": 400,
@@ -37,6 +39,20 @@ def story_run(story_settings: dict[str, Any], tmp_path_factory: pytest.TempPathF
     folder = tmp_path_factory.mktemp("runs") / "stories"
     assert train.main(flags(folder, story_settings)) == 0
     return folder
+
+
+@pytest.fixture
+def forked_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The points of sweeps are trained in forks of a process that has imported train.py already.
+
+    They have neither a watchdog nor a plot.
+    """
+
+    def run(pool: LocalPool, command: list[str], log: Path) -> int | None:
+        argv = command[command.index(str(ROOT / "train.py")) + 1 :]
+        return Child([word for word in argv if word != "--"], log).join()
+
+    monkeypatch.setattr(LocalPool, "_run", run)
 
 
 @pytest.fixture

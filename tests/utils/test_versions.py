@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 
 import pytest
+import torch
 
+import model
 from tests.conftest import run_program
 
 PROGRAMS = ("train", "sample", "tok.bpe", "data.prepare", "data.download", "data.stories")
@@ -34,14 +37,15 @@ def test_a_python_without_the_requirements_is_refused(module: str) -> None:
 
 
 @pytest.mark.parametrize("module", ["train", "sample", "scripts.eval", "scripts.doctor"])
-@pytest.mark.parametrize("version", ["2.5.1+cu121", "1.13.1"])
-def test_an_old_torch_is_refused(module: str, version: str) -> None:
-    before = f"import torch; torch.__version__ = type(torch.__version__)({version!r})"
-    assert error_of(module, before) == f"error: torch {version} is too old; use 2.6 or newer"
+def test_an_old_torch_is_refused(module: str) -> None:
+    before = "import torch; torch.__version__ = type(torch.__version__)('2.5.1+cu121')"
+    assert error_of(module, before) == "error: torch 2.5.1+cu121 is too old; use 2.6 or newer"
 
 
 @pytest.mark.parametrize("version", ["2.6.0", "2.10.0a0+git1", "2.15.0", "3.0"])
-def test_versions_are_compared_by_number(version: str) -> None:
-    code = f"import torch; torch.__version__ = type(torch.__version__)({version!r}); import model"
-    done = run_program([sys.executable, "-c", code])
-    assert (done.returncode, done.stderr) == (0, "")
+def test_versions_are_compared_by_number(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "__version__", type(torch.__version__)(version))
+    importlib.reload(model)
+    monkeypatch.setattr(torch, "__version__", type(torch.__version__)("1.13.1"))
+    with pytest.raises(SystemExit):
+        importlib.reload(model)

@@ -65,7 +65,7 @@ def fragments(one: stories.Story) -> list[tuple[str, VariableRef | None, bool]]:
 
 
 @given(SEEDS)
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=80)
 def test_parsing_gives_back_the_choices_and_the_probability(seed):
     made = generate_story(random.Random(seed))
     assert parse(made.text) == made
@@ -98,7 +98,7 @@ def test_stories_hold_six_agreements_across_sentences():
 
 
 @given(SEEDS)
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=15)
 def test_every_swapped_copy_is_rejected(seed):
     """Names, pronouns, things, kinds, places, promises: a copy can't be another entry's form."""
     rng = random.Random(seed)

@@ -58,6 +58,7 @@ def test_a_stopped_sweep_says_how_to_continue(sweep_file, tmp_path, capsys, monk
     assert (record["done"], record["base"], record["results"]) == (0, None, [])
 
 
+@pytest.mark.usefixtures("forked_points")
 def test_the_last_line_is_there_if_all_points_fail(sweep_file, capsys):
     assert script.main(sweep_file("each: {n_layer: [2]}\nset: {lr: 1e30}")) == 1
     record = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -96,6 +97,7 @@ def test_a_bad_point_is_refused_before_anything_runs(sweep_file, tmp_path, text,
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("forked_points")
 def test_each_change_is_compared_with_the_base_of_its_seed(sweep_file, tmp_path, capsys):
     argv = sweep_file(
         "each:\n  two layers: {n_layer: 2, dropout: 0.0}\n  lr: [1e-5]\n"

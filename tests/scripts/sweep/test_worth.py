@@ -30,6 +30,8 @@ from tests.scripts.sweep.helpers import make_points
 from utils.errors import UserError
 from utils.metrics import CsvLog
 
+pytestmark = pytest.mark.usefixtures("forked_points")
+
 STEPS = (4, 9, 20)
 
 

@@ -120,13 +120,13 @@ def test_divided_blocks_equal_the_reference(merges, pretokens, part_bytes):
 
 @pytest.mark.parametrize("text", ["a", "the", " ", "\u00e9"])
 def test_a_giant_pretoken_needs_little_memory(text):
-    """It took up to 75 bytes of memory for each byte, 258 MB here or more."""
+    """It took up to 75 bytes of memory for each byte, 129 MB here or more."""
     tokenizer = BPETokenizer.load(ROOT / "tok" / "bpe.json")
-    raw = text.encode() * (6_000_000 // len(text.encode()))
+    raw = text.encode() * (3_000_000 // len(text.encode()))
     tokenizer.encode_array(raw[:200_000])
     before = peak_rss_bytes()
-    assert len(tokenizer.encode_array(raw)) > 1_000_000
-    assert peak_rss_bytes() - before < 200e6
+    assert len(tokenizer.encode_array(raw)) > 500_000
+    assert peak_rss_bytes() - before < 100e6
 
 
 def lengths_around_the_widths():

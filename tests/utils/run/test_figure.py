@@ -58,10 +58,19 @@ def draw(out: Path, folder: Path, **environment: str) -> bytes:
     return out.read_bytes()
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, bytes]:
+    """Return the folder of matplotlib's cache, and the picture without settings of a user."""
+    folder = tmp_path_factory.mktemp("plain")
+    cache = str(folder / "cache")
+    return cache, draw(folder / "plain.png", folder, MPLCONFIGDIR=cache)
+
+
 @pytest.mark.parametrize("place", ["working folder", "MATPLOTLIBRC", "MPLCONFIGDIR"])
-def test_the_users_matplotlib_settings_do_not_change_a_figure(tmp_path: Path, place: str) -> None:
-    cache = str(tmp_path / "cache")
-    expected = draw(tmp_path / "plain.png", tmp_path, MPLCONFIGDIR=cache)
+def test_the_users_matplotlib_settings_do_not_change_a_figure(
+    tmp_path: Path, place: str, plain: tuple[str, bytes]
+) -> None:
+    cache, expected = plain
     folder = tmp_path / "settings"
     folder.mkdir()
     (folder / "matplotlibrc").write_text(SETTINGS, encoding="utf-8")
