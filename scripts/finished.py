@@ -44,12 +44,6 @@ class FinishedRun:
     text: str  # see `val_text`
 
 
-def read_run(run: RunFolder) -> FinishedRun | None:
-    """Return a run, or None if it is not finished or its loss is not finite; see `examine`."""
-    found = examine(run)
-    return found if isinstance(found, FinishedRun) else None
-
-
 def examine(run: RunFolder) -> FinishedRun | str:
     """Return a run, or why it is not a `FinishedRun`, and what helps.
 
@@ -66,7 +60,7 @@ def examine(run: RunFolder) -> FinishedRun | str:
         n_worse = sum(bool(row["val_loss"]) and int(row["step"]) > best for row in rows)
         if 0 < config.train.early_stop_patience <= n_worse:
             return f"stopped early at step {rows[-1]['step']}; set train.early_stop_patience 0"
-        return "not finished"
+        return "not finished; train it to its end"
     tokens, data = int(rows[-1]["tokens"]), record["data"]["identity"]
     floor, text = record["floor_nats_per_token"], val_text(record, config)
     return FinishedRun(run.path, config, tokens, figures, data, floor, text)

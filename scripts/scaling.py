@@ -28,8 +28,8 @@ from scripts.finished import (
     MAY_DIFFER,
     FinishedRun,
     difference,
+    examine,
     finished_runs,
-    read_run,
 )
 from scripts.report import cell, table
 from scripts.scaling_law import FORMULAS, LAWS, Grid, choose_law, fit_law, relative_noise, terms
@@ -229,10 +229,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     runs = finished_runs(args.sweep, "--sweep")
     check_runs(runs, f"--sweep {args.sweep}")
-    larger = read_run(RunFolder(args.run)) if args.run else None
-    if args.run and (not larger or larger.data != runs[0].data):
-        raise UserError(f"--run {args.run}: name a finished run on the same data as the sweep")
+    larger = examine(RunFolder(args.run)) if args.run else None
+    if isinstance(larger, str):
+        raise UserError(f"--run {args.run}: {larger}")
     if larger:
+        if larger.data != runs[0].data:
+            raise UserError(f"--run {args.run}: other data; name a run on the data of the sweep")
         check_settings(larger, runs[0], f"--run {args.run}")
     columns = [(size_of(run), run.tokens, run.figures["val_loss"]) for run in runs]
     sizes, tokens, losses = np.array(columns, dtype=float).T

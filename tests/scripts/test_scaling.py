@@ -224,8 +224,13 @@ def test_a_larger_run_is_compared_with_its_prediction(sweep, printed, capsys):
     assert one["tokens"] == 128_000 and one["times_compute"] > 4
     assert one["measured"] == pytest.approx(planted((1.0, 20, 30, 0.5, 0.4), 128**2, 128_000), 0.01)
     change_data(larger / "128-1280-1")
-    with pytest.raises(UserError, match="--run .*: name a finished run on the same data"):
-        script.main(["--sweep", str(folder), "--run", str(larger / "128-1280-1")])
+    argv = ["--sweep", str(folder), "--run", str(larger / "128-1280-1")]
+    with pytest.raises(UserError, match="--run .*: other data; name a run on the data of the"):
+        script.main(argv)
+    metrics = larger / "128-1280-1" / "metrics.csv"
+    metrics.write_text("".join(metrics.read_text(encoding="utf-8").splitlines(True)[:-1]))
+    with pytest.raises(UserError, match="--run .*128-1280-1: not finished"):
+        script.main(argv)
 
 
 def test_the_text_compares_the_fit_with_the_floor_and_the_measurement():
