@@ -56,9 +56,8 @@ class Dataset:
         """
         meta = read_meta(folder)
         tokenizer = BPETokenizer.load(folder / "tokenizer.json")
-        return cls(
-            folder, meta, tokenizer, *plan_validation(folder, windows, block_size, tokenizer.eot_id)
-        )
+        plan = plan_validation(folder, windows, block_size, tokenizer.eot_id)
+        return cls(folder, meta, tokenizer, *plan)
 
     @property
     def notes(self) -> list[str]:
@@ -150,10 +149,8 @@ def check_run_tokenizer(path: Path, identity: str) -> None:
     Raises:
         UserError: the file holds another tokenizer or is damaged.
     """
-    if path.exists():
-        found = BPETokenizer.load(path).identity
-        if found != identity:
-            raise UserError(
-                f"{path}: another tokenizer than the run's: {found[:12]}, expected "
-                f"{identity[:12]}; put the original back, or remove the file"
-            )
+    if path.exists() and (found := BPETokenizer.load(path).identity) != identity:
+        raise UserError(
+            f"{path}: another tokenizer than the run's: {found[:12]}, expected "
+            f"{identity[:12]}; put the original back, or remove the file"
+        )

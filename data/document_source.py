@@ -131,9 +131,7 @@ class DocumentSource:
         if not self.files:
             is_val = part == "val"  # validation uses the next seed
             n_bytes = c.val_story_bytes if is_val else c.story_bytes
-            return (
-                text.encode() for text in stories.generate_stories(c.story_seed + is_val, n_bytes)
-            )
+            return map(str.encode, stories.generate_stories(c.story_seed + is_val, n_bytes))
         if self.val_files:
             return self._read(self.files if part == "train" else self.val_files)
         return self._split_bytes(part) if self.split == "bytes" else self._split_documents(part)

@@ -181,9 +181,7 @@ def spans_lines(head: bytes) -> bool:
 
 def _json_lines(stream: TextStream) -> Iterator[tuple[str, Any]]:
     """Yield "FILE:LINE" and the value on that line, for each line that is not blank."""
-    number = 0
-    while line := stream.readline():
-        number += 1
+    for number, line in enumerate(iter(stream.readline, b""), start=1):
         line = line.removeprefix(BOM) if number == 1 else line
         line = line.rstrip(b"\r\n")
         if not line.strip():

@@ -94,12 +94,8 @@ class TokenFile:
             raise UserError(
                 f"{path}: not a .npy token file; make it with `python -m data.prepare`"
             ) from None
-        if (
-            len(shape) != 1
-            or shape[0] < 0
-            or self.dtype.kind != "u"
-            or self.dtype.itemsize not in (2, 4)
-        ):
+        # In the string of a dtype, its kind and size follow the byte order.
+        if len(shape) != 1 or shape[0] < 0 or self.dtype.str[1:] not in ("u2", "u4"):
             raise UserError(
                 f"{path}: expected a one-dimensional array of uint16 or uint32, found "
                 f"{self.dtype} {shape}"

@@ -59,9 +59,7 @@ class Windows(ABC):
         start_B, length_B, context_B = self.targets(index_B)
         first_B = start_B - 1 if shift_B is None else start_B - 1 + shift_B
         rows = []
-        for first, length, context in zip(
-            first_B.tolist(), length_B.tolist(), context_B.tolist(), strict=True
-        ):
+        for first, length, context in np.stack((first_B, length_B, context_B), axis=1).tolist():
             stream = self._read(first, first + length + 1).astype(np.int64)
             x, y = stream[:-1], stream[1:].copy()
             y[:context] = IGNORE_INDEX
