@@ -13,15 +13,15 @@ from tok.unicode_classes import UNICODE_VERSION
 FORMAT = "llm-tiny tokenizer"
 VERSION = 1
 
-# Key -> allowed type or types of its value.
-_KEYS: dict[str, type | tuple[type, ...]] = {
-    "format": str,
-    "version": int,
-    "pattern": dict,  # as from _pattern_entry
+# Key -> allowed types of its value.
+_KEYS: dict[str, tuple[type, ...]] = {
+    "format": (str,),
+    "version": (int,),
+    "pattern": (dict,),  # as from _pattern_entry
     "byte_order": (str, list),  # a name, or the rank of each byte
     "special_tokens": (list, dict),  # tokens whose ids follow the merges, or token -> id
-    "merges": list,
-    "identity": str,
+    "merges": (list,),
+    "identity": (str,),
 }
 
 
@@ -90,12 +90,8 @@ def from_json(raw: bytes) -> dict[str, Any]:
             f"its pattern {known.name!r} is not the one that this version of llm-tiny uses "
             f"(Unicode {UNICODE_VERSION}); train it again"
         )
-    return {
-        "merges": found["merges"],
-        "special_tokens": found["special_tokens"],
-        "pattern": known.name,
-        "byte_order": found["byte_order"],
-    }
+    unchanged = ("merges", "special_tokens", "byte_order")
+    return {"pattern": known.name, **{key: found[key] for key in unchanged}}
 
 
 def parse_json(raw: bytes) -> Any:
@@ -132,10 +128,9 @@ def _check_shape(found: Any) -> None:
         raise TokenizerError(
             f"format version {found.get('version')!r}, but this version of llm-tiny reads {VERSION}"
         )
-    for key, allowed in _KEYS.items():
+    for key, types in _KEYS.items():
         if key not in found:
             raise TokenizerError(f"key {key!r} is missing")
-        types = allowed if isinstance(allowed, tuple) else (allowed,)
         if type(found[key]) not in types:
             names = " or ".join(allowed_type.__name__ for allowed_type in types)
             raise TokenizerError(f"{key} must be a {names}, not {found[key]!r:.40}")

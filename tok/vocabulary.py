@@ -58,11 +58,9 @@ def bytes_to_unicode() -> str:
     >>> bytes_to_unicode()[ord("a")], bytes_to_unicode()[ord(" ")], bytes_to_unicode()[0]
     ('a', 'Ġ', 'Ā')
     """
-    printable = [byte for group in _PRINTABLE for byte in group]
-    rest = [byte for byte in range(256) if byte not in printable]
-    characters = {byte: chr(byte) for byte in printable}
-    characters |= {byte: chr(0x100 + i) for i, byte in enumerate(rest)}
-    return "".join(characters[byte] for byte in range(256))
+    printable = {byte for group in _PRINTABLE for byte in group}
+    others = count(0x100)
+    return "".join(chr(byte if byte in printable else next(others)) for byte in range(256))
 
 
 def to_printable(raw: bytes) -> str:

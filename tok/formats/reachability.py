@@ -51,7 +51,5 @@ def first_unreachable(merges: Sequence[Pair]) -> int | None:
     >>> first_unreachable([(97, 98), (98, 99), (256, 99)])
     """
     merger = Merger(merges)
-    for rank, raw in enumerate(token_bytes(merges, BYTE_ORDERS["value"])):
-        if merger.merge(raw) != [rank]:
-            return rank
-    return None
+    tokens = enumerate(token_bytes(merges, BYTE_ORDERS["value"]))
+    return next((rank for rank, raw in tokens if merger.merge(raw) != [rank]), None)
