@@ -109,14 +109,13 @@ def cast(value: Any, kind: Any, where: str, text: str | None = None) -> Any:
         (kind,) = [option for option in inner if option is not type(None)]
         return cast(value, kind, where, text)
     if origin is tuple:
-        items = value if isinstance(value, list) else None
         variable = len(inner) == 2 and inner[1] is Ellipsis
-        if items is None and variable and value is not None:
-            items = [value]
-        if items is None or (not variable and len(items) != len(inner)):
+        if variable and value is not None and not isinstance(value, list):
+            value = [value]
+        if not isinstance(value, list) or (not variable and len(value) != len(inner)):
             raise UserError(f"{where}: expected {_type_name(kind)}, got {value!r}")
-        kinds = [inner[0]] * len(items) if variable else inner
-        return tuple(cast(item, one, where) for item, one in zip(items, kinds, strict=True))
+        kinds = [inner[0]] * len(value) if variable else inner
+        return tuple(cast(item, one, where) for item, one in zip(value, kinds, strict=True))
     if kind is str and text is not None:
         # A flag's text is taken literally, except for quotes around it: `--name 1` is the text "1".
         return value if isinstance(value, str) and text[:1] in ("'", '"') else text

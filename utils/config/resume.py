@@ -53,9 +53,8 @@ def resumed_config(
         for name in completed:
             section, _, leaf = name.rpartition(".")
             stored = checkpoint["config"]
-            completed[name] = (stored.get(section, {}) if section else stored).get(
-                leaf, completed[name]
-            )
+            values = stored.get(section, {}) if section else stored
+            completed[name] = values.get(leaf, completed[name])
     for name, value in requested.items():
         if name == "run_dir" or value == completed[name]:
             continue

@@ -107,11 +107,9 @@ def check_dependencies(config: Any, dependencies: Dependencies, section: str) ->
                 continue
             choices = " or ".join(map(str, condition)) if isinstance(condition, tuple) else ""
             needed = f"{section}.{other}{choices and ' ' + choices}"
-            preposition, hint = (
-                ("without", "drop one of them")
-                if condition is False
-                else ("with", f"drop it, or set {section}.{other}")
-            )
+            preposition, hint = "with", f"drop it, or set {section}.{other}"
+            if condition is False:
+                preposition, hint = "without", "drop one of them"
             raise UserError(
                 f"{section}.{field.name} has an effect only {preposition} {needed}; {hint}"
             )

@@ -169,9 +169,8 @@ def read_yaml(path: str, fields: Mapping[str, Any]) -> dict[str, tuple[Any, int]
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else path
-        raise UserError(
-            f"{where}: not valid YAML: {one_line(getattr(error, 'problem', error))}"
-        ) from None
+        problem = one_line(getattr(error, "problem", error))
+        raise UserError(f"{where}: not valid YAML: {problem}") from None
 
 
 def _is_null(node: yaml.Node) -> bool:
