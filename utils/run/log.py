@@ -45,9 +45,8 @@ class RunLog:
         self.tensorboard = TensorBoardWriter(run.tensorboard, elapsed_s) if tensorboard else None
         if self.tensorboard:
             for row in read_rows(run.metrics):
-                self.tensorboard.add_scalars(
-                    {name: float(cell) for name, cell in row.items() if cell}
-                )
+                numbers = {name: float(cell) for name, cell in row.items() if cell}
+                self.tensorboard.add_scalars(numbers)
             for step, text in read_samples(run.samples):
                 self.tensorboard.add_sample(step, text)
 
@@ -152,8 +151,6 @@ def truncate_samples(path: Path, last_step: int, size: int | None = None) -> Non
     if path.exists():
         raw = path.read_bytes()[:size]
         end = raw.rfind(b"\n\n") + 2 if b"\n\n" in raw else 0  # without an incomplete sample
-        for match in re.finditer(b"(?m)^%b(\\d{1,18})\n" % SAMPLE_HEADER.encode(), raw):
-            if int(match[1]) > last_step:
-                end = min(end, match.start())
-                break
-        write_atomic(path, raw[:end])
+        headers = re.finditer(b"(?m)^%b(\\d{1,18})\n" % SAMPLE_HEADER.encode(), raw)
+        later = (header.start() for header in headers if int(header[1]) > last_step)
+        write_atomic(path, raw[: min(end, next(later, end))])
