@@ -228,7 +228,8 @@ def test_a_larger_run_is_compared_with_its_prediction(sweep, printed, capsys):
     with pytest.raises(UserError, match="--run .*: other data; name a run on the data of the"):
         script.main(argv)
     metrics = larger / "128-1280-1" / "metrics.csv"
-    metrics.write_text("".join(metrics.read_text(encoding="utf-8").splitlines(True)[:-1]))
+    lines = metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+    metrics.write_text("".join(lines[:-1]), encoding="utf-8")
     with pytest.raises(UserError, match="--run .*128-1280-1: not finished"):
         script.main(argv)
 
