@@ -102,6 +102,12 @@ class OptimConfig:
         (0.9, 0.95), "AdamW's decay rates of the two moments", minimum=0, below=1
     )
     eps: float = setting(1e-8, "AdamW's epsilon", above=0)
+    average_fraction: float = setting(
+        0.0,
+        "evaluate and save an average of the weights over this fraction of the steps; 0 = off",
+        minimum=0,
+        maximum=0.5,
+    )
     grad_clip: float = setting(1.0, "maximum global gradient norm; 0 = no clipping", minimum=0)
 
     def __post_init__(self) -> None:

@@ -133,7 +133,7 @@ def estimate(config: RunConfig, amp: str = "off") -> Memory:
         config.model,
         config.train.batch_size,
         activation_bytes=4 if amp == "off" else 2,
-        moments=OPTIMIZERS[config.optim.name].moments,
+        moments=OPTIMIZERS[config.optim.name].moments + bool(config.optim.average_fraction),
     )
 
 

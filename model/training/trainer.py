@@ -12,6 +12,7 @@ from model.gpt import TinyGPT
 from model.load import load_weights
 from model.sampling.generate import generate_ids
 from model.sampling.sampler import sample_seeds
+from model.training.average import WeightAverage
 from model.training.config import RunConfig, is_finished
 from model.training.evaluate import Evaluation, StopCheck, evaluate_split, never_stop
 from model.training.loss import ModelWithLoss
@@ -69,6 +70,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == "fp16")
         self.byte_lengths = torch.tensor(tokenizer.byte_lengths)
         self.weights = list(model.parameters())
+        self.average = WeightAverage(self.weights, config.optim, config.train)
         self.local_rows = dist.local_rows(config.train.batch_size * config.train.grad_accum_steps)
         self.step, self.tokens, self.bad_evals, self.elapsed_s = 0, 0, 0, 0.0
         self.best_val, self.last_val = math.inf, math.nan  # nats per token
@@ -100,6 +102,9 @@ class Trainer:
         """
         with errors_at(self.run.last, "start a new run"):
             load_weights(self.model, state["model"])
+            if "training_weights" in state:
+                self.average.start()
+                load_weights(self.model, state["training_weights"])
             restore_optimizer(self.optimizer, state["optimizer"])
         if state["scaler"].keys() == self.scaler.state_dict().keys():  # {} without fp16
             self.scaler.load_state_dict(state["scaler"])
@@ -118,7 +123,7 @@ class Trainer:
         if self.pending_evaluation is not None:
             more["pending_evaluation"] = self.pending_evaluation
         return {
-            "model": self.model.state_dict(),
+            **self.average.state(self.model.state_dict()),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             **{name: getattr(self, name) for name in COUNTERS},
@@ -168,6 +173,7 @@ class Trainer:
         self.scaler.update()
         self.step += 1
         self.tokens += n_targets
+        self.average.update(self.step)
         on_phase_end("optimizer")
         self._stop_clock(n_targets)
 
@@ -250,22 +256,24 @@ class Trainer:
         for name, weight in self.model.named_parameters():
             if not torch.isfinite(weight).all():
                 raise UserError(
-                    f"{self.run.path}: stopped after step {self.step}: weight {name} is not "
-                    "finite; the earlier checkpoints are intact; try a lower --optim.lr in a new "
-                    "run"
+                    f"{self.run.path}: stopped after step {self.step}: weight {name} isn't finite; "
+                    "the earlier checkpoints are intact; try a lower --optim.lr in a new run"
                 )
 
     def evaluate(self) -> Evaluation:
         """Evaluate the whole validation split; see `evaluate_split`."""
         rest = (self.byte_lengths, self.autocast, self.dist, self.stop_evaluation)
-        return evaluate_split(self.model, self.batches, self.config.train.batch_size, *rest)
+        with self.average.in_use():
+            return evaluate_split(self.model, self.batches, self.config.train.batch_size, *rest)
 
     def sample(self) -> str:
         """Sample a short text. The seed is fixed, so the text depends only on the weights."""
         train, end = self.config.train, self.tokenizer.eot_id
         prompt = [end, *self.tokenizer.encode(train.sample_prompt)]
         options = {"max_new_tokens": train.sample_tokens, "stop_id": end}
-        (ids,) = generate_ids(self.model, [prompt], seeds=sample_seeds(train.seed, 1), **options)
+        seeds = sample_seeds(train.seed, 1)
+        with self.average.in_use():
+            (ids,) = generate_ids(self.model, [prompt], seeds=seeds, **options)
         return train.sample_prompt + self.tokenizer.decode([i for i in ids if i != end])
 
     def pop_metrics(self) -> dict[str, float]:

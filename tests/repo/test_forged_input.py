@@ -34,6 +34,7 @@ FORGED = [
     ("threads", 10**9, "its threads has"),
     ("ranks", 0, "its ranks has"),
     ("val_step", 1.5, "its val_step has"),
+    ("training_weights", {"x": 1}, "its training_weights has"),
     ("torch", {}, "its torch has"),
     ("config", {"train": []}, "its config has"),
     ("config train eval_every_steps", 0, "its config has"),

@@ -39,6 +39,7 @@ MODES: dict[str, Settings] = {
         "train.amp": "off",
         "model.n_kv_head": 1,
         "model.head_size": 10,
+        "optim.average_fraction": 0.3,
     },
     "fp16": {"train.amp": "fp16", "train.grad_accum_steps": 4, "data.shift": "true"},
 }
@@ -93,7 +94,7 @@ def test_kill_9_then_resume_is_the_same_run(
     changes = changes_of(mode, train__max_steps=40, train__eval_every_steps=7)
     whole, run = uninterrupted(**changes), tmp_path / "run"
     assert float(rows_of(whole)[-1]["epoch"]) > 1.2, "the run must have several epochs"
-    for number, step in enumerate((10, 12)):  # kill at step 10, then 12 steps after the resume
+    for number, step in enumerate((10, 27)):  # kill at step 10, then 27 steps after the resume
         more = ["--resume"] if number else []
         argv = flags(run, settings, *more, **changes)
         child = Child(argv, tmp_path / f"log{number}", hang=("step", step))

@@ -73,6 +73,7 @@ OPTIONAL: dict[str, Callable[[Any], bool]] = {
     "logs": lambda value: _is_mapping(
         value, str, lambda item: isinstance(item, list) and [*map(type, item)] == [int, str]
     ),
+    "training_weights": SCHEMA["model"],
     "val_step": lambda value: value is None or _is_count(value),
     "pending_evaluation": lambda value: value is None
     or (_is_mapping(value, str, _is_number) and value.keys() <= PENDING_METRICS),
