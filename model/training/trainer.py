@@ -12,9 +12,8 @@ from model.gpt import TinyGPT
 from model.load import load_weights
 from model.sampling.generate import generate_ids
 from model.sampling.sampler import sample_seeds
-from model.training.average import WeightAverage
 from model.training.config import RunConfig, is_finished
-from model.training.evaluate import Evaluation, StopCheck, evaluate_split, never_stop
+from model.training.evaluate import Average, Evaluation, StopCheck, evaluate_split, never_stop
 from model.training.loss import ModelWithLoss
 from model.training.optim import clip_gradients, restore_optimizer, set_step
 from model.training.protocols import Batches, Tokenizer
@@ -70,7 +69,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == "fp16")
         self.byte_lengths = torch.tensor(tokenizer.byte_lengths)
         self.weights = list(model.parameters())
-        self.average = WeightAverage(self.weights, config.optim, config.train)
+        self.average = Average(self.weights, config.optim, config.train)
         self.local_rows = dist.local_rows(config.train.batch_size * config.train.grad_accum_steps)
         self.step, self.tokens, self.bad_evals, self.elapsed_s = 0, 0, 0, 0.0
         self.best_val, self.last_val = math.inf, math.nan  # nats per token

@@ -9,7 +9,7 @@ import torch
 
 import train
 from model.load import load_model
-from model.training.average import EVERY
+from model.training.evaluate import AVERAGE_EVERY as EVERY
 from tests.helpers.runs import build, flags, rows_of
 from utils.errors import UserError
 from utils.run import checkpoint
