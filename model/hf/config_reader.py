@@ -39,9 +39,7 @@ class Reader:
             UserError: missing without a default, of another type, or an integer below 1.
         """
         self.keys_read.add(key)
-        value = self.content.get(key)
-        if value is None:
-            value = default
+        value = default if self.content.get(key) is None else self.content[key]
         if value is None:
             raise UserError(f"{self.where}{key} is missing")
         if expected_type is float and type(value) is int:

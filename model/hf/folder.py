@@ -66,8 +66,7 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     elif (folder / INDEX).exists():
         names = _parse_json(folder / INDEX, lambda c: sorted(set(c["weight_map"].values())))
     else:
-        pickle = next((name for name in PICKLES if (folder / name).exists()), None)
-        if pickle:
+        if pickle := next((name for name in PICKLES if (folder / name).exists()), None):
             raise UserError(
                 f"{folder / pickle}: a pickle, which may run code; write the model as safetensors "
                 f"with transformers (`save_pretrained`) first"

@@ -74,11 +74,10 @@ def from_hf_weights(
         weights[name] = _from_hf(entry.layout, parts, config)
     used = {name for entry in entries.values() for name in entry.names}
     for name in sorted(tensors.keys() - used):  # buffers, or a tied head that is saved separately
-        tied_VD = tensors[f"{names.base}{names.outer['token_embedding']}.weight"]
-        is_head = name == f"{names.head}.weight" and config.tie_weights
-        if name.endswith(tuple(names.ignored)) or is_head and torch.equal(tensors[name], tied_VD):
-            continue
-        raise UserError(f"tensor {name} is unknown to the class of config.json")
+        is_head = name == head and config.tie_weights
+        is_tied = is_head and torch.equal(tensors[name], tensors[embedding])
+        if not is_tied and not name.endswith(tuple(names.ignored)):
+            raise UserError(f"tensor {name} is unknown to the class of config.json")
     # Without attention_bias this class still has the biases of the MLP and the norms.
     if kind == "gpt_neox" and not config.bias:
         for name in [name for name in weights if name.endswith(".bias")]:
@@ -101,24 +100,21 @@ def meta_state_dict(kind: str, config: ModelConfig) -> dict[str, Tensor]:
 def entries_of(kind: str, config: ModelConfig, ours: Iterable[str]) -> dict[str, Entry]:
     """Return the counterparts of TinyGPT's tensors, by our name; `ours` are the names."""
     names, found = NAMES[kind], {}
+    outer = {module: names.base + theirs for module, theirs in names.outer.items()}
+    outer["head"] = names.head
     for name in ours:
         module, _, leaf = name.rpartition(".")
-        if module == "head":
-            found[name] = Entry((f"{names.head}.{leaf}",))
-            continue
-        if module in names.outer:
-            found[name] = Entry((f"{names.base}{names.outer[module]}.{leaf}",))
+        if module in outer:
+            found[name] = Entry((f"{outer[module]}.{leaf}",))
             continue
         _, layer, inner = module.split(".", 2)
         if kind == "gpt_neox" and not config.bias and inner.startswith("attn.") and leaf == "bias":
             continue  # with attention_bias false, this class lacks only these
         theirs = names.inner[inner]
         words = [theirs] if isinstance(theirs, str) else theirs
-        layout = "same"
+        layout = "transposed" if kind == "gpt2" else "same"
         if inner == "attn.qkv":
             layout = QKV_LAYOUTS.get(kind, "split")
-        elif kind == "gpt2":
-            layout = "transposed"
         where = f"{names.base}{names.block}.{layer}."
         found[name] = Entry(tuple(f"{where}{word}.{leaf}" for word in words), layout)
     return found
