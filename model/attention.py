@@ -99,9 +99,8 @@ class CausalSelfAttention(nn.Module):
         q_BHTK, k_BGTK, v_BGTK = self._heads(self.qkv(x_BTD), rope)
         if kv_out is not None:
             kv_out.append((k_BGTK, v_BGTK))
-        y_BHTK = (self._attend_manual if self.manual else self._attend_fused)(
-            q_BHTK, k_BGTK, v_BGTK, mask_B1TT
-        )
+        attend = self._attend_manual if self.manual else self._attend_fused
+        y_BHTK = attend(q_BHTK, k_BGTK, v_BGTK, mask_B1TT)
         return self.proj_dropout(self.proj(y_BHTK.transpose(1, 2).flatten(2)))
 
     def _heads(

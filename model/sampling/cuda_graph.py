@@ -43,9 +43,8 @@ class CudaGraphRunner:
         try:
             with torch.cuda.graph(graph):
                 function()
+            self.graph = graph
         except RuntimeError as error:
             self.can_capture = False
             reason = str(error).partition("\n")[0]
             log(f"warning: no CUDA graph, sampling is slower: {reason}")
-        else:
-            self.graph = graph

@@ -48,9 +48,8 @@ class Decoder:
         self.embedding = weights.embedding
         lengths = [len(prompt) for prompt in prompts]
         n_slots, n_positions = cache_size
-        self.cache = (StaticKVCache if static else KVCache)(
-            self.config, lengths, n_slots, self.embedding
-        )
+        make_cache = StaticKVCache if static else KVCache
+        self.cache = make_cache(self.config, lengths, n_slots, self.embedding)
         self.rope = self._rope_table(n_positions) if self.config.position == "rope" else None
 
     def reset(self, prompts: Sequence[Sequence[int]]) -> None:
@@ -139,8 +138,7 @@ class Decoder:
         x_BD = F.embedding(ids_B, self.embedding)  # a new tensor, so in-place additions are safe
         if previous_B is not None:
             V = self.config.vocab_size
-            is_first_B = cache.is_first()
-            if is_first_B is not None:
+            if (is_first_B := cache.is_first()) is not None:
                 previous_B = previous_B.masked_fill(is_first_B, V)
             rows_B = hash_pairs(previous_B, ids_B, V, n_rows)
             x_BD.add_(F.embedding(rows_B, self.model.bigram_embedding.weight))
@@ -208,9 +206,8 @@ class Decoder:
 
     def _shorten_full_rows(self) -> None:
         """Prefill rows of block_size tokens again with their last half; for learned positions."""
-        cache, n_kept = self.cache, self.config.block_size // 2
-        n_columns, starts = cache.column + 1, list(cache.starts)
-        size = self.config.block_size
+        cache, size = self.cache, self.config.block_size
+        n_columns, n_kept, starts = cache.column + 1, size // 2, list(cache.starts)
         full = [row for row, start in enumerate(starts) if n_columns - start == size]
         if not full:
             return
