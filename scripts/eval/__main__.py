@@ -107,20 +107,17 @@ def make_parser() -> Parser:
     add("--html", metavar="FILE", help=about)
     about = "`-` prints the text, coloured by its losses, in a terminal; --html writes a page"
     add("--heat", metavar="-", help=about)
-    about = (
-        "for stories: split the loss over the floor by kind of choice and by distance to what it "
-    )
-    about += "depends on, and plot it into FILE (default: where.png in the run folder; with --text "
-    about += "new.txt, where-new.png; for 2 runs, where-2-runs.png in the folder of the first)"
+    about = "for stories: split the loss over the floor by kind of choice and by distance to what "
+    about += "it depends on, and plot it into FILE (default: where.png in the run folder; with "
+    about += "--text new.txt, where-new.png; for 2 runs, where-2-runs.png in the folder of the "
+    about += "first)"
     add("--where", nargs="?", const="", metavar="FILE", help=about)
     about = "windows in a forward pass (default: the run's train.batch_size)"
     add("--batch-size", type=nonnegative_int, default=0, help=about)
     about = "sample this many stories and count those that the story grammar accepts"
     add("--coherence", type=nonnegative_int, default=0, help=about)
-    about = (
-        "make this many pairs of a new story and a copy with a wrong name, pronoun, thing, place "
-    )
-    about += "or promise, and count those in which the model prefers the story"
+    about = "make this many pairs of a new story and a copy with a wrong name, pronoun, thing, "
+    about += "place or promise, and count those in which the model prefers the story"
     few = checked(int, f"from 0 to {pairs.MAX_PAIRS:,}", lambda n: 0 <= n <= pairs.MAX_PAIRS)
     add("--pairs", type=few, default=0, help=about)
     add_sampling_flags(parser)

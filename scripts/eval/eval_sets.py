@@ -55,10 +55,8 @@ class Run:
         log(f"{folder}: missing or changed, so the run's data is prepared again")
         config, vocab_size = self.config, self.loaded.model.config.vocab_size
         if config.data.dir:
-            where = looked_in(folder)
-            raise UserError(
-                f"{folder}: the run's data is missing or has changed{where}; restore it"
-            )
+            problem = f"the run's data is missing or has changed{looked_in(folder)}"
+            raise UserError(f"{folder}: {problem}; restore it")
         tokenizer = self.loaded.tokenizer if config.train.init_from else None
         made = prepare(config.data, vocab_size, tokenizer=tokenizer)
         if (found := read_meta(made)["identity"]) != identity:

@@ -102,13 +102,12 @@ def strip_paths(config: Config) -> Config:
     >>> strip_paths(Config(run_dir="runs/x", data=DataConfig(files=("a/b.txt",)))).data.files
     ('b.txt',)
     """
-    data = config.data
     data = dataclasses.replace(
-        data,
-        dir=Path(data.dir).name,
-        files=tuple(Path(path).name for path in data.files),
-        val_files=tuple(Path(path).name for path in data.val_files),
-        tokenizer=Path(data.tokenizer).name,
+        config.data,
+        dir=Path(config.data.dir).name,
+        files=tuple(Path(path).name for path in config.data.files),
+        val_files=tuple(Path(path).name for path in config.data.val_files),
+        tokenizer=Path(config.data.tokenizer).name,
         cache_dir="artifacts",  # the default, the only value that is valid with data.dir
     )
     train = dataclasses.replace(config.train, init_from=Path(config.train.init_from).name)
@@ -116,14 +115,10 @@ def strip_paths(config: Config) -> Config:
 
 
 def _knowledge(n_bytes: int, pretrained: str) -> str:
+    size = f"{n_bytes:,} bytes"
     if pretrained:
-        return (
-            f"knows what {pretrained} knew, changed by training on {n_bytes:,} bytes of other text"
-        )
-    return (
-        f"knows no more of the world than a model of its size can learn from {n_bytes:,} bytes of "
-        "text"
-    )
+        return f"knows what {pretrained} knew, changed by training on {size} of other text"
+    return f"knows no more of the world than a model of its size can learn from {size} of text"
 
 
 def _data_words(config: Config, stories: bool, corpus: KnownCorpus | None) -> str:
@@ -160,9 +155,8 @@ def _loss(row: dict[str, str] | None, state: dict[str, Any], floor: float | None
         return "not evaluated at this step"
     words = f"{state['last_val']:.4f} nats per token"
     if row and row["val_bpb"]:
-        words += (
-            f", perplexity {float(row['val_ppl']):.3f}, {float(row['val_bpb']):.4f} bits per byte"
-        )
+        perplexity, bits = float(row["val_ppl"]), float(row["val_bpb"])
+        words += f", perplexity {perplexity:.3f}, {bits:.4f} bits per byte"
     if floor:
         words += f"; no model can have less than {floor:.4f} nats per token on this text"
     return words
