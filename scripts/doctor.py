@@ -76,9 +76,8 @@ def check_threads() -> Iterator[Check]:
     quota = f" of {machine}, by affinity or a container's quota" if cores < machine else ""
     instructions = torch.backends.cpu.get_cpu_capability()  # such as AVX2, DEFAULT
     yield Check("cores", f"{plural(cores, 'core')}{quota}; torch uses {instructions}")
-    counts = sorted({1, max(1, cores // 2), cores, chosen})
     seconds = {}
-    for count in counts:
+    for count in sorted({1, max(1, cores // 2), cores, chosen}):
         torch.set_num_threads(count)
         seconds[count] = step_seconds()
     torch.set_num_threads(chosen)

@@ -176,10 +176,8 @@ def predict(
         errors: of ln L of a run as large as the largest one.
         run: None: one with 4 times the compute of the largest run: twice its N, twice its D.
     """
-    size, tokens = max((size_of(one) * one.tokens, size_of(one), one.tokens) for one in runs)[1:]
-    compute, size, tokens = size * tokens, 2 * size, 2 * tokens
-    if run:
-        size, tokens = size_of(run), run.tokens
+    compute, size, tokens = max((size_of(x) * x.tokens, size_of(x), x.tokens) for x in runs)
+    size, tokens = (size_of(run), run.tokens) if run else (2 * size, 2 * tokens)
     found = {"parameters": size, "tokens": tokens, "times_compute": size * tokens / compute}
     values = terms(laws, np.array([size]), np.array([tokens]), law).sum((1, 2))
     low, high = bounds(values * np.exp(errors)).tolist()

@@ -90,7 +90,7 @@ class NanoGPT:
     """nanoGPT's model, optimizer and get_batch, and one step of nanoGPT's training loop."""
 
     def __init__(self, checkout: Path, config: Config, scratch: Path) -> None:
-        model, train = config.model, config.train
+        model, train, optim = config.model, config.train, config.optim
         self.device = device.pick_device(train.device)
         kind = self.device.type
         if kind == "cuda":  # as nanoGPT's train.py sets them
@@ -99,7 +99,6 @@ class NanoGPT:
         amp = device.pick_amp(train.amp, self.device)
         self.autocast = device.autocast(self.device, amp)
         self.raw = make_model(checkout, model).to(self.device)
-        optim = config.optim
         with contextlib.redirect_stdout(sys.stderr):
             self.optimizer = self.raw.configure_optimizers(
                 optim.weight_decay, optim.lr, optim.betas, kind

@@ -37,8 +37,5 @@ def coloured_text(cells: Iterable[Cell]) -> str:
     """Return the cells in colours for a terminal, below a line that shows the scale."""
     scale = "".join(colour_background(f" {nats} ", nats) for nats in range(MAX_NATS))
     parts = [f"nats: {scale}{colour_background(f' {MAX_NATS}+ ', MAX_NATS)}\n"]
-    ended = True
-    for cell in cells:
-        parts.append(colour_background(cell.text, cell.nats) + ("\n" if cell.ends_line else ""))
-        ended = cell.ends_line
-    return "".join(parts) + ("" if ended else "\n")
+    parts += [colour_background(cell.text, cell.nats) + "\n" * cell.ends_line for cell in cells]
+    return "".join(parts).removesuffix("\n") + "\n"

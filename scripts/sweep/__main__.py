@@ -192,8 +192,7 @@ def report_results(
         from scripts.sweep.plots import plot_all  # loads Matplotlib
 
         out = jobs[0].run.path.parent
-        pictures = plot_all(rows, sweep.setting_names, groups, out, plot_format)
-        if pictures:
+        if pictures := plot_all(rows, sweep.setting_names, groups, out, plot_format):
             log(f"plots: {' '.join(map(str, pictures))}")
     return record
 

@@ -92,9 +92,8 @@ def folder_name(values: Mapping[str, Any], change: str = "") -> str:
     >>> folder_name({"train.seed": 1}, "no pointer")
     'no-pointer_seed=1'
     """
-    words = [f"{leaf_of(name)}={value_name(value)}" for name, value in values.items()]
-    if change:
-        words.insert(0, safe_name(change, keep="_="))
+    words = [safe_name(change, keep="_=")] if change else []
+    words += [f"{leaf_of(name)}={value_name(value)}" for name, value in values.items()]
     return "_".join(words) or BASE
 
 

@@ -52,8 +52,7 @@ def check_given_once(entries: Sequence[Entry]) -> None:
     """
     first: dict[tuple[str, str], Entry] = {}
     for one in entries:
-        other = first.setdefault(one.key, one)
-        if other is not one:
+        if (other := first.setdefault(one.key, one)) is not one:
             raise UserError(f"{one.where}: {one.name} is already given by {other.where}; drop one")
 
 

@@ -69,8 +69,7 @@ def axis_scale(texts: Sequence[str]) -> tuple[Callable[[str], float], list[str],
     1.0
     """
     values = {text: parse_value(text) for text in texts}
-    numbers = all(type(value) in (int, float) for value in values.values())
-    if not numbers:
+    if not all(type(value) in (int, float) for value in values.values()):
         order = list(dict.fromkeys(texts))
         return lambda text: float(order.index(text)), order, False
     order = sorted(values, key=lambda text: float(values[text]))
