@@ -18,7 +18,9 @@ from model.training.protocols import Batches
 from utils.distributed import Distributed
 from utils.metrics import bits_per_byte, perplexity
 
-AVERAGE_EVERY = 5  # steps: as good as an average of all steps, for a fifth of the time
+AVERAGE_EVERY = (
+    5  # steps: neighbouring weights are nearly equal, and this takes a fifth of the time
+)
 
 
 @dataclass(frozen=True)
@@ -204,6 +206,9 @@ class Average:
     def update(self, step: int) -> None:
         """Add the weights after a step. The first ones count the same: their mean is plain.
 
+        If a resumed run has more steps than before, an average that began too early is dropped. If
+        it has fewer and is past their middle, the first weights count for those before them, too.
+
         >>> weight = torch.zeros(1)
         >>> optim, train = OptimConfig(average_fraction=0.5), TrainConfig(max_steps=40)
         >>> average = Average([weight], optim, train)
@@ -214,12 +219,13 @@ class Average:
         [tensor([32.5000])]
         """
         n = step // AVERAGE_EVERY - self.middle // AVERAGE_EVERY
-        if not self.window or step % AVERAGE_EVERY or n < 1:
-            return
-        if not self.means:
-            self.start()
-        share = min(1.0, max(1 / n, AVERAGE_EVERY / self.window))
-        torch._foreach_lerp_(self.means, self.weights, share)
+        if n < 1:
+            self.means = []
+        elif self.window and step % AVERAGE_EVERY == 0:
+            if not self.means:
+                self.start()
+            share = min(1.0, max(1 / n, AVERAGE_EVERY / self.window))
+            torch._foreach_lerp_(self.means, self.weights, share)
 
     def state(self, own: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
         """Return the entries of a checkpoint: the average to use, the weights to go on with.

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import ROOT, run_program
 from tests.helpers.repo import MAKEFILE, TARGETS
 
@@ -104,8 +106,9 @@ def help_text(program: tuple[str, ...]) -> str:
         package = (ROOT / name.replace(".", "/")).is_dir()
         module = importlib.import_module(f"{name}.__main__" if package else name)
         if hasattr(module, "main"):
-            with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.suppress(SystemExit):
+            with contextlib.redirect_stdout(io.StringIO()) as out, pytest.raises(SystemExit) as end:
                 module.main([*words, "--help"])
+            assert not end.value.code, program
             return out.getvalue()
     done = run_program([sys.executable, *program, "--help"])
     assert done.returncode == 0, f"{program}: {done.stderr}"

@@ -10,6 +10,7 @@ import torch
 import train
 from model.load import load_model
 from model.training.evaluate import AVERAGE_EVERY as EVERY
+from model.training.evaluate import EvaluationStoppedError
 from tests.helpers.runs import build, flags, rows_of
 from utils.errors import UserError
 from utils.run import checkpoint
@@ -71,6 +72,34 @@ def test_the_metrics_are_those_of_the_saved_weights(
     other = build(tmp_path / "other", settings, **changes)
     other.model.load_state_dict(load_model(state).state_dict())
     assert f"{other.evaluate().nats_per_token:.6g}" == f"{float(rows[-1]['val_loss']):.6g}"
+
+
+def test_a_stopped_evaluation_leaves_the_weights(
+    settings: dict[str, object], tmp_path: Path
+) -> None:
+    one = build(tmp_path / "run", settings, train__max_steps=20, optim__average_fraction=0.5)
+    for _ in range(20):
+        one.train_step()
+    own = [weight.clone() for weight in one.weights]
+    assert not torch.equal(one.average.means[0], own[0])
+    one.stop_evaluation = lambda *_: True
+    with pytest.raises(EvaluationStoppedError):
+        one.evaluate()
+    assert all(map(torch.equal, one.weights, own))
+
+
+def test_a_run_with_more_steps_drops_the_average_that_began_too_early(
+    settings: dict[str, object], tmp_path: Path
+) -> None:
+    changes = {"optim__average_fraction": 0.5, "train__eval_every_steps": 6}
+    argv = [
+        flags(tmp_path / "run", settings, train__max_steps=steps, **changes) for steps in (12, 60)
+    ]
+    assert train.main(argv[0]) == 0
+    assert "training_weights" in checkpoint.load(tmp_path / "run" / "last.pt")
+    assert train.main([*argv[1], "--resume"]) == 0
+    losses = [row["val_loss"] for row in rows_of(tmp_path / "run") if row["val_loss"]]
+    assert len(set(losses)) == len(losses) == 11
 
 
 def test_training_weights_of_another_model_are_refused(

@@ -43,9 +43,12 @@ def test_an_old_torch_is_refused(module: str) -> None:
 
 
 @pytest.mark.parametrize("version", ["2.6.0", "2.10.0a0+git1", "2.15.0", "3.0"])
-def test_versions_are_compared_by_number(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_versions_are_compared_by_number(
+    version: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(torch, "__version__", type(torch.__version__)(version))
     importlib.reload(model)
     monkeypatch.setattr(torch, "__version__", type(torch.__version__)("1.13.1"))
     with pytest.raises(SystemExit):
         importlib.reload(model)
+    assert capsys.readouterr().err == "error: torch 1.13.1 is too old; use 2.6 or newer\n"
