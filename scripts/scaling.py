@@ -229,7 +229,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_runs(runs, f"--sweep {args.sweep}")
     larger = examine(RunFolder(args.run)) if args.run else None
     if isinstance(larger, str):
-        raise UserError(f"--run {args.run}: {larger}")
+        raise UserError(f"--run {args.run}: {larger}; or name another run")
     if larger:
         if larger.data != runs[0].data:
             raise UserError(f"--run {args.run}: other data; name a run on the data of the sweep")

@@ -255,8 +255,8 @@ class Trainer:
         for name, weight in self.model.named_parameters():
             if not torch.isfinite(weight).all():
                 raise UserError(
-                    f"{self.run.path}: stopped after step {self.step}: weight {name} isn't finite; "
-                    "the earlier checkpoints are intact; try a lower --optim.lr in a new run"
+                    f"{self.run.path}: stopped after step {self.step}: weight {name} is not finite"
+                    "; the earlier checkpoints are intact; try a lower --optim.lr in a new run"
                 )
 
     def evaluate(self) -> Evaluation:
