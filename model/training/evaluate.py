@@ -18,9 +18,8 @@ from model.training.protocols import Batches
 from utils.distributed import Distributed
 from utils.metrics import bits_per_byte, perplexity
 
-AVERAGE_EVERY = (
-    5  # steps: neighbouring weights are nearly equal, and this takes a fifth of the time
-)
+# In steps. Neighbouring weights are nearly equal, so averaging each of them would only take longer.
+AVERAGE_EVERY = 5
 
 
 @dataclass(frozen=True)
@@ -242,11 +241,12 @@ class Average:
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
         """Within the block, the weights have the values of their averages, if there are any."""
-        own = [weight.clone() for weight in self.weights if self.means]
-        if self.means:
-            torch._foreach_copy_(self.weights, self.means)
+        if not self.means:
+            yield
+            return
+        own = [weight.clone() for weight in self.weights]
+        torch._foreach_copy_(self.weights, self.means)
         try:
             yield
         finally:
-            if own:
-                torch._foreach_copy_(self.weights, own)
+            torch._foreach_copy_(self.weights, own)
