@@ -260,7 +260,11 @@ def init_distributed() -> Iterator[Distributed]:
             yield dist
             # A rank may return a nonzero status, as after Ctrl-C. When it exits, torchrun kills the
             # others, so each rank waits here until all are done.
-            dist.barrier()
+            done = torch.zeros(1)
+            dist._all_reduce(done)
+        # Here `done` is still referenced. Up to PyTorch 2.7 the group's destructor holds the GIL
+        # while it joins gloo's threads, one of which may have yet to free the last tensor. If that
+        # freed a Python object, it would need the GIL: a deadlock (pytorch/pytorch#154976).
         torch_dist.destroy_process_group()
     except (Exception, KeyboardInterrupt) as error:
         if dist.claim_error_report():

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -52,13 +53,36 @@ def main_process_first(dist: Distributed) -> None:
         path.touch()
 
 
+def last_tensor_outlives_the_group(dist: Distributed) -> None:
+    reduced = []
+    all_reduce, destroy = module.torch_dist.all_reduce, module.torch_dist.destroy_process_group
+
+    def record(tensor: torch.Tensor, **options: object) -> None:
+        reduced.append(weakref.ref(tensor))
+        all_reduce(tensor, **options)
+
+    def check_and_destroy() -> None:
+        assert reduced and reduced[-1]() is not None
+        destroy()
+
+    module.torch_dist.all_reduce = record  # in this process, which ends after the test
+    module.torch_dist.destroy_process_group = check_and_destroy
+
+
 def only_main_prints(dist: Distributed) -> None:
     print("from the main process", file=sys.stderr)
 
 
 @pytest.mark.parametrize(
     "function",
-    [all_reduce_gradients, sum_and_max, weights_in_sync, main_process_first, only_main_prints],
+    [
+        all_reduce_gradients,
+        sum_and_max,
+        weights_in_sync,
+        main_process_first,
+        last_tensor_outlives_the_group,
+        only_main_prints,
+    ],
 )
 def test_collectives_in_two_processes(function, tmp_path, monkeypatch):
     environments = launcher.environments(2)
