@@ -15,6 +15,7 @@ from model.hf.config import from_hf
 from model.hf.weights import from_hf_weights
 from utils.errors import UserError, errors_at, missing_package, with_fix
 from utils.files import parse_json, read_bytes
+from utils.suggest import shell_quote
 
 WEIGHTS = "model.safetensors"
 MAX_HEADER_BYTES = 1 << 22  # of 40,000 tensors; each of them takes 2 kB of memory
@@ -38,6 +39,10 @@ def read_config(folder: Path) -> ModelConfig:
     Raises:
         UserError: there is no config.json, or TinyGPT does not support its model.
     """
+    if (folder / "best.pt").exists() and not (folder / "config.json").exists():
+        out = shell_quote(Path("exported", folder.resolve().name))
+        export = f"python -m scripts.export --run {shell_quote(folder)} --out {out}"
+        raise UserError(f"{folder}: a run, not a model's folder; make one with `{export}`")
     return _parse_json(folder / "config.json", from_hf)
 
 
