@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from pathlib import Path
 
@@ -29,7 +28,6 @@ from train import Config
 from utils.errors import UserError
 from utils.metrics import read_rows
 from utils.run import plot
-from utils.suggest import shell_quote
 
 safetensors = pytest.importorskip("safetensors.torch", reason=ORACLE)
 
@@ -170,16 +168,6 @@ def test_settings_that_contradict_it_are_refused(more, message, settings, tmp_pa
     with pytest.raises(UserError, match=message):
         train.main(flags(tmp_path / "run", settings | more))
     assert sorted(tmp_path.rglob("*")) == before
-
-
-def test_a_run_has_to_be_exported_first(settings, tmp_path):
-    run = tmp_path / "my run"
-    run.mkdir()
-    (run / "best.pt").touch()
-    out = shell_quote(Path("exported", "my run"))
-    command = re.escape(f"`python -m scripts.export --run {shell_quote(run)} --out {out}`")
-    with pytest.raises(UserError, match=f"my run: a run, .* make one with {command}"):
-        train.main(flags(tmp_path / "run", settings | {"train.init_from": str(run)}))
 
 
 def test_data_prepared_with_another_tokenizer_is_refused(settings, tmp_path):

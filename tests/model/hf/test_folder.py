@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +34,7 @@ from tests.helpers.hostile import hostile_strings
 from tests.helpers.runs import make_text
 from tok.tokenizer import BPETokenizer
 from utils.errors import UserError
+from utils.suggest import shell_quote
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +167,16 @@ def test_an_impossible_size_in_config_json(name, value, tmp_path):
     (tmp_path / "config.json").write_text(content, encoding="utf-8")
     with pytest.raises(UserError, match="config.json"):
         hf_folder.read_folder(tmp_path)
+
+
+def test_a_run_has_to_be_exported_first(tmp_path):
+    run = tmp_path / "my run"
+    run.mkdir()
+    (run / "best.pt").touch()
+    out = shell_quote(Path("exported", "my run"))
+    command = f"`python -m scripts.export --run {shell_quote(run)} --out {out}`"
+    with pytest.raises(UserError, match=f"my run: a run, .* make one with {re.escape(command)}"):
+        hf_folder.read_config(run)
 
 
 def test_a_safetensors_header_of_a_million_tensors_is_refused(tmp_path):
