@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +49,17 @@ def forked_points(monkeypatch: pytest.MonkeyPatch) -> None:
 
     They have neither a watchdog nor a plot.
     """
+    # A process that starts reads the exit status of all that have ended. If another thread reads
+    # one at the same time, one of them gets 255.
+    lock = threading.Lock()
 
     def run(pool: LocalPool, command: list[str], log: Path) -> int | None:
         argv = command[command.index(str(ROOT / "train.py")) + 1 :]
-        return Child([word for word in argv if word != "--"], log).join()
+        with lock:
+            child = Child([word for word in argv if word != "--"], log)
+        connection.wait([child.process.sentinel], 60)
+        with lock:
+            return child.process.exitcode
 
     monkeypatch.setattr(LocalPool, "_run", run)
 
