@@ -252,9 +252,11 @@ def run_training(
     if config.train.tensorboard:
         tensorboard.import_library()  # if it is not installed, fail before anything is written
     data, lines = None, [describe_rest(config.train, state)] if state and state["step"] else []
-    if not state and is_worth_measuring(config):
+    if measured := not state and is_worth_measuring(config):
         config, data, lines = plan_run(config, run, dist)
     trainer, data = build_trainer(config, run, state, dist, data)
+    if not measured:
+        lines.insert(0, f"about {mib(check_memory(trainer))} of memory")
     if resume:
         check_run_tokenizer(run.tokenizer, data.tokenizer.identity)
     dist.barrier()  # all ranks have read the folder before the main process changes it

@@ -35,7 +35,7 @@ from scripts.constraints import problem_of
 from scripts.matmul_peak import matmul_peak
 from utils import device
 from utils.cli import Parser
-from utils.errors import plural, run_cli
+from utils.errors import one_line, plural, run_cli
 from utils.output import json_line
 from utils.processes import available_cores, free_memory
 from utils.run.environment import environment
@@ -151,6 +151,12 @@ def lock_problem(path: Path) -> str:
     return ""
 
 
+def devices() -> dict[str, torch.device]:
+    """Return the devices of this machine by name."""
+    gpus = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    return {name: torch.device(name) for name in ("cpu", *gpus) if gpus.get(name, True)}
+
+
 def check_numbers() -> Iterator[Check]:
     """Compare every device and number format with float64 on the CPU."""
     config = default_config().model
@@ -159,28 +165,31 @@ def check_numbers() -> Iterator[Check]:
     for weight in model.parameters():  # some are initialised to 0, which would hide errors
         torch.nn.init.normal_(weight, std=0.05)
     ids_BT = torch.randint(config.vocab_size, (2, 128))
-    names = ["cpu"] + ["cuda"] * torch.cuda.is_available()
-    for name in names + ["mps"] * torch.backends.mps.is_available():
-        on = torch.device(name)
+    for name, on in devices().items():
         moved = model.to(on)
         for amp in ("off", "bf16") if name == "cpu" else ("off", "bf16", "fp16"):
             scale = 2.0**12 if amp == "fp16" else 1.0
             batch = (ids_BT.to(on), ids_BT.roll(-1, 1).to(on))
-            found = compare_with_cpu(
-                ModelWithLoss(moved),
-                moved,
-                batch,
-                device.autocast(on, amp),
-                scale=partial(torch.mul, other=torch.tensor(scale)),
-                dtype=torch.float64,
-            )
-            fix = "" if found.is_close else "train with --train.amp off"
-            if fix and amp == "off":
+            fix = "train with --train.amp off"
+            if amp == "off":
                 fix = "train with --train.device cpu" if name != "cpu" else "reinstall torch"
-            detail = f"loss {found.loss_error:.1e} from float64, cosine {found.cosine:.6f}"
+            try:
+                found = compare_with_cpu(
+                    ModelWithLoss(moved),
+                    moved,
+                    batch,
+                    device.autocast(on, amp),
+                    scale=partial(torch.mul, other=torch.tensor(scale)),
+                    dtype=torch.float64,
+                )
+                detail = f"loss {found.loss_error:.1e} from float64, cosine {found.cosine:.6f}"
+                fix = "" if found.is_close else fix
+            except RuntimeError as error:  # such as a GPU without kernels for this format
+                detail = one_line(error)[:100]
             yield Check(f"{name} {amp}", detail, fix)
-        flops = matmul_peak(on, "off")
-        yield Check(f"{name} peak", f"{flops / 1e9:,.0f} GFLOP/s in fp32 matrix products")
+            if amp == "off" and not fix:
+                flops = matmul_peak(on, amp)
+                yield Check(f"{name} peak", f"{flops / 1e9:,.0f} GFLOP/s in fp32 matrix products")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -33,6 +33,7 @@ PARENT_POLL_S = 0.5  # seconds between two looks whether torchrun still runs
 # When one rank exits, torchrun soon kills the rest. So ranks that fail silently wait this long
 # (seconds) before they exit: the rank that reports the error needs the time to print.
 GRACE_S = 1.0
+RELEASE_S = 0.1  # seconds in which gloo's threads free the tensors of finished operations
 STOP = "stop"  # key in the store: a rank has received a signal
 REPORTER = "error_reporter"  # key in the store; its value is the rank that prints the error
 
@@ -260,11 +261,10 @@ def init_distributed() -> Iterator[Distributed]:
             yield dist
             # A rank may return a nonzero status, as after Ctrl-C. When it exits, torchrun kills the
             # others, so each rank waits here until all are done.
-            done = torch.zeros(1)
-            dist._all_reduce(done)
-        # Here `done` is still referenced. Up to PyTorch 2.7 the group's destructor holds the GIL
-        # while it joins gloo's threads, one of which may have yet to free the last tensor. If that
-        # freed a Python object, it would need the GIL: a deadlock (pytorch/pytorch#154976).
+            dist.barrier()
+        # Up to PyTorch 2.7 the group's destructor holds the GIL while it joins gloo's threads. One
+        # that still has to free a tensor may need the GIL: a deadlock (pytorch/pytorch#154976).
+        time.sleep(RELEASE_S)
         torch_dist.destroy_process_group()
     except (Exception, KeyboardInterrupt) as error:
         if dist.claim_error_report():

@@ -107,7 +107,8 @@ def errors_at(where: object, fix: str = "", kind: type[UserError] = UserError) -
         raise kind(f"{where}: {with_fix(error, fix) if fix else error}") from None
 
 
-OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory")  # torch's errors, on any device
+# Torch's errors: GPUs; the CPU on Linux and macOS; on Windows; cuBLAS.
+OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory|not enough memory|ALLOC_FAILED")
 OS_ERROR_HINTS = {
     errno.ENOSPC: "free some space there, or write to another disk",
     errno.EDQUOT: "delete files there to get below your quota, or write to another disk",

@@ -42,7 +42,7 @@ def read_config(folder: Path) -> ModelConfig:
     if (folder / "best.pt").exists() and not (folder / "config.json").exists():
         out = shell_quote(Path("exported", folder.resolve().name))
         export = f"python -m scripts.export --run {shell_quote(folder)} --out {out}"
-        raise UserError(f"{folder}: a run, not a model's folder; make one with `{export}`")
+        raise UserError(f"{folder}: a run, which has to be exported first: `{export}`")
     return _parse_json(folder / "config.json", from_hf)
 
 

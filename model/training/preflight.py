@@ -23,7 +23,7 @@ from utils.errors import UserError, is_out_of_memory
 from utils.output import log
 from utils.processes import free_memory
 
-MAX_TOKENS = 512  # of a batch that the CPU computes again, which takes a second or two
+MAX_TOKENS = 512  # of a batch that the CPU computes again, for a short wait
 MAX_LOSS_ERROR = 1e-2  # relative; bf16 has a relative precision of 2^-8
 MIN_COSINE = 0.99
 
@@ -58,9 +58,10 @@ def compare_with_cpu(
         dtype: of the copy.
     """
     x_BT, y_BT, *doc = batch
-    rows = max(1, MAX_TOKENS // x_BT.shape[1])
-    y_BT = y_BT.clone()
-    y_BT[rows:] = IGNORE_INDEX  # not cut off: a compiled loss would be compiled again
+    part = slice(max(1, MAX_TOKENS // x_BT.shape[1])), slice(MAX_TOKENS)  # of rows and positions
+    # The rest of the batch is not cut off: a compiled loss would be compiled again.
+    kept, y_BT = y_BT[part], torch.full_like(y_BT, IGNORE_INDEX)
+    y_BT[part] = kept
     n_targets = int((y_BT != IGNORE_INDEX).sum())
     reference = copy.deepcopy(model).to("cpu", dtype)
     found = []
@@ -69,7 +70,7 @@ def compare_with_cpu(
         (
             reference,
             ModelWithLoss(reference),
-            [tensor[:rows].cpu() for tensor in (x_BT, y_BT, *doc)],
+            [tensor[part].cpu() for tensor in (x_BT, y_BT, *doc)],
             contextlib.nullcontext,
         ),
     ):
@@ -91,8 +92,10 @@ def check_numbers(trainer: Trainer) -> None:
     Nothing is compared on a CPU in fp32 without compiler. Dropout, which is random, is off; with a
     compiler it would need a second compilation, and nothing is compared.
     """
-    plain = trainer.device.type == "cpu" and trainer.amp == "off" and not trainer.compiled
-    if plain or trainer.compiled and trainer.config.model.dropout:
+    if trainer.device.type == "cpu" and trainer.amp == "off" and not trainer.compiled:
+        return
+    if trainer.compiled and trainer.config.model.dropout:
+        log("numbers not compared with the CPU's, as model.dropout and train.compile are set")
         return
     batch = trainer.micro_batches(trainer.batches.training_batch(0)[0])[0]
     model, scale = trainer.model, trainer.scaler.scale

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import sys
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from torch.distributed import TCPStore
 
-from tests.helpers.runs import Child
+from tests.helpers.runs import Child, forkserver
 from utils.distributed import Distributed, init_distributed
 
 STORES: list[TCPStore] = []  # keeps the stores open, as torchrun's outlives its ranks
@@ -49,8 +48,7 @@ def errors(children: list[Child]) -> list[str]:
 
 def in_ranks(function: Callable[[Distributed], None], folder: Path, size: int = 2) -> None:
     """Call a function of a test file in every rank; on failure show the output of the ranks."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["train", "torch._dynamo"])
+    context = forkserver()
     logs = [folder / f"rank{rank}" for rank in range(size)]
     processes = [
         context.Process(target=call, args=(function, str(log), environment), daemon=True)

@@ -14,6 +14,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NoReturn
 
+import pytest
+
 import train
 from data.dataset import Dataset
 from model.training import trainer as trainer
@@ -120,6 +122,15 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert not [path.name for path in one.iterdir() if ".tmp" in path.name]
 
 
+def forkserver() -> Any:
+    """The context of a server that has already imported train.py, which takes seconds."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        pytest.skip("no fork on Windows")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["train", "torch._dynamo"])
+    return context
+
+
 class Child:
     """train.py in a separate process, forked from a server that has already imported it."""
 
@@ -139,8 +150,7 @@ class Child:
             pause_s: sleep this long after each step.
             environment: additional variables.
         """
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["train", "torch._dynamo"])
+        context = forkserver()
         self.marker = Path(f"{log}.hangs")
         self.log = log
         self.process: BaseProcess = context.Process(

@@ -171,3 +171,14 @@ def test_a_progress_line_leaves_no_estimate_behind(monkeypatch, capsys) -> None:
     line(5)
     assert capsys.readouterr().err == f"\r{'x 5/5, 0 s':29}\n"
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize(
+    ("word", "flag"),
+    [("MINUTES=1.5", ' --train.max_minutes "1.5"'), ("MINUTES=", "")],
+)
+def test_make_train_takes_minutes(word: str, flag: str) -> None:
+    done = run_program(["make", "-n", "train", "RUN=runs/new", f"PYTHON={sys.executable}", word])
+    (line,) = [line for line in done.stdout.splitlines() if "train.py" in line]
+    assert line.rstrip().endswith(f"|| echo --resume){flag}")

@@ -14,7 +14,7 @@ import pytest
 import train
 from scripts.sweep.pools import LocalPool
 from tests.conftest import ROOT
-from tests.helpers.runs import TINY, Child, flags, make_corpus
+from tests.helpers.runs import TINY, Child, flags, forkserver, make_corpus
 
 STORIES = TINY | {
     "model.vocab_size": 400,
@@ -49,9 +49,10 @@ def forked_points(monkeypatch: pytest.MonkeyPatch) -> None:
 
     They have neither a watchdog nor a plot.
     """
-    # A process that starts reads the exit status of all that have ended. If another thread reads
-    # one at the same time, one of them gets 255.
+    # Starting a process reads the exit statuses of all earlier ones that have ended. If another
+    # thread reads one of them at the same time, it may get 255 instead.
     lock = threading.Lock()
+    forkserver()  # skips the test if there is none
 
     def run(pool: LocalPool, command: list[str], log: Path) -> int | None:
         argv = command[command.index(str(ROOT / "train.py")) + 1 :]

@@ -44,7 +44,7 @@ def test_a_healthy_machine_has_no_problem(
     assert record["problems"] == 0 and len(record["checks"]) == len(lines)
     assert [line.split(" ok: ")[0].strip() for line in lines] == [
         *("versions", "cores", "threads", "memory", "disk", "locks", "fsync"),
-        *("cpu off", "cpu bf16", "cpu peak"),
+        *("cpu off", "cpu peak", "cpu bf16"),
     ]
     assert not runs.exists(), "a folder that was not there is removed"
 
@@ -138,7 +138,28 @@ def test_wrong_numbers(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
         return compare(lambda *batch: loss(*batch) * factor, *args, **kwargs)
 
     monkeypatch.setattr(doctor, "compare_with_cpu", broken)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(doctor, "devices", lambda: {"cpu": torch.device("cpu")})
     expected = "reinstall torch" if wrong == "off" else "train with --train.amp off"
     assert fixes(doctor.check_numbers()) == {f"cpu {wrong}": expected}
+
+
+@pytest.mark.parametrize("name", ["cuda", "mps"])
+@pytest.mark.parametrize("wrong", ["off", "bf16", "fp16"])
+@pytest.mark.parametrize("fails", [False, True])
+def test_wrong_numbers_of_a_gpu(
+    name: str, wrong: str, fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The GPU is played by the CPU."""
+    compare, formats = doctor.compare_with_cpu, iter(("off", "bf16", "fp16"))
+
+    def broken(loss, *args, **kwargs):  # type: ignore[no-untyped-def]
+        if (right := next(formats) != wrong) or not fails:
+            return compare(lambda *batch: loss(*batch) * (1 if right else 1.05), *args, **kwargs)
+        raise RuntimeError("no kernel image is available\nfor execution on the device")
+
+    monkeypatch.setattr(doctor, "compare_with_cpu", broken)
+    monkeypatch.setattr(doctor, "devices", lambda: {name: torch.device("cpu")})
+    found = {check.name: check for check in doctor.check_numbers()}
+    fix = "train with --train.device cpu" if wrong == "off" else "train with --train.amp off"
+    assert {one.name: one.fix for one in found.values() if one.fix} == {f"{name} {wrong}": fix}
+    assert fails == found[f"{name} {wrong}"].found.startswith("no kernel image is available")

@@ -17,19 +17,22 @@ from model.flops import Memory
 from model.training import duration as duration_module
 from model.training import preflight
 from model.training.config import TrainConfig
+from model.training.loss import IGNORE_INDEX
 from model.training.preflight import check_numbers, compare_with_cpu, hint_if_out_of_memory, smaller
 from model.training.trainer import Trainer
 from tests.helpers.runs import assert_same_run, build, flags
-from utils.errors import UserError
+from utils.errors import UserError, is_out_of_memory
 
 
+@pytest.mark.parametrize("min_flops", [0, math.inf])
 def test_lines_before_the_first_step(
     settings: dict[str, object],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
+    min_flops: float,
 ) -> None:
-    monkeypatch.setattr(duration_module, "MIN_FLOPS", 0)  # measure tiny runs, too
+    monkeypatch.setattr(duration_module, "MIN_FLOPS", min_flops)  # 0: measure tiny runs, too
     assert train.main(flags(tmp_path / "run", settings)) == 0
     err = capsys.readouterr().err
     before, _, _ = err.partition("step 0: ")
@@ -46,7 +49,6 @@ def test_too_much_memory_is_reported_before_the_first_step(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(duration_module, "MIN_FLOPS", 0)
     needed = Memory(weights=100, gradients=100, moments=200, activations=4000)
     monkeypatch.setattr(preflight, "estimate", lambda config, amp: needed)
     monkeypatch.setattr(preflight, "free_memory", lambda: 2400)
@@ -96,6 +98,39 @@ def test_training_reports_it(
     with contextlib.closing(build(tmp_path, settings).batches):
         with pytest.raises(UserError, match="not enough memory; set train.batch_size 2"):
             train.main(flags(tmp_path / "run", settings))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "[enforce fail at alloc_cpu.cpp:81] data. DefaultCPUAllocator: not enough memory: "
+        "you tried to allocate 4 bytes.",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    ],
+)
+def test_messages_of_other_systems(message: str) -> None:
+    assert is_out_of_memory(RuntimeError(message))
+
+
+@pytest.mark.parametrize("max_tokens", [5, 64 + 5])
+def test_only_a_part_of_the_batch_is_compared(
+    max_tokens: int,
+    settings: dict[str, object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(preflight, "MAX_TOKENS", max_tokens)
+    one = build(tmp_path, settings, model__dropout=0.0, model__block_size=64)
+    batch = one.micro_batches(one.batches.training_batch(0)[0])[0]
+    scored = []
+
+    def recorded(x_BT: torch.Tensor, y_BT: torch.Tensor, *doc: torch.Tensor) -> torch.Tensor:
+        scored.append(int((y_BT != IGNORE_INDEX).sum()))
+        return one.loss(x_BT, y_BT, *doc)
+
+    found = compare_with_cpu(recorded, one.model, batch, contextlib.nullcontext)
+    assert found.loss_error < 1e-6 and found.cosine == pytest.approx(1.0)
+    assert scored == [min(64, max_tokens)] and (batch[1] != IGNORE_INDEX).all()
 
 
 @pytest.mark.parametrize("documents", [False, True])
@@ -153,6 +188,15 @@ def test_plain_training_is_not_compared(
 ) -> None:
     monkeypatch.setattr(preflight, "compare_with_cpu", None)
     check_numbers(build(tmp_path, settings, model__dropout=0.0))
+
+
+def test_dropout_in_a_compiled_model_is_not_compared(
+    settings: dict[str, object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = build(tmp_path, settings, model__dropout=0.5)
+    one.compiled = True
+    check_numbers(one)
+    assert "numbers not compared with the CPU's" in capsys.readouterr().err
 
 
 def test_dropout_is_off_in_the_comparison(

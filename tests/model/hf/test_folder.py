@@ -175,7 +175,9 @@ def test_a_run_has_to_be_exported_first(tmp_path):
     (run / "best.pt").touch()
     out = shell_quote(Path("exported", "my run"))
     command = f"`python -m scripts.export --run {shell_quote(run)} --out {out}`"
-    with pytest.raises(UserError, match=f"my run: a run, .* make one with {re.escape(command)}"):
+    with pytest.raises(
+        UserError, match=f"my run: a run, which has to be exported first: {re.escape(command)}"
+    ):
         hf_folder.read_config(run)
 
 
