@@ -26,6 +26,9 @@ from utils.processes import free_memory
 MAX_TOKENS = 512  # of a batch that the CPU computes again, for a short wait
 MAX_LOSS_ERROR = 1e-2  # relative; bf16 has a relative precision of 2^-8
 MIN_COSINE = 0.99
+# Measured on the shipped configs (docs/benchmarks.md): temporary tensors and gaps of the allocator,
+# in proportion to the activations; and the checkpoint's copy of the weights, and the plot.
+CPU_TEMPORARIES, CPU_END_BYTES = 0.45, 80 * 2**20
 
 
 @dataclass(frozen=True)
@@ -64,15 +67,10 @@ def compare_with_cpu(
     y_BT[part] = kept
     n_targets = int((y_BT != IGNORE_INDEX).sum())
     reference = copy.deepcopy(model).to("cpu", dtype)
-    found = []
+    small, found = [tensor[part].cpu() for tensor in (x_BT, y_BT, *doc)], []
     for one, compute, tensors, context in (
         (model, loss, (x_BT, y_BT, *doc), autocast),
-        (
-            reference,
-            ModelWithLoss(reference),
-            [tensor[part].cpu() for tensor in (x_BT, y_BT, *doc)],
-            contextlib.nullcontext,
-        ),
+        (reference, ModelWithLoss(reference), small, contextlib.nullcontext),
     ):
         one.zero_grad(set_to_none=True)
         with context():
@@ -121,6 +119,8 @@ def check_memory(trainer: Trainer) -> int:
     # What the process holds now includes the weights.
     held = torch.cuda.memory_allocated() if on_gpu else psutil.Process().memory_info().rss
     needed = memory.total - memory.weights
+    if trainer.device.type == "cpu":
+        needed += int(CPU_TEMPORARIES * memory.activations) + CPU_END_BYTES
     if needed > free:
         hint = smaller(trainer.config.model, trainer.config.train, memory, free)
         log(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from model.training.config import TrainConfig
 from model.training.loss import IGNORE_INDEX
 from model.training.preflight import check_numbers, compare_with_cpu, hint_if_out_of_memory, smaller
 from model.training.trainer import Trainer
+from tests.conftest import ROOT, run_program
 from tests.helpers.runs import assert_same_run, build, flags
 from utils.errors import UserError, is_out_of_memory
 
@@ -41,6 +43,25 @@ def test_lines_before_the_first_step(
     found = re.search(r"about ([\d.,]+) MiB of memory", before)
     assert found and 50 < float(found[1].replace(",", "")) < 10_000
     assert "warning: training needs" not in err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", ["tiny", "text", "shakespeare_cpu"])
+def test_the_memory_is_estimated_within_20_percent(config: str, tmp_path: Path) -> None:
+    code = (
+        "import sys, train; from utils.processes import peak_rss_bytes; train.main(sys.argv[1:]); "
+        "print('peak', peak_rss_bytes() / 2**20)"
+    )
+    text = tmp_path / "text.txt"
+    text.write_text((ROOT / "data/tiny.txt").read_text(encoding="utf-8") * 10, encoding="utf-8")
+    argv = ["--config", str(ROOT / f"configs/{config}.yaml"), "--run_dir", str(tmp_path / "run")]
+    argv += ["--train.max_steps", "60", "--train.eval_every_steps", "30"]
+    argv += [] if config == "tiny" else ["--data.files", str(text)]
+    done = run_program([sys.executable, "-c", code, *argv], cwd=ROOT)
+    said = re.search(r"about ([\d.,]+) MiB of memory", done.stderr)
+    peak = re.search(r"peak ([\d.]+)", done.stdout)
+    assert said and peak, done.stderr
+    assert float(said[1].replace(",", "")) == pytest.approx(float(peak[1]), rel=0.2)
 
 
 def test_too_much_memory_is_reported_before_the_first_step(
