@@ -4,9 +4,9 @@ The text is written to stdout as it is generated; speed and warnings go to stder
 """
 
 if __name__ == "__main__":  # before the slow imports
-    from utils.signals import exit_silently_on_sigint
+    from utils.signals import before_slow_imports
 
-    exit_silently_on_sigint()
+    before_slow_imports()
 
 import contextlib
 import io

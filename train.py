@@ -4,15 +4,9 @@ Settings come from YAML files and from flags such as `--model.n_layer 6`, which 
 """
 
 if __name__ == "__main__":  # before the slow imports
-    import os
+    from utils.signals import before_slow_imports
 
-    from utils.signals import exit_silently_on_sigint
-
-    exit_silently_on_sigint()
-    # How often a thread of torch on Linux checks for work before it leaves its core to others. The
-    # default takes milliseconds, so beside a busy program the threads of a run block each other.
-    if "OMP_WAIT_POLICY" not in os.environ:  # which is the user's decision
-        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    before_slow_imports()
 
 import argparse
 import contextlib
@@ -96,8 +90,8 @@ def parse(argv: Sequence[str] | None) -> tuple[Config, dict[str, Any], argparse.
     """Return the config, the settings that files or flags have set, and the parsed arguments."""
     parser = Parser(prog="train.py", description=__doc__, examples=EXAMPLES)
     parser.add_argument("--version", action="version", version=f"llm-tiny {VERSION}")
-    about = "YAML file of settings; with several, later files override (default, if no settings "
-    about += "are given: configs/tiny.yaml)"
+    about = "YAML file of settings; with several, later files override (default, if no model or "
+    about += "data is set: configs/tiny.yaml)"
     parser.add_argument("--config", action="append", default=[], metavar="FILE", help=about)
     parser.add_argument("--resume", action="store_true", help="continue the run in run_dir")
     parser.add_argument("--print_config", action="store_true", help="print every setting and exit")
@@ -118,10 +112,10 @@ def parse(argv: Sequence[str] | None) -> tuple[Config, dict[str, Any], argparse.
 
 
 def note_default_config(args: argparse.Namespace, flags: Mapping[str, Any]) -> None:
-    """Use the default config if no setting but run_dir is given; log which settings apply now."""
-    if not flags.keys() - {"run_dir"}:
+    """Use the default config if no setting of model or data is given; log which settings apply."""
+    if flags.keys() <= {"run_dir", "train.device", "train.max_minutes", "train.num_threads"}:
         args.config = [str(Path(__file__).resolve().parent / DEFAULT_CONFIG)]
-        log(f"no settings are given, so --config {DEFAULT_CONFIG} is used (see --help)")
+        log(f"no model or data is set, so --config {DEFAULT_CONFIG} is used (see --help)")
     elif not any(name.startswith("model.") for name in flags):  # the user has chosen no model
         log(
             "no --config: other settings have the defaults that --print_config shows; better are "
@@ -292,7 +286,7 @@ def report_end(run: RunFolder, trainer: Trainer, data: Dataset) -> None:
     plot = f"plot {run.plot}; " if plot_finished_run(run) else ""
     command, best = f"python sample.py --run {shell_quote(run.path)}", "no best.pt yet"
     if run.best.exists():
-        best = f"best val {trainer.best_val:.4f}"
+        best = f"best val {trainer.best_val:.4f} nats/token"
         best += worse_than_start(run, trainer.best_val) if trainer.config.train.init_from else ""
         if trainer.finished() and (compared := data.compare_with_ngrams(trainer.best_val)):
             log(f"{run.path}: {compared}")

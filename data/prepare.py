@@ -5,9 +5,9 @@ The same inputs and settings give the same identity; a folder with that identity
 """
 
 if __name__ == "__main__":  # before the slow imports
-    from utils.signals import exit_silently_on_sigint
+    from utils.signals import before_slow_imports
 
-    exit_silently_on_sigint()
+    before_slow_imports()
 
 import contextlib
 import hashlib

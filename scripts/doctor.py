@@ -9,9 +9,9 @@ import sys
 
 if __name__ == "__main__":  # before the slow imports
     sys.path.insert(0, os.path.realpath(f"{__file__}/../.."))  # for `python scripts/doctor.py`
-    from utils.signals import exit_silently_on_sigint
+    from utils.signals import before_slow_imports
 
-    exit_silently_on_sigint()
+    before_slow_imports()
 
 import contextlib
 import shutil
@@ -30,7 +30,7 @@ from model.flops import mib
 from model.gpt import TinyGPT
 from model.training.loss import ModelWithLoss
 from model.training.optim import make_optimizer, set_step
-from model.training.preflight import compare_with_cpu, estimate
+from model.training.preflight import CPU_END_BYTES, CPU_TEMPORARIES, compare_with_cpu, estimate
 from scripts.constraints import problem_of
 from scripts.matmul_peak import matmul_peak
 from utils import device
@@ -115,7 +115,9 @@ def step_seconds() -> float:
 
 def check_memory() -> Iterator[Check]:
     """Compare the free memory with what the default config needs."""
-    needed = estimate(default_config()).total + LIBRARY_BYTES
+    memory = estimate(default_config())
+    needed = memory.total + int(CPU_TEMPORARIES * memory.activations) + CPU_END_BYTES
+    needed += LIBRARY_BYTES
     free = free_memory()
     fix = "" if free > needed else "close other programs, or set a lower train.batch_size"
     yield Check("memory", f"{mib(free)} free; configs/tiny.yaml takes {mib(needed)}", fix)

@@ -8,9 +8,9 @@ import sys
 
 if __name__ == "__main__":  # before the slow imports
     sys.path.insert(0, os.path.realpath(f"{__file__}/../.."))  # for `python scripts/plot.py`
-    from utils.signals import exit_silently_on_sigint
+    from utils.signals import before_slow_imports
 
-    exit_silently_on_sigint()
+    before_slow_imports()
 
 import math
 from collections.abc import Mapping, Sequence

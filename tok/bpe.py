@@ -23,9 +23,9 @@ docs/tokenizer.md. The command line is in tok/cli.py:
 """
 
 if __name__ == "__main__":  # before the slow imports
-    from utils.signals import exit_silently_on_sigint
+    from utils.signals import before_slow_imports
 
-    exit_silently_on_sigint()
+    before_slow_imports()
 
 from collections import Counter
 from collections.abc import Sequence

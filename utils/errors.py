@@ -176,7 +176,7 @@ def run_cli(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
     if hasattr(sys.stdout, "reconfigure"):  # a test may have replaced it by a simpler object
         # A path that is not UTF-8 is printed with its own bytes.
         sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
-    # SIG_DFL: utils.signals.exit_silently_on_sigint was called. From here on, Ctrl-C raises.
+    # SIG_DFL: utils.signals.before_slow_imports was called. From here on, Ctrl-C raises.
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

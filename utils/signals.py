@@ -14,12 +14,16 @@ SIGHUP: int = getattr(signal, "SIGHUP", -1)  # the terminal was closed; not on W
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # SIGBREAK: Ctrl-Break, on Windows only
 
 
-def exit_silently_on_sigint() -> None:
+def before_slow_imports() -> None:
     """Make Ctrl-C end the process without a traceback, until `run_cli` handles it.
 
     Programs call this before their imports, which take seconds. Where Ctrl-C is ignored (nohup, a
-    background job), it stays ignored.
+    background job), it stays ignored. Threads of torch get their setting, which it reads once.
     """
+    # How often a thread of torch on Linux checks for work before it leaves its core to others. The
+    # default takes milliseconds, so beside a busy program the threads of a run block each other.
+    if "OMP_WAIT_POLICY" not in os.environ:  # which is the user's decision
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 

@@ -4,9 +4,9 @@ A failed download is retried. The result on stdout is a JSON object with the pat
 """
 
 if __name__ == "__main__":  # before the slow imports
-    from utils.signals import exit_silently_on_sigint
+    from utils.signals import before_slow_imports
 
-    exit_silently_on_sigint()
+    before_slow_imports()
 
 import contextlib
 import hashlib

@@ -1,9 +1,9 @@
 """Generate stories, check them, and print their entropy floor and statistics."""
 
 if __name__ == "__main__":  # before the slow imports
-    from utils.signals import exit_silently_on_sigint
+    from utils.signals import before_slow_imports
 
-    exit_silently_on_sigint()
+    before_slow_imports()
 
 import contextlib
 import json

@@ -6,9 +6,9 @@ program prints one line and exits with status 2.
 """
 
 if __name__ == "__main__":  # before the slow imports
-    from utils.signals import exit_silently_on_sigint
+    from utils.signals import before_slow_imports
 
-    exit_silently_on_sigint()
+    before_slow_imports()
 
 import contextlib
 import json

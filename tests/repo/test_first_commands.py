@@ -42,6 +42,14 @@ def test_without_arguments_the_documented_config_is_used(folder: Path, capsys) -
     assert capsys.readouterr().err.count("--config configs/tiny.yaml is used") == 1
     config, _, _ = train.parse(["--run_dir", "elsewhere"])
     assert (config.run_dir, config.model.vocab_size) == ("elsewhere", 2048)
+    machine = ["--train.max_minutes", "2", "--train.num_threads", "1", "--train.device", "cpu"]
+    config, _, _ = train.parse(machine)
+    assert (config.model.vocab_size, config.train.max_minutes, config.run_dir) == (
+        2048,
+        2,
+        "runs/tiny",
+    )
+    assert train.parse(["--train.max_steps", "2"])[0].model == train.Config().model
     assert train.parse(["--print_config"])[0].model == train.Config().model
     capsys.readouterr()
     config, _, _ = train.parse(["--data.files", "my.txt"])

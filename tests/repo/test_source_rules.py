@@ -26,7 +26,7 @@ from tests.helpers.source import (
 MAX_FILE_LINES = 350
 MAX_FUNCTION_LINES = 60
 DOC = "'Do things.'\nfrom __future__ import annotations\n"
-SIGINT = "if __name__ == '__main__':\n    exit_silently_on_sigint()\n"
+SIGINT = "if __name__ == '__main__':\n    before_slow_imports()\n"
 MAIN = "if __name__ == '__main__':\n    run_cli(main)\n"
 
 
@@ -91,10 +91,10 @@ def rule_ctrl_c_first(module: str, tree: ast.Module) -> Iterator[tuple[int, str]
     if "run_cli(main)" not in ast.unparse(tree.body[-1]):
         return
     start = [ast.unparse(node) for node in tree.body[1:6]]  # after the docstring
-    found = next((i for i, code in enumerate(start) if "exit_silently_on_sigint()" in code), 9)
+    found = next((i for i, code in enumerate(start) if "before_slow_imports()" in code), 9)
     early = {"from __future__ import annotations", "import os", "import sys"}
     if not set(start[:found]) <= early:
-        yield 1, "exit_silently_on_sigint() comes after imports"
+        yield 1, "before_slow_imports() comes after imports"
 
 
 RULES = (rule_encoding, rule_safe_loading, rule_length, rule_ctrl_c_first)

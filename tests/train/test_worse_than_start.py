@@ -38,7 +38,7 @@ def test_a_worse_model_is_not_called_the_best(settings, tmp_path, capsys, monkey
     assert train.main(flags(tmp_path / "worse", settings)) == 0
     err = capsys.readouterr().err
     assert err.count("(worse than the starting model, 1.5000)\n") == 2 and "(best)" not in err
-    assert "best val 1.6250 (worse than the starting model, 1.5000); plot" in err
+    assert "best val 1.6250 nats/token (worse than the starting model, 1.5000); plot" in err
     assert state_of(tmp_path / "worse" / "best.pt")["step"] == 4, "the rule of best.pt is the same"
     resumed = ["--run_dir", str(tmp_path / "worse"), "--resume", "--train.max_steps", "6"]
     losses[6] = 1.875
@@ -47,7 +47,11 @@ def test_a_worse_model_is_not_called_the_best(settings, tmp_path, capsys, monkey
     losses[4] = 1.25
     assert train.main(flags(tmp_path / "better", settings)) == 0
     err = capsys.readouterr().err
-    assert err.count("worse than") == 1 and "(best)" in err and "best val 1.2500; plot" in err
+    assert (
+        err.count("worse than") == 1
+        and "(best)" in err
+        and "best val 1.2500 nats/token; plot" in err
+    )
     losses[0] = 1.0  # without init_from, these are untrained weights
     plain = {name: value for name, value in settings.items() if name != "train.init_from"}
     plain |= {"model.vocab_size": 300, "model.n_layer": 1, "model.n_embd": 16, "model.n_head": 2}

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from utils.errors import UserError, describe_os_error, one_line, run_cli
-from utils.signals import exit_silently_on_sigint
+from utils.signals import before_slow_imports
 
 PROGRAM = """
 from utils.errors import UserError, run_cli
@@ -21,11 +21,11 @@ def test_run_cli_handles_ctrl_c_after_the_imports():
     before = signal.getsignal(signal.SIGINT)
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        exit_silently_on_sigint()
+        before_slow_imports()
         assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
         assert status_of(lambda argv: signal.raise_signal(signal.SIGINT)) == 130
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # as nohup does
-        exit_silently_on_sigint()
+        before_slow_imports()
         assert status_of(lambda argv: signal.raise_signal(signal.SIGINT)) == 0
     finally:
         signal.signal(signal.SIGINT, before)
