@@ -30,7 +30,7 @@ from model.flops import mib
 from model.gpt import TinyGPT
 from model.training.loss import ModelWithLoss
 from model.training.optim import make_optimizer, set_step
-from model.training.preflight import CPU_END_BYTES, CPU_TEMPORARIES, compare_with_cpu, estimate
+from model.training.preflight import compare_with_cpu, estimate, extra_cpu_bytes
 from scripts.constraints import problem_of
 from scripts.matmul_peak import matmul_peak
 from utils import device
@@ -116,8 +116,7 @@ def step_seconds() -> float:
 def check_memory() -> Iterator[Check]:
     """Compare the free memory with what the default config needs."""
     memory = estimate(default_config())
-    needed = memory.total + int(CPU_TEMPORARIES * memory.activations) + CPU_END_BYTES
-    needed += LIBRARY_BYTES
+    needed = memory.total + extra_cpu_bytes(memory) + LIBRARY_BYTES
     free = free_memory()
     fix = "" if free > needed else "close other programs, or set a lower train.batch_size"
     yield Check("memory", f"{mib(free)} free; configs/tiny.yaml takes {mib(needed)}", fix)
@@ -169,12 +168,11 @@ def check_numbers() -> Iterator[Check]:
     ids_BT = torch.randint(config.vocab_size, (2, 128))
     for name, on in devices().items():
         moved = model.to(on)
+        without = "train with --train.device cpu" if name != "cpu" else "reinstall torch"
         for amp in ("off", "bf16") if name == "cpu" else ("off", "bf16", "fp16"):
             scale = 2.0**12 if amp == "fp16" else 1.0
             batch = (ids_BT.to(on), ids_BT.roll(-1, 1).to(on))
-            fix = "train with --train.amp off"
-            if amp == "off":
-                fix = "train with --train.device cpu" if name != "cpu" else "reinstall torch"
+            fix = without if amp == "off" else "train with --train.amp off"
             try:
                 found = compare_with_cpu(
                     ModelWithLoss(moved),

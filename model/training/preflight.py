@@ -23,7 +23,9 @@ from utils.errors import UserError, is_out_of_memory
 from utils.output import log
 from utils.processes import free_memory
 
-MAX_TOKENS = 512  # of a batch that the CPU computes again, for a short wait
+MAX_TOKENS = (
+    512  # of a batch that the CPU computes again, which should take under three seconds
+)
 MAX_LOSS_ERROR = 1e-2  # relative; bf16 has a relative precision of 2^-8
 MIN_COSINE = 0.99
 # Measured on the shipped configs (docs/benchmarks.md): temporary tensors and gaps of the allocator,
@@ -67,10 +69,10 @@ def compare_with_cpu(
     y_BT[part] = kept
     n_targets = int((y_BT != IGNORE_INDEX).sum())
     reference = copy.deepcopy(model).to("cpu", dtype)
-    small, found = [tensor[part].cpu() for tensor in (x_BT, y_BT, *doc)], []
+    cpu_batch, found = [tensor[part].cpu() for tensor in (x_BT, y_BT, *doc)], []
     for one, compute, tensors, context in (
         (model, loss, (x_BT, y_BT, *doc), autocast),
-        (reference, ModelWithLoss(reference), small, contextlib.nullcontext),
+        (reference, ModelWithLoss(reference), cpu_batch, contextlib.nullcontext),
     ):
         one.zero_grad(set_to_none=True)
         with context():
@@ -119,8 +121,7 @@ def check_memory(trainer: Trainer) -> int:
     # What the process holds now includes the weights.
     held = torch.cuda.memory_allocated() if on_gpu else psutil.Process().memory_info().rss
     needed = memory.total - memory.weights
-    if trainer.device.type == "cpu":
-        needed += int(CPU_TEMPORARIES * memory.activations) + CPU_END_BYTES
+    needed += extra_cpu_bytes(memory) if trainer.device.type == "cpu" else 0
     if needed > free:
         hint = smaller(trainer.config.model, trainer.config.train, memory, free)
         log(
@@ -128,6 +129,11 @@ def check_memory(trainer: Trainer) -> int:
             f"set {hint}"
         )
     return held + needed
+
+
+def extra_cpu_bytes(memory: Memory) -> int:
+    """Return the bytes that training on a CPU needs beyond the tensors of `memory`."""
+    return int(CPU_TEMPORARIES * memory.activations) + CPU_END_BYTES
 
 
 def estimate(config: RunConfig, amp: str = "off") -> Memory:
