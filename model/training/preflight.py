@@ -23,9 +23,7 @@ from utils.errors import UserError, is_out_of_memory
 from utils.output import log
 from utils.processes import free_memory
 
-MAX_TOKENS = (
-    512  # of a batch that the CPU computes again, which should take under three seconds
-)
+MAX_TOKENS = 512  # of a batch that the CPU computes again, which should take under three seconds
 MAX_LOSS_ERROR = 1e-2  # relative; bf16 has a relative precision of 2^-8
 MIN_COSINE = 0.99
 # Measured on the shipped configs (docs/benchmarks.md): temporary tensors and gaps of the allocator,
